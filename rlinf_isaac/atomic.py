@@ -1,0 +1,137 @@
+"""Writing that survives kill -9: a reader sees the whole file or directory under its final name, or nothing.
+
+A writer works in a temporary sibling on the same file system (``.<name>.tmp-<pid>-<random>``), flushes it to disk
+(fsync of files, then of directories) and renames it. What a killed writer left is removed by the next writer of the
+same name, once the process that made it is gone. Known limit: two machines that share a file system may reuse a pid,
+then an orphan stays until `remove_orphans` runs on a machine where that pid is free.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_file(path: str | Path, data: bytes | str) -> None:
+    """Replace `path` by `data` atomically and durably. Mode follows the umask."""
+    path = Path(path)
+    remove_orphans(path)
+    temporary = _temporary_sibling(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_directory(path.parent)
+
+
+@contextmanager
+def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary directory that becomes `path` when the block ends without an exception.
+
+    Args:
+        path: final name. Its parents are created.
+        replace: an existing directory at `path` is replaced (moved aside first, then removed).
+
+    Raises:
+        FileExistsError: `path` exists and `replace` is False.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists already; choose another output or remove it")
+    remove_orphans(path)
+    temporary = _temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _fsync_tree(temporary)
+        if replace and path.exists():
+            aside = _temporary_sibling(path)
+            os.rename(path, aside)
+            os.rename(temporary, path)
+            shutil.rmtree(aside)
+        else:
+            os.rename(temporary, path)
+        _fsync_directory(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_orphans(path: str | Path) -> list[Path]:
+    """Remove what killed writers of `path` left beside it; returns what was removed."""
+    path = Path(path)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.tmp-(\d+)-[0-9a-f]+")
+    removed = []
+    for sibling in path.parent.iterdir() if path.parent.is_dir() else ():
+        match = pattern.fullmatch(sibling.name)
+        if match and not _alive(int(match[1])):
+            shutil.rmtree(sibling) if sibling.is_dir() else sibling.unlink(missing_ok=True)
+            removed.append(sibling)
+    return removed
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Append one line durably: it is on disk when this returns."""
+    with open(path, "ab") as file:
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Complete lines of an append-only file. A torn last line (writer killed) is cut off the file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    complete = data.rfind(b"\n") + 1
+    if complete != len(data):
+        with open(path, "r+b") as file:
+            file.truncate(complete)
+    return data[:complete].decode().splitlines()
+
+
+def _temporary_sibling(path: Path) -> Path:
+    return path.parent / f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _fsync_tree(root: Path) -> None:
+    for directory, _, files in os.walk(root, topdown=False):
+        for name in files:
+            _fsync(Path(directory) / name)
+        _fsync_directory(Path(directory))
+
+
+def _fsync_directory(path: Path) -> None:
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

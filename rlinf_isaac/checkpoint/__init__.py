@@ -1,0 +1,1 @@
+"""Checkpoint bundles: layout, manifest, atomic write, key coverage."""

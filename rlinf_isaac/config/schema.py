@@ -1,0 +1,157 @@
+"""The structured job config. One preset YAML fills it; the command line overrides it; an unknown key is an error.
+
+Every verb reads its own section plus `model`, `policy` and `env`; what it read is logged as MLflow params ``cfg/...``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class GemmaConfig:
+    """A Gemma transformer (the VLM's language model, or the action expert). OpenPI: ``models/gemma.py``."""
+
+    width: int = MISSING
+    depth: int = MISSING
+    mlp_dim: int = MISSING
+    num_heads: int = MISSING
+    num_kv_heads: int = MISSING
+    head_dim: int = MISSING
+
+
+@dataclass
+class VisionConfig:
+    """The SigLIP vision tower. `image_size` in pixels must be a multiple of `patch_size`."""
+
+    width: int = MISSING
+    depth: int = MISSING
+    mlp_dim: int = MISSING
+    num_heads: int = MISSING
+    patch_size: int = MISSING
+    image_size: int = MISSING
+
+
+@dataclass
+class ModelConfig:
+    """Architecture of pi0 / pi0.5. Everything here decides names or shapes of the state dict, or token counts."""
+
+    pi05: bool = False
+    vlm: GemmaConfig = field(default_factory=GemmaConfig)
+    expert: GemmaConfig = field(default_factory=GemmaConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    vocab_size: int = MISSING
+    action_dim: int = 32
+    action_horizon: int = MISSING
+    max_token_len: int = MISSING
+    discrete_state_input: bool = False
+
+
+@dataclass
+class PolicyConfig:
+    """How the model meets the robot: what it sees, how it is normalised, how much of a chunk is executed.
+
+    `state_layout` is ``proprio`` (8-D, as RLinf's IsaacLab wrapper: end-effector position, axis-angle, gripper) or
+    ``proprio+cubes`` (the same followed by cube poses, privileged information that only a simulator has).
+    `tokenizer` is ``byte`` or the path of PaliGemma's SentencePiece model.
+    `norm` is ``zscore``, ``quantile`` or ``auto`` (z-score for pi0, quantiles for pi0.5, as OpenPI).
+    """
+
+    state_layout: str = "proprio"
+    tokenizer: str = "byte"
+    norm: str = "auto"
+    env_action_dim: int = 7
+    action_chunk: int = MISSING
+    denoise_steps: int = 10
+    asset_id: str = "isaaclab_stack_cube"
+
+
+@dataclass
+class EnvConfig:
+    """The stack-cube task. `renderer` is ``egl``, ``rays`` (GL-free) or ``auto`` (EGL where it works)."""
+
+    backend: str = "mujoco"
+    task: str = "stack2"
+    image_size: int = 200
+    renderer: str = "auto"
+    max_episode_steps: int = 600
+
+
+@dataclass
+class DemosConfig:
+    """Scripted demonstrations. `noise` is the standard deviation of Gaussian noise added to the executed (not the
+    recorded) action, in raw action units, so that the data shows recoveries under clean labels."""
+
+    episodes: int = 100
+    first_seed: int = 1000
+    noise: float = 0.02
+    workers: int = 2
+
+
+@dataclass
+class SftConfig:
+    """Supervised fine-tuning with the flow-matching loss. Learning rate: linear warm-up, then cosine to
+    `final_lr_ratio` x `lr`. `loss_on_real_dims` leaves the padded action dims out of the loss
+    (RLinf: ``use_action_chunk_loss``)."""
+
+    steps: int = MISSING
+    batch_size: int = 32
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    final_lr_ratio: float = 0.02
+    weight_decay: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_grad_norm: float = 1.0
+    loss_on_real_dims: bool = True
+    save_interval: int = MISSING
+    log_interval: int = 20
+    seed: int = 0
+
+
+@dataclass
+class EvalConfig:
+    """Evaluation. Seeds are `first_seed` .. `first_seed` + `episodes` - 1, the same for every checkpoint."""
+
+    episodes: int = 50
+    first_seed: int = 5000
+    num_envs: int = 10
+    policy_seed: int = 0
+    videos: int = 4
+    video_size: int = 256
+
+
+@dataclass
+class ComputeConfig:
+    """Where torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1."""
+
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass
+class JobConfig:
+    """Everything a job needs, under one preset name."""
+
+    preset: str = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    demos: DemosConfig = field(default_factory=DemosConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+
+def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """A `ModelConfig` from a plain dict (a bundle's ``config.json``). Raises TypeError on unknown keys."""
+    values = dict(values)
+    return ModelConfig(
+        vlm=GemmaConfig(**values.pop("vlm")),
+        expert=GemmaConfig(**values.pop("expert")),
+        vision=VisionConfig(**values.pop("vision")),
+        **values,
+    )

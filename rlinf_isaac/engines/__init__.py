@@ -1,0 +1,1 @@
+"""Engines turn a job config into events: local (torch in this process)."""

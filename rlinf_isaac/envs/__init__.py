@@ -1,0 +1,1 @@
+"""The stack-cube contract and its backends."""

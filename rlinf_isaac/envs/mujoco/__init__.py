@@ -1,0 +1,1 @@
+"""The embedded stack-cube environment on plain MuJoCo."""

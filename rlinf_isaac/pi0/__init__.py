@@ -1,0 +1,1 @@
+"""pi0 and pi0.5 in plain torch, with OpenPI's state-dict layout."""
