@@ -1,0 +1,84 @@
+"""Names and shapes of the LeRobot format that its reader and writer share. Source: lerobot, codebase v2.1 and v3.0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+WRITTEN_VERSION = "v2.1"
+READ_VERSIONS = ("v2.1", "v3.0")
+CHUNKS_SIZE = 1000  # episodes per chunk directory of v2.1
+DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+
+STATE = "observation.state"
+ACTION = "action"
+FRONT_IMAGE = "observation.images.front"
+WRIST_IMAGE = "observation.images.wrist"
+
+NUMERIC_DTYPES = ("float32", "float64", "int64", "int32", "bool")
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of ``meta/info.json``.
+
+    Attributes:
+        dtype: ``image`` (PNG in parquet), ``video`` (mp4 beside it), or a numpy dtype name.
+        shape: of one frame; images are (height, width, 3).
+        names: of the entries, or of the axes of an image.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] | None = None
+
+    @property
+    def is_visual(self) -> bool:
+        return self.dtype in ("image", "video")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in ``meta/info.json``."""
+        return {"dtype": self.dtype, "shape": list(self.shape), "names": list(self.names) if self.names else None}
+
+
+def image_feature(height: int, width: int) -> Feature:
+    """RGB images of (height, width) pixels, stored as PNG."""
+    return Feature("image", (height, width, 3), ("height", "width", "channels"))
+
+
+def vector_feature(names: tuple[str, ...] | list[str], dtype: str = "float32") -> Feature:
+    """A vector whose entries are named, so that a reader of the dataset knows what they mean."""
+    return Feature(dtype, (len(names),), tuple(names))
+
+
+AUX_FEATURES: Mapping[str, Feature] = {
+    "timestamp": Feature("float32", (1,)),
+    "frame_index": Feature("int64", (1,)),
+    "episode_index": Feature("int64", (1,)),
+    "index": Feature("int64", (1,)),
+    "task_index": Feature("int64", (1,)),
+}
+"""Columns that every LeRobot dataset has beside its own features; the writer fills them in."""
+
+
+def huggingface_metadata(features: Mapping[str, Feature]) -> dict[str, str]:
+    """Parquet schema metadata that tells the ``datasets`` library what the columns are.
+
+    Vectors are spelt ``Sequence``: ``List``, which ``datasets>=4`` writes, cannot be read by the ``datasets`` 3.6 that
+    RLinf and OpenPI pin ("Feature type 'List' not found"), while ``Sequence`` is read by all.
+    """
+    described: dict[str, Any] = {}
+    for key, feature in features.items():
+        value = {"dtype": feature.dtype, "_type": "Value"}
+        if feature.dtype == "image":
+            described[key] = {"_type": "Image"}
+        elif feature.shape == (1,):
+            described[key] = value
+        else:
+            described[key] = {"feature": value, "length": feature.shape[0], "_type": "Sequence"}
+    return {"huggingface": json.dumps({"info": {"features": described}})}

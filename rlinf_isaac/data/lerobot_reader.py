@@ -1,0 +1,218 @@
+"""Read a LeRobot dataset (v2.1 or v3.0) with pyarrow and Pillow alone: columns as arrays, images on demand.
+
+Opening reads ``meta/`` and the footer of every parquet file, so that a truncated file or a wrong count is found before
+work begins. Numeric columns never touch images. Images stay compressed in memory, per row group, up to a budget.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlinf_isaac.data.lerobot_format import ACTION, Feature
+from rlinf_isaac.data.lerobot_meta import read_meta, read_parquet
+from rlinf_isaac.data.png import decode_image
+from rlinf_isaac.data.resolve import DatasetLocation, resolve_dataset
+from rlinf_isaac.digest import tree_digest
+from rlinf_isaac.errors import DatasetError
+
+DIGESTED = ("meta", "data", "videos")  # what a dataset consists of; anything else in its directory is not hashed
+
+
+class LeRobotDataset:
+    """A dataset, addressed by the global frame index 0 .. num_frames - 1 (episode after episode).
+
+    Args:
+        location: a `DatasetLocation`, or what `resolve_dataset` takes.
+        image_cache_bytes: how many bytes of compressed images to keep in memory.
+
+    Attributes:
+        root: the dataset's directory.
+        version: ``v2.1`` or ``v3.0``.
+        fps: control rate in Hz.
+        features: name -> `Feature`, auxiliary columns included.
+        num_frames, num_episodes: totals.
+        provenance: ``meta/provenance.json`` (where the data came from), or None.
+        episode_lengths, episode_starts: (num_episodes,) int64; frames, and global index of the first frame.
+
+    Raises:
+        DatasetError: meta and files contradict each other, or a file is missing or damaged.
+    """
+
+    def __init__(self, location: DatasetLocation | str | Path, *, image_cache_bytes: int = 2 << 30) -> None:
+        self.location = location if isinstance(location, DatasetLocation) else resolve_dataset(location)
+        self.root = self.location.root
+        meta = read_meta(self.root)
+        self.version: str = meta.version
+        self.fps: int = meta.fps
+        self.features: dict[str, Feature] = meta.features
+        self.provenance: dict[str, Any] | None = meta.provenance
+        self.tasks: dict[int, str] = meta.tasks
+        self.episode_lengths = np.array([episode.length for episode in meta.episodes], np.int64)
+        self.episode_starts = np.cumsum(self.episode_lengths) - self.episode_lengths
+        self.num_frames = int(self.episode_lengths.sum())
+        self.num_episodes = len(meta.episodes)
+        self._episodes = meta.episodes
+        self._files = list(dict.fromkeys(episode.file for episode in meta.episodes))
+        self._row_groups = self._check_footers()
+        self._row_group_starts = np.array([start for _, _, start in self._row_groups], np.int64)
+        self._columns: dict[str, np.ndarray] = {}
+        self._images: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
+        self._image_bytes = 0
+        self._image_cache_bytes = image_cache_bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over names and bytes of meta/, data/ and videos/: the same for every copy, whatever its times."""
+        files = []
+        for part in DIGESTED:  # os.walk, because the hub's cache consists of symbolic links
+            for directory, _, names in os.walk(self.root / part, followlinks=True):
+                files += [Path(directory) / name for name in names]
+        return tree_digest(self.root, files)
+
+    def column(self, name: str) -> np.ndarray:
+        """A numeric feature of all frames, (num_frames, dim) in its stored dtype. Kept; treat it as read-only."""
+        if name not in self._columns:
+            feature = self._feature(name)
+            if feature.is_visual:
+                raise DatasetError(f"feature {name!r} holds images; use image() or images()")
+            self._columns[name] = self.read_columns([name])[name]
+            self._columns[name].flags.writeable = False
+        return self._columns[name]
+
+    def read_columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Several numeric features in one pass over the files, each (num_frames, dim); nothing is kept."""
+        for name in names:
+            self._feature(name)
+        tables = [read_parquet(self.root / file, list(names)) for file in self._files]
+        return {name: np.concatenate([_to_numpy(table[name]) for table in tables]) for name in names}
+
+    def episode_of(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Episode index of each global frame index."""
+        indices = self._check_indices(indices)
+        return np.searchsorted(self.episode_starts, indices, side="right") - 1
+
+    def prompt(self, index: int) -> str:
+        """The instruction of a frame, through its ``task_index``."""
+        self._check_indices([index])
+        task_index = int(self.column("task_index")[index, 0])
+        if task_index not in self.tasks:
+            raise DatasetError(
+                f"{self.root}: frame {index} has task_index {task_index}, which meta/tasks does not list"
+            )
+        return self.tasks[task_index]
+
+    def action_chunks(self, indices: Sequence[int] | np.ndarray, horizon: int, key: str = ACTION) -> np.ndarray:
+        """The next `horizon` actions from each frame on, (n, horizon, dim).
+
+        At the end of an episode its last action is repeated, as LeRobot's ``delta_timestamps`` does for OpenPI.
+        """
+        indices = self._check_indices(indices)
+        episodes = self.episode_of(indices)
+        last = (self.episode_starts + self.episode_lengths - 1)[episodes]
+        return self.column(key)[np.minimum(indices[:, None] + np.arange(horizon), last[:, None])]
+
+    def image(self, key: str, index: int) -> np.ndarray:
+        """One camera image, uint8 (height, width, 3)."""
+        return self.images(key, [index])[0]
+
+    def images(self, key: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Camera images of several frames, uint8 (n, height, width, 3), in the order of `indices`."""
+        feature, indices = self._feature(key), self._check_indices(indices)
+        if feature.dtype == "video":
+            return self._video_frames(key, indices)
+        if feature.dtype != "image":
+            raise DatasetError(f"feature {key!r} has dtype {feature.dtype}, it holds no images; use column()")
+        return np.stack([self._decode(key, int(index)) for index in indices])
+
+    def _decode(self, key: str, index: int) -> np.ndarray:
+        group = int(np.searchsorted(self._row_group_starts, index, side="right")) - 1
+        data = self._compressed(key, group)[index - self._row_group_starts[group]].as_py()
+        if data is None:
+            raise DatasetError(
+                f"{self.root}: {key} of frame {index} is a path, not bytes; write images into the parquet"
+            )
+        return decode_image(data)
+
+    def _compressed(self, key: str, group: int) -> pa.Array:
+        """Image bytes of one row group, from memory or disk; the least recently used ones make room."""
+        if (key, group) in self._images:
+            self._images.move_to_end((key, group))
+            return self._images[key, group]
+        file, number, _ = self._row_groups[group]
+        try:
+            column = pq.ParquetFile(self.root / file).read_row_group(number, columns=[key])[key]
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{self.root / file}: {key} cannot be read ({error}); the file is damaged") from error
+        images = column.combine_chunks().field("bytes")
+        self._images[key, group] = images
+        self._image_bytes += images.nbytes
+        while self._image_bytes > self._image_cache_bytes and len(self._images) > 1:
+            self._image_bytes -= self._images.popitem(last=False)[1].nbytes
+        return images
+
+    def _video_frames(self, key: str, indices: np.ndarray) -> np.ndarray:
+        from rlinf_isaac.data.video_frames import read_frames  # PyAV is an extra
+
+        timestamps = self.column("timestamp")[indices, 0].astype(np.float64)
+        episodes = self.episode_of(indices)
+        places = [self._episodes[episode].videos[key] for episode in episodes]
+        timestamps += np.array([start for _, start in places])
+        frames = np.empty((len(indices), *self._feature(key).shape), np.uint8)
+        for file in dict.fromkeys(file for file, _ in places):
+            chosen = np.array([place[0] == file for place in places])
+            frames[chosen] = read_frames(self.root / file, timestamps[chosen], tolerance_s=0.5 / self.fps)
+        return frames
+
+    def _feature(self, name: str) -> Feature:
+        if name not in self.features:
+            raise DatasetError(f"{self.root} has no feature {name!r}; it has {', '.join(sorted(self.features))}")
+        return self.features[name]
+
+    def _check_indices(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        checked = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if checked.size and not (0 <= checked.min() and checked.max() < self.num_frames):
+            raise IndexError(f"frame index {checked.min()} or {checked.max()} is outside 0..{self.num_frames - 1}")
+        return checked
+
+    def _check_footers(self) -> list[tuple[str, int, int]]:
+        """Compare parquet footers with meta/; returns (file, row group, global index of its first frame) in order."""
+        expected = dict.fromkeys(self._files, 0)
+        for episode in self._episodes:
+            expected[episode.file] += episode.length
+        stored = {name for name, feature in self.features.items() if feature.dtype != "video"}
+        row_groups, start = [], 0
+        for file, frames in expected.items():
+            path = self.root / file
+            try:
+                footer = pq.read_metadata(path)
+            except FileNotFoundError as error:
+                raise DatasetError(f"{path} is missing, but meta/ lists its episodes") from error
+            except (OSError, pa.ArrowException) as error:
+                raise DatasetError(f"{path} is not readable parquet ({error}); it is truncated or damaged") from error
+            if footer.num_rows != frames:
+                raise DatasetError(f"{path} holds {footer.num_rows} frames, but meta/ says {frames}")
+            if missing := stored - set(footer.schema.to_arrow_schema().names):
+                raise DatasetError(f"{path} lacks the columns {sorted(missing)} that meta/info.json lists")
+            for number in range(footer.num_row_groups):
+                row_groups.append((file, number, start))
+                start += footer.row_group(number).num_rows
+        return row_groups
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """(rows, dim) of a scalar or (nested) list column; multi-dimensional features are flattened."""
+    array, rows = column.combine_chunks(), len(column)
+    while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
+        array = array.flatten()
+    if array.null_count or len(array) % max(rows, 1):
+        raise DatasetError(f"a column of type {column.type} has null or ragged rows; the dataset is damaged")
+    return array.to_numpy(zero_copy_only=False).reshape(rows, -1)

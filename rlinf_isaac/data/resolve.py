@@ -1,0 +1,98 @@
+"""Where a LeRobot dataset lies. Reads the file system only: never contacts the hub, never creates anything.
+
+LeRobot itself looks at ``HF_LEROBOT_HOME/<repo_id>``. Given a leaf directory as the home it does not find
+``meta/info.json``, asks the hub, and leaves an empty ``<leaf>/<repo_id>/`` inside the dataset. Here the three ways in which
+people name a dataset lead to one `DatasetLocation`, and anything else is an error that lists where it looked.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlinf_isaac.errors import DatasetError
+
+INFO_FILE = Path("meta") / "info.json"
+
+
+@dataclass(frozen=True)
+class DatasetLocation:
+    """A dataset on disk.
+
+    Attributes:
+        home: what ``HF_LEROBOT_HOME`` must be for LeRobot to find it (absolute).
+        repo_id: its name relative to `home`, for instance ``RLinf/IsaacLab-Stack-Cube-Data``.
+        root: ``home / repo_id``, the directory that holds ``meta/info.json`` (absolute).
+    """
+
+    home: Path
+    repo_id: str
+    root: Path
+
+
+def lerobot_home() -> Path:
+    """LeRobot's default home: ``HF_LEROBOT_HOME``, else ``HF_HOME/lerobot``, else ``~/.cache/huggingface/lerobot``."""
+    if home := os.environ.get("HF_LEROBOT_HOME"):
+        return Path(home).expanduser()
+    hf_home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return Path(hf_home).expanduser() / "lerobot"
+
+
+def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLocation:
+    """Find the dataset that `name` (and `repo_id`) mean. Symbolic links are kept as they are named.
+
+    Args:
+        name: the dataset's own directory (which then wins over `repo_id`, as in RLinf); or its home, when `repo_id` is
+            given; or a bare repo id under `lerobot_home`. Absolute or relative to the working directory, ``~`` expanded.
+        repo_id: name of the dataset under the home `name`.
+
+    Raises:
+        DatasetError: no candidate has ``meta/info.json``; the message lists every place that was looked at.
+    """
+    if repo_id is not None:
+        _check_repo_id(repo_id)
+    if not str(name):
+        raise DatasetError("the dataset name is empty; give a directory or a repo id")
+    given = Path(name).expanduser()
+    local = Path(os.path.abspath(given))
+    candidates = [_leaf(local, repo_id), *([_under(local, repo_id)] if repo_id else [])]
+    if repo_id is None and not given.is_absolute() and ".." not in given.parts:
+        candidates.append(_under(Path(os.path.abspath(lerobot_home())), given.as_posix()))
+    for candidate in candidates:
+        if (candidate.root / INFO_FILE).is_file():
+            return candidate
+    raise DatasetError(_not_found(name, candidates))
+
+
+def _leaf(root: Path, repo_id: str | None) -> DatasetLocation:
+    """`root` is the dataset itself. With a `repo_id` that it ends in, home is what stands before it."""
+    if repo_id and root.parts[-len(Path(repo_id).parts) :] == Path(repo_id).parts:
+        return DatasetLocation(root.parents[len(Path(repo_id).parts) - 1], repo_id, root)
+    return DatasetLocation(root.parent, root.name, root)
+
+
+def _under(home: Path, repo_id: str) -> DatasetLocation:
+    return DatasetLocation(home, repo_id, home / repo_id)
+
+
+def _check_repo_id(repo_id: str) -> None:
+    path = Path(repo_id)
+    if not repo_id or path.is_absolute() or ".." in path.parts:
+        raise DatasetError(f"repo id {repo_id!r} is not a name relative to a home, such as 'owner/name'")
+
+
+def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> str:
+    """The message: where it looked, and datasets one level below that the user may have meant."""
+    lines = [f"no LeRobot dataset {str(name)!r}: {INFO_FILE.as_posix()} is in none of"]
+    lines += [
+        f"  {candidate.root}{'' if candidate.root.is_dir() else ' (no such directory)'}" for candidate in candidates
+    ]
+    below = sorted(path.parent.parent.name for path in candidates[0].root.glob("*/meta/info.json"))
+    if below:
+        lines.append(
+            f"{candidates[0].root} is the parent of {', '.join(below[:5])}; name one of them, or pass its repo id"
+        )
+    else:
+        lines.append("give the directory that holds meta/, or its parent and the repo id, or set HF_LEROBOT_HOME")
+    return "\n".join(lines)
