@@ -39,6 +39,7 @@ class Feature:
 
     @property
     def is_visual(self) -> bool:
+        """Whether its frames are camera images."""
         return self.dtype in ("image", "video")
 
     def as_dict(self) -> dict[str, Any]:

@@ -179,7 +179,7 @@ class LeRobotDataset:
 
     def _check_indices(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         checked = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if checked.size and not (0 <= checked.min() and checked.max() < self.num_frames):
+        if checked.size and (checked.min() < 0 or checked.max() >= self.num_frames):
             raise IndexError(f"frame index {checked.min()} or {checked.max()} is outside 0..{self.num_frames - 1}")
         return checked
 

@@ -4,7 +4,7 @@ One parquet file per episode, images as PNG inside it. The dataset appears under
 written to a temporary sibling and renamed when the ``with`` block ends without an exception.
 
     with LeRobotWriter(root, fps=20, features=features, robot_type="franka") as writer:
-        writer.add_episode({"observation.images.front": images, "observation.state": state, "action": action}, task="...")
+        writer.add_episode({"observation.images.front": images, "observation.state": state, "action": action}, task)
 
 To use several processes, let them encode (`png.encode_png`) and hand lists of PNG bytes to the one writer.
 """
@@ -252,7 +252,7 @@ def _numeric_stats(values: np.ndarray) -> dict[str, list[float]]:
 
 
 def _image_stats(pngs: list[bytes]) -> dict[str, Any]:
-    """Per channel, in [0, 1], shape (3, 1, 1) as LeRobot has it, from evenly spaced frames (LeRobot samples as well)."""
+    """Per channel, in [0, 1], shape (3, 1, 1) as LeRobot has it; from evenly spaced frames (LeRobot samples too)."""
     chosen = np.unique(np.linspace(0, len(pngs) - 1, IMAGES_IN_STATS).round().astype(int))
     pixels = np.stack([decode_image(pngs[frame]) for frame in chosen]).astype(np.float64) / 255
     stats = _stats(pixels, axes=(0, 1, 2))

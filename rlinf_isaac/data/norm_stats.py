@@ -9,8 +9,8 @@ What OpenPI's ``compute_norm_stats.py`` does, and what is done here:
 * q01, q99: OpenPI reads them off a histogram of 5000 bins that is re-binned as the range grows, so its values are bin
   edges and depend on the order of batches. Here they are exact: the smallest value with at least 1 % (99 %) of the
   weight at or below it, which lies within a bin width of OpenPI's.
-* OpenPI drops the last, partial batch (``len(dataset) // batch_size``). Here all frames count; to reproduce OpenPI, pass
-  ``num_frames = len(dataset) // batch_size * batch_size``.
+* OpenPI drops the last, partial batch (``len(dataset) // batch_size``). Here all frames count; to reproduce OpenPI,
+  pass ``num_frames = len(dataset) // batch_size * batch_size``.
 
 Actions are taken as recorded. Statistics of delta actions (OpenPI's ``DeltaActions``) are not computed here.
 """
@@ -18,6 +18,7 @@ Actions are taken as recorded. Statistics of delta actions (OpenPI's ``DeltaActi
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from rlinf_isaac.errors import NormStatsError
 
 KEYS = ("state", "actions")  # the only keys that OpenPI's transforms look at
 QUANTILES = (0.01, 0.99)
-SIGNIFICANT_DIGITS = 9  # all of float32; fewer than float64's, so that the file does not depend on summation order
+DIGITS = 9  # kept of each entry's largest magnitude: finer than float32, coarser than the order of summation shows
 _BINS = 4096
 
 
@@ -48,6 +49,7 @@ class FeatureStats:
 
     @property
     def dim(self) -> int:
+        """Length of the vectors."""
         return len(self.mean)
 
 
@@ -164,15 +166,15 @@ def from_json(data: bytes | str, source: str = "norm stats") -> NormStats:
         raise NormStatsError(f"{source} is not JSON ({error}); the file is damaged") from error
     if not isinstance(content, dict) or not isinstance(content.get("norm_stats"), dict):
         raise NormStatsError(
-            f"{source} has no 'norm_stats' object; it is not OpenPI's format (LeRobot's meta/stats.json is another one). "
-            "Compute it with the norm_stats verb"
+            f"{source} has no 'norm_stats' object, so it is not in OpenPI's format (LeRobot's meta/stats.json is another "
+            "one); compute it with the norm_stats verb"
         )
     stats = content["norm_stats"]
     if surplus := sorted(stats.keys() - set(KEYS)):
         raise NormStatsError(
-            f"{source} has the keys {', '.join(surplus)}, which OpenPI's transforms never look up: state and actions would "
-            "silently not be normalised. The keys must be 'state' and 'actions' and nothing else; compute the file anew "
-            "with the norm_stats verb"
+            f"{source} has the keys {', '.join(surplus)}, which OpenPI's transforms never look up: state and actions "
+            "would silently not be normalised. The keys must be 'state' and 'actions' and nothing else; compute the file "
+            "anew with the norm_stats verb"
         )
     if missing := [key for key in KEYS if key not in stats]:
         raise NormStatsError(f"{source} lacks the key {', '.join(missing)}; compute it anew with the norm_stats verb")
@@ -192,8 +194,9 @@ def _weighted_stats(values: np.ndarray, weights: np.ndarray, name: str) -> Featu
         x = values[:, entry].astype(np.float64)
         mean = (weights * x).sum() / total
         std = np.sqrt((weights * np.square(x - mean)).sum() / total)
-        columns.append((mean, std, *_weighted_quantiles(x, weights, QUANTILES)))
-    mean, std, q01, q99 = (_rounded(np.array(statistic)) for statistic in zip(*columns, strict=True))
+        q01, q99 = _weighted_quantiles(x, weights, QUANTILES)
+        columns.append(_rounded([mean, std, q01, q99], scale=np.abs(x).max()))
+    mean, std, q01, q99 = (np.array(statistic) for statistic in zip(*columns, strict=True))
     return FeatureStats(mean=mean, std=std, q01=q01, q99=q99)
 
 
@@ -218,8 +221,10 @@ def _weighted_quantiles(x: np.ndarray, weights: np.ndarray, quantiles: tuple[flo
     return found
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    return np.array([float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values])
+def _rounded(values: list[float], scale: float) -> list[float]:
+    """To `DIGITS` digits of `scale`; so the std of a constant entry is 0, not 1e-17, and files are reproducible."""
+    decimals = DIGITS - math.ceil(math.log10(scale)) if scale > 0 else 0
+    return [round(float(value), decimals) for value in values]
 
 
 def _feature_to_dict(stats: FeatureStats) -> dict[str, list[float] | None]:
@@ -245,7 +250,8 @@ def _feature_from_dict(values: Any, source: str) -> FeatureStats:
         lengths = {name: None if array is None else len(array) for name, array in arrays.items()}
         raise NormStatsError(f"{source}: mean, std, q01 and q99 differ in length: {lengths}")
     mean, std, q01, q99 = (arrays[name] for name in ("mean", "std", "q01", "q99"))
-    assert mean is not None and std is not None
+    if mean is None or std is None:
+        raise NormStatsError(f"{source}: mean and std must not be null")
     if (std < 0).any() or (q01 is not None and q99 is not None and (q99 < q01).any()):
         raise NormStatsError(f"{source} has a negative std or q99 < q01; compute it anew with the norm_stats verb")
     return FeatureStats(mean=mean, std=std, q01=q01, q99=q99)

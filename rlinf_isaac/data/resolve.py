@@ -1,8 +1,8 @@
 """Where a LeRobot dataset lies. Reads the file system only: never contacts the hub, never creates anything.
 
 LeRobot itself looks at ``HF_LEROBOT_HOME/<repo_id>``. Given a leaf directory as the home it does not find
-``meta/info.json``, asks the hub, and leaves an empty ``<leaf>/<repo_id>/`` inside the dataset. Here the three ways in which
-people name a dataset lead to one `DatasetLocation`, and anything else is an error that lists where it looked.
+``meta/info.json``, asks the hub, and leaves an empty ``<leaf>/<repo_id>/`` inside the dataset. Here the three ways in
+which people name a dataset lead to one `DatasetLocation`, and anything else is an error that lists where it looked.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLoca
     """Find the dataset that `name` (and `repo_id`) mean. Symbolic links are kept as they are named.
 
     Args:
-        name: the dataset's own directory (which then wins over `repo_id`, as in RLinf); or its home, when `repo_id` is
-            given; or a bare repo id under `lerobot_home`. Absolute or relative to the working directory, ``~`` expanded.
+        name: the dataset's own directory (which then wins over `repo_id`, as in RLinf); or its home, when `repo_id`
+            is given; or a bare repo id under `lerobot_home`. Absolute or relative to the working directory.
         repo_id: name of the dataset under the home `name`.
 
     Raises:

@@ -34,7 +34,7 @@ def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            # Seek to the keyframe before the first wanted time, then decode forward: frames depend on their predecessors.
+            # Seek to the keyframe before the first wanted time, then decode forward: frames build on earlier ones.
             container.seek(max(0, int((wanted[0] - tolerance_s) / stream.time_base)), stream=stream, backward=True)
             frames = _nearest(container.decode(stream), wanted, tolerance_s)
     except FileNotFoundError as error:
