@@ -71,6 +71,7 @@ class LeRobotWriter:
         self.root = Path(root)
         self.fps = int(fps)
         self.features = dict(features)
+        self._all_features = {**features, **AUX_FEATURES}
         self.robot_type = robot_type
         self.extra = dict(extra or {})
         self._replace = replace
@@ -133,7 +134,7 @@ class LeRobotWriter:
 
         path = self._directory / DATA_PATH.format(episode_chunk=episode // CHUNKS_SIZE, episode_index=episode)
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = pa.table(arrays).replace_schema_metadata(huggingface_metadata(self.features | AUX_FEATURES))
+        table = pa.table(arrays).replace_schema_metadata(huggingface_metadata(self._all_features))
         pq.write_table(table, path, row_group_size=ROW_GROUP_SIZE)
         self._tasks[task] = task_index
         self._episodes.append({"episode_index": episode, "tasks": [task], "length": length})
@@ -179,7 +180,7 @@ class LeRobotWriter:
             "splits": {"train": f"0:{total}"},
             "data_path": DATA_PATH,
             "video_path": None,
-            "features": {name: feature.as_dict() for name, feature in (self.features | AUX_FEATURES).items()},
+            "features": {name: feature.as_dict() for name, feature in self._all_features.items()},
         }
         tasks = [{"task_index": index, "task": task} for task, index in self._tasks.items()]
         meta = self._directory / "meta"
@@ -261,8 +262,10 @@ def _image_stats(pngs: list[bytes]) -> dict[str, Any]:
 
 def _stats(values: np.ndarray, axes: tuple[int, ...]) -> dict[str, list[float]]:
     """min, max, mean, std over `axes`, and the number of frames: one entry of ``meta/episodes_stats.jsonl``."""
-    reductions = {"min": values.min, "max": values.max, "mean": values.mean, "std": values.std}
-    return {name: reduce(axis=axes).tolist() for name, reduce in reductions.items()} | {"count": [len(values)]}
+    stats = [values.min(axes), values.max(axes), values.mean(axes), values.std(axes)]
+    return {name: array.tolist() for name, array in zip(("min", "max", "mean", "std"), stats, strict=True)} | {
+        "count": [len(values)]
+    }
 
 
 def _json_lines(values: Sequence[Any]) -> str:

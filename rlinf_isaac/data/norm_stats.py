@@ -166,15 +166,15 @@ def from_json(data: bytes | str, source: str = "norm stats") -> NormStats:
         raise NormStatsError(f"{source} is not JSON ({error}); the file is damaged") from error
     if not isinstance(content, dict) or not isinstance(content.get("norm_stats"), dict):
         raise NormStatsError(
-            f"{source} has no 'norm_stats' object, so it is not in OpenPI's format (LeRobot's meta/stats.json is another "
-            "one); compute it with the norm_stats verb"
+            f"{source} has no 'norm_stats' object: it is not in OpenPI's format (LeRobot's meta/stats.json is another). "
+            "Compute it with the norm_stats verb"
         )
     stats = content["norm_stats"]
     if surplus := sorted(stats.keys() - set(KEYS)):
         raise NormStatsError(
             f"{source} has the keys {', '.join(surplus)}, which OpenPI's transforms never look up: state and actions "
-            "would silently not be normalised. The keys must be 'state' and 'actions' and nothing else; compute the file "
-            "anew with the norm_stats verb"
+            "would silently not be normalised. The keys must be 'state' and 'actions' and nothing else; compute the "
+            "file anew with the norm_stats verb"
         )
     if missing := [key for key in KEYS if key not in stats]:
         raise NormStatsError(f"{source} lacks the key {', '.join(missing)}; compute it anew with the norm_stats verb")
@@ -196,8 +196,7 @@ def _weighted_stats(values: np.ndarray, weights: np.ndarray, name: str) -> Featu
         std = np.sqrt((weights * np.square(x - mean)).sum() / total)
         q01, q99 = _weighted_quantiles(x, weights, QUANTILES)
         columns.append(_rounded([mean, std, q01, q99], scale=np.abs(x).max()))
-    mean, std, q01, q99 = (np.array(statistic) for statistic in zip(*columns, strict=True))
-    return FeatureStats(mean=mean, std=std, q01=q01, q99=q99)
+    return FeatureStats(*np.array(columns).T)
 
 
 def _weighted_quantiles(x: np.ndarray, weights: np.ndarray, quantiles: tuple[float, ...]) -> list[float]:
