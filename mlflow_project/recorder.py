@@ -1,0 +1,238 @@
+"""One run, as the code that works sees it: a small set of verbs that end in the journal.
+
+Nothing here waits for a server, and nothing here imports mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow_project.journal import Journal
+from mlflow_project.operations import (
+    EndRun,
+    LogArtifact,
+    LogDataset,
+    LogMetrics,
+    LogModel,
+    LogParams,
+    SetExperimentTag,
+    SetTags,
+    StartRun,
+    Status,
+)
+from rlinf_isaac import atomic
+from rlinf_isaac.digest import bytes_digest
+
+LONGEST_PARAM = 6000
+"""Characters; MLflow cuts longer values off without a word."""
+LONGEST_TAG = 8000
+
+
+class Recorder:
+    """Records one run.
+
+    Attributes:
+        journal: where everything goes.
+        run: local uuid of the run; its MLflow id is known once a server has it (`Uploader.run_id`).
+    """
+
+    def __init__(self, journal: Journal, run: str) -> None:
+        self.journal = journal
+        self.run = run
+
+    @classmethod
+    def start(
+        cls,
+        journal: Journal,
+        name: str,
+        *,
+        parent: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        experiment: str | None = None,
+        adopt: str | None = None,
+    ) -> Recorder:
+        """Open a run (see `operations.StartRun`)."""
+        run = uuid.uuid4().hex
+        journal.append(StartRun(run, name, _now_ms(), parent, _tags(tags or {}), experiment, adopt))
+        return cls(journal, run)
+
+    def start_run(self, name: str, tags: Mapping[str, str] | None = None) -> Recorder:
+        """Open a run nested in this one."""
+        return Recorder.start(self.journal, name, parent=self.run, tags=tags)
+
+    def params(self, values: Mapping[str, Any], prefix: str = "cfg") -> None:
+        """Log a nested mapping as flat params ``<prefix>/a/b``; ``prefix`` keeps clear of MLproject's own parameter keys.
+
+        A value too long for a param is replaced by its length and sha256; log it as an artifact as well.
+        """
+        self.journal.append(LogParams(self.run, flatten(values, prefix)))
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        """Log a resolved config: as params ``cfg/...`` and, whole, as artifact ``config.json``."""
+        self.params(values)
+        self.text("config.json", json.dumps(values, indent=2, default=str) + "\n")
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Set tags. Values longer than MLflow takes are cut with a mark."""
+        self.journal.append(SetTags(self.run, _tags(values)))
+
+    def experiment_tag(self, key: str, value: str) -> None:
+        """Set a tag of the experiment this run lives in."""
+        self.journal.append(SetExperimentTag(self.run, key, value))
+
+    def metrics(
+        self,
+        values: Mapping[str, float],
+        step: int = 0,
+        *,
+        time_s: float | None = None,
+        model: str | None = None,
+        dataset: tuple[str, str] | None = None,
+    ) -> None:
+        """Log scalars at a step.
+
+        Args:
+            time_s: unix seconds; now when None.
+            model: sha256 of a bundle logged with `model`, to link the values to it.
+            dataset: (name, digest) of a dataset logged with `dataset`, to link the values to it.
+        """
+        if values:
+            time_ms = _now_ms() if time_s is None else round(time_s * 1000)
+            numbers = {metric_key(key): float(value) for key, value in values.items()}
+            self.journal.append(LogMetrics(self.run, int(step), time_ms, numbers, model, dataset))
+
+    def artifact(self, path: str | Path, target: str | None = None) -> None:
+        """Log a file as artifact `target` (its own name when None), or a directory below `target`.
+
+        The file is read when it is uploaded; it has to stay until then.
+        """
+        path = Path(path).absolute()
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            prefix = f"{target}/" if target else ""
+            pairs = [(file, prefix + file.relative_to(path).as_posix()) for file in files]
+        else:
+            pairs = [(path, target or path.name)]
+        if pairs:
+            self.journal.append(*(LogArtifact(self.run, str(file), name) for file, name in pairs))
+
+    def text(self, target: str, content: str) -> None:
+        """Log a text as artifact `target`. It is kept in a file beside the journal."""
+        path = self.journal.files / self.run / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_file(path, content)
+        self.artifact(path, target)
+
+    def table(self, target: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log rows with equal keys as a table that MLflow's UI renders and `mlflow.load_table` reads."""
+        from mlflow_project import ui
+
+        content, tags = ui.table(target, rows)
+        self.text(target, content)
+        self.tags(tags)
+
+    def dataset(
+        self,
+        name: str,
+        sha256: str,
+        source: Mapping[str, Any],
+        *,
+        context: str,
+        source_type: str = "lerobot",
+        profile: Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> tuple[str, str]:
+        """Log a dataset input. Returns the (name, digest) that `metrics` takes.
+
+        Args:
+            sha256: digest of the content; MLflow keeps the first 32 digits (it allows 36 characters), the tag
+                ``lineage.dataset.sha256`` all of them.
+            source: what finds the data again (for LeRobot: `lineage.lerobot_source`).
+            context: what it is used for (``training``, ``evaluation``); the chip in the runs table.
+        """
+        digest = sha256[:32]
+        texts = [json.dumps(value) if value is not None else None for value in (profile, schema)]
+        self.journal.append(
+            LogDataset(self.run, name, digest, source_type, json.dumps(source), context, texts[0], texts[1])
+        )
+        self.tags({"lineage.dataset.sha256": sha256})
+        return name, digest
+
+    def model(
+        self,
+        sha256: str,
+        name: str,
+        role: Literal["input", "output"],
+        step: int,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log a checkpoint as LoggedModel: what this training run made, or what this evaluation looks at."""
+        values = {key: str(value) for key, value in (params or {}).items()}
+        # MLflow refuses these characters in a LoggedModel's name.
+        name = re.sub(r"[/:.%\"']+", "-", name)
+        self.journal.append(LogModel(self.run, sha256, name, role, step, values, _tags(tags or {})))
+
+    def end(self, status: Status | None, reason: str | None = None) -> None:
+        """Close the run, and before it those nested in it that are open. A closed run stays as it is.
+
+        Args:
+            status: None leaves the run to the process that opened it.
+            reason: why it failed or was killed, for the tag ``failure.reason``.
+        """
+        end_runs(self.journal, self.run, status, reason)
+
+
+def end_runs(journal: Journal, run: str, status: Status | None, reason: str | None = None) -> None:
+    """End `run` and all open runs below it, the innermost first (see `Recorder.end`)."""
+    below = status or ("FAILED" if reason else "FINISHED")
+    time_ms = _now_ms()
+    for each in reversed(_open_family(journal.open_runs, run)):
+        tags = [SetTags(each, _tags({"failure.reason": reason}))] if reason else []
+        journal.append(*tags, EndRun(each, status if each == run else below, time_ms))
+
+
+def _open_family(open_runs: Mapping[str, str | None], run: str) -> list[str]:
+    """`run` and its open descendants, parents before children; empty when `run` is closed."""
+    family = [run] if run in open_runs else []
+    family += [each for each, parent in open_runs.items() if parent in family]
+    return family
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mapping -> {"a/b/c": text}. Lists are JSON; None is "none"; too long values become length and sha256."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        path = f"{prefix}/{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            flat |= flatten(value, path)
+            continue
+        text = json.dumps(value) if isinstance(value, list | tuple) else "none" if value is None else str(value)
+        if len(text) > LONGEST_PARAM:
+            text = f"{len(text)} characters, sha256 {bytes_digest(text.encode())}"
+        flat[metric_key(path)] = text
+    return flat
+
+
+def metric_key(key: str) -> str:
+    """`key` with what MLflow refuses in keys (all but letters, digits, ``_-. :/``) replaced by ``_``."""
+    return re.sub(r"[^\w\-. :/]", "_", key, flags=re.ASCII)
+
+
+def _tags(values: Mapping[str, Any]) -> dict[str, str]:
+    texts = {key: str(value) for key, value in values.items()}
+    return {
+        key: text if len(text) <= LONGEST_TAG else text[: LONGEST_TAG - 20] + " ... (cut off)"
+        for key, text in texts.items()
+    }
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,200 @@
+"""Brings a journal into MLflow: step by step with a durable cursor, or live from a background thread.
+
+The cursor (`replica.State`) lies in ``<journal>.state.json`` and is saved after every step, so a crash repeats at most
+one step, which is harmless. The thread reads the journal file, not a queue in memory: what it sends is on disk already.
+While no server answers it backs off and the producer does not notice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_project.journal import Journal, read_header, read_operations
+from mlflow_project.operations import Operation
+from mlflow_project.replica import BATCHED, Replica, State, Unreachable
+from rlinf_isaac import atomic
+
+_READ_BYTES = 1 << 20
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+logger = logging.getLogger("mlflow_project")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a journal stands when its uploader stops.
+
+    Attributes:
+        journal: the file.
+        tracking_uri: where it goes.
+        pending: operations that are not in MLflow yet; `sync` replays them.
+        problem: why not, or None.
+        refused: operations MLflow will never accept.
+    """
+
+    journal: Path
+    tracking_uri: str
+    pending: int
+    problem: str | None
+    refused: tuple[str, ...]
+
+
+class Cursor:
+    """How far one journal is applied; `advance` applies more. Only the journal's owner may use it."""
+
+    def __init__(self, path: Path, tracking_uri: str) -> None:
+        self.path = path
+        self.tracking_uri = tracking_uri
+        self.state = load_state(path)
+        self._replica: Replica | None = None
+
+    def advance(self) -> Iterator[int]:
+        """Apply everything the journal holds; yields the number of operations after every saved step.
+
+        Raises:
+            Unreachable: the server did not take the next step.
+        """
+        start = self.state.offset or read_header(self.path)[1]
+        while operations := read_operations(self.path, start, _READ_BYTES)[0]:
+            for step, end in _steps(operations):
+                self._connected().apply(step)
+                self.state.offset = start = end
+                atomic.write_file(state_path(self.path), json.dumps(self.state.as_dict(), indent=1))
+                yield len(step)
+
+    def pending(self) -> int:
+        """Number of operations that are not applied."""
+        start = self.state.offset or read_header(self.path)[1]
+        return len(read_operations(self.path, start)[0])
+
+    def _connected(self) -> Replica:
+        if self._replica is None:
+            prepare_environment()
+            from mlflow import MlflowClient
+
+            try:
+                self._replica = Replica(MlflowClient(self.tracking_uri), self.state)
+            except Exception as error:  # a database that is locked, or on a disk that is not there
+                raise Unreachable(str(error)) from error
+        return self._replica
+
+
+class Uploader:
+    """Follows an open journal from a daemon thread until `close`."""
+
+    def __init__(self, journal: Journal, tracking_uri: str) -> None:
+        self.cursor = Cursor(journal.path, tracking_uri)
+        self._journal = journal
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._follow, name="mlflow-uploader", daemon=True)
+        journal.on_append = self._wake.set
+        self._thread.start()
+
+    def run_id(self, run: str) -> tuple[str, str] | None:
+        """(MLflow run id, experiment id) of a local run, once the server has it."""
+        return self.cursor.state.runs.get(run)
+
+    def close(self, patience_s: float = 10.0, limit_s: float | None = None) -> Outcome:
+        """Send what is left and stop. The process keeps the journal locked until the thread has let go of it.
+
+        Args:
+            patience_s: give up when the server has not answered for this long. An upload that moves is waited for.
+            limit_s: give up after this long in any case (a job scheduler that is about to kill us).
+        """
+        begin = time.monotonic()
+        self._closing.set()
+        self._wake.set()
+        try:
+            while self._thread.is_alive():
+                self._thread.join(0.05)
+                waited = time.monotonic() - begin
+                if waited > (limit_s if limit_s is not None else float("inf")):
+                    break
+                if self._problem is not None and waited > patience_s:
+                    break
+        finally:
+            self._abandoned.set()
+            self._wake.set()
+        if not self._thread.is_alive():
+            self._thread.join()
+        pending = self.cursor.pending()
+        problem = (self._problem or "the time to send it was too short") if pending else None
+        return Outcome(self._journal.path, self.cursor.tracking_uri, pending, problem, tuple(self.cursor.state.refused))
+
+    def _follow(self) -> None:
+        pause = _FIRST_PAUSE_S
+        try:
+            while not self._abandoned.is_set():
+                self._wake.clear()
+                last = self._closing.is_set()
+                try:
+                    for _ in self.cursor.advance():
+                        self._problem, pause = None, _FIRST_PAUSE_S
+                        if self._abandoned.is_set():
+                            return
+                except Unreachable as error:
+                    if self._problem is None:
+                        logger.warning("MLflow at %s does not answer (%s); keeping records in %s", *self._where(error))
+                    self._problem = str(error)
+                    (self._abandoned if self._closing.is_set() else self._closing).wait(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_S if not self._closing.is_set() else _FIRST_PAUSE_S)
+                    continue
+                if last:
+                    return
+                self._wake.wait()
+        except Exception as error:  # a damaged journal, a full disk: the work goes on, `close` tells
+            logger.exception("recording to MLflow stopped; %s keeps everything", self._journal.path)
+            self._problem = repr(error)
+        finally:
+            self._journal.close()
+
+    def _where(self, error: Exception) -> tuple[str, Exception, Path]:
+        return self.cursor.tracking_uri, error, self._journal.path
+
+
+def state_path(journal: Path) -> Path:
+    """The cursor file of a journal."""
+    return journal.with_name(journal.name + ".state.json")
+
+
+def load_state(journal: Path) -> State:
+    """The saved cursor of a journal, or a new one."""
+    path = state_path(journal)
+    return State.from_dict(json.loads(path.read_text())) if path.exists() else State()
+
+
+def prepare_environment() -> None:
+    """MLflow's own retries block for minutes (7 tries, doubling pauses); ours do not block anybody."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _steps(operations: list[tuple[Operation, int]]) -> Iterator[tuple[list[Operation], int]]:
+    """Split into what `Replica.apply` takes at once: runs of batched operations, or a single other one."""
+    batch: list[Operation] = []
+    batch_end = 0
+    for operation, end in operations:
+        if isinstance(operation, BATCHED):
+            batch.append(operation)
+            batch_end = end
+            continue
+        if batch:
+            yield batch, batch_end
+            batch = []
+        yield [operation], end
+    if batch:
+        yield batch, batch_end
