@@ -8,6 +8,7 @@ then an orphan stays until `remove_orphans` runs on a machine where that pid is 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -16,17 +17,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlinf_isaac.errors import InvalidJob
+
 
 def write_file(path: str | Path, data: bytes | str) -> None:
     """Replace `path` by `data` atomically and durably. Mode follows the umask."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yield the name of a temporary file, for the block to write, that replaces `path` when the block ends well."""
     path = Path(path)
     remove_orphans(path)
     temporary = _temporary_sibling(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _fsync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -79,6 +87,23 @@ def remove_orphans(path: str | Path) -> list[Path]:
             shutil.rmtree(sibling) if sibling.is_dir() else sibling.unlink(missing_ok=True)
             removed.append(sibling)
     return removed
+
+
+@contextmanager
+def locked(directory: str | Path) -> Iterator[None]:
+    """Hold a directory for one process; the lock goes with the process, however it ends.
+
+    Raises:
+        InvalidJob: another process works in `directory`.
+    """
+    path = Path(directory) / ".lock"
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            cause = f"another process works in {directory}"
+            raise InvalidJob.of("output-busy", cause, "wait for it, or choose another --output") from None
+        yield
 
 
 def append_line(path: str | Path, line: str) -> None:

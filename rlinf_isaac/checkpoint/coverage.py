@@ -1,0 +1,128 @@
+"""Do the tensors of a checkpoint and the parameters of a model match one to one? Pure, no torch: names and shapes only.
+
+RLinf loads with ``strict=False`` and reports nothing, so a checkpoint with no matching name at all evaluates a randomly
+initialised policy. Here everything short of a full match is a `WeightsError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rlinf_isaac.checkpoint.header import TensorInfo
+from rlinf_isaac.errors import WeightsError
+
+# Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
+_WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
+# Prefixes of a whole state dict: DDP, LeRobot and RLinf policies, RLinf's distributed checkpoints.
+_LEADING_PREFIXES = ("module.", "model.", "fsdp_checkpoint.", "state_dict.")
+_RLINF_PREFIXES = ("img.", "llm.")
+_RLINF_CONVERTER = "python -m rlinf.utils.ckpt_convertor.openpi.convert --mode openpi_rlinf_to_openpi_pytorch"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """How to fill a model from a checkpoint.
+
+    Attributes:
+        sources: model parameter -> name of the stored tensor with its value. Covers every parameter.
+        ties: model parameter that is not stored itself -> the model parameter it shares its value with.
+        stripped: wrapper prefixes and segments that were removed from stored names, in order of discovery.
+    """
+
+    sources: Mapping[str, str]
+    ties: Mapping[str, str] = field(default_factory=dict)
+    stripped: tuple[str, ...] = ()
+
+
+def plan_load(
+    stored: Mapping[str, TensorInfo],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    ties: Iterable[tuple[str, str]] = (),
+    source: str = "checkpoint",
+) -> LoadPlan:
+    """Match stored tensors and model parameters one to one.
+
+    Args:
+        stored: name -> dtype and shape of the checkpoint's tensors (`header.read_keys`).
+        expected: name -> shape of the model's parameters and buffers (its state dict).
+        ties: pairs of names that share one tensor, according to the model or the checkpoint's manifest; a stored one
+            stands for the other.
+        source: what to call the checkpoint in messages.
+
+    Raises:
+        WeightsError: another framework's layout; or names missing, unexpected or of another shape, all of them counted.
+    """
+    canonical, stripped = strip_wrappers(stored, expected)
+    _refuse_rlinf_layout(canonical, expected, source)
+
+    shared: dict[str, str] = {}
+    for pair in ties:
+        for name, other in (pair, pair[::-1]):
+            if name in expected and name not in canonical and other in canonical:
+                shared[name] = other
+    sources = {name: canonical[shared.get(name, name)] for name in expected if shared.get(name, name) in canonical}
+
+    missing = sorted(expected.keys() - sources.keys())
+    unexpected = sorted(canonical.keys() - expected.keys() - set(shared.values()))
+    misshapen = [
+        f"{name} {list(stored[sources[name]].shape)} instead of {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in sources and stored[sources[name]].shape != tuple(shape)
+    ]
+    if missing or unexpected or misshapen:
+        parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
+        details = "".join(f"\n  {_abridge(label, names)}" for label, names in parts if names)
+        raise WeightsError(
+            f"{source} does not fit the model ({len(stored)} tensors stored, {len(expected)} expected):{details}\n"
+            "  use the checkpoint's own config, or the checkpoint of this model"
+        )
+    return LoadPlan(sources, {name: other for name, other in shared.items() if other in expected}, stripped)
+
+
+def strip_wrappers(stored: Iterable[str], expected: Iterable[str] = ()) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Remove what FSDP, DDP, torch.compile and RLinf put around parameter names.
+
+    A leading prefix goes only if most stored names have it and most expected ones do not.
+
+    Returns:
+        Name without wrappers -> stored name, and what was removed.
+
+    Raises:
+        WeightsError: two stored names become the same.
+    """
+    stored, expected = list(stored), list(expected)
+    names = {name: ".".join(part for part in name.split(".") if part not in _WRAPPER_SEGMENTS) for name in stored}
+    stripped = sorted({part for name in stored for part in name.split(".") if part in _WRAPPER_SEGMENTS})
+    while prefix := next((p for p in _LEADING_PREFIXES if _most(names.values(), p) and not _most(expected, p)), None):
+        names = {name: bare.removeprefix(prefix) for name, bare in names.items()}
+        stripped.append(prefix.removesuffix("."))
+    canonical: dict[str, str] = {}
+    for name, bare in names.items():
+        if bare in canonical:
+            raise WeightsError(f"{canonical[bare]} and {name} are both {bare}; the checkpoint holds two models")
+        canonical[bare] = name
+    return canonical, tuple(stripped)
+
+
+def _most(names: Iterable[str], prefix: str) -> bool:
+    flags = [name.startswith(prefix) for name in names]
+    return 2 * sum(flags) > len(flags)
+
+
+def _refuse_rlinf_layout(names: Iterable[str], expected: Iterable[str], source: str) -> None:
+    if any(name.startswith(_RLINF_PREFIXES) for name in expected):
+        return
+    example = next((name for name in sorted(names) if name.startswith(_RLINF_PREFIXES)), None)
+    if example is not None:
+        raise WeightsError(
+            f"{source} has the layout of RLinf's openpi_rlinf models ({example}), not OpenPI's;"
+            f" convert it with: {_RLINF_CONVERTER}"
+        )
+
+
+def _abridge(label: str, names: list[str]) -> str:
+    more = f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} {label}: {', '.join(names[:_SHOWN])}{more}"

@@ -1,0 +1,101 @@
+"""Which checkpoints a job means: ``--ckpt-root R --ckpt-steps 25000,30000`` -> bundle directories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
+from rlinf_isaac.errors import InvalidJob, Problem
+
+# OpenPI names a checkpoint <step>, RLinf global_step_<step>, many scripts step_<step>.
+_STEP_DIRECTORY = re.compile(r"(?:global_step_|step_)?(\d+)")
+
+
+def parse_steps(text: str) -> list[int] | None:
+    """Checkpoint steps from the command line, in ascending order: ``"25000,30000"`` or ``"25000 30000"``.
+
+    ``"auto"`` means every checkpoint there is, and gives None.
+
+    Raises:
+        InvalidJob: with one problem per word that is not a step or is given twice.
+    """
+    words = text.replace(",", " ").split()
+    if words == ["auto"]:
+        return None
+    cure = "give steps separated by commas or spaces, such as 25000,30000, or auto for all"
+    problems, steps = [], set()
+    if not words:
+        problems.append(Problem("no-steps", "no checkpoint step is given", cure))
+    for word in words:
+        # isdecimal() alone would accept digits of other scripts; a step of 20 digits is a slip of the hand.
+        if not (word.isascii() and word.isdecimal() and len(word) < 13):
+            problems.append(Problem("bad-step", f"checkpoint step {word[:40]!r} is not a non-negative integer", cure))
+        elif int(word) in steps:
+            problems.append(Problem("duplicate-step", f"checkpoint step {int(word)} is given twice", cure))
+        else:
+            steps.add(int(word))
+    if problems:
+        raise InvalidJob(problems)
+    return sorted(steps)
+
+
+def find_bundles(root: str | Path) -> dict[int, Path]:
+    """Step -> bundle directory below `root` (``<step>``, ``step_<step>``, ``global_step_<step>``), ascending.
+
+    Raises:
+        InvalidJob: two directories claim the same step.
+    """
+    found: dict[int, Path] = {}
+    root = Path(root)
+    for directory in sorted(root.iterdir()) if root.is_dir() else ():
+        match = _STEP_DIRECTORY.fullmatch(directory.name)
+        if match is None or not (directory / MANIFEST_FILE).is_file():
+            continue
+        step = int(match[1])
+        if step in found:
+            raise InvalidJob.of(
+                "ambiguous-step",
+                f"{found[step]} and {directory} are both checkpoints of step {step}",
+                "move one of them out of the checkpoint root",
+            )
+        found[step] = directory
+    return dict(sorted(found.items()))
+
+
+def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
+    """The bundles of `steps` below `root`, in ascending order; all of them where `steps` is None.
+
+    Raises:
+        InvalidJob: `root` is missing or holds no bundle, or steps are not there (each named, with the nearest ones).
+    """
+    root = Path(root)
+    cure = "name the directory that holds the checkpoints, one per step, as `sft` writes them"
+    if not root.is_dir():
+        raise InvalidJob.of("missing-ckpt-root", f"checkpoint root {root} is not a directory", cure)
+    found = find_bundles(root)
+    if not found:
+        raise InvalidJob.of("empty-ckpt-root", f"checkpoint root {root} holds no checkpoint bundle", cure)
+    wanted = list(found) if steps is None else sorted(set(steps))
+    problems = []
+    for step in wanted:
+        if step not in found:
+            nearest = sorted(sorted(found, key=lambda other: (abs(other - step), other))[:2])
+            problems.append(
+                Problem(
+                    "missing-step",
+                    f"checkpoint root {root} has no checkpoint of step {step}",
+                    f"nearest: {', '.join(map(str, nearest))}; all: {_abridge(list(found))}",
+                )
+            )
+    if problems:
+        raise InvalidJob(problems)
+    return [found[step] for step in wanted]
+
+
+def _abridge(steps: list[int]) -> str:
+    """Up to eight steps in full, otherwise the first and last three."""
+    if len(steps) <= 8:
+        return ", ".join(map(str, steps))
+    return f"{', '.join(map(str, steps[:3]))}, ..., {', '.join(map(str, steps[-3:]))} ({len(steps)} in all)"

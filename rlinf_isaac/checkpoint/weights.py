@@ -1,0 +1,185 @@
+"""Model parameters to and from safetensors files, completely or not at all. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.coverage import LoadPlan, plan_load
+from rlinf_isaac.checkpoint.header import read_header, weight_files
+from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
+from rlinf_isaac.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What `load_weights` did.
+
+    Attributes:
+        tensors: number of tensors read.
+        stripped: wrapper prefixes removed from their names.
+        ties: parameter that was not stored -> parameter it shares its memory with.
+    """
+
+    tensors: int
+    stripped: tuple[str, ...]
+    ties: Mapping[str, str]
+
+
+def load_weights(source: Bundle | str | Path, model: torch.nn.Module) -> LoadedWeights:
+    """Copy a checkpoint into `model` in place (its dtype and device stay), every parameter or none.
+
+    Args:
+        source: a bundle or its directory, which is verified first; or weights without a bundle, as OpenPI publishes
+            them: a directory with ``model.safetensors`` or shards, or one safetensors file.
+        model: with the names of OpenPI's state dict. Tied parameters stay tied, or are tied again where the
+            bundle recorded a tie that the model has lost.
+
+    Raises:
+        BundleError: the bundle's bytes are not the ones its manifest names.
+        WeightsError: names or shapes do not match one to one; the model is then unchanged.
+    """
+    files, recorded_ties = _open(source)
+    headers = {file: read_header(file) for file in files}
+    stored = {name: info for header in headers.values() for name, info in header.items()}
+    targets = model.state_dict(keep_vars=True)
+    plan = plan_load(
+        stored,
+        {name: tuple(tensor.shape) for name, tensor in targets.items()},
+        ties=[*_model_ties(targets), *recorded_ties.items()],
+        source=str(source.path if isinstance(source, Bundle) else source),
+    )
+    for name, tensor in targets.items():
+        if tensor.is_meta:
+            raise WeightsError(f"{name} is on the meta device; call model.to_empty(device=...) before loading")
+        if tensor.is_floating_point() != _is_floating_point(stored[plan.sources[name]].dtype):
+            raise WeightsError(f"{name} is {tensor.dtype} in the model, {stored[plan.sources[name]].dtype} in {source}")
+    _check_twins(headers, plan, targets)
+    _copy(headers, plan, targets)
+    for name, other in plan.ties.items():
+        _tie(model, name, other)
+    return LoadedWeights(len(stored), plan.stripped, plan.ties)
+
+
+def save_weights(
+    path: str | Path, state_dict: Mapping[str, torch.Tensor], *, allow_nonfinite: bool = False
+) -> dict[str, str]:
+    """Write a state dict as one safetensors file; equal input gives equal bytes.
+
+    Tensors that share their memory entirely (tied embeddings) are stored once, under the name that sorts first: for pi0
+    that is ``...paligemma.lm_head.weight``, the one which OpenPI keeps.
+
+    Returns:
+        Name that was left out -> name under which its tensor is stored.
+
+    Raises:
+        WeightsError: the state dict is empty, or a tensor has no storage of its own (meta, sparse, distributed) or
+            holds NaN or infinity.
+    """
+    tensors, ties = _untie(state_dict)
+    if not tensors:
+        raise WeightsError(f"{path}: the state dict holds no tensors")
+    for name, tensor in tensors.items():
+        if not allow_nonfinite and not _is_finite(tensor):
+            raise WeightsError(f"{name} holds NaN or infinity; this checkpoint would be useless and is not written")
+    # With a single metadata entry the header's bytes are reproducible; "pt" is what transformers insists on.
+    save_file(tensors, path, metadata={"format": "pt"})
+    shapes = {name: info.shape for name, info in read_header(path).items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise WeightsError(f"{path}: the file does not hold the tensors that were written; is the disk healthy?")
+    return ties
+
+
+def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Contiguous CPU tensors that share no memory, and the names left out because another has the same memory."""
+    tensors: dict[str, torch.Tensor] = {}
+    ties: dict[str, str] = {}
+    owners: dict[tuple, str] = {}
+    storages: set[int] = set()
+    for name in sorted(state_dict):
+        tensor = state_dict[name]
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_meta or tensor.layout != torch.strided:
+            raise WeightsError(f"{name} is not a plain dense tensor ({type(tensor).__name__} on {tensor.device})")
+        memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() > 0 and memory in owners:
+            ties[name] = owners[memory]
+            continue
+        owners[memory] = name
+        tensor = tensor.detach().cpu().contiguous()
+        # Views into one storage (a fused projection) are written apart.
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
+    return tensors, ties
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    # torch has no isfinite for 8-bit floats.
+    return bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all())
+
+
+def _open(source: Bundle | str | Path) -> tuple[list[Path], Mapping[str, str]]:
+    """The weight files of `source` and the ties its manifest records; a bundle is verified."""
+    if isinstance(source, Bundle):
+        bundle = source if source.verified else read_bundle(source.path)
+        return weight_files(bundle.path), bundle.manifest.tied
+    path = Path(source)
+    if (path / MANIFEST_FILE).exists():
+        return _open(read_bundle(path))
+    return ([path] if path.is_file() else weight_files(path)), {}
+
+
+def _model_ties(targets: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
+    """Pairs of names that are one and the same parameter object."""
+    first: dict[int, str] = {}
+    return [(name, first[id(tensor)]) for name, tensor in targets.items() if first.setdefault(id(tensor), name) != name]
+
+
+def _is_floating_point(dtype: str) -> bool:
+    return dtype.startswith(("F", "BF"))
+
+
+def _check_twins(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mapping[str, torch.Tensor]) -> None:
+    """A checkpoint may store both names of a parameter that the model ties, but then with one value."""
+    files = {stored: file for file, header in headers.items() for stored in header}
+    stored_as: dict[int, str] = {}
+    for name, stored in plan.sources.items():
+        twin = stored_as.setdefault(id(targets[name]), stored)
+        if twin != stored and not torch.equal(_read(files[twin], twin), _read(files[stored], stored)):
+            raise WeightsError(f"{twin} and {stored} differ in {files[stored]}, but the model ties them: another model")
+
+
+@torch.no_grad()
+def _copy(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mapping[str, torch.Tensor]) -> None:
+    """Copy tensor by tensor, so that memory holds the model and one tensor."""
+    users: dict[str, list[str]] = {}
+    for name, stored in plan.sources.items():
+        users.setdefault(stored, []).append(name)
+    for file, header in headers.items():
+        with safe_open(file, framework="pt") as handle:
+            for stored in header:
+                value = handle.get_tensor(stored)
+                for name in users.get(stored, ()):
+                    targets[name].copy_(value)
+
+
+def _read(file: Path, name: str) -> torch.Tensor:
+    with safe_open(file, framework="pt") as handle:
+        return handle.get_tensor(name)
+
+
+def _tie(model: torch.nn.Module, name: str, other: str) -> None:
+    """Make parameter `name` the same object as parameter `other`."""
+    module_name, _, attribute = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    if attribute in module._parameters:
+        setattr(module, attribute, model.get_parameter(other))
