@@ -1,0 +1,277 @@
+"""The embedded stack-cube environment: N independent MuJoCo simulations behind gymnasium's vector interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.mujoco import terms
+from rlinf_isaac.envs.mujoco.rendering import Renderer, choose_renderer, make_renderer
+from rlinf_isaac.envs.mujoco.simulation import Simulation
+from rlinf_isaac.errors import SimulatorError
+
+Observation = dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class ChunkStep:
+    """What came of one action chunk.
+
+    Attributes:
+        observation: after the chunk; of an env that was done, the terminal one.
+        rewards: (N, T) float32, zero after an env's end.
+        steps: (N,) control steps executed.
+        success, dropped, time_out: (N,) state of the terms after the last executed step.
+        subtasks: flag -> (N,) reached at any step of the chunk.
+    """
+
+    observation: Observation
+    rewards: np.ndarray
+    steps: np.ndarray
+    success: np.ndarray
+    dropped: np.ndarray
+    time_out: np.ndarray
+    subtasks: dict[str, np.ndarray]
+
+
+class StackCubeVectorEnv(VectorEnv):
+    """Franka stack-cube with the contract of `rlinf_isaac.envs.contract`.
+
+    Episodes are functions of their seeds: not of the slot, the number of envs, earlier episodes or neighbours. There is
+    no autoreset; `step` and `chunk_step` return terminal observations, and stepping an env that is done raises
+    `gymnasium.error.ResetNeeded` until `reset` (optionally with ``options={"reset_mask": mask}``) starts a new episode.
+    The reward is 1 on the step that reaches success, which ends the episode, and 0 otherwise.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED, "render_fps": contract.CONTROL_HZ}
+    constructed: ClassVar[int] = 0  # how many were built in this process
+
+    def __init__(
+        self,
+        num_envs: int,
+        task: str = "stack2",
+        image_size: int = contract.DEFAULT_IMAGE_SIZE,
+        renderer: str = "auto",
+        max_episode_steps: int = 600,
+    ) -> None:
+        """
+        Args:
+            num_envs: simulations, stepped one after the other.
+            task: name in `contract.TASKS`.
+            image_size: width and height of both cameras' images in pixels.
+            renderer: ``egl``, ``rays`` (no GL), or ``auto``: EGL where it works.
+            max_episode_steps: control steps until time-out.
+
+        Raises:
+            SimulatorError: unknown task or renderer, or EGL was asked for and does not work.
+        """
+        if task not in contract.TASKS:
+            raise SimulatorError(f"unknown task {task!r}; choose one of {', '.join(contract.TASKS)}")
+        if min(num_envs, image_size, max_episode_steps) < 1:
+            raise SimulatorError("num_envs, image_size and max_episode_steps must be at least 1")
+        type(self).constructed += 1
+        self.num_envs = num_envs
+        self.task = contract.TASKS[task]
+        self._simulation = Simulation(num_envs, self.task.num_cubes)
+        self._renderers: dict[int, Renderer] = {}
+        self.identity = contract.EnvIdentity(
+            backend=f"mujoco-{mujoco.__version__}",
+            task=task,
+            prompt=self.task.prompt,
+            renderer=choose_renderer(renderer),
+            image_size=image_size,
+            control_hz=contract.CONTROL_HZ,
+            max_episode_steps=max_episode_steps,
+            assets=bytes_digest(self._simulation.mjcf.encode()),
+        )
+        self.single_observation_space = _observation_space(self.task, image_size)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.single_action_space = spaces.Box(-np.inf, np.inf, (contract.ACTION_DIM,), np.float32)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        self.seeds: list[int | None] = [None] * num_envs
+        self.elapsed = np.zeros(num_envs, np.int64)
+        self._last_action = np.zeros((num_envs, contract.ACTION_DIM), np.float32)
+        self._done = np.ones(num_envs, bool)
+        self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
+        self._images = {
+            camera: np.zeros((num_envs, image_size, image_size, 3), np.uint8) for camera in contract.CAMERA_NAMES
+        }
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, np.ndarray]]:
+        """Start new episodes.
+
+        Args:
+            seed: of every env; an int s gives env i the seed s + i; None draws seeds from `np_random`.
+            options: ``{"reset_mask": bool (N,)}`` resets only these envs; the others and their observations stay.
+
+        Returns:
+            Observation of all envs, and info as of `step`.
+        """
+        mask = np.ones(self.num_envs, bool)
+        if options and options.get("reset_mask") is not None:
+            mask = _mask(options["reset_mask"], self.num_envs, "reset_mask")
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
+        if seeds is None:
+            seeds = [None] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} envs")
+        for i in np.flatnonzero(mask):
+            row_seed = seeds[i]
+            if row_seed is None:
+                row_seed = self.np_random.integers(2**31)
+            self.seeds[i] = int(row_seed)
+            self._simulation.reset(i, int(row_seed))
+        self.elapsed[mask] = 0
+        self._last_action[mask] = 0.0
+        for flags in (self._done, self._success, self._dropped, self._time_out):
+            flags[mask] = False
+        self._render(mask)
+        return self.observe(), self._info()
+
+    def step(  # type: ignore[override]
+        self, actions: np.ndarray
+    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """One control step of every env.
+
+        Args:
+            actions: (N, 7).
+
+        Returns:
+            observation, reward (N,) float32, terminated (N,), truncated (N,), info with ``success``, ``dropped`` and
+            ``time_out`` (N,).
+
+        Raises:
+            ResetNeeded: an env is done, or was never reset.
+        """
+        chunk = self.chunk_step(np.asarray(actions)[:, None], np.ones(self.num_envs, bool))
+        info = self._info()
+        return chunk.observation, chunk.rewards[:, 0], info["success"] | info["dropped"], info["time_out"], info
+
+    def chunk_step(
+        self,
+        actions: np.ndarray,
+        active: np.ndarray,
+        on_frame: Callable[[int, int], None] | None = None,
+        images: bool = True,
+    ) -> ChunkStep:
+        """Up to T control steps of every active env; an env stops when it is done. Images are rendered at the end only.
+
+        Args:
+            actions: (N, T, 7).
+            active: (N,) envs to step. The others keep their state and their rows of the observation.
+            on_frame: called as ``on_frame(i, t)`` after control step t of env i, for video.
+            images: whether to render; without, the observation has no cameras.
+
+        Raises:
+            ResetNeeded: an active env is done, or was never reset.
+        """
+        actions = np.asarray(actions, np.float32)
+        active = _mask(active, self.num_envs, "active")
+        if actions.ndim != 3 or actions.shape[::2] != (self.num_envs, contract.ACTION_DIM):
+            raise ValueError(f"actions are {actions.shape}, not ({self.num_envs}, T, {contract.ACTION_DIM})")
+        if (active & self._done).any():
+            raise ResetNeeded(f"envs {np.flatnonzero(active & self._done).tolist()} are done or were never reset")
+        horizon = actions.shape[1]
+        rewards = np.zeros((self.num_envs, horizon), np.float32)
+        steps = np.zeros(self.num_envs, np.int64)
+        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.task.subtasks}
+        for i in np.flatnonzero(active):
+            for t in range(horizon):
+                self._control_step(i, actions[i, t])
+                rewards[i, t] = self._success[i]
+                steps[i] += 1
+                for name, reached in self._subtask_terms(slice(i, i + 1)).items():
+                    subtasks[name][i] |= reached[0]
+                if on_frame is not None:
+                    on_frame(int(i), t)
+                if self._done[i]:
+                    break
+        if images:
+            self._render(active)
+        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
+
+    def observe(self, images: bool = True) -> Observation:
+        """The observation of all envs as of their last reset or step; new arrays. Camera keys only with `images`."""
+        policy = self._simulation.measured.policy(self._last_action)
+        if images:
+            policy |= {camera: rendered.copy() for camera, rendered in self._images.items()}
+        return {"policy": policy, "subtask_terms": self._subtask_terms(slice(None))}
+
+    def render_frame(self, env_index: int, size: int) -> np.ndarray:
+        """A frame for a video: (size, 2 * size, 3) uint8, table camera left and wrist camera right."""
+        renderer, data = self._renderer(size), self._simulation.data[env_index]
+        return np.concatenate([renderer.render(data, camera) for camera in contract.CAMERA_NAMES], axis=1)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the renderers."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _control_step(self, i: int, action: np.ndarray) -> None:
+        self._simulation.control_step(i, action)
+        self._last_action[i] = action
+        self.elapsed[i] += 1
+        row = slice(i, i + 1)
+        measured = self._simulation.measured
+        self._success[row] = terms.success(measured.cube_pos[row], measured.cube_vel[row], measured.gripper_pos[row])
+        self._dropped[row] = terms.dropped(measured.cube_pos[row])
+        self._time_out[row] = self.elapsed[row] >= self.identity.max_episode_steps
+        self._done[row] = self._success[row] | self._dropped[row] | self._time_out[row]
+
+    def _subtask_terms(self, rows: slice) -> dict[str, np.ndarray]:
+        measured = self._simulation.measured
+        return terms.subtask_terms(
+            self.task.subtasks, measured.cube_pos[rows], measured.eef_pos[rows], measured.gripper_pos[rows]
+        )
+
+    def _info(self) -> dict[str, np.ndarray]:
+        return {
+            "success": self._success.copy(),
+            "dropped": self._dropped.copy(),
+            "time_out": self._time_out.copy(),
+        }
+
+    def _render(self, rows: np.ndarray) -> None:
+        renderer = self._renderer(self.identity.image_size)
+        for i in np.flatnonzero(rows):
+            for camera, rendered in self._images.items():
+                rendered[i] = renderer.render(self._simulation.data[i], camera)
+
+    def _renderer(self, size: int) -> Renderer:
+        if self.closed:
+            raise SimulatorError("the environment is closed")
+        if size not in self._renderers:
+            self._renderers[size] = make_renderer(self.identity.renderer, self._simulation.model, size)
+        return self._renderers[size]
+
+
+def _observation_space(task: contract.TaskSpec, image_size: int) -> spaces.Dict:
+    def box(spec: contract.ArraySpec) -> spaces.Box:
+        low, high = (-np.inf, np.inf) if spec.dtype == np.float32 else (0, 255 if spec.dtype == np.uint8 else 1)
+        return spaces.Box(low, high, spec.shape, spec.dtype.type)
+
+    groups = contract.observation_spec(task, image_size)
+    return spaces.Dict(
+        {group: spaces.Dict({key: box(spec) for key, spec in specs.items()}) for group, specs in groups.items()}
+    )
+
+
+def _mask(values: np.ndarray, count: int, name: str) -> np.ndarray:
+    mask = np.asarray(values)
+    if mask.shape != (count,) or mask.dtype != np.bool_:
+        raise ValueError(f"{name} must be a bool array of shape ({count},), not {mask.dtype} {mask.shape}")
+    return mask

@@ -1,0 +1,130 @@
+"""Two ways to an RGB image of a MuJoCo scene: EGL (fast) and ray casting (needs no GL at all).
+
+The two agree in geometry and colours and differ by a few grey levels in shading and at edges, so an environment records
+which one it uses (`EnvIdentity.renderer`) and data of one is not mixed silently with the other.
+
+Neither depends on the variable MUJOCO_GL, except that a value which switches GL off (``disable``) is respected.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+import mujoco
+import numpy as np
+
+from rlinf_isaac.envs.mujoco.rays import RayRenderer
+from rlinf_isaac.errors import SimulatorError
+
+_GL_OFF = ("disable", "disabled", "off", "false", "0")
+
+RENDERERS = ("auto", "egl", "rays")
+
+
+class Renderer(Protocol):
+    """Renders square images of one model."""
+
+    name: str
+
+    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """(size, size, 3) uint8 RGB, a new array. Needs up-to-date kinematics and cameras in `data`."""
+        ...
+
+    def close(self) -> None:
+        """Free what the renderer holds. A closed renderer cannot render; closing twice is fine."""
+        ...
+
+
+class EglRenderer:
+    """MuJoCo's own rasteriser in an off-screen EGL context: Mesa's software GL or a GPU vendor's driver."""
+
+    name = "egl"
+
+    def __init__(self, model: mujoco.MjModel, size: int, *, shadows: bool = False) -> None:
+        """
+        Args:
+            model: what to render.
+            size: image width and height in pixels.
+            shadows: draw shadows, if the model has a shadow map (``visual/quality/shadowsize``).
+        """
+        from mujoco.egl import GLContext
+
+        self._model = model
+        self._rect = mujoco.MjrRect(0, 0, size, size)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._option = mujoco.MjvOption()
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 32)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
+            self._scene.flags[flag] = False
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, size)
+        gl = GLContext(size, size)
+        gl.make_current()
+        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+        self._gl, self._context = gl, context
+        # Also at exit: contexts freed after EGL has shut down print errors.
+        self.close = weakref.finalize(self, _free, gl, context)
+
+    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """See `Renderer.render`."""
+        self._gl.make_current()
+        self._camera.fixedcamid = self._model.camera(camera).id
+        categories = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, categories, self._scene)
+        mujoco.mjr_render(self._rect, self._scene, self._context)
+        image = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._rect, self._context)
+        return np.ascontiguousarray(image[::-1])  # GL's first row is the bottom one
+
+
+def egl_problem() -> str | None:
+    """Why EGL cannot render here, or None when it can. Tries by making a context; never raises."""
+    if os.environ.get("MUJOCO_GL", "").lower() in _GL_OFF:
+        return "MUJOCO_GL switches GL off"
+    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='probe'/></worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    try:
+        renderer = EglRenderer(model, 8)
+        renderer.render(data, "probe")
+        renderer.close()
+    except Exception as error:  # PyOpenGL raises whatever the missing piece happens to cause
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def choose_renderer(choice: str) -> str:
+    """``egl`` or ``rays`` for a choice of ``auto``, ``egl`` or ``rays``.
+
+    Raises:
+        SimulatorError: unknown choice, or EGL was asked for and does not work.
+    """
+    if choice not in RENDERERS:
+        raise SimulatorError(f"unknown renderer {choice!r}; choose one of {', '.join(RENDERERS)}")
+    if choice == "rays":
+        return "rays"
+    problem = egl_problem()
+    if problem is None:
+        return "egl"
+    if choice == "egl":
+        raise SimulatorError(
+            f"renderer=egl cannot be used: {problem}. Install an EGL driver (Debian: libegl1 libopengl0 "
+            "libgl1-mesa-dri) or choose renderer=rays, which needs no GL"
+        )
+    return "rays"
+
+
+def make_renderer(name: str, model: mujoco.MjModel, size: int) -> Renderer:
+    """A renderer of `choose_renderer`'s name for square images of `size` pixels."""
+    return EglRenderer(model, size) if name == "egl" else RayRenderer(model, size)
+
+
+def _free(gl: object, context: mujoco.MjrContext) -> None:
+    gl.make_current()  # type: ignore[attr-defined]
+    context.free()
+    gl.free()  # type: ignore[attr-defined]

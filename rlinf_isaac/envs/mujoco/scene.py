@@ -1,0 +1,89 @@
+"""The stack-cube scene as one MJCF text: table, cubes, two cameras, lights, and the arm of `robot.py`."""
+
+from __future__ import annotations
+
+import math
+
+from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.mujoco import robot
+
+PHYSICS_DT = 0.005
+PHYSICS_STEPS_PER_CONTROL_STEP = 10  # 20 Hz
+PHYSICS_STEPS_PER_IK_SOLVE = 2  # 0.01 s: IsaacLab's physics step, at which it solves IK
+
+CUBE_MASS = 0.05
+CUBE_RGBA = {"blue": "0.10 0.27 0.84 1", "red": "0.84 0.13 0.11 1", "green": "0.12 0.62 0.24 1"}
+FIELD_OF_VIEW = math.degrees(2 * math.atan(contract.CAMERA_APERTURE / 2 / contract.CAMERA_FOCAL_LENGTH))
+
+OVERVIEW_CAM = "overview_cam"  # not part of the contract: the whole scene, for people
+
+# IsaacLab's camera poses, quaternions wxyz in the ROS convention (+z forward, -y up).
+TABLE_CAM_POS, TABLE_CAM_ROS_QUAT = (1.0, 0.0, 0.4), (0.35355, -0.61237, -0.61237, 0.35355)
+WRIST_CAM_POS, WRIST_CAM_ROS_QUAT = (0.13, 0.0, -0.15), (-0.70614, 0.03701, 0.03701, -0.70614)
+
+
+def cube_name(number: int) -> str:
+    """Body, joint and geom name of cube `number`, counted from 1."""
+    return f"cube_{number}"
+
+
+def scene_mjcf(num_cubes: int) -> str:
+    """The MJCF text of the scene with `num_cubes` cubes. It is the whole scene: nothing is read from files."""
+    wrist_cam = _camera_mjcf(contract.WRIST_CAM, WRIST_CAM_POS, WRIST_CAM_ROS_QUAT)
+    cubes = "".join(_cube_mjcf(i, contract.CUBE_COLOURS[i - 1]) for i in range(1, num_cubes + 1))
+    return f"""<mujoco model="stack_cube">
+<compiler angle="radian" autolimits="true"/>
+<option timestep="{PHYSICS_DT}" integrator="implicitfast" cone="elliptic" impratio="10"/>
+<visual>
+  <!-- A shadow map and multisampling cost up to a hundredfold on a software GL. -->
+  <quality shadowsize="0" offsamples="0"/>
+  <map znear="0.02" zfar="30"/>
+  <headlight ambient="0.33 0.33 0.33" diffuse="0.30 0.30 0.30" specular="0 0 0"/>
+</visual>
+<statistic extent="1" center="0.5 0 0.1"/>
+<asset>
+  <texture name="sky" type="skybox" builtin="flat" rgb1="0.80 0.83 0.86" width="16" height="16"/>
+</asset>
+<default>
+  <geom rgba="0.5 0.5 0.5 1"/>
+  {robot.DEFAULTS}
+</default>
+<worldbody>
+  <light name="key" pos="1 -0.8 2" dir="-0.35 0.45 -1" diffuse="0.46 0.46 0.44" specular="0 0 0" directional="true"/>
+  <geom name="floor" type="plane" pos="0 0 -0.8" size="0 0 1" contype="4" conaffinity="0" rgba="0.56 0.60 0.65 1"/>
+  <geom name="table" type="box" pos="0.375 0 -0.02" size="0.625 0.6 0.02" contype="1" conaffinity="3"
+    friction="1 0.005 0.0001" rgba="0.80 0.74 0.65 1"/>
+  <geom name="mat" type="box" pos="0.5 0 0.0002" size="0.17 0.17 0.0004" contype="4" conaffinity="0"
+    rgba="0.68 0.63 0.56 1"/>
+  <camera name="{OVERVIEW_CAM}" pos="1.25 -0.95 0.85" xyaxes="0.62 0.785 0 -0.36 0.285 0.888" fovy="42"/>
+  {_camera_mjcf(contract.TABLE_CAM, TABLE_CAM_POS, TABLE_CAM_ROS_QUAT)}
+  {robot.arm_mjcf(hand_extras=wrist_cam)}
+  {cubes}
+</worldbody>
+<contact>{robot.contact_mjcf()}</contact>
+<actuator>
+{robot.actuator_mjcf()}
+</actuator>
+</mujoco>
+"""
+
+
+def _cube_mjcf(number: int, colour: str) -> str:
+    name, half = cube_name(number), contract.CUBE_HALF_SIZE
+    return f"""
+<body name="{name}" pos="{0.4 + 0.1 * number} 0 {half}">
+  <freejoint name="{name}"/>
+  <geom name="{name}" type="box" size="{half} {half} {half}" mass="{CUBE_MASS}" rgba="{CUBE_RGBA[colour]}"
+    friction="1 0.005 0.0001" solref="0.01 1" condim="4" contype="1" conaffinity="3"/>
+</body>"""
+
+
+def _camera_mjcf(name: str, pos: tuple[float, ...], ros_quat: tuple[float, ...]) -> str:
+    quat = " ".join(f"{value:.6g}" for value in _ros_to_mujoco(ros_quat))
+    return f'<camera name="{name}" pos="{" ".join(map(str, pos))}" quat="{quat}" fovy="{FIELD_OF_VIEW:.6f}"/>'
+
+
+def _ros_to_mujoco(quat: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """ROS cameras look along +z with -y up, MuJoCo's along -z with +y up: half a turn about the camera's x axis."""
+    w, x, y, z = quat
+    return (-x, w, z, -y)  # quat * (0, 1, 0, 0)

@@ -1,0 +1,76 @@
+"""N independent simulations of one scene: reset by seed, one control step at a time, measured."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.mujoco import robot, scene
+from rlinf_isaac.envs.mujoco.ik import RelativeIkController, gripper_target
+from rlinf_isaac.envs.mujoco.measurement import Measurements
+from rlinf_isaac.envs.mujoco.randomisation import sample_reset
+
+
+class Simulation:
+    """One model, N states. What happens in a row depends on that row's seed and actions alone.
+
+    Attributes:
+        mjcf: the scene's text.
+        model: the compiled scene.
+        data: one state per row; kinematics and cameras are up to date between calls.
+        measured: what was measured of every row after its last reset or control step.
+    """
+
+    def __init__(self, num_envs: int, num_cubes: int) -> None:
+        self.mjcf = scene.scene_mjcf(num_cubes)
+        self.model = mujoco.MjModel.from_xml_string(self.mjcf)
+        self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
+        self.measured = Measurements(self.model, num_envs, num_cubes)
+        self._num_cubes = num_cubes
+        self._ik = RelativeIkController(self.model)
+        joints = robot.ARM_JOINTS + robot.FINGER_JOINTS
+        self._qpos = np.array([self.model.joint(name).qposadr[0] for name in joints])
+        self._joint_limits = np.array([self.model.joint(name).range for name in robot.ARM_JOINTS])
+        cubes = [self.model.joint(scene.cube_name(i)).qposadr[0] for i in range(1, num_cubes + 1)]
+        self._cube_qpos = np.array(cubes)[:, None] + np.arange(7)
+
+    def reset(self, row: int, seed: int) -> None:
+        """Start the episode of `seed`: the same state bit for bit, whatever happened in this row before."""
+        data = self.data[row]
+        mujoco.mj_resetData(self.model, data)
+        start = sample_reset(seed, self._num_cubes, self._joint_limits)
+        data.qpos[self._qpos] = start.joint_pos
+        data.ctrl[:] = start.joint_pos
+        poses = np.zeros((self._num_cubes, 7))
+        poses[:, :2] = start.cube_xy
+        poses[:, 2] = contract.CUBE_HALF_SIZE
+        poses[:, 3], poses[:, 6] = np.cos(start.cube_yaw / 2), np.sin(start.cube_yaw / 2)
+        data.qpos[self._cube_qpos] = poses
+        mujoco.mj_forward(self.model, data)
+        self.measured.read(row, data)
+
+    def control_step(self, row: int, action: np.ndarray) -> None:
+        """Apply one action (7,) for 1 / 20 s. The target is fixed at the start, IK is solved every 0.01 s."""
+        model, data = self.model, self.data[row]
+        action = np.asarray(action, np.float64)
+        position, quat = self._ik.target_pose(data, action)
+        data.ctrl[contract.NUM_ARM_JOINTS :] = gripper_target(action)
+        for _ in range(scene.PHYSICS_STEPS_PER_CONTROL_STEP // scene.PHYSICS_STEPS_PER_IK_SOLVE):
+            data.ctrl[: contract.NUM_ARM_JOINTS] = self._ik.joint_targets(data, position, quat)
+            mujoco.mj_step(model, data, scene.PHYSICS_STEPS_PER_IK_SOLVE)
+            # mj_step leaves kinematics of the state before its last integration.
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+        mujoco.mj_camlight(model, data)
+        self.measured.read(row, data)
+
+    def arm_contacts(self, row: int) -> list[tuple[str, str]]:
+        """Pairs of body names in contact, of which at least one belongs to the robot."""
+        model, data = self.model, self.data[row]
+        pairs = []
+        for contact in data.contact:
+            names = tuple(model.body(model.geom_bodyid[geom]).name for geom in contact.geom)
+            if any(name.startswith("panda_") for name in names):
+                pairs.append(names)
+        return pairs
