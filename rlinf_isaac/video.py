@@ -24,6 +24,9 @@ from rlinf_isaac.errors import VideoError
 CODEC = "h264"
 PIXEL_FORMAT = "yuv420p"
 
+# After the last frame an encoder has a few frames to finish and the index to move; this is for one that hangs.
+_ENCODER_SECONDS = 120
+
 # Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709), 512x256 [SAR 1:1], 376 kb/s, 20 fps
 _STREAM = re.compile(
     r"Stream #0:\d+.*?: Video: (?P<codec>\w+).*?, (?P<pixel_format>[a-z]+\d\w*)\b.*?, (?P<width>\d+)x(?P<height>\d+)\b"
@@ -49,7 +52,7 @@ class VideoWriter:
     Nothing appears at `path` unless the block ends without an exception and the file then passes `verify_video`.
 
         with VideoWriter("videos/episode_000.mp4", fps=20) as video:
-            video.write(frame)  # (height, width, 3) uint8 RGB, as often as there are control steps
+            video.append(frame)  # (height, width, 3) uint8 RGB, as often as there are control steps
 
     Attributes:
         path: the mp4 file.
@@ -76,7 +79,7 @@ class VideoWriter:
             self._cleanup = stack.pop_all()
         return self
 
-    def write(self, frame: np.ndarray) -> None:
+    def append(self, frame: np.ndarray) -> None:
         """Append one frame, (height, width, 3) uint8 RGB, all of one size. Odd sizes are padded by a line of black."""
         if self._encoder is None:
             self._shape = frame.shape
@@ -96,18 +99,24 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is None:
+            self.close()
+        else:
             self._kill()
             self._cleanup.__exit__(kind, error, traceback)  # `new_file` removes the temporary.
-            return
-        with self._cleanup:
-            try:
-                if self._encoder is None:
-                    raise VideoError(f"{self.path}: no frame was written")
-                self._finish()
-                self.info = verify_video(self._temporary, self._frames)
-            finally:
-                self._kill()
+
+    def close(self) -> VideoInfo:
+        """Finish the video, verify it and give it its name. Leaving the block does the same; twice does no harm."""
+        if self.info is None:
+            with self._cleanup:
+                try:
+                    if self._encoder is None:
+                        raise VideoError(f"{self.path}: no frame was written")
+                    self._finish()
+                    self.info = verify_video(self._temporary, self._frames)
+                finally:
+                    self._kill()
+        return self.info
 
     def _start(self, frame: np.ndarray) -> subprocess.Popen[bytes]:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
@@ -130,11 +139,18 @@ class VideoWriter:
         assert self._encoder.stdin is not None
         with suppress(BrokenPipeError):  # Its exit status and messages tell more.
             self._encoder.stdin.close()
-        if self._encoder.wait() != 0:
-            self._messages.seek(0)
+        try:
+            status = self._encoder.wait(_ENCODER_SECONDS)
+        except subprocess.TimeoutExpired:
             raise VideoError(
-                f"{self.path}: the encoder failed with exit status {self._encoder.returncode}"
-                f" after {self._frames} frames: {_abridge(self._messages.read().decode(errors='replace').splitlines())}"
+                f"{self.path}: the encoder still works {_ENCODER_SECONDS} s after the last frame"
+            ) from None
+        if status != 0:
+            self._messages.seek(0)
+            messages = self._messages.read().decode(errors="replace").splitlines()
+            raise VideoError(
+                f"{self.path}: the encoder failed with exit status {status} after {self._frames} frames: "
+                + _abridge(messages)
             )
 
     def _kill(self) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
+from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
 from rlinf_isaac.errors import InvalidJob, Problem
 
 # OpenPI names a checkpoint <step>, RLinf global_step_<step>, many scripts step_<step>.
@@ -68,7 +68,8 @@ def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
     """The bundles of `steps` below `root`, in ascending order; all of them where `steps` is None.
 
     Raises:
-        InvalidJob: `root` is missing or holds no bundle, or steps are not there (each named, with the nearest ones).
+        InvalidJob: `root` is missing or holds no bundle, or steps are not there (each named, with the nearest ones),
+            or a directory's name is not the step its bundle was sealed with.
     """
     root = Path(root)
     cure = "name the directory that holds the checkpoints, one per step, as `sft` writes them"
@@ -89,9 +90,25 @@ def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
                     f"nearest: {', '.join(map(str, nearest))}; all: {_abridge(list(found))}",
                 )
             )
+        elif (sealed := _sealed_step(found[step])) not in (None, step):
+            problems.append(
+                Problem(
+                    "wrong-step",
+                    f"{found[step]} is the checkpoint of step {sealed}, by its own {MANIFEST_FILE}",
+                    f"rename the directory to {sealed}",
+                )
+            )
     if problems:
         raise InvalidJob(problems)
     return [found[step] for step in wanted]
+
+
+def _sealed_step(directory: Path) -> int | None:
+    """The step a bundle was sealed with; None where its manifest is damaged, which `read_bundle` reports in full."""
+    try:
+        return Manifest.from_bytes((directory / MANIFEST_FILE).read_bytes()).step
+    except (OSError, ValueError):
+        return None
 
 
 def _abridge(steps: list[int]) -> str:
