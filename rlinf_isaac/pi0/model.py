@@ -1,0 +1,262 @@
+"""pi0 and pi0.5 as a torch module, with exactly the state-dict names and shapes of OpenPI's PyTorch model.
+
+Flow matching: with noise n, actions a and time t in [0, 1], the model sees x_t = t n + (1 - t) a and predicts the
+velocity u = n - a. Sampling integrates dx/dt = velocity from t = 1 (noise) down to t = 0 (actions) with Euler steps.
+Source: OpenPI ``models_pytorch/pi0_pytorch.py``; pi0 paper arXiv 2410.24164, pi0.5 paper arXiv 2504.16054.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from rlinf_isaac.config.schema import ModelConfig
+from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, KeysValues, RMSNorm, Rope, masked_bias
+from rlinf_isaac.pi0.observation import Observation
+from rlinf_isaac.pi0.siglip import VisionTower
+
+MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
+"""Shortest and longest period of the time embedding; time runs over [0, 1]."""
+
+
+class PrefixCache(NamedTuple):
+    """What the suffix needs of the prefix and of its own place behind it; the same for every denoising step.
+
+    Attributes:
+        keys_values: per layer, of the prefix tokens.
+        suffix_rope: rotary tables of the suffix positions.
+        suffix_bias: additive mask from suffix tokens to prefix and suffix tokens.
+    """
+
+    keys_values: list[KeysValues]
+    suffix_rope: Rope
+    suffix_bias: Tensor
+
+
+class Projector(nn.Module):
+    """Vision features to the width of the language model."""
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(vision_width, width)
+
+
+class PaliGemmaModel(nn.Module):
+    """Vision tower, projector and language model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.vision_tower = VisionTower(config.vision)
+        self.multi_modal_projector = Projector(config.vision.width, config.vlm.width)
+        self.language_model = Gemma(config.vlm, vocab_size=config.vocab_size)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """images (B, 3, S, S) -> tokens (B, patches, width)."""
+        return self.multi_modal_projector.linear(self.vision_tower(images))
+
+    def encode_prompt(self, tokens: Tensor) -> Tensor:
+        """tokens (B, L) -> embeddings (B, L, width), scaled as Gemma does."""
+        embedded = self.language_model.embed_tokens(tokens)
+        return embedded * math.sqrt(embedded.shape[-1])
+
+
+class PaliGemma(nn.Module):
+    """The VLM. `lm_head` is unused by pi0 but part of the state dict, and is the embedding matrix itself."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.model = PaliGemmaModel(config)
+        self.lm_head = nn.Linear(config.vlm.width, config.vocab_size, bias=False)
+        self.lm_head.weight = self.model.language_model.embed_tokens.weight
+
+
+class ActionExpert(nn.Module):
+    """The action expert. Its `lm_head` is dead weight that OpenPI's checkpoints carry."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.model = Gemma(config.expert, condition_width=config.expert.width if config.pi05 else None)
+        self.lm_head = nn.Linear(config.expert.width, config.vocab_size, bias=False)
+
+
+class PaliGemmaWithExpert(nn.Module):
+    """The two transformers, under the name the state dict gives them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.paligemma = PaliGemma(config)
+        self.gemma_expert = ActionExpert(config)
+
+
+class Pi0(nn.Module):
+    """The policy network. All inputs are on one device and the parameters too; results are float32.
+
+    Shapes: B batch, H `action_horizon`, A `action_dim` (32), P prefix tokens, W width of the expert.
+    Raises InvalidJob for an architecture that cannot exist.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        _check_architecture(config)
+        self.config = config
+        width, action_dim = config.expert.width, config.action_dim
+        self.paligemma_with_expert = PaliGemmaWithExpert(config)
+        self.action_in_proj = nn.Linear(action_dim, width)
+        self.action_out_proj = nn.Linear(width, action_dim)
+        if config.pi05:
+            self.time_mlp_in = nn.Linear(width, width)
+            self.time_mlp_out = nn.Linear(width, width)
+        else:
+            self.state_proj = nn.Linear(action_dim, width)
+            self.action_time_mlp_in = nn.Linear(2 * width, width)
+            self.action_time_mlp_out = nn.Linear(width, width)
+
+    @property
+    def vlm(self) -> PaliGemmaModel:
+        return self.paligemma_with_expert.paligemma.model
+
+    @property
+    def expert(self) -> Gemma:
+        return self.paligemma_with_expert.gemma_expert.model
+
+    def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Per-element squared error of the velocity, (B, H, A), for actions and noise (B, H, A) and time (B,)."""
+        t = time[:, None, None]
+        velocity, _ = self.velocity(observation, t * noise + (1 - t) * actions, time, self.prefix_cache(observation))
+        return F.mse_loss(velocity, noise - actions, reduction="none")
+
+    @torch.no_grad()
+    def sample(self, observation: Observation, noise: Tensor, num_steps: int) -> Tensor:
+        """Actions (B, H, A) from noise (B, H, A) by `num_steps` Euler steps."""
+        cache = self.prefix_cache(observation)
+        x = noise
+        for step in range(num_steps):
+            time = torch.full((x.shape[0],), 1 - step / num_steps, dtype=x.dtype, device=x.device)
+            x = x - self.velocity(observation, x, time, cache)[0] / num_steps
+        return x
+
+    def prefix_cache(self, observation: Observation) -> PrefixCache:
+        """Runs images and prompt through the VLM. Does not read the state or the actions."""
+        tokens, valid = self._prefix(observation)
+        counts = valid.cumsum(1)
+        rope = Rope.of(counts - 1, self.config.vlm.head_dim, tokens.dtype)
+        bias = masked_bias(valid[:, None, None, :], tokens.dtype)
+        keys_values = self.vlm.language_model.keys_and_values(tokens, rope, bias)
+
+        suffix_visible = self._suffix_visible(valid.device)
+        suffix_length = suffix_visible.shape[0]
+        positions = counts[:, -1:] + torch.arange(suffix_length, device=valid.device)
+        visible = torch.cat(
+            [
+                valid[:, None, :].expand(-1, suffix_length, -1),
+                suffix_visible.expand(valid.shape[0], -1, -1),
+            ],
+            dim=2,
+        )
+        return PrefixCache(
+            keys_values=keys_values,
+            suffix_rope=Rope.of(positions, self.config.expert.head_dim, tokens.dtype),
+            suffix_bias=masked_bias(visible[:, None], tokens.dtype),
+        )
+
+    def velocity(
+        self, observation: Observation, x_t: Tensor, time: Tensor, cache: PrefixCache
+    ) -> tuple[Tensor, Tensor]:
+        """Velocity at x_t (B, H, A) and time (B,), and the expert's output tokens behind it (B, H, W)."""
+        tokens, condition = self._suffix(observation.state, x_t, time)
+        dtype = self.expert.layers[0].self_attn.q_proj.weight.dtype
+        output = self.expert(tokens.to(dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition)
+        action_tokens = output[:, -self.config.action_horizon :].to(self.action_out_proj.weight.dtype)
+        return self.action_out_proj(action_tokens), action_tokens
+
+    def _prefix(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Tokens (B, P, width) of the present cameras and the prompt, and which of them are valid (B, P)."""
+        prompt = self.vlm.encode_prompt(observation.prompt_tokens)
+        cameras = observation.present_cameras or ()
+        if not cameras:
+            return prompt, observation.prompt_mask
+        # All cameras go through the vision tower as one batch.
+        encoded = self.vlm.encode_images(torch.cat([observation.images[camera] for camera in cameras]))
+        images = encoded.to(prompt.dtype).chunk(len(cameras))
+        masks = [observation.image_masks[camera][:, None].expand(-1, encoded.shape[1]) for camera in cameras]
+        return torch.cat([*images, prompt], dim=1), torch.cat([*masks, observation.prompt_mask], dim=1)
+
+    def _suffix(self, state: Tensor, x_t: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Suffix tokens, and the condition of the expert's norms (pi0.5).
+
+        pi0: a state token, then H action tokens that carry the time. pi0.5: H action tokens; time is the condition
+        (B, W), and the state, if the policy sees it at all, is text in the prompt.
+        """
+        dtype = self.action_in_proj.weight.dtype
+        action_tokens = self.action_in_proj(x_t.to(dtype))
+        time_embedding = sinusoidal_embedding(time, action_tokens.shape[-1]).to(dtype)
+        if self.config.pi05:
+            return action_tokens, F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(time_embedding))))
+        mixed = torch.cat([action_tokens, time_embedding[:, None].expand_as(action_tokens)], dim=2)
+        action_tokens = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(mixed)))
+        return torch.cat([self.state_proj(state.to(dtype))[:, None], action_tokens], dim=1), None
+
+    def _suffix_visible(self, device: torch.device) -> Tensor:
+        """(S, S) bool: which suffix token sees which. All see all, except that pi0's state token sees only itself."""
+        length = self.config.action_horizon + (not self.config.pi05)
+        visible = torch.ones(length, length, dtype=torch.bool, device=device)
+        if not self.config.pi05:
+            visible[0, 1:] = False
+        return visible
+
+
+def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
+    """(B, width) float64: sines, then cosines of time (B,) at periods spaced geometrically.
+
+    float64 as OpenPI: at the shortest period the argument reaches 2 pi * 250.
+    """
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
+    periods = MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction
+    angles = time[:, None] * (2 * math.pi / periods)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def initialise(model: Pi0, seed: int) -> None:
+    """Weights for training from scratch, the same for the same seed (and device type).
+
+    Linear layers and convolutions as torch does by default; embeddings such that tokens enter with unit variance;
+    norms as identities (adaptive ones with closed gates, as OpenPI's JAX model).
+    """
+    generator = torch.Generator(device=model.action_in_proj.weight.device).manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    # Last, because a head shares the embedding's weight and an adaptive norm holds a linear layer.
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5, generator=generator)
+        elif isinstance(module, AdaptiveRMSNorm):
+            nn.init.zeros_(module.dense.weight)
+            nn.init.zeros_(module.dense.bias)
+        elif isinstance(module, RMSNorm):
+            nn.init.zeros_(module.weight)
+
+
+def _check_architecture(config: ModelConfig) -> None:
+    """The two transformers share their attention, so depth and heads must agree; patches must tile the image."""
+    problems = []
+    for key in ("depth", "num_heads", "num_kv_heads", "head_dim"):
+        vlm, expert = getattr(config.vlm, key), getattr(config.expert, key)
+        if vlm != expert:
+            cause = f"model.vlm.{key} is {vlm} but model.expert.{key} is {expert}"
+            problems.append(Problem("model-shape", cause, "Give both the same value: they attend to each other."))
+    if config.vision.image_size % config.vision.patch_size:
+        cause = f"model.vision.image_size {config.vision.image_size} is not a multiple of patch_size"
+        problems.append(Problem("model-shape", cause, f"Use a multiple of {config.vision.patch_size}."))
+    if problems:
+        raise InvalidJob(problems)

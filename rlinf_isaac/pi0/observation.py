@@ -1,0 +1,54 @@
+"""What the model reads: one batch of observations as tensors, in OpenPI's names and ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+"""OpenPI's three camera keys, in the order in which their tokens enter the prefix."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A batch of B observations.
+
+    Attributes:
+        images: camera key -> (B, 3, S, S) float, in [-1, 1].
+        image_masks: camera key -> (B,) bool; False where that camera does not exist.
+        state: (B, action_dim) float, normalised and zero-padded.
+        prompt_tokens: (B, L) int64.
+        prompt_mask: (B, L) bool; False on padding.
+        present_cameras: keys with at least one True mask, in the order of `CAMERAS`. Cameras that nobody sees are
+            never encoded. Derived from the masks when not given: build observations on the CPU, where looking at a
+            mask costs nothing, and then move them.
+    """
+
+    images: dict[str, Tensor]
+    image_masks: dict[str, Tensor]
+    state: Tensor
+    prompt_tokens: Tensor
+    prompt_mask: Tensor
+    present_cameras: tuple[str, ...] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.present_cameras is None:
+            present = tuple(camera for camera in CAMERAS if camera in self.images and self.image_masks[camera].any())
+            object.__setattr__(self, "present_cameras", present)
+
+    @property
+    def batch_size(self) -> int:
+        return self.state.shape[0]
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same observation on `device`."""
+        return replace(
+            self,
+            images={camera: image.to(device) for camera, image in self.images.items()},
+            image_masks={camera: mask.to(device) for camera, mask in self.image_masks.items()},
+            state=self.state.to(device),
+            prompt_tokens=self.prompt_tokens.to(device),
+            prompt_mask=self.prompt_mask.to(device),
+        )

@@ -1,0 +1,140 @@
+"""The policy: arrays of the robot in, arrays of the robot out, with OpenPI's transforms and the model in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
+from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.pi0.observation import CAMERAS, Observation
+from rlinf_isaac.pi0.tokenizer import Tokenizer, pad_tokens
+from rlinf_isaac.pi0.transforms import CAMERA_OF_VIEW, Normalizer, Stats, norm_mode, pad_last, resize_with_pad
+
+
+class Processor:
+    """Between robot units and model tensors, the same for training and inference.
+
+    Args:
+        model: architecture; gives image size, action dim and prompt length.
+        policy: normalisation mode and number of real action dims.
+        norm_stats: statistics of ``state`` and ``actions``.
+        tokenizer: see `load_tokenizer`.
+
+    Raises:
+        NormStatsError: statistics are missing, or of another size than the actions.
+        InvalidJob: the robot's dims or the chunk do not fit into the model's.
+    """
+
+    def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: Stats, tokenizer: Tokenizer) -> None:
+        if policy.env_action_dim > model.action_dim:
+            cause = f"policy.env_action_dim {policy.env_action_dim} exceeds model.action_dim {model.action_dim}"
+            raise InvalidJob.of("action-dim", cause, "Lower policy.env_action_dim.")
+        self.model, self.policy, self.tokenizer = model, policy, tokenizer
+        mode = norm_mode(policy.norm, model.pi05)
+        self.state_normalizer = Normalizer.of("state", norm_stats.state, mode)
+        self.action_normalizer = Normalizer.of("actions", norm_stats.actions, mode)
+        self.action_normalizer.check_dims(policy.env_action_dim)
+
+    def observation(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Observation:
+        """A batch of N observations, on the CPU.
+
+        Args:
+            images: ``front`` and ``wrist``, each (N, h, w, 3) uint8. A view may be missing; its camera is masked.
+            states: (N, D) in robot units.
+            prompts: N task descriptions.
+
+        Raises:
+            NormStatsError: D is not the size of the norm stats.
+            TokenizerError: a prompt is too long.
+        """
+        normalized = self.state_normalizer.normalize(states)
+        tokens, mask = self._prompts(prompts, normalized)
+        batch, size = len(states), self.model.vision.image_size
+        absent = torch.zeros(1, 3, size, size).expand(batch, -1, -1, -1)
+        cameras = {CAMERA_OF_VIEW[view]: image_tensor(resize_with_pad(image, size)) for view, image in images.items()}
+        return Observation(
+            images={camera: cameras.get(camera, absent) for camera in CAMERAS},
+            image_masks={camera: torch.full((batch,), camera in cameras) for camera in CAMERAS},
+            state=torch.from_numpy(pad_last(normalized, self.model.action_dim)),
+            prompt_tokens=torch.from_numpy(tokens),
+            prompt_mask=torch.from_numpy(mask),
+        )
+
+    def target_actions(self, actions: np.ndarray) -> Tensor:
+        """Recorded actions (N, H, 7) in robot units -> what the model learns, (N, H, action_dim), float32."""
+        return torch.from_numpy(pad_last(self.action_normalizer.normalize(actions), self.model.action_dim))
+
+    def robot_actions(self, actions: Tensor) -> np.ndarray:
+        """Sampled actions (N, H, action_dim) -> robot units (N, H, 7), float32."""
+        return self.action_normalizer.unnormalize(actions[..., : self.policy.env_action_dim].float().cpu().numpy())
+
+    def _prompts(self, prompts: Sequence[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.model.discrete_state_input:
+            encoded = [self.tokenizer.encode(prompt, state) for prompt, state in zip(prompts, states, strict=True)]
+            # Lengths vary with the states here. A fixed length keeps every row independent of the other rows.
+            return pad_tokens(encoded, self.model.max_token_len, length=self.model.max_token_len)
+        known = {prompt: self.tokenizer.encode(prompt) for prompt in set(prompts)}
+        return pad_tokens([known[prompt] for prompt in prompts], self.model.max_token_len)
+
+
+class Pi0Policy:
+    """A model with everything it needs to act. One call gives one action chunk per environment.
+
+    Args:
+        model: on any device; moved to `device` and set to eval mode.
+        processor: of the same checkpoint.
+        policy: action chunk and denoising steps.
+        device: torch device.
+
+    Raises:
+        InvalidJob: the action chunk is longer than the model's horizon.
+    """
+
+    def __init__(self, model: Pi0, processor: Processor, policy: PolicyConfig, device: torch.device | str) -> None:
+        horizon = model.config.action_horizon
+        if policy.action_chunk > horizon:
+            cause = f"policy.action_chunk {policy.action_chunk} exceeds model.action_horizon {horizon}"
+            raise InvalidJob.of("action-chunk", cause, f"Use at most {horizon}.")
+        self.model = model.to(device).eval()
+        self.processor, self.policy, self.device = processor, policy, torch.device(device)
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(H, A) of the noise of one environment."""
+        return self.model.config.action_horizon, self.model.config.action_dim
+
+    def act(
+        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray
+    ) -> np.ndarray:
+        """Action chunks (N, action_chunk, 7) float32 in robot units; see `Processor.observation` for the inputs.
+
+        `noise` (N, H, A) float32 is all the randomness there is: the same inputs give the same actions, bit by bit,
+        and for a given N a row does not depend on the other rows (as long as their prompts have the same length).
+        """
+        observation = self.processor.observation(images, states, prompts).to(self.device)
+        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32)).to(self.device)
+        actions = self.model.sample(observation, start, self.policy.denoise_steps)
+        return self.processor.robot_actions(actions[:, : self.policy.action_chunk])
+
+
+def image_tensor(images: np.ndarray) -> Tensor:
+    """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 in [-1, 1], as OpenPI's ``Observation.from_dict``."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255.0 * 2.0 - 1.0
+
+
+def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float32 noise of one policy call of one episode.
+
+    A function of its arguments alone (Philox counter-based generator), so an episode meets the same noise whatever
+    the number of environments, their order, or the device. Seeds and index are in [0, 2^32).
+    """
+    key = (policy_seed, episode_seed, call_index)
+    if not all(0 <= part < 2**32 for part in key):
+        raise ValueError(f"policy_seed, episode_seed and call_index must be in [0, 2^32), got {key}")
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    return generator.standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,151 @@
+"""Prompt tokenizers. A checkpoint records the fingerprint of its own, so that two can never be mixed up.
+
+`ByteTokenizer` needs no file and suits models trained from scratch. `SentencePieceTokenizer` is OpenPI's
+``PaligemmaTokenizer``, with the model file given by path. Source of the prompt formats: ``openpi/models/tokenizer.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
+from rlinf_isaac.digest import bytes_digest, json_digest
+from rlinf_isaac.errors import TokenizerError
+
+STATE_BIN_EDGES = np.linspace(-1, 1, 256 + 1)[:-1]
+"""Left edges of the 256 bins of a normalised state in pi0.5's prompt; below the first edge the bin is -1."""
+
+
+class Tokenizer(Protocol):
+    """Turns a prompt, and for pi0.5 with discrete state the normalised state (D,), into token ids."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON values that identify the tokenizer: ``kind``, ``vocab_size``, ``sha256``."""
+        ...
+
+    def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]: ...
+
+
+class ByteTokenizer:
+    """One token per UTF-8 byte: 0 pads, 1 begins, byte b is b + 2."""
+
+    BOS = 1
+    OFFSET = 2
+    vocab_size = 256 + OFFSET
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        definition = {"bos": self.BOS, "offset": self.OFFSET}
+        return {"kind": "byte", "vocab_size": self.vocab_size, "sha256": json_digest(definition)}
+
+    def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
+        text = clean_prompt(prompt) + "\n" if state is None else discrete_state_prompt(prompt, state)
+        return [self.BOS, *(byte + self.OFFSET for byte in text.encode())]
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model used as OpenPI uses PaliGemma's. Needs the optional package ``sentencepiece``.
+
+    Raises TokenizerError when the package or the file is missing, or the file is no SentencePiece model.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            import sentencepiece
+        except ImportError:
+            raise TokenizerError(
+                f"policy.tokenizer {str(path)!r} needs the package sentencepiece: pip install 'rlinf-isaac[tokenizer]'"
+            ) from None
+        if not Path(path).is_file():
+            raise TokenizerError(
+                f"There is no tokenizer file {str(path)!r}; set policy.tokenizer to the path of PaliGemma's "
+                "SentencePiece model (paligemma_tokenizer.model)."
+            )
+        proto = Path(path).read_bytes()
+        self._sha256 = bytes_digest(proto)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        except RuntimeError:
+            raise TokenizerError(f"{str(path)!r} is not a SentencePiece model; the file may be damaged.") from None
+
+    @property
+    def vocab_size(self) -> int:
+        return self._processor.vocab_size()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return {"kind": "sentencepiece", "vocab_size": self.vocab_size, "sha256": self._sha256}
+
+    def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
+        if state is not None:
+            return self._processor.encode(discrete_state_prompt(prompt, state), add_bos=True)
+        # The newline is the "start of answer" token; encoded together with the text it could merge with it.
+        return self._processor.encode(clean_prompt(prompt), add_bos=True) + self._processor.encode("\n")
+
+
+def clean_prompt(prompt: str) -> str:
+    """The prompt on one line, without underscores or outer blanks."""
+    return prompt.strip().replace("_", " ").replace("\n", " ")
+
+
+def discrete_state_prompt(prompt: str, state: np.ndarray) -> str:
+    """pi0.5's prompt with the normalised state (D,) as bin numbers."""
+    bins = np.digitize(state, bins=STATE_BIN_EDGES) - 1
+    return f"Task: {clean_prompt(prompt)}, State: {' '.join(map(str, bins))};\nAction: "
+
+
+def load_tokenizer(policy: PolicyConfig, model: ModelConfig) -> Tokenizer:
+    """The tokenizer `policy.tokenizer` names: ``byte``, or the path of a SentencePiece model.
+
+    Raises:
+        TokenizerError: it cannot be loaded, or has more tokens than the model has embeddings.
+    """
+    tokenizer = ByteTokenizer() if policy.tokenizer == "byte" else SentencePieceTokenizer(policy.tokenizer)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise TokenizerError(
+            f"policy.tokenizer {policy.tokenizer!r} has {tokenizer.vocab_size} tokens but model.vocab_size is "
+            f"{model.vocab_size}; use the tokenizer the model was trained with."
+        )
+    return tokenizer
+
+
+def check_same(recorded: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """Raises TokenizerError unless the fingerprint `recorded` in a checkpoint is the `actual` one."""
+    if dict(recorded) != dict(actual):
+        raise TokenizerError(
+            f"The checkpoint was trained with tokenizer {_describe(recorded)} but this job uses {_describe(actual)}; "
+            "set policy.tokenizer to the checkpoint's."
+        )
+
+
+def pad_tokens(encoded: list[list[int]], max_len: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Token lists as arrays: tokens (N, L) int64 padded with 0, and mask (N, L) bool.
+
+    L is `length`, or the longest list: padding is masked everywhere, so leaving it out changes nothing.
+
+    Raises:
+        TokenizerError: a list is longer than `max_len`. OpenPI truncates; half a prompt is another task.
+    """
+    longest = max(map(len, encoded))
+    if longest > max_len:
+        raise TokenizerError(
+            f"A prompt has {longest} tokens but model.max_token_len is {max_len}; shorten the prompt or raise it."
+        )
+    tokens = np.zeros((len(encoded), length or longest), dtype=np.int64)
+    mask = np.zeros(tokens.shape, dtype=bool)
+    for row, ids in enumerate(encoded):
+        tokens[row, : len(ids)] = ids
+        mask[row, : len(ids)] = True
+    return tokens, mask
+
+
+def _describe(fingerprint: Mapping[str, Any]) -> str:
+    return f"{fingerprint.get('kind')} ({fingerprint.get('vocab_size')} tokens, sha256 {fingerprint.get('sha256')})"

@@ -1,0 +1,176 @@
+"""OpenPI's data transforms in numpy: repack, resize with padding, normalise, pad. Source: ``openpi/transforms.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from rlinf_isaac.errors import DatasetError, NormStatsError
+
+NormMode = Literal["zscore", "quantile"]
+
+CAMERA_OF_VIEW = {"front": "base_0_rgb", "wrist": "left_wrist_0_rgb"}
+"""Our two views -> OpenPI's camera keys. The third camera, ``right_wrist_0_rgb``, does not exist on this robot."""
+
+REPACK = {
+    "images": {"front": "observation.images.front", "wrist": "observation.images.wrist"},
+    "state": "observation.state",
+    "actions": "action",
+}
+"""What the policy calls each feature of the dataset (RLinf's IsaacLab data config)."""
+
+EPSILON = 1e-6
+
+
+def repack(item: Mapping[str, Any], structure: Mapping[str, Any] = REPACK) -> dict[str, Any]:
+    """Renames the features of a dataset item. Dataset items only: at inference the names are right already.
+
+    Raises:
+        DatasetError: a feature is missing.
+    """
+    packed: dict[str, Any] = {}
+    for name, source in structure.items():
+        if isinstance(source, Mapping):
+            packed[name] = repack(item, source)
+        elif source in item:
+            packed[name] = item[source]
+        else:
+            raise DatasetError(f"The dataset has no feature {source!r} (it has {sorted(item)}); rename its features.")
+    return packed
+
+
+def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
+    """Resizes without distortion and pads with black to a square, as ``openpi_client.image_tools.resize_with_pad``.
+
+    Args:
+        images: (..., h, w, 3) uint8.
+        size: side of the result in pixels.
+
+    Returns:
+        (..., size, size, 3) uint8; `images` itself where it has that size already.
+    """
+    height, width = images.shape[-3:-1]
+    if (height, width) == (size, size):
+        return images
+    flat = images.reshape(-1, height, width, images.shape[-1])
+    return np.stack([_resize_one(image, size) for image in flat]).reshape(*images.shape[:-3], size, size, -1)
+
+
+def _resize_one(image: np.ndarray, size: int) -> np.ndarray:
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    ratio = max(width / size, height / size)
+    resized_height, resized_width = int(height / ratio), int(width / ratio)
+    # Pillow's bilinear filter widens when it shrinks (no aliasing); torch's and OpenCV's do not.
+    resized = Image.fromarray(image).resize((resized_width, resized_height), resample=Image.Resampling.BILINEAR)
+    top, left = (size - resized_height) // 2, (size - resized_width) // 2
+    canvas = np.zeros((size, size, image.shape[-1]), dtype=image.dtype)
+    canvas[top : top + resized_height, left : left + resized_width] = np.asarray(resized)
+    return canvas
+
+
+def pad_last(x: np.ndarray, width: int) -> np.ndarray:
+    """Pads the last axis with zeros to `width`. ValueError when it is wider already."""
+    missing = width - x.shape[-1]
+    if missing < 0:
+        raise ValueError(f"{x.shape[-1]} dims do not fit into {width}")
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+
+
+class FieldStats(Protocol):
+    """Statistics of one field, per dim: (D,) arrays."""
+
+    @property
+    def mean(self) -> np.ndarray: ...
+    @property
+    def std(self) -> np.ndarray: ...
+    @property
+    def q01(self) -> np.ndarray | None: ...
+    @property
+    def q99(self) -> np.ndarray | None: ...
+
+
+class Stats(Protocol):
+    """Statistics of the two fields OpenPI normalises."""
+
+    @property
+    def state(self) -> FieldStats: ...
+    @property
+    def actions(self) -> FieldStats: ...
+
+
+def norm_mode(norm: str, pi05: bool) -> NormMode:
+    """The normalisation `policy.norm` asks for. ``auto`` is OpenPI's rule: z-score for pi0, quantiles for pi0.5.
+
+    Raises:
+        NormStatsError: `norm` is none of ``auto``, ``zscore``, ``quantile``.
+    """
+    if norm == "auto":
+        return "quantile" if pi05 else "zscore"
+    if norm == "zscore" or norm == "quantile":
+        return norm
+    raise NormStatsError(f"policy.norm is {norm!r}; use auto, zscore or quantile.")
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """OpenPI's normalisation of one field, and its inverse: normalised = (x - offset) / scale + shift.
+
+    z-score: offset mean, scale std + 1e-6, shift 0.
+    quantile: offset q01, scale (q99 - q01 + 1e-6) / 2, shift -1, so that q01..q99 becomes -1..1.
+
+    Attributes:
+        name: ``state`` or ``actions``, for messages.
+        offset, scale: (D,) float64.
+        shift: scalar.
+    """
+
+    name: str
+    offset: np.ndarray
+    scale: np.ndarray
+    shift: float
+
+    @classmethod
+    def of(cls, name: str, stats: FieldStats, mode: NormMode) -> Normalizer:
+        """The normaliser of field `name`. NormStatsError when quantiles are needed and missing."""
+        if mode == "zscore":
+            return cls(name, _float64(stats.mean), _float64(stats.std) + EPSILON, 0.0)
+        if stats.q01 is None or stats.q99 is None:
+            raise NormStatsError(
+                f"The norm stats of {name!r} have no q01/q99, which quantile normalisation (pi0.5) needs; "
+                "recompute them with the norm_stats verb."
+            )
+        low, high = _float64(stats.q01), _float64(stats.q99)
+        return cls(name, low, (high - low + EPSILON) / 2, -1.0)
+
+    @property
+    def dims(self) -> int:
+        return self.offset.shape[-1]
+
+    def normalize(self, x: np.ndarray) -> np.ndarray:
+        """Robot units (..., D) -> model units, float32."""
+        return ((self._checked(x) - self.offset) / self.scale + self.shift).astype(np.float32)
+
+    def unnormalize(self, x: np.ndarray) -> np.ndarray:
+        """Model units (..., D) -> robot units, float32."""
+        return ((self._checked(x) - self.shift) * self.scale + self.offset).astype(np.float32)
+
+    def check_dims(self, dims: int) -> None:
+        """Raises NormStatsError unless the data has as many dims as the statistics."""
+        if dims != self.dims:
+            raise NormStatsError(
+                f"{self.name!r} has {dims} dims but its norm stats have {self.dims}; "
+                "use the norm stats of the dataset this policy was trained on."
+            )
+
+    def _checked(self, x: np.ndarray) -> np.ndarray:
+        self.check_dims(x.shape[-1])
+        return np.asarray(x, dtype=np.float64)
+
+
+def _float64(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x, dtype=np.float64)
