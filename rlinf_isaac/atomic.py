@@ -8,6 +8,7 @@ then an orphan stays until `remove_orphans` runs on a machine where that pid is 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
@@ -48,7 +49,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: final name. Its parents are created.
-        replace: an existing directory at `path` is replaced (moved aside first, then removed).
+        replace: an existing directory at `path` is replaced; at every moment `path` is the old or the new one.
 
     Raises:
         FileExistsError: `path` exists and `replace` is False.
@@ -64,10 +65,8 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         yield temporary
         _fsync_tree(temporary)
         if replace and path.exists():
-            aside = _temporary_sibling(path)
-            os.rename(path, aside)
-            os.rename(temporary, path)
-            shutil.rmtree(aside)
+            _exchange(temporary, path)
+            shutil.rmtree(temporary)
         else:
             os.rename(temporary, path)
         _fsync_directory(path.parent)
@@ -124,11 +123,24 @@ def read_lines(path: str | Path) -> list[str]:
     if complete != len(data):
         with open(path, "r+b") as file:
             file.truncate(complete)
-    return data[:complete].decode().splitlines()
+    return data[:complete].decode().split("\n")[:-1]  # splitlines would also split at U+2028 inside a JSON string
 
 
 def _temporary_sibling(path: Path) -> Path:
     return path.parent / f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two directories in one step (Linux ``renameat2``), or in two where the system or file system cannot."""
+    at_working_directory, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of <linux/fs.h>
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(new), os.fsencode(old)
+    if renameat2 and renameat2(at_working_directory, names[0], at_working_directory, names[1], exchange) == 0:
+        return
+    aside = _temporary_sibling(old)
+    os.rename(old, aside)
+    os.rename(new, old)
+    os.rename(aside, new)
 
 
 def _alive(pid: int) -> bool:

@@ -168,7 +168,7 @@ def _path(template: str, **values: Any) -> str:
 
 def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} is missing or unreadable ({error})") from error
     for number, line in enumerate(lines, start=1):

@@ -166,7 +166,7 @@ def from_json(data: bytes | str, source: str = "norm stats") -> NormStats:
         raise NormStatsError(f"{source} is not JSON ({error}); the file is damaged") from error
     if not isinstance(content, dict) or not isinstance(content.get("norm_stats"), dict):
         raise NormStatsError(
-            f"{source} has no 'norm_stats' object: it is not in OpenPI's format (LeRobot's meta/stats.json is another). "
+            f"{source} has no 'norm_stats' object: it is not in OpenPI's format (LeRobot's stats.json is another). "
             "Compute it with the norm_stats verb"
         )
     stats = content["norm_stats"]
