@@ -11,10 +11,10 @@ Source of the formulas: OpenPI ``models_pytorch/gemma_pytorch.py`` and the Gemma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import GemmaConfig
@@ -27,7 +27,7 @@ NORM_EPSILON = 1e-6
 
 
 class Rope(NamedTuple):
-    """Cosines and sines of rotary position embeddings, (B, 1, T, head_dim / 2), for some positions."""
+    """Cosines and sines of rotary position embeddings, (B, T, 1, head_dim / 2), for some positions."""
 
     cos: Tensor
     sin: Tensor
@@ -36,11 +36,11 @@ class Rope(NamedTuple):
     def of(cls, positions: Tensor, head_dim: int, dtype: torch.dtype) -> Rope:
         """Tables for integer `positions` (B, T), computed in float32 and rounded to `dtype`."""
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-        angles = positions[:, None, :, None].float() * (1.0 / ROPE_BASE**exponents)
+        angles = positions[:, :, None, None].float() * (1.0 / ROPE_BASE**exponents)
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotates queries or keys (B, heads, T, head_dim); a pair is (x[i], x[i + head_dim / 2]), as in Hugging Face."""
+        """Rotates queries or keys (B, T, heads, head_dim); pairs are (x[i], x[i + head_dim / 2]), as Hugging Face's."""
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1)
 
@@ -91,31 +91,34 @@ def add_residual(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-query attention without biases."""
+    """Grouped-query attention without biases.
+
+    The query heads that share a key head are laid side by side as if they were tokens: (B, kv_heads, T * group,
+    head_dim). So keys and values are never repeated, and fused attention kernels take the mask.
+    """
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__()
-        self.heads, self.head_dim = config.num_heads, config.head_dim
+        self.head_dim, self.kv_heads = config.head_dim, config.num_kv_heads
         query_width, key_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.width, query_width, bias=False)
         self.k_proj = nn.Linear(config.width, key_width, bias=False)
         self.v_proj = nn.Linear(config.width, key_width, bias=False)
         self.o_proj = nn.Linear(query_width, config.width, bias=False)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
     def keys_values(self, x: Tensor, rope: Rope) -> KeysValues:
         """Keys and values of tokens x (B, T, width)."""
-        return KeysValues(rope.rotate(self._split_heads(self.k_proj(x))), self._split_heads(self.v_proj(x)))
+        keys = rope.rotate(self.k_proj(x).unflatten(-1, (-1, self.head_dim)))
+        values = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        return KeysValues(keys.transpose(1, 2), values.transpose(1, 2))
 
     def forward(self, x: Tensor, context: KeysValues, rope: Rope, bias: Tensor) -> Tensor:
-        """Tokens x (B, T, width) attend to `context`; `bias` broadcasts to (B, heads, T, T of the context)."""
-        queries = rope.rotate(self._split_heads(self.q_proj(x)))
-        attended = F.scaled_dot_product_attention(
-            queries, context.keys, context.values, attn_mask=bias, enable_gqa=context.keys.shape[1] != self.heads
-        )
-        return self.o_proj(attended.transpose(1, 2).flatten(2))
+        """Tokens x (B, T, width) attend to `context`; `bias` broadcasts to (B, kv_heads, T * group, context T)."""
+        batch, length, _ = x.shape
+        queries = rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim)))
+        grouped = queries.view(batch, length, self.kv_heads, -1, self.head_dim).transpose(1, 2).flatten(2, 3)
+        attended = F.scaled_dot_product_attention(grouped, context.keys, context.values, attn_mask=bias)
+        return self.o_proj(attended.unflatten(2, (length, -1)).transpose(1, 2).flatten(2))
 
 
 class GatedMLP(nn.Module):
@@ -128,6 +131,7 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_dim, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> the same shape."""
         return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 
@@ -172,7 +176,7 @@ class Gemma(nn.Module):
         for layer in self.layers[:-1]:
             x, own = layer(x, rope, bias)
             found.append(own)
-        last = self.layers[-1]
+        last = cast(GemmaLayer, self.layers[-1])
         found.append(last.self_attn.keys_values(last.input_layernorm(x)[0], rope))
         return found
 

@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import ModelConfig
@@ -118,10 +118,12 @@ class Pi0(nn.Module):
 
     @property
     def vlm(self) -> PaliGemmaModel:
+        """What RL keeps frozen: vision tower, projector and language model."""
         return self.paligemma_with_expert.paligemma.model
 
     @property
     def expert(self) -> Gemma:
+        """The transformer over state and action tokens."""
         return self.paligemma_with_expert.gemma_expert.model
 
     def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -149,19 +151,16 @@ class Pi0(nn.Module):
         keys_values = self.vlm.language_model.keys_and_values(tokens, rope, bias)
 
         suffix_visible = self._suffix_visible(valid.device)
-        suffix_length = suffix_visible.shape[0]
-        positions = counts[:, -1:] + torch.arange(suffix_length, device=valid.device)
-        visible = torch.cat(
-            [
-                valid[:, None, :].expand(-1, suffix_length, -1),
-                suffix_visible.expand(valid.shape[0], -1, -1),
-            ],
-            dim=2,
-        )
+        length = suffix_visible.shape[0]
+        positions = counts[:, -1:] + torch.arange(length, device=valid.device)
+        prefix_visible = valid[:, None, :].expand(-1, length, -1)
+        visible = torch.cat([prefix_visible, suffix_visible.expand(valid.shape[0], -1, -1)], dim=2)
+        # One row per query head of a group, as `gemma.Attention` lays them out.
+        group = self.config.expert.num_heads // self.config.expert.num_kv_heads
         return PrefixCache(
             keys_values=keys_values,
             suffix_rope=Rope.of(positions, self.config.expert.head_dim, tokens.dtype),
-            suffix_bias=masked_bias(visible[:, None], tokens.dtype),
+            suffix_bias=masked_bias(visible.repeat_interleave(group, dim=1)[:, None], tokens.dtype),
         )
 
     def velocity(
@@ -169,8 +168,9 @@ class Pi0(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Velocity at x_t (B, H, A) and time (B,), and the expert's output tokens behind it (B, H, W)."""
         tokens, condition = self._suffix(observation.state, x_t, time)
-        dtype = self.expert.layers[0].self_attn.q_proj.weight.dtype
-        output = self.expert(tokens.to(dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition)
+        output = self.expert(
+            tokens.to(cache.suffix_bias.dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition
+        )
         action_tokens = output[:, -self.config.action_horizon :].to(self.action_out_proj.weight.dtype)
         return self.action_out_proj(action_tokens), action_tokens
 

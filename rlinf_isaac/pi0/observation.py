@@ -40,6 +40,7 @@ class Observation:
 
     @property
     def batch_size(self) -> int:
+        """B."""
         return self.state.shape[0]
 
     def to(self, device: torch.device | str) -> Observation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from rlinf_isaac.errors import InvalidJob
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 from rlinf_isaac.pi0.tokenizer import Tokenizer, pad_tokens
-from rlinf_isaac.pi0.transforms import CAMERA_OF_VIEW, Normalizer, Stats, norm_mode, pad_last, resize_with_pad
+from rlinf_isaac.pi0.transforms import CAMERA_OF_VIEW, Normalizer, norm_mode, pad_last, resize_with_pad
+
+if TYPE_CHECKING:
+    from rlinf_isaac.data.norm_stats import NormStats
 
 
 class Processor:
@@ -30,7 +34,7 @@ class Processor:
         InvalidJob: the robot's dims or the chunk do not fit into the model's.
     """
 
-    def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: Stats, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: NormStats, tokenizer: Tokenizer) -> None:
         if policy.env_action_dim > model.action_dim:
             cause = f"policy.env_action_dim {policy.env_action_dim} exceeds model.action_dim {model.action_dim}"
             raise InvalidJob.of("action-dim", cause, "Lower policy.env_action_dim.")

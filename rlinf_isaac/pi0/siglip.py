@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import VisionConfig
@@ -36,6 +36,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> the same shape."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         queries, keys, values = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in projections)
         return self.out_proj(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2))
@@ -50,6 +51,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(config.mlp_dim, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> the same shape."""
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
@@ -64,6 +66,7 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> the same shape."""
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
@@ -76,13 +79,14 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> the same shape."""
         for layer in self.layers:
             x = layer(x)
         return x
 
 
 class VisionTransformer(nn.Module):
-    """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width)."""
+    """Patch embedding, layers and a final norm."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -91,6 +95,7 @@ class VisionTransformer(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.width, NORM_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width), row by row."""
         # The patch embedding may be kept in float32 while the layers are bfloat16, as OpenPI does.
         tokens = self.embeddings(images).to(self.post_layernorm.weight.dtype)
         return self.post_layernorm(self.encoder(tokens))
@@ -104,4 +109,5 @@ class VisionTower(nn.Module):
         self.vision_model = VisionTransformer(config)
 
     def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width), row by row."""
         return self.vision_model(images)

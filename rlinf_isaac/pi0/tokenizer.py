@@ -24,14 +24,18 @@ class Tokenizer(Protocol):
     """Turns a prompt, and for pi0.5 with discrete state the normalised state (D,), into token ids."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        ...
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify the tokenizer: ``kind``, ``vocab_size``, ``sha256``."""
         ...
 
-    def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]: ...
+    def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
+        """Token ids, the beginning-of-sequence token first, without padding."""
+        ...
 
 
 class ByteTokenizer:
@@ -43,10 +47,12 @@ class ByteTokenizer:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """See `Tokenizer.fingerprint`. The digest is that of the byte layout."""
         definition = {"bos": self.BOS, "offset": self.OFFSET}
         return {"kind": "byte", "vocab_size": self.vocab_size, "sha256": json_digest(definition)}
 
     def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
+        """See `Tokenizer.encode`."""
         text = clean_prompt(prompt) + "\n" if state is None else discrete_state_prompt(prompt, state)
         return [self.BOS, *(byte + self.OFFSET for byte in text.encode())]
 
@@ -78,13 +84,16 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Number of pieces in the model file."""
         return self._processor.vocab_size()
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """See `Tokenizer.fingerprint`. The digest is that of the model file."""
         return {"kind": "sentencepiece", "vocab_size": self.vocab_size, "sha256": self._sha256}
 
     def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
+        """See `Tokenizer.encode`."""
         if state is not None:
             return self._processor.encode(discrete_state_prompt(prompt, state), add_bos=True)
         # The newline is the "start of answer" token; encoded together with the text it could merge with it.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rlinf_isaac.errors import DatasetError, NormStatsError
+
+if TYPE_CHECKING:
+    from rlinf_isaac.data.norm_stats import FeatureStats
 
 NormMode = Literal["zscore", "quantile"]
 
@@ -81,28 +84,6 @@ def pad_last(x: np.ndarray, width: int) -> np.ndarray:
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
-class FieldStats(Protocol):
-    """Statistics of one field, per dim: (D,) arrays."""
-
-    @property
-    def mean(self) -> np.ndarray: ...
-    @property
-    def std(self) -> np.ndarray: ...
-    @property
-    def q01(self) -> np.ndarray | None: ...
-    @property
-    def q99(self) -> np.ndarray | None: ...
-
-
-class Stats(Protocol):
-    """Statistics of the two fields OpenPI normalises."""
-
-    @property
-    def state(self) -> FieldStats: ...
-    @property
-    def actions(self) -> FieldStats: ...
-
-
 def norm_mode(norm: str, pi05: bool) -> NormMode:
     """The normalisation `policy.norm` asks for. ``auto`` is OpenPI's rule: z-score for pi0, quantiles for pi0.5.
 
@@ -111,8 +92,10 @@ def norm_mode(norm: str, pi05: bool) -> NormMode:
     """
     if norm == "auto":
         return "quantile" if pi05 else "zscore"
-    if norm == "zscore" or norm == "quantile":
-        return norm
+    if norm == "zscore":
+        return "zscore"
+    if norm == "quantile":
+        return "quantile"
     raise NormStatsError(f"policy.norm is {norm!r}; use auto, zscore or quantile.")
 
 
@@ -135,7 +118,7 @@ class Normalizer:
     shift: float
 
     @classmethod
-    def of(cls, name: str, stats: FieldStats, mode: NormMode) -> Normalizer:
+    def of(cls, name: str, stats: FeatureStats, mode: NormMode) -> Normalizer:
         """The normaliser of field `name`. NormStatsError when quantiles are needed and missing."""
         if mode == "zscore":
             return cls(name, _float64(stats.mean), _float64(stats.std) + EPSILON, 0.0)
@@ -149,6 +132,7 @@ class Normalizer:
 
     @property
     def dims(self) -> int:
+        """D."""
         return self.offset.shape[-1]
 
     def normalize(self, x: np.ndarray) -> np.ndarray:
