@@ -11,6 +11,7 @@ from PIL import Image
 from rlinf_isaac.errors import DatasetError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = b"IEND\xaeB`\x82"  # the last chunk and its checksum
 _RGB_MODES = ("RGB", "RGBA", "L", "LA", "P")  # 8 bits per channel; converting them to RGB loses nothing but alpha
 
 
@@ -31,6 +32,8 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         DatasetError: the bytes are damaged, or hold more than 8 bits per channel (depth), which RGB would clip.
     """
+    if data.startswith(_SIGNATURE) and _END not in data:  # Pillow overlooks some truncations
+        raise DatasetError(f"an image of {len(data)} bytes lacks its end; the file is damaged")
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in _RGB_MODES:
@@ -42,8 +45,8 @@ def decode_image(data: bytes) -> np.ndarray:
 
 def png_shape(data: bytes) -> tuple[int, int, int]:
     """(height, width, channels) of 8-bit PNG bytes, from the header alone. Raises DatasetError if it is no such PNG."""
-    if len(data) < 33 or data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
-        raise DatasetError(f"{len(data)} bytes that were given as an image are not PNG; use encode_png")
+    if data[:8] != _SIGNATURE or data[12:16] != b"IHDR" or _END not in data:
+        raise DatasetError(f"{len(data)} bytes that were given as an image are not a whole PNG; use encode_png")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(colour, 0)
     if depth != 8 or not channels:
