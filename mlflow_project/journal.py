@@ -1,11 +1,11 @@
 """The journal: what a verb wants MLflow to know, durable on disk before anything is sent.
 
-One verb invocation writes one append-only file ``<output>/journal/<utc time>-<verb>-<id>.jsonl``: a header line, then one
-operation (`operations.py`) per line, each flushed to disk (fsync) before `Journal.append` returns. The journal is the
-truth and MLflow a replica of it: `uploader.py` follows the file while the verb works, `sync.py` replays it later.
+One verb invocation writes one append-only file ``<output>/journal/<utc time>-<verb>-<id>.jsonl``: a header line, then
+one operation (`operations.py`) per line, each flushed to disk (fsync) before `Journal.append` returns. The journal is
+the truth and MLflow a replica of it: `uploader.py` follows the file while the verb works, `sync.py` replays it later.
 
-The owner holds an ``flock`` on the file for as long as it lives, so another process can tell a dead owner's journal from
-a busy one. Forked children drop their copy of the descriptor, otherwise an orphaned data worker would keep it locked.
+The owner holds an ``flock`` on the file for as long as it lives, so another process can tell a dead owner's journal
+from a busy one. Forked children drop their copy of the descriptor: an orphaned data worker must not keep it locked.
 """
 
 from __future__ import annotations
@@ -114,7 +114,11 @@ class Journal:
             OSError: the disk refused; nothing of `operations` stays in the journal.
         """
         with self._lock:
-            self._write("".join(encode(operation) + "\n" for operation in operations))
+            text = "".join(encode(operation) + "\n" for operation in operations)
+            # A signal may leave this block anywhere: a run counts as open from before its line is written.
+            starts = [operation for operation in operations if isinstance(operation, StartRun)]
+            self.open_runs |= {operation.run: operation.parent for operation in starts}
+            self._write(text)
             for operation in operations:
                 _follow_runs(self.open_runs, operation)
         self.on_append()

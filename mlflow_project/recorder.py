@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mlflow_project import ui
 from mlflow_project.journal import Journal
+from mlflow_project.lineage import DatasetInput, digest_tags
 from mlflow_project.operations import (
     EndRun,
     LogArtifact,
@@ -39,7 +41,7 @@ class Recorder:
 
     Attributes:
         journal: where everything goes.
-        run: local uuid of the run; its MLflow id is known once a server has it (`Uploader.run_id`).
+        run: local uuid of the run; its MLflow id is known once a server has it (`Uploader.ids`).
     """
 
     def __init__(self, journal: Journal, run: str) -> None:
@@ -67,7 +69,8 @@ class Recorder:
         return Recorder.start(self.journal, name, parent=self.run, tags=tags)
 
     def params(self, values: Mapping[str, Any], prefix: str = "cfg") -> None:
-        """Log a nested mapping as flat params ``<prefix>/a/b``; ``prefix`` keeps clear of MLproject's own parameter keys.
+        """Log a nested mapping as flat params ``<prefix>/a/b``; the prefix keeps them apart from MLproject's
+        own parameters, which must not be logged again.
 
         A value too long for a param is replaced by its length and sha256; log it as an artifact as well.
         """
@@ -131,38 +134,26 @@ class Recorder:
 
     def table(self, target: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows with equal keys as a table that MLflow's UI renders and `mlflow.load_table` reads."""
-        from mlflow_project import ui
-
         content, tags = ui.table(target, rows)
         self.text(target, content)
         self.tags(tags)
 
-    def dataset(
-        self,
-        name: str,
-        sha256: str,
-        source: Mapping[str, Any],
-        *,
-        context: str,
-        source_type: str = "lerobot",
-        profile: Mapping[str, Any] | None = None,
-        schema: Mapping[str, Any] | None = None,
-    ) -> tuple[str, str]:
-        """Log a dataset input. Returns the (name, digest) that `metrics` takes.
-
-        Args:
-            sha256: digest of the content; MLflow keeps the first 32 digits (it allows 36 characters), the tag
-                ``lineage.dataset.sha256`` all of them.
-            source: what finds the data again (for LeRobot: `lineage.lerobot_source`).
-            context: what it is used for (``training``, ``evaluation``); the chip in the runs table.
-        """
-        digest = sha256[:32]
-        texts = [json.dumps(value) if value is not None else None for value in (profile, schema)]
+    def dataset(self, dataset: DatasetInput) -> None:
+        """Log a dataset input, and its full digest as tag ``lineage.<link>.sha256``."""
+        schema = json.dumps(dataset.schema) if dataset.schema is not None else None
         self.journal.append(
-            LogDataset(self.run, name, digest, source_type, json.dumps(source), context, texts[0], texts[1])
+            LogDataset(
+                self.run,
+                dataset.name,
+                dataset.digest,
+                dataset.source_type,
+                json.dumps(dataset.source),
+                dataset.context,
+                json.dumps(dataset.profile),
+                schema,
+            ),
+            SetTags(self.run, digest_tags({dataset.link: dataset.sha256})),
         )
-        self.tags({"lineage.dataset.sha256": sha256})
-        return name, digest
 
     def model(
         self,
@@ -180,23 +171,19 @@ class Recorder:
         name = re.sub(r"[/:.%\"']+", "-", name)
         self.journal.append(LogModel(self.run, sha256, name, role, step, values, _tags(tags or {})))
 
-    def end(self, status: Status | None, reason: str | None = None) -> None:
+    def end(self, status: Status, reason: str | None = None, *, leave_to_owner: bool = False) -> None:
         """Close the run, and before it those nested in it that are open. A closed run stays as it is.
 
         Args:
-            status: None leaves the run to the process that opened it.
+            status: how it went.
             reason: why it failed or was killed, for the tag ``failure.reason``.
+            leave_to_owner: do not end this run in MLflow (but those nested in it): it was active in this process before.
         """
-        end_runs(self.journal, self.run, status, reason)
-
-
-def end_runs(journal: Journal, run: str, status: Status | None, reason: str | None = None) -> None:
-    """End `run` and all open runs below it, the innermost first (see `Recorder.end`)."""
-    below = status or ("FAILED" if reason else "FINISHED")
-    time_ms = _now_ms()
-    for each in reversed(_open_family(journal.open_runs, run)):
-        tags = [SetTags(each, _tags({"failure.reason": reason}))] if reason else []
-        journal.append(*tags, EndRun(each, status if each == run else below, time_ms))
+        time_ms = _now_ms()
+        for run in reversed(_open_family(self.journal.open_runs, self.run)):
+            tags = [SetTags(run, _tags({"failure.reason": reason}))] if reason else []
+            own = None if leave_to_owner and run == self.run else status
+            self.journal.append(*tags, EndRun(run, own, time_ms))
 
 
 def _open_family(open_runs: Mapping[str, str | None], run: str) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from mlflow_project.operations import (
     SetTags,
     StartRun,
 )
+from mlflow_project.state import State
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,31 +59,6 @@ class Unreachable(Exception):
 
 class _Refused(Exception):
     """An operation that cannot be applied, now or later. The message says why."""
-
-
-@dataclass
-class State:
-    """What has been applied of one journal; saved beside it.
-
-    Attributes:
-        offset: bytes of the journal that are applied; 0 before the first operation.
-        runs: local uuid -> (MLflow run id, experiment id).
-        models: "<experiment id>/<bundle sha256>" -> LoggedModel id.
-        refused: what MLflow did not accept, with the reason.
-    """
-
-    offset: int = 0
-    runs: dict[str, tuple[str, str]] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> State:
-        runs = {run: (ids[0], ids[1]) for run, ids in values.pop("runs").items()}
-        return cls(runs=runs, **values)
 
 
 class Replica:
@@ -252,8 +227,10 @@ class Replica:
         if operation.role == "input":
             self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
             return
-        outputs = self._client.get_run(run_id).outputs.model_outputs
-        if model_id not in {output.model_id for output in outputs}:  # the store refuses a repetition
+        outputs = self._client.get_run(run_id).outputs
+        if outputs is None or model_id not in {
+            output.model_id for output in outputs.model_outputs
+        }:  # the store refuses a repetition
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=operation.step)])
 
     def _find_or_create_model(self, operation: LogModel, run_id: str, experiment: str) -> str:

@@ -3,28 +3,25 @@
     with tracked_run("sft", output=Path("result/sft")) as run:
         run.recorder.metrics({"train/loss": 0.1}, step=20)
 
-The block may be left in three ways: normally (FINISHED), by an exception (FAILED, with the tag ``failure.reason``), or by
-SIGTERM, SIGINT or KeyboardInterrupt (KILLED). SIGKILL is left to `sync`, which the next verb with the same output does
-by itself.
+The block may be left in three ways: normally (FINISHED), by an exception (FAILED, with the tag ``failure.reason``), or
+by SIGTERM, SIGHUP or SIGINT (KILLED). After SIGKILL the next verb with the same output, or `sync`, ends the run KILLED.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from urllib.parse import urlsplit, urlunsplit
 
 from mlflow_project.journal import Journal
 from mlflow_project.recorder import Recorder
-from mlflow_project.sync import sync_command
+from mlflow_project.signals import Signals, Terminated
+from mlflow_project.store import tracking_uri, without_credentials
+from mlflow_project.sync import sync, sync_command
 from mlflow_project.uploader import Outcome, Uploader, prepare_environment
 
 DEFAULT_EXPERIMENT = "rlinf-isaac"
@@ -34,17 +31,6 @@ KILLED_LIMIT_S = 5.0
 """How long a killed verb goes on sending; job schedulers kill for good some seconds after SIGTERM."""
 
 logger = logging.getLogger("mlflow_project")
-
-
-class Terminated(SystemExit):
-    """SIGTERM (or SIGHUP) arrived. Leaves all blocks in order and ends the process with 128 + signal number."""
-
-    def __init__(self, number: int) -> None:
-        self.signal = signal.Signals(number)
-        super().__init__(128 + number)
-
-    def __str__(self) -> str:
-        return self.signal.name
 
 
 @dataclass
@@ -65,7 +51,7 @@ class TrackedRun:
 
     def ids(self) -> tuple[str, str] | None:
         """(MLflow run id, experiment id), or None while no server has the run."""
-        return self.uploader.run_id(self.recorder.run)
+        return self.uploader.ids(self.recorder.run)
 
 
 _current: TrackedRun | None = None
@@ -82,9 +68,9 @@ def tracked_run(
     """Record the block as one MLflow run.
 
     Inside another `tracked_run` of this process it is nested in that one. Otherwise it is the run that MLFLOW_RUN_ID
-    names (set by ``mlflow run``; removed from the environment, so that children do not adopt it too), else the run that is
-    active in this process (left for its owner to end), else a new one in the experiment that MLFLOW_EXPERIMENT_ID or
-    MLFLOW_EXPERIMENT_NAME names, or ``rlinf-isaac``.
+    names (set by ``mlflow run``; removed from the environment, so that children do not adopt it too), else the run that
+    is active in this process (left for its owner to end), else a new one in the experiment that MLFLOW_EXPERIMENT_ID
+    or MLFLOW_EXPERIMENT_NAME names, or ``rlinf-isaac``.
 
     Args:
         verb: entry point, for the journal's name and the tag ``rlinf_isaac.verb``.
@@ -96,48 +82,32 @@ def tracked_run(
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags)
         run = TrackedRun(recorder, _current.uploader, _current.tracking_uri)
-        with _as_current(run), _closing(recorder, own_status=True):
+        with _as_current(run), _closing(recorder):
             yield run
         return
 
     uri = tracking_uri()
     _import_mlflow(uri)
-    run_id, ours = _run_to_adopt()
-    journal = Journal.create(Path(output) / "journal", verb, without_credentials(uri))
-    recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=run_id)
-    run = TrackedRun(recorder, Uploader(journal, uri), uri)
-    killed = True
-    try:
-        with _signals(), _as_current(run), _closing(recorder, own_status=ours):
-            yield run
-        killed = False
-    except Exception:
-        killed = False
-        raise
-    finally:
-        run.outcome = run.uploader.close(PATIENCE_S, KILLED_LIMIT_S if killed else None)
-        _tell(run.outcome)
-
-
-def tracking_uri() -> str:
-    """Where runs go: MLFLOW_TRACKING_URI, what the host process told mlflow, or ``mlflow.db`` in the working directory."""
-    mlflow = sys.modules.get("mlflow")
-    if mlflow is not None and mlflow.is_tracking_uri_set():
-        uri = mlflow.get_tracking_uri()
-    else:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    # A relative database is another one after a change of directory, and `sync` may be called from anywhere.
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        uri = f"sqlite:///{Path.cwd() / uri.removeprefix('sqlite:///')}"
-    return uri
-
-
-def without_credentials(uri: str) -> str:
-    """`uri` without user and password: journals are files that people pass on."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    adopt, active = _run_to_adopt()
+    if adopt is None:
+        tags |= {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
+    directory = Path(output) / "journal"
+    journal = Journal.create(directory, verb, without_credentials(uri))
+    with Signals() as signals, _environment(uri):
+        recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
+        # What a killed predecessor left RUNNING is put right on the way.
+        run = TrackedRun(recorder, Uploader(journal, uri, first=lambda: sync(directory)), uri)
+        try:
+            with _as_current(run), _closing(recorder, leave_to_owner=active):
+                yield run
+        except (KeyboardInterrupt, Terminated):
+            signals.ignore = True
+            recorder.end("KILLED", leave_to_owner=active)  # unless a second signal came before this was recorded
+            run.outcome = run.uploader.close(PATIENCE_S, KILLED_LIMIT_S)
+            raise
+        finally:
+            run.outcome = run.outcome or _patient_close(run.uploader, signals)
+            _tell(run.outcome)
 
 
 def fail_adopted_run(reason: str) -> None:
@@ -176,56 +146,41 @@ def _as_current(run: TrackedRun) -> Iterator[None]:
 
 
 @contextmanager
-def _closing(recorder: Recorder, *, own_status: bool) -> Iterator[None]:
+def _closing(recorder: Recorder, *, leave_to_owner: bool = False) -> Iterator[None]:
     """End the run, and what is open inside it, according to how the block is left."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as error:
-        recorder.end("KILLED", str(error) or "SIGINT")
-        raise
-    except SystemExit as error:
-        failed = error.code not in (None, 0)
-        recorder.end(("FAILED" if failed else "FINISHED") if own_status else None, _reason(error) if failed else None)
+        recorder.end("KILLED", str(error) or "SIGINT", leave_to_owner=leave_to_owner)
         raise
     except BaseException as error:
-        recorder.end("FAILED" if own_status else None, _reason(error))
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            recorder.end("FINISHED", leave_to_owner=leave_to_owner)
+        else:
+            recorder.end("FAILED", f"{type(error).__name__}: {error}"[:2000], leave_to_owner=leave_to_owner)
         raise
     else:
-        recorder.end("FINISHED" if own_status else None)
+        recorder.end("FINISHED", leave_to_owner=leave_to_owner)
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:2000]
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into `Terminated`. Only the main thread may, and nohup's choice is respected."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def raise_terminated(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, raise_terminated) for number in numbers}
+def _patient_close(uploader: Uploader, signals: Signals) -> Outcome:
+    """Send what is left; a signal makes it short."""
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return uploader.close(PATIENCE_S)
+    except (KeyboardInterrupt, Terminated):
+        signals.ignore = True
+        return uploader.close(PATIENCE_S, KILLED_LIMIT_S)
 
 
 def _run_to_adopt() -> tuple[str | None, bool]:
-    """(MLflow run id or None, whether we end the run)."""
+    """(MLflow id of the run to use or None, whether it is active in this process, so that others end it)."""
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     if run_id is not None:
-        return run_id, True
+        return run_id, False
     import mlflow
 
     active = mlflow.active_run()
-    return (active.info.run_id, False) if active is not None else (None, True)
+    return (active.info.run_id, True) if active is not None else (None, False)
 
 
 def _experiment() -> str:
@@ -233,16 +188,27 @@ def _experiment() -> str:
     return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
 
 
+@contextmanager
+def _environment(uri: str) -> Iterator[None]:
+    """Children and fluent calls inside the block see the store that the block records to."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 def _import_mlflow(uri: str) -> None:
     """Import what the uploader's thread needs, here: two threads importing torch and mlflow at once trip over the
-    half-imported modules they share. Fluent calls of the same process see the same store."""
+    half-imported modules they share."""
     prepare_environment()
-    import mlflow
-    import mlflow.models
 
     if not uri.startswith("http"):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    mlflow.set_tracking_uri(uri)
+        pass
 
 
 def _tell(outcome: Outcome) -> None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_project.journal import Journal, JournalError, open_runs, read_header, read_operations
-from mlflow_project.recorder import end_runs
+from mlflow_project.recorder import Recorder
 from mlflow_project.replica import Unreachable
-from mlflow_project.uploader import Cursor, load_state
+from mlflow_project.state import State
+from mlflow_project.store import with_credentials, without_credentials
+from mlflow_project.uploader import Cursor
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def sync(directory: str | Path, *, tracking_uri: str | None = None) -> SyncRepor
     applied = pending = killed = 0
     busy: list[Path] = []
     refused: list[str] = []
-    problem = None
+    problems: dict[str, str] = {}
     paths = sorted(Path(directory).glob("*.jsonl"))
     for path in paths:
         if not _has_header(path) or _complete(path):
@@ -63,22 +65,25 @@ def sync(directory: str | Path, *, tracking_uri: str | None = None) -> SyncRepor
             continue
         try:
             killed += _end_dead_runs(journal)
-            cursor = Cursor(path, tracking_uri or journal.header.tracking_uri)
+            cursor = Cursor(path, tracking_uri or with_credentials(journal.header.tracking_uri))
             before = len(cursor.state.refused)
-            try:
-                applied += sum(cursor.advance())
-            except Unreachable as error:
-                problem = f"{cursor.tracking_uri} does not answer: {error}"
+            if cursor.tracking_uri not in problems:
+                try:
+                    applied += sum(cursor.advance())
+                except Unreachable as error:
+                    problems[cursor.tracking_uri] = f"{without_credentials(cursor.tracking_uri)}: {error}"
             pending += cursor.pending()
             refused += cursor.state.refused[before:]
         finally:
             journal.close()
-    return SyncReport(len(paths), applied, pending, killed, tuple(busy), tuple(refused), problem)
+    return SyncReport(
+        len(paths), applied, pending, killed, tuple(busy), tuple(refused), next(iter(problems.values()), None)
+    )
 
 
 def sync_command(directory: Path) -> str:
-    """The command that replays the journals of `directory`."""
-    return shlex.join(["rlinf-isaac", "sync", str(directory)])
+    """The command that replays the journals of `directory`, which is ``<output>/journal``."""
+    return shlex.join(["rlinf-isaac", "sync", "--output", str(directory.parent)])
 
 
 def _has_header(path: Path) -> bool:
@@ -95,7 +100,7 @@ def _has_header(path: Path) -> bool:
 
 def _complete(path: Path) -> bool:
     """Everything is applied and every run ended. Cheap, and without a lock: a complete journal does not change."""
-    if load_state(path).offset != path.stat().st_size:
+    if State.load(path).offset != path.stat().st_size:
         return False
     return not open_runs(read_operations(path, read_header(path)[1])[0])
 
@@ -106,5 +111,5 @@ def _end_dead_runs(journal: Journal) -> int:
         last_sign = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(journal.path.stat().st_mtime))
         reason = f"the process ended without a word; its last record is of {last_sign}"
         while journal.open_runs:
-            end_runs(journal, next(iter(journal.open_runs)), "KILLED", reason)
+            Recorder(journal, next(iter(journal.open_runs))).end("KILLED", reason)
     return count

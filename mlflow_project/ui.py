@@ -1,10 +1,26 @@
-"""Formats of MLflow's UI that are not public API, in one place. What is not understood falls back to plain links."""
+"""Formats of MLflow's UI that are not public API, in one place, each with a plain fallback.
+
+They were read from MLflow 3.17 and 3.18. For a version outside `KNOWN_VERSIONS` the saved view is left out; links then
+bring the list of runs, but not its columns.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+if TYPE_CHECKING:
+    from mlflow_project.recorder import Recorder
+
+KNOWN_VERSIONS = ((3, 13), (4, 0))
+"""From the first to before the second."""
+
+DEFAULT_PORT = 5000
+SUCCESS = "eval/success_once"
+COLUMNS = (SUCCESS, "eval/success_low", "eval/success_high", "eval/episodes", "eval/return_mean")
 
 
 def table(target: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, str]]:
@@ -13,3 +29,111 @@ def table(target: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str
     columns = list(rows[0]) if rows else []
     content = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
     return json.dumps(content), {"mlflow.loggedArtifacts": json.dumps([{"path": target, "type": "table"}])}
+
+
+def comparison_link(
+    base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS, *, view: str | None = None
+) -> str:
+    """Link to the nested runs of one parent as a flat list, best first.
+
+    A fresh browser opens an experiment in the GenAI view, where no run is seen: hence ``workflowType``. Sorting by a
+    metric flattens the list; sorting by time would fold the nested runs into their parent.
+
+    Args:
+        base_url: where the UI is served, see `base_url`.
+        view: name of a view saved with `save_comparison_view`; it brings columns and charts.
+    """
+    query = {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.mlflow.parentRunId = '{parent_run_id}'",
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": "false",
+    }
+    if view is not None:
+        query["viewStateShareKey"] = view
+    return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def base_url(tracking_uri: str, port: int = DEFAULT_PORT) -> str:
+    """Where the UI of a store is found: the server itself, or the one that `serve_command` starts."""
+    return tracking_uri if tracking_uri.startswith("http") else f"http://127.0.0.1:{port}"
+
+
+def serve_command(tracking_uri: str, port: int = DEFAULT_PORT) -> str | None:
+    """Shell command that serves the UI of a store without a server; None where one runs already.
+
+    Without job execution MLflow starts 2 processes instead of 11.
+    """
+    if tracking_uri.startswith("http"):
+        return None
+    command = ["mlflow", "server", "--backend-store-uri", tracking_uri, "--port", str(port)]
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}"
+
+
+def view_name(run: str) -> str:
+    """Name of the saved view of the sweep whose parent has the local uuid `run`."""
+    return f"rlinf-isaac-{run[:12]}"
+
+
+def save_comparison_view(parent: Recorder) -> None:
+    """Save how the nested runs of `parent` are shown: flat, sorted by success, with columns and charts."""
+    if _version_is_known():
+        state = comparison_view(f"{{{{run:{parent.run}}}}}")
+        parent.experiment_tag(
+            f"mlflow.sharedViewState.{view_name(parent.run)}", json.dumps(state, separators=(",", ":"))
+        )
+
+
+def comparison_view(parent_run_id: str) -> dict[str, Any]:
+    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for one sweep."""
+    section = "checkpoints"
+    chart = {"metricSectionId": section, "deleted": False, "isGenerated": False, "runsCountToCompare": 10}
+    bars = [
+        chart | {"uuid": f"bar-{number}", "type": "BAR", "metricKey": metric, "displayName": metric}
+        for number, metric in enumerate((SUCCESS, "eval/success_low", "eval/drop_rate", "eval/timeout_rate"))
+    ]
+    return {
+        "searchFilter": f"tags.mlflow.parentRunId = '{parent_run_id}'",
+        "orderByKey": f"metrics.`{SUCCESS}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [f"metrics.`{key}`" for key in COLUMNS]
+        + ["params.`checkpoint/step`", "attributes.`Dataset`"],
+        "columnOrder": [],
+        "columnWidths": {},
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsVisibilityMap": {},
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "compareRunCharts": bars,
+        "compareRunSections": [
+            {
+                "uuid": section,
+                "name": "Checkpoints",
+                "display": True,
+                "isReordered": False,
+                "deleted": False,
+                "isGenerated": False,
+            }
+        ],
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _version_is_known() -> bool:
+    from importlib.metadata import version
+
+    release = tuple(int(part) for part in version("mlflow").split(".")[:2])
+    return KNOWN_VERSIONS[0] <= release < KNOWN_VERSIONS[1]

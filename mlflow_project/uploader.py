@@ -1,25 +1,24 @@
 """Brings a journal into MLflow: step by step with a durable cursor, or live from a background thread.
 
-The cursor (`replica.State`) lies in ``<journal>.state.json`` and is saved after every step, so a crash repeats at most
+The cursor (`state.State`) is saved after every step, so a crash repeats at most
 one step, which is harmless. The thread reads the journal file, not a queue in memory: what it sends is on disk already.
 While no server answers it backs off and the producer does not notice.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_project.journal import Journal, read_header, read_operations
+from mlflow_project.journal import Journal, JournalError, read_header, read_operations
 from mlflow_project.operations import Operation
-from mlflow_project.replica import BATCHED, Replica, State, Unreachable
-from rlinf_isaac import atomic
+from mlflow_project.replica import BATCHED, Replica, Unreachable
+from mlflow_project.state import State
 
 _READ_BYTES = 1 << 20
 _FIRST_PAUSE_S = 0.5
@@ -53,7 +52,7 @@ class Cursor:
     def __init__(self, path: Path, tracking_uri: str) -> None:
         self.path = path
         self.tracking_uri = tracking_uri
-        self.state = load_state(path)
+        self.state = State.load(path)
         self._replica: Replica | None = None
 
     def advance(self) -> Iterator[int]:
@@ -67,7 +66,7 @@ class Cursor:
             for step, end in _steps(operations):
                 self._connected().apply(step)
                 self.state.offset = start = end
-                atomic.write_file(state_path(self.path), json.dumps(self.state.as_dict(), indent=1))
+                self.state.save(self.path)
                 yield len(step)
 
     def pending(self) -> int:
@@ -90,7 +89,9 @@ class Cursor:
 class Uploader:
     """Follows an open journal from a daemon thread until `close`."""
 
-    def __init__(self, journal: Journal, tracking_uri: str) -> None:
+    def __init__(self, journal: Journal, tracking_uri: str, first: Callable[[], object] | None = None) -> None:
+        """Begin. `first` is called in the thread before anything is sent."""
+        self._first = first
         self.cursor = Cursor(journal.path, tracking_uri)
         self._journal = journal
         self._wake = threading.Event()
@@ -101,7 +102,7 @@ class Uploader:
         journal.on_append = self._wake.set
         self._thread.start()
 
-    def run_id(self, run: str) -> tuple[str, str] | None:
+    def ids(self, run: str) -> tuple[str, str] | None:
         """(MLflow run id, experiment id) of a local run, once the server has it."""
         return self.cursor.state.runs.get(run)
 
@@ -115,26 +116,25 @@ class Uploader:
         begin = time.monotonic()
         self._closing.set()
         self._wake.set()
+        while self._thread.is_alive():
+            self._thread.join(0.05)
+            waited = time.monotonic() - begin
+            if (limit_s is not None and waited > limit_s) or (self._problem is not None and waited > patience_s):
+                self._abandoned.set()
+                break
         try:
-            while self._thread.is_alive():
-                self._thread.join(0.05)
-                waited = time.monotonic() - begin
-                if waited > (limit_s if limit_s is not None else float("inf")):
-                    break
-                if self._problem is not None and waited > patience_s:
-                    break
-        finally:
-            self._abandoned.set()
-            self._wake.set()
-        if not self._thread.is_alive():
-            self._thread.join()
-        pending = self.cursor.pending()
-        problem = (self._problem or "the time to send it was too short") if pending else None
-        return Outcome(self._journal.path, self.cursor.tracking_uri, pending, problem, tuple(self.cursor.state.refused))
+            pending = self.cursor.pending()
+        except JournalError as error:
+            pending, self._problem = 1, str(error)
+        problem = (self._problem or "there was no time to send them") if pending else None
+        state = self.cursor.state
+        return Outcome(self._journal.path, self.cursor.tracking_uri, pending, problem, tuple(state.refused))
 
     def _follow(self) -> None:
         pause = _FIRST_PAUSE_S
         try:
+            if self._first is not None:
+                self._first()
             while not self._abandoned.is_set():
                 self._wake.clear()
                 last = self._closing.is_set()
@@ -161,17 +161,6 @@ class Uploader:
 
     def _where(self, error: Exception) -> tuple[str, Exception, Path]:
         return self.cursor.tracking_uri, error, self._journal.path
-
-
-def state_path(journal: Path) -> Path:
-    """The cursor file of a journal."""
-    return journal.with_name(journal.name + ".state.json")
-
-
-def load_state(journal: Path) -> State:
-    """The saved cursor of a journal, or a new one."""
-    path = state_path(journal)
-    return State.from_dict(json.loads(path.read_text())) if path.exists() else State()
 
 
 def prepare_environment() -> None:

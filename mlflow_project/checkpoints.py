@@ -1,0 +1,47 @@
+"""How a checkpoint bundle appears in MLflow: a LoggedModel without bytes, tags, and artifacts of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from mlflow_project.lineage import digest_tags
+from mlflow_project.recorder import Recorder
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
+
+UploadWeights = Literal["auto", "all", "none"]
+SMALL_BYTES = 64 << 20
+"""Weights up to this size are logged by ``auto``."""
+
+
+def model_name(preset: str, *, pi05: bool) -> str:
+    """``pi0-tiny``, ``pi05-...``: architecture and preset, or the preset alone where it is named after the former."""
+    family = "pi05" if pi05 else "pi0"
+    preset = Path(preset).stem
+    return preset if preset.startswith(family) else f"{family}-{preset}"
+
+
+def bundle_tags(bundle: Bundle) -> dict[str, str]:
+    """Lineage of a bundle: what it is and what it came from."""
+    lineage = digest_tags(bundle.lineage) | digest_tags({"weights": bundle.weights_digest})
+    return lineage | {"checkpoint.sha256": bundle.digest, "checkpoint.uri": str(bundle.path.absolute())}
+
+
+def log_model(recorder: Recorder, bundle: Bundle, name: str, role: Literal["input", "output"]) -> None:
+    """Log the bundle as LoggedModel ``<name>-step-<step>``, output of a training run or input of an evaluation."""
+    params = {"step": bundle.step, "parameters": bundle.manifest.parameters, "dtypes": dict(bundle.manifest.dtypes)}
+    recorder.model(
+        bundle.digest, f"{name}-step-{bundle.step}", role, bundle.step, params=params, tags=bundle_tags(bundle)
+    )
+
+
+def log_bundle_files(recorder: Recorder, bundle: Bundle, target: str, upload_weights: UploadWeights) -> None:
+    """Log the bundle's files below `target`: always manifest, config and norm stats, weights by `upload_weights`."""
+    files = bundle.manifest.files
+    weights = {name for name in files if name.endswith(".safetensors")}
+    small = sum(files[name].size for name in weights) <= SMALL_BYTES
+    with_weights = upload_weights == "all" or (upload_weights == "auto" and small)
+    for name in (MANIFEST_FILE, *sorted(files)):
+        if with_weights or name not in weights:
+            recorder.artifact(bundle.path / name, f"{target}/{name}")

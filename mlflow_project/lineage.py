@@ -1,0 +1,178 @@
+"""Where a result came from, as MLflow tags: digests that chain dataset -> norm stats -> checkpoint -> evaluation, and
+the state of code, environment and machine. Environment variables are never read into a tag: they hold secrets.
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rlinf_isaac
+from rlinf_isaac.digest import bytes_digest, json_digest
+from rlinf_isaac.errors import DatasetError
+
+VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
+"""Packages whose versions are tags of their own; all others are in ``lineage.env.sha256``."""
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A dataset as MLflow shows it.
+
+    Attributes:
+        name: shown in the runs table.
+        sha256: digest of the content; MLflow keeps the first 32 digits (it allows 36 characters), the tag
+            ``lineage.<link>.sha256`` all of them.
+        context: what it is used for (``training``, ``evaluation``); the chip beside the name.
+        source_type: kind of `source`: ``lerobot``, or ``simulator``.
+        source: JSON-ready, what finds or makes the data again.
+        profile: JSON-ready, sizes.
+        schema: JSON-ready, ``{"mlflow_colspec": [{"name": ..., "type": ...}]}``, or None.
+    """
+
+    name: str
+    sha256: str
+    context: str
+    source_type: str
+    source: Mapping[str, Any]
+    profile: Mapping[str, Any]
+    schema: Mapping[str, Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest that MLflow's dataset carries."""
+        return self.sha256[:32]
+
+    @property
+    def link(self) -> str:
+        """Its name in the lineage."""
+        return "dataset" if self.source_type == "lerobot" else self.context
+
+
+_COLUMN_TYPES = {"float32": "float", "float64": "double", "int32": "integer", "int64": "long", "bool": "boolean"}
+
+
+def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") -> DatasetInput:
+    """The LeRobot dataset at `root` as a dataset input.
+
+    Raises:
+        DatasetError: ``meta/info.json`` is missing or not JSON.
+    """
+    root = Path(root).absolute()
+    info_file = root / "meta" / "info.json"
+    try:
+        info = json.loads(info_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{info_file} cannot be read ({error}); name the root of a LeRobot dataset") from error
+    features = info.get("features", {})
+    columns = [
+        {"name": name, "type": _COLUMN_TYPES.get(feature.get("dtype"), "binary")} for name, feature in features.items()
+    ]
+    return DatasetInput(
+        name=root.name,
+        sha256=sha256,
+        context=context,
+        source_type="lerobot",
+        source={"root": str(root), "sha256": sha256},
+        profile={key: info.get(f"total_{key}") for key in ("episodes", "frames", "tasks")} | {"fps": info.get("fps")},
+        schema={"mlflow_colspec": columns},
+    )
+
+
+def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
+    """The episodes of an evaluation as a dataset: results count as comparable when this is equal.
+
+    Args:
+        settings: JSON-ready, everything that decides what the policy meets: the env section of the config, first seed,
+            number of episodes, policy seed.
+    """
+    name = f"{settings.get('task', 'stack-cube')} x {settings.get('episodes', '?')} episodes"
+    source = {key: settings[key] for key in sorted(settings)}
+    return DatasetInput(
+        name, json_digest(source), "evaluation", "simulator", source, {"episodes": settings["episodes"]}
+    )
+
+
+def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
+    """``{"norm_stats": <sha256>}`` -> ``{"lineage.norm_stats.sha256": <sha256>}``; links to nothing are left out."""
+    return {f"lineage.{link}.sha256": digest for link, digest in links.items() if digest is not None}
+
+
+def provenance_tags(project_root: str | Path) -> dict[str, str]:
+    """Tags that say which code, on which machine, started how. What cannot be found out is left out."""
+    tags = {f"version.{name}": version for name in VERSIONS_OF if (version := _version(name))}
+    tags |= {
+        "version.rlinf_isaac": rlinf_isaac.__version__,
+        "version.python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": shlex.join(sys.orig_argv),
+    }
+    tags |= digest_tags({"env": environment_digest()})
+    return tags | _git_tags(Path(project_root)) | _gpu_tags() | _user_tags()
+
+
+def environment_digest() -> str:
+    """sha256 over the Python version and the name and version of every installed distribution."""
+    installed = {
+        dist.metadata["Name"].lower().replace("_", "-"): dist.version
+        for dist in importlib.metadata.distributions()
+        if dist.metadata["Name"]
+    }
+    return json_digest({"python": platform.python_version(), "distributions": installed})
+
+
+def _git_tags(root: Path) -> dict[str, str]:
+    """Commit, branch and dirtiness of the checkout that holds `root`. The digest of the diff tells two dirty states of
+    one commit apart (``mlflow run`` itself records the commit only: a dirty tree looks clean)."""
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    status = _output("git", "-C", str(root), "status", "--porcelain")
+    if commit is None or status is None:
+        return {}
+    tags = {"mlflow.source.git.commit": commit.decode().strip(), "git.dirty": str(bool(status.strip())).lower()}
+    if branch := (_output("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
+        tags["mlflow.source.git.branch"] = branch
+    if status.strip():
+        diff = _output("git", "-C", str(root), "diff", "HEAD", "--binary") or b""
+        tags["git.diff.sha256"] = bytes_digest(diff)
+        tags["git.status"] = status.decode(errors="replace")[:4000]
+    return tags
+
+
+def _gpu_tags() -> dict[str, str]:
+    output = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    lines = [line.strip() for line in (output or b"").decode(errors="replace").splitlines() if "," in line]
+    if not lines:
+        return {}
+    names = [line.rpartition(",")[0].strip() for line in lines]
+    return {"gpu": "; ".join(names), "gpu.driver": lines[0].rpartition(",")[2].strip()}
+
+
+def _user_tags() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (KeyError, OSError):  # a container's numeric user without a name
+        return {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> bytes | None:
+    """Standard output of a command; None when it is missing, fails or hangs."""
+    try:
+        return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,41 @@
+"""Records a supervised fine-tuning run from the engine's events."""
+
+from __future__ import annotations
+
+from mlflow_project.checkpoints import UploadWeights, log_bundle_files, log_model
+from mlflow_project.lineage import DatasetInput
+from mlflow_project.recorder import Recorder
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.events import CheckpointSaved, Event, Metrics
+
+
+class SftRecorder:
+    """Call it with every event of `Engine.sft`.
+
+    Metrics become metrics. Every checkpoint becomes a LoggedModel that is an output of the run at its step, and the
+    bundle's files artifacts below ``checkpoints/<step>/``.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        model_name: str,
+        dataset: DatasetInput | None = None,
+        upload_weights: UploadWeights = "auto",
+    ) -> None:
+        """Args are those of the run: `model_name` as of `checkpoints.model_name`, `dataset` what it trains on."""
+        self._recorder = recorder
+        self._model_name = model_name
+        self._upload_weights: UploadWeights = upload_weights
+        if dataset is not None:
+            recorder.dataset(dataset)
+
+    def __call__(self, event: Event) -> None:
+        """Record one event; others than metrics and checkpoints are ignored."""
+        if isinstance(event, Metrics):
+            self._recorder.metrics(event.values, event.step, time_s=event.time)
+        elif isinstance(event, CheckpointSaved):
+            bundle = read_bundle(event.path, verify=False)
+            log_model(self._recorder, bundle, self._model_name, "output")
+            log_bundle_files(self._recorder, bundle, f"checkpoints/{event.step}", self._upload_weights)

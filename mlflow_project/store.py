@@ -1,0 +1,35 @@
+"""Which MLflow store runs go to, and how a journal names it. Does not import mlflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+
+def tracking_uri() -> str:
+    """What this process told mlflow, else MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory."""
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None and mlflow.is_tracking_uri_set():
+        uri = mlflow.get_tracking_uri()
+    else:
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    # A relative database is another one after a change of directory, and `sync` may be called from anywhere.
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        uri = f"sqlite:///{Path.cwd() / uri.removeprefix('sqlite:///')}"
+    return uri
+
+
+def without_credentials(uri: str) -> str:
+    """`uri` without user and password: journals are files that people pass on."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def with_credentials(uri: str) -> str:
+    """The inverse for a journal's `uri`, where this process is set up for the same store."""
+    current = tracking_uri()
+    return current if without_credentials(current) == uri else uri

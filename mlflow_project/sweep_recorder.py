@@ -1,0 +1,211 @@
+"""Records an evaluation sweep: a parent run, and one nested run per checkpoint that differs in nothing else.
+
+A nested run holds the episodes of one checkpoint: rates with their interval, the table, videos, the bundle. The parent
+holds what compares them: the success curve over checkpoint steps, the best checkpoint, a leaderboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mlflow_project import ui
+from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model
+from mlflow_project.lineage import DatasetInput
+from mlflow_project.recorder import Recorder
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.events import (
+    EpisodeDone,
+    EpisodeRow,
+    EvaluationFinished,
+    EvaluationStarted,
+    Event,
+    Metrics,
+    VideoSaved,
+)
+from rlinf_isaac.statistics import RateEstimate
+
+OUTCOMES = ("success", "drop", "timeout")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One line of the leaderboard. `run` is the local uuid of the nested run; return and length are means."""
+
+    step: int
+    digest: str
+    run: str
+    success: RateEstimate
+    episode_return: float
+    length: float
+
+
+@dataclass
+class _Evaluation:
+    """What is known of the checkpoint that is being evaluated."""
+
+    recorder: Recorder
+    rows: dict[int, EpisodeRow] = field(default_factory=dict)
+    videos: dict[int, Path] = field(default_factory=dict)
+
+
+class SweepRecorder:
+    """Call it with every event of `Engine.evaluate`.
+
+    Attributes:
+        results: one entry per finished checkpoint, in the order of evaluation.
+    """
+
+    def __init__(
+        self,
+        parent: Recorder,
+        *,
+        params: Mapping[str, Any],
+        model_name: str,
+        dataset: DatasetInput,
+        upload_weights: UploadWeights = "auto",
+    ) -> None:
+        """Args:
+        parent: the sweep's run.
+        params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
+        model_name: as of `checkpoints.model_name`, for checkpoints MLflow does not know yet.
+        dataset: what is evaluated on (`lineage.evaluation_dataset`); metrics are linked to it.
+        upload_weights: whether nested runs hold the weights.
+        """
+        self.results: list[Evaluated] = []
+        self._parent = parent
+        self._params = params
+        self._model_name = model_name
+        self._dataset = dataset
+        self._upload_weights: UploadWeights = upload_weights
+        self._evaluations: dict[int, _Evaluation] = {}
+        parent.dataset(dataset)
+        ui.save_comparison_view(parent)
+
+    def __call__(self, event: Event) -> None:
+        """Record one event."""
+        if isinstance(event, EvaluationStarted):
+            self._start(event)
+        elif isinstance(event, EpisodeDone):
+            self._evaluations[event.row.checkpoint_step].rows[event.row.seed] = event.row
+        elif isinstance(event, VideoSaved):
+            self._evaluations[event.checkpoint_step].videos[event.seed] = event.path
+        elif isinstance(event, EvaluationFinished):
+            self._finish(event)
+        elif isinstance(event, Metrics):
+            self._parent.metrics(event.values, event.step, time_s=event.time)
+
+    def _start(self, event: EvaluationStarted) -> None:
+        bundle = read_bundle(event.path, verify=False)
+        recorder = self._parent.start_run(f"step-{event.step}", bundle_tags(bundle))
+        recorder.params(self._params)
+        recorder.params({"step": event.step, "path": str(event.path), "sha256": event.digest}, prefix="checkpoint")
+        recorder.dataset(self._dataset)
+        log_model(recorder, bundle, self._model_name, "input")
+        log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
+        self._evaluations[event.step] = _Evaluation(recorder)
+
+    def _finish(self, event: EvaluationFinished) -> None:
+        evaluation = self._evaluations.pop(event.step)
+        recorder = evaluation.recorder
+        rows = [evaluation.rows[seed] for seed in sorted(evaluation.rows)]
+        videos = self._log_videos(recorder, rows, evaluation.videos)
+        recorder.table("episodes.json", [_table_row(row, videos.get(row.seed)) for row in rows])
+        success = RateEstimate.of(sum(row.success for row in rows), len(rows))
+        result = Evaluated(
+            step=event.step,
+            digest=event.digest,
+            run=recorder.run,
+            success=success,
+            episode_return=fmean(row.episode_return for row in rows),
+            length=fmean(row.length for row in rows),
+        )
+        recorder.metrics(
+            evaluation_metrics(rows),
+            event.step,
+            model=event.digest,
+            dataset=(self._dataset.name, self._dataset.digest),
+        )
+        recorder.end("FINISHED")
+        self.results.append(result)
+        self._compare()
+
+    def _log_videos(self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[int, Path]) -> dict[int, str]:
+        """Log videos under names that are the same in every nested run; returns seed -> artifact.
+
+        An episode is numbered by the order of seeds. The first video is ``rollout.mp4`` at the root as well: MLflow's
+        compare page plays files of equal names side by side, but only those at the root.
+        """
+        numbers = {row.seed: number for number, row in enumerate(rows)}
+        names = {seed: f"videos/episode_{numbers[seed]:03d}.mp4" for seed in sorted(videos)}
+        for seed, name in names.items():
+            recorder.artifact(videos[seed], name)
+        if names:
+            recorder.artifact(videos[min(names)], "rollout.mp4")
+        return names
+
+    def _compare(self) -> None:
+        """Bring the parent up to date. After every checkpoint, so that a sweep that was cut short has it, too."""
+        latest = self.results[-1]
+        self._parent.metrics(
+            {
+                "sweep/success_once": latest.success.rate,
+                "sweep/success_low": latest.success.low,
+                "sweep/success_high": latest.success.high,
+            },
+            latest.step,
+        )
+        best = leaderboard(self.results)[0]
+        self._parent.metrics({"sweep/best_success_once": best.success.rate}, len(self.results))
+        self._parent.tags(
+            {
+                "best.checkpoint.step": best.step,
+                "best.checkpoint.sha256": best.digest,
+                "mlflow.note.content": leaderboard_markdown(self.results),
+            }
+        )
+
+
+def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
+    """The metrics of one evaluated checkpoint.
+
+    ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low``, ``eval/success_high``, and
+    ``eval/episodes``; the shares of the three endings, which add up to 1; means of return and length (control steps);
+    the share of episodes in which each subtask flag was reached.
+    """
+    n = len(rows)
+    success = RateEstimate.of(sum(row.success for row in rows), n)
+    metrics = {
+        "eval/success_once": success.rate,
+        "eval/success_low": success.low,
+        "eval/success_high": success.high,
+        "eval/episodes": float(n),
+        "eval/return_mean": fmean(row.episode_return for row in rows),
+        "eval/episode_length_mean": fmean(row.length for row in rows),
+    }
+    metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in OUTCOMES}
+    flags = sorted({flag for row in rows for flag in row.subtasks})
+    return metrics | {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
+
+
+def leaderboard(results: Sequence[Evaluated]) -> list[Evaluated]:
+    """Best first: by success rate, then return, then the earlier checkpoint."""
+    return sorted(results, key=lambda each: (-each.success.rate, -each.episode_return, each.step))
+
+
+def leaderboard_markdown(results: Sequence[Evaluated]) -> str:
+    """The leaderboard as MLflow's run description shows it, with links to the nested runs."""
+    lines = ["| checkpoint | success (95 % Wilson interval) | return | length |", "|---|---|---|---|"]
+    for each in leaderboard(results):
+        link = f"[step {each.step}](#/experiments/{{{{experiment}}}}/runs/{{{{run:{each.run}}}}})"
+        lines.append(f"| {link} | {each.success} | {each.episode_return:.2f} | {each.length:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table_row(row: EpisodeRow, video: str | None) -> dict[str, Any]:
+    values = row.as_dict() | {"video": video}
+    subtasks = values.pop("subtasks")
+    return values | {f"subtask/{flag}": reached for flag, reached in sorted(subtasks.items())}
