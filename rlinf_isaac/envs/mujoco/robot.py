@@ -2,7 +2,8 @@
 
 Kinematics (frames, joint ranges) are Franka's published Denavit-Hartenberg parameters; masses and inertias are rounded
 from the identified ones used by franka_ros. Gains are those of IsaacLab's FRANKA_PANDA_HIGH_PD_CFG (stiffness 400,
-damping 80, gravity compensated).
+damping 80, gravity compensated). Damping is the joints' own rather than the actuators': an actuator that reaches its
+force limit is integrated explicitly, and then this much damping makes the light last joints chatter.
 
 Geom classes: ``shell`` collides with table and cubes (contype 2, conaffinity 0: never arm against arm), ``trim`` is
 only seen: no geom has a conaffinity that matches its contype 4 (which is not 0 because ``mj_multiRay`` culls a body's
@@ -15,8 +16,9 @@ from __future__ import annotations
 from rlinf_isaac.envs.contract import GRIPPER_OPEN, IK_FRAME_OFFSET, NUM_ARM_JOINTS
 
 ARM_STIFFNESS, ARM_DAMPING = 400, 80
+# N m. Franka's last three joints have 12; here the limit acts on the spring alone, and 12 would halve the hand's speed.
 ARM_EFFORT = (87, 87, 87, 87, 48, 48, 48)
-FINGER_STIFFNESS, FINGER_DAMPING, FINGER_EFFORT = 1000, 60, 40
+FINGER_STIFFNESS, FINGER_DAMPING, FINGER_EFFORT = 1000, 70, 40
 
 ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, NUM_ARM_JOINTS + 1))
 FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
@@ -26,7 +28,7 @@ PADS = ("pad_1", "pad_2")
 
 DEFAULTS = f"""
 <default class="panda">
-  <joint axis="0 0 1" damping="1" armature="0.1"/>
+  <joint axis="0 0 1" damping="{ARM_DAMPING}" armature="0.1"/>
   <default class="shell">
     <geom type="capsule" contype="2" conaffinity="0" mass="0" group="2" rgba="0.93 0.935 0.94 1"/>
   </default>
@@ -35,7 +37,7 @@ DEFAULTS = f"""
     <default class="white"><geom rgba="0.93 0.935 0.94 1"/></default>
   </default>
   <default class="finger">
-    <joint type="slide" axis="0 1 0" range="0 {GRIPPER_OPEN}" damping="10" armature="0.1"/>
+    <joint type="slide" axis="0 1 0" range="0 {GRIPPER_OPEN}" damping="{FINGER_DAMPING}" armature="0.1"/>
   </default>
   <default class="pad">
     <geom type="box" size="0.0095 0.005 0.011" contype="2" conaffinity="0" mass="0" group="2" rgba="0.12 0.125 0.13 1"
@@ -137,12 +139,11 @@ def contact_mjcf() -> str:
 def actuator_mjcf() -> str:
     """Position servos: seven arm joints, then two fingers (the order of ``ctrl``)."""
     arm = [
-        f'<position name="{joint}" joint="{joint}" kp="{ARM_STIFFNESS}" kv="{ARM_DAMPING}" '
-        f'forcerange="{-effort} {effort}"/>'
+        f'<position name="{joint}" joint="{joint}" kp="{ARM_STIFFNESS}" forcerange="{-effort} {effort}"/>'
         for joint, effort in zip(ARM_JOINTS, ARM_EFFORT, strict=True)
     ]
     fingers = [
-        f'<position name="{joint}" joint="{joint}" kp="{FINGER_STIFFNESS}" kv="{FINGER_DAMPING}" '
+        f'<position name="{joint}" joint="{joint}" kp="{FINGER_STIFFNESS}" '
         f'ctrlrange="0 {GRIPPER_OPEN}" forcerange="{-FINGER_EFFORT} {FINGER_EFFORT}"/>'
         for joint in FINGER_JOINTS
     ]
