@@ -74,7 +74,9 @@ def read_meta(root: Path) -> DatasetMeta:
         video_keys = [name for name, feature in features.items() if feature.dtype == "video"]
         read = _read_v21 if version == "v2.1" else _read_v30
         episodes, tasks = read(root, info, video_keys)
-        fps, total_episodes, total_frames = info["fps"], info["total_episodes"], info["total_frames"]
+        fps, total_episodes, total_frames = int(info["fps"]), info["total_episodes"], info["total_frames"]
+        if fps != info["fps"] or fps < 1:
+            raise ValueError(f"fps is {info['fps']}, not a whole number above 0")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DatasetError(f"{root / 'meta'}: not the {version} format ({type(error).__name__}: {error})") from error
     if [episode.index for episode in episodes] != list(range(total_episodes)):
@@ -90,7 +92,7 @@ def read_meta(root: Path) -> DatasetMeta:
     provenance = root / "meta" / "provenance.json"
     return DatasetMeta(
         version=version,
-        fps=int(fps),
+        fps=fps,
         robot_type=info.get("robot_type"),
         features=features,
         episodes=tuple(episodes),
@@ -115,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A parquet file. Raises DatasetError naming the file when it is missing, truncated, or lacks a column."""
     try:
-        table = pq.ParquetFile(path).read(columns=columns)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing") from error
     except (OSError, pa.ArrowException) as error:

@@ -6,6 +6,7 @@ work begins. Numeric columns never touch images. Images stay compressed in memor
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
@@ -90,10 +92,16 @@ class LeRobotDataset:
 
     def read_columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Several numeric features in one pass over the files, each (num_frames, dim); nothing is kept."""
-        for name in names:
-            self._feature(name)
-        tables = [read_parquet(self.root / file, list(names)) for file in self._files]
-        return {name: np.concatenate([_to_numpy(table[name]) for table in tables]) for name in names}
+        features = {name: self._feature(name) for name in names}
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for file in self._files:
+            table = read_parquet(self.root / file, list(names))
+            for name, feature in features.items():
+                try:
+                    parts[name].append(_to_numpy(table[name], feature))
+                except DatasetError as error:
+                    raise DatasetError(f"{self.root / file}: {name}: {error}; the dataset is damaged") from error
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def episode_of(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Episode index of each global frame index."""
@@ -140,7 +148,10 @@ class LeRobotDataset:
             raise DatasetError(
                 f"{self.root}: {key} of frame {index} is a path, not bytes; write images into the parquet"
             )
-        return decode_image(data)
+        try:
+            return decode_image(data)
+        except DatasetError as error:
+            raise DatasetError(f"{self.root / self._row_groups[group][0]}: {key} of frame {index}: {error}") from error
 
     def _compressed(self, key: str, group: int) -> pa.Array:
         """Image bytes of one row group, from memory or disk; the least recently used ones make room."""
@@ -149,7 +160,8 @@ class LeRobotDataset:
             return self._images[key, group]
         file, number, _ = self._row_groups[group]
         try:
-            column = pq.ParquetFile(self.root / file).read_row_group(number, columns=[key])[key]
+            parquet = pq.ParquetFile(self.root / file, page_checksum_verification=True)
+            column = parquet.read_row_group(number, columns=[key])[key]
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{self.root / file}: {key} cannot be read ({error}); the file is damaged") from error
         images = column.combine_chunks().field("bytes")
@@ -208,11 +220,15 @@ class LeRobotDataset:
         return row_groups
 
 
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+def _to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
     """(rows, dim) of a scalar or (nested) list column; multi-dimensional features are flattened."""
     array, rows = column.combine_chunks(), len(column)
+    whole = True
     while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
+        whole &= array.null_count == 0 and len(pc.unique(pc.list_value_length(array))) == 1
         array = array.flatten()
-    if array.null_count or len(array) % max(rows, 1):
-        raise DatasetError(f"a column of type {column.type} has null or ragged rows; the dataset is damaged")
+    if not whole or array.null_count or len(array) != rows * math.prod(feature.shape):
+        raise DatasetError(
+            f"rows of type {column.type} are null, ragged, or not of the feature's shape {feature.shape}"
+        )
     return array.to_numpy(zero_copy_only=False).reshape(rows, -1)

@@ -135,7 +135,7 @@ class LeRobotWriter:
         path = self._directory / DATA_PATH.format(episode_chunk=episode // CHUNKS_SIZE, episode_index=episode)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.table(arrays).replace_schema_metadata(huggingface_metadata(self._all_features))
-        pq.write_table(table, path, row_group_size=ROW_GROUP_SIZE)
+        pq.write_table(table, path, row_group_size=ROW_GROUP_SIZE, write_page_checksum=True)
         self._tasks[task] = task_index
         self._episodes.append({"episode_index": episode, "tasks": [task], "length": length})
         self._episodes_stats.append({"episode_index": episode, "stats": stats})

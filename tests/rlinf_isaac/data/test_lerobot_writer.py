@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlinf_isaac.data import lerobot_writer
 from rlinf_isaac.data.lerobot_format import (
     ACTION,
     FRONT_IMAGE,
@@ -94,13 +95,14 @@ def test_episode_stats(tmp_path, random_episodes, write_v21):
     assert stats["index"]["max"] == [11]
 
 
-def test_more_than_a_thousand_episodes_use_two_chunks(tmp_path):
+def test_episodes_beyond_the_chunk_size_go_to_the_next_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(lerobot_writer, "CHUNKS_SIZE", 4)  # 1000 in real datasets
     with LeRobotWriter(tmp_path / "data", fps=20, features=SMALL, robot_type="franka") as writer:
-        for _ in range(1001):
-            writer.add_episode(small_episode(1), "Stack")
-    assert (tmp_path / "data/data/chunk-001/episode_001000.parquet").exists()
-    dataset = LeRobotDataset(tmp_path / "data")
-    assert dataset.num_episodes == dataset.num_frames == 1001
+        for length in range(1, 6):
+            writer.add_episode(small_episode(length), "Stack")
+    assert (tmp_path / "data/data/chunk-001/episode_000004.parquet").exists()
+    assert json.loads((tmp_path / "data/meta/info.json").read_text())["total_chunks"] == 2
+    assert LeRobotDataset(tmp_path / "data").episode_lengths.tolist() == [1, 2, 3, 4, 5]
 
 
 @settings(deadline=None, max_examples=20)
