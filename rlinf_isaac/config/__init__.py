@@ -1,0 +1,137 @@
+"""Job configs: a preset YAML, then overrides, checked against the structured schema. All problems at once.
+
+config = load_config("tiny", ["sft.lr=3e-4", "eval.episodes=20"])
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.errors import InvalidJob, Problem
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the project."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def split_overrides(text: str | Iterable[str]) -> list[str]:
+    """``"a.b=1, c=[2,3] d=x"`` -> ``["a.b=1", "c=[2,3]", "d=x"]``; commas inside brackets do not split.
+
+    ``none`` and ``auto`` (MLproject's way to say "no value") give an empty list.
+    """
+    items: list[str] = []
+    for part in [text] if isinstance(text, str) else text:
+        if part.strip().lower() not in ("", "none", "auto"):
+            items += re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^\s,])+", part)
+    return items
+
+
+def load_config(preset: str, overrides: Sequence[str] = ()) -> JobConfig:
+    """The job config of a preset with overrides applied.
+
+    Args:
+        preset: a shipped preset's name, or the path of a YAML file with the same keys.
+        overrides: ``section.key=value`` items.
+
+    Raises:
+        InvalidJob: unknown preset, unknown key (with the nearest known one), value of a wrong type, missing value.
+    """
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file():
+        raise InvalidJob.of(
+            "unknown-preset",
+            f"there is no preset '{preset}'",
+            f"use one of {', '.join(preset_names())}, or a .yaml file",
+        )
+    return build_config(OmegaConf.to_container(OmegaConf.load(path)), str(path), overrides)
+
+
+def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> JobConfig:
+    """A job config from nested plain values (a preset, or the ``job`` of a checkpoint) and overrides.
+
+    Raises:
+        InvalidJob: as `load_config`; `origin` is named in the messages.
+    """
+    config = OmegaConf.structured(JobConfig)
+    problems = _apply(config, _flatten(values), origin)
+    pairs: list[tuple[str, Any]] = []
+    for item in overrides:
+        key, separator, _ = item.partition("=")
+        if not separator or not key:
+            problems.append(Problem("bad-override", f"'{item}' is not KEY=VALUE", "write e.g. sft.lr=3e-4"))
+            continue
+        pairs += _flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item])))
+    problems += _apply(config, pairs, "the command line")
+    if not problems:
+        problems = [
+            Problem("missing-value", f"{key} has no value in {origin}", "add it there or set it as an override")
+            for key in sorted(OmegaConf.missing_keys(config))
+        ]
+    if problems:
+        raise InvalidJob(problems)
+    job = OmegaConf.to_object(config)
+    assert isinstance(job, JobConfig)
+    return job
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A (nested) dataclass or dict as ``{"sft.lr": 0.001, ...}``."""
+    values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+    return {f"{prefix}{key}": value for key, value in _flatten(values)}
+
+
+def known_keys() -> list[str]:
+    """Every key that an override may set."""
+    return list(_schema_keys(JobConfig(), ""))
+
+
+def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[Problem]:
+    problems = []
+    known = set(known_keys())
+    for key, value in pairs:
+        if key not in known:
+            problems.append(Problem("unknown-key", f"'{key}' ({origin}) is not a config key", _suggest(key, known)))
+            continue
+        try:
+            OmegaConf.update(config, key, value)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            problems.append(
+                Problem("bad-value", f"{key}={value} ({origin}): {reason}", "give a value of the right type")
+            )
+    return problems
+
+
+def _suggest(key: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    section = key.rpartition(".")[0]
+    siblings = sorted(name for name in known if section and name.rpartition(".")[0] == section)
+    return f"did you mean {near[0]}?" if near else f"known keys: {', '.join(siblings or sorted(known))}"
+
+
+def _flatten(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in (values or {}).items():
+        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return pairs
+
+
+def _schema_keys(instance: Any, prefix: str) -> Iterable[str]:
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if is_dataclass(value):
+            yield from _schema_keys(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"

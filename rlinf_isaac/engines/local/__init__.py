@@ -1,0 +1,24 @@
+"""The local engine: torch in this process, one device. Nothing heavy is imported before a job needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlinf_isaac.engines.base import EvaluationJob, SftJob
+from rlinf_isaac.events import Event
+
+
+class LocalEngine:
+    """`rlinf_isaac.engines.base.Engine` on one device of this machine."""
+
+    def sft(self, job: SftJob) -> Iterator[Event]:
+        """Train; see `rlinf_isaac.engines.local.sft`."""
+        from rlinf_isaac.engines.local.sft import train
+
+        return train(job)
+
+    def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
+        """Evaluate; see `rlinf_isaac.engines.local.evaluate`."""
+        from rlinf_isaac.engines.local.evaluate import evaluate
+
+        return evaluate(job)

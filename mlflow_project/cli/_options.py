@@ -1,0 +1,55 @@
+"""Options that several verbs share, and how options become config overrides.
+
+Every option takes a value and has a default that MLproject can pass (`auto`, never an empty string), so that a verb
+behaves the same from the shell and from ``mlflow run``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from rlinf_isaac.config import split_overrides
+
+UploadWeights = Literal["auto", "all", "none"]
+Command = TypeVar("Command", bound=Callable[..., Any])
+AUTO = "auto"
+
+
+def option(name: str, help: str, default: str | None = AUTO) -> Callable[[Command], Command]:
+    """A string option. Without a default it is required."""
+    return click.option(name, default=default, required=default is None, show_default=default is not None, help=help)
+
+
+preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")
+output = click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("result/isaaclab_openpi"),
+    show_default=True,
+    help="Where results, checkpoints and the tracking journal go.",
+)
+overrides = option("--overrides", "Config overrides, e.g. 'sft.batch_size=16,env.task=stack3'.", "none")
+device = option("--device", "torch device: cpu, cuda, cuda:1.")
+upload_weights = click.option(
+    "--upload-weights",
+    type=click.Choice(["auto", "all", "none"]),
+    default="auto",
+    show_default=True,
+    help="Log checkpoint weights as artifacts; auto: when they are small. Manifests always are.",
+)
+
+
+def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str) -> list[str]:
+    """Config overrides from options that are not ``auto``, followed by those of ``--overrides``.
+
+    Args:
+        options: option name -> value.
+        keys: option name -> config key.
+        text: the value of ``--overrides``.
+    """
+    given = [f"{key}={options[name]}" for name, key in keys.items() if options[name] != AUTO]
+    return given + split_overrides(text)

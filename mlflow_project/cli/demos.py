@@ -1,0 +1,83 @@
+"""`demos`: record scripted demonstrations as a LeRobot dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlflow_project.cli import _options as options
+from mlflow_project.cli._session import PROJECT, stdout, verb_session
+from rlinf_isaac.config import flatten, load_config
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.digest import json_digest
+
+EXAMPLE = """\b
+Example:
+  rlinf-isaac demos --episodes 150
+  mlflow run . -e demos -P task=stack3 -P episodes=50"""
+
+SECTIONS = ("demos.", "env.", "policy.state_layout")
+KEYS = {"task": "env.task", "episodes": "demos.episodes", "first_seed": "demos.first_seed", "renderer": "env.renderer"}
+
+
+@click.command("demos", epilog=EXAMPLE)
+@options.preset
+@options.option("--task", "stack2 (two cubes) or stack3 (three, as upstream).")
+@options.option("--episodes", "Successful demonstrations to record.")
+@options.option("--first-seed", "Reset seed of the first one.")
+@options.option("--renderer", "egl, rays (no GL needed) or auto.")
+@options.output
+@options.overrides
+def command(preset: str, output: Path, overrides: str, **chosen: str) -> None:
+    """Record demonstrations of a scripted expert in the embedded MuJoCo environment.
+
+    The result is a LeRobot v2.1 dataset, with the features RLinf's IsaacLab data config expects. The same settings lead
+    to the same directory, and a complete dataset is reused.
+    """
+    with verb_session():
+        from rlinf_isaac.preflight import check_config, raise_if_any
+
+        config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
+        raise_if_any(check_config(config))
+        root = run(config, output)
+        stdout.print(f"dataset  {root}")
+
+
+def dataset_root(config: JobConfig, output: Path) -> Path:
+    """Where the demonstrations of these settings lie."""
+    values = flatten(config)
+    settings = {key: value for key, value in values.items() if key.startswith(SECTIONS) and key != "demos.workers"}
+    return output.absolute() / "demos" / f"{config.env.task}-{json_digest(settings)[:8]}"
+
+
+def run(config: JobConfig, output: Path) -> Path:
+    """Record the demonstrations as one tracked run; returns the dataset's root."""
+    from rlinf_isaac.demonstrations import record_demonstrations
+
+    from mlflow_project.lineage import lerobot_dataset, provenance_tags
+    from mlflow_project.progress import watch
+    from mlflow_project.runs import tracked_run
+    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+
+    root = dataset_root(config, output)
+    with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:
+        tracked.recorder.params(_read_config(config))
+        watch(record_demonstrations(config, root))
+        dataset = LeRobotDataset(root)
+        tracked.recorder.dataset(lerobot_dataset(root, dataset.digest, "recorded"))
+        tracked.recorder.metrics(
+            {
+                "demos/episodes": dataset.num_episodes,
+                "demos/frames": dataset.num_frames,
+                "demos/episode_length_mean": dataset.num_frames / dataset.num_episodes,
+            }
+        )
+        for file in sorted((root / "meta").glob("*.json*")):
+            tracked.recorder.artifact(file, f"dataset/meta/{file.name}")
+    return root
+
+
+def _read_config(config: JobConfig) -> dict[str, Any]:
+    return {key.replace(".", "/"): value for key, value in flatten(config).items() if key.startswith(SECTIONS)}

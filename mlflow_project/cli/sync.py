@@ -1,0 +1,38 @@
+"""`sync`: bring to MLflow what it does not have yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlflow_project.cli import _options as options
+from mlflow_project.cli._session import stderr, stdout, verb_session
+
+EXAMPLE = """\b
+Example:
+  rlinf-isaac sync
+  rlinf-isaac sync --output /results --tracking-uri http://tracking:5000"""
+
+
+@click.command("sync", epilog=EXAMPLE)
+@options.output
+@options.option("--tracking-uri", "Where to send them; auto: where each journal belongs.")
+def command(output: Path, tracking_uri: str) -> None:
+    """Replay the journals below OUTPUT: after the tracking server was down, or a verb was killed.
+
+    Nothing is recorded twice. Runs whose process is gone are ended KILLED. Exit code 1 while something is missing.
+    """
+    with verb_session():
+        from mlflow_project.sync import sync
+
+        report = sync(output / "journal", tracking_uri=None if tracking_uri == options.AUTO else tracking_uri)
+        stdout.print(
+            f"{report.journals} journals: {report.applied} records sent, {report.pending} pending, "
+            f"{report.killed} dead runs ended KILLED, {len(report.busy)} journals of living processes left alone"
+        )
+        for refusal in report.refused:
+            stderr.print(f"MLflow refused: {refusal}", markup=False)
+        if report.pending:
+            stderr.print(report.problem or "", markup=False)
+            raise SystemExit(1)

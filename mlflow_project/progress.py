@@ -1,0 +1,93 @@
+"""A progress bar from the same events that the recorder gets; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from rlinf_isaac import events
+from rlinf_isaac.events import Event
+
+
+class ProgressView:
+    """Shows `events.Progress`; a context manager.
+
+    On a terminal: one bar per label with rate and remaining time. Elsewhere (CI, a log file): one line per tenth.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr)
+        self._bars = Progress(
+            TextColumn("[bold]{task.description:<12}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._tenths: dict[str, int] = {}
+
+    def __enter__(self) -> ProgressView:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._bars.stop()
+
+    def show(self, progress: events.Progress) -> None:
+        """Update the bar (or the lines) of ``progress.label``."""
+        if self.console.is_terminal:
+            if progress.label not in self._tasks:
+                self._tasks[progress.label] = self._bars.add_task(progress.label, note="")
+            self._bars.update(
+                self._tasks[progress.label], completed=progress.done, total=progress.total, note=progress.note
+            )
+            return
+        tenth = 10 * progress.done // max(1, progress.total)
+        if tenth != self._tenths.get(progress.label):
+            self._tenths[progress.label] = tenth
+            line = f"{progress.label:<12} {progress.done}/{progress.total}  {progress.note}"
+            self.console.print(line.rstrip(), highlight=False, markup=False)
+
+
+def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> list[Event]:
+    """Drive an engine's stream: show its progress, hand every other event to the listeners; returns those events."""
+    seen = []
+    with ProgressView() as view:
+        for event in stream:
+            if isinstance(event, events.Progress):
+                view.show(event)
+                continue
+            seen.append(event)
+            for listener in listeners:
+                listener(event)
+    return seen
+
+
+class _Rate(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")

@@ -1,0 +1,79 @@
+"""What an engine is: jobs go in, events come out. No engine knows who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rlinf_isaac.config import flatten
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.digest import bytes_digest, json_digest
+from rlinf_isaac.events import Event
+
+TRAINING_SECTIONS = ("model.", "policy.", "sft.", "compute.")
+
+
+def config_digest(config: JobConfig) -> str:
+    """Digest of everything in the config that decides what training produces (not the evaluation, not paths)."""
+    values = flatten(config)
+    return json_digest({key: value for key, value in values.items() if key.startswith(TRAINING_SECTIONS)})
+
+
+@dataclass(frozen=True)
+class SftJob:
+    """Supervised fine-tuning.
+
+    Attributes:
+        config: the resolved job config.
+        dataset: root of a LeRobot dataset.
+        dataset_digest: its digest, for the lineage.
+        norm_stats: bytes of the norm_stats.json that belongs to the dataset.
+        output: directory of this job; checkpoints land in ``output/checkpoints/<step>``.
+    """
+
+    config: JobConfig
+    dataset: Path
+    dataset_digest: str
+    norm_stats: bytes
+    output: Path
+
+    @property
+    def lineage(self) -> dict[str, str | None]:
+        """Digests of everything the checkpoints come from."""
+        return {
+            "config": config_digest(self.config),
+            "dataset": self.dataset_digest,
+            "norm_stats": bytes_digest(self.norm_stats),
+            "parent": None,
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """Evaluation of one or several checkpoints on the same seeds, nothing differing but the checkpoint.
+
+    Attributes:
+        config: the resolved job config; `policy` and `model` are those of the checkpoints.
+        bundles: directories of the checkpoint bundles, in the order of evaluation.
+        output: rows and videos land in ``output/<digest of the settings>/<step>-<digest of the bundle>/``.
+        allow_mismatch: evaluate although the environment is not the one of the training data.
+    """
+
+    config: JobConfig
+    bundles: tuple[Path, ...]
+    output: Path
+    allow_mismatch: bool = False
+
+
+class Engine(Protocol):
+    """Runs jobs. Work that is complete on disk is announced again, not repeated."""
+
+    def sft(self, job: SftJob) -> Iterator[Event]:
+        """Train; yields Metrics, CheckpointSaved, Progress."""
+        ...
+
+    def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
+        """Evaluate; per checkpoint EvaluationStarted, EpisodeDone / VideoSaved, EvaluationFinished, and Progress."""
+        ...

@@ -1,0 +1,206 @@
+"""Supervised fine-tuning of pi0 with the flow-matching loss.
+
+Every random choice is a function of (seed, step): which frames are in the batch, their noise, their flow time. So a run
+that was killed and resumed from its last checkpoint ends with the same bytes as one that was not (same machine, same
+number of threads). What an earlier, interrupted run saved is announced again before training goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rlinf_isaac.atomic import locked
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.config.schema import JobConfig, SftConfig
+from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.policies import checkpoint_config, make_processor
+from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
+from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.pi0.model import Pi0, initialise
+from rlinf_isaac.pi0.observation import Observation
+from rlinf_isaac.pi0.policy import Processor
+
+IMAGE_FEATURES = {"front": "observation.images.front", "wrist": "observation.images.wrist"}
+
+
+class Batch(NamedTuple):
+    """One optimiser step's input: observation, normalised actions (B, H, A), noise (B, H, A), flow time (B,)."""
+
+    observation: Observation
+    actions: torch.Tensor
+    noise: torch.Tensor
+    time: torch.Tensor
+
+
+def train(job: SftJob) -> Iterator[Event]:
+    """Train from the last checkpoint in ``job.output``, or from scratch; yields every checkpoint and metric of the job.
+
+    Raises:
+        TrainingDiverged: the loss or the gradient is not finite; checkpoints saved before stay.
+    """
+    job.output.mkdir(parents=True, exist_ok=True)
+    with locked(job.output):
+        yield from _train(job)
+
+
+def _train(job: SftJob) -> Iterator[Event]:
+    config = job.config.sft
+    checkpoints = job.output / "checkpoints"
+    metrics = MetricsLog(job.output / "metrics.jsonl")
+    state = TrainingState(job.output / "training_state")
+    start = state.step if state.step in find_bundles(checkpoints) else 0
+    yield from _announce(checkpoints, metrics, start)
+    if start >= config.steps:
+        yield Progress("sft", config.steps, config.steps, "complete")
+        return
+
+    if job.config.compute.threads:
+        torch.set_num_threads(job.config.compute.threads)
+    device = torch.device(job.config.compute.device)
+    dataset = LeRobotDataset(job.dataset)
+    processor = make_processor(job.config, from_json(job.norm_stats))
+    model, optimiser = _model_and_optimiser(job.config, device)
+    if start:
+        state.restore(read_bundle(checkpoints / str(start)), model, optimiser)
+
+    losses, norms, since = [], [], time.perf_counter()
+    with ThreadPoolExecutor(1, "batch") as reader:  # decodes the next images while the model trains on these
+        upcoming = reader.submit(load_batch, dataset, processor, job.config, start)
+        for step in range(start + 1, config.steps + 1):
+            batch = upcoming.result()
+            if step < config.steps:
+                upcoming = reader.submit(load_batch, dataset, processor, job.config, step)
+            loss, norm = _update(model, optimiser, batch, job.config, step, device)
+            losses.append(loss)
+            norms.append(norm)
+            if step % config.log_interval == 0 or step == config.steps:
+                rate = len(losses) / (time.perf_counter() - since)
+                entry = Metrics(step, _summary(losses, norms, learning_rate(config, step), rate))
+                metrics.append(entry)
+                yield entry
+                losses, norms, since = [], [], time.perf_counter()
+            if step % config.save_interval == 0 or step == config.steps:
+                yield _save(job, checkpoints, state, model, optimiser, step)
+            yield Progress("sft", step, config.steps, f"loss {loss:.4f}")
+
+
+def learning_rate(config: SftConfig, step: int) -> float:
+    """Learning rate of 1-based `step`: linear warm-up, then cosine down to ``final_lr_ratio * lr`` at the last step."""
+    if step <= config.warmup_steps:
+        return config.lr * step / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def batch_indices(num_frames: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Frames of the batch of 0-based `step`: consecutive pieces of one permutation per epoch, (batch_size,) int64."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    indices = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(positions // num_frames):
+        chosen = positions // num_frames == epoch
+        indices[chosen] = _epoch_order(num_frames, seed, int(epoch))[positions[chosen] % num_frames]
+    return indices
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, 1, epoch]).permutation(num_frames)
+
+
+def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig, step: int) -> Batch:
+    """The batch of 0-based `step`, on the CPU. Flow time is Beta(1.5, 1) * 0.999 + 0.001, as OpenPI."""
+    indices = batch_indices(dataset.num_frames, config.sft.batch_size, config.sft.seed, step)
+    observation = processor.observation(
+        {camera: dataset.images(feature, indices) for camera, feature in IMAGE_FEATURES.items()},
+        dataset.column("observation.state")[indices],
+        [dataset.prompt(int(index)) for index in indices],
+    )
+    actions = processor.target_actions(dataset.action_chunks(indices, config.model.action_horizon))
+    random = np.random.default_rng([config.sft.seed, 2, step])
+    noise = random.standard_normal(actions.shape, dtype=np.float32)
+    # The inverse of the Beta(1.5, 1) distribution function u = x^1.5.
+    flow_time = random.random(len(indices)) ** (1 / 1.5) * 0.999 + 0.001
+    return Batch(observation, actions, torch.from_numpy(noise), torch.from_numpy(flow_time.astype(np.float32)))
+
+
+def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, torch.optim.AdamW]:
+    model = Pi0(config.model)
+    initialise(model, config.sft.seed)
+    model.to(device).train()
+    optimiser = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=config.sft.lr,
+        betas=(config.sft.beta1, config.sft.beta2),
+        weight_decay=config.sft.weight_decay,
+    )
+    return model, optimiser
+
+
+def _update(
+    model: Pi0, optimiser: torch.optim.AdamW, batch: Batch, config: JobConfig, step: int, device: torch.device
+) -> tuple[float, float]:
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(config.sft, step)
+    errors = model(batch.observation.to(device), *(tensor.to(device) for tensor in batch[1:]))
+    if config.sft.loss_on_real_dims:
+        errors = errors[..., : config.policy.env_action_dim]
+    loss = errors.mean()
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.sft.clip_grad_norm)
+    value, norm_value = loss.item(), float(norm)
+    if not (math.isfinite(value) and math.isfinite(norm_value)):
+        raise TrainingDiverged(
+            f"loss {value}, gradient norm {norm_value} at step {step}; the checkpoints before it are kept. "
+            f"Lower sft.lr (now {config.sft.lr}) or check the data with norm_stats"
+        )
+    optimiser.step()
+    return value, norm_value
+
+
+def _summary(losses: list[float], norms: list[float], lr: float, rate: float) -> dict[str, float]:
+    return {
+        "train/loss": float(np.mean(losses)),
+        "train/grad_norm": float(np.mean(norms)),
+        "train/learning_rate": lr,
+        "time/steps_per_second": rate,
+    }
+
+
+def _save(
+    job: SftJob, checkpoints: Path, state: TrainingState, model: Pi0, optimiser: torch.optim.AdamW, step: int
+) -> CheckpointSaved:
+    path = checkpoints / str(step)
+    if path.exists():  # of a run that was killed between this and the training state; the bytes are about to be equal
+        shutil.rmtree(path)
+    bundle = write_bundle(
+        path,
+        state_dict=model.state_dict(),
+        config=checkpoint_config(job.config, LeRobotDataset(job.dataset)),
+        norm_stats=job.norm_stats,
+        asset_id=job.config.policy.asset_id,
+        step=step,
+        lineage=job.lineage,
+    )
+    state.save(step, model, optimiser)
+    return CheckpointSaved(step, path, bundle.digest)
+
+
+def _announce(checkpoints: Path, metrics: MetricsLog, until: int) -> Iterator[Event]:
+    saved = {step: path for step, path in find_bundles(checkpoints).items() if step <= until}
+    yield from metrics.rewind(until)
+    for step, path in sorted(saved.items()):
+        yield CheckpointSaved(step, path, read_bundle(path).digest)

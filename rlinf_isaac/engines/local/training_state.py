@@ -1,0 +1,75 @@
+"""What a training run needs besides its bundles to go on after a kill: optimiser moments and the metrics so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlinf_isaac.atomic import append_line, new_directory, read_lines, write_file
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.events import Metrics
+
+
+class TrainingState:
+    """AdamW's moments at the last checkpoint, in ``directory``; replaced atomically at every save.
+
+    Only the newest is kept: a bundle holds the weights, this holds what a bundle should not carry around.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def step(self) -> int:
+        """Step of the saved state, 0 when there is none."""
+        path = self.directory / "state.json"
+        return int(json.loads(path.read_text())["step"]) if path.exists() else 0
+
+    def save(self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
+        """Write the moments of every parameter that has some."""
+        tensors = {}
+        for name, parameter in model.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment in optimiser.state.get(parameter, {}):
+                    tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment]
+        with new_directory(self.directory, replace=True) as temporary:
+            save_file(tensors, temporary / "optimizer.safetensors")
+            (temporary / "state.json").write_text(json.dumps({"step": step}))
+
+    def restore(self, bundle: Bundle, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
+        """Load the bundle's weights and this state's moments into `model` and `optimiser`."""
+        load_weights(bundle, model)
+        tensors = load_file(self.directory / "optimizer.safetensors")
+        for name, parameter in model.named_parameters():
+            if f"exp_avg.{name}" in tensors:
+                optimiser.state[parameter] = {
+                    "step": torch.tensor(float(bundle.step)),
+                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+                }
+
+
+class MetricsLog:
+    """Durable record of the metrics of a training run, one JSON line per logging step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, metrics: Metrics) -> None:
+        """Add an entry; it is on disk when this returns."""
+        entry = {"step": metrics.step, "time": metrics.time, "values": dict(metrics.values)}
+        append_line(self.path, json.dumps(entry))
+
+    def rewind(self, step: int) -> Iterator[Metrics]:
+        """Forget entries after `step` (their steps are about to be repeated) and yield the others again."""
+        entries = [Metrics(**json.loads(line)) for line in read_lines(self.path)]
+        kept = [entry for entry in entries if entry.step <= step]
+        if len(kept) < len(entries):
+            lines = (json.dumps({"step": e.step, "time": e.time, "values": dict(e.values)}) + "\n" for e in kept)
+            write_file(self.path, "".join(lines))
+        yield from kept

@@ -1,0 +1,153 @@
+"""Policy x vector environment -> episodes.
+
+Reproducible by construction: seed k of the list always runs in slot ``k % num_envs``, the policy always sees a full
+batch, the noise of every call is a function of (policy seed, episode seed, call index), and a slot's result does not
+depend on what the other slots do. So an episode's row is the same in a sweep, alone, or after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlinf_isaac.envs.contract import policy_images, policy_state
+from rlinf_isaac.events import Outcome
+from rlinf_isaac.pi0.policy import episode_noise
+
+
+class Policy(Protocol):
+    """What a rollout needs of a policy."""
+
+    def act(
+        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray
+    ) -> np.ndarray:
+        """(N, chunk, 7) float32 actions for N observations."""
+        ...
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(H, A) of the noise of one observation."""
+        ...
+
+
+class FrameSink(Protocol):
+    """Where the frames of one episode go."""
+
+    def append(self, frame: np.ndarray) -> None:
+        """Add a (h, w, 3) uint8 frame."""
+        ...
+
+
+@dataclass
+class Episode:
+    """An episode under way in a slot, and its result once `outcome` is set."""
+
+    seed: int
+    env_index: int
+    sink: FrameSink | None = None
+    calls: int = 0
+    length: int = 0
+    episode_return: float = 0.0
+    subtasks: dict[str, bool] = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+
+def rollout(
+    env: Any,
+    policy: Policy,
+    seeds: Sequence[int],
+    *,
+    state_layout: str,
+    policy_seed: int,
+    finished: Collection[int] = (),
+    open_sink: Callable[[int], FrameSink | None] = lambda seed: None,
+    video_size: int = 256,
+) -> Iterator[Episode]:
+    """Run one episode per seed and yield each as it ends.
+
+    Args:
+        env: a vector environment with the stack-cube contract, `chunk_step`, `observe` and `render_frame`.
+        policy: acts on the whole batch at once.
+        seeds: reset seeds; their order fixes the slots.
+        state_layout: which state the policy was trained on (`contract.policy_state`).
+        policy_seed: seed of the flow-matching noise.
+        finished: seeds whose rows exist already; they are skipped without moving the others to other slots.
+        open_sink: gives the sink of an episode's frames (first observation, every control step, terminal one).
+        video_size: height in pixels of those frames.
+    """
+    slots = env.num_envs
+    waiting = [[seed for seed in seeds[slot::slots] if seed not in finished] for slot in range(slots)]
+    running: list[Episode | None] = [None] * slots
+    prompts = [env.identity.prompt] * slots
+    observation: dict[str, Any] | None = None
+
+    def on_frame(slot: int, _: int) -> None:
+        episode = running[slot]
+        if episode is not None and episode.sink is not None:
+            episode.sink.append(env.render_frame(slot, video_size))
+
+    while True:
+        begin = [slot for slot in range(slots) if running[slot] is None and waiting[slot]]
+        for slot in begin:
+            seed = waiting[slot].pop(0)
+            running[slot] = Episode(seed, slot, open_sink(seed))
+        active = np.array([episode is not None for episode in running])
+        if not active.any():
+            return
+        if begin:
+            observation = _reset(env, running, begin, everything=observation is None)
+            for slot in begin:
+                on_frame(slot, 0)
+        assert observation is not None
+
+        actions = policy.act(
+            policy_images(observation["policy"]),
+            policy_state(observation["policy"], state_layout),
+            prompts,
+            _noise(policy, policy_seed, running),
+        )
+        step = env.chunk_step(actions, active, on_frame)
+        observation = step.observation
+        for slot in np.flatnonzero(active).tolist():
+            episode = running[slot]
+            assert episode is not None
+            _advance(episode, step, slot)
+            if episode.outcome is not None:
+                running[slot] = None
+                yield episode
+
+
+def _reset(env: Any, running: list[Episode | None], begin: list[int], *, everything: bool) -> dict[str, Any]:
+    # The first reset covers every slot: one without an episode left still feeds its row of the batch.
+    episode_seeds = [episode.seed if episode else None for episode in running]
+    any_seed = next(seed for seed in episode_seeds if seed is not None)
+    mask = np.zeros(env.num_envs, dtype=bool)
+    mask[begin] = True
+    if everything:
+        mask[:] = True
+        episode_seeds = [any_seed if seed is None else seed for seed in episode_seeds]
+    seeds = [seed if chosen else None for seed, chosen in zip(episode_seeds, mask, strict=True)]
+    return env.reset(seed=seeds, options={"reset_mask": mask})[0]
+
+
+def _noise(policy: Policy, policy_seed: int, running: list[Episode | None]) -> np.ndarray:
+    keys = [(episode.seed, episode.calls) if episode else (0, 0) for episode in running]
+    return np.stack([episode_noise(policy_seed, seed, call, policy.noise_shape) for seed, call in keys])
+
+
+def _advance(episode: Episode, step: Any, slot: int) -> None:
+    steps = int(step.steps[slot])
+    episode.calls += 1
+    episode.length += steps
+    episode.episode_return += float(step.rewards[slot, :steps].sum())
+    for name, reached in step.subtasks.items():
+        episode.subtasks[name] = episode.subtasks.get(name, False) or bool(reached[slot])
+    if step.success[slot]:
+        episode.outcome = "success"
+    elif step.dropped[slot]:
+        episode.outcome = "drop"
+    elif step.time_out[slot]:
+        episode.outcome = "timeout"
