@@ -108,7 +108,7 @@ class StackCubeVectorEnv(VectorEnv):
             camera: np.zeros((num_envs, image_size, image_size, 3), np.uint8) for camera in contract.CAMERA_NAMES
         }
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, np.ndarray]]:
         """Start new episodes.
@@ -128,12 +128,11 @@ class StackCubeVectorEnv(VectorEnv):
             seeds = [None] * self.num_envs
         if len(seeds) != self.num_envs:
             raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} envs")
-        for i in np.flatnonzero(mask):
+        for i in _indices(mask):
             row_seed = seeds[i]
-            if row_seed is None:
-                row_seed = self.np_random.integers(2**31)
-            self.seeds[i] = int(row_seed)
-            self._simulation.reset(i, int(row_seed))
+            row_seed = int(self.np_random.integers(2**31)) if row_seed is None else int(row_seed)
+            self.seeds[i] = row_seed
+            self._simulation.reset(i, row_seed)
         self.elapsed[mask] = 0
         self._last_action[mask] = 0.0
         for flags in (self._done, self._success, self._dropped, self._time_out):
@@ -141,7 +140,7 @@ class StackCubeVectorEnv(VectorEnv):
         self._render(mask)
         return self.observe(), self._info()
 
-    def step(  # type: ignore[override]
+    def step(
         self, actions: np.ndarray
     ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """One control step of every env.
@@ -183,12 +182,12 @@ class StackCubeVectorEnv(VectorEnv):
         if actions.ndim != 3 or actions.shape[::2] != (self.num_envs, contract.ACTION_DIM):
             raise ValueError(f"actions are {actions.shape}, not ({self.num_envs}, T, {contract.ACTION_DIM})")
         if (active & self._done).any():
-            raise ResetNeeded(f"envs {np.flatnonzero(active & self._done).tolist()} are done or were never reset")
+            raise ResetNeeded(f"envs {_indices(active & self._done)} are done or were never reset")
         horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
         steps = np.zeros(self.num_envs, np.int64)
         subtasks = {name: np.zeros(self.num_envs, bool) for name in self.task.subtasks}
-        for i in np.flatnonzero(active):
+        for i in _indices(active):
             for t in range(horizon):
                 self._control_step(i, actions[i, t])
                 rewards[i, t] = self._success[i]
@@ -196,7 +195,7 @@ class StackCubeVectorEnv(VectorEnv):
                 for name, reached in self._subtask_terms(slice(i, i + 1)).items():
                     subtasks[name][i] |= reached[0]
                 if on_frame is not None:
-                    on_frame(int(i), t)
+                    on_frame(i, t)
                 if self._done[i]:
                     break
         if images:
@@ -210,10 +209,16 @@ class StackCubeVectorEnv(VectorEnv):
             policy |= {camera: rendered.copy() for camera, rendered in self._images.items()}
         return {"policy": policy, "subtask_terms": self._subtask_terms(slice(None))}
 
-    def render_frame(self, env_index: int, size: int) -> np.ndarray:
-        """A frame for a video: (size, 2 * size, 3) uint8, table camera left and wrist camera right."""
+    def render_frame(self, env_index: int, size: int, cameras: Sequence[str] = contract.CAMERA_NAMES) -> np.ndarray:
+        """A frame for a video: (size, cameras * size, 3) uint8, by default table camera left and wrist camera right.
+
+        Args:
+            env_index: which env.
+            size: height, and width of one camera's part, in pixels; independent of the observation's image size.
+            cameras: from left to right; ``overview_cam`` (outside the contract) shows the whole scene.
+        """
         renderer, data = self._renderer(size), self._simulation.data[env_index]
-        return np.concatenate([renderer.render(data, camera) for camera in contract.CAMERA_NAMES], axis=1)
+        return np.concatenate([renderer.render(data, camera) for camera in cameras], axis=1)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers."""
@@ -247,7 +252,7 @@ class StackCubeVectorEnv(VectorEnv):
 
     def _render(self, rows: np.ndarray) -> None:
         renderer = self._renderer(self.identity.image_size)
-        for i in np.flatnonzero(rows):
+        for i in _indices(rows):
             for camera, rendered in self._images.items():
                 rendered[i] = renderer.render(self._simulation.data[i], camera)
 
@@ -268,6 +273,10 @@ def _observation_space(task: contract.TaskSpec, image_size: int) -> spaces.Dict:
     return spaces.Dict(
         {group: spaces.Dict({key: box(spec) for key, spec in specs.items()}) for group, specs in groups.items()}
     )
+
+
+def _indices(mask: np.ndarray) -> list[int]:
+    return np.flatnonzero(mask).tolist()
 
 
 def _mask(values: np.ndarray, count: int, name: str) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 
 from rlinf_isaac.envs import contract
 
+EXPERT_VERSION = "scripted-1"  # noted in datasets; raise it when actions change
+
 OPEN, CLOSE = 1.0, -1.0
 POSITION_GAIN, ROTATION_GAIN = 0.8, 0.7  # share of the error asked for in one control step
 MAX_ROTATION = 0.5  # radians asked for in one control step
@@ -67,10 +69,12 @@ class View(NamedTuple):
 class ScriptedExpert:
     """Acts in one env for one episode. Make a new one for every episode."""
 
-    def __init__(self, num_cubes: int) -> None:
-        self._num_cubes = num_cubes
-        self._start_cycle()
+    def __init__(self) -> None:
         self._transport_height = TRANSPORT_HEIGHT
+        self._cube: int | None = None  # index of the cube to move; None: not chosen yet, or nothing left to do
+        self._phase = _INDEX["hover"]
+        self._steps = 0  # in this phase
+        self._yaw: float | None = None  # finger direction to hold; None: not chosen yet
 
     @property
     def phase(self) -> str:
@@ -101,7 +105,7 @@ class ScriptedExpert:
         held = cube - eef
         match self.phase:
             case "hover":
-                return cube + (0, 0, HOVER_HEIGHT)
+                return cube + np.array([0, 0, HOVER_HEIGHT])
             case "descend":
                 return cube
             case "lift":
@@ -144,15 +148,13 @@ class ScriptedExpert:
         if phase.name == "retreat":
             self._start_cycle()
         else:
-            keep_yaw = phase.name != "carry"
-            self._phase, self._steps, self._yaw = self._phase + 1, 0, self._yaw if keep_yaw else None
-            if self.phase == "carry":
+            self._phase, self._steps = self._phase + 1, 0
+            if self.phase in ("carry", "lower"):  # turn towards the base; then hold what was reached
                 self._yaw = None
 
     def _start_cycle(self) -> None:
-        self._cube: int | None = None
-        self._phase, self._steps = _INDEX["hover"], 0
-        self._yaw: float | None = None
+        """Look again which cube is next: the one just placed, a later one, or one that was knocked off."""
+        self._cube, self._phase, self._steps, self._yaw = None, _INDEX["hover"], 0, None
 
 
 def _view(policy_obs: Mapping[str, np.ndarray], row: int) -> View:
@@ -187,7 +189,7 @@ def _move(view: View, target: np.ndarray, yaw_error: float, phase: Phase) -> np.
         error = error * (1, 1, 0.2)
     translation = _clip_norm(POSITION_GAIN * error, phase.max_speed)
     upright = np.cross(view.hand[:, 2], (0, 0, -1))
-    rotation = _clip_norm(ROTATION_GAIN * (upright + (0, 0, yaw_error)), MAX_ROTATION)
+    rotation = _clip_norm(ROTATION_GAIN * (upright + np.array([0, 0, yaw_error])), MAX_ROTATION)
     motion = np.concatenate([translation, rotation]) / contract.ACTION_SCALE
     return np.append(motion, phase.gripper).astype(np.float32)
 

@@ -23,7 +23,6 @@ class RayRenderer:
         self._distance = np.empty(size * size)
         self._normal = np.empty(size * size * 3)
         self._colours = _geom_colours(model)
-        self._background = _skybox_colour(model)
         self._reach = model.vis.map.zfar * model.stat.extent
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
@@ -52,7 +51,7 @@ class RayRenderer:
         for i in range(model.nlight):
             light += _facing(normals, -data.light_xdir[i], model.light_diffuse[i]) + model.light_ambient[i]
         colours = np.minimum(self._colours[self._geom] * light, 1.0)
-        colours[self._geom < 0] = self._background
+        colours[self._geom < 0] = 0.0  # the rasteriser's clear colour
         return np.rint(colours * 255).astype(np.uint8).reshape(self._size, self._size, 3)
 
     def close(self) -> None:
@@ -78,12 +77,3 @@ def _geom_colours(model: mujoco.MjModel) -> np.ndarray:
     materials = model.geom_matid
     colours[materials >= 0] = model.mat_rgba[materials[materials >= 0], :3]
     return colours
-
-
-def _skybox_colour(model: mujoco.MjModel) -> np.ndarray:
-    """The first pixel of the skybox: the scene's sky is of one colour. Black without a skybox."""
-    for i in range(model.ntex):
-        if model.tex_type[i] == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
-            start = model.tex_adr[i]
-            return model.tex_data[start : start + 3] / 255.0
-    return np.zeros(3)

@@ -8,9 +8,12 @@ from rlinf_isaac.envs import contract
 
 
 def gripper_open(gripper_pos: np.ndarray) -> np.ndarray:
-    """(N,) both fingers are fully open. `gripper_pos` (N, 2) is (+finger 1, -finger 2)."""
-    tolerance = contract.GRIPPER_OPEN_TOLERANCE
-    return np.isclose(np.abs(gripper_pos), contract.GRIPPER_OPEN, rtol=tolerance, atol=tolerance).all(axis=-1)
+    """(N,) both fingers are fully open. `gripper_pos` (N, 2) is (+finger 1, -finger 2).
+
+    Upstream: ``isclose(finger, 0.04, atol=1e-4, rtol=1e-4)``.
+    """
+    tolerance = contract.GRIPPER_OPEN_TOLERANCE * (1 + contract.GRIPPER_OPEN)
+    return (np.abs(np.abs(gripper_pos) - contract.GRIPPER_OPEN) <= tolerance).all(axis=-1)
 
 
 def grasped(cube_pos: np.ndarray, eef_pos: np.ndarray, gripper_pos: np.ndarray) -> np.ndarray:

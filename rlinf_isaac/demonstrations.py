@@ -1,0 +1,245 @@
+"""Scripted demonstrations as a LeRobot v2.1 dataset.
+
+The expert's clean action is recorded, a noisy one is executed, so the data shows recoveries under clean labels (DART,
+Laskey et al. 2017). Worker processes run whole episodes; which episodes, and every byte of them, depend on the job and
+not on the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlinf_isaac.config.schema import EnvConfig, JobConfig
+from rlinf_isaac.data.lerobot_format import (
+    ACTION,
+    FRONT_IMAGE,
+    STATE,
+    WRIST_IMAGE,
+    Feature,
+    image_feature,
+    vector_feature,
+)
+from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.png import encode_png
+from rlinf_isaac.digest import json_digest
+from rlinf_isaac.envs import contract, make_env
+from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
+from rlinf_isaac.events import Event, Progress
+
+if TYPE_CHECKING:
+    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+
+LABEL = "demonstrations"
+ROBOT_TYPE = "franka"
+NOISE_STREAM = 1  # keeps the noise apart from the reset, which is drawn from the bare seed
+MIN_FAILURES_TO_GIVE_UP = 20
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """One episode as a worker hands it over. `columns` is None when the expert failed."""
+
+    seed: int
+    columns: dict[str, Any] | None
+
+
+def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
+    """Record ``demos.episodes`` successful episodes, seeds from ``demos.first_seed`` on, into the dataset `root`.
+
+    A seed on which the expert fails is skipped and listed in ``meta/provenance.json``. A dataset that the same job
+    recorded before is announced and kept.
+
+    Args:
+        job: reads `env`, `demos` and ``policy.state_layout``.
+        root: the dataset's directory; appears when it is complete.
+
+    Yields:
+        `Progress` after every episode.
+
+    Raises:
+        DatasetError: `root` holds something else; the message names the differences. It is never overwritten.
+        InvalidJob: no episodes or workers were asked for.
+        RlinfIsaacError: a worker died, or the expert fails more often than not.
+    """
+    root, demos = Path(root), job.demos
+    if demos.episodes < 1 or demos.workers < 1:
+        raise InvalidJob.of(
+            "no-demonstrations",
+            f"demos.episodes is {demos.episodes}, demos.workers is {demos.workers}",
+            "both must be at least 1",
+        )
+    env = make_env(job.env, 1)
+    identity, num_cubes = env.identity, env.task.num_cubes
+    env.close()
+    recipe = _recipe(job, identity)
+    if root.exists():
+        _check_same_recipe(root, recipe)
+        yield Progress(LABEL, demos.episodes, demos.episodes, f"kept: {root} was recorded by the same job")
+        return
+    # `auto` is settled here, once: no worker may come to another conclusion.
+    env_config = replace(job.env, renderer=identity.renderer)
+    features = _features(identity.image_size, job.policy.state_layout, num_cubes)
+    seeds: list[int] = []
+    failed: list[int] = []
+    writer = LeRobotWriter(root, fps=contract.CONTROL_HZ, features=features, robot_type=ROBOT_TYPE)
+    episodes = _episodes(env_config, job.policy.state_layout, demos.noise, demos.first_seed, demos.workers)
+    with writer, closing(episodes):
+        for episode in episodes:
+            if episode.columns is None:
+                failed.append(episode.seed)
+                if len(failed) >= max(MIN_FAILURES_TO_GIVE_UP, demos.episodes):
+                    raise RlinfIsaacError(
+                        f"the expert failed on {len(failed)} of {len(failed) + len(seeds)} seeds; lower demos.noise "
+                        f"({demos.noise}) or raise env.max_episode_steps ({job.env.max_episode_steps})"
+                    )
+            else:
+                seeds.append(episode.seed)
+                writer.add_episode(episode.columns, identity.prompt)
+            note = f"{len(failed)} seeds skipped: the expert failed" if failed else ""
+            yield Progress(LABEL, len(seeds), demos.episodes, note)
+            if len(seeds) == demos.episodes:
+                break
+        writer.extra = {**recipe, "recipe_digest": json_digest(recipe), "seeds": seeds, "failed_seeds": failed}
+
+
+def record_episode(env: StackCubeVectorEnv, seed: int, noise: float, state_layout: str) -> RecordedEpisode:
+    """Run the expert in `env` (of one) on one seed. Frames are observed before each action; images become PNG."""
+    from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
+
+    rng = np.random.default_rng([seed, NOISE_STREAM])
+    expert = ScriptedExpert()
+    columns: dict[str, list[Any]] = {FRONT_IMAGE: [], WRIST_IMAGE: [], STATE: [], ACTION: []}
+    observation, _ = env.reset(seed=seed)
+    while True:
+        policy_obs = observation["policy"]
+        action = expert.act(policy_obs)
+        images = contract.policy_images(policy_obs)
+        columns[FRONT_IMAGE].append(encode_png(images["front"][0]))
+        columns[WRIST_IMAGE].append(encode_png(images["wrist"][0]))
+        columns[STATE].append(contract.policy_state(policy_obs, state_layout)[0])
+        columns[ACTION].append(action)
+        executed = action.copy()
+        executed[: contract.MOTION_DIMS] += rng.normal(0.0, noise, contract.MOTION_DIMS)
+        observation, _, terminated, truncated, info = env.step(executed[None])
+        if terminated[0] or truncated[0]:
+            break
+    if not info["success"][0]:
+        return RecordedEpisode(seed, None)
+    stacked = {name: np.stack(columns[name]) for name in (STATE, ACTION)}
+    return RecordedEpisode(seed, {**columns, **stacked})
+
+
+def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
+    """All that decides the dataset's content."""
+    from rlinf_isaac.envs.mujoco.expert import EXPERT_VERSION
+
+    return {
+        "kind": "scripted demonstrations",
+        "env": identity.as_dict(),
+        "expert": EXPERT_VERSION,
+        "demos": {"episodes": job.demos.episodes, "first_seed": job.demos.first_seed, "noise": job.demos.noise},
+        "state_layout": job.policy.state_layout,
+    }
+
+
+def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
+    path = root / "meta" / "provenance.json"
+    try:
+        recorded = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{root} exists and was not recorded by this verb ({path.name}: {type(error).__name__}); "
+            "choose another output, or remove it"
+        ) from error
+    before, now = _flatten({key: recorded.get(key) for key in recipe}), _flatten(recipe)
+    differences = [
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked for"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differences:
+        listed = "\n  ".join(differences)
+        raise DatasetError(
+            f"{root} holds demonstrations of another job; choose another output, or remove it\n  {listed}"
+        )
+
+
+def _features(image_size: int, state_layout: str, num_cubes: int) -> dict[str, Feature]:
+    return {
+        FRONT_IMAGE: image_feature(image_size, image_size),
+        WRIST_IMAGE: image_feature(image_size, image_size),
+        STATE: vector_feature(contract.state_names(state_layout, num_cubes)),
+        ACTION: vector_feature(contract.ACTION_NAMES),
+    }
+
+
+def _episodes(
+    env_config: EnvConfig, state_layout: str, noise: float, first_seed: int, workers: int
+) -> Generator[RecordedEpisode]:
+    """Episodes of `first_seed`, `first_seed` + 1, ... in this order, without end; `workers` processes run ahead."""
+    executor = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(env_config, state_layout, noise)
+    )
+    pending: list[Future[RecordedEpisode]] = []
+    next_seed = first_seed
+    try:
+        while True:
+            while len(pending) < 2 * workers:
+                pending.append(executor.submit(_work, next_seed))
+                next_seed += 1
+            yield pending.pop(0).result()
+    except BrokenProcessPool as error:
+        raise RlinfIsaacError(
+            "a worker process that records demonstrations died (killed, or out of memory); nothing was written. "
+            "Run again, with a smaller demos.workers if memory is short"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple[StackCubeVectorEnv, str, float] | None = None
+
+
+def _start_worker(env_config: EnvConfig, state_layout: str, noise: float) -> None:
+    global _worker
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's rasteriser: the processes share the cores already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the parent winds the pool up
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _worker = make_env(env_config, 1), state_layout, noise
+
+
+def _exit_with_parent() -> None:
+    """A worker holds both ends of its queue, so it would wait for ever after its parent was killed."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(seed: int) -> RecordedEpisode:
+    assert _worker is not None
+    env, state_layout, noise = _worker
+    return record_episode(env, seed, noise, state_layout)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
