@@ -172,7 +172,7 @@ class Pi0(nn.Module):
             tokens.to(cache.suffix_bias.dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition
         )
         action_tokens = output[:, -self.config.action_horizon :].to(self.action_out_proj.weight.dtype)
-        return self.action_out_proj(action_tokens), action_tokens
+        return self.action_out_proj(action_tokens).float(), action_tokens
 
     def _prefix(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, width) of the present cameras and the prompt, and which of them are valid (B, P)."""

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from rlinf_isaac.pi0.observation import CAMERAS
+
+
+def test_present_cameras_follow_the_masks(config, make_observation) -> None:
+    observation = make_observation(config)
+    assert observation.present_cameras == CAMERAS[:2]
+    assert observation.batch_size == 3
+    masks = dict(observation.image_masks) | {CAMERAS[0]: torch.zeros(3, dtype=torch.bool)}
+    masks[CAMERAS[2]] = torch.tensor([False, True, False])
+    changed = dataclasses.replace(observation, image_masks=masks, present_cameras=None)
+    assert changed.present_cameras == CAMERAS[1:]
+
+
+def test_to_moves_everything_and_keeps_the_cameras(config, make_observation) -> None:
+    moved = make_observation(config).to("meta")
+    tensors = [*moved.images.values(), *moved.image_masks.values(), moved.state, moved.prompt_tokens, moved.prompt_mask]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.present_cameras == CAMERAS[:2]
