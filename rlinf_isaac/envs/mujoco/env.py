@@ -53,7 +53,10 @@ class StackCubeVectorEnv(VectorEnv):
     The reward is 1 on the step that reaches success, which ends the episode, and 0 otherwise.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED, "render_fps": contract.CONTROL_HZ}
+    metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by the base class)
+        "autoreset_mode": AutoresetMode.DISABLED,
+        "render_fps": contract.CONTROL_HZ,
+    }
     constructed: ClassVar[int] = 0  # how many were built in this process
 
     def __init__(

@@ -50,7 +50,7 @@ def success(cube_positions: np.ndarray, cube_velocities: np.ndarray, gripper_pos
 
 def dropped(cube_positions: np.ndarray) -> np.ndarray:
     """(N,) any cube of (N, cubes, 3) has fallen below the table top."""
-    return (cube_positions[..., 2] < contract.DROP_HEIGHT).any(axis=-1)
+    return np.any(cube_positions[..., 2] < contract.DROP_HEIGHT, axis=-1)
 
 
 def subtask_terms(
