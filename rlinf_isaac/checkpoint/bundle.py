@@ -192,7 +192,18 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         raise BundleError(f"{path} is not a checkpoint bundle: {what}; name a directory that `sft` wrote") from error
     except ValueError as error:
         raise BundleError(f"{path / MANIFEST_FILE}: {error}; copy the bundle again from where it was made") from error
+    try:
+        _check_files(path, manifest, hash_weights=verify)
+        _check_parts(path, manifest)
+        config = json.loads((path / CONFIG_FILE).read_bytes())
+        norm_stats = _norm_stats_files(path, manifest.asset_id)[0].read_bytes()
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}; check its permissions") from error
+    return Bundle(path, config, norm_stats, manifest, verified=verify)
 
+
+def _check_files(path: Path, manifest: Manifest, *, hash_weights: bool) -> None:
+    """Check that exactly the files of the manifest are there, with their sizes and digests; small files first."""
     present = _list_files(path) - {MANIFEST_FILE}
     if missing := manifest.files.keys() - present:
         raise BundleError(f"{path / min(missing)} is missing; copy the bundle again, complete")
@@ -204,12 +215,8 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         file = path / name
         if file.stat().st_size != entry.size:
             raise BundleError(f"{file} has {file.stat().st_size} bytes, not {entry.size}; copy the bundle again")
-        if (verify or not name.endswith(".safetensors")) and file_digest(file) != entry.sha256:
+        if (hash_weights or not name.endswith(".safetensors")) and file_digest(file) != entry.sha256:
             raise BundleError(f"{file} is not the file that was sealed (sha256 differs); copy the bundle again")
-
-    _check_parts(path, manifest)
-    stats_file, _ = _norm_stats_files(path, manifest.asset_id)
-    return Bundle(path, json.loads((path / CONFIG_FILE).read_bytes()), stats_file.read_bytes(), manifest, verify)
 
 
 def _check_parts(path: Path, manifest: Manifest) -> None:

@@ -105,7 +105,9 @@ def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
     for name in sorted(state_dict):
         tensor = state_dict[name]
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_meta or tensor.layout != torch.strided:
-            raise WeightsError(f"{name} is not a plain dense tensor ({type(tensor).__name__} on {tensor.device})")
+            raise WeightsError(
+                f"{name} is not a plain dense tensor but {torch.typename(tensor)}; gather and materialise it first"
+            )
         memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() > 0 and memory in owners:
             ties[name] = owners[memory]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlinf_isaac.checkpoint.coverage import plan_load, strip_wrappers
+from rlinf_isaac.checkpoint.header import TensorInfo
+from rlinf_isaac.errors import WeightsError
+
+HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
+EMBED = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
+EXPECTED = {HEAD: (300, 64), EMBED: (300, 64), "action_in_proj.weight": (64, 32), "action_in_proj.bias": (64,)}
+segments = st.sampled_from(["layers", "0", "11", "weight", "bias", "mlp", "model", "module", "lm_head"])
+parameter_names = st.lists(segments, min_size=2, max_size=5).map(".".join)
+
+
+def stored(shapes: dict[str, tuple[int, ...]], dtype: str = "F32") -> dict[str, TensorInfo]:
+    return {name: TensorInfo(dtype, shape) for name, shape in shapes.items()}
+
+
+def test_a_full_match():
+    plan = plan_load(stored(EXPECTED), EXPECTED)
+    assert plan.sources == {name: name for name in EXPECTED}
+    assert plan.ties == {}
+    assert plan.stripped == ()
+
+
+@pytest.mark.parametrize("dropped", [HEAD, EMBED])
+def test_either_name_of_a_tie_stands_for_both(dropped):
+    kept = {HEAD: EMBED, EMBED: HEAD}[dropped]
+    file = stored({name: shape for name, shape in EXPECTED.items() if name != dropped})
+    plan = plan_load(file, EXPECTED, ties=[(EMBED, HEAD)])
+    assert plan.sources[dropped] == kept
+    assert plan.ties == {dropped: kept}
+    with pytest.raises(WeightsError, match=f"1 missing: {dropped}"):
+        plan_load(file, EXPECTED)
+
+
+def test_missing_unexpected_and_misshapen_are_all_told_and_counted():
+    file = {f"value_head.{i}": TensorInfo("F32", (1,)) for i in range(7)} | stored(EXPECTED)
+    del file[EMBED]
+    file["action_in_proj.weight"] = TensorInfo("F32", (32, 64))
+    with pytest.raises(WeightsError) as error:
+        plan_load(file, EXPECTED, source="ckpt/400")
+    message = str(error.value)
+    assert "ckpt/400 does not fit the model (10 tensors stored, 4 expected)" in message
+    assert f"1 missing: {EMBED}" in message
+    assert (
+        "7 unexpected: value_head.0, value_head.1, value_head.2, value_head.3, value_head.4, ... and 2 more" in message
+    )
+    assert "1 of another shape: action_in_proj.weight [32, 64] instead of [64, 32]" in message
+
+
+def test_no_match_at_all_is_an_error():
+    with pytest.raises(WeightsError, match="4 missing"):
+        plan_load(stored({"something.else": (1,)}), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "stripped"),
+    [
+        ("module.", ("module",)),
+        ("_orig_mod.", ("_orig_mod",)),
+        ("_fsdp_wrapped_module.", ("_fsdp_wrapped_module",)),
+        ("model.", ("model",)),
+        ("module._orig_mod.", ("_orig_mod", "module")),
+        ("fsdp_checkpoint.model.", ("fsdp_checkpoint", "model")),
+        ("model.module._fsdp_wrapped_module.", ("_fsdp_wrapped_module", "model", "module")),
+    ],
+)
+def test_prefixes_are_stripped_and_reported(prefix, stripped):
+    plan = plan_load({prefix + name: info for name, info in stored(EXPECTED).items()}, EXPECTED)
+    assert plan.sources == {name: prefix + name for name in EXPECTED}
+    assert plan.stripped == stripped
+
+
+def test_wrappers_at_any_depth_are_stripped():
+    name = "paligemma_with_expert._fsdp_wrapped_module.gemma_expert._checkpoint_wrapped_module.lm_head.weight"
+    assert strip_wrappers([name]) == (
+        {"paligemma_with_expert.gemma_expert.lm_head.weight": name},
+        ("_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
+    )
+
+
+def test_a_prefix_that_the_model_has_itself_stays():
+    expected = {"model.a.weight": (1,), "model.b.weight": (1,)}
+    assert plan_load(stored(expected), expected).stripped == ()
+
+
+def test_a_prefix_does_not_hide_what_is_left_over():
+    file = {f"model.{name}": info for name, info in stored(EXPECTED).items()} | stored({"value_head.weight": (1,)})
+    with pytest.raises(WeightsError, match=r"1 unexpected: value_head\.weight"):
+        plan_load(file, EXPECTED)
+
+
+def test_two_models_in_one_file():
+    file = stored(EXPECTED) | {f"module.{name}": info for name, info in stored(EXPECTED).items()}
+    file["module.extra"] = TensorInfo("F32", (1,))
+    with pytest.raises(WeightsError, match="the checkpoint holds two models"):
+        plan_load(file, EXPECTED)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module."])
+def test_rlinfs_other_layout_is_refused_with_its_converter(prefix):
+    file = stored({f"{prefix}{name}": (1,) for name in ("img.pos_embedding", "llm.layers.0.attn.weight", "out.bias")})
+    with pytest.raises(WeightsError, match="--mode openpi_rlinf_to_openpi_pytorch"):
+        plan_load(file, EXPECTED)
+
+
+@settings(deadline=None)
+@given(st.sets(parameter_names, min_size=1, max_size=8), st.data())
+def test_only_full_matches_pass(names, data):
+    expected = dict.fromkeys(names, (2, 3))
+    file = stored(expected)
+    assert plan_load(file, expected).sources == {name: name for name in names}
+    victim = data.draw(st.sampled_from(sorted(names)))
+    change = data.draw(st.sampled_from(["drop", "rename", "reshape"]))
+    info = file.pop(victim)
+    if change == "rename":
+        file[victim + ".x"] = info
+    elif change == "reshape":
+        file[victim] = TensorInfo("F32", (3, 2))
+    with pytest.raises(WeightsError):
+        plan_load(file, expected)

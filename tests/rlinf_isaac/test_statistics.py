@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+
+from rlinf_isaac.statistics import RateEstimate, clopper_pearson_interval, wilson_interval
+
+counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+confidences = st.floats(0.5, 0.999)
+INTERVALS = {"wilson": wilson_interval, "exact": clopper_pearson_interval}
+
+
+@pytest.mark.parametrize("method", INTERVALS)
+@settings(deadline=None)
+@given(counts, confidences)
+def test_intervals_are_scipys(method, count, confidence):
+    expected = binomtest(*count).proportion_ci(confidence, method)
+    assert INTERVALS[method](*count, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("interval", INTERVALS.values())
+@settings(deadline=None)
+@given(counts, confidences)
+def test_intervals_hold_the_rate_and_mirror(interval, count, confidence):
+    successes, n = count
+    low, high = interval(successes, n, confidence)
+    assert 0 <= low <= successes / n <= high <= 1
+    mirrored = interval(n - successes, n, confidence)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@pytest.mark.parametrize("interval", INTERVALS.values())
+def test_none_and_all_succeeded(interval):
+    low, high = interval(0, 50)
+    assert low == 0.0
+    assert 0.05 < high < 0.08
+    assert interval(50, 50) == (pytest.approx(1 - high), 1.0)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.86, 0.99])
+def test_the_exact_interval_never_covers_less_than_it_says(rate):
+    n = 50
+    covered = sum(
+        binom.pmf(successes, n, rate)
+        for successes in range(n + 1)
+        if (interval := clopper_pearson_interval(successes, n))[0] <= rate <= interval[1]
+    )
+    assert covered >= 0.95
+
+
+@pytest.mark.parametrize("interval", INTERVALS.values())
+@pytest.mark.parametrize(
+    ("successes", "n", "confidence"),
+    [
+        (0, 0, 0.95),
+        (1, 0, 0.95),
+        (-1, 5, 0.95),
+        (6, 5, 0.95),
+        (1, 5, 0.0),
+        (1, 5, 1.0),
+        (1, 5, 95),
+        (1, 5, float("nan")),
+    ],
+)
+def test_impossible_counts(interval, successes, n, confidence):
+    with pytest.raises(ValueError, match=r"\d"):
+        interval(successes, n, confidence)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "text"),
+    [
+        (43, 50, "86.0 % [73.8, 93.0] (43/50)"),
+        (0, 50, "0.0 % [0.0, 7.1] (0/50)"),
+        (50, 50, "100.0 % [92.9, 100.0] (50/50)"),
+        (1, 1, "100.0 % [20.7, 100.0] (1/1)"),
+    ],
+)
+def test_a_rate_prints_with_its_interval_and_counts(successes, n, text):
+    assert str(RateEstimate.of(successes, n)) == text
+
+
+def test_a_rate_without_trials():
+    with pytest.raises(ValueError, match="at least one trial"):
+        RateEstimate.of(0, 0)
