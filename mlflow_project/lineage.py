@@ -24,6 +24,10 @@ VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
 """Packages whose versions are tags of their own; all others are in ``lineage.env.sha256``."""
 
 
+NOT_WHAT = ("num_envs", "videos", "video_size")
+"""Settings of an evaluation that do not change its episodes."""
+
+
 @dataclass(frozen=True)
 class DatasetInput:
     """A dataset as MLflow shows it.
@@ -89,17 +93,15 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
 
 
 def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
-    """The episodes of an evaluation as a dataset: results count as comparable when this is equal.
+    """The episodes of an evaluation as a dataset: success rates count as comparable when this is equal.
 
     Args:
-        settings: JSON-ready, everything that decides what the policy meets: the env section of the config, first seed,
-            number of episodes, policy seed.
+        settings: JSON-ready, what decides which episodes the policy meets: the config's sections env and eval. What
+            only decides how they are run or shown (`NOT_WHAT`) is left out.
     """
-    name = f"{settings.get('task', 'stack-cube')} x {settings.get('episodes', '?')} episodes"
-    source = {key: settings[key] for key in sorted(settings)}
-    return DatasetInput(
-        name, json_digest(source), "evaluation", "simulator", source, {"episodes": settings["episodes"]}
-    )
+    source = {key: value for key, value in sorted(settings.items()) if key not in NOT_WHAT}
+    name = f"{source['task']} x {source['episodes']} episodes"
+    return DatasetInput(name, json_digest(source), "evaluation", "simulator", source, {"episodes": source["episodes"]})
 
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The operations of a journal: small records that say what MLflow shall hold, without importing MLflow.
 
 Runs are named by local uuids (32 hex digits) because a run must be recordable while no server answers; the replica
-maps them to MLflow's ids. Checkpoints (LoggedModels) are named by the sha256 of their bundle. A tag value may contain
-``{{run:<local uuid>}}`` and ``{{experiment}}``; the replica puts MLflow's ids there.
+maps them to MLflow's ids. Checkpoints (LoggedModels) are named by the sha256 of their bundle. A tag's value
+(and an experiment tag's key) may contain ``{{run:<local uuid>}}`` and ``{{experiment}}``; the replica puts MLflow's ids
+there.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class Recorder:
         Args:
             status: how it went.
             reason: why it failed or was killed, for the tag ``failure.reason``.
-            leave_to_owner: do not end this run in MLflow (but those nested in it): it was active in this process before.
+            leave_to_owner: end those nested in it only; this run was active in the process before.
         """
         time_ms = _now_ms()
         for run in reversed(_open_family(self.journal.open_runs, self.run)):

@@ -98,7 +98,8 @@ class Replica:
         except MlflowException as error:
             if error.error_code in _NEVER:
                 raise _Refused(_first_line(error)) from error
-            raise Unreachable(_first_line(error)) from error
+            cause = error.__context__  # what requests raised; MLflow's own text is a paragraph
+            raise Unreachable(type(cause).__name__ if isinstance(cause, OSError) else _first_line(error)) from error
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             if isinstance(error, OSError):  # requests' JSONDecodeError and friends are ValueErrors too
                 raise Unreachable(_first_line(error)) from error
@@ -122,7 +123,9 @@ class Replica:
                         Metric(key, value, operation.time_ms, operation.step, model or None, name, digest, run_id)
                     )
             elif isinstance(operation, LogParams):
-                params |= {key: Param(key, value) for key, value in operation.params.items()}
+                for key, value in operation.params.items():
+                    if params.setdefault(key, Param(key, value)).value != value:
+                        raise _Refused(f"param {key} cannot change from {params[key].value!r} to {value!r}")
             elif isinstance(operation, SetTags):
                 tags |= {key: RunTag(key, self._fill_in(value, experiment)) for key, value in operation.tags.items()}
         for run, (metrics, params, tags) in batches.items():
@@ -134,7 +137,8 @@ class Replica:
             self._start_run(operation)
         elif isinstance(operation, SetExperimentTag):
             _, experiment = self._run(operation.run)
-            self._client.set_experiment_tag(experiment, operation.key, self._fill_in(operation.value, experiment))
+            key, value = (self._fill_in(text, experiment) for text in (operation.key, operation.value))
+            self._client.set_experiment_tag(experiment, key, value)
         elif isinstance(operation, LogArtifact):
             self._log_artifact(operation)
         elif isinstance(operation, LogDataset):

@@ -50,7 +50,7 @@ class TrackedRun:
     outcome: Outcome | None = None
 
     def ids(self) -> tuple[str, str] | None:
-        """(MLflow run id, experiment id), or None while no server has the run."""
+        """(MLflow run id, experiment id), or None when no server has the run soon."""
         return self.uploader.ids(self.recorder.run)
 
 

@@ -31,9 +31,7 @@ def table(target: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str
     return json.dumps(content), {"mlflow.loggedArtifacts": json.dumps([{"path": target, "type": "table"}])}
 
 
-def comparison_link(
-    base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS, *, view: str | None = None
-) -> str:
+def comparison_link(base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS) -> str:
     """Link to the nested runs of one parent as a flat list, best first.
 
     A fresh browser opens an experiment in the GenAI view, where no run is seen: hence ``workflowType``. Sorting by a
@@ -41,7 +39,9 @@ def comparison_link(
 
     Args:
         base_url: where the UI is served, see `base_url`.
-        view: name of a view saved with `save_comparison_view`; it brings columns and charts.
+        experiment_id: MLflow's id.
+        parent_run_id: MLflow's id of the sweep.
+        metric: what to sort by.
     """
     query = {
         "workflowType": "machine_learning",
@@ -49,8 +49,8 @@ def comparison_link(
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": "false",
     }
-    if view is not None:
-        query["viewStateShareKey"] = view
+    if _version_is_known():
+        query["viewStateShareKey"] = view_name(parent_run_id)
     return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
@@ -70,18 +70,17 @@ def serve_command(tracking_uri: str, port: int = DEFAULT_PORT) -> str | None:
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}"
 
 
-def view_name(run: str) -> str:
-    """Name of the saved view of the sweep whose parent has the local uuid `run`."""
-    return f"rlinf-isaac-{run[:12]}"
+def view_name(parent_run_id: str) -> str:
+    """Name of the saved view of a sweep."""
+    return f"rlinf-isaac-{parent_run_id}"
 
 
 def save_comparison_view(parent: Recorder) -> None:
     """Save how the nested runs of `parent` are shown: flat, sorted by success, with columns and charts."""
     if _version_is_known():
-        state = comparison_view(f"{{{{run:{parent.run}}}}}")
-        parent.experiment_tag(
-            f"mlflow.sharedViewState.{view_name(parent.run)}", json.dumps(state, separators=(",", ":"))
-        )
+        run_id = f"{{{{run:{parent.run}}}}}"  # known when it is uploaded
+        state = json.dumps(comparison_view(run_id), separators=(",", ":"))
+        parent.experiment_tag(f"mlflow.sharedViewState.{view_name(run_id)}", state)
 
 
 def comparison_view(parent_run_id: str) -> dict[str, Any]:

@@ -102,8 +102,13 @@ class Uploader:
         journal.on_append = self._wake.set
         self._thread.start()
 
-    def ids(self, run: str) -> tuple[str, str] | None:
-        """(MLflow run id, experiment id) of a local run, once the server has it."""
+    def ids(self, run: str, patience_s: float = 10.0) -> tuple[str, str] | None:
+        """(MLflow run id, experiment id) of a local run; None when the server does not have it soon."""
+        deadline = time.monotonic() + patience_s
+        while run not in self.cursor.state.runs and self._thread.is_alive() and self._problem is None:
+            if time.monotonic() > deadline:
+                break
+            self._thread.join(0.05)
         return self.cursor.state.runs.get(run)
 
     def close(self, patience_s: float = 10.0, limit_s: float | None = None) -> Outcome:
@@ -168,8 +173,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    for noisy in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _steps(operations: list[tuple[Operation, int]]) -> Iterator[tuple[list[Operation], int]]:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import shlex
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from mlflow_project import ui
+
+
+def query_of(link):
+    return {key: values[0] for key, values in parse_qs(urlsplit(link).fragment.partition("?")[2]).items()}
+
+
+def test_the_link_opens_a_flat_sorted_list():
+    link = ui.comparison_link("http://host:5000/", "7", "a" * 32)
+    assert link.startswith("http://host:5000/#/experiments/7/runs?")
+    query = query_of(link)
+    assert query["workflowType"] == "machine_learning"
+    assert query["searchFilter"] == f"tags.mlflow.parentRunId = '{'a' * 32}'"
+    assert (query["orderByKey"], query["orderByAsc"]) == ("metrics.`eval/success_once`", "false")
+    assert query["viewStateShareKey"] == ui.view_name("a" * 32)
+
+
+def test_an_unknown_mlflow_gets_the_plain_link(monkeypatch):
+    monkeypatch.setattr(ui, "KNOWN_VERSIONS", ((99, 0), (100, 0)))
+    query = query_of(ui.comparison_link("http://host", "7", "a" * 32))
+    assert "viewStateShareKey" not in query
+    assert query["searchFilter"]
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////tmp/a b/mlflow.db", "sqlite:////tmp/$(x)/mlflow.db"])
+def test_the_serve_command_is_quoted(uri):
+    words = shlex.split(ui.serve_command(uri, port=5001))
+    assert words == [
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false",
+        *("mlflow", "server", "--backend-store-uri", uri, "--port", "5001"),
+    ]
+
+
+def test_a_server_needs_no_command():
+    assert ui.serve_command("http://host:5000") is None
+    assert ui.base_url("http://host:5000") == "http://host:5000"
+    assert ui.base_url("sqlite:////x.db") == "http://127.0.0.1:5000"
+
+
+def test_the_saved_view_fits_an_experiment_tag():
+    from mlflow.utils.validation import _validate_experiment_tag
+
+    state = json.dumps(ui.comparison_view("a" * 32))
+    _validate_experiment_tag(f"mlflow.sharedViewState.{ui.view_name('a' * 32)}", state)
+    assert len(state) < 5000, "the limit of MLflow 3.14"
+
+
+def test_a_table_without_rows():
+    assert json.loads(ui.table("t.json", [])[0]) == {"columns": [], "data": []}
