@@ -32,6 +32,7 @@ from rlinf_isaac.data.lerobot_format import (
     image_feature,
     vector_feature,
 )
+from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.lerobot_writer import LeRobotWriter
 from rlinf_isaac.data.png import encode_png
 from rlinf_isaac.digest import json_digest
@@ -70,7 +71,8 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
         `Progress` after every episode.
 
     Raises:
-        DatasetError: `root` holds something else; the message names the differences. It is never overwritten.
+        DatasetError: `root` holds something else or a damaged dataset; the message names the differences or the file.
+            Nothing is ever overwritten.
         InvalidJob: no episodes or workers were asked for.
         RlinfIsaacError: a worker died, or the expert fails more often than not.
     """
@@ -87,6 +89,7 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     recipe = _recipe(job, identity)
     if root.exists():
         _check_same_recipe(root, recipe)
+        LeRobotDataset(root)  # raises if a file is missing or damaged
         yield Progress(LABEL, demos.episodes, demos.episodes, f"kept: {root} was recorded by the same job")
         return
     # `auto` is settled here, once: no worker may come to another conclusion.

@@ -179,11 +179,15 @@ class StackCubeVectorEnv(VectorEnv):
 
         Raises:
             ResetNeeded: an active env is done, or was never reset.
+            ValueError: an array has the wrong shape, or an action is NaN or infinite.
         """
         actions = np.asarray(actions, np.float32)
         active = _mask(active, self.num_envs, "active")
         if actions.ndim != 3 or actions.shape[::2] != (self.num_envs, contract.ACTION_DIM):
             raise ValueError(f"actions are {actions.shape}, not ({self.num_envs}, T, {contract.ACTION_DIM})")
+        unusable = active & ~np.isfinite(actions).all(axis=(1, 2))
+        if unusable.any():
+            raise ValueError(f"an action of env {_indices(unusable)[0]} is not finite")
         if (active & self._done).any():
             raise ResetNeeded(f"envs {_indices(active & self._done)} are done or were never reset")
         horizon = actions.shape[1]
