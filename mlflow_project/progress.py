@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
@@ -31,7 +30,7 @@ class ProgressView:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or Console(stderr=True)
         self._bars = Progress(
             TextColumn("[bold]{task.description:<12}"),
             BarColumn(bar_width=28),
@@ -72,18 +71,15 @@ class ProgressView:
             self.console.print(line.rstrip(), highlight=False, markup=False)
 
 
-def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> list[Event]:
-    """Drive an engine's stream: show its progress, hand every other event to the listeners; returns those events."""
-    seen = []
+def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
+    """Drive an engine's stream: show its progress, hand every other event to the listeners."""
     with ProgressView() as view:
         for event in stream:
             if isinstance(event, events.Progress):
                 view.show(event)
                 continue
-            seen.append(event)
             for listener in listeners:
                 listener(event)
-    return seen
 
 
 class _Rate(ProgressColumn):

@@ -44,7 +44,7 @@ upload_weights = click.option(
 
 
 def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str) -> list[str]:
-    """Config overrides from options that are not ``auto``, followed by those of ``--overrides``.
+    """Config overrides from ``--overrides``, then from the options that are not ``auto`` (which win).
 
     Args:
         options: option name -> value.
@@ -52,4 +52,4 @@ def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str)
         text: the value of ``--overrides``.
     """
     given = [f"{key}={options[name]}" for name, key in keys.items() if options[name] != AUTO]
-    return given + split_overrides(text)
+    return split_overrides(text) + given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
 PROJECT = Path(__file__).resolve().parents[2]
 
 stdout = Console(soft_wrap=True, highlight=False)
-stderr = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""A real dataset of the real expert, and real checkpoints trained on it for a few steps, shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support import small_config
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory) -> Path:
+    """A LeRobot dataset of two demonstrations."""
+    from rlinf_isaac.demonstrations import record_demonstrations
+
+    root = tmp_path_factory.mktemp("data") / "stack2"
+    for _ in record_demonstrations(small_config(), root):
+        pass
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_checkpoints(tmp_path_factory, small_dataset) -> Path:
+    """Checkpoint root with the steps 2, 4 and 6 of one training run. Read only."""
+    from mlflow_project.cli.sft import plan
+    from rlinf_isaac.engines.local import LocalEngine
+
+    job = plan(small_config(), small_dataset, None, tmp_path_factory.mktemp("sft"))
+    for _ in LocalEngine().sft(job):
+        pass
+    return job.output / "checkpoints"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import shutil
+import signal
+
+import pytest
+from mlflow import MlflowClient
+from support import SHORT_EVALUATION, kill_when, only_error, rows_of
+
+from rlinf_isaac.video import verify_video
+
+
+def evaluate(root, *more, output="out", overrides=SHORT_EVALUATION):
+    return ["eval", "--ckpt-root", root, "--output", output, "--overrides", overrides, *more]
+
+
+def runs_of(store):
+    client = MlflowClient(store)
+    runs = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return client, [run for run in runs if run not in children], sorted(children, key=lambda run: run.info.run_name)
+
+
+def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(invoke, store, small_checkpoints, tmp_path):
+    result = invoke(*evaluate(small_checkpoints))
+    assert result.exit_code == 0, result.output
+    client, (parent,), children = runs_of(store)
+    assert [run.info.run_name for run in children] == ["step-2", "step-4", "step-6"]
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+
+    differing = {
+        key
+        for key in set().union(*(run.data.params for run in children))
+        if len({run.data.params.get(key) for run in children}) > 1
+    }
+    assert differing == {"checkpoint/step", "checkpoint/path", "checkpoint/sha256"}
+    rows = rows_of(tmp_path / "out")
+    for run, step in zip(children, (2, 4, 6), strict=True):
+        mine = [row for row in rows if row["checkpoint_step"] == step]
+        metrics = run.data.metrics
+        assert [row["seed"] for row in mine] == list(range(5000, 5005))
+        assert metrics["eval/success_once"] == sum(row["success"] for row in mine) / 5
+        assert metrics["eval/success_low"] <= metrics["eval/success_once"] <= metrics["eval/success_high"]
+        assert metrics["eval/success_rate"] + metrics["eval/drop_rate"] + metrics["eval/timeout_rate"] == pytest.approx(
+            1
+        )
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"episodes.json", "rollout.mp4", "videos", "checkpoint"} <= files
+        assert len(run.inputs.model_inputs) == 1
+        assert run.inputs.dataset_inputs
+    curve = client.get_metric_history(parent.info.run_id, "sweep/success_once")
+    assert [point.step for point in curve] == [2, 4, 6]
+    for row in rows:
+        if row["video"]:
+            (video,) = (tmp_path / "out").rglob(f"{row['checkpoint_step']}-*/{row['video']}")
+            assert verify_video(video, row["length"] + 1).width == 64
+
+
+def test_the_environment_is_built_once_per_sweep(invoke, small_checkpoints):
+    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+
+    before = StackCubeVectorEnv.constructed
+    assert invoke(*evaluate(small_checkpoints)).exit_code == 0
+    assert StackCubeVectorEnv.constructed == before + 1
+
+
+def test_rows_are_the_same_in_a_sweep_one_by_one_and_repeated(invoke, small_checkpoints, tmp_path):
+    assert invoke(*evaluate(small_checkpoints, output="sweep")).exit_code == 0
+    assert invoke(*evaluate(small_checkpoints, output="again")).exit_code == 0
+    for step in (6, 2, 4):
+        assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", step, output="single")).exit_code == 0
+    rows = rows_of(tmp_path / "sweep")
+    assert len(rows) == 15
+    assert rows_of(tmp_path / "again") == rows
+    assert rows_of(tmp_path / "single") == rows
+
+
+@pytest.mark.parametrize("steps", ["2,6", "2 6", " 2, 6 "])
+def test_steps_are_separated_by_commas_or_spaces(invoke, small_checkpoints, tmp_path, steps):
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", steps, "--episodes", 1)).exit_code == 0
+    assert [row["checkpoint_step"] for row in rows_of(tmp_path / "out")] == [2, 6]
+
+
+def test_more_episodes_keep_the_rows_there_are(invoke, small_checkpoints, tmp_path):
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, "--episodes", 3)).exit_code == 0
+    before = rows_of(tmp_path / "out")
+    (journal,) = (tmp_path / "out").rglob("episodes.jsonl")
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, "--episodes", 5)).exit_code == 0
+    assert rows_of(tmp_path / "out")[:3] == before
+    assert len(journal.read_text().splitlines()) == 5
+
+
+def test_killed_and_started_again_gives_the_same_rows(start, store, small_checkpoints, tmp_path):
+    arguments = evaluate(small_checkpoints, "--episodes", 20, overrides="env.max_episode_steps=64")
+    process = start(*arguments)
+    kill_when(process, "eval 4       6/20")
+    survived = rows_of(tmp_path / "out")
+    assert 20 < len(survived) < 40
+    process = start(*arguments)
+    assert process.wait() == 0, process.stderr.read()
+    resumed = rows_of(tmp_path / "out")
+    assert len(resumed) == 60
+    assert [row for row in resumed if row in survived] == survived
+
+    shutil.rmtree(tmp_path / "out")
+    process = start(*arguments)
+    assert process.wait() == 0, process.stderr.read()
+    assert rows_of(tmp_path / "out") == resumed
+
+
+def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
+    process = start(*evaluate(small_checkpoints, "--episodes", 20, overrides="env.max_episode_steps=64"))
+    kill_when(process, "eval 4       4/20", signal.SIGTERM)
+    assert process.returncode == 143
+    _, (parent,), children = runs_of(store)
+    assert parent.info.status == "KILLED"
+    assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
+
+
+def test_missing_steps_are_named_with_the_nearest(invoke, small_checkpoints, store):
+    result = invoke(*evaluate(small_checkpoints, "--ckpt-steps", "2,5,25000"))
+    assert result.exit_code == 2
+    assert result.stderr.count("missing-step") == 2
+    assert "no checkpoint of step 5" in result.stderr
+    assert MlflowClient(store).get_experiment_by_name("rlinf-isaac") is None
+
+
+def test_an_empty_root_is_refused(invoke, tmp_path):
+    (tmp_path / "empty").mkdir()
+    only_error(invoke(*evaluate(tmp_path / "empty")), "empty-ckpt-root")
+    only_error(invoke(*evaluate(tmp_path / "nowhere")), "missing-ckpt-root")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [("sft.lr=1", "not-overridable"), ("model.action_horizon=9", "not-overridable"), ("eval.episods=3", "unknown-key")],
+)
+def test_overrides_that_make_no_sense_here_are_refused(invoke, small_checkpoints, overrides, code):
+    only_error(invoke(*evaluate(small_checkpoints, overrides=overrides)), code)
+
+
+def test_another_renderer_than_the_training_data_is_refused(invoke, store, small_checkpoints, tmp_path):
+    result = invoke(*evaluate(small_checkpoints, "--renderer", "rays"))
+    assert result.exit_code == 2
+    assert result.stderr.count("env-mismatch") == 3
+    assert rows_of(tmp_path / "out") == []
+
+    arguments = evaluate(small_checkpoints, "--renderer", "rays", "--ckpt-steps", 2, "--episodes", 1)
+    assert invoke(*arguments, "--allow-mismatch", "true").exit_code == 0
+    _, parents, _ = runs_of(store)
+    assert sorted(run.data.tags.get("allow_mismatch", "false") for run in parents) == ["false", "true"]
+
+
+def test_a_flipped_byte_is_found_before_the_environment_is_built(invoke, small_checkpoints, tmp_path):
+    root = tmp_path / "checkpoints"
+    shutil.copytree(small_checkpoints, root)
+    weights = root / "4" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    result = invoke(*evaluate(root))
+    assert result.exit_code == 2
+    assert str(weights.name) in result.stderr

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from support import SMALL, only_error, rows_of
+
+OVERRIDES = ",".join([*SMALL, "eval.episodes=2"])
+PROJECT = Path(__file__).parents[3]
+
+
+def tree(store, experiment="rlinf-isaac"):
+    """Run name -> (status, names of the nested runs)."""
+    client = MlflowClient(store)
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], order_by=["start_time"])
+    children = {run.info.run_id: [] for run in runs}
+    for run in runs:
+        if parent := run.data.tags.get("mlflow.parentRunId"):
+            children[parent].append(run.info.run_name.split()[0])
+    return [(run.info.run_name.split()[0], run.info.status, children[run.info.run_id]) for run in runs]
+
+
+def test_the_whole_path_and_again(invoke, store, tmp_path):
+    result = invoke("main", "--output", "out", "--overrides", OVERRIDES)
+    assert result.exit_code == 0, result.output
+    runs = tree(store)
+    assert {status for _, status, _ in runs} == {"FINISHED"}
+    assert [(name, nested) for name, _, nested in runs if nested] == [
+        ("main", ["demos", "norm_stats", "sft", "eval"]),
+        ("eval", ["step-2", "step-4", "step-6"]),
+    ]
+    assert "Wilson" in result.stdout
+    assert "mlflow server" in result.stdout
+    assert "workflowType=machine_learning" in result.stdout
+
+    data = [
+        path
+        for path in tmp_path.glob("out/[des]*/**/*")
+        if path.suffix in (".parquet", ".safetensors", ".jsonl", ".mp4")
+    ]
+    written = {path: path.stat().st_mtime_ns for path in data}
+    rows = rows_of(tmp_path / "out")
+    again = invoke("main", "--output", "out", "--overrides", OVERRIDES)
+    assert again.exit_code == 0, again.output
+    assert {path: path.stat().st_mtime_ns for path in data} == written
+    assert rows_of(tmp_path / "out") == rows
+    assert len(tree(store)) == 2 * len(runs)
+
+
+def test_a_failing_step_fails_its_run_and_the_parent(invoke, store):
+    result = invoke("main", "--output", "out", "--overrides", OVERRIDES + ",sft.lr=1e30,sft.steps=40")
+    assert result.exit_code == 1
+    statuses = {name: status for name, status, _ in tree(store)}
+    assert statuses == {"main": "FAILED", "demos": "FINISHED", "norm_stats": "FINISHED", "sft": "FAILED"}
+
+
+def test_several_problems_are_shown_at_once(invoke, store):
+    result = invoke("main", "--overrides", "sft.lr=-1,eval.episodes=0,env.renderer=pixar")
+    assert result.exit_code == 2
+    assert result.stderr.count("error ") == 3
+    only_error(invoke("main", "--preset", "huge"), "unknown-preset")
+
+
+def test_inside_an_active_run_it_is_adopted(invoke, store):
+    import mlflow
+
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_run(run_name="mine") as mine:
+        result = invoke("main", "--output", "out", "--overrides", OVERRIDES)
+        assert result.exit_code == 0, result.output
+        assert MlflowClient(store).get_run(mine.info.run_id).info.status == "RUNNING"
+    assert tree(store, "Default")[0] == ("mine", "FINISHED", ["demos", "norm_stats", "sft", "eval"])
+
+
+@pytest.mark.slow
+def test_mlflow_run_adopts_the_launchers_run(store, tmp_path):
+    output = tmp_path / "out"
+    command = ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-P", f"output={output}"]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": store,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    process = subprocess.run(
+        [*command, "-P", f"overrides={OVERRIDES}"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    runs = tree(store, "Default")
+    assert {status for _, status, _ in runs} == {"FINISHED"}
+    assert runs[0][2] == ["demos", "norm_stats", "sft", "eval"]
+
+    broken = subprocess.run(
+        [*command, "-P", "overrides=sft.lr=nan"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert broken.returncode == 1
+    assert "sft.lr is nan" in broken.stderr
+    assert {status for _, status, _ in tree(store, "Default")} == {"FINISHED", "FAILED"}

@@ -1,0 +1,72 @@
+"""Helpers that several test modules share."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+
+from rlinf_isaac.config import load_config
+from rlinf_isaac.config.schema import JobConfig
+
+# A pi0 small enough to train in a second. Everything else is the preset `tiny`.
+SMALL = [
+    *(
+        f"model.{part}.{size}"
+        for part in ("vlm", "expert")
+        for size in ("width=32", "depth=2", "mlp_dim=32", "head_dim=8")
+    ),
+    *(f"model.vision.{size}" for size in ("width=32", "depth=1", "mlp_dim=32", "patch_size=32")),
+    "model.action_horizon=8",
+    "policy.action_chunk=8",
+    "policy.denoise_steps=2",
+    "demos.episodes=2",
+    "demos.workers=1",
+    "sft.steps=6",
+    "sft.save_interval=2",
+    "sft.batch_size=4",
+    "sft.log_interval=2",
+    "eval.episodes=5",
+    "eval.num_envs=2",
+    "eval.videos=2",
+    "eval.video_size=32",
+]
+# Demonstrations need their time; evaluations of an untrained policy end by time-out in any case.
+SHORT_EVALUATION = "env.max_episode_steps=16"
+
+
+def small_config(overrides: Sequence[str] = ()) -> JobConfig:
+    """The preset `tiny`, shrunk by `SMALL`."""
+    return load_config("tiny", [*SMALL, *overrides])
+
+
+def kill_when(process: subprocess.Popen, text: str, number: int = signal.SIGKILL) -> None:
+    """Send a signal as soon as `text` appears in the process's progress, and wait for its end."""
+    seen = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            process.send_signal(number)
+            process.communicate()
+            return
+    raise AssertionError(f"{text!r} never appeared in:\n{''.join(seen)}")
+
+
+def only_error(result: Result, code: str) -> None:
+    """The verb ended with exit code 2 and this one problem."""
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    assert result.stderr.count("error ") == 1, result.stderr
+    assert code in result.stderr
+    assert "cure " in result.stderr
+
+
+def rows_of(directory: Path) -> list[dict[str, Any]]:
+    """All episode rows below an evaluation's output, sorted by checkpoint and seed."""
+    lines = [line for file in directory.rglob("episodes.jsonl") for line in file.read_text().splitlines()]
+    return sorted(map(json.loads, lines), key=lambda row: (row["checkpoint_step"], row["seed"]))
