@@ -8,7 +8,7 @@ Opt-in, in an environment made for it, because the pins of rlinf-openpi (torch 2
         huggingface_hub==0.36.0 tokenizers==0.21.4 regex pyyaml requests sentencepiece pillow safetensors \
         pytest hypothesis omegaconf pyarrow
     parity/bin/pip install --no-deps rlinf-openpi==0.1.1 rlinf-transformer-openpi==4.53.2 openpi-client==0.1.2
-    PYTHONPATH=. parity/bin/python -m pytest -m parity --confcutdir tests/rlinf_isaac/pi0 \\
+    PYTHONPATH=. parity/bin/python -m pytest -m parity --confcutdir tests/rlinf_isaac/pi0 \
         tests/rlinf_isaac/pi0/test_parity.py -s
 """
 
