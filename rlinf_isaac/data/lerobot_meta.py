@@ -114,10 +114,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A parquet file. Raises DatasetError naming the file when it is missing, truncated, or lacks a column."""
+def read_parquet(path: Path, columns: list[str] | None = None, footer: pq.FileMetaData | None = None) -> pa.Table:
+    """A parquet file, whose `footer` may have been read before.
+
+    Raises:
+        DatasetError: the file is missing, truncated, damaged, or lacks a column.
+    """
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
+        file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
+        table = file.read(columns=columns, use_threads=False)  # threads cost more than they bring on files this small
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing") from error
     except (OSError, pa.ArrowException) as error:

@@ -63,9 +63,10 @@ class LeRobotDataset:
         self.num_frames = int(self.episode_lengths.sum())
         self.num_episodes = len(meta.episodes)
         self._episodes = meta.episodes
-        self._files = list(dict.fromkeys(episode.file for episode in meta.episodes))
-        self._row_groups = self._check_footers()
-        self._row_group_starts = np.array([start for _, _, start in self._row_groups], np.int64)
+        self._footers = self._check_footers()
+        self._row_groups = [(file, n) for file, footer in self._footers.items() for n in range(footer.num_row_groups)]
+        rows = [self._footers[file].row_group(n).num_rows for file, n in self._row_groups]
+        self._row_group_starts = np.cumsum(rows) - rows
         self._columns: dict[str, np.ndarray] = {}
         self._images: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
         self._image_bytes = 0
@@ -94,8 +95,8 @@ class LeRobotDataset:
         """Several numeric features in one pass over the files, each (num_frames, dim); nothing is kept."""
         features = {name: self._feature(name) for name in names}
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for file in self._files:
-            table = read_parquet(self.root / file, list(names))
+        for file, footer in self._footers.items():
+            table = read_parquet(self.root / file, list(names), footer)
             for name, feature in features.items():
                 try:
                     parts[name].append(_to_numpy(table[name], feature))
@@ -158,9 +159,9 @@ class LeRobotDataset:
         if (key, group) in self._images:
             self._images.move_to_end((key, group))
             return self._images[key, group]
-        file, number, _ = self._row_groups[group]
+        file, number = self._row_groups[group]
         try:
-            parquet = pq.ParquetFile(self.root / file, page_checksum_verification=True)
+            parquet = pq.ParquetFile(self.root / file, metadata=self._footers[file], page_checksum_verification=True)
             column = parquet.read_row_group(number, columns=[key])[key]
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{self.root / file}: {key} cannot be read ({error}); the file is damaged") from error
@@ -195,14 +196,15 @@ class LeRobotDataset:
             raise IndexError(f"frame index {checked.min()} or {checked.max()} is outside 0..{self.num_frames - 1}")
         return checked
 
-    def _check_footers(self) -> list[tuple[str, int, int]]:
-        """Compare parquet footers with meta/; returns (file, row group, global index of its first frame) in order."""
-        expected = dict.fromkeys(self._files, 0)
+    def _check_footers(self) -> dict[str, pq.FileMetaData]:
+        """Compare the parquet footers with meta/; returns them by file, in the order of the episodes."""
+        frames: dict[str, int] = {}
         for episode in self._episodes:
-            expected[episode.file] += episode.length
+            frames[episode.file] = frames.get(episode.file, 0) + episode.length
         stored = {name for name, feature in self.features.items() if feature.dtype != "video"}
-        row_groups, start = [], 0
-        for file, frames in expected.items():
+        footers: dict[str, pq.FileMetaData] = {}
+        checked_schema = None
+        for file, expected in frames.items():
             path = self.root / file
             try:
                 footer = pq.read_metadata(path)
@@ -210,22 +212,23 @@ class LeRobotDataset:
                 raise DatasetError(f"{path} is missing, but meta/ lists its episodes") from error
             except (OSError, pa.ArrowException) as error:
                 raise DatasetError(f"{path} is not readable parquet ({error}); it is truncated or damaged") from error
-            if footer.num_rows != frames:
-                raise DatasetError(f"{path} holds {footer.num_rows} frames, but meta/ says {frames}")
-            if missing := stored - set(footer.schema.to_arrow_schema().names):
-                raise DatasetError(f"{path} lacks the columns {sorted(missing)} that meta/info.json lists")
-            for number in range(footer.num_row_groups):
-                row_groups.append((file, number, start))
-                start += footer.row_group(number).num_rows
-        return row_groups
+            if footer.num_rows != expected:
+                raise DatasetError(f"{path} holds {footer.num_rows} frames, but meta/ says {expected}")
+            if checked_schema is None or not footer.schema.equals(checked_schema):
+                if missing := stored - set(footer.schema.to_arrow_schema().names):
+                    raise DatasetError(f"{path} lacks the columns {sorted(missing)} that meta/info.json lists")
+                checked_schema = footer.schema
+            footers[file] = footer
+        return footers
 
 
 def _to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
     """(rows, dim) of a scalar or (nested) list column; multi-dimensional features are flattened."""
-    array, rows = column.combine_chunks(), len(column)
-    whole = True
-    while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
-        whole &= array.null_count == 0 and len(pc.unique(pc.list_value_length(array))) == 1
+    array, rows, whole = column.combine_chunks(), len(column), True
+    while pa.types.is_nested(array.type):
+        whole &= array.null_count == 0
+        if not pa.types.is_fixed_size_list(array.type):
+            whole &= len(pc.unique(pc.list_value_length(array))) == 1
         array = array.flatten()
     if not whole or array.null_count or len(array) != rows * math.prod(feature.shape):
         raise DatasetError(

@@ -36,7 +36,7 @@ from rlinf_isaac.data.lerobot_format import (
 from rlinf_isaac.data.png import decode_image, encode_png, png_shape
 from rlinf_isaac.errors import DatasetError
 
-ROW_GROUP_SIZE = 100  # rows; that of `datasets` for images: a reader of one frame loads no more than this many
+ROW_GROUP_SIZE = 100  # frames with images, as in `datasets`: a reader of one frame loads no more than this many
 IMAGES_IN_STATS = 16  # frames per episode and camera that image statistics are taken from
 
 Column = np.ndarray | Sequence[bytes]
@@ -135,7 +135,8 @@ class LeRobotWriter:
         path = self._directory / DATA_PATH.format(episode_chunk=episode // CHUNKS_SIZE, episode_index=episode)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.table(arrays).replace_schema_metadata(huggingface_metadata(self._all_features))
-        pq.write_table(table, path, row_group_size=ROW_GROUP_SIZE, write_page_checksum=True)
+        rows = ROW_GROUP_SIZE if any(feature.is_visual for feature in self.features.values()) else None
+        pq.write_table(table, path, row_group_size=rows, use_dictionary=False, write_page_checksum=True)
         self._tasks[task] = task_index
         self._episodes.append({"episode_index": episode, "tasks": [task], "length": length})
         self._episodes_stats.append({"episode_index": episode, "stats": stats})

@@ -194,12 +194,12 @@ def _weighted_stats(values: np.ndarray, weights: np.ndarray, name: str) -> Featu
         x = values[:, entry].astype(np.float64)
         mean = (weights * x).sum() / total
         std = np.sqrt((weights * np.square(x - mean)).sum() / total)
-        q01, q99 = _weighted_quantiles(x, weights, QUANTILES)
+        q01, q99 = weighted_quantiles(x, weights, QUANTILES)
         columns.append(_rounded([mean, std, q01, q99], scale=np.abs(x).max()))
     return FeatureStats(*np.array(columns).T)
 
 
-def _weighted_quantiles(x: np.ndarray, weights: np.ndarray, quantiles: tuple[float, ...]) -> list[float]:
+def weighted_quantiles(x: np.ndarray, weights: np.ndarray, quantiles: tuple[float, ...]) -> list[float]:
     """For each q, the smallest x with at least q of the (integer-valued) weight at or below it (inverted CDF).
 
     Sorting everything is slow, so values are first counted in equal bins, and only the bin that holds q is sorted.
@@ -207,7 +207,7 @@ def _weighted_quantiles(x: np.ndarray, weights: np.ndarray, quantiles: tuple[flo
     low, high = x.min(), x.max()
     if low == high:
         return [float(low)] * len(quantiles)
-    bins = np.minimum((x - low) * (_BINS / (high - low)), _BINS - 1).astype(np.int32)
+    bins = np.minimum((x - low) / (high - low) * _BINS, _BINS - 1).astype(np.int32)
     below = np.concatenate([[0.0], np.cumsum(np.bincount(bins, weights, minlength=_BINS))])
     found = []
     for q in quantiles:

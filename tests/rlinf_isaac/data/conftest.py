@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,8 +92,7 @@ def write_v30(root: Path, episodes, features=FEATURES, tasks=("Stack the cubes",
             pending = []
     (root / "meta/episodes/chunk-000").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), root / "meta/episodes/chunk-000/file-000.parquet")
-    tasks_table = pa.table({"task_index": np.arange(len(tasks)), "__index_level_0__": list(tasks)})
-    pq.write_table(tasks_table, root / "meta/tasks.parquet")
+    pd.DataFrame({"task_index": range(len(tasks))}, index=list(tasks)).to_parquet(root / "meta/tasks.parquet")
     info = {
         "codebase_version": "v3.0",
         "robot_type": "franka",
