@@ -123,9 +123,9 @@ class Replica:
                         Metric(key, value, operation.time_ms, operation.step, model or None, name, digest, run_id)
                     )
             elif isinstance(operation, LogParams):
-                for key, value in operation.params.items():
-                    if params.setdefault(key, Param(key, value)).value != value:
-                        raise _Refused(f"param {key} cannot change from {params[key].value!r} to {value!r}")
+                for key, text in operation.params.items():
+                    if params.setdefault(key, Param(key, text)).value != text:
+                        raise _Refused(f"param {key} cannot change from {params[key].value!r} to {text!r}")
             elif isinstance(operation, SetTags):
                 tags |= {key: RunTag(key, self._fill_in(value, experiment)) for key, value in operation.tags.items()}
         for run, (metrics, params, tags) in batches.items():

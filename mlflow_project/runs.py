@@ -79,8 +79,9 @@ def tracked_run(
         tags: tags of the run (provenance).
     """
     tags = {"rlinf_isaac.verb": verb} | dict(tags or {})
+    source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
     if _current is not None:
-        recorder = _current.recorder.start_run(name or verb, tags)
+        recorder = _current.recorder.start_run(name or verb, tags | source)
         run = TrackedRun(recorder, _current.uploader, _current.tracking_uri)
         with _as_current(run), _closing(recorder):
             yield run
@@ -89,11 +90,11 @@ def tracked_run(
     uri = tracking_uri()
     _import_mlflow(uri)
     adopt, active = _run_to_adopt()
-    if adopt is None:
-        tags |= {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
     with Signals() as signals, _environment(uri):
+        if adopt is None:  # one that exists says by itself where it comes from
+            tags |= source
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
         # What a killed predecessor left RUNNING is put right on the way.
         run = TrackedRun(recorder, Uploader(journal, uri, first=lambda: sync(directory)), uri)

@@ -198,10 +198,16 @@ def leaderboard(results: Sequence[Evaluated]) -> list[Evaluated]:
 
 def leaderboard_markdown(results: Sequence[Evaluated]) -> str:
     """The leaderboard as MLflow's run description shows it, with links to the nested runs."""
-    lines = ["| checkpoint | success (95 % Wilson interval) | return | length |", "|---|---|---|---|"]
+    lines = [
+        "| checkpoint | success | 95 % Wilson interval | episodes | return | length |",
+        "|---|---|---|---|---|---|",
+    ]
     for each in leaderboard(results):
         link = f"[step {each.step}](#/experiments/{{{{experiment}}}}/runs/{{{{run:{each.run}}}}})"
-        lines.append(f"| {link} | {each.success} | {each.episode_return:.2f} | {each.length:.1f} |")
+        # Not str(success): its brackets would be a markdown link.
+        rate, low, high = (f"{100 * value:.1f} %" for value in (each.success.rate, each.success.low, each.success.high))
+        cells = [link, rate, f"{low} to {high}", each.success.n, f"{each.episode_return:.2f}", f"{each.length:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 

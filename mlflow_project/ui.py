@@ -31,7 +31,9 @@ def table(target: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str
     return json.dumps(content), {"mlflow.loggedArtifacts": json.dumps([{"path": target, "type": "table"}])}
 
 
-def comparison_link(base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS) -> str:
+def comparison_link(
+    base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS, *, saved_view: bool = True
+) -> str:
     """Link to the nested runs of one parent as a flat list, best first.
 
     A fresh browser opens an experiment in the GenAI view, where no run is seen: hence ``workflowType``. Sorting by a
@@ -41,16 +43,17 @@ def comparison_link(base_url: str, experiment_id: str, parent_run_id: str, metri
         base_url: where the UI is served, see `base_url`.
         experiment_id: MLflow's id.
         parent_run_id: MLflow's id of the sweep.
-        metric: what to sort by.
+        metric: what to sort by where there is no saved view.
+        saved_view: open what `save_comparison_view` saved, with its columns and charts. The UI ignores the view when
+            the link has a filter of its own, and ends in the GenAI view when there is none of that name.
     """
-    query = {
-        "workflowType": "machine_learning",
-        "searchFilter": f"tags.mlflow.parentRunId = '{parent_run_id}'",
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": "false",
-    }
-    if _version_is_known():
+    query = {"workflowType": "machine_learning"}
+    if saved_view and _version_is_known():
         query["viewStateShareKey"] = view_name(parent_run_id)
+    else:
+        query["searchFilter"] = f"tags.mlflow.parentRunId = '{parent_run_id}'"
+        query["orderByKey"] = f"metrics.`{metric}`"
+        query["orderByAsc"] = "false"
     return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
@@ -85,6 +88,7 @@ def save_comparison_view(parent: Recorder) -> None:
 
 def comparison_view(parent_run_id: str) -> dict[str, Any]:
     """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for one sweep."""
+    columns = [f"metrics.`{key}`" for key in COLUMNS]
     section = "checkpoints"
     chart = {"metricSectionId": section, "deleted": False, "isGenerated": False, "runsCountToCompare": 10}
     bars = [
@@ -99,10 +103,9 @@ def comparison_view(parent_run_id: str) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [f"metrics.`{key}`" for key in COLUMNS]
-        + ["params.`checkpoint/step`", "attributes.`Dataset`"],
-        "columnOrder": [],
-        "columnWidths": {},
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Created`", *columns],
+        "columnWidths": dict.fromkeys(columns, 160),
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

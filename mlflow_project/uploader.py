@@ -138,8 +138,7 @@ class Uploader:
     def _follow(self) -> None:
         pause = _FIRST_PAUSE_S
         try:
-            if self._first is not None:
-                self._first()
+            self._do_first()
             while not self._abandoned.is_set():
                 self._wake.clear()
                 last = self._closing.is_set()
@@ -163,6 +162,13 @@ class Uploader:
             self._problem = repr(error)
         finally:
             self._journal.close()
+
+    def _do_first(self) -> None:
+        try:
+            if self._first is not None:
+                self._first()
+        except Exception as error:  # the trouble of other journals is not that of this one
+            logger.warning("older journals beside %s were not replayed: %s", self._journal.path, error)
 
     def _where(self, error: Exception) -> tuple[str, Exception, Path]:
         return self.cursor.tracking_uri, error, self._journal.path

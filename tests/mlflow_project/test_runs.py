@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -210,3 +212,30 @@ def test_a_job_that_cannot_start_tags_the_run_of_mlflow_run(store, content, monk
     fail_adopted_run("no preset 'x'")
     found = content(store, "launched").runs["launched"]
     assert (found["status"], found["tags"]["failure.reason"]) == ("FAILED", "no preset 'x'")
+
+
+def test_a_damaged_journal_of_a_predecessor_does_not_stop_this_one(store, content, caplog):
+    (OUT / "journal").mkdir(parents=True)
+    (OUT / "journal" / "stranger.jsonl").write_text("{}\n")
+    with tracked_run("sft", output=OUT):
+        pass
+    assert content(store).runs["sft"]["status"] == "FINISHED"
+    assert "stranger.jsonl" in caplog.text
+
+
+def test_importing_the_recording_modules_does_not_import_mlflow():
+    names = [
+        "journal",
+        "operations",
+        "recorder",
+        "runs",
+        "sft_recorder",
+        "store",
+        "sweep_recorder",
+        "sync",
+        "ui",
+        "uploader",
+    ]
+    code = f"import sys; {'; '.join(f'import mlflow_project.{name}' for name in names)}"
+    code += "; sys.exit(bool({'mlflow', 'torch', 'numpy', 'pandas'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

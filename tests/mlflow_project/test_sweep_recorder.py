@@ -176,4 +176,10 @@ def test_equal_rates_are_ranked_by_return_and_then_the_earlier_step(store, evalu
     one = recorder.results[0]
     later, richer = replace(one, step=500), replace(one, step=600, episode_return=9.0)
     assert [each.step for each in leaderboard([later, one, richer])] == [600, 400, 500]
-    assert "20.0 %" in leaderboard_markdown([one])
+
+
+def test_the_leaderboard_shows_rate_interval_and_count(store, evaluation_events):
+    _, recorder = record_sweep(evaluation_events)
+    row = leaderboard_markdown(recorder.results).splitlines()[2]
+    assert "| 40.0 % | 11.8 % to 76.9 % | 5 | 0.40 | 102.0 |" in row
+    assert row.count("[") == 1, "what stands in brackets becomes a link"

@@ -13,21 +13,29 @@ def query_of(link):
     return {key: values[0] for key, values in parse_qs(urlsplit(link).fragment.partition("?")[2]).items()}
 
 
-def test_the_link_opens_a_flat_sorted_list():
+def test_the_link_opens_the_saved_view():
     link = ui.comparison_link("http://host:5000/", "7", "a" * 32)
     assert link.startswith("http://host:5000/#/experiments/7/runs?")
-    query = query_of(link)
-    assert query["workflowType"] == "machine_learning"
-    assert query["searchFilter"] == f"tags.mlflow.parentRunId = '{'a' * 32}'"
-    assert (query["orderByKey"], query["orderByAsc"]) == ("metrics.`eval/success_once`", "false")
-    assert query["viewStateShareKey"] == ui.view_name("a" * 32)
+    # Nothing else: a filter in the link makes the UI ignore the view.
+    assert query_of(link) == {"workflowType": "machine_learning", "viewStateShareKey": ui.view_name("a" * 32)}
+
+
+def assert_flat_and_sorted(link):
+    assert query_of(link) == {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.mlflow.parentRunId = '{'a' * 32}'",
+        "orderByKey": "metrics.`eval/success_once`",
+        "orderByAsc": "false",
+    }
+
+
+def test_without_a_saved_view_the_link_filters_and_sorts():
+    assert_flat_and_sorted(ui.comparison_link("http://host", "7", "a" * 32, saved_view=False))
 
 
 def test_an_unknown_mlflow_gets_the_plain_link(monkeypatch):
     monkeypatch.setattr(ui, "KNOWN_VERSIONS", ((99, 0), (100, 0)))
-    query = query_of(ui.comparison_link("http://host", "7", "a" * 32))
-    assert "viewStateShareKey" not in query
-    assert query["searchFilter"]
+    assert_flat_and_sorted(ui.comparison_link("http://host", "7", "a" * 32))
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////tmp/a b/mlflow.db", "sqlite:////tmp/$(x)/mlflow.db"])
