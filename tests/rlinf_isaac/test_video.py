@@ -244,6 +244,19 @@ class TestVerifyVideo:
             with pytest.raises(VideoError, match=r"a\.mp4"):
                 verify_video(mp4, 20)
 
+    def test_damage_that_a_decoder_complains_about(self, mp4):
+        whole, chooser, complaints = mp4.read_bytes(), random.Random(0), 0
+        for _ in range(20):
+            damaged, place = bytearray(whole), chooser.randrange(whole.index(b"mdat") + 4, len(whole) - 20)
+            damaged[place : place + 20] = chooser.randbytes(20)
+            mp4.write_bytes(damaged)
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(mp4), "-f", "null", "-"]
+            if subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False).stderr:
+                complaints += 1
+                with pytest.raises(VideoError):
+                    verify_video(mp4, 20)
+        assert complaints > 3
+
     @pytest.mark.parametrize(
         ("options", "found"),
         [

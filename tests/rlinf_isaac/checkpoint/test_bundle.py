@@ -169,7 +169,7 @@ class TestRead:
             whole = (path / name).read_bytes()
             for damaged in [whole[: chooser.randrange(len(whole))] for _ in range(15)] + [whole + b"\0", b""]:
                 (path / name).write_bytes(damaged)
-                with pytest.raises(BundleError, match=name):
+                with pytest.raises(BundleError, match=name if name == MANIFEST_FILE else rf"{name} has \d+ bytes, not"):
                     read_bundle(path, verify=False)
             (path / name).write_bytes(whole)
 
