@@ -6,9 +6,9 @@ What OpenPI's ``compute_norm_stats.py`` does, and what is done here:
   repeated past the end of its episode, and all of them are counted. Instead of building the chunks, each action is
   weighted by the number of chunk slots it fills (`chunk_weights`), which gives the same sums exactly.
 * mean and std (population): OpenPI keeps running float32 means; here float64, two passes. They agree to float32 error.
-* q01, q99: OpenPI reads them off a histogram of 5000 bins that is re-binned as the range grows, so its values are bin
-  edges and depend on the order of batches. Here they are exact: the smallest value with at least 1 % (99 %) of the
-  weight at or below it, which lies within a bin width of OpenPI's.
+* q01, q99: OpenPI reads them off a histogram of 5000 bins that is re-binned as the range grows: bin edges, which
+  depend on the order of batches and drift by up to a bin with each re-binning. Here they are exact: the smallest value
+  with at least 1 % (99 %) of the weight at or below it. On normal data the two differ by at most 3 bin widths.
 * OpenPI drops the last, partial batch (``len(dataset) // batch_size``). Here all frames count; to reproduce OpenPI,
   pass ``num_frames = len(dataset) // batch_size * batch_size``.
 

