@@ -54,7 +54,7 @@ def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLoca
         _check_repo_id(repo_id)
     if not str(name):
         raise DatasetError("the dataset name is empty; give a directory or a repo id")
-    given = Path(name).expanduser()
+    given = Path(os.path.expanduser(name))  # leaves an unknown ~user as it is
     local = Path(os.path.abspath(given))
     candidates = [_leaf(local, repo_id), *([_under(local, repo_id)] if repo_id else [])]
     if repo_id is None and not given.is_absolute() and ".." not in given.parts:

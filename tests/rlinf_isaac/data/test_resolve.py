@@ -111,3 +111,10 @@ def test_empty_name(home):
 def test_import_is_light():
     code = "import sys, rlinf_isaac.data.resolve; print({'numpy', 'pyarrow', 'torch', 'PIL'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_home_directories(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
+    assert resolve_dataset("~/owner/data").root == home / "owner" / "data"
+    with pytest.raises(DatasetError, match="no LeRobot dataset"):
+        resolve_dataset("~nobody-of-this-name/data")
