@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's rasteriser in this thread: comparable with the ray caster
-
 import mujoco
 import numpy as np
 from rich.console import Console

@@ -218,7 +218,6 @@ _worker: tuple[StackCubeVectorEnv, str, float] | None = None
 
 def _start_worker(env_config: EnvConfig, state_layout: str, noise: float) -> None:
     global _worker
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's rasteriser: the processes share the cores already
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the parent winds the pool up
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker = make_env(env_config, 1), state_layout, noise

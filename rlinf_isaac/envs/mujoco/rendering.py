@@ -49,6 +49,10 @@ class EglRenderer:
             size: image width and height in pixels.
             shadows: draw shadows, if the model has a shadow map (``visual/quality/shadowsize``).
         """
+        # With rasteriser threads, Mesa's llvmpipe may free a fence while such a thread still unlocks its mutex
+        # (lp_fence_signalled reads the counter without the lock). The heap was seen corrupted in just that way, once in
+        # some 50 000 images. Without the threads small images are drawn as fast. Must be set before the first context.
+        os.environ.setdefault("LP_NUM_THREADS", "0")
         from mujoco.egl import GLContext
 
         self._model = model

@@ -113,6 +113,16 @@ def test_without_egl_the_rays_take_over_silently(environment: dict[str, str], pr
 
 
 @needs_egl
+def test_mesa_draws_in_the_calling_thread() -> None:
+    """Its rasteriser threads have a race that corrupts the heap."""
+    code = PROBE + "from pathlib import Path\n"
+    code += "print(sum('llvmpipe' in comm.read_text() for comm in Path('/proc/self/task').glob('*/comm')))"
+    clean = {key: value for key, value in os.environ.items() if key != "LP_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split()) == (0, ["egl", "1", "0"])
+
+
+@needs_egl
 def test_an_environment_left_open_exits_quietly() -> None:
     code = PROBE.replace("env.close()\n", "")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
