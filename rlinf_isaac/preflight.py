@@ -29,6 +29,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sft.lr": _POSITIVE,
     "sft.steps": _POSITIVE,
     "sft.batch_size": _POSITIVE,
+    "sft.flow_samples": _POSITIVE,
     "sft.save_interval": _POSITIVE,
     "sft.log_interval": _POSITIVE,
     "sft.clip_grad_norm": _POSITIVE,

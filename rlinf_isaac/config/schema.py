@@ -95,10 +95,12 @@ class DemosConfig:
 class SftConfig:
     """Supervised fine-tuning with the flow-matching loss. Learning rate: linear warm-up, then cosine to
     `final_lr_ratio` x `lr`. `loss_on_real_dims` leaves the padded action dims out of the loss
-    (RLinf: ``use_action_chunk_loss``)."""
+    (RLinf: ``use_action_chunk_loss``). `flow_samples` is how many (noise, time) points of the flow each sample of the
+    batch contributes to a step; images and prompt are encoded once for all of them. OpenPI has 1."""
 
     steps: int = MISSING
     batch_size: int = 32
+    flow_samples: int = 1
     lr: float = 1e-3
     warmup_steps: int = 100
     final_lr_ratio: float = 0.02

@@ -38,8 +38,10 @@ GRIPPER_OPEN = 0.04
 GRIPPER_CLOSED = 0.0
 
 # Scene and reset randomisation.
-CUBE_SIZE = 0.0406
-CUBE_HALF_SIZE = 0.0203
+CUBE_SIZE = 0.0468
+CUBE_HALF_SIZE = 0.0234
+TABLE_HEIGHT = -0.0031  # of the table's top; cubes are dropped with their centres at CUBE_RESET_HEIGHT, on the table
+CUBE_RESET_HEIGHT = 0.0203
 CUBE_COLOURS = ("blue", "red", "green")
 RESET_JOINT_STD = 0.02
 RESET_CUBE_X = (0.4, 0.6)

@@ -37,6 +37,14 @@ class PrefixCache(NamedTuple):
     suffix_rope: Rope
     suffix_bias: Tensor
 
+    def repeat(self, times: int) -> PrefixCache:
+        """Every row `times` times in succession: several x_t for one observation."""
+        return PrefixCache(
+            [KeysValues(*(x.repeat_interleave(times, 0) for x in layer)) for layer in self.keys_values],
+            Rope(*(x.repeat_interleave(times, 0) for x in self.suffix_rope)),
+            self.suffix_bias.repeat_interleave(times, 0),
+        )
+
 
 class Projector(nn.Module):
     """Vision features to the width of the language model."""
@@ -127,9 +135,17 @@ class Pi0(nn.Module):
         return self.paligemma_with_expert.gemma_expert.model
 
     def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Per-element squared error of the velocity, (B, H, A), for actions and noise (B, H, A) and time (B,)."""
+        """Per-element squared error of the velocity, (K B, H, A), for actions (B, H, A), noise (K B, H, A), time (K B,).
+
+        K is usually 1. With more, rows K i .. K i + K - 1 are several points of the flow of observation i, for which
+        its images and prompt, most of the work, are encoded only once.
+        """
+        cache, state, samples = self.prefix_cache(observation), observation.state, len(time) // len(actions)
+        if samples > 1:
+            cache = cache.repeat(samples)
+            state, actions = state.repeat_interleave(samples, 0), actions.repeat_interleave(samples, 0)
         t = time[:, None, None]
-        velocity, _ = self.velocity(observation, t * noise + (1 - t) * actions, time, self.prefix_cache(observation))
+        velocity, _ = self.velocity(state, t * noise + (1 - t) * actions, time, cache)
         return F.mse_loss(velocity, noise - actions, reduction="none")
 
     @torch.no_grad()
@@ -139,7 +155,7 @@ class Pi0(nn.Module):
         x = noise
         for step in range(num_steps):
             time = torch.full((x.shape[0],), 1 - step / num_steps, dtype=x.dtype, device=x.device)
-            x = x - self.velocity(observation, x, time, cache)[0] / num_steps
+            x = x - self.velocity(observation.state, x, time, cache)[0] / num_steps
         return x
 
     def prefix_cache(self, observation: Observation) -> PrefixCache:
@@ -163,11 +179,9 @@ class Pi0(nn.Module):
             suffix_bias=masked_bias(visible.repeat_interleave(group, dim=1)[:, None], tokens.dtype),
         )
 
-    def velocity(
-        self, observation: Observation, x_t: Tensor, time: Tensor, cache: PrefixCache
-    ) -> tuple[Tensor, Tensor]:
-        """Velocity at x_t (B, H, A) and time (B,), and the expert's output tokens behind it (B, H, W)."""
-        tokens, condition = self._suffix(observation.state, x_t, time)
+    def velocity(self, state: Tensor, x_t: Tensor, time: Tensor, cache: PrefixCache) -> tuple[Tensor, Tensor]:
+        """Velocity at x_t (B, H, A) and time (B,) for a normalised state (B, A), and the expert's output tokens (B, H, W)."""
+        tokens, condition = self._suffix(state, x_t, time)
         output = self.expert(
             tokens.to(cache.suffix_bias.dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition
         )

@@ -37,7 +37,10 @@ IMAGE_FEATURES = {"front": "observation.images.front", "wrist": "observation.ima
 
 
 class Batch(NamedTuple):
-    """One optimiser step's input: observation, normalised actions (B, H, A), noise (B, H, A), flow time (B,)."""
+    """One optimiser step's input: observation, normalised actions (B, H, A), noise (K B, H, A), flow time (K B,).
+
+    K is `SftConfig.flow_samples`.
+    """
 
     observation: Observation
     actions: torch.Tensor
@@ -130,9 +133,10 @@ def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig,
     )
     actions = processor.target_actions(dataset.action_chunks(indices, config.model.action_horizon))
     random = np.random.default_rng([config.sft.seed, 2, step])
-    noise = random.standard_normal(actions.shape, dtype=np.float32)
+    rows = config.sft.flow_samples * len(indices)
+    noise = random.standard_normal((rows, *actions.shape[1:]), dtype=np.float32)
     # The inverse of the Beta(1.5, 1) distribution function u = x^1.5.
-    flow_time = random.random(len(indices)) ** (1 / 1.5) * 0.999 + 0.001
+    flow_time = random.random(rows) ** (1 / 1.5) * 0.999 + 0.001
     return Batch(observation, actions, torch.from_numpy(noise), torch.from_numpy(flow_time.astype(np.float32)))
 
 
@@ -145,6 +149,7 @@ def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, 
         lr=config.sft.lr,
         betas=(config.sft.beta1, config.sft.beta2),
         weight_decay=config.sft.weight_decay,
+        fused=True,
     )
     return model, optimiser
 

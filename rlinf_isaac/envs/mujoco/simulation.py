@@ -44,7 +44,7 @@ class Simulation:
         data.ctrl[:] = start.joint_pos
         poses = np.zeros((self._num_cubes, 7))
         poses[:, :2] = start.cube_xy
-        poses[:, 2] = contract.CUBE_HALF_SIZE
+        poses[:, 2] = contract.CUBE_RESET_HEIGHT
         poses[:, 3], poses[:, 6] = np.cos(start.cube_yaw / 2), np.sin(start.cube_yaw / 2)
         data.qpos[self._cube_qpos] = poses
         mujoco.mj_forward(self.model, data)

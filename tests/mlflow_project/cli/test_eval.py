@@ -16,7 +16,8 @@ def evaluate(root, *more, output="out", overrides=SHORT_EVALUATION):
 
 def runs_of(store):
     client = MlflowClient(store)
-    runs = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
+    found = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
+    runs = [client.get_run(run.info.run_id) for run in found]  # a search leaves out the model inputs
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     return client, [run for run in runs if run not in children], sorted(children, key=lambda run: run.info.run_name)
 
@@ -41,9 +42,8 @@ def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(invoke, store, s
         assert [row["seed"] for row in mine] == list(range(5000, 5005))
         assert metrics["eval/success_once"] == sum(row["success"] for row in mine) / 5
         assert metrics["eval/success_low"] <= metrics["eval/success_once"] <= metrics["eval/success_high"]
-        assert metrics["eval/success_rate"] + metrics["eval/drop_rate"] + metrics["eval/timeout_rate"] == pytest.approx(
-            1
-        )
+        ends = sum(metrics[f"eval/{outcome}_rate"] for outcome in ("success", "drop", "timeout"))
+        assert ends == pytest.approx(1)
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"episodes.json", "rollout.mp4", "videos", "checkpoint"} <= files
         assert len(run.inputs.model_inputs) == 1

@@ -43,11 +43,11 @@ def test_the_whole_path_and_again(invoke, store, tmp_path):
         if path.suffix in (".parquet", ".safetensors", ".jsonl", ".mp4")
     ]
     written = {path: path.stat().st_mtime_ns for path in data}
-    rows = rows_of(tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "eval")
     again = invoke("main", "--output", "out", "--overrides", OVERRIDES)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in data} == written
-    assert rows_of(tmp_path / "out") == rows
+    assert rows_of(tmp_path / "out" / "eval") == rows
     assert len(tree(store)) == 2 * len(runs)
 
 

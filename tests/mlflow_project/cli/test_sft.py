@@ -97,7 +97,7 @@ def test_another_seed_is_another_training(invoke, small_dataset, tmp_path):
         (["--lr", "fast"], "bad-value"),
         (["--preset", "tinny"], "unknown-preset"),
         (["--overrides", "sft.larning_rate=1"], "unknown-key"),
-        (["--overrides", "policy.action_chunk=17"], "chunk-horizon"),
+        (["--overrides", "policy.action_chunk=20"], "chunk-horizon"),
         (["--overrides", "env.max_episode_steps=100"], "use 96 or 104"),
         (["--device", "gpu"], "compute.device is gpu"),
         (["--norm-stats", "missing.json"], "no-norm-stats"),
