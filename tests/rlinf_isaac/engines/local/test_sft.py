@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import small_config
+
+from mlflow_project.cli.sft import plan
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.local import LocalEngine
+from rlinf_isaac.engines.local.policies import make_processor
+from rlinf_isaac.engines.local.sft import batch_indices, learning_rate, load_batch
+from rlinf_isaac.errors import InvalidJob, TrainingDiverged
+from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+
+
+def job(dataset, output, *overrides):
+    return plan(small_config(overrides), dataset, None, output)
+
+
+def test_learning_rate_warms_up_and_ends_at_its_ratio():
+    config = small_config(["sft.steps=100", "sft.warmup_steps=10", "sft.lr=1.0", "sft.final_lr_ratio=0.1"]).sft
+    rates = [learning_rate(config, step) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[9] == max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+@settings(deadline=None, max_examples=50)
+@given(frames=st.integers(1, 200), batch=st.integers(1, 64), seed=st.integers(0, 3))
+def test_every_epoch_sees_every_frame_once(frames, batch, seed):
+    steps = -(-3 * frames // batch)
+    drawn = np.concatenate([batch_indices(frames, batch, seed, step) for step in range(steps)])[: 3 * frames]
+    for epoch in drawn.reshape(3, frames):
+        assert sorted(epoch) == list(range(frames))
+
+
+def test_a_batch_is_a_function_of_seed_and_step(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3")
+    dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
+    first, again, later = (load_batch(dataset, processor, plan_.config, step) for step in (5, 5, 6))
+    assert first.noise.shape == (12, 8, 32)
+    assert first.time.shape == (12,)
+    assert ((first.time > 0) & (first.time <= 1)).all()
+    for a, b, c in zip(first[1:], again[1:], later[1:], strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+def test_flow_time_is_openpis_beta(small_dataset, tmp_path):
+    from scipy import stats
+
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=500")
+    dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
+    times = np.concatenate([load_batch(dataset, processor, plan_.config, step).time for step in range(5)])
+    assert stats.kstest((times - 0.001) / 0.999, stats.beta(1.5, 1).cdf).pvalue > 0.01
+
+
+def test_events_of_a_run_and_of_the_same_run_again(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path)
+    events = [event for event in LocalEngine().sft(plan_) if not isinstance(event, Progress)]
+    assert [event.step for event in events if isinstance(event, Metrics)] == [2, 4, 6]
+    saved = [event for event in events if isinstance(event, CheckpointSaved)]
+    assert [event.step for event in saved] == [2, 4, 6]
+    bundle = read_bundle(saved[-1].path)
+    assert bundle.digest == saved[-1].digest
+    assert bundle.norm_stats_bytes == plan_.norm_stats
+    assert dict(bundle.lineage) == plan_.lineage
+    assert bundle.config["env"]["task"] == "stack2"
+    assert bundle.config["tokenizer"]["kind"] == "byte"
+
+    again = [event for event in LocalEngine().sft(plan_) if not isinstance(event, Progress)]
+    assert sorted(map(repr, again)) == sorted(map(repr, events))
+
+
+def test_the_loss_falls(small_dataset, tmp_path):
+    overrides = [
+        "sft.steps=150",
+        "sft.save_interval=150",
+        "sft.warmup_steps=10",
+        "sft.batch_size=16",
+        "sft.log_interval=30",
+    ]
+    events = LocalEngine().sft(job(small_dataset, tmp_path, *overrides))
+    losses = [event.values["train/loss"] for event in events if isinstance(event, Metrics)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_divergence_is_an_error_and_earlier_checkpoints_stay(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path, "sft.lr=1e30", "sft.steps=40", "sft.save_interval=1", "sft.warmup_steps=0")
+    with pytest.raises(TrainingDiverged, match=r"sft\.lr"):
+        list(LocalEngine().sft(plan_))
+    for path in (plan_.output / "checkpoints").iterdir():
+        read_bundle(path)
+
+
+def test_two_trainings_in_one_directory_are_refused(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path)
+    first = LocalEngine().sft(plan_)
+    next(first)
+    with pytest.raises(InvalidJob, match="another process"):
+        next(LocalEngine().sft(plan_))
+    first.close()
+    assert next(LocalEngine().sft(plan_))
