@@ -102,7 +102,8 @@ class SweepRecorder:
         bundle = read_bundle(event.path, verify=False)
         recorder = self._parent.start_run(f"step-{event.step}", bundle_tags(bundle))
         recorder.params(self._params)
-        recorder.params({"step": event.step, "path": str(event.path), "sha256": event.digest}, prefix="checkpoint")
+        # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
+        recorder.params({"step": event.step}, prefix="checkpoint")
         recorder.dataset(self._dataset)
         log_model(recorder, bundle, self._model_name, "input")
         log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)

@@ -54,6 +54,7 @@ class EpisodeRow:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpisodeRow:
+        """The row that `as_dict` made these values of."""
         return cls(**values)
 
 
@@ -120,6 +121,4 @@ class Progress:
     note: str = ""
 
 
-Event = (
-    Metrics | CheckpointSaved | EvaluationStarted | EpisodeDone | VideoSaved | EvaluationFinished | Progress
-)
+Event = Metrics | CheckpointSaved | EvaluationStarted | EpisodeDone | VideoSaved | EvaluationFinished | Progress

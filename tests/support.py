@@ -30,6 +30,7 @@ SMALL = [
     "sft.steps=6",
     "sft.save_interval=2",
     "sft.batch_size=4",
+    "sft.flow_samples=1",
     "sft.log_interval=2",
     "eval.episodes=5",
     "eval.num_envs=2",

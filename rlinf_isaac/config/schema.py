@@ -120,7 +120,7 @@ class EvalConfig:
 
     episodes: int = 50
     first_seed: int = 5000
-    num_envs: int = 10
+    num_envs: int = 25
     policy_seed: int = 0
     videos: int = 4
     video_size: int = 256

@@ -156,8 +156,8 @@ def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarra
     Layouts:
         ``proprio`` (8): eef_pos 3, eef axis-angle 3, gripper_pos 2; RLinf's IsaacLab wrapper.
         ``proprio+cubes`` (8 + 6 n + 3 (n - 1); 32 for three cubes): the same, then per cube: cube - eef 3,
-        cos and sin of four times its yaw (a cube looks the same every 90 degrees), height 1; then upper minus lower
-        for consecutive cubes. Privileged information that only a simulator has.
+        cos and sin of four times its yaw seen from the fingers (a cube looks the same every 90 degrees), height 1;
+        then upper minus lower for consecutive cubes. Privileged information that only a simulator has.
 
     Args:
         policy_obs: ``obs["policy"]``; images are not used.
@@ -173,6 +173,7 @@ def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarra
         count = len(eef_pos)
         positions = np.asarray(policy_obs["cube_positions"], np.float64).reshape(count, -1, 3)
         yaws = quat_yaw(np.asarray(policy_obs["cube_orientations"], np.float64).reshape(count, -1, 4))
+        yaws -= finger_yaw(policy_obs["eef_quat"])[:, None]
         per_cube = np.concatenate(
             [
                 positions - eef_pos[:, None],
@@ -193,7 +194,7 @@ def state_names(layout: str, num_cubes: int) -> list[str]:
     if layout == "proprio+cubes":
         for i in range(1, num_cubes + 1):
             names += [f"cube_{i}_minus_eef_{axis}" for axis in "xyz"]
-            names += [f"cube_{i}_cos_4yaw", f"cube_{i}_sin_4yaw", f"cube_{i}_z"]
+            names += [f"cube_{i}_cos_4yaw_from_fingers", f"cube_{i}_sin_4yaw_from_fingers", f"cube_{i}_z"]
         for i in range(1, num_cubes):
             names += [f"cube_{i + 1}_minus_cube_{i}_{axis}" for axis in "xyz"]
     return names
@@ -208,6 +209,12 @@ def quat_yaw(quat: np.ndarray) -> np.ndarray:
     """Rotation about the world's z axis (...,) of quaternions wxyz (..., 4), radians in (-pi, pi]."""
     w, x, y, z = np.moveaxis(np.asarray(quat), -1, 0)
     return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
+def finger_yaw(eef_quat: np.ndarray) -> np.ndarray:
+    """Direction (...,) in which the fingers open, the hand's y axis seen from above, of eef_quat wxyz (..., 4)."""
+    w, x, y, z = np.moveaxis(np.asarray(eef_quat, np.float64), -1, 0)
+    return np.arctan2(1 - 2 * (x * x + z * z), 2 * (x * y - w * z))
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,9 @@ class Pi0(nn.Module):
         return self.paligemma_with_expert.gemma_expert.model
 
     def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Per-element squared error of the velocity, (K B, H, A), for actions (B, H, A), noise (K B, H, A), time (K B,).
+        """Per-element squared error of the velocity, (K B, H, A).
 
-        K is usually 1. With more, rows K i .. K i + K - 1 are several points of the flow of observation i, for which
+        For actions (B, H, A), noise (K B, H, A) and time (K B,). K is usually 1. With more, rows K i .. K i + K - 1 are several points of the flow of observation i, for which
         its images and prompt, most of the work, are encoded only once.
         """
         cache, state, samples = self.prefix_cache(observation), observation.state, len(time) // len(actions)
@@ -180,7 +180,10 @@ class Pi0(nn.Module):
         )
 
     def velocity(self, state: Tensor, x_t: Tensor, time: Tensor, cache: PrefixCache) -> tuple[Tensor, Tensor]:
-        """Velocity at x_t (B, H, A) and time (B,) for a normalised state (B, A), and the expert's output tokens (B, H, W)."""
+        """Velocity (B, H, A) at x_t and time (B,), and the expert's output tokens (B, H, W) behind it.
+
+        `state` (B, A) is normalised and padded, as in `Observation`.
+        """
         tokens, condition = self._suffix(state, x_t, time)
         output = self.expert(
             tokens.to(cache.suffix_bias.dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition

@@ -8,13 +8,12 @@ number of threads). What an earlier, interrupted run saved is announced again be
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,6 +74,7 @@ def _train(job: SftJob) -> Iterator[Event]:
     device = torch.device(job.config.compute.device)
     dataset = LeRobotDataset(job.dataset)
     processor = make_processor(job.config, from_json(job.norm_stats))
+    description = checkpoint_config(job.config, dataset)
     model, optimiser = _model_and_optimiser(job.config, device)
     if start:
         state.restore(read_bundle(checkpoints / str(start)), model, optimiser)
@@ -96,7 +96,7 @@ def _train(job: SftJob) -> Iterator[Event]:
                 yield entry
                 losses, norms, since = [], [], time.perf_counter()
             if step % config.save_interval == 0 or step == config.steps:
-                yield _save(job, checkpoints, state, model, optimiser, step)
+                yield _save(job, description, state, model, optimiser, step)
             yield Progress("sft", step, config.steps, f"loss {loss:.4f}")
 
 
@@ -186,19 +186,23 @@ def _summary(losses: list[float], norms: list[float], lr: float, rate: float) ->
 
 
 def _save(
-    job: SftJob, checkpoints: Path, state: TrainingState, model: Pi0, optimiser: torch.optim.AdamW, step: int
+    job: SftJob,
+    description: dict[str, Any],
+    state: TrainingState,
+    model: Pi0,
+    optimiser: torch.optim.AdamW,
+    step: int,
 ) -> CheckpointSaved:
-    path = checkpoints / str(step)
-    if path.exists():  # of a run that was killed between this and the training state; the bytes are about to be equal
-        shutil.rmtree(path)
+    path = job.output / "checkpoints" / str(step)
     bundle = write_bundle(
         path,
         state_dict=model.state_dict(),
-        config=checkpoint_config(job.config, LeRobotDataset(job.dataset)),
+        config=description,
         norm_stats=job.norm_stats,
         asset_id=job.config.policy.asset_id,
         step=step,
         lineage=job.lineage,
+        overwrite=True,  # of a run that was killed before it saved the training state; the bytes will be equal
     )
     state.save(step, model, optimiser)
     return CheckpointSaved(step, path, bundle.digest)

@@ -49,10 +49,10 @@ def scene_mjcf(num_cubes: int) -> str:
 <worldbody>
   <light name="key" pos="1 -0.8 2" dir="-0.35 0.45 -1" diffuse="0.46 0.46 0.44" specular="0 0 0" directional="true"/>
   <geom name="floor" type="box" pos="0 0 -0.81" size="16 16 0.01" contype="4" conaffinity="0" rgba="0.56 0.60 0.65 1"/>
-  <geom name="table" type="box" pos="0.375 0 {contract.TABLE_HEIGHT - 0.02}" size="0.625 0.6 0.02" contype="1" conaffinity="3"
-    friction="1 0.005 0.0001" rgba="0.80 0.74 0.65 1"/>
-  <geom name="mat" type="box" pos="0.5 0 {contract.TABLE_HEIGHT + 0.0002}" size="0.17 0.17 0.0004" contype="4" conaffinity="0"
-    rgba="0.68 0.63 0.56 1"/>
+  <geom name="table" type="box" pos="0.375 0 {contract.TABLE_HEIGHT - 0.02}" size="0.625 0.6 0.02"
+    contype="1" conaffinity="3" friction="1 0.005 0.0001" rgba="0.80 0.74 0.65 1"/>
+  <geom name="mat" type="box" pos="0.5 0 {contract.TABLE_HEIGHT + 0.0002}" size="0.17 0.17 0.0004"
+    contype="4" conaffinity="0" rgba="0.68 0.63 0.56 1"/>
   <camera name="{OVERVIEW_CAM}" pos="1.35 -1 1.25" xyaxes="0.690 0.724 -0.000 -0.388 0.369 0.844" fovy="40"/>
   {_camera_mjcf(contract.TABLE_CAM, TABLE_CAM_POS, TABLE_CAM_ROS_QUAT)}
   {robot.arm_mjcf(hand_extras=wrist_cam)}

@@ -14,6 +14,7 @@ from rlinf_isaac.envs.contract import (
     CUBE_COLOURS,
     TASKS,
     EnvIdentity,
+    finger_yaw,
     observation_spec,
     policy_images,
     policy_state,
@@ -57,7 +58,9 @@ def test_state_entries_are_what_their_names_say() -> None:
     assert state["cube_2_minus_eef_x"] == pytest.approx(cube[1, 0] - obs["eef_pos"][1, 0])
     assert state["cube_2_z"] == cube[1, 2]
     assert state["cube_2_minus_cube_1_y"] == pytest.approx(cube[1, 1] - cube[0, 1])
-    assert state["cube_1_cos_4yaw"] == pytest.approx(np.cos(4 * quat_yaw(obs["cube_orientations"][1, :4])), abs=1e-5)
+    yaw = quat_yaw(obs["cube_orientations"][1, :4]) - finger_yaw(obs["eef_quat"][1])
+    assert state["cube_1_cos_4yaw_from_fingers"] == pytest.approx(np.cos(4 * yaw), abs=1e-5)
+    assert state["cube_1_sin_4yaw_from_fingers"] == pytest.approx(np.sin(4 * yaw), abs=1e-5)
 
 
 @given(angles)
@@ -98,6 +101,17 @@ def test_axis_angle_of_the_identity_is_zero() -> None:
 @settings(deadline=None)
 def test_yaw_of_a_turned_cube(yaw: float) -> None:
     assert quat_yaw([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]) == pytest.approx(yaw)
+
+
+@given(st.tuples(angles, angles, angles))
+@settings(deadline=None)
+def test_fingers_open_along_the_hands_y_axis(euler: tuple[float, float, float]) -> None:
+    rotation = Rotation.from_euler("xyz", euler)
+    x, y, z, w = rotation.as_quat()
+    along = rotation.apply([0, 1, 0])[:2]
+    if np.linalg.norm(along) > 1e-3:
+        yaw = finger_yaw(np.array([w, x, y, z]))
+        np.testing.assert_allclose([np.cos(yaw), np.sin(yaw)], along / np.linalg.norm(along), atol=1e-6)
 
 
 def test_unknown_layout_is_named() -> None:
