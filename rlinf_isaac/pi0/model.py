@@ -137,8 +137,9 @@ class Pi0(nn.Module):
     def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Per-element squared error of the velocity, (K B, H, A).
 
-        For actions (B, H, A), noise (K B, H, A) and time (K B,). K is usually 1. With more, rows K i .. K i + K - 1 are several points of the flow of observation i, for which
-        its images and prompt, most of the work, are encoded only once.
+        For actions (B, H, A), noise (K B, H, A) and time (K B,). K is usually 1. With more, rows K i .. K i + K - 1 are
+        several points of the flow of observation i, for which its images and prompt, most of the work, are encoded
+        only once.
         """
         cache, state, samples = self.prefix_cache(observation), observation.state, len(time) // len(actions)
         if samples > 1:
