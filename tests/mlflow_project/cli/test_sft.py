@@ -43,13 +43,13 @@ def test_checkpoints_are_logged_models_with_their_lineage(invoke, store, small_d
     assert {"checkpoints/6/model.safetensors", "checkpoints/6/bundle.json"} <= files
 
 
-@pytest.mark.parametrize("moment", ["sft          300/", "sft          900/"])
+@pytest.mark.parametrize("moment", ["sft          60/", "sft          180/"])
 def test_killed_and_started_again_ends_with_the_same_bytes(start, small_dataset, tmp_path, moment):
-    long = ["--steps", "1500", "--save-interval", "500"]
+    long = ["--steps", "300", "--save-interval", "100"]
     arguments = [*sft(small_dataset), *long]
     kill_when(start(*arguments), moment)
     killed = digests(tmp_path) if list(tmp_path.glob("out/sft/*/checkpoints")) else {}
-    assert 1500 not in killed
+    assert 300 not in killed
     process = start(*arguments)
     assert process.wait() == 0, process.stderr.read()
     resumed = digests(tmp_path)
@@ -57,14 +57,14 @@ def test_killed_and_started_again_ends_with_the_same_bytes(start, small_dataset,
     shutil.rmtree(tmp_path / "out")
     process = start(*arguments)
     assert process.wait() == 0, process.stderr.read()
-    assert list(resumed) == [500, 1000, 1500]
+    assert list(resumed) == [100, 200, 300]
     assert digests(tmp_path) == resumed
     assert killed.items() <= resumed.items()
 
 
 def test_a_resumed_run_has_the_whole_curve(start, store, small_dataset, tmp_path):
-    arguments = [*sft(small_dataset), "--steps", "400", "--save-interval", "100"]
-    kill_when(start(*arguments), "sft          280/")
+    arguments = [*sft(small_dataset), "--steps", "100", "--save-interval", "25"]
+    kill_when(start(*arguments), "sft          70/")
     process = start(*arguments)
     assert process.wait() == 0, process.stderr.read()
     client = MlflowClient(store)
@@ -73,8 +73,8 @@ def test_a_resumed_run_has_the_whole_curve(start, store, small_dataset, tmp_path
     )
     assert runs[0].info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(runs[0].info.run_id, "train/loss")]
-    assert steps == list(range(2, 401, 2))
-    assert sorted(output.step for output in runs[0].outputs.model_outputs) == [100, 200, 300, 400]
+    assert steps == list(range(2, 101, 2))
+    assert sorted(output.step for output in runs[0].outputs.model_outputs) == [25, 50, 75, 100]
 
 
 def test_finished_training_is_not_repeated(invoke, small_dataset, tmp_path):

@@ -28,8 +28,8 @@ def test_what_a_dead_server_missed_arrives_at_another(invoke, store, small_datas
 
 
 def test_a_killed_verb_is_ended_killed(invoke, start, store, small_dataset):
-    process = start("sft", "--dataset", small_dataset, "--output", "out", "--steps", "5000", "--overrides", OVERRIDES)
-    kill_when(process, "500/5000")
+    process = start("sft", "--dataset", small_dataset, "--output", "out", "--steps", "2000", "--overrides", OVERRIDES)
+    kill_when(process, "200/2000")
     result = invoke("sync", "--output", "out")
     assert "1 dead runs ended KILLED" in result.stdout
     client = MlflowClient(store)
