@@ -97,6 +97,20 @@ def test_loss_equals_joint_attention(model, make_observation, make_flow) -> None
     torch.testing.assert_close(model(observation, actions, noise, time), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_several_flow_samples_are_as_many_passes(model, make_observation, make_flow) -> None:
+    observation = make_observation(model.config)
+    actions, noise, time = make_flow(model.config)
+    _, other_noise, other_time = make_flow(model.config, seed=1)
+    both = model(
+        observation,
+        actions,
+        torch.stack([noise, other_noise], dim=1).flatten(0, 1),
+        torch.stack([time, other_time], dim=1).flatten(),
+    ).unflatten(0, (3, 2))
+    torch.testing.assert_close(both[:, 0], model(observation, actions, noise, time))
+    torch.testing.assert_close(both[:, 1], model(observation, actions, other_noise, other_time))
+
+
 def test_cached_sampling_equals_uncached_integration(model, make_observation, make_flow) -> None:
     observation = make_observation(model.config)
     _, noise, _ = make_flow(model.config)
