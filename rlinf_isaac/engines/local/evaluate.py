@@ -100,7 +100,8 @@ def _evaluate_bundle(bundle: Bundle, config: JobConfig, env: Any, directory: Pat
     with locked(directory):
         rows = {row.seed: row for row in map(_parse_row, read_lines(rows_file)) if row.seed in seeds}
         wanted = set(seeds[: config.eval.videos])
-        finished = {seed for seed, row in rows.items() if row.video or seed not in wanted}
+        filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
+        finished = {seed for seed in rows if seed in filmed or seed not in wanted}
         yield EvaluationStarted(bundle.step, bundle.path, bundle.digest)
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
