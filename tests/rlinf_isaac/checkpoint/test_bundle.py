@@ -4,12 +4,7 @@ import json
 import os
 import random
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +12,7 @@ import safetensors.torch
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, seal, write_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle, seal
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
 from rlinf_isaac.digest import bytes_digest, file_digest, json_digest
 from rlinf_isaac.errors import BundleError, WeightsError
@@ -254,85 +249,6 @@ class TestRead:
         (path / shards[-1]).write_bytes(whole[:-1] + b"\x55")
         with pytest.raises(BundleError, match=shards[-1]):
             read_bundle(path)
-
-
-@pytest.fixture(scope="module")
-def writer() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(Path(__file__).with_name("mortal_writer.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        yield process
-        process.stdin.close()
-        assert process.wait() == 0
-
-
-class TestKilledWriter:
-    """kill -9 at any line of the writing code: the name holds a whole bundle or none; the next writer cleans up."""
-
-    @staticmethod
-    def start(writer, path: Path, lines: int = 0, megabytes: int = 0) -> int:
-        writer.stdin.write(f"{path} {lines} {megabytes}\n")
-        return int(writer.stdout.readline())
-
-    @staticmethod
-    def result(writer) -> tuple[int, int]:
-        status, executed = writer.stdout.readline().split()
-        return int(status), int(executed)
-
-    def kill_points(self, writer, path: Path, count: int) -> list[int]:
-        self.start(writer, path)
-        status, executed = self.result(writer)
-        assert status == 0
-        assert executed > 100
-        return sorted({1, executed, *random.Random(0).sample(range(2, executed), count - 2)})
-
-    def test_first_write(self, tmp_path, writer):
-        path = tmp_path / "checkpoints" / "400"
-        torn = 0
-        for lines in self.kill_points(writer, path, 50):
-            shutil.rmtree(path)
-            self.start(writer, path, lines)
-            assert self.result(writer)[0] == -signal.SIGKILL
-            torn += any(entry.name.startswith(".400.tmp") for entry in path.parent.iterdir())
-            if path.exists():
-                read_bundle(path)
-            write_tiny(path)
-            assert [entry.name for entry in path.parent.iterdir()] == ["400"]
-        assert torn > 10
-
-    def test_overwriting(self, tmp_path, writer):
-        path = tmp_path / "400"
-        points = self.kill_points(writer, path, 50)
-        new = read_bundle(path).digest
-        old = write_tiny(path)
-        seen = set()
-        for lines in points:
-            self.start(writer, path, lines)
-            assert self.result(writer)[0] == -signal.SIGKILL
-            seen.add(read_bundle(path).digest)
-            write_tiny(path)
-            assert [entry.name for entry in tmp_path.iterdir()] == ["400"]
-        assert seen == {old, new}
-
-    def test_while_the_weights_are_being_written(self, tmp_path, writer):
-        path = tmp_path / "400"
-        for megabytes in (8, 16, 24, 32):
-            pid = self.start(writer, path, megabytes=megabytes)
-            with suppress(ProcessLookupError):  # it was faster
-                while not any(tmp_path.glob(".400.tmp-*/*model.safetensors*")):
-                    os.kill(pid, 0)
-                os.kill(pid, signal.SIGKILL)
-            assert self.result(writer)[0] in (0, -signal.SIGKILL)
-            if path.exists():
-                read_bundle(path)
-            write_tiny(path)
-            assert [entry.name for entry in tmp_path.iterdir()] == ["400"]
-            shutil.rmtree(path)
-
-
-def write_tiny(path: Path) -> str:
-    state_dict = {"old": torch.zeros(1)}
-    arguments = {"config": {}, "norm_stats": b"{}", "asset_id": "cube", "step": 400, "lineage": {}}
-    return write_bundle(path, state_dict=state_dict, overwrite=True, **arguments).digest
 
 
 def test_the_manifest_holds_neither_paths_nor_times(tmp_path, make_bundle):
