@@ -15,10 +15,9 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
+from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
 from rlinf_isaac.errors import InvalidJob, Problem
 
-STATE_LAYOUTS = ("proprio", "proprio+cubes")
 RENDERERS = ("auto", "egl", "rays")
 NORMS = ("auto", "zscore", "quantile")
 
@@ -140,16 +139,18 @@ def check_dataset(config: JobConfig, root: Path) -> list[Problem]:
     Raises:
         DatasetError: ``meta/`` itself is damaged.
     """
-    from rlinf_isaac.data.lerobot_meta import read_meta  # pyarrow takes a moment; --help should not wait for it
+    # pyarrow takes a moment; --help should not wait for it
+    from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
+    from rlinf_isaac.data.lerobot_meta import read_meta
 
     meta = read_meta(root)
     task = TASKS[config.env.task]
     problems = []
     expected = {
-        "observation.images.front": None,
-        "observation.images.wrist": None,
-        "observation.state": state_names(config.policy.state_layout, task.num_cubes),
-        "action": list(ACTION_NAMES),
+        FRONT_IMAGE: None,
+        WRIST_IMAGE: None,
+        STATE: state_names(config.policy.state_layout, task.num_cubes),
+        ACTION: list(ACTION_NAMES),
     }
     for name, names in expected.items():
         feature = meta.features.get(name)
@@ -161,7 +162,7 @@ def check_dataset(config: JobConfig, root: Path) -> list[Problem]:
             cause = f"{root}: feature '{name}' has shape {list(feature.shape)}, expected [{len(names)}]"
             cure = f"set env.task and policy.state_layout (now {task.name}, {config.policy.state_layout}) as recorded"
             problems.append(Problem("feature-dim", cause, cure))
-        elif name == "observation.state" and feature.names and list(feature.names) != names:
+        elif name == STATE and feature.names and list(feature.names) != names:
             cause = f"{root}: the state is {', '.join(feature.names)}, expected {', '.join(names or [])}"
             problems.append(Problem("state-layout", cause, "set policy.state_layout to the one of the dataset"))
     if meta.fps != CONTROL_HZ:

@@ -10,6 +10,7 @@ import torch
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.lerobot_format import ACTION, STATE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.pi0.model import Pi0
@@ -26,8 +27,8 @@ def checkpoint_config(config: JobConfig, dataset: LeRobotDataset) -> dict[str, A
         "tokenizer": load_tokenizer(config.policy, config.model).fingerprint,
         "prompts": dataset.tasks,
         "control_hz": dataset.fps,
-        "state_names": features["observation.state"].names,
-        "action_names": features["action"].names,
+        "state_names": features[STATE].names,
+        "action_names": features[ACTION].names,
         "env": provenance.get("env"),
     }
 

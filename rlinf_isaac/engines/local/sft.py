@@ -21,6 +21,7 @@ import torch
 from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
 from rlinf_isaac.config.schema import JobConfig, SftConfig
+from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.base import SftJob
@@ -32,7 +33,7 @@ from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.observation import Observation
 from rlinf_isaac.pi0.policy import Processor
 
-IMAGE_FEATURES = {"front": "observation.images.front", "wrist": "observation.images.wrist"}
+IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
 
 
 class Batch(NamedTuple):
@@ -128,7 +129,7 @@ def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig,
     indices = batch_indices(dataset.num_frames, config.sft.batch_size, config.sft.seed, step)
     observation = processor.observation(
         {camera: dataset.images(feature, indices) for camera, feature in IMAGE_FEATURES.items()},
-        dataset.column("observation.state")[indices],
+        dataset.column(STATE)[indices],
         [dataset.prompt(int(index)) for index in indices],
     )
     actions = processor.target_actions(dataset.action_chunks(indices, config.model.action_horizon))
