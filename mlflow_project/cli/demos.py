@@ -54,12 +54,11 @@ def dataset_root(config: JobConfig, output: Path) -> Path:
 
 def run(config: JobConfig, output: Path) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
-    from rlinf_isaac.demonstrations import record_demonstrations
-
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.demonstrations import record_demonstrations
 
     root = dataset_root(config, output)
     with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:
