@@ -143,11 +143,9 @@ def quat_to_axis_angle(quat: np.ndarray) -> np.ndarray:
     the backend must keep the quaternion's sign continuous.
     """
     quat = np.asarray(quat, np.float64)
-    w = np.clip(quat[..., :1], -1.0, 1.0)
-    sine = np.sqrt(1.0 - w * w)
-    near_identity = np.isclose(sine, 0.0)
-    scale = np.where(near_identity, 0.0, 2.0 * np.arccos(w) / np.where(near_identity, 1.0, sine))
-    return quat[..., 1:] * scale
+    sine = np.linalg.norm(quat[..., 1:], axis=-1, keepdims=True)
+    angle = 2.0 * np.arctan2(sine, quat[..., :1])  # 2 acos(w), and exact near w = 1 as well
+    return quat[..., 1:] * (angle / np.where(sine == 0.0, 1.0, sine))
 
 
 def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarray:

@@ -134,9 +134,11 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def dead_uri() -> str:
-    """Where no server listens."""
-    return f"http://127.0.0.1:{free_port()}"
+def dead_uri() -> Iterator[str]:
+    """Where no server listens, nor will: the port stays taken while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture
