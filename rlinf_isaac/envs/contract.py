@@ -145,7 +145,8 @@ def quat_to_axis_angle(quat: np.ndarray) -> np.ndarray:
     quat = np.asarray(quat, np.float64)
     sine = np.linalg.norm(quat[..., 1:], axis=-1, keepdims=True)
     angle = 2.0 * np.arctan2(sine, quat[..., :1])  # 2 acos(w), and exact near w = 1 as well
-    return quat[..., 1:] * (angle / np.where(sine == 0.0, 1.0, sine))
+    no_axis = sine < 1e-12
+    return quat[..., 1:] * np.where(no_axis, 0.0, angle / np.where(no_axis, 1.0, sine))
 
 
 def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarray:
