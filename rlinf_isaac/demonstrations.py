@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import EnvConfig, JobConfig
 from rlinf_isaac.data.lerobot_format import (
     ACTION,
@@ -167,7 +168,7 @@ def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
             f"{root} exists and was not recorded by this verb ({path.name}: {type(error).__name__}); "
             "choose another output, or remove it"
         ) from error
-    before, now = _flatten({key: recorded.get(key) for key in recipe}), _flatten(recipe)
+    before, now = flatten({key: recorded.get(key) for key in recipe}), flatten(recipe)
     differences = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked for"
         for key in sorted(before.keys() | now.keys())
@@ -235,13 +236,3 @@ def _work(seed: int) -> RecordedEpisode:
     assert _worker is not None
     env, state_layout, noise = _worker
     return record_episode(env, seed, noise, state_layout)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -86,10 +86,10 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
     return job
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any) -> dict[str, Any]:
     """A (nested) dataclass or dict as ``{"sft.lr": 0.001, ...}``."""
     values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-    return {f"{prefix}{key}": value for key, value in _flatten(values)}
+    return dict(_flatten(values))
 
 
 def known_keys() -> list[str]:
