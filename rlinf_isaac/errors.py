@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Self
 
 
 class RlinfIsaacError(Exception):
@@ -14,17 +15,19 @@ class RlinfIsaacError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps a job from starting.
+    """One thing that keeps a job from starting, or that a person should know before it does.
 
     Attributes:
-        code: stable, kebab-case, for tests and searching (``unknown-preset``).
+        code: stable, kebab-case, for tests and searching (``unknown-preset``). Once released it is never reused.
         cause: what is wrong, naming the file, key or value.
         cure: what the user can do about it.
+        level: an ``error`` refuses the job, a ``warning`` is shown and the job goes on.
     """
 
     code: str
     cause: str
     cure: str
+    level: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         return f"[{self.code}] {self.cause}\n    -> {self.cure}"
@@ -35,48 +38,40 @@ class InvalidJob(RlinfIsaacError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        if isinstance(problems, str):  # TEMPORARY: until every raise site names its code
+            problems = [Problem(type(self).__name__, problems, "")]
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     @classmethod
-    def of(cls, code: str, cause: str, cure: str) -> InvalidJob:
-        """An `InvalidJob` with a single problem."""
+    def of(cls, code: str, cause: str, cure: str) -> Self:
+        """An error of this class with a single problem."""
         return cls([Problem(code, cause, cure)])
 
 
-class DatasetError(RlinfIsaacError):
+class DatasetError(InvalidJob):
     """A LeRobot dataset is missing, damaged, or not of the expected form."""
 
-    exit_code = 2
 
-
-class NormStatsError(RlinfIsaacError):
+class NormStatsError(InvalidJob):
     """Normalisation statistics are missing, mis-keyed, of the wrong size, or of another run."""
 
-    exit_code = 2
 
-
-class BundleError(RlinfIsaacError):
+class BundleError(InvalidJob):
     """A checkpoint bundle is incomplete, or its bytes are not the ones its manifest names."""
-
-    exit_code = 2
 
 
 class WeightsError(BundleError):
     """Checkpoint tensors and model parameters do not match one to one."""
 
 
-class TokenizerError(RlinfIsaacError):
+class TokenizerError(InvalidJob):
     """The tokenizer is missing, or is not the one the checkpoint was trained with."""
 
-    exit_code = 2
 
-
-class SimulatorError(RlinfIsaacError):
+class SimulatorError(InvalidJob):
     """A simulator cannot be built or rendered the way the job asks for."""
-
-    exit_code = 2
 
 
 class VideoError(RlinfIsaacError):
