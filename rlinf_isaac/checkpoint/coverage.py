@@ -75,9 +75,10 @@ def plan_load(
     if missing or unexpected or misshapen:
         parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
         details = "".join(f"\n  {_abridge(label, names)}" for label, names in parts if names)
-        raise WeightsError(
-            f"{source} does not fit the model ({len(stored)} tensors stored, {len(expected)} expected):{details}\n"
-            "  use the checkpoint's own config, or the checkpoint of this model"
+        raise WeightsError.of(
+            "weights-keys" if missing or unexpected else "weights-shapes",
+            f"{source} does not fit the model ({len(stored)} tensors stored, {len(expected)} expected):{details}",
+            "use the checkpoint's own config, or the checkpoint of this model",
         )
     return LoadPlan(sources, {name: other for name, other in shared.items() if other in expected}, stripped)
 
@@ -102,9 +103,15 @@ def strip_wrappers(stored: Iterable[str], expected: Iterable[str] = ()) -> tuple
     canonical: dict[str, str] = {}
     for name, bare in names.items():
         if bare in canonical:
-            raise WeightsError(f"{canonical[bare]} and {name} are both {bare}; the checkpoint holds two models")
+            cause = f"the checkpoint holds two models: {canonical[bare]} and {name} are both {bare}"
+            raise WeightsError.of("two-models", cause, "store one of them alone")
         canonical[bare] = name
     return canonical, tuple(stripped)
+
+
+def is_floating_point(dtype: str) -> bool:
+    """Whether safetensors' name of a dtype (``F32``, ``BF16``, ``F8_E4M3``) is that of a real floating-point type."""
+    return dtype.startswith(("F", "BF"))
 
 
 def _most(names: Iterable[str], prefix: str) -> bool:
@@ -117,10 +124,8 @@ def _refuse_rlinf_layout(names: Iterable[str], expected: Iterable[str], source: 
         return
     example = next((name for name in sorted(names) if name.startswith(_RLINF_PREFIXES)), None)
     if example is not None:
-        raise WeightsError(
-            f"{source} has the layout of RLinf's openpi_rlinf models ({example}), not OpenPI's;"
-            f" convert it with: {_RLINF_CONVERTER}"
-        )
+        cause = f"{source} has the layout of RLinf's openpi_rlinf models ({example}), not OpenPI's"
+        raise WeightsError.of("rlinf-layout", cause, f"convert it with: {_RLINF_CONVERTER}")
 
 
 def _abridge(label: str, names: list[str]) -> str:

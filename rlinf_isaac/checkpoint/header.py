@@ -68,14 +68,17 @@ def weight_files(directory: str | Path) -> list[Path]:
     elif WEIGHTS_FILE in present:
         shards = {WEIGHTS_FILE: None}
     else:
-        raise BundleError(f"{directory}: neither {WEIGHTS_FILE} nor {INDEX_FILE}; {_what_is_it(directory)}")
+        raise BundleError.of("no-weights", f"{directory}: neither {WEIGHTS_FILE} nor {INDEX_FILE}", _cure(directory))
     if missing := shards.keys() - present:
-        raise BundleError(f"{directory / min(missing)} is missing; copy the checkpoint again, complete")
+        cause = f"{directory / min(missing)} is missing"
+        raise BundleError.of("weights-file-missing", cause, "copy the checkpoint again, complete")
     if stray := present - shards.keys():
-        raise BundleError(f"{directory / min(stray)} does not belong to the checkpoint; remove it")
+        cause = f"{directory / min(stray)} does not belong to the checkpoint: no index names it"
+        raise BundleError.of("stray-weights", cause, "remove it; loaders that read every *.safetensors would merge it")
     for name, keys in shards.items():
         if keys is not None and keys != read_header(directory / name).keys():
-            raise BundleError(f"{directory / name}: its tensors are not those {INDEX_FILE} names; copy both again")
+            cause = f"{directory / name}: its tensors are not those {INDEX_FILE} names"
+            raise BundleError.of("weights-index", cause, "copy the shards and their index again")
     return [directory / name for name in sorted(shards)]
 
 
@@ -96,9 +99,11 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
                 raise ValueError(f"its header claims {length} bytes, the file has {size}")
             return parse_header(file.read(length), data_bytes=size - 8 - length)
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        cause = f"{path} cannot be read: {error.strerror}"
+        raise BundleError.of("weights-unreadable", cause, "check its name and permissions") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not a whole safetensors file: {error}; copy or convert it again") from error
+        cause = f"{path} is not a whole safetensors file: {error}"
+        raise BundleError.of("damaged-safetensors", cause, "copy or convert it again") from error
 
 
 def parse_header(header: bytes, data_bytes: int) -> dict[str, TensorInfo]:
@@ -164,13 +169,14 @@ def _read_index(path: Path) -> dict[str, set[str]]:
             shards.setdefault(name, set()).add(tensor)
         return shards
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"{path} is not a safetensors index: {error}; copy the checkpoint again") from error
+        cause = f"{path} is not a safetensors index: {error}"
+        raise BundleError.of("weights-index", cause, "copy the checkpoint again") from error
 
 
-def _what_is_it(directory: Path) -> str:
-    """What a directory without safetensors holds instead, as a hint."""
+def _cure(directory: Path) -> str:
+    """What to do about a directory without safetensors, by what it holds instead."""
     if (directory / "params").is_dir():
         return "this is a JAX checkpoint: convert it with openpi's examples/convert_jax_model_to_pytorch.py"
     if any(directory.rglob("full_weights.pt")):
-        return "this is an RLinf checkpoint (full_weights.pt), which must be converted to safetensors first"
+        return f"this is an RLinf checkpoint (full_weights.pt): rlinf-isaac bundle make {directory}"
     return "name the directory of one checkpoint"

@@ -24,6 +24,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*")
 
 
+class UnknownVersion(ValueError):
+    """A manifest of a format version that this release does not read."""
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """sha256 (lower-case hex) and size in bytes of one file."""
@@ -72,7 +76,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        """The inverse of `to_bytes`. Raises ValueError, saying what is wrong, for any other bytes."""
+        """The inverse of `to_bytes`. Raises ValueError (`UnknownVersion`), saying what is wrong, for other bytes."""
         if len(data) > _MAX_BYTES:
             raise ValueError(f"it has {len(data)} bytes, no manifest is that large")
         try:
@@ -81,8 +85,8 @@ class Manifest:
             raise ValueError("it nests too deeply") from error
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(f"it is not of the format {FORMAT}")
-        if values.get("format_version") != FORMAT_VERSION:
-            raise ValueError(f"format version {values.get('format_version')!r}; this release reads {FORMAT_VERSION}")
+        if (version := values.get("format_version")) != FORMAT_VERSION:
+            raise UnknownVersion(f"format version {version!r}; this release reads {FORMAT_VERSION}")
         _check({key: value for key, value in values.items() if key != "digest"})
         manifest = cls(
             step=values["step"],

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
-from rlinf_isaac.checkpoint.coverage import LoadPlan, plan_load
+from rlinf_isaac.checkpoint.coverage import LoadPlan, is_floating_point, plan_load
 from rlinf_isaac.checkpoint.header import read_header, weight_files
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
 from rlinf_isaac.errors import WeightsError
@@ -57,9 +57,12 @@ def load_weights(source: Bundle | str | Path, model: torch.nn.Module) -> LoadedW
     )
     for name, tensor in targets.items():
         if tensor.is_meta:
-            raise WeightsError(f"{name} is on the meta device; call model.to_empty(device=...) before loading")
-        if tensor.is_floating_point() != _is_floating_point(stored[plan.sources[name]].dtype):
-            raise WeightsError(f"{name} is {tensor.dtype} in the model, {stored[plan.sources[name]].dtype} in {source}")
+            cause = f"{name} is on the meta device"
+            raise WeightsError.of("meta-model", cause, "call model.to_empty(device=...) before loading")
+        dtype = stored[plan.sources[name]].dtype
+        if tensor.is_floating_point() != is_floating_point(dtype):
+            cause = f"{name} is {tensor.dtype} in the model, {dtype} in {source}"
+            raise WeightsError.of("weights-dtype", cause, "convert the checkpoint to a floating-point type again")
     _check_twins(headers, plan, targets)
     _copy(headers, plan, targets)
     for name, other in plan.ties.items():
@@ -84,15 +87,17 @@ def save_weights(
     """
     tensors, ties = _untie(state_dict)
     if not tensors:
-        raise WeightsError(f"{path}: the state dict holds no tensors")
+        cause = f"{path}: the state dict holds no tensors"
+        raise WeightsError.of("empty-weights", cause, "pass the state dict of a model")
     for name, tensor in tensors.items():
-        if not allow_nonfinite and not _is_finite(tensor):
-            raise WeightsError(f"{name} holds NaN or infinity; this checkpoint would be useless and is not written")
+        if not allow_nonfinite:
+            check_finite(name, tensor)
     # With a single metadata entry the header's bytes are reproducible; "pt" is what transformers insists on.
     save_file(tensors, path, metadata={"format": "pt"})
     shapes = {name: info.shape for name, info in read_header(path).items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
-        raise WeightsError(f"{path}: the file does not hold the tensors that were written; is the disk healthy?")
+        cause = f"{path}: the file does not hold the tensors that were written"
+        raise WeightsError.of("weights-not-written", cause, "check the disk and write the checkpoint again")
     return ties
 
 
@@ -105,9 +110,8 @@ def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
     for name in sorted(state_dict):
         tensor = state_dict[name]
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_meta or tensor.layout != torch.strided:
-            raise WeightsError(
-                f"{name} is not a plain dense tensor but {torch.typename(tensor)}; gather and materialise it first"
-            )
+            cause = f"{name} is not a plain dense tensor but {torch.typename(tensor)}"
+            raise WeightsError.of("not-a-dense-tensor", cause, "gather and materialise it first")
         memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() > 0 and memory in owners:
             ties[name] = owners[memory]
@@ -120,6 +124,13 @@ def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
         storages.add(tensor.untyped_storage().data_ptr())
         tensors[name] = tensor
     return tensors, ties
+
+
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Raise WeightsError where a tensor holds NaN or infinity."""
+    if not _is_finite(tensor):
+        cause = f"{name} holds NaN or infinity: this checkpoint would be useless and is not written"
+        raise WeightsError.of("nonfinite-weights", cause, "take the last checkpoint from before training diverged")
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -150,10 +161,6 @@ def _model_ties(targets: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
     return [(name, first[id(tensor)]) for name, tensor in targets.items() if first.setdefault(id(tensor), name) != name]
 
 
-def _is_floating_point(dtype: str) -> bool:
-    return dtype.startswith(("F", "BF"))
-
-
 def _check_twins(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mapping[str, torch.Tensor]) -> None:
     """A checkpoint may store both names of a parameter that the model ties, but then with one value."""
     files = {stored: file for file, header in headers.items() for stored in header}
@@ -161,7 +168,8 @@ def _check_twins(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mappi
     for name, stored in plan.sources.items():
         twin = stored_as.setdefault(id(targets[name]), stored)
         if twin != stored and not torch.equal(_read(files[twin], twin), _read(files[stored], stored)):
-            raise WeightsError(f"{twin} and {stored} differ in {files[stored]}, but the model ties them: another model")
+            cause = f"{twin} and {stored} differ in {files[stored]}, but the model ties them"
+            raise WeightsError.of("tied-weights-differ", cause, "this is the checkpoint of another model; use that one")
 
 
 @torch.no_grad()
