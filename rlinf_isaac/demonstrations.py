@@ -164,10 +164,8 @@ def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
     try:
         recorded = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{root} exists and was not recorded by this verb ({path.name}: {type(error).__name__}); "
-            "choose another output, or remove it"
-        ) from error
+        cause = f"{root} exists and was not recorded by this verb ({path.name}: {type(error).__name__})"
+        raise DatasetError.of("output-exists", cause, "choose another output, or remove it") from error
     before, now = flatten({key: recorded.get(key) for key in recipe}), flatten(recipe)
     differences = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked for"
@@ -176,9 +174,8 @@ def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
     ]
     if differences:
         listed = "\n  ".join(differences)
-        raise DatasetError(
-            f"{root} holds demonstrations of another job; choose another output, or remove it\n  {listed}"
-        )
+        cause = f"{root} holds demonstrations of another job\n  {listed}"
+        raise DatasetError.of("output-of-another-job", cause, "choose another output, or remove it")
 
 
 def _features(image_size: int, state_layout: str, num_cubes: int) -> dict[str, Feature]:

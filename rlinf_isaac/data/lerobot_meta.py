@@ -10,17 +10,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import operator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from rlinf_isaac.data.lerobot_files import RESTORE, read_json, read_json_lines, read_parquet
 from rlinf_isaac.data.lerobot_format import CHUNKS_SIZE, READ_VERSIONS, Feature
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.data.resolve import INFO_FILE
+from rlinf_isaac.errors import DatasetError, Problem
 
 
 @dataclass(frozen=True)
@@ -59,132 +60,155 @@ def read_meta(root: Path) -> DatasetMeta:
     Raises:
         DatasetError: a file is missing or damaged, the version is unknown, or the counts contradict each other.
     """
-    info = read_json(root / "meta" / "info.json")
-    path = root / "meta" / "info.json"
-    version = info.get("codebase_version")
-    if version not in READ_VERSIONS:
-        raise DatasetError(
-            f"{path}: codebase_version {version!r} is not one of {READ_VERSIONS}; convert it with lerobot"
-        )
-    try:
-        features = {
-            name: Feature(value["dtype"], tuple(value["shape"]), _names(value.get("names")))
-            for name, value in info["features"].items()
-        }
-        video_keys = [name for name, feature in features.items() if feature.dtype == "video"]
-        read = _read_v21 if version == "v2.1" else _read_v30
-        episodes, tasks = read(root, info, video_keys)
-        fps, total_episodes, total_frames = int(info["fps"]), info["total_episodes"], info["total_frames"]
-        if fps != info["fps"] or fps < 1:
-            raise ValueError(f"fps is {info['fps']}, not a whole number above 0")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DatasetError(f"{root / 'meta'}: not the {version} format ({type(error).__name__}: {error})") from error
-    if [episode.index for episode in episodes] != list(range(total_episodes)):
-        raise DatasetError(
-            f"{path}: total_episodes is {total_episodes}, but the episodes listed in meta/ are "
-            f"{_ranges([episode.index for episode in episodes])}; the dataset was cut or edited"
-        )
-    frames = sum(episode.length for episode in episodes)
-    if frames != total_frames:
-        raise DatasetError(f"{path}: total_frames is {total_frames}, but the episodes listed in meta/ sum to {frames}")
-    if not episodes or min(episode.length for episode in episodes) < 1:
-        raise DatasetError(f"{path}: there are no episodes, or an episode without frames")
+    info = read_info(root)
+    features, fps = parse_features(root, info), parse_fps(root, info)
+    episodes, tasks = read_episodes(root, info, features), read_tasks(root, info["codebase_version"])
+    if problems := check_counts(root, info, episodes):
+        raise DatasetError(problems)
     provenance = root / "meta" / "provenance.json"
     return DatasetMeta(
-        version=version,
+        version=info["codebase_version"],
         fps=fps,
         robot_type=info.get("robot_type"),
         features=features,
         episodes=tuple(episodes),
-        tasks=tasks,
+        tasks=dict(tasks),
         provenance=read_json(provenance) if provenance.exists() else None,
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises DatasetError naming the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is not readable JSON ({error}); the file is damaged") from error
-    if not isinstance(value, dict):
-        raise DatasetError(f"{path} holds a JSON {type(value).__name__}, not an object")
-    return value
+def read_info(root: Path) -> dict[str, Any]:
+    """``meta/info.json``, of a version that can be read. Raises DatasetError."""
+    path = root / INFO_FILE
+    info = read_json(path)
+    if info.get("codebase_version") not in READ_VERSIONS:
+        cause = f"{path}: codebase_version {info.get('codebase_version')!r} is not one of {READ_VERSIONS}"
+        raise DatasetError.of("dataset-version", cause, "convert the dataset to v2.1 or v3.0 with lerobot")
+    return info
 
 
-def read_parquet(path: Path, columns: list[str] | None = None, footer: pq.FileMetaData | None = None) -> pa.Table:
-    """A parquet file, whose `footer` may have been read before.
-
-    Raises:
-        DatasetError: the file is missing, truncated, damaged, or lacks a column.
-    """
-    try:
-        file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
-        table = file.read(columns=columns, use_threads=False)  # threads cost more than they bring on files this small
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing") from error
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} is not readable parquet ({error}); the file is truncated or damaged") from error
-    if columns and (missing := set(columns) - set(table.column_names)):
-        raise DatasetError(f"{path} has no column {', '.join(sorted(missing))}")
-    return table
+def parse_features(root: Path, info: dict[str, Any]) -> dict[str, Feature]:
+    """The features that ``meta/info.json`` describes. Raises DatasetError."""
+    with _format_errors(root / INFO_FILE):
+        features = {
+            name: Feature(str(value["dtype"]), _shape(value["shape"]), _names(value.get("names")))
+            for name, value in info["features"].items()
+        }
+        if not features:
+            raise ValueError("there are no features")
+        return features
 
 
-def _read_v21(root: Path, info: dict[str, Any], video_keys: list[str]) -> tuple[list[Episode], dict[int, str]]:
-    tasks = {row["task_index"]: row["task"] for row in _read_json_lines(root / "meta" / "tasks.jsonl")}
+def parse_fps(root: Path, info: dict[str, Any]) -> int:
+    """Frames per second, a whole number. Raises DatasetError."""
+    with _format_errors(root / INFO_FILE):
+        fps = int(info["fps"])
+        if fps == info["fps"] and fps >= 1:
+            return fps
+    cause = f"{root / INFO_FILE}: fps is {info['fps']}, not a whole number above 0"
+    raise DatasetError.of("fps-value", cause, "set it to the rate at which the frames were recorded")
+
+
+def read_episodes(root: Path, info: dict[str, Any], features: Mapping[str, Feature]) -> list[Episode]:
+    """The episodes that ``meta/`` lists, in order of their index; not yet checked for gaps. Raises DatasetError."""
+    video_keys = [name for name, feature in features.items() if feature.dtype == "video"]
+    read = _read_episodes_v21 if info["codebase_version"] == "v2.1" else _read_episodes_v30
+    with _format_errors(root / "meta"):
+        return sorted(read(root, info, video_keys), key=lambda episode: episode.index)
+
+
+def read_tasks(root: Path, version: str) -> list[tuple[int, str]]:
+    """(task_index, instruction) of every task that ``meta/`` lists, duplicates included. Raises DatasetError."""
+    with _format_errors(root / "meta"):
+        if version == "v2.1":
+            rows = [(row["task_index"], row["task"]) for row in read_json_lines(root / "meta" / "tasks.jsonl")]
+        else:
+            table = read_parquet(root / "meta" / "tasks.parquet").to_pydict()
+            (task_column,) = set(table) - {"task_index"}  # "__index_level_0__" or "task", as pandas named the index
+            rows = list(zip(table["task_index"], table[task_column], strict=True))
+        for index, task in rows:
+            if type(index) is not int or not isinstance(task, str):
+                raise TypeError(f"a task is {index!r}: {task!r}")
+        return rows
+
+
+def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) -> list[Problem]:
+    """Episodes and frames of ``meta/info.json`` against the listed episodes, which must be 0, 1, 2, ..."""
+    path, problems = root / INFO_FILE, []
+    if not episodes:
+        return [Problem("no-episodes", f"{root / 'meta'} lists no episodes", "record at least one episode")]
+    indices = [episode.index for episode in episodes]
+    if indices != list(range(len(indices))) or info.get("total_episodes") != len(indices):
+        duplicated = [index for index, count in Counter(indices).items() if count > 1]
+        missing = sorted(set(range(indices[-1] + 1)) - set(indices))
+        cause = (
+            f"{path}: total_episodes is {info.get('total_episodes')}, but the episodes listed in meta/ are "
+            f"{len(indices)} from {indices[0]} to {indices[-1]}"
+            + (f", {_some(duplicated)} more than once" if duplicated else "")
+            + (f", without {_some(missing)}" if missing else "")
+        )
+        cure = "restore meta/, or write the dataset anew without them; the dataset was cut or edited"
+        problems.append(Problem("episode-indices", cause, cure))
+    frames = sum(episode.length for episode in episodes)
+    if info.get("total_frames") != frames:
+        cause = f"{path}: total_frames is {info.get('total_frames')}, but the episodes listed in meta/ sum to {frames}"
+        problems.append(Problem("frame-count", cause, "restore meta/; the dataset was cut or edited"))
+    if empty := [episode.index for episode in episodes if episode.length < 1]:
+        cause = f"{root / 'meta'} lists episodes without frames: {_some(empty)}"
+        problems.append(Problem("no-frames", cause, "write the dataset anew without them"))
+    return problems
+
+
+def _read_episodes_v21(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
     chunks_size = info.get("chunks_size", CHUNKS_SIZE)
-    episodes = []
-    for row in _read_json_lines(root / "meta" / "episodes.jsonl"):
-        index = row["episode_index"]
+    for row in read_json_lines(root / "meta" / "episodes.jsonl"):
+        index, length = operator.index(row["episode_index"]), operator.index(row["length"])
         place = {"episode_index": index, "episode_chunk": index // chunks_size}
         videos = {key: (_path(info["video_path"], video_key=key, **place), 0.0) for key in video_keys}
-        episodes.append(Episode(index, row["length"], _path(info["data_path"], **place), videos))
-    return sorted(episodes, key=lambda episode: episode.index), tasks
+        yield Episode(index, length, _path(info["data_path"], **place), videos)
 
 
-def _read_v30(root: Path, info: dict[str, Any], video_keys: list[str]) -> tuple[list[Episode], dict[int, str]]:
-    table = read_parquet(root / "meta" / "tasks.parquet").to_pydict()
-    (task_column,) = set(table) - {"task_index"}  # "__index_level_0__" or "task", as pandas named the index
-    tasks = dict(zip(table["task_index"], table[task_column], strict=True))
+def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
     columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     for key in video_keys:
         columns += [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
-    episodes = []
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
-        raise DatasetError(f"{root / 'meta' / 'episodes'} has no parquet file")
+        raise DatasetError.of("meta-missing", f"{root / 'meta' / 'episodes'} has no parquet file", RESTORE)
     for row in (row for file in files for row in read_parquet(file, columns).to_pylist()):
+        index, length = operator.index(row["episode_index"]), operator.index(row["length"])
         data = _path(info["data_path"], chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
         videos = {}
         for key in video_keys:
             at = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-            videos[key] = (_path(info["video_path"], video_key=key, **at), row[f"videos/{key}/from_timestamp"])
-        episodes.append(Episode(row["episode_index"], row["length"], data, videos))
-    return sorted(episodes, key=lambda episode: episode.index), tasks
+            videos[key] = (_path(info["video_path"], video_key=key, **at), float(row[f"videos/{key}/from_timestamp"]))
+        yield Episode(index, length, data, videos)
 
 
 def _path(template: str, **values: Any) -> str:
     """A path template of info.json, filled in. It is data from outside, so it may not lead out of the dataset."""
     path = PurePosixPath(template.format(**values))
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"the path {template!r} leads out of the dataset")
+        cause = f"{INFO_FILE.as_posix()}: the path {template!r} leads out of the dataset"
+        raise DatasetError.of("path-outside", cause, "restore the template that lerobot wrote")
     return str(path)
 
 
-def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _format_errors(path: Path) -> Iterator[None]:
+    """What goes wrong while JSON is taken apart, as a DatasetError that names `path`."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is missing or unreadable ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise DatasetError(f"{path}, line {number}: not JSON ({error}); the file is damaged") from error
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, ZeroDivisionError) as error:
+        cause = f"{path}: not the LeRobot format ({type(error).__name__}: {error})"
+        raise DatasetError.of("meta-format", cause, RESTORE) from error
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    shape = tuple(operator.index(size) for size in value)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"a feature's shape is {value}")
+    return shape
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
@@ -194,5 +218,6 @@ def _names(value: Any) -> tuple[str, ...] | None:
     return tuple(str(name) for name in value) if value else None
 
 
-def _ranges(indices: list[int]) -> str:
-    return f"{len(indices)} from {indices[0]} to {indices[-1]}" if indices else "none"
+def _some(indices: list[int], most: int = 5) -> str:
+    """The first few of many."""
+    return ", ".join(map(str, indices[:most])) + (f", ... ({len(indices)} in all)" if len(indices) > most else "")

@@ -10,6 +10,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors, read_parquet
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
-from rlinf_isaac.data.lerobot_meta import read_meta, read_parquet
+from rlinf_isaac.data.lerobot_meta import read_meta
 from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.data.resolve import DatasetLocation, resolve_dataset
 from rlinf_isaac.digest import tree_digest
@@ -86,7 +88,8 @@ class LeRobotDataset:
         if name not in self._columns:
             feature = self._feature(name)
             if feature.is_visual:
-                raise DatasetError(f"feature {name!r} holds images; use image() or images()")
+                cause = f"feature {name!r} holds images, not numbers"
+                raise DatasetError.of("feature-kind", cause, "use image() or images()")
             self._columns[name] = self.read_columns([name])[name]
             self._columns[name].flags.writeable = False
         return self._columns[name]
@@ -99,9 +102,9 @@ class LeRobotDataset:
             table = read_parquet(self.root / file, list(names), footer)
             for name, feature in features.items():
                 try:
-                    parts[name].append(_to_numpy(table[name], feature))
+                    parts[name].append(to_numpy(table[name], feature))
                 except DatasetError as error:
-                    raise DatasetError(f"{self.root / file}: {name}: {error}; the dataset is damaged") from error
+                    raise _located(f"{self.root / file}: {name}", error) from error
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def episode_of(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -114,9 +117,8 @@ class LeRobotDataset:
         self._check_indices([index])
         task_index = int(self.column("task_index")[index, 0])
         if task_index not in self.tasks:
-            raise DatasetError(
-                f"{self.root}: frame {index} has task_index {task_index}, which meta/tasks does not list"
-            )
+            cause = f"{self.root}: frame {index} has task_index {task_index}, which meta/tasks does not list"
+            raise DatasetError.of("task-index", cause, "restore meta/tasks")
         return self.tasks[task_index]
 
     def action_chunks(self, indices: Sequence[int] | np.ndarray, horizon: int, key: str = ACTION) -> np.ndarray:
@@ -139,20 +141,20 @@ class LeRobotDataset:
         if feature.dtype == "video":
             return self._video_frames(key, indices)
         if feature.dtype != "image":
-            raise DatasetError(f"feature {key!r} has dtype {feature.dtype}, it holds no images; use column()")
+            cause = f"feature {key!r} has dtype {feature.dtype}, it holds no images"
+            raise DatasetError.of("feature-kind", cause, "use column()")
         return np.stack([self._decode(key, int(index)) for index in indices])
 
     def _decode(self, key: str, index: int) -> np.ndarray:
         group = int(np.searchsorted(self._row_group_starts, index, side="right")) - 1
         data = self._compressed(key, group)[index - self._row_group_starts[group]].as_py()
         if data is None:
-            raise DatasetError(
-                f"{self.root}: {key} of frame {index} is a path, not bytes; write images into the parquet"
-            )
+            cause = f"{self.root}: {key} of frame {index} is a path, not bytes"
+            raise DatasetError.of("image-by-path", cause, "write the images' bytes into the parquet files")
         try:
             return decode_image(data)
         except DatasetError as error:
-            raise DatasetError(f"{self.root / self._row_groups[group][0]}: {key} of frame {index}: {error}") from error
+            raise _located(f"{self.root / self._row_groups[group][0]}: {key} of frame {index}", error) from error
 
     def _compressed(self, key: str, group: int) -> pa.Array:
         """Image bytes of one row group, from memory or disk; the least recently used ones make room."""
@@ -160,11 +162,9 @@ class LeRobotDataset:
             self._images.move_to_end((key, group))
             return self._images[key, group]
         file, number = self._row_groups[group]
-        try:
+        with parquet_errors(self.root / file):
             parquet = pq.ParquetFile(self.root / file, metadata=self._footers[file], page_checksum_verification=True)
             column = parquet.read_row_group(number, columns=[key])[key]
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{self.root / file}: {key} cannot be read ({error}); the file is damaged") from error
         images = column.combine_chunks().field("bytes")
         self._images[key, group] = images
         self._image_bytes += images.nbytes
@@ -187,7 +187,8 @@ class LeRobotDataset:
 
     def _feature(self, name: str) -> Feature:
         if name not in self.features:
-            raise DatasetError(f"{self.root} has no feature {name!r}; it has {', '.join(sorted(self.features))}")
+            cause = f"{self.root} has no feature {name!r}; it has {', '.join(sorted(self.features))}"
+            raise DatasetError.of("no-feature", cause, "name one of these, or rename the dataset's features")
         return self.features[name]
 
     def _check_indices(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -206,24 +207,31 @@ class LeRobotDataset:
         checked_schema = None
         for file, expected in frames.items():
             path = self.root / file
-            try:
+            with parquet_errors(path):
                 footer = pq.read_metadata(path)
-            except FileNotFoundError as error:
-                raise DatasetError(f"{path} is missing, but meta/ lists its episodes") from error
-            except (OSError, pa.ArrowException) as error:
-                raise DatasetError(f"{path} is not readable parquet ({error}); it is truncated or damaged") from error
             if footer.num_rows != expected:
-                raise DatasetError(f"{path} holds {footer.num_rows} frames, but meta/ says {expected}")
+                cause = f"{path} holds {footer.num_rows} frames, but meta/ says {expected}"
+                raise DatasetError.of("frame-count", cause, RESTORE)
             if checked_schema is None or not footer.schema.equals(checked_schema):
                 if missing := stored - set(footer.schema.to_arrow_schema().names):
-                    raise DatasetError(f"{path} lacks the columns {sorted(missing)} that meta/info.json lists")
+                    cause = f"{path} lacks the columns {sorted(missing)} that meta/info.json lists"
+                    raise DatasetError.of("parquet-columns", cause, RESTORE)
                 checked_schema = footer.schema
             footers[file] = footer
         return footers
 
 
-def _to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
-    """(rows, dim) of a scalar or (nested) list column; multi-dimensional features are flattened."""
+def _located(place: str, error: DatasetError) -> DatasetError:
+    """The same error, its cause preceded by where it happened."""
+    return DatasetError([replace(problem, cause=f"{place}: {problem.cause}") for problem in error.problems])
+
+
+def to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
+    """(rows, dim) of a scalar or (nested) list column; multi-dimensional features are flattened.
+
+    Raises:
+        DatasetError: a row is null or not of the feature's shape.
+    """
     array, rows, whole = column.combine_chunks(), len(column), True
     while pa.types.is_nested(array.type):
         whole &= array.null_count == 0
@@ -231,7 +239,6 @@ def _to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
             whole &= len(pc.unique(pc.list_value_length(array))) == 1
         array = array.flatten()
     if not whole or array.null_count or len(array) != rows * math.prod(feature.shape):
-        raise DatasetError(
-            f"rows of type {column.type} are null, ragged, or not of the feature's shape {feature.shape}"
-        )
+        cause = f"rows of type {column.type} are null, ragged, or not of the feature's shape {feature.shape}"
+        raise DatasetError.of("feature-shape", cause, RESTORE)
     return array.to_numpy(zero_copy_only=False).reshape(rows, -1)

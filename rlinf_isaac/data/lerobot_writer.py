@@ -82,7 +82,7 @@ class LeRobotWriter:
         self._directory: Path | None = None
         self._exit_stack = ExitStack()
         if self.fps <= 0:
-            raise DatasetError(f"fps must be positive, not {fps}")
+            raise DatasetError.of("fps-value", f"fps must be positive, not {fps}", "give the control rate in Hz")
         for name, feature in self.features.items():
             _check_feature(name, feature)
         _json_text(self.extra, "extra")
@@ -113,9 +113,11 @@ class LeRobotWriter:
             DatasetError: columns are missing or surplus, differ in length, or have the wrong shape, kind, or NaN / inf.
         """
         if self._directory is None:
-            raise DatasetError("add_episode was called outside the writer's with block")
+            cause = "add_episode was called outside the writer's with block"
+            raise DatasetError.of("writer-closed", cause, "write `with LeRobotWriter(...) as writer:` around it")
         if not task.strip():
-            raise DatasetError("the task of an episode is empty; policies are conditioned on it")
+            cause = "the task of an episode is empty, but policies are conditioned on it"
+            raise DatasetError.of("empty-prompt", cause, "give the instruction that the episode follows")
         length = self._check_columns(columns)
         episode = len(self._episodes)
         task_index = self._tasks.get(task, len(self._tasks))
@@ -147,10 +149,12 @@ class LeRobotWriter:
         """The common length of the columns."""
         missing, surplus = self.features.keys() - columns.keys(), columns.keys() - self.features.keys()
         if missing or surplus:
-            raise DatasetError(f"episode columns: missing {sorted(missing)}, not among the features {sorted(surplus)}")
+            cause = f"episode columns: missing {sorted(missing)}, not among the features {sorted(surplus)}"
+            raise DatasetError.of("episode-columns", cause, "give every feature's frames and nothing else")
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
-            raise DatasetError(f"the columns of an episode must have one common length above 0, not {lengths}")
+            cause = f"the columns of an episode must have one common length above 0, not {lengths}"
+            raise DatasetError.of("episode-length", cause, "record every feature in every frame")
         return next(iter(lengths.values()))
 
     def _aux_columns(self, length: int, episode: int, task_index: int) -> dict[str, np.ndarray]:
@@ -166,7 +170,8 @@ class LeRobotWriter:
     def _write_meta(self) -> None:
         assert self._directory is not None
         if not self._episodes:
-            raise DatasetError(f"no episode was added to {self.root}; a dataset must have at least one")
+            cause = f"no episode was added to {self.root}"
+            raise DatasetError.of("no-episodes", cause, "record at least one episode")
         total = len(self._episodes)
         info = {
             "codebase_version": WRITTEN_VERSION,
@@ -195,52 +200,62 @@ class LeRobotWriter:
 
 def _check_feature(name: str, feature: Feature) -> None:
     if name in AUX_FEATURES:
-        raise DatasetError(f"feature {name!r} is an auxiliary column that the writer fills in; leave it out")
+        cause = f"feature {name!r} is an auxiliary column that the writer fills in"
+        raise DatasetError.of("feature-name", cause, "leave it out of the features")
     if "/" in name:
-        raise DatasetError(f"feature {name!r} contains '/', which LeRobot reserves; use '.'")
+        raise DatasetError.of("feature-name", f"feature {name!r} contains '/', which LeRobot reserves", "use '.'")
     if feature.dtype == "image":
         if len(feature.shape) != 3 or feature.shape[2] != 3 or min(feature.shape) < 1:
-            raise DatasetError(f"image feature {name!r} must have shape (height, width, 3), not {feature.shape}")
+            cause = f"image feature {name!r} must have shape (height, width, 3), not {feature.shape}"
+            raise DatasetError.of("feature-shape", cause, "describe images as height, width, channels")
     elif feature.dtype not in NUMERIC_DTYPES:
-        raise DatasetError(f"feature {name!r} has dtype {feature.dtype!r}; the writer knows image, {NUMERIC_DTYPES}")
+        cause = f"feature {name!r} has dtype {feature.dtype!r}, which the writer does not know"
+        raise DatasetError.of("feature-dtype", cause, f"use image or one of {', '.join(NUMERIC_DTYPES)}")
     elif len(feature.shape) != 1 or feature.shape[0] < 1:
-        raise DatasetError(f"numeric feature {name!r} must be a vector of shape (dim,), not {feature.shape}")
+        cause = f"numeric feature {name!r} must be a vector of shape (dim,), not {feature.shape}"
+        raise DatasetError.of("feature-shape", cause, "flatten it")
     if feature.names is not None and len(feature.names) != (
         len(feature.shape) if feature.is_visual else feature.shape[0]
     ):
-        raise DatasetError(f"feature {name!r} of shape {feature.shape} has {len(feature.names)} names")
+        cause = f"feature {name!r} of shape {feature.shape} has {len(feature.names)} names"
+        raise DatasetError.of("feature-names", cause, "name every entry, or none")
 
 
 def _as_numeric(name: str, feature: Feature, values: np.ndarray) -> np.ndarray:
     """`values` (n, dim) in the feature's dtype; a change of kind (float to int) is refused, as it would lose data."""
     if values.ndim != 2 or values.shape[1:] != feature.shape:
-        raise DatasetError(f"{name}: frames of shape {values.shape[1:]}, but the feature says {feature.shape}")
+        cause = f"{name}: frames of shape {values.shape[1:]}, but the feature says {feature.shape}"
+        raise DatasetError.of("feature-shape", cause, "give an array (frames, dim)")
     dtype = np.dtype(feature.dtype)
     if not np.can_cast(values.dtype, dtype, casting="same_kind"):
-        raise DatasetError(f"{name}: {values.dtype} cannot be stored as {dtype} without loss; convert it first")
+        cause = f"{name}: {values.dtype} cannot be stored as {dtype} without loss"
+        raise DatasetError.of("feature-dtype", cause, "convert it first, or change the feature's dtype")
     with np.errstate(over="ignore"):
         converted = values.astype(dtype)
     if not np.isfinite(converted).all():
         frame, entry = np.argwhere(~np.isfinite(converted))[0]
-        raise DatasetError(
-            f"{name}: frame {frame}, entry {entry} is {values[frame, entry]}; every value must be finite"
-        )
+        cause = f"{name}: frame {frame}, entry {entry} is {values[frame, entry]}; every value must be finite"
+        raise DatasetError.of("value-not-finite", cause, "find out why the recorder gave it, or leave the episode out")
     if dtype.kind == "i" and not np.array_equal(converted, values):
-        raise DatasetError(f"{name}: a value does not fit into {dtype}")
+        cause = f"{name}: a value does not fit into {dtype}"
+        raise DatasetError.of("feature-dtype", cause, "choose a wider dtype for the feature")
     return converted
 
 
 def _as_pngs(name: str, feature: Feature, images: Column) -> list[bytes]:
     if isinstance(images, np.ndarray) and images.dtype == np.uint8:
         if images.shape[1:] != feature.shape:
-            raise DatasetError(f"{name}: images of shape {images.shape[1:]}, but the feature says {feature.shape}")
+            cause = f"{name}: images of shape {images.shape[1:]}, but the feature says {feature.shape}"
+            raise DatasetError.of("image-size", cause, "resize the images, or change the feature")
         return [encode_png(image) for image in images]
     pngs = list(images)
     if not all(isinstance(png, bytes) for png in pngs):
-        raise DatasetError(f"{name}: images must be a uint8 array (n, height, width, 3) or n PNG byte strings")
+        cause = f"{name}: images must be a uint8 array (n, height, width, 3) or n PNG byte strings"
+        raise DatasetError.of("image-array", cause, "scale images to 0-255, or encode them with encode_png")
     for frame, png in enumerate(pngs):
         if (shape := png_shape(png)) != feature.shape:
-            raise DatasetError(f"{name}: frame {frame} is a PNG of shape {shape}, but the feature says {feature.shape}")
+            cause = f"{name}: frame {frame} is a PNG of shape {shape}, but the feature says {feature.shape}"
+            raise DatasetError.of("image-size", cause, "resize the images, or change the feature")
     return pngs
 
 
@@ -277,4 +292,6 @@ def _json_text(value: Any, name: str) -> str:
     try:
         return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise DatasetError(f"{name} is not JSON: {error}") from error
+        raise DatasetError.of(
+            "not-json", f"{name} is not JSON: {error}", "use plain JSON values without NaN"
+        ) from error

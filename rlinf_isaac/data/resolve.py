@@ -7,7 +7,9 @@ which people name a dataset lead to one `DatasetLocation`, and anything else is 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,11 @@ class DatasetLocation:
     repo_id: str
     root: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which a child process finds the dataset under `repo_id`, and never asks the hub for it."""
+        return {"HF_LEROBOT_HOME": str(self.home), "HF_HUB_OFFLINE": "1"}
+
 
 def lerobot_home() -> Path:
     """LeRobot's default home: ``HF_LEROBOT_HOME``, else ``HF_HOME/lerobot``, else ``~/.cache/huggingface/lerobot``."""
@@ -40,7 +47,7 @@ def lerobot_home() -> Path:
 
 
 def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLocation:
-    """Find the dataset that `name` (and `repo_id`) mean. Symbolic links are kept as they are named.
+    """Find the dataset that `name` (and `repo_id`) mean. Symbolic links are followed, but kept as they are named.
 
     Args:
         name: the dataset's own directory (which then wins over `repo_id`, as in RLinf); or its home, when `repo_id`
@@ -53,16 +60,18 @@ def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLoca
     if repo_id is not None:
         _check_repo_id(repo_id)
     if not str(name):
-        raise DatasetError("the dataset name is empty; give a directory or a repo id")
+        raise DatasetError.of("dataset-name-empty", "the dataset name is empty", "give a directory or a repo id")
     given = Path(os.path.expanduser(name))  # leaves an unknown ~user as it is
     local = Path(os.path.abspath(given))
     candidates = [_leaf(local, repo_id), *([_under(local, repo_id)] if repo_id else [])]
     if repo_id is None and not given.is_absolute() and ".." not in given.parts:
         candidates.append(_under(Path(os.path.abspath(lerobot_home())), given.as_posix()))
     for candidate in candidates:
-        if (candidate.root / INFO_FILE).is_file():
+        if _has_info(candidate.root):
             return candidate
-    raise DatasetError(_not_found(name, candidates))
+    for candidate in candidates:
+        _explain(candidate.root)
+    raise _not_found(name, candidates)
 
 
 def _leaf(root: Path, repo_id: str | None) -> DatasetLocation:
@@ -79,20 +88,53 @@ def _under(home: Path, repo_id: str) -> DatasetLocation:
 def _check_repo_id(repo_id: str) -> None:
     path = Path(repo_id)
     if not repo_id or path.is_absolute() or ".." in path.parts:
-        raise DatasetError(f"repo id {repo_id!r} is not a name relative to a home, such as 'owner/name'")
+        cause = f"repo id {repo_id!r} is not a name relative to a home"
+        raise DatasetError.of("repo-id", cause, "give a name such as 'owner/name', and the home as the dataset")
 
 
-def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> str:
-    """The message: where it looked, and datasets one level below that the user may have meant."""
+def _has_info(root: Path) -> bool:
+    """Whether `root` holds a dataset. Raises DatasetError when that cannot be found out."""
+    try:
+        return stat.S_ISREG(os.stat(root / INFO_FILE).st_mode)
+    except PermissionError as error:
+        cause = f"{root} or something in it cannot be read: permission denied"
+        raise DatasetError.of("dataset-unreadable", cause, "change its permissions, or run as its owner") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            cause = f"{root / INFO_FILE} cannot be reached: its symbolic links lead in a circle"
+            raise DatasetError.of("dataset-link-loop", cause, "make the link point to the dataset") from error
+        return False
+    except ValueError as error:
+        raise DatasetError.of("dataset-name", f"{str(root)!r} is not a path ({error})", "correct the name") from error
+
+
+def _explain(root: Path) -> None:
+    """Raise what is wrong with a place that exists but holds no dataset; return when it is merely not there."""
+    link = next((path for path in (root, *root.parents) if path.is_symlink() and not path.exists()), None)
+    if link is not None:
+        cause = f"{link} is a symbolic link to {os.readlink(link)}, which does not exist"
+        raise DatasetError.of("dataset-link-dangling", cause, "mount or restore its target, or correct the link")
+    if root.exists() and not root.is_dir():
+        raise DatasetError.of("dataset-is-file", f"{root} is a file", "name the directory that holds meta/")
+    if snapshots := sorted((root / "snapshots").glob("*/meta/info.json")):
+        newest = max(snapshots, key=lambda path: path.parent.parent.stat().st_mtime).parent.parent
+        cause = f"{root} is the hub's cache of a dataset, not the dataset itself"
+        raise DatasetError.of("dataset-hub-cache", cause, f"name its snapshot {newest}")
+    if (root / "meta").is_dir() or any((root / "data").glob("chunk-*")):
+        cause = f"{root / INFO_FILE} is missing"
+        raise DatasetError.of("meta-missing", cause, "restore the dataset from where it was copied or recorded")
+
+
+def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetError:
+    """Where it looked, and datasets one level below that the user may have meant."""
     lines = [f"no LeRobot dataset {str(name)!r}: {INFO_FILE.as_posix()} is in none of"]
     lines += [
         f"  {candidate.root}{'' if candidate.root.is_dir() else ' (no such directory)'}" for candidate in candidates
     ]
     below = sorted(path.parent.parent.name for path in candidates[0].root.glob("*/meta/info.json"))
     if below:
-        lines.append(
-            f"{candidates[0].root} is the parent of {', '.join(below[:5])}; name one of them, or pass its repo id"
-        )
+        lines.append(f"{candidates[0].root} is the parent of {', '.join(below[:5])}")
+        cure = "name one of them, or pass its repo id"
     else:
-        lines.append("give the directory that holds meta/, or its parent and the repo id, or set HF_LEROBOT_HOME")
-    return "\n".join(lines)
+        cure = "give the directory that holds meta/, or its parent and the repo id, or set HF_LEROBOT_HOME"
+    return DatasetError.of("dataset-not-found", "\n".join(lines), cure)

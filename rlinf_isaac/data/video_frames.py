@@ -8,6 +8,8 @@ import numpy as np
 
 from rlinf_isaac.errors import DatasetError
 
+_RESTORE = "restore the video from where the dataset was copied or recorded"
+
 
 def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.ndarray:
     """Decode the frame nearest to each timestamp.
@@ -26,9 +28,8 @@ def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.
     try:
         import av
     except ImportError as error:
-        raise DatasetError(
-            f"{path} is a video feature; reading it needs PyAV: pip install 'rlinf-isaac[video]'"
-        ) from error
+        cause = f"{path} is a video, and PyAV, which reads it, is not installed"
+        raise DatasetError.of("no-pyav", cause, "run pip install 'rlinf-isaac[video]'") from error
     order = np.argsort(timestamps_s, kind="stable")
     wanted = np.asarray(timestamps_s, np.float64)[order]
     try:
@@ -38,13 +39,12 @@ def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.
             container.seek(max(0, int((wanted[0] - tolerance_s) / stream.time_base)), stream=stream, backward=True)
             frames = _nearest(container.decode(stream), wanted, tolerance_s)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing, but meta/ lists it") from error
+        raise DatasetError.of("video-missing", f"{path} is missing, but meta/ lists it", _RESTORE) from error
     except (av.FFmpegError, IndexError) as error:
-        raise DatasetError(f"{path} cannot be decoded ({error}); the file is damaged") from error
+        raise DatasetError.of("video-damaged", f"{path} cannot be decoded ({error})", _RESTORE) from error
     if len(frames) < len(wanted):
-        raise DatasetError(
-            f"{path} has no frame within {tolerance_s:.4f} s of {wanted[len(frames)]:.4f} s; it is cut short"
-        )
+        cause = f"{path} has no frame within {tolerance_s:.4f} s of {wanted[len(frames)]:.4f} s: it is cut short"
+        raise DatasetError.of("video-short", cause, _RESTORE)
     return np.stack(frames)[np.argsort(order, kind="stable")]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlinf_isaac.data.lerobot_meta import read_json, read_meta, read_parquet
+from rlinf_isaac.data.lerobot_meta import read_meta
 from rlinf_isaac.errors import DatasetError
 
 
@@ -82,16 +82,3 @@ def test_duplicated_and_missing_episodes(v21_root):
     path.write_text("\n".join([lines[0], lines[0], lines[1]]))
     with pytest.raises(DatasetError, match="the dataset was cut or edited"):
         read_meta(v21_root)
-
-
-def test_read_json_wants_an_object(tmp_path):
-    (tmp_path / "list.json").write_text("[1]")
-    with pytest.raises(DatasetError, match="JSON list, not an object"):
-        read_json(tmp_path / "list.json")
-
-
-def test_read_parquet_names_a_missing_column(v21_root):
-    path = v21_root / "data/chunk-000/episode_000000.parquet"
-    assert read_parquet(path, ["index"]).column_names == ["index"]
-    with pytest.raises(DatasetError, match="no column nothing"):
-        read_parquet(path, ["index", "nothing"])

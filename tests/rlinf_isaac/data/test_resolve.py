@@ -90,7 +90,7 @@ def test_not_found_lists_where_it_looked_and_creates_nothing(home, monkeypatch):
         resolve_dataset("owner/missing")
     assert f"{os.getcwd()}/owner/missing (no such directory)" in str(error.value)
     assert f"{home}/owner/missing (no such directory)" in str(error.value)
-    with pytest.raises(DatasetError, match="parent of data; name one of them"):
+    with pytest.raises(DatasetError, match="parent of data"):
         resolve_dataset(home / "owner")
     with pytest.raises(DatasetError, match=r"meta/info\.json is in none of"):
         resolve_dataset(home / "owner" / "data" / "owner", "data")
