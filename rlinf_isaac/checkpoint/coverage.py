@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from rlinf_isaac.checkpoint.header import TensorInfo
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.checkpoint.header import TensorInfo, read_keys
+from rlinf_isaac.config.schema import ModelConfig
+from rlinf_isaac.errors import BundleError, Problem, WeightsError
+from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
 _WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
@@ -34,6 +37,32 @@ class LoadPlan:
     sources: Mapping[str, str]
     ties: Mapping[str, str] = field(default_factory=dict)
     stripped: tuple[str, ...] = ()
+
+
+def check_coverage(source: str | Path, model: ModelConfig) -> list[Problem]:
+    """What keeps the weights in `source` (a bundle, a directory or a safetensors file) from filling ``Pi0(model)``.
+
+    Reads file headers only: milliseconds for a full-size checkpoint.
+    """
+    try:
+        plan_model(read_keys(source), model, str(source))
+    except BundleError as error:
+        return list(error.problems)
+    return []
+
+
+def plan_model(stored: Mapping[str, TensorInfo], model: ModelConfig, source: str) -> LoadPlan:
+    """How to fill ``Pi0(model)`` from stored tensors, as `plan_load`.
+
+    Raises:
+        WeightsError: as `plan_load`; or a tensor is not of a floating-point type.
+    """
+    plan = plan_load(stored, state_dict_shapes(model), ties=TIED, source=source)
+    for name, tensor in plan.sources.items():
+        if not is_floating_point(stored[tensor].dtype):
+            cause = f"{source}: {name} is {stored[tensor].dtype}, not a floating-point type"
+            raise WeightsError.of("weights-dtype", cause, "use a checkpoint that is not quantised")
+    return plan
 
 
 def plan_load(

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import json
+import math
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.checkpoint.coverage import plan_load, strip_wrappers
+from rlinf_isaac.checkpoint.coverage import check_coverage, plan_load, strip_wrappers
 from rlinf_isaac.checkpoint.header import TensorInfo
+from rlinf_isaac.config import load_config
 from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
 
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 EMBED = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
@@ -123,3 +130,63 @@ def test_only_full_matches_pass(names, data):
         file[victim] = TensorInfo("F32", (3, 2))
     with pytest.raises(WeightsError):
         plan_load(file, expected)
+
+
+class TestCheckCoverage:
+    """From headers alone, against the architecture of a config."""
+
+    @pytest.fixture(params=["pi0", "pi05"])
+    def model(self, request):
+        return load_config("tiny", [f"model.pi05={str(request.param == 'pi05').lower()}"]).model
+
+    @staticmethod
+    def write(path, shapes, dtype="BF16"):
+        """A safetensors file whose data is a hole in the file: any size, no time."""
+        header, end = {}, 0
+        for name, shape in shapes.items():
+            size = 2 * math.prod(shape)
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
+            end += size
+        text = json.dumps(header).encode()
+        with open(path / "model.safetensors", "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + end)
+
+    def codes(self, path, model):
+        return [problem.code for problem in check_coverage(path, model)]
+
+    def test_a_checkpoint_of_the_architecture(self, tmp_path, model):
+        self.write(tmp_path, state_dict_shapes(model))
+        assert check_coverage(tmp_path, model) == []
+
+    @pytest.mark.parametrize("preset", ["pi0", "pi05"])
+    def test_full_size_as_openpi_stores_it(self, tmp_path, preset):
+        shapes = state_dict_shapes(load_config(preset).model)
+        del shapes[TIED[0][0]]
+        self.write(tmp_path, shapes)
+        assert check_coverage(tmp_path, load_config(preset).model) == []
+        other = {"pi0": "pi05", "pi05": "pi0"}[preset]
+        assert self.codes(tmp_path, load_config(other).model) == ["weights-keys"]
+
+    def test_wrapped_names(self, tmp_path, model):
+        self.write(tmp_path, {f"module._orig_mod.{name}": shape for name, shape in state_dict_shapes(model).items()})
+        assert check_coverage(tmp_path, model) == []
+
+    def test_faults(self, tmp_path, model):
+        shapes = state_dict_shapes(model)
+        self.write(tmp_path, shapes | {"value_head.mlp.0.weight": (1,)})
+        (problem,) = check_coverage(tmp_path, model)
+        assert problem.code == "weights-keys"
+        assert "1 unexpected: value_head.mlp.0.weight" in problem.cause
+        self.write(tmp_path, shapes | {"action_in_proj.bias": (1,)})
+        assert self.codes(tmp_path, model) == ["weights-shapes"]
+        self.write(tmp_path, shapes, dtype="I16")
+        assert self.codes(tmp_path, model) == ["weights-dtype"]
+        self.write(tmp_path, {f"llm.{name}": shape for name, shape in shapes.items()})
+        assert self.codes(tmp_path, model) == ["rlinf-layout"]
+        (tmp_path / "model.safetensors").unlink()
+        assert self.codes(tmp_path, model) == ["no-weights"]
+
+    def test_it_needs_no_torch(self):
+        code = "import sys, rlinf_isaac.checkpoint.coverage; print('torch' in sys.modules)"
+        assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
