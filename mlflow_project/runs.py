@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from mlflow_project.journal import Journal
@@ -207,9 +208,9 @@ def _import_mlflow(uri: str) -> None:
     """Import what the uploader's thread needs, here: two threads importing torch and mlflow at once trip over the
     half-imported modules they share."""
     prepare_environment()
-
+    import_module("mlflow.models")
     if not uri.startswith("http"):
-        pass
+        import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def _tell(outcome: Outcome) -> None:

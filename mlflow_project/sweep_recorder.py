@@ -24,9 +24,13 @@ from rlinf_isaac.events import (
     EvaluationStarted,
     Event,
     Metrics,
+    MismatchAllowed,
     VideoSaved,
 )
 from rlinf_isaac.statistics import RateEstimate
+
+MISMATCH_TAG = "allow_mismatch"
+"""On runs that went on although the job is not what the weights were trained with."""
 
 OUTCOMES = ("success", "drop", "timeout")
 
@@ -89,6 +93,8 @@ class SweepRecorder:
         """Record one event."""
         if isinstance(event, EvaluationStarted):
             self._start(event)
+        elif isinstance(event, MismatchAllowed):
+            self._mark_mismatch(event)
         elif isinstance(event, EpisodeDone):
             self._evaluations[event.row.checkpoint_step].rows[event.row.seed] = event.row
         elif isinstance(event, VideoSaved):
@@ -108,6 +114,12 @@ class SweepRecorder:
         log_model(recorder, bundle, self._model_name, "input")
         log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
         self._evaluations[event.step] = _Evaluation(recorder)
+
+    def _mark_mismatch(self, event: MismatchAllowed) -> None:
+        """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
+        tags = {MISMATCH_TAG: "true", f"mismatch.{event.problem.code}": event.problem.cause}
+        self._evaluations[event.step].recorder.tags(tags)
+        self._parent.tags(tags)
 
     def _finish(self, event: EvaluationFinished) -> None:
         evaluation = self._evaluations.pop(event.step)

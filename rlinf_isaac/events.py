@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rlinf_isaac.errors import Problem
+
 Outcome = Literal["success", "drop", "timeout"]
 
 
@@ -86,6 +88,15 @@ class EvaluationStarted:
 
 
 @dataclass(frozen=True)
+class MismatchAllowed:
+    """The checkpoint is run although `problem` says that the job is not what its weights were trained with."""
+
+    step: int
+    digest: str
+    problem: Problem
+
+
+@dataclass(frozen=True)
 class EpisodeDone:
     """One episode row is durable on disk."""
 
@@ -121,4 +132,13 @@ class Progress:
     note: str = ""
 
 
-Event = Metrics | CheckpointSaved | EvaluationStarted | EpisodeDone | VideoSaved | EvaluationFinished | Progress
+Event = (
+    Metrics
+    | CheckpointSaved
+    | EvaluationStarted
+    | MismatchAllowed
+    | EpisodeDone
+    | VideoSaved
+    | EvaluationFinished
+    | Progress
+)

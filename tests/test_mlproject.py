@@ -41,6 +41,8 @@ def test_options_and_defaults_agree(verb):
         assert parameter["type"] == "string", "MLflow checks no other type, and `path` is relative to the caller"
         if options[name].required:
             assert "default" not in parameter
+        elif options[name].nargs == -1:
+            assert parameter["default"] == "none"
         else:
             assert str(parameter["default"]) == str(options[name].default)
             assert parameter["default"] != "", "MLflow records an empty string as ''"
@@ -52,8 +54,12 @@ def test_placeholders_stand_bare_and_are_passed_once(verb):
     assert re.findall(r"[\"'`$;|&<>\\]", command) == []
     assert command.startswith(f"python -m mlflow_project.cli {verb} ")
     words = command.split()[4:]
-    options = {option.name: option.opts[0] for option in command_of(verb).params}
-    assert words == [word for name in ENTRY_POINTS[verb]["parameters"] for word in (options[name], f"{{{name}}}")]
+    parameters = {parameter.name: parameter for parameter in command_of(verb).params}
+    expected = []
+    for name in ENTRY_POINTS[verb]["parameters"]:
+        expected += [parameters[name].opts[0]] if isinstance(parameters[name], click.Option) else []
+        expected.append(f"{{{name}}}")
+    assert words == expected
 
 
 @pytest.mark.parametrize("verb", VERBS)

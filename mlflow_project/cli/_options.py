@@ -24,6 +24,11 @@ def option(name: str, help: str, default: str | None = AUTO) -> Callable[[Comman
     return click.option(name, default=default, required=default is None, show_default=default is not None, help=help)
 
 
+def flag(name: str, help: str) -> Callable[[Command], Command]:
+    """A switch that is off: ``--name`` and ``--name true`` turn it on (MLproject can only pass a value)."""
+    return click.option(name, type=bool, is_flag=False, flag_value="true", default="false", show_default=True, help=help)
+
+
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")
 output = click.option(
     "--output",

@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 
 from mlflow_project.runs import fail_adopted_run
 from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
+from rlinf_isaac.preflight.findings import Findings
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +39,21 @@ def verb_session() -> Iterator[None]:
         raise SystemExit(130) from None
 
 
+@contextmanager
+def preflight() -> Iterator[Findings]:
+    """Collect what a verb's checks find; afterwards show the warnings, and refuse the job if there are errors.
+
+    Raises:
+        InvalidJob: with all errors.
+    """
+    findings = Findings()
+    with findings.collect():
+        yield findings
+    for problem in findings.warnings:
+        show_problem(problem)
+    findings.raise_errors()
+
+
 def show_error(error: RlinfIsaacError) -> None:
     """Print an error: every problem with its cause and cure."""
     if not isinstance(error, InvalidJob):
@@ -45,11 +61,13 @@ def show_error(error: RlinfIsaacError) -> None:
         stderr.print(str(error), markup=False)
         return
     for problem in error.problems:
-        _show_problem(problem)
+        show_problem(problem)
 
 
-def _show_problem(problem: Problem) -> None:
-    stderr.print(f"[bold red]error[/] [dim]{problem.code}[/] ", end="")
-    stderr.print(problem.cause, markup=False)
-    stderr.print("  [green]cure[/] ", end="")
-    stderr.print(problem.cure, markup=False)
+def show_problem(problem: Problem, console: Console = stderr) -> None:
+    """Print one problem with its level, code, cause and cure."""
+    colour = "bold red" if problem.level == "error" else "bold yellow"
+    console.print(f"[{colour}]{problem.level}[/] [dim]{problem.code}[/] ", end="")
+    console.print(problem.cause, markup=False)
+    console.print("  [green]cure[/] ", end="")
+    console.print(problem.cure, markup=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import PROJECT, stdout, verb_session
+from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
+
+if TYPE_CHECKING:
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -30,19 +33,28 @@ KEYS = {"task": "env.task", "episodes": "demos.episodes", "first_seed": "demos.f
 @options.option("--renderer", "egl, rays (no GL needed) or auto.")
 @options.output
 @options.overrides
-def command(preset: str, output: Path, overrides: str, **chosen: str) -> None:
+def command(output: Path, **settings: Any) -> None:
     """Record demonstrations of a scripted expert in the embedded MuJoCo environment.
 
     The result is a LeRobot v2.1 dataset, with the features RLinf's IsaacLab data config expects. The same settings lead
     to the same directory, and a complete dataset is reused.
     """
     with verb_session():
-        from rlinf_isaac.preflight import check_config, raise_if_any
+        with preflight() as findings:
+            config = check(findings, output=output, **settings)
+        stdout.print(f"dataset  {run(config, output)}")
 
-        config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-        raise_if_any(check_config(config))
-        root = run(config, output)
-        stdout.print(f"dataset  {root}")
+
+def check(
+    findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
+) -> JobConfig:
+    """Check these options and give their config. Everything here is quick."""
+    from rlinf_isaac.preflight import check_config, check_free_space
+    from rlinf_isaac.preflight.machine import demonstration_bytes
+
+    config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
+    findings.add([*check_config(config), *check_free_space(output, demonstration_bytes(config))])
+    return config
 
 
 def dataset_root(config: JobConfig, output: Path) -> Path:

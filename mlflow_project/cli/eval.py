@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import PROJECT, verb_session
+from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config, flatten
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import EvaluationJob
@@ -19,6 +19,7 @@ from rlinf_isaac.errors import InvalidJob, Problem
 if TYPE_CHECKING:
     from mlflow_project.sweep_recorder import Evaluated
     from rlinf_isaac.checkpoint.bundle import Bundle
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -34,13 +35,16 @@ KEYS = {
     "renderer": "env.renderer",
     "device": "compute.device",
 }
-# What an evaluation may change of the job a checkpoint carries; the rest is what it was trained with.
-OVERRIDABLE = ("eval.", "env.", "compute.", "policy.action_chunk", "policy.denoise_steps")
+# What an evaluation may change of the job a checkpoint carries. Of the policy, all but the steps of the flow's
+# integration is a mismatch, which `--allow-mismatch` lets pass; the rest would be another model.
+POLICY = ("action_chunk", "denoise_steps", "state_layout", "tokenizer")
+OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLICY))
 
 
 @click.command("eval", epilog=EXAMPLE)
 @options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
 @options.option("--ckpt-steps", "Steps to evaluate, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
+@options.option("--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.")
 @options.option("--episodes", "Episodes per checkpoint.")
 @options.option("--first-seed", "Reset seed of the first episode; the others follow.")
 @options.option("--policy-seed", "Seed of the flow-matching noise.")
@@ -48,57 +52,85 @@ OVERRIDABLE = ("eval.", "env.", "compute.", "policy.action_chunk", "policy.denoi
 @options.option("--videos", "How many episodes to record, the same ones for every checkpoint.")
 @options.option("--renderer", "egl, rays (no GL needed) or auto.")
 @options.device
-@click.option(
+@options.flag(
     "--allow-mismatch",
-    type=bool,
-    default=False,
-    show_default=True,
-    help="Evaluate although the environment is not the one of the training data; the run is tagged with it.",
+    "Go on although norm stats, tokenizer, prompt, action chunk, state or environment are not those of the training; "
+    "the run is tagged with it and its checkpoints cannot be promoted.",
 )
 @options.upload_weights
 @options.output
 @options.overrides
-def command(
-    ckpt_root: str,
-    ckpt_steps: str,
-    allow_mismatch: bool,
-    upload_weights: options.UploadWeights,
-    output: Path,
-    overrides: str,
-    **chosen: str,
-) -> None:
+def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
     """Evaluate checkpoints: one parent run, one nested run per checkpoint that differs in nothing else.
 
     All checkpoints meet the same seeds, so their episodes are paired. Finished episodes are not repeated: after an
-    interruption the same command goes on where it stopped.
+    interruption the same command goes on where it stopped. Weights are hashed and compared with the architecture, norm
+    stats, tokenizer, prompt, action chunk, state and environment with those of the training, before anything starts.
     """
     with verb_session():
-        from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
-
-        paths = select_bundles(ckpt_root, parse_steps(ckpt_steps))
-        bundles = [read_bundle(path) for path in paths]
-        job = plan(bundles, options.to_overrides(chosen, KEYS, overrides), output, allow_mismatch)
+        with preflight() as findings:
+            job = check(findings, output=output, **settings)
+        assert job is not None
         run(job, output, upload_weights)
 
 
-def plan(bundles: Sequence[Bundle], overrides: list[str], output: Path, allow_mismatch: bool = False) -> EvaluationJob:
-    """The job for these verified bundles, with the config they were trained with and `overrides`.
+def check(
+    findings: Findings,
+    *,
+    ckpt_root: str,
+    ckpt_steps: str,
+    norm_stats: str,
+    allow_mismatch: bool,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: str,
+) -> EvaluationJob | None:
+    """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
+    from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
 
-    Raises:
-        InvalidJob: an override changes what was trained, the bundles were trained differently, a value is out of range.
-    """
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, raise_if_any
+    bundles = []
+    with findings.collect():
+        for path in select_bundles(ckpt_root, parse_steps(ckpt_steps)):
+            with findings.collect():
+                bundles.append(read_bundle(path, verify=not quick))
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    given = None if norm_stats == options.AUTO else Path(norm_stats)
+    return None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
 
-    problems = [
+
+def plan(
+    findings: Findings,
+    bundles: Sequence[Bundle],
+    overrides: list[str],
+    output: Path,
+    norm_stats: Path | None = None,
+    allow_mismatch: bool = False,
+) -> EvaluationJob | None:
+    """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
+    from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
+    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
+
+    findings.add(
         Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
         for item in overrides
         if "=" in item and not item.startswith(OVERRIDABLE) and item.partition("=")[0] in flatten(JobConfig())
-    ]
-    raise_if_any(problems)
-    raise_if_any(check_bundles(bundles))
-    config = build_config(_job_of(bundles[0]), f"{bundles[0].path}/config.json", overrides)
-    raise_if_any(check_config(config) or check_device(config))
-    return EvaluationJob(config, tuple(b.path for b in bundles), output.absolute() / "eval", allow_mismatch)
+    )
+    findings.add(check_bundles(bundles))
+    if findings.errors:
+        return None
+    with findings.collect():
+        config = build_config(_job_of(bundles[0]), f"{bundles[0].path}/config.json", overrides)
+        findings.add([*check_config(config), *check_device(config)])
+        findings.raise_errors()
+        given = None if norm_stats is None else NormStatsFile.read(norm_stats)
+        for bundle in bundles:
+            found = mismatches(bundle, config, norm_stats=given)
+            findings.add(replace(problem, level="warning") if allow_mismatch else problem for problem in found)
+            stats = (given.data, given.path) if given else (bundle.norm_stats_bytes, bundle.path)
+            findings.add(check_norm_stats(*stats, config))
+        return EvaluationJob(config, tuple(bundles), output.absolute() / "eval", given, allow_mismatch)
+    return None
 
 
 def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights = "auto") -> list[Evaluated]:
@@ -112,9 +144,8 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
     from rlinf_isaac.engines.local import LocalEngine
 
     config = job.config
-    tags = provenance_tags(PROJECT) | ({"allow_mismatch": "true"} if job.allow_mismatch else {})
-    name = f"eval {job.bundles[0].parent.parent.name} x {len(job.bundles)}"
-    with tracked_run("eval", output=output, name=name, tags=tags) as tracked:
+    name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
+    with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
         tracked.recorder.params(_recorded(config))
         recorder = SweepRecorder(
             tracked.recorder,

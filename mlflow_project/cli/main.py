@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import PROJECT, verb_session
+from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
+
+if TYPE_CHECKING:
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -33,18 +37,30 @@ KEYS |= {"episodes": "eval.episodes", "renderer": "env.renderer", "device": "com
 @options.upload_weights
 @options.output
 @options.overrides
-def command(preset: str, upload_weights: options.UploadWeights, output: Path, overrides: str, **chosen: str) -> None:
+def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
     """demos -> norm_stats -> sft -> eval of every checkpoint, under one parent run.
 
     With the defaults: MuJoCo stack-cube with two cubes and a tiny pi0, some minutes on a laptop. The tiny policy also
     sees the poses of the cubes. Steps that are finished on disk are reused.
     """
     with verb_session():
-        from rlinf_isaac.preflight import check_config, check_device, check_free_space, raise_if_any
-
-        config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-        raise_if_any([*check_config(config), *check_device(config), *check_free_space(output, 1 << 30)])
+        with preflight() as findings:
+            config = check(findings, output=output, **settings)
         run(config, output, upload_weights)
+
+
+def check(
+    findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
+) -> JobConfig:
+    """Check these options and give their config. Everything here is quick."""
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space
+    from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
+
+    config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
+    findings.add([*check_config(config), *check_device(config)])
+    findings.raise_errors()
+    findings.add(check_free_space(output, demonstration_bytes(config) + training_bytes(config)))
+    return config
 
 
 def run(config: JobConfig, output: Path, upload_weights: options.UploadWeights = "auto") -> None:
@@ -60,8 +76,11 @@ def run(config: JobConfig, output: Path, upload_weights: options.UploadWeights =
         stats = norm_stats.run(config, dataset, output)
         job = sft.plan(config, dataset, stats, output)
         checkpoints = sft.run(job, output, upload_weights)
-        bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
-        evaluation.run(evaluation.plan(bundles, _evaluation_overrides(config), output), output, upload_weights)
+        with preflight() as findings:
+            bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
+            evaluate = evaluation.plan(findings, bundles, _evaluation_overrides(config), output)
+        assert evaluate is not None
+        evaluation.run(evaluate, output, upload_weights)
 
 
 def _evaluation_overrides(config: JobConfig) -> list[str]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import PROJECT, stdout, verb_session
+from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.errors import Problem
+
+if TYPE_CHECKING:
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -44,71 +47,72 @@ KEYS = {
 @options.upload_weights
 @options.output
 @options.overrides
-def command(
-    dataset: str,
-    norm_stats: str,
-    preset: str,
-    upload_weights: options.UploadWeights,
-    output: Path,
-    overrides: str,
-    **chosen: str,
-) -> None:
+def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
     """Fine-tune pi0 / pi0.5 with the flow-matching loss; every checkpoint is a verified bundle.
 
     The same command continues an interrupted run from its last checkpoint, with the same result as an undisturbed one.
+    Dataset, norm stats, config and machine are checked before torch is imported; `doctor sft` does only that.
     """
     with verb_session():
-        from rlinf_isaac.data.resolve import resolve_dataset
-        from rlinf_isaac.preflight import check_config, check_dataset, check_device, raise_if_any
-
-        config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-        root = resolve_dataset(dataset).root
-        raise_if_any(check_config(config) or [*check_dataset(config, root), *check_device(config)])
-        job = plan(config, root, None if norm_stats == options.AUTO else Path(norm_stats), output)
-        checkpoints = run(job, output, upload_weights)
+        with preflight() as findings:
+            checked = check(findings, output=output, **settings)
+        assert checked is not None
+        checkpoints = run(plan(*checked, output), output, upload_weights)
         stdout.print(f"checkpoints  {checkpoints}")
         stdout.print(f"evaluate     rlinf-isaac eval --ckpt-root {checkpoints}")
 
 
+def check(
+    findings: Findings,
+    *,
+    dataset: str,
+    norm_stats: str,
+    preset: str,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: str,
+) -> tuple[JobConfig, Path, Path | None] | None:
+    """Check these options; what `plan` needs, unless `findings` has errors.
+
+    With `quick` a large dataset that was never hashed is not hashed now, and a warning says so.
+    """
+    from rlinf_isaac.data.resolve import resolve_dataset
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_training_data
+    from rlinf_isaac.preflight.machine import training_bytes
+
+    config = root = None
+    with findings.collect():
+        config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
+        findings.add([*check_config(config), *check_device(config)])
+    with findings.collect():
+        location = resolve_dataset(dataset)
+        os.environ.update(location.environment)
+        root = location.root
+    if config is None or root is None or findings.errors:
+        return None
+    given = None if norm_stats == options.AUTO else Path(norm_stats)
+    findings.add(check_free_space(output, training_bytes(config)))
+    findings.add(check_training_data(config, root, given, quick=quick))
+    return config, root, given
+
+
 def plan(config: JobConfig, dataset_root: Path, norm_stats: Path | None, output: Path) -> SftJob:
-    """The job of these settings. Its directory is named by everything that decides the result.
+    """The job of these settings, checked before. Its directory is named by everything that decides the result.
 
     Raises:
-        InvalidJob: the norm stats at hand were computed from another dataset or for another action horizon.
-        NormStatsError: they are mis-keyed or damaged.
+        DatasetError: a data file is damaged.
     """
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-    from rlinf_isaac.data.norm_stats import compute_norm_stats, from_json
-    from rlinf_isaac.preflight import raise_if_any
+    from rlinf_isaac.data.norm_stats import compute_norm_stats
 
     dataset = LeRobotDataset(dataset_root)
     if norm_stats is None:
         stats = compute_norm_stats(dataset, config.model.action_horizon).to_json().encode()
     else:
-        raise_if_any(check_norm_stats(norm_stats, dataset.digest, config.model.action_horizon))
         stats = norm_stats.read_bytes()
-        from_json(stats, str(norm_stats))
     job = SftJob(config, dataset_root, dataset.digest, stats, output.absolute())
-    name = f"{config.preset}-{json_digest(job.lineage)[:8]}"
-    return SftJob(config, dataset_root, dataset.digest, stats, output.absolute() / "sft" / name)
-
-
-def check_norm_stats(path: Path, dataset_digest: str, horizon: int) -> list[Problem]:
-    """Problems when `path` is missing, or its ``provenance.json`` names another dataset or horizon."""
-    cure = "compute them with: rlinf-isaac norm_stats --dataset DATASET, or leave --norm-stats at auto"
-    if not path.is_file():
-        return [Problem("no-norm-stats", f"{path} does not exist", cure)]
-    provenance_file = path.parent / "provenance.json"
-    if not provenance_file.is_file():
-        cause = f"{path} has no provenance.json beside it: nothing says which dataset it belongs to"
-        return [Problem("norm-stats-provenance", cause, cure)]
-    provenance = json.loads(provenance_file.read_text())
-    expected = {"dataset": dataset_digest, "action_horizon": horizon}
-    return [
-        Problem("norm-stats-mismatch", f"{path} is of {key}={provenance.get(key)}, this job has {value}", cure)
-        for key, value in expected.items()
-        if provenance.get(key) != value
-    ]
+    return replace(job, output=job.output / "sft" / f"{config.preset}-{json_digest(job.lineage)[:8]}")
 
 
 def run(job: SftJob, output: Path, upload_weights: options.UploadWeights = "auto") -> Path:

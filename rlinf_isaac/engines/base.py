@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest, json_digest
@@ -56,14 +58,16 @@ class EvaluationJob:
 
     Attributes:
         config: the resolved job config; `policy` and `model` are those of the checkpoints.
-        bundles: directories of the checkpoint bundles, in the order of evaluation.
+        bundles: the checkpoints, verified, in the order of evaluation.
         output: rows and videos land in ``output/<digest of the settings>/<step>-<digest of the bundle>/``.
-        allow_mismatch: evaluate although the environment is not the one of the training data.
+        norm_stats: what to normalise with instead of each bundle's own; anything but equal bytes is a mismatch.
+        allow_mismatch: evaluate although the job is not what the weights were trained with.
     """
 
     config: JobConfig
-    bundles: tuple[Path, ...]
+    bundles: tuple[Bundle, ...]
     output: Path
+    norm_stats: NormStatsFile | None = None
     allow_mismatch: bool = False
 
 
@@ -75,5 +79,6 @@ class Engine(Protocol):
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
-        """Evaluate; per checkpoint EvaluationStarted, EpisodeDone / VideoSaved, EvaluationFinished, and Progress."""
+        """Evaluate; per checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved, EvaluationFinished; and
+        Progress."""
         ...

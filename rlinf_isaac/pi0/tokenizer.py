@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,8 @@ import numpy as np
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
 from rlinf_isaac.digest import bytes_digest, json_digest
 from rlinf_isaac.errors import TokenizerError
+
+TOKENIZER_CURE = "set policy.tokenizer to the path of PaliGemma's SentencePiece model (paligemma_tokenizer.model)"
 
 STATE_BIN_EDGES = np.linspace(-1, 1, 256 + 1)[:-1]
 """Left edges of the 256 bins of a normalised state in pi0.5's prompt; below the first edge the bin is -1."""
@@ -67,20 +68,19 @@ class SentencePieceTokenizer:
         try:
             import sentencepiece
         except ImportError:
-            raise TokenizerError(
-                f"policy.tokenizer {str(path)!r} needs the package sentencepiece: pip install 'rlinf-isaac[tokenizer]'"
+            raise TokenizerError.of(
+                "no-sentencepiece",
+                f"policy.tokenizer {str(path)!r} needs the package sentencepiece",
+                "pip install 'rlinf-isaac[tokenizer]'",
             ) from None
         if not Path(path).is_file():
-            raise TokenizerError(
-                f"There is no tokenizer file {str(path)!r}; set policy.tokenizer to the path of PaliGemma's "
-                "SentencePiece model (paligemma_tokenizer.model)."
-            )
+            raise TokenizerError.of("no-tokenizer", f"the tokenizer {path} does not exist", TOKENIZER_CURE)
         proto = Path(path).read_bytes()
         self._sha256 = bytes_digest(proto)
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
         except RuntimeError:
-            raise TokenizerError(f"{str(path)!r} is not a SentencePiece model; the file may be damaged.") from None
+            raise TokenizerError.of("bad-tokenizer", f"{path} is not a SentencePiece model", TOKENIZER_CURE) from None
 
     @property
     def vocab_size(self) -> int:
@@ -119,20 +119,12 @@ def load_tokenizer(policy: PolicyConfig, model: ModelConfig) -> Tokenizer:
     """
     tokenizer = ByteTokenizer() if policy.tokenizer == "byte" else SentencePieceTokenizer(policy.tokenizer)
     if tokenizer.vocab_size > model.vocab_size:
-        raise TokenizerError(
-            f"policy.tokenizer {policy.tokenizer!r} has {tokenizer.vocab_size} tokens but model.vocab_size is "
-            f"{model.vocab_size}; use the tokenizer the model was trained with."
+        raise TokenizerError.of(
+            "tokenizer-vocab",
+            f"policy.tokenizer {policy.tokenizer} has {tokenizer.vocab_size} tokens, model.vocab_size is {model.vocab_size}",
+            "use the tokenizer the model was trained with",
         )
     return tokenizer
-
-
-def check_same(recorded: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
-    """Raises TokenizerError unless the fingerprint `recorded` in a checkpoint is the `actual` one."""
-    if dict(recorded) != dict(actual):
-        raise TokenizerError(
-            f"The checkpoint was trained with tokenizer {_describe(recorded)} but this job uses {_describe(actual)}; "
-            "set policy.tokenizer to the checkpoint's."
-        )
 
 
 def pad_tokens(encoded: list[list[int]], max_len: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -145,8 +137,10 @@ def pad_tokens(encoded: list[list[int]], max_len: int, length: int | None = None
     """
     longest = max(map(len, encoded))
     if longest > max_len:
-        raise TokenizerError(
-            f"A prompt has {longest} tokens but model.max_token_len is {max_len}; shorten the prompt or raise it."
+        raise TokenizerError.of(
+            "prompt-length",
+            f"a prompt has {longest} tokens, model.max_token_len is {max_len}",
+            "shorten the prompt, or raise model.max_token_len",
         )
     tokens = np.zeros((len(encoded), length or longest), dtype=np.int64)
     mask = np.zeros(tokens.shape, dtype=bool)
@@ -154,7 +148,3 @@ def pad_tokens(encoded: list[list[int]], max_len: int, length: int | None = None
         tokens[row, : len(ids)] = ids
         mask[row, : len(ids)] = True
     return tokens, mask
-
-
-def _describe(fingerprint: Mapping[str, Any]) -> str:
-    return f"{fingerprint.get('kind')} ({fingerprint.get('vocab_size')} tokens, sha256 {fingerprint.get('sha256')})"

@@ -16,63 +16,72 @@ from typing import Any
 import torch
 
 from rlinf_isaac.atomic import append_line, locked, read_lines, write_file
-from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local.policies import load_policy
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.errors import InvalidJob
 from rlinf_isaac.events import (
     EpisodeDone,
     EpisodeRow,
     EvaluationFinished,
     EvaluationStarted,
     Event,
+    MismatchAllowed,
     Progress,
     VideoSaved,
 )
+from rlinf_isaac.pi0.tokenizer import load_tokenizer
 from rlinf_isaac.rollout import Episode, rollout
 from rlinf_isaac.video import VideoWriter
-
-# What must be equal between the environment of the training data and the one of the evaluation.
-ENVIRONMENT_KEYS = ("task", "prompt", "renderer", "image_size", "control_hz")
 
 
 def evaluate(job: EvaluationJob) -> Iterator[Event]:
     """Evaluate every bundle of the job on the same seeds; the environment is built once.
 
     Raises:
-        InvalidJob: the environment is not the one the checkpoints were trained for (unless ``job.allow_mismatch``).
-        BundleError: a bundle's bytes are not those of its manifest.
+        InvalidJob: the job is not what the weights were trained with (unless ``job.allow_mismatch``).
     """
     config = job.config
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    bundles = [read_bundle(path) for path in job.bundles]
     slots = min(config.eval.num_envs, config.eval.episodes)
     env = make_env(config.env, num_envs=slots)
     try:
-        problems = environment_problems(bundles, env.identity.as_dict())
-        if problems and not job.allow_mismatch:
-            raise InvalidJob(problems)
-        settings = evaluation_settings(config, env.identity.as_dict(), slots)
+        identity = env.identity.as_dict()
+        problems = {
+            bundle.digest: mismatches(bundle, config, norm_stats=job.norm_stats, environment=identity)
+            for bundle in job.bundles
+        }
+        if any(problems.values()) and not job.allow_mismatch:
+            raise InvalidJob([problem for each in problems.values() for problem in each])
+        settings = evaluation_settings(job, identity, slots)
         root = job.output / json_digest(settings)[:12]
         root.mkdir(parents=True, exist_ok=True)
         write_file(root / "settings.json", json.dumps(settings, indent=2))
-        for bundle in bundles:
-            yield from _evaluate_bundle(bundle, config, env, root / f"{bundle.step}-{bundle.digest[:8]}")
+        for bundle in job.bundles:
+            yield EvaluationStarted(bundle.step, bundle.path, bundle.digest)
+            for problem in problems[bundle.digest]:
+                yield MismatchAllowed(bundle.step, bundle.digest, problem)
+            yield from _evaluate_bundle(bundle, job, env, root / f"{bundle.step}-{bundle.digest[:8]}")
     finally:
         env.close()
 
 
-def evaluation_settings(config: JobConfig, environment: dict[str, Any], slots: int) -> dict[str, Any]:
+def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: int) -> dict[str, Any]:
     """Everything besides checkpoint and seed that an episode row depends on. More episodes reuse the rows there are."""
+    config = job.config
     return {
         "environment": environment,
         "num_envs": slots,
         "first_seed": config.eval.first_seed,
         "policy_seed": config.eval.policy_seed,
+        "norm_stats": job.norm_stats.digest if job.norm_stats else "of the checkpoint",
+        "tokenizer": load_tokenizer(config.policy, config.model).fingerprint,
+        "state_layout": config.policy.state_layout,
         "action_chunk": config.policy.action_chunk,
         "denoise_steps": config.policy.denoise_steps,
         "device": config.compute.device,
@@ -80,20 +89,8 @@ def evaluation_settings(config: JobConfig, environment: dict[str, Any], slots: i
     }
 
 
-def environment_problems(bundles: list[Bundle], environment: dict[str, Any]) -> list[Problem]:
-    """How `environment` differs from what the bundles' training data came from."""
-    problems = []
-    for bundle in bundles:
-        trained = bundle.config.get("env") or {}
-        for key in ENVIRONMENT_KEYS:
-            if key in trained and trained[key] != environment[key]:
-                cause = f"{bundle.path} was trained with {key}={trained[key]!r}, now it is {environment[key]!r}"
-                cure = f"set env.{key} accordingly, or pass --allow-mismatch (the run is tagged with it)"
-                problems.append(Problem("env-mismatch", cause, cure))
-    return problems
-
-
-def _evaluate_bundle(bundle: Bundle, config: JobConfig, env: Any, directory: Path) -> Iterator[Event]:
+def _evaluate_bundle(bundle: Bundle, job: EvaluationJob, env: Any, directory: Path) -> Iterator[Event]:
+    config = job.config
     seeds = range(config.eval.first_seed, config.eval.first_seed + config.eval.episodes)
     rows_file = directory / "episodes.jsonl"
     (directory / "videos").mkdir(parents=True, exist_ok=True)
@@ -102,7 +99,6 @@ def _evaluate_bundle(bundle: Bundle, config: JobConfig, env: Any, directory: Pat
         wanted = set(seeds[: config.eval.videos])
         filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
         finished = {seed for seed in rows if seed in filmed or seed not in wanted}
-        yield EvaluationStarted(bundle.step, bundle.path, bundle.digest)
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
         label = f"eval {bundle.step}"
@@ -122,7 +118,7 @@ def _evaluate_bundle(bundle: Bundle, config: JobConfig, env: Any, directory: Pat
                 successes = sum(rows[seed].success for seed in finished)
                 episodes = rollout(
                     env,
-                    load_policy(bundle, config),
+                    load_policy(bundle, config, job.norm_stats),
                     seeds,
                     state_layout=config.policy.state_layout,
                     policy_seed=config.eval.policy_seed,

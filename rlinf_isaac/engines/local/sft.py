@@ -127,12 +127,13 @@ def _epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
 def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig, step: int) -> Batch:
     """The batch of 0-based `step`, on the CPU. Flow time is Beta(1.5, 1) * 0.999 + 0.001, as OpenPI."""
     indices = batch_indices(dataset.num_frames, config.sft.batch_size, config.sft.seed, step)
+    states = dataset.column(STATE)[indices]
     observation = processor.observation(
         {camera: dataset.images(feature, indices) for camera, feature in IMAGE_FEATURES.items()},
-        dataset.column(STATE)[indices],
+        states,
         [dataset.prompt(int(index)) for index in indices],
     )
-    actions = processor.target_actions(dataset.action_chunks(indices, config.model.action_horizon))
+    actions = processor.target_actions(dataset.action_chunks(indices, config.model.action_horizon), states)
     random = np.random.default_rng([config.sft.seed, 2, step])
     rows = config.sft.flow_samples * len(indices)
     noise = random.standard_normal((rows, *actions.shape[1:]), dtype=np.float32)

@@ -79,9 +79,10 @@ class StackCubeVectorEnv(VectorEnv):
             SimulatorError: unknown task or renderer, or EGL was asked for and does not work.
         """
         if task not in contract.TASKS:
-            raise SimulatorError(f"unknown task {task!r}; choose one of {', '.join(contract.TASKS)}")
+            raise SimulatorError.of("bad-value", f"env.task is {task!r}", f"choose one of {', '.join(contract.TASKS)}")
         if min(num_envs, image_size, max_episode_steps) < 1:
-            raise SimulatorError("num_envs, image_size and max_episode_steps must be at least 1")
+            sizes = f"num_envs {num_envs}, image_size {image_size}, max_episode_steps {max_episode_steps}"
+            raise SimulatorError.of("bad-value", sizes, "each must be at least 1")
         type(self).constructed += 1
         self.num_envs = num_envs
         self.task = contract.TASKS[task]
@@ -265,7 +266,7 @@ class StackCubeVectorEnv(VectorEnv):
 
     def _renderer(self, size: int) -> Renderer:
         if self.closed:
-            raise SimulatorError("the environment is closed")
+            raise SimulatorError.of("env-closed", "the environment is closed", "make a new one")
         if size not in self._renderers:
             self._renderers[size] = make_renderer(self.identity.renderer, self._simulation.model, size)
         return self._renderers[size]

@@ -109,16 +109,17 @@ def choose_renderer(choice: str) -> str:
         SimulatorError: unknown choice, or EGL was asked for and does not work.
     """
     if choice not in RENDERERS:
-        raise SimulatorError(f"unknown renderer {choice!r}; choose one of {', '.join(RENDERERS)}")
+        raise SimulatorError.of("bad-value", f"env.renderer is {choice!r}", f"choose one of {', '.join(RENDERERS)}")
     if choice == "rays":
         return "rays"
     problem = egl_problem()
     if problem is None:
         return "egl"
     if choice == "egl":
-        raise SimulatorError(
-            f"renderer=egl cannot be used: {problem}. Install an EGL driver (Debian: libegl1 libopengl0 "
-            "libgl1-mesa-dri) or choose renderer=rays, which needs no GL"
+        raise SimulatorError.of(
+            "no-egl",
+            f"env.renderer is egl, which cannot be used: {problem}",
+            "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri), or set env.renderer=rays (needs no GL)",
         )
     return "rays"
 

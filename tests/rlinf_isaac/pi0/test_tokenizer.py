@@ -14,7 +14,6 @@ from rlinf_isaac.errors import TokenizerError
 from rlinf_isaac.pi0.tokenizer import (
     ByteTokenizer,
     SentencePieceTokenizer,
-    check_same,
     clean_prompt,
     discrete_state_prompt,
     load_tokenizer,
@@ -77,24 +76,19 @@ def test_sentencepiece_follows_openpi(model_file: Path) -> None:
 
 def test_fingerprints_tell_tokenizers_apart(model_file: Path, tmp_path: Path) -> None:
     byte, piece = ByteTokenizer().fingerprint, SentencePieceTokenizer(model_file).fingerprint
-    check_same(json.loads(json.dumps(byte)), ByteTokenizer().fingerprint)
-    check_same(json.loads(json.dumps(piece)), piece)
-    with pytest.raises(TokenizerError, match=r"byte \(258 tokens.* but this job uses sentencepiece"):
-        check_same(byte, piece)
+    assert json.loads(json.dumps(byte)) == ByteTokenizer().fingerprint != piece
     copy = tmp_path / "other_name.model"
     copy.write_bytes(model_file.read_bytes())
-    check_same(piece, SentencePieceTokenizer(copy).fingerprint)
-    with pytest.raises(TokenizerError):
-        check_same(piece | {"sha256": "0" * 64}, piece)
+    assert SentencePieceTokenizer(copy).fingerprint == piece == json.loads(json.dumps(piece))
 
 
 def test_load_tokenizer(model_file: Path, tmp_path: Path, make_config) -> None:
     assert isinstance(load_tokenizer(PolicyConfig(), make_config(False)), ByteTokenizer)
     model = make_config(False, vocab_size=1000)
     assert isinstance(load_tokenizer(PolicyConfig(tokenizer=str(model_file)), model), SentencePieceTokenizer)
-    with pytest.raises(TokenizerError, match=r"258 tokens but model\.vocab_size is 100"):
+    with pytest.raises(TokenizerError, match=r"258 tokens, model\.vocab_size is 100"):
         load_tokenizer(PolicyConfig(), make_config(False, vocab_size=100))
-    with pytest.raises(TokenizerError, match=r"no tokenizer file.*missing\.model"):
+    with pytest.raises(TokenizerError, match=r"missing\.model does not exist"):
         load_tokenizer(PolicyConfig(tokenizer=str(tmp_path / "missing.model")), model)
     damaged = tmp_path / "damaged.model"
     damaged.write_bytes(b"not a model")
@@ -114,5 +108,5 @@ def test_pad_tokens() -> None:
     assert mask.tolist() == [[True] * 3, [True, False, False]]
     assert tokens.dtype == np.int64
     assert pad_tokens([[1, 2, 3], [4]], max_len=8, length=8)[0].shape == (2, 8)
-    with pytest.raises(TokenizerError, match=r"3 tokens but model\.max_token_len is 2"):
+    with pytest.raises(TokenizerError, match=r"3 tokens, model\.max_token_len is 2"):
         pad_tokens([[1, 2, 3], [4]], max_len=2)

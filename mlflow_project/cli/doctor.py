@@ -1,0 +1,140 @@
+"""`doctor`: everything that would keep a job from starting, found in seconds without starting it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.table import Table
+
+from mlflow_project.cli import _options as options
+from mlflow_project.cli._session import show_problem, stdout, verb_session
+from mlflow_project.runs import fail_adopted_run
+from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.preflight.findings import Findings
+
+EXAMPLE = """\b
+Example:
+  rlinf-isaac doctor
+  rlinf-isaac doctor --dataset /data/generated_simdata_full
+  rlinf-isaac doctor sft --dataset /data/generated_simdata_full --preset pi05
+  rlinf-isaac doctor eval --ckpt-root /results/checkpoints --ckpt-steps 25000,30000
+  mlflow run . -e doctor -P job="eval --ckpt-root /results/checkpoints\""""
+
+JOBS = ("main", "demos", "sft", "eval")
+"""Verbs whose options doctor takes: their modules have a ``check``."""
+
+
+class DoctorCommand(click.Command):
+    """Takes the switches wherever they stand; what follows the name of a job belongs to the job."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move ``--json`` and ``--full``, with or without a value, to the front."""
+        switches, others = [], []
+        for position, word in enumerate(args):
+            if word in ("--json", "--full"):
+                value = args[position + 1 : position + 2]
+                switches.append(f"{word}={value[0] if value in (['true'], ['false']) else 'true'}")
+            elif not (word in ("true", "false") and args[position - 1] in ("--json", "--full")):
+                others.append(word)
+        return super().parse_args(ctx, switches + others)
+
+
+@click.command("doctor", epilog=EXAMPLE, cls=DoctorCommand, context_settings={"allow_interspersed_args": False})
+@options.option("--dataset", "LeRobot dataset to check in depth: its directory, or a repo id.", "none")
+@options.flag("--full", "Decode every image and video of the dataset, not a sample.")
+@options.option("--preset", "With --dataset: what it must suit; none: any task and state of this project.", "none")
+@options.flag("--json", "Print one JSON object instead of text.")
+@click.argument("job", nargs=-1, type=click.UNPROCESSED)
+def command(dataset: str, full: bool, preset: str, json: bool, job: tuple[str, ...]) -> None:
+    """Check a planned job, a dataset, or this machine. Starts nothing, writes nothing, imports no torch.
+
+    JOB is a verb (main, demos, sft, eval) with its own options: exactly the checks it runs first, except that large
+    files are not hashed. Each finding has a stable code, a cause and a cure. Exit code 2 when there are errors.
+    """
+    with verb_session():
+        findings, report = Findings(), {}
+        words = shlex.split(job[0]) if len(job) == 1 else list(job)
+        planned = words and words != ["none"]
+        if planned:
+            report["job"] = words
+            check_job(findings, words)
+        if dataset != "none":
+            report["dataset"] = dataset
+            report |= check_dataset(findings, dataset, preset, full)
+        if not planned and dataset == "none":
+            report |= check_environment(findings)
+        show(findings, report, as_json=json)
+        if findings.errors:
+            fail_adopted_run(str(InvalidJob(findings.errors)))
+            raise SystemExit(2)
+
+
+def check_job(findings: Findings, words: Sequence[str]) -> None:
+    """Run the checks of a verb with its options, as they stand on the command line."""
+    verb, *arguments = words
+    if verb not in JOBS:
+        raise click.UsageError(f"doctor checks the jobs {', '.join(JOBS)}, not {verb!r}")
+    module = importlib.import_module(f"mlflow_project.cli.{verb}")
+    context = module.command.make_context(verb, list(arguments))
+    with findings.collect():
+        module.check(findings, quick=True, **context.params)
+
+
+def check_dataset(findings: Findings, name: str, preset: str, full: bool) -> dict[str, Any]:
+    """Check a dataset on its own, and against a preset or whatever this project can do with it."""
+    from rlinf_isaac.config import load_config
+    from rlinf_isaac.data.resolve import resolve_dataset
+    from rlinf_isaac.data.validate import validate_dataset
+    from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
+
+    with findings.collect():
+        location = resolve_dataset(name)
+        findings.add(validate_dataset(location.root, full=full))
+        if preset != "none":
+            findings.add(check_dataset(load_config(preset), location.root))
+            return {"root": str(location.root)}
+        task, layout, problems = suitable_job(location.root)
+        findings.add(problems)
+        return {"root": str(location.root), "task": task, "state_layout": layout}
+    return {}
+
+
+def check_environment(findings: Findings) -> dict[str, Any]:
+    """Check this machine and interpreter."""
+    from rlinf_isaac.preflight.environment import inspect_environment
+
+    components, problems = inspect_environment()
+    findings.add(problems)
+    return {"environment": [asdict(component) for component in components]}
+
+
+def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was looked at and what was found."""
+    if as_json:
+        problems = [asdict(problem) for problem in findings.problems]
+        click.echo(json.dumps({"ok": not findings.errors, "problems": problems, **report}, indent=2))
+        return
+    if components := report.get("environment"):
+        table = Table(title="This machine", title_justify="left")
+        for column in ("component", "found", "unlocks"):
+            table.add_column(column)
+        for each in components:
+            found = each["found"] or ("[bold red]missing[/]" if each["needed"] else f"[dim]none; {each['cure']}[/]")
+            table.add_row(each["name"], found, each["unlocks"])
+        stdout.print(table)
+    for key in ("root", "task", "state_layout"):
+        if key in report:
+            stdout.print(f"{key:<13}{report[key]}", markup=False)
+    for problem in findings.problems:
+        show_problem(problem, stdout)
+    errors, warnings = len(findings.errors), len(findings.warnings)
+    what = " ".join(report.get("job") or [report.get("dataset") or "this machine"])
+    verdict = "[bold red]no[/]" if errors else "[bold green]yes[/]"
+    stdout.print(f"ready        {verdict}  {errors} errors, {warnings} warnings  ", end="")
+    stdout.print(what, markup=False)

@@ -1,0 +1,13 @@
+"""Every check that can fail a job, before anything heavy is imported: no torch, no simulator, well under two seconds.
+
+Checks return problems instead of raising, so that a verb can show all of them at once (`Findings`).
+"""
+
+from rlinf_isaac.preflight.checkpoints import check_bundles
+from rlinf_isaac.preflight.config import check_config
+from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
+from rlinf_isaac.preflight.findings import Findings, raise_if_any
+from rlinf_isaac.preflight.machine import check_device, check_free_space
+from rlinf_isaac.preflight.norm_stats import check_norm_stats
+
+__all__ = ["Findings", "check_bundles", "check_config", "check_dataset", "check_device", "check_free_space", "check_norm_stats", "raise_if_any"]

@@ -1,0 +1,26 @@
+"""Checkpoints against each other, and against the job that is to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.errors import Problem
+
+
+def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:
+    """Checkpoints of one sweep differ in nothing but their weights, and carry the norm stats they were trained with."""
+    problems = []
+    first = bundles[0]
+    for bundle in bundles:
+        trained_with, carried = bundle.lineage.get("norm_stats"), bytes_digest(bundle.norm_stats_bytes)
+        if trained_with != carried:
+            cause = f"{bundle.path} was trained with norm stats {trained_with}, but carries {carried}"
+            problems.append(Problem("norm-stats-mismatch", cause, "take the bundle as `sft` wrote it"))
+        for link in ("config", "dataset", "norm_stats"):
+            if bundle.lineage.get(link) != first.lineage.get(link):
+                cause = f"{bundle.path} and {first.path} were trained with different {link}"
+                cure = "evaluate checkpoints of one training run together, others in a sweep of their own"
+                problems.append(Problem("mixed-checkpoints", cause, cure))
+    return problems

@@ -1,0 +1,108 @@
+"""Values of a job config: ranges, and values that do not fit each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlinf_isaac.config import flatten
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.envs.contract import STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.errors import Problem
+
+RENDERERS = ("auto", "egl", "rays")
+NORMS = ("auto", "zscore", "quantile")
+
+_POSITIVE = ("greater than 0", lambda x: x > 0)
+_NOT_NEGATIVE = ("0 or greater", lambda x: x >= 0)
+_FRACTION = ("between 0 and 1", lambda x: 0 <= x < 1)
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "sft.lr": _POSITIVE,
+    "sft.steps": _POSITIVE,
+    "sft.batch_size": _POSITIVE,
+    "sft.flow_samples": _POSITIVE,
+    "sft.save_interval": _POSITIVE,
+    "sft.log_interval": _POSITIVE,
+    "sft.clip_grad_norm": _POSITIVE,
+    "sft.warmup_steps": _NOT_NEGATIVE,
+    "sft.weight_decay": _NOT_NEGATIVE,
+    "sft.final_lr_ratio": ("between 0 and 1", lambda x: 0 <= x <= 1),
+    "sft.beta1": _FRACTION,
+    "sft.beta2": _FRACTION,
+    "sft.seed": _NOT_NEGATIVE,
+    "eval.episodes": _POSITIVE,
+    "eval.num_envs": _POSITIVE,
+    "eval.first_seed": _NOT_NEGATIVE,
+    "eval.policy_seed": _NOT_NEGATIVE,
+    "eval.videos": _NOT_NEGATIVE,
+    "eval.video_size": ("an even number of pixels, 16 or more", lambda x: x >= 16 and x % 2 == 0),
+    "demos.episodes": _POSITIVE,
+    "demos.workers": _POSITIVE,
+    "demos.first_seed": _NOT_NEGATIVE,
+    "demos.noise": _NOT_NEGATIVE,
+    "env.image_size": ("16 pixels or more", lambda x: x >= 16),
+    "env.max_episode_steps": _POSITIVE,
+    "env.backend": ("'mujoco'", lambda x: x == "mujoco"),
+    "env.task": (f"one of {', '.join(TASKS)}", lambda x: x in TASKS),
+    "env.renderer": (f"one of {', '.join(RENDERERS)}", lambda x: x in RENDERERS),
+    "policy.state_layout": (f"one of {', '.join(STATE_LAYOUTS)}", lambda x: x in STATE_LAYOUTS),
+    "policy.norm": (f"one of {', '.join(NORMS)}", lambda x: x in NORMS),
+    "policy.denoise_steps": _POSITIVE,
+    "policy.action_chunk": _POSITIVE,
+    "policy.env_action_dim": ("7, the stack-cube action", lambda x: x == 7),
+    "compute.threads": _NOT_NEGATIVE,
+}
+
+
+def check_config(config: JobConfig) -> list[Problem]:
+    """Values out of range and values that do not fit each other, in any section."""
+    problems = []
+    values = flatten(config)
+    for key, (meaning, holds) in _RULES.items():
+        value = values[key]
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not (finite and holds(value)):
+            problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
+    return problems or [*_check_model(config), *_check_policy(config)]
+
+
+def _check_model(config: JobConfig) -> list[Problem]:
+    problems = []
+    model = config.model
+    vision = model.vision
+    if vision.image_size % vision.patch_size:
+        cause = f"model.vision.image_size {vision.image_size} is no multiple of patch_size {vision.patch_size}"
+        problems.append(Problem("patch-size", cause, "choose an image size that the patches tile"))
+    if vision.width % vision.num_heads:
+        cause = f"model.vision.width {vision.width} is no multiple of num_heads {vision.num_heads}"
+        problems.append(Problem("vision-heads", cause, "choose a width that the heads divide"))
+    same = ("depth", "num_heads", "num_kv_heads", "head_dim")
+    for name in same:
+        left, right = getattr(model.vlm, name), getattr(model.expert, name)
+        if left != right:
+            cause = f"model.vlm.{name} is {left} but model.expert.{name} is {right}"
+            problems.append(Problem("expert-shape", cause, "VLM and expert share attention: make them equal"))
+    return problems
+
+
+def _check_policy(config: JobConfig) -> list[Problem]:
+    problems = []
+    policy, model = config.policy, config.model
+    if policy.action_chunk > model.action_horizon:
+        cause = f"policy.action_chunk {policy.action_chunk} exceeds model.action_horizon {model.action_horizon}"
+        problems.append(Problem("chunk-horizon", cause, f"execute at most {model.action_horizon} actions of a chunk"))
+    if rest := config.env.max_episode_steps % policy.action_chunk:
+        below = config.env.max_episode_steps - rest
+        above = below + policy.action_chunk
+        cause = f"env.max_episode_steps {below + rest} is no multiple of policy.action_chunk {policy.action_chunk}"
+        problems.append(Problem("steps-chunk", cause, f"use {below} or {above}" if below else f"use {above}"))
+    size = len(state_names(policy.state_layout, TASKS[config.env.task].num_cubes))
+    if size > model.action_dim:
+        cause = f"state layout {policy.state_layout} has {size} dims, the model takes {model.action_dim}"
+        problems.append(Problem("state-dim", cause, "use state_layout=proprio or a larger model.action_dim"))
+    if policy.tokenizer != "byte" and not Path(policy.tokenizer).is_file():
+        cause = f"the tokenizer {policy.tokenizer} does not exist"
+        problems.append(Problem("no-tokenizer", cause, "set policy.tokenizer to PaliGemma's SentencePiece model"))
+    return problems

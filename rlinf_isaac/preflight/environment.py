@@ -1,0 +1,151 @@
+"""What this machine and this interpreter offer, found out without importing what is asked about.
+
+Versions come from the metadata of installed distributions, torch's CUDA version from a file of the package, the GPU from
+``nvidia-smi``, the GL renderer from a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from rlinf_isaac.errors import Problem
+
+DISTRIBUTION = "rlinf-isaac"
+TIMEOUT_S = 10.0
+
+OPTIONAL = {
+    "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
+    "av": ("datasets whose cameras are mp4 files", "pip install 'rlinf-isaac[video]'"),
+    "ray": ("the RLinf engine, which this release does not have yet", "pip install ray"),
+    "rlinf": ("the RLinf engine, which this release does not have yet", "pip install rlinf"),
+    "isaaclab": ("real IsaacLab, which this release does not have yet", "pip install isaaclab (Python 3.12)"),
+    "rlinf-openpi": ("the parity tests with OpenPI", "see tests/rlinf_isaac/pi0/test_parity.py"),
+    "lerobot": ("the tests that load our datasets with lerobot", "see tests/rlinf_isaac/data"),
+}
+"""Distribution -> what it unlocks, and how to get it."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One thing this project needs or can use.
+
+    Attributes:
+        name: as its users call it.
+        found: version or description; None when it is missing.
+        needed: whether the embedded default cannot do without.
+        unlocks: what it is for.
+        cure: how to get it.
+    """
+
+    name: str
+    found: str | None
+    needed: bool
+    unlocks: str
+    cure: str
+
+
+def inspect_environment() -> tuple[list[Component], list[Problem]]:
+    """Every component, and the problems among them: what is needed and missing, or of a version that does not work."""
+    components = [*_python(), *_packages(), *_gpu(), *_rendering(), *_optional()]
+    problems = [
+        Problem("missing-component", f"{each.name} is missing: {each.unlocks}", each.cure)
+        for each in components
+        if each.needed and each.found is None
+    ]
+    return components, problems + check_requirements()
+
+
+def check_requirements() -> list[Problem]:
+    """Installed versions against the ranges that this project's own metadata names."""
+    problems = []
+    for requirement in _requirements():
+        installed = _version(requirement.name)
+        if installed is not None and not requirement.specifier.contains(installed, prereleases=True):
+            cause = f"{requirement.name} {installed} is installed, this project works with {requirement.specifier}"
+            cure = f"pip install -c constraints.txt '{requirement.name}{requirement.specifier}'"
+            problems.append(Problem("version-range", cause, cure))
+    return problems
+
+
+def _python() -> Iterator[Component]:
+    yield Component("Python", f"{platform.python_version()} ({sys.executable})", True, "everything", "")
+
+
+def _packages() -> Iterator[Component]:
+    for requirement in _requirements():
+        version = _version(requirement.name)
+        if requirement.name == "torch" and version is not None:
+            version += f" ({_torch_cuda()})"
+        cure = f"pip install -c constraints.txt '{requirement.name}{requirement.specifier}'"
+        yield Component(requirement.name, version, True, "needed by everything", cure)
+
+
+def _gpu() -> Iterator[Component]:
+    lines = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    names = "; ".join(line.strip() for line in (lines or "").splitlines() if line.count(",") == 2)
+    yield Component("NVIDIA GPU", names or None, False, "--device cuda: presets small, pi0, pi05", "run on a GPU machine")
+
+
+def _rendering() -> Iterator[Component]:
+    egl = None
+    if os.environ.get("MUJOCO_GL", "").lower() not in ("0", "off", "disable", "disabled"):
+        egl = _output(sys.executable, "-I", str(Path(__file__).with_name("egl_probe.py")))
+    cure = "apt-get install libegl1 libopengl0 libgl1-mesa-dri"
+    yield Component("EGL", egl and egl.strip(), False, "fast rendering; without it rays are cast on the CPU", cure)
+    ffmpeg = os.environ.get("IMAGEIO_FFMPEG_EXE") or _bundled_ffmpeg() or shutil.which("ffmpeg")
+    first = (_output(ffmpeg, "-version") or "").partition("\n")[0] if ffmpeg else ""
+    version = re.match(r"ffmpeg version (\S+)", first)
+    yield Component("ffmpeg", version and version[1], True, "evaluation videos", "pip install imageio-ffmpeg")
+
+
+def _optional() -> Iterator[Component]:
+    for name, (unlocks, cure) in OPTIONAL.items():
+        yield Component(name, _version(name), False, unlocks, cure)
+
+
+def _requirements() -> list[Requirement]:
+    """What the base install needs, extras left out."""
+    parsed = map(Requirement, importlib.metadata.requires(DISTRIBUTION) or ())
+    return [each for each in parsed if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def _torch_cuda() -> str:
+    """``CPU build`` or the CUDA version torch was built for, read from its version.py."""
+    spec = importlib.util.find_spec("torch")
+    text = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+    match = re.search(r"^cuda[^=]*= *'([^']+)'", text, re.MULTILINE)
+    return f"CUDA {match[1]}" if match else "CPU build"
+
+
+def _bundled_ffmpeg() -> str | None:
+    spec = importlib.util.find_spec("imageio_ffmpeg")
+    binaries = sorted((Path(spec.origin).parent / "binaries").glob("ffmpeg-*")) if spec and spec.origin else []
+    return str(binaries[0]) if binaries else None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """Standard output of a command; None when it is missing, fails or hangs."""
+    try:
+        result = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.decode(errors="replace")

@@ -1,0 +1,46 @@
+"""What this machine lacks for a job: room on the disk, a GPU."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.errors import Problem
+from rlinf_isaac.pi0.layout import state_dict_shapes
+
+
+def check_free_space(directory: str | Path, needed_bytes: int) -> list[Problem]:
+    """A problem when the file system of `directory` (or its nearest existing parent) lacks room."""
+    path = Path(directory).absolute()
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    if free >= needed_bytes:
+        return []
+    cause = f"{path} has {free / 2**30:.1f} GiB free, the job needs about {needed_bytes / 2**30:.1f} GiB"
+    return [Problem("disk-space", cause, "free some space or choose another --output")]
+
+
+def training_bytes(config: JobConfig) -> int:
+    """About what fine-tuning leaves on the disk: every checkpoint in fp32, and the optimiser's state (three times)."""
+    parameters = sum(math.prod(shape) for shape in state_dict_shapes(config.model).values())
+    checkpoints = math.ceil(config.sft.steps / config.sft.save_interval)
+    return 4 * parameters * (checkpoints + 3)
+
+
+def demonstration_bytes(config: JobConfig) -> int:
+    """About what demonstrations take: two PNG images per frame, a third of their raw size."""
+    return config.demos.episodes * config.env.max_episode_steps * 2 * config.env.image_size**2
+
+
+def check_device(config: JobConfig) -> list[Problem]:
+    """A CUDA device where there is no NVIDIA driver; found out without importing torch."""
+    device = config.compute.device
+    if device.split(":")[0] not in ("cpu", "cuda", "mps"):
+        return [Problem("bad-value", f"compute.device is {device}", "set it to cpu, cuda, cuda:<n> or mps")]
+    if device.startswith("cuda") and not Path("/proc/driver/nvidia").exists() and shutil.which("nvidia-smi") is None:
+        cause = f"compute.device is {device}, but this machine has no NVIDIA driver"
+        return [Problem("no-gpu", cause, "pass --device cpu, or --preset tiny which is made for it")]
+    return []
