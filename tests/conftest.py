@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import small_config
 
 os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_this_session(tmp_path_factory) -> Iterator[None]:
+    """Digests that tests keep do not mix with those of the person who runs them; child processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLINF_ISAAC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ work begins. Numeric columns never touch images. Images stay compressed in memor
 from __future__ import annotations
 
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,15 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rlinf_isaac.data.dataset_digest import dataset_digest
 from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors, read_parquet
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
 from rlinf_isaac.data.lerobot_meta import read_meta
 from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.data.resolve import DatasetLocation, resolve_dataset
-from rlinf_isaac.digest import tree_digest
 from rlinf_isaac.errors import DatasetError
-
-DIGESTED = ("meta", "data", "videos")  # what a dataset consists of; anything else in its directory is not hashed
 
 
 class LeRobotDataset:
@@ -77,11 +74,7 @@ class LeRobotDataset:
     @cached_property
     def digest(self) -> str:
         """sha256 over names and bytes of meta/, data/ and videos/: the same for every copy, whatever its times."""
-        files = []
-        for part in DIGESTED:  # os.walk, because the hub's cache consists of symbolic links
-            for directory, _, names in os.walk(self.root / part, followlinks=True):
-                files += [Path(directory) / name for name in names]
-        return tree_digest(self.root, files)
+        return dataset_digest(self.root)
 
     def column(self, name: str) -> np.ndarray:
         """A numeric feature of all frames, (num_frames, dim) in its stored dtype. Kept; treat it as read-only."""
