@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
@@ -48,12 +48,9 @@ def find_bundles(root: str | Path) -> dict[int, Path]:
         InvalidJob: two directories claim the same step.
     """
     found: dict[int, Path] = {}
-    root = Path(root)
-    for directory in sorted(root.iterdir()) if root.is_dir() else ():
-        match = _STEP_DIRECTORY.fullmatch(directory.name)
-        if match is None or not (directory / MANIFEST_FILE).is_file():
+    for step, directory in _step_directories(Path(root)):
+        if not (directory / MANIFEST_FILE).is_file():
             continue
-        step = int(match[1])
         if step in found:
             raise InvalidJob.of(
                 "ambiguous-step",
@@ -69,19 +66,23 @@ def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
 
     Raises:
         InvalidJob: `root` is missing or holds no bundle, or steps are not there (each named, with the nearest ones),
-            or a directory's name is not the step its bundle was sealed with.
+            or a directory's name is not the step its bundle was sealed with, or it holds a checkpoint without manifest.
     """
     root = Path(root)
     cure = "name the directory that holds the checkpoints, one per step, as `sft` writes them"
     if not root.is_dir():
         raise InvalidJob.of("missing-ckpt-root", f"checkpoint root {root} is not a directory", cure)
-    found = find_bundles(root)
-    if not found:
+    found, unsealed = find_bundles(root), _unsealed(root)
+    if not found and not unsealed:
         raise InvalidJob.of("empty-ckpt-root", f"checkpoint root {root} holds no checkpoint bundle", cure)
-    wanted = list(found) if steps is None else sorted(set(steps))
+    wanted = sorted(found.keys() | unsealed.keys() if steps is None else set(steps))
     problems = []
     for step in wanted:
-        if step not in found:
+        if step in unsealed and step not in found:
+            cause = f"{unsealed[step]} is no checkpoint bundle: it has no {MANIFEST_FILE}"
+            cure = f"copy the bundle again, complete, or make one of it: rlinf-isaac bundle make {unsealed[step]}"
+            problems.append(Problem("not-a-bundle", cause, cure))
+        elif step not in found:
             nearest = sorted(sorted(found, key=lambda other: (abs(other - step), other))[:2])
             problems.append(
                 Problem(
@@ -101,6 +102,28 @@ def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
     if problems:
         raise InvalidJob(problems)
     return [found[step] for step in wanted]
+
+
+def step_of(name: str) -> int | None:
+    """The step in the name of a checkpoint's directory, or None."""
+    match = _STEP_DIRECTORY.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def _step_directories(root: Path) -> Iterator[tuple[int, Path]]:
+    for directory in sorted(root.iterdir()) if root.is_dir() else ():
+        step = step_of(directory.name)
+        if step is not None and directory.is_dir():
+            yield step, directory
+
+
+def _unsealed(root: Path) -> dict[int, Path]:
+    """Step -> directory that holds something, but no manifest."""
+    return {
+        step: directory
+        for step, directory in _step_directories(root)
+        if not (directory / MANIFEST_FILE).is_file() and any(directory.iterdir())
+    }
 
 
 def _sealed_step(directory: Path) -> int | None:

@@ -96,6 +96,14 @@ class TestFindAndSelect:
         with pytest.raises(InvalidJob, match=r"nearest: 8, 9; all: 0, 1, 2, \.\.\., 7, 8, 9 \(10 in all\)"):
             select_bundles(tmp_path, [77])
 
+    @pytest.mark.parametrize("steps", [None, [400, 1200]])
+    def test_a_checkpoint_without_a_manifest_is_not_passed_over(self, root, steps):
+        (root / "1200" / "model.safetensors").touch()
+        with pytest.raises(InvalidJob, match="bundle make") as error:
+            select_bundles(root, steps)
+        assert codes(error) == ["not-a-bundle"]
+        assert select_bundles(root, [400]) == [root / "400"]
+
     def test_a_missing_root(self, tmp_path):
         with pytest.raises(InvalidJob) as error:
             select_bundles(tmp_path / "missing", None)
