@@ -85,7 +85,7 @@ def plan_load(
         WeightsError: another framework's layout; or names missing, unexpected or of another shape, all of them counted.
     """
     canonical, stripped = strip_wrappers(stored, expected)
-    _refuse_rlinf_layout(canonical, expected, source)
+    refuse_rlinf_layout(canonical, source)
 
     shared: dict[str, str] = {}
     for pair in ties:
@@ -148,9 +148,8 @@ def _most(names: Iterable[str], prefix: str) -> bool:
     return 2 * sum(flags) > len(flags)
 
 
-def _refuse_rlinf_layout(names: Iterable[str], expected: Iterable[str], source: str) -> None:
-    if any(name.startswith(_RLINF_PREFIXES) for name in expected):
-        return
+def refuse_rlinf_layout(names: Iterable[str], source: str) -> None:
+    """Raise WeightsError where names (without wrappers) are those of RLinf's own pi0 model, ``img.*`` and ``llm.*``."""
     example = next((name for name in sorted(names) if name.startswith(_RLINF_PREFIXES)), None)
     if example is not None:
         cause = f"{source} has the layout of RLinf's openpi_rlinf models ({example}), not OpenPI's"
