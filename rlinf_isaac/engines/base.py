@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.description import config_digest
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
-from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import bytes_digest, json_digest
+from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.events import Event
-
-TRAINING_SECTIONS = ("model.", "policy.", "sft.", "compute.")
-
-
-def config_digest(config: JobConfig) -> str:
-    """Digest of everything in the config that decides what training produces (not the evaluation, not paths)."""
-    values = flatten(config)
-    return json_digest({key: value for key, value in values.items() if key.startswith(TRAINING_SECTIONS)})
 
 
 @dataclass(frozen=True)
@@ -79,6 +71,6 @@ class Engine(Protocol):
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
-        """Evaluate; per checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved, EvaluationFinished; and
-        Progress."""
+        """Evaluate; per checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved, EvaluationFinished;
+        and Progress."""
         ...

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 import torch
 
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_format import ACTION, STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
-
-
-def checkpoint_config(config: JobConfig, dataset: LeRobotDataset) -> dict[str, Any]:
-    """What a bundle's ``config.json`` says: the job, the tokenizer, and what the dataset fixed."""
-    features = dataset.features
-    provenance = dataset.provenance or {}
-    return {
-        "job": asdict(config),
-        "tokenizer": load_tokenizer(config.policy, config.model).fingerprint,
-        "prompts": dataset.tasks,
-        "control_hz": dataset.fps,
-        "state_names": features[STATE].names,
-        "action_names": features[ACTION].names,
-        "env": provenance.get("env"),
-    }
 
 
 def make_processor(config: JobConfig, norm_stats: NormStats) -> Processor:

@@ -20,12 +20,13 @@ import torch
 
 from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.description import checkpoint_config
 from rlinf_isaac.config.schema import JobConfig, SftConfig
 from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.policies import checkpoint_config, make_processor
+from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
