@@ -41,9 +41,10 @@ def random_inputs(config: JobConfig, batch: int) -> tuple[dict[str, np.ndarray],
 
 def training_step(policy: Pi0Policy, config: JobConfig, batch: int) -> Callable[[], None]:
     model, processor, device = policy.model, policy.processor, policy.device
-    observation = processor.observation(*random_inputs(config, batch)).to(device)
+    images, states, prompts = random_inputs(config, batch)
+    observation = processor.observation(images, states, prompts).to(device)
     shape = (batch, config.model.action_horizon, config.policy.env_action_dim)
-    actions = processor.target_actions(np.random.default_rng(1).normal(size=shape)).to(device)
+    actions = processor.target_actions(np.random.default_rng(1).normal(size=shape), states).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:

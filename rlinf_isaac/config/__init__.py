@@ -27,14 +27,14 @@ def preset_names() -> list[str]:
 
 
 def split_overrides(text: str | Iterable[str]) -> list[str]:
-    """``"a.b=1, c=[2,3] d=x"`` -> ``["a.b=1", "c=[2,3]", "d=x"]``; commas inside brackets do not split.
+    """``"a.b=1, c=[2,3] d='x,y'"`` -> ``["a.b=1", "c=[2,3]", "d='x,y'"]``; brackets and quotes keep their commas.
 
     ``none`` and ``auto`` (MLproject's way to say "no value") give an empty list.
     """
     items: list[str] = []
     for part in [text] if isinstance(text, str) else text:
         if part.strip().lower() not in ("", "none", "auto"):
-            items += re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^\s,])+", part)
+            items += re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"|[^\s,])+", part)
     return items
 
 

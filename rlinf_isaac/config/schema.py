@@ -58,11 +58,15 @@ class PolicyConfig:
     ``proprio+cubes`` (the same followed by cube poses, privileged information that only a simulator has).
     `tokenizer` is ``byte`` or the path of PaliGemma's SentencePiece model.
     `norm` is ``zscore``, ``quantile`` or ``auto`` (z-score for pi0, quantiles for pi0.5, as OpenPI).
+    `delta_actions` names the action dims that the model learns relative to the state its chunk starts in, in the
+    notation of OpenPI's ``make_bool_mask``: ``none``, or e.g. ``6,-1`` (6 relative, then 1 absolute; in quotes on the
+    command line, because of the comma).
     """
 
     state_layout: str = "proprio"
     tokenizer: str = "byte"
     norm: str = "auto"
+    delta_actions: str = "none"
     env_action_dim: int = 7
     action_chunk: int = MISSING
     denoise_steps: int = 10
@@ -89,6 +93,14 @@ class DemosConfig:
     first_seed: int = 1000
     noise: float = 0.02
     workers: int = 2
+
+
+@dataclass
+class NormStatsConfig:
+    """How norm stats are computed. `batch_size`: frames count in whole batches of this many and the partial last batch
+    is left out, as OpenPI does, whose configs have 32 unless they say otherwise; 1 counts every frame."""
+
+    batch_size: int = 32
 
 
 @dataclass
@@ -143,6 +155,7 @@ class JobConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
+    norm_stats: NormStatsConfig = field(default_factory=NormStatsConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)

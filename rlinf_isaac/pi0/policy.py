@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
+from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
 from rlinf_isaac.errors import InvalidJob
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
@@ -31,18 +32,21 @@ class Processor:
 
     Raises:
         NormStatsError: statistics are missing, or of another size than the actions.
-        InvalidJob: the robot's dims or the chunk do not fit into the model's.
+        InvalidJob: the robot's dims or the chunk do not fit into the model's, or `policy.delta_actions` not to the dims.
     """
 
     def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: NormStats, tokenizer: Tokenizer) -> None:
         if policy.env_action_dim > model.action_dim:
             cause = f"policy.env_action_dim {policy.env_action_dim} exceeds model.action_dim {model.action_dim}"
-            raise InvalidJob.of("action-dim", cause, "Lower policy.env_action_dim.")
+            raise InvalidJob.of("action-dim", cause, "lower policy.env_action_dim")
         self.model, self.policy, self.tokenizer = model, policy, tokenizer
         mode = norm_mode(policy.norm, model.pi05)
         self.state_normalizer = Normalizer.of("state", norm_stats.state, mode)
         self.action_normalizer = Normalizer.of("actions", norm_stats.actions, mode)
         self.action_normalizer.check_dims(policy.env_action_dim)
+        self.delta_mask = parse_delta_mask(policy.delta_actions)
+        if problems := check_delta_mask(self.delta_mask, self.state_normalizer.dims, policy.env_action_dim):
+            raise InvalidJob(problems)
 
     def observation(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Observation:
         """A batch of N observations, on the CPU.
@@ -69,13 +73,18 @@ class Processor:
             prompt_mask=torch.from_numpy(mask),
         )
 
-    def target_actions(self, actions: np.ndarray) -> Tensor:
-        """Recorded actions (N, H, 7) in robot units -> what the model learns, (N, H, action_dim), float32."""
-        return torch.from_numpy(pad_last(self.action_normalizer.normalize(actions), self.model.action_dim))
+    def target_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
+        """Recorded actions (N, H, 7) in robot units -> what the model learns, (N, H, action_dim), float32.
 
-    def robot_actions(self, actions: Tensor) -> np.ndarray:
-        """Sampled actions (N, H, action_dim) -> robot units (N, H, 7), float32."""
-        return self.action_normalizer.unnormalize(actions[..., : self.policy.env_action_dim].float().cpu().numpy())
+        `states` (N, D), in robot units, are those in which the chunks start: what delta actions are relative to.
+        """
+        relative = to_delta(actions, states, self.delta_mask)
+        return torch.from_numpy(pad_last(self.action_normalizer.normalize(relative), self.model.action_dim))
+
+    def robot_actions(self, actions: Tensor, states: np.ndarray) -> np.ndarray:
+        """Sampled actions (N, H, action_dim) -> robot units (N, H, 7), float32; `states` as for `target_actions`."""
+        sampled = actions[..., : self.policy.env_action_dim].float().cpu().numpy()
+        return to_absolute(self.action_normalizer.unnormalize(sampled), states, self.delta_mask)
 
     def _prompts(self, prompts: Sequence[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.model.discrete_state_input:
@@ -103,7 +112,7 @@ class Pi0Policy:
         horizon = model.config.action_horizon
         if policy.action_chunk > horizon:
             cause = f"policy.action_chunk {policy.action_chunk} exceeds model.action_horizon {horizon}"
-            raise InvalidJob.of("action-chunk", cause, f"Use at most {horizon}.")
+            raise InvalidJob.of("action-chunk", cause, f"use at most {horizon}")
         self.model = model.to(device).eval()
         self.processor, self.policy, self.device = processor, policy, torch.device(device)
 
@@ -123,7 +132,7 @@ class Pi0Policy:
         observation = self.processor.observation(images, states, prompts).to(self.device)
         start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32)).to(self.device)
         actions = self.model.sample(observation, start, self.policy.denoise_steps)
-        return self.processor.robot_actions(actions[:, : self.policy.action_chunk])
+        return self.processor.robot_actions(actions[:, : self.policy.action_chunk], states)
 
 
 def image_tensor(images: np.ndarray) -> Tensor:

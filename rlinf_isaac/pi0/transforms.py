@@ -41,7 +41,8 @@ def repack(item: Mapping[str, Any], structure: Mapping[str, Any] = REPACK) -> di
         elif source in item:
             packed[name] = item[source]
         else:
-            raise DatasetError(f"The dataset has no feature {source!r} (it has {sorted(item)}); rename its features.")
+            cause = f"the dataset has no feature {source!r} (it has {sorted(item)})"
+            raise DatasetError.of("no-feature", cause, "rename its features as RLinf's IsaacLab data config does")
     return packed
 
 
@@ -96,7 +97,7 @@ def norm_mode(norm: str, pi05: bool) -> NormMode:
         return "zscore"
     if norm == "quantile":
         return "quantile"
-    raise NormStatsError(f"policy.norm is {norm!r}; use auto, zscore or quantile.")
+    raise NormStatsError.of("bad-norm", f"policy.norm is {norm!r}", "use auto, zscore or quantile, not e.g. z-score")
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,8 @@ class Normalizer:
         if mode == "zscore":
             return cls(name, _float64(stats.mean), _float64(stats.std) + EPSILON, 0.0)
         if stats.q01 is None or stats.q99 is None:
-            raise NormStatsError(
-                f"The norm stats of {name!r} have no q01/q99, which quantile normalisation (pi0.5) needs; "
-                "recompute them with the norm_stats verb."
-            )
+            cause = f"the norm stats of {name!r} have no q01/q99, which quantile normalisation (pi0.5) needs"
+            raise NormStatsError.of("norm-stats-no-quantiles", cause, "recompute them with the norm_stats verb")
         low, high = _float64(stats.q01), _float64(stats.q99)
         return cls(name, low, (high - low + EPSILON) / 2, -1.0)
 
@@ -146,10 +145,9 @@ class Normalizer:
     def check_dims(self, dims: int) -> None:
         """Raises NormStatsError unless the data has as many dims as the statistics."""
         if dims != self.dims:
-            raise NormStatsError(
-                f"{self.name!r} has {dims} dims but its norm stats have {self.dims}; "
-                "use the norm stats of the dataset this policy was trained on."
-            )
+            cause = f"{self.name!r} has {dims} dims but its norm stats have {self.dims}"
+            cure = "use the norm stats of the dataset this policy was trained on"
+            raise NormStatsError.of("norm-stats-dim", cause, cure)
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         self.check_dims(x.shape[-1])

@@ -84,3 +84,9 @@ def test_no_overrides(text):
 def test_split_overrides_round_trip(pairs, separator):
     items = [f"{key}={value}" for key, value in pairs]
     assert split_overrides(separator.join(items)) == items
+
+
+def test_quotes_keep_their_commas():
+    items = split_overrides("policy.delta_actions='6,-1',sft.steps=3")
+    assert items == ["policy.delta_actions='6,-1'", "sft.steps=3"]
+    assert load_config("tiny", items).policy.delta_actions == "6,-1"

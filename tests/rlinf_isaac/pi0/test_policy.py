@@ -65,11 +65,12 @@ def test_image_range() -> None:
 
 def test_actions_round_trip(processor) -> None:
     actions = np.random.default_rng(0).normal(size=(4, 6, 7)).astype(np.float32)
-    targets = processor.target_actions(actions)
+    states = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    targets = processor.target_actions(actions, states)
     assert targets.shape == (4, 6, 32)
     assert targets.dtype == torch.float32
     assert not targets[..., 7:].any()
-    np.testing.assert_allclose(processor.robot_actions(targets), actions, atol=2e-6)
+    np.testing.assert_allclose(processor.robot_actions(targets, states), actions, atol=2e-6)
 
 
 def test_act(policy) -> None:
@@ -140,3 +141,31 @@ def test_episode_noise_is_the_same_on_every_machine() -> None:
     np.testing.assert_array_equal(
         episode_noise(0, 5000, 0, (3,)), np.array([1.344157577, 0.204768762, -0.695584118], np.float32)
     )
+
+
+def test_delta_actions_are_learnt_relative_and_executed_absolute(config, policy_config, norm_stats) -> None:
+    """OpenPI's order: DeltaActions then Normalize for targets; Unnormalize then AbsoluteActions for samples."""
+    relative = dataclasses.replace(policy_config, delta_actions="6,-1")
+    processor = Processor(config, relative, norm_stats, ByteTokenizer())
+    rng = np.random.default_rng(0)
+    actions, states = rng.normal(size=(4, 6, 7)).astype(np.float32), rng.normal(size=(4, 8)).astype(np.float32)
+    differences = actions.copy()
+    differences[..., :6] -= states[:, None, :6]
+    targets = processor.target_actions(actions, states)
+    expected = processor.action_normalizer.normalize(differences)
+    np.testing.assert_array_equal(targets[..., :7].numpy(), expected)
+    np.testing.assert_allclose(processor.robot_actions(targets, states), actions, atol=4e-6)
+    with pytest.raises(InvalidJob, match="names 8 dims"):
+        Processor(config, dataclasses.replace(relative, delta_actions="8"), norm_stats, ByteTokenizer())
+
+
+def test_a_policy_of_delta_actions_adds_the_state(model, config, policy_config, norm_stats) -> None:
+    """The same model and noise: the chunk of the delta policy is the absolute one's plus the state."""
+    images, states = inputs(0)
+    chunks = []
+    for delta in ("none", "6,-1"):
+        policy = dataclasses.replace(policy_config, delta_actions=delta)
+        acting = Pi0Policy(model, Processor(config, policy, norm_stats, ByteTokenizer()), policy, "cpu")
+        chunks.append(acting.act(images, states, PROMPTS, noise(acting)))
+    np.testing.assert_allclose(chunks[1][..., :6], chunks[0][..., :6] + states[:, None, :6], atol=1e-5)
+    np.testing.assert_array_equal(chunks[1][..., 6], chunks[0][..., 6])
