@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rlinf_isaac.data.findings import first_few
 from rlinf_isaac.data.lerobot_files import RESTORE, read_json, read_json_lines, read_parquet
 from rlinf_isaac.data.lerobot_format import CHUNKS_SIZE, READ_VERSIONS, Feature
 from rlinf_isaac.data.resolve import INFO_FILE
@@ -144,8 +145,8 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) 
         cause = (
             f"{path}: total_episodes is {info.get('total_episodes')}, but the episodes listed in meta/ are "
             f"{len(indices)} from {indices[0]} to {indices[-1]}"
-            + (f", {_some(duplicated)} more than once" if duplicated else "")
-            + (f", without {_some(missing)}" if missing else "")
+            + (f", {first_few(duplicated)} more than once" if duplicated else "")
+            + (f", without {first_few(missing)}" if missing else "")
         )
         cure = "restore meta/, or write the dataset anew without them; the dataset was cut or edited"
         problems.append(Problem("episode-indices", cause, cure))
@@ -154,7 +155,7 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) 
         cause = f"{path}: total_frames is {info.get('total_frames')}, but the episodes listed in meta/ sum to {frames}"
         problems.append(Problem("frame-count", cause, "restore meta/; the dataset was cut or edited"))
     if empty := [episode.index for episode in episodes if episode.length < 1]:
-        cause = f"{root / 'meta'} lists episodes without frames: {_some(empty)}"
+        cause = f"{root / 'meta'} lists episodes without frames: {first_few(empty)}"
         problems.append(Problem("no-frames", cause, "write the dataset anew without them"))
     return problems
 
@@ -216,8 +217,3 @@ def _names(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, dict):
         value = [name for group in value.values() for name in (group if isinstance(group, list) else [group])]
     return tuple(str(name) for name in value) if value else None
-
-
-def _some(indices: list[int], most: int = 5) -> str:
-    """The first few of many."""
-    return ", ".join(map(str, indices[:most])) + (f", ... ({len(indices)} in all)" if len(indices) > most else "")
