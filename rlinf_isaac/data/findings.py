@@ -13,7 +13,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Findings:
+class FoldedFindings:
     """Collects problems; those with the same code and cure are folded into one that names the first few of them."""
 
     def __init__(self) -> None:

@@ -207,7 +207,7 @@ def _format_errors(path: Path) -> Iterator[None]:
 
 def _shape(value: Any) -> tuple[int, ...]:
     shape = tuple(operator.index(size) for size in value)
-    if not shape or min(shape) < 1:
+    if min(shape, default=1) < 1:
         raise ValueError(f"a feature's shape is {value}")
     return shape
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.data.dataset_digest import dataset_files
-from rlinf_isaac.data.findings import Findings, first_few
+from rlinf_isaac.data.findings import FoldedFindings, first_few
 from rlinf_isaac.data.lerobot_files import RESTORE
 from rlinf_isaac.data.lerobot_format import AUX_FEATURES
 from rlinf_isaac.data.lerobot_meta import (
@@ -44,7 +44,7 @@ def validate_dataset(root: Path, *, full: bool = False) -> list[Problem]:
         full: decode every image and video frame, not only a sample.
     """
     root = Path(os.path.abspath(root))
-    findings = Findings()
+    findings = FoldedFindings()
     if (info := findings.attempt(read_info, root)) is None:
         return findings.problems()
     features, fps = findings.attempt(parse_features, root, info), findings.attempt(parse_fps, root, info)
@@ -72,7 +72,7 @@ def validate_dataset(root: Path, *, full: bool = False) -> list[Problem]:
     return findings.problems()
 
 
-def _check_tasks(root: Path, info: dict[str, Any], tasks: Sequence[tuple[int, str]], findings: Findings) -> None:
+def _check_tasks(root: Path, info: dict[str, Any], tasks: Sequence[tuple[int, str]], findings: FoldedFindings) -> None:
     """The instructions, which policies are conditioned on."""
     place, seen, texts = root / "meta", dict[int, str](), dict[str, int]()
     for index, task in tasks:
@@ -101,7 +101,7 @@ def _distinct(episodes: Sequence[Episode]) -> list[Episode]:
     return list(by_index.values())
 
 
-def _check_surplus_files(root: Path, episodes: Sequence[Episode], findings: Findings) -> None:
+def _check_surplus_files(root: Path, episodes: Sequence[Episode], findings: FoldedFindings) -> None:
     """Data and videos that ``meta/`` does not list: readers overlook them, but people count them."""
     listed = {episode.file for episode in episodes}
     listed |= {file for episode in episodes for file, _ in episode.videos.values()}
@@ -113,7 +113,7 @@ def _check_surplus_files(root: Path, episodes: Sequence[Episode], findings: Find
         findings.add("stray-file", cause, "remove them, or restore the meta/ that lists them", "warning")
 
 
-def _check_leftovers(root: Path, findings: Findings) -> None:
+def _check_leftovers(root: Path, findings: FoldedFindings) -> None:
     """Temporary directories of writers that were killed, in and beside the dataset."""
     inside = [path for path in root.rglob(".*.tmp-*") if _TEMPORARY.fullmatch(path.name)]
     try:

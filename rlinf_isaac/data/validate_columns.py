@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from rlinf_isaac.data.findings import Findings
+from rlinf_isaac.data.findings import FoldedFindings
 from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors
 from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
@@ -43,7 +43,7 @@ def check_columns(
     task_indices: Sequence[int] | None,
     fps: int | None,
     contiguous: bool,
-    findings: Findings,
+    findings: FoldedFindings,
 ) -> list[DataFile]:
     """Check every data file.
 

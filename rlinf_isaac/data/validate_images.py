@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlinf_isaac.data.findings import Findings
+from rlinf_isaac.data.findings import FoldedFindings
 from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors
 from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
@@ -24,7 +24,7 @@ SAMPLED_BYTES = 256 << 20  # of row groups; parquet gives no single image, and l
 
 
 def check_images(
-    root: Path, files: Sequence[DataFile], features: Mapping[str, Feature], full: bool, findings: Findings
+    root: Path, files: Sequence[DataFile], features: Mapping[str, Feature], full: bool, findings: FoldedFindings
 ) -> None:
     """Decode images that stand in the parquet files."""
     cameras = {name: feature for name, feature in features.items() if feature.dtype == "image"}
@@ -53,7 +53,7 @@ def _check_group(
     feature: Feature,
     rows: np.ndarray,
     first_row: int,
-    findings: Findings,
+    findings: FoldedFindings,
 ) -> None:
     """Decode the images of the camera `name` in `rows` of one row group, which begins at `first_row` of its file."""
     path = root / file.name
@@ -84,7 +84,12 @@ def _check_group(
 
 
 def check_videos(
-    root: Path, episodes: Sequence[Episode], features: Mapping[str, Feature], fps: int, full: bool, findings: Findings
+    root: Path,
+    episodes: Sequence[Episode],
+    features: Mapping[str, Feature],
+    fps: int,
+    full: bool,
+    findings: FoldedFindings,
 ) -> None:
     """Look for every video, and decode some frames of some of them, or all."""
     cameras = {name: feature for name, feature in features.items() if feature.dtype == "video"}
@@ -110,7 +115,7 @@ def check_videos(
 
 
 def _check_video(
-    path: Path, spans: Sequence[tuple[float, int]], feature: Feature, fps: int, full: bool, findings: Findings
+    path: Path, spans: Sequence[tuple[float, int]], feature: Feature, fps: int, full: bool, findings: FoldedFindings
 ) -> None:
     from rlinf_isaac.data.video_frames import probe_video, read_frames  # PyAV is an extra
 
@@ -134,7 +139,7 @@ def _check_video(
         findings.extend(error.problems)
 
 
-def _check_shape(place: str, shape: tuple[int, ...], feature: Feature, findings: Findings) -> None:
+def _check_shape(place: str, shape: tuple[int, ...], feature: Feature, findings: FoldedFindings) -> None:
     """Decoded shape (height, width, 3) against the feature's, which some datasets give as (3, height, width)."""
     expected = feature.shape
     if len(expected) == 3 and expected[0] == 3 != expected[2]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.findings import Findings, Level
+from rlinf_isaac.data.findings import FoldedFindings, Level
 from rlinf_isaac.data.lerobot_format import Feature
 
 TEXT_DTYPES = ("string", "large_string", "language")
@@ -26,7 +26,7 @@ class SchemaChecks:
         self._faults: list[tuple[str, str, str, Level]] = []
         self._readable: list[str] = []
 
-    def check(self, path: Path, schema: pa.Schema, findings: Findings) -> list[str]:
+    def check(self, path: Path, schema: pa.Schema, findings: FoldedFindings) -> list[str]:
         """Add what is wrong; returns the numeric columns that have the type their features have."""
         if self._schema is None or not schema.equals(self._schema, check_metadata=True):
             self._schema, self._faults, self._readable = schema, [], []
@@ -44,17 +44,16 @@ class SchemaChecks:
             self._faults.append(("surplus-column", cause, "describe them in the features, or drop them", "warning"))
         for name in (name for name in schema.names if name in self._features):
             feature, stored = self._features[name], schema.field(name).type
-            size, leaf = _leaf(stored)
-            if feature.dtype in TEXT_DTYPES:
+            if feature.dtype in TEXT_DTYPES or (feature.dtype == "image" and _holds_images(stored)):
                 continue
-            expected = "a struct of bytes and path" if feature.dtype == "image" else feature.dtype
-            if not (_holds_images(stored) if feature.dtype == "image" else _is_dtype(leaf, feature.dtype)):
-                cause = f"{name} is stored as {stored}, but the feature says {expected}"
+            size, leaf = _leaf(stored)
+            if not _is_dtype(leaf, feature.dtype):
+                cause = f"{name} is stored as {stored}, but the feature's dtype is {feature.dtype}"
                 self._faults.append(("feature-dtype", cause, _CURE, "error"))
             elif size is not None and size != math.prod(feature.shape):
-                cause = f"{name} has {size} entries, but the feature says {list(feature.shape)}"
+                cause = f"{name} has {size} entries, but the feature's shape is {list(feature.shape)}"
                 self._faults.append(("feature-shape", cause, _CURE, "error"))
-            elif feature.dtype != "image":
+            else:
                 self._readable.append(name)
         if b'"List"' in (described := (schema.metadata or {}).get(b"huggingface", b"")) and _has_list(described):
             cause = "its 'huggingface' metadata says List, which datasets 3.6, pinned by RLinf and OpenPI, cannot read"

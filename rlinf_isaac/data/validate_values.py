@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.findings import Findings, first_few
+from rlinf_isaac.data.findings import FoldedFindings, first_few
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
 from rlinf_isaac.data.lerobot_reader import to_numpy
 from rlinf_isaac.errors import DatasetError
@@ -47,7 +47,7 @@ class ValueChecks:
         task_indices: Sequence[int] | None,
         fps: int | None,
         contiguous: bool,
-        findings: Findings,
+        findings: FoldedFindings,
     ) -> None:
         self._root, self._features, self._findings = root, features, findings
         self._task_indices, self._fps, self._contiguous = task_indices, fps, contiguous
