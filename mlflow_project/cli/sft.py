@@ -104,11 +104,11 @@ def plan(config: JobConfig, dataset_root: Path, norm_stats: Path | None, output:
         DatasetError: a data file is damaged.
     """
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-    from rlinf_isaac.data.norm_stats import compute_norm_stats
+    from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
 
     dataset = LeRobotDataset(dataset_root)
     if norm_stats is None:
-        stats = compute_norm_stats(dataset, config.model.action_horizon).to_json().encode()
+        stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
     else:
         stats = norm_stats.read_bytes()
     job = SftJob(config, dataset_root, dataset.digest, stats, output.absolute())

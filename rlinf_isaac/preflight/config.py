@@ -9,8 +9,9 @@ from typing import Any
 
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.contract import STATE_LAYOUTS, TASKS, state_names
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.errors import InvalidJob, Problem
 
 RENDERERS = ("auto", "egl", "rays")
 NORMS = ("auto", "zscore", "quantile")
@@ -52,6 +53,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "policy.denoise_steps": _POSITIVE,
     "policy.action_chunk": _POSITIVE,
     "policy.env_action_dim": ("7, the stack-cube action", lambda x: x == 7),
+    "norm_stats.batch_size": _POSITIVE,
     "compute.threads": _NOT_NEGATIVE,
 }
 
@@ -99,6 +101,10 @@ def _check_policy(config: JobConfig) -> list[Problem]:
         cause = f"env.max_episode_steps {below + rest} is no multiple of policy.action_chunk {policy.action_chunk}"
         problems.append(Problem("steps-chunk", cause, f"use {below} or {above}" if below else f"use {above}"))
     size = len(state_names(policy.state_layout, TASKS[config.env.task].num_cubes))
+    try:
+        problems += check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
+    except InvalidJob as error:
+        problems += error.problems
     if size > model.action_dim:
         cause = f"state layout {policy.state_layout} has {size} dims, the model takes {model.action_dim}"
         problems.append(Problem("state-dim", cause, "use state_layout=proprio or a larger model.action_dim"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
@@ -66,6 +65,7 @@ def check_norm_stats_origin(file: NormStatsFile, root: Path, config: JobConfig, 
         DatasetError: a file of the dataset cannot be read.
     """
     from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
+    from rlinf_isaac.data.norm_stats import settings_of
 
     provenance_file = file.path.parent / PROVENANCE_FILE
     try:
@@ -75,7 +75,7 @@ def check_norm_stats_origin(file: NormStatsFile, root: Path, config: JobConfig, 
         return [Problem("norm-stats-provenance", cause, _CURE)]
     except (OSError, ValueError) as error:
         return [Problem("norm-stats-provenance", f"{provenance_file} cannot be read ({error})", _CURE)]
-    expected = norm_stats_settings(config) | {"norm_stats": file.digest}
+    expected = {**settings_of(config), "norm_stats": file.digest}
     problems = []
     for key, value in expected.items():
         if provenance.get(key) != value:
@@ -98,11 +98,6 @@ def check_norm_stats_origin(file: NormStatsFile, root: Path, config: JobConfig, 
 
 
 _SIDE = {"norm-stats-edited": "file has the sha256", "norm-stats-mismatch": "job has"}
-
-
-def norm_stats_settings(config: JobConfig) -> dict[str, Any]:
-    """What decides the norm stats of a dataset, as ``provenance.json`` records it."""
-    return {"action_horizon": config.model.action_horizon}
 
 
 def _size(root: Path) -> int:

@@ -5,6 +5,7 @@ import json
 import pytest
 from support import SHORT_EVALUATION, small_config
 
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.errors import InvalidJob
@@ -13,7 +14,7 @@ from rlinf_isaac.events import EpisodeDone, EvaluationFinished, EvaluationStarte
 
 def job(checkpoints, output, *overrides, steps=(2,), **options):
     config = small_config([SHORT_EVALUATION, "eval.episodes=3", *overrides])
-    return EvaluationJob(config, tuple(checkpoints / str(step) for step in steps), output, **options)
+    return EvaluationJob(config, tuple(read_bundle(checkpoints / str(step)) for step in steps), output, **options)
 
 
 def events_of(job):

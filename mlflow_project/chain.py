@@ -1,0 +1,169 @@
+"""The chain dataset -> norm stats -> checkpoint -> evaluation -> model, as a tree of nodes that were looked at again.
+
+A node is ``ok`` when its bytes were hashed now and are the recorded ones, ``unseen`` when it is recorded but not on this
+machine, and ``broken`` when what is there is not what was recorded. `disk_chain` looks at files alone;
+`mlflow_project.chain_store` adds what MLflow knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.config import build_config
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.base import config_digest
+from rlinf_isaac.errors import InvalidJob, Problem
+
+State = Literal["ok", "unseen", "broken"]
+FindDataset = Callable[[str], Path | None]
+"""From a dataset's digest to where it lies, if that is known."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One link of the chain.
+
+    Attributes:
+        kind: ``model version``, ``model``, ``run``, ``evaluation``, ``checkpoint``, ``weights``, ``norm stats``,
+            ``dataset``, ``config``, ``parent``.
+        title: its name, for people.
+        where: path or id, where it has one.
+        state: see the module's docstring.
+        digest: sha256, where it has one.
+        remarks: what was seen.
+        problems: why it is broken.
+        children: what it came from.
+    """
+
+    kind: str
+    title: str
+    state: State
+    digest: str | None = None
+    where: str = ""
+    remarks: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    children: tuple[Node, ...] = field(default=())
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, from the top."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def breaks(self) -> list[Problem]:
+        """Where the chain breaks: the problems of all nodes."""
+        return [problem for node in self.walk() for problem in node.problems]
+
+
+def broken(
+    kind: str, title: str, problem: Problem, digest: str | None = None, where: str = "", children: tuple[Node, ...] = ()
+) -> Node:
+    """A broken node with one problem."""
+    return Node(kind, title, "broken", digest, where, problems=(problem,), children=children)
+
+
+def checkpoint_node(path: Path, recorded: str | None, find_dataset: FindDataset, parents: tuple[Node, ...] = ()) -> Node:
+    """A checkpoint bundle and what it came from, all of it hashed again.
+
+    Args:
+        path: its directory.
+        recorded: digest under which it is known; None to take it as it is.
+        find_dataset: where the dataset lies.
+        parents: nodes of the checkpoint that training started from.
+    """
+    try:
+        bundle = read_bundle(path)
+    except InvalidJob as error:
+        return Node("checkpoint", path.name, "broken", recorded, str(path), problems=error.problems)
+    children = (*_parts(bundle, find_dataset), *parents)
+    title, where = f"step {bundle.step}", str(path)
+    if recorded is not None and bundle.digest != recorded:
+        cause = f"{path} is the checkpoint {bundle.digest}, but {recorded} was recorded"
+        problem = Problem("checkpoint-replaced", cause, "restore the recorded checkpoint; another one lies there now")
+        return broken("checkpoint", title, problem, recorded, where, children)
+    remarks = (f"{len(bundle.manifest.files)} files hashed", f"{bundle.manifest.parameters:,} parameters")
+    return Node("checkpoint", title, "ok", bundle.digest, where, remarks, children=children)
+
+
+def _parts(bundle: Bundle, find_dataset: FindDataset) -> Iterator[Node]:
+    yield Node("weights", f"{bundle.manifest.key_count} tensors", "ok", bundle.weights_digest)
+    config = None
+    try:
+        config = build_config(bundle.config.get("job"), f"{bundle.path}/config.json")
+    except InvalidJob as error:
+        yield Node("config", "config.json", "broken", bundle.lineage.get("config"), problems=error.problems)
+    else:
+        yield _config_node(bundle, config)
+    yield _norm_stats_node(bundle, config, find_dataset)
+
+
+def _config_node(bundle: Bundle, config: JobConfig) -> Node:
+    recorded, now = bundle.lineage.get("config"), config_digest(config)
+    title = f"preset {config.preset}"
+    if recorded == now:
+        return Node("config", title, "ok", now)
+    cause = f"{bundle.path}/config.json is the config {now}, but the checkpoint came from {recorded}"
+    return broken("config", title, Problem("config-changed", cause, "take the bundle as it was written"), recorded)
+
+
+def _norm_stats_node(bundle: Bundle, config: JobConfig | None, find_dataset: FindDataset) -> Node:
+    """The norm stats, with the dataset below them; computed again where both are at hand."""
+    digest, dataset = bundle.lineage.get("norm_stats"), bundle.lineage.get("dataset")
+    title = f"{bundle.asset_id}/norm_stats.json"
+    node, root = _dataset_node(dataset, find_dataset)
+    origin = bundle.config.get("norm_stats") or {}
+    remarks = [f"{key} {origin[key]}" for key in ("mode", "origin") if origin.get(key)]
+    if root is None or config is None or origin.get("computed") is False:
+        return Node("norm stats", title, "ok", digest, remarks=tuple(remarks), children=(node,))
+    computed = _computed_digest(config, root)
+    if computed == digest:
+        remarks.append("computed again: the same")
+        return Node("norm stats", title, "ok", digest, remarks=tuple(remarks), children=(node,))
+    cause = f"the norm stats of {root} are {computed}, but the checkpoint was trained with {digest}"
+    cure = "find out which dataset they are of; train again with the norm stats of the dataset"
+    return broken("norm stats", title, Problem("norm-stats-not-of-dataset", cause, cure), digest, children=(node,))
+
+
+def _computed_digest(config: JobConfig, root: Path) -> str:
+    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
+
+    return compute_norm_stats(LeRobotDataset(root), **settings_of(config)).digest
+
+
+def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, Path | None]:
+    """The dataset, and where it lies if it is the recorded one."""
+    from rlinf_isaac.data.dataset_digest import dataset_digest
+
+    if digest is None:
+        problem = Problem(
+            "dataset-unknown",
+            "the checkpoint does not record which dataset it was trained on",
+            "make the bundle again with --dataset, if you know it",
+        )
+        return broken("dataset", "unknown", problem), None
+    root = find_dataset(digest)
+    if root is None or not root.is_dir():
+        where = "not known to this store" if root is None else f"{root} (gone)"
+        return Node("dataset", "not here", "unseen", digest, where), None
+    try:
+        now = dataset_digest(root)
+    except (InvalidJob, OSError) as error:
+        cure = "restore the dataset"
+        return broken("dataset", root.name, Problem("dataset-changed", str(error), cure), digest, str(root)), None
+    if now != digest:
+        cause = f"{root} is the dataset {now} now, but {digest} was recorded: it has been edited since"
+        cure = "restore the recorded data, or record what changed as a new dataset and train on that"
+        return broken("dataset", root.name, Problem("dataset-changed", cause, cure), digest, str(root)), None
+    return Node("dataset", root.name, "ok", digest, str(root), (_describe(root),)), root
+
+
+def _describe(root: Path) -> str:
+    from rlinf_isaac.data.lerobot_meta import read_json
+
+    info: Mapping[str, Any] = read_json(root / "meta" / "info.json")
+    return f"{info.get('total_episodes')} episodes, {info.get('total_frames')} frames, {info.get('fps')} Hz"
