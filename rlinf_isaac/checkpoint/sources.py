@@ -108,7 +108,7 @@ def find_source(path: str | Path, *, norm_stats: Path | None = None, weights: Pa
     if not path.exists():
         raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name a checkpoint's directory or file")
     root = _root(path)
-    manifest = _manifest(root)
+    manifest = _manifest(root) if weights is None else None
     notes: list[str] = []
     found = _find_weights(path if weights is None else weights, root if weights is None else None, notes)
     if found.format == "safetensors":
