@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, kill_when, only_error, rows_of
 
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.video import verify_video
 
 
@@ -149,6 +152,64 @@ def test_another_renderer_than_the_training_data_is_refused(invoke, store, small
     assert invoke(*arguments, "--allow-mismatch", "true").exit_code == 0
     _, parents, _ = runs_of(store)
     assert sorted(run.data.tags.get("allow_mismatch", "false") for run in parents) == ["false", "true"]
+
+
+@pytest.mark.parametrize(
+    ("override", "code"),
+    [
+        ("policy.action_chunk=4", "action-chunk-mismatch"),
+        ("policy.state_layout=proprio", "state-layout-mismatch"),
+        ("env.image_size=32", "env-mismatch"),
+        ("env.task=stack3", "prompt-mismatch"),
+    ],
+)
+def test_what_the_weights_were_not_trained_with_is_refused(invoke, store, small_checkpoints, tmp_path, override, code):
+    overrides = f"{SHORT_EVALUATION},{override}"
+    result = invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, overrides=overrides))
+    assert result.exit_code == 2
+    assert code in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert MlflowClient(store).get_experiment_by_name("rlinf-isaac") is None
+
+
+def test_other_norm_stats_are_refused_or_tagged(invoke, store, small_checkpoints, tmp_path):
+    from rlinf_isaac.data.norm_stats import from_json
+
+    bundle = read_bundle(small_checkpoints / "2")
+    stats = from_json(bundle.norm_stats_bytes)
+    other = tmp_path / "norm_stats.json"
+    replace(stats, state=replace(stats.state, mean=stats.state.mean + 0.1)).save(other)
+    arguments = evaluate(small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 1, "--norm-stats", other)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("norm-stats-mismatch") == 2
+    for part in (other, bytes_digest(other.read_bytes()), bundle.path, bytes_digest(bundle.norm_stats_bytes)):
+        assert str(part) in result.stderr.replace("\n", "")
+
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 1)).exit_code == 0
+    own = rows_of(tmp_path / "out")
+    result = invoke(*arguments, "--allow-mismatch")
+    assert result.exit_code == 0, result.output
+    assert "warning norm-stats-mismatch" in result.stderr
+    _, parents, children = runs_of(store)
+    tagged = [run for run in [*parents, *children] if run.data.tags.get("allow_mismatch") == "true"]
+    assert sorted(run.info.run_name.split()[0] for run in tagged) == ["eval", "step-2", "step-4"]
+    assert all(str(other) in run.data.tags["mismatch.norm-stats-mismatch"] for run in tagged)
+    assert len(rows_of(tmp_path / "out")) == 2 * len(own), "rows of other settings are kept apart"
+
+
+def test_norm_stats_of_equal_bytes_are_no_mismatch(invoke, small_checkpoints, tmp_path):
+    copy = tmp_path / "norm_stats.json"
+    copy.write_bytes(read_bundle(small_checkpoints / "2").norm_stats_bytes)
+    result = invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, "--episodes", 1, "--norm-stats", copy))
+    assert result.exit_code == 0, result.output
+
+
+def test_norm_stats_of_another_size_cannot_be_allowed(invoke, small_checkpoints):
+    overrides = f"{SHORT_EVALUATION},policy.state_layout=proprio"
+    result = invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, "--allow-mismatch", overrides=overrides))
+    assert result.exit_code == 2
+    assert "norm-stats-dim" in result.stderr
 
 
 def test_a_flipped_byte_is_found_before_the_environment_is_built(invoke, small_checkpoints, tmp_path):
