@@ -1,4 +1,4 @@
-"""Normalisation statistics in OpenPI's schema: what they are, how they are read, computed, canonicalised and checked."""
+"""Normalisation statistics in OpenPI's schema: what they are, and how to read and compute them."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ What OpenPI's ``scripts/compute_norm_stats.py`` does with its ``RunningStats``, 
 * Which rows. ``state``: every frame once. ``actions``: every frame starts a chunk of `action_horizon` actions, the last
   action repeated past the end of its episode, and all of them count. Frames are taken in whole batches of `batch_size`
   in the order of the dataset, and the partial last batch is left out. Here: the same rows, exactly.
-* Delta actions. Where the policy's actions are relative to the state (`delta_actions`), so are the rows: action[t + k] -
-  state[t], subtracted in the stored dtype. Here: the same.
+* Delta actions. Where the policy's actions are relative to the state (`delta_actions`), so are the rows:
+  action[t + k] - state[t], subtracted in the stored dtype. Here: the same.
 * mean, std (population). OpenPI keeps running means of x and x^2 in float32; here float64, two passes. They agree to
   float32 error: |mean - mean'| <= 1e-5 max|x| and |std^2 - std'^2| <= 1e-5 max|x|^2.
 * q01, q99. Here exact: the smallest value with at least 1 % (99 %) of the rows at or below it. OpenPI reads left edges
@@ -16,8 +16,9 @@ What OpenPI's ``scripts/compute_norm_stats.py`` does with its ``RunningStats``, 
   outside: values within 1e-10 of a minimum near zero fall out of OpenPI's histogram when the maximum grows; if a share
   s of the rows is lost so, its quantile q lies between the exact ones of q and q + s (less those bin widths).
 
-Instead of building the chunks, each absolute action is weighted by the number of chunk slots it fills (`chunk_weights`),
-which gives the same sums exactly. Delta actions have no such closed form; they are streamed, one chunk offset at a time.
+Instead of building the chunks, each absolute action is weighted by the number of chunk slots it fills
+(`chunk_weights`), which gives the same sums exactly. Delta actions have no such closed form; they are streamed, one
+chunk offset at a time.
 """
 
 from __future__ import annotations

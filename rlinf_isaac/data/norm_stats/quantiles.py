@@ -14,8 +14,8 @@ class QuantileSearch:
     """For each q, the smallest value with at least q of the weight at or below it (inverted CDF).
 
     Floats are mapped to unsigned integers of the same order (`sort_keys`), so a quantile is a number of 2 (float32) or
-    4 (float64) digits of 16 bits. Each pass over the stream counts the next digit among the values that share the digits
-    found so far. `passes` times: `add` everything, then `end_pass`. Then `values` are exact.
+    4 (float64) digits of 16 bits. Each pass over the stream counts the next digit among the values that share the
+    digits found so far. `passes` times: `add` everything, then `end_pass`. Then `values` are exact.
 
     Args:
         quantiles: each above 0, at most 1.

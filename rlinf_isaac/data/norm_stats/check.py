@@ -1,0 +1,290 @@
+"""Check a ``norm_stats.json`` against the policy and, on real rows, against the dataset it is said to be of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
+from rlinf_isaac.data.lerobot_format import ACTION, STATE
+from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
+from rlinf_isaac.data.norm_stats.keys import identity
+from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, from_json, read_bytes
+from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats, digest
+from rlinf_isaac.errors import NormStatsError, Problem
+from rlinf_isaac.pi0.transforms import Normalizer, NormMode
+
+FEATURE_OF_KEY = {"state": STATE, "actions": ACTION}
+
+NEAR_CONSTANT = 1e-4
+"""A normalising scale below this, in robot units, turns sensor noise into the largest signal of all."""
+MAX_MEAN, MIN_STD, MAX_STD = 0.5, 0.3, 3.0
+"""Where mean and std of real rows must lie once they are standardised with statistics of their own dataset."""
+MIN_INSIDE, MIN_QUANTILE_STD = 0.9, 0.05
+"""Share of real rows between q01 and q99 (about 0.98), and their std in that range scaled to -1..1 (0.2 or more)."""
+
+SAMPLED_ROWS = 100_000
+RECOMPUTED_ROWS = 2_000_000
+"""Recomputing is fast, a second or so, up to this many rows."""
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One row of the report.
+
+    Attributes:
+        key: ``state`` or ``actions``.
+        name: of the dim in the policy or the dataset, or its number.
+        mean, std, q01, q99: from the file.
+        normalised_mean, normalised_std: of real rows, normalised as the policy does; None without a dataset.
+        remark: what is odd about it, in a few words.
+    """
+
+    key: str
+    name: str
+    mean: float
+    std: float
+    q01: float | None
+    q99: float | None
+    normalised_mean: float | None = None
+    normalised_std: float | None = None
+    remark: str = ""
+
+
+@dataclass
+class NormStatsReport:
+    """What `check_norm_stats_file` found.
+
+    Attributes:
+        path: of the file.
+        digest: sha256 of its bytes, None where it cannot be read.
+        dims: state first; empty where the file is not readable as norm stats.
+        problems: errors and warnings.
+        recomputed: how the statistics computed from the dataset now compare: ``equal`` (the same bytes), ``close``
+            (as OpenPI's estimator would give them), ``different``, or None where they were not computed.
+    """
+
+    path: Path
+    digest: str | None = None
+    dims: list[Dim] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    recomputed: str | None = None
+
+    @property
+    def errors(self) -> list[Problem]:
+        """Problems that forbid using the file."""
+        return [problem for problem in self.problems if problem.level == "error"]
+
+
+def check_norm_stats_file(
+    path: str | Path,
+    dataset: LeRobotDataset | None = None,
+    *,
+    mode: NormMode,
+    names: Mapping[str, Sequence[str]] | None = None,
+    settings: Settings | None = None,
+) -> NormStatsReport:
+    """Everything that can be said of a ``norm_stats.json``; nothing is raised for what is wrong with it.
+
+    Statistics that are the identity, which `canonicalise` may give, fit no rows by intent; their remarks say so.
+
+    Args:
+        path: the file.
+        dataset: real rows to normalise; the dims must be the dataset's.
+        mode: ``quantile`` (pi0.5) needs q01 and q99; see `norm_mode`.
+        names: what the policy's dims are called, by ``state`` and ``actions``; their number is checked.
+        settings: how statistics of `dataset` are computed, and what its action rows are; absolute actions and no
+            comparison without them.
+
+    Raises:
+        DatasetError: `dataset` cannot be read.
+    """
+    report = NormStatsReport(Path(path))
+    try:
+        data = read_bytes(path)
+        report.digest = digest(data)
+        stats = from_json(data, str(path))
+    except NormStatsError as error:
+        report.problems += error.problems
+        return report
+    report.problems += _check_dims(stats, path, dataset, names) + _check_quantiles(stats, path, mode)
+    rows: dict[str, np.ndarray] = {}
+    if dataset is not None and not report.errors:
+        rows = sample_rows(dataset, settings)
+    for key in KEYS:
+        _check_feature(report, key, getattr(stats, key), _labels(key, dataset, names), mode, rows.get(key))
+    if dataset is not None and settings is not None and not report.errors:
+        _compare(report, stats, dataset, settings, rows)
+    return report
+
+
+def sample_rows(dataset: LeRobotDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
+    """Rows of ``state`` and ``actions`` as training sees them, from frames spread evenly over the dataset.
+
+    Actions are those of whole chunks, relative to the state where the settings say so.
+    """
+    horizon = settings["action_horizon"] if settings else 1
+    mask = parse_delta_mask(settings["delta_actions"]) if settings else ()
+    count = min(dataset.num_frames, max(1, SAMPLED_ROWS // horizon))
+    frames = np.linspace(0, dataset.num_frames - 1, count).astype(np.int64)
+    states = dataset.column(STATE)[frames]
+    actions = to_delta(dataset.action_chunks(frames, horizon), states, mask)
+    return {"state": states, "actions": actions.reshape(-1, actions.shape[-1])}
+
+
+def _check_dims(
+    stats: NormStats, path: str | Path, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None
+) -> list[Problem]:
+    problems = []
+    for key in KEYS:
+        expected = {"the policy": len(names[key])} if names else {}
+        if dataset is not None and (feature := dataset.features.get(FEATURE_OF_KEY[key])):
+            expected[f"the dataset {dataset.root}"] = feature.shape[0]
+        for owner, dims in expected.items():
+            if (found := getattr(stats, key).dim) != dims:
+                cause = f"{path}: the norm stats of '{key}' have {found} dims, {owner} has {dims}"
+                cure = "use the norm stats of the policy's own training data"
+                problems.append(Problem("norm-stats-dim", cause, cure))
+    return problems
+
+
+def _check_quantiles(stats: NormStats, path: str | Path, mode: NormMode) -> list[Problem]:
+    lacking = [key for key in KEYS if getattr(stats, key).q01 is None or getattr(stats, key).q99 is None]
+    if mode != "quantile" or not lacking:
+        return []
+    cause = f"{path}: {' and '.join(lacking)} have no q01 and q99, which quantile normalisation (pi0.5) needs"
+    return [Problem("norm-stats-no-quantiles", cause, RECOMPUTE)]
+
+
+def _labels(key: str, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> list[str]:
+    if names:
+        return list(names[key])
+    feature = dataset.features.get(FEATURE_OF_KEY[key]) if dataset is not None else None
+    return list(feature.names or ()) if feature else []
+
+
+def _check_feature(
+    report: NormStatsReport,
+    key: str,
+    stats: FeatureStats,
+    labels: list[str],
+    mode: NormMode,
+    rows: np.ndarray | None,
+) -> None:
+    """Append the dims of one feature to the report, and problems of their values."""
+    lacks_quantiles = mode == "quantile" and (stats.q01 is None or stats.q99 is None)
+    normaliser = None if lacks_quantiles else Normalizer.of(key, stats, mode)
+    nothing = stats.as_dict() == identity(stats.dim).as_dict()
+    normalised = None if normaliser is None or rows is None else normaliser.normalize(rows).astype(np.float64)
+    foreign: list[str] = []
+    for entry in range(stats.dim):
+        name = labels[entry] if len(labels) == stats.dim else str(entry)
+        remarks = ["identity"] if nothing else []
+        scale = np.inf if normaliser is None else float(normaliser.scale[entry])
+        if scale < NEAR_CONSTANT:
+            reach = None if normalised is None else float(np.abs(normalised[:, entry]).max())
+            report.problems.append(_near_constant(report.path, f"{key} {name}", scale, mode, reach))
+            remarks.append("near-constant")
+        if rows is not None and normalised is not None and not nothing:
+            strange = _strangeness(stats, entry, rows[:, entry].astype(np.float64), normalised[:, entry], mode, scale)
+            if strange:
+                remarks.append(strange)
+                foreign.append(f"{name} ({strange})")
+        report.dims.append(
+            Dim(
+                key,
+                name,
+                float(stats.mean[entry]),
+                float(stats.std[entry]),
+                None if stats.q01 is None else float(stats.q01[entry]),
+                None if stats.q99 is None else float(stats.q99[entry]),
+                None if normalised is None else float(normalised[:, entry].mean()),
+                None if normalised is None else float(normalised[:, entry].std()),
+                ", ".join(remarks),
+            )
+        )
+    if foreign:
+        cause = f"{report.path}: rows of the dataset do not look normalised with it: {key} {', '.join(foreign)}"
+        cure = "these are the statistics of other data, or of other action settings; " + RECOMPUTE
+        report.problems.append(Problem("norm-stats-range", cause, cure))
+    if normaliser is not None and rows is not None and not _round_trips(normaliser, rows):
+        cause = f"{report.path}: normalising {key} and back does not give the rows of the dataset again"
+        report.problems.append(Problem("norm-stats-round-trip", cause, RECOMPUTE))
+
+
+def _near_constant(path: Path, dim: str, scale: float, mode: NormMode, reach: float | None) -> Problem:
+    spread = "std" if mode == "zscore" else "q99 - q01"
+    cause = f"{path}: {dim} is near-constant ({spread} is tiny): a value that is 0.001 off becomes {1e-3 / scale:.0f}"
+    if reach is not None:
+        cause += f"; rows of the dataset reach {reach:.3g}"
+    cure = f"widen its {spread} by hand, or make sure that the robot never leaves that value"
+    return Problem("norm-stats-near-constant", cause, cure, level="warning")
+
+
+def _strangeness(
+    stats: FeatureStats, entry: int, x: np.ndarray, normalised: np.ndarray, mode: NormMode, scale: float
+) -> str:
+    """Why the rows `x` of a dim cannot be the ones its statistics are of; empty when they can."""
+    deviation = float(stats.std[entry]) + 1e-6
+    mean, std = (x.mean() - stats.mean[entry]) / deviation, x.std() / deviation
+    if abs(mean) > MAX_MEAN:
+        return f"mean off by {mean:.2g} std"
+    both_constant = stats.std[entry] < NEAR_CONSTANT and x.std() < NEAR_CONSTANT
+    if not both_constant and not MIN_STD <= std <= MAX_STD:
+        return f"std {std:.2g} times the file's"
+    if mode == "quantile":
+        tolerance = 1e-3  # of the range: rows at q01 and q99 themselves count as inside
+        inside = float((np.abs(normalised) <= 1 + tolerance).mean()) if scale >= NEAR_CONSTANT else 1.0
+        if inside < MIN_INSIDE:
+            return f"{inside:.0%} of the rows within q01..q99"
+        if not both_constant and normalised.std() < MIN_QUANTILE_STD:
+            return f"q01..q99 far wider than the rows, whose std becomes {normalised.std():.2g}"
+    return ""
+
+
+def _round_trips(normaliser: Normalizer, rows: np.ndarray) -> bool:
+    """unnormalize(normalize(x)) = x, up to the float32 rounding of the normalised value and of the result."""
+    normalised = normaliser.normalize(rows)
+    largest = np.abs(normalised).max(0) * normaliser.scale + np.abs(rows).max(0)
+    error = np.abs(normaliser.unnormalize(normalised) - rows.astype(np.float64)).max(0)
+    return bool((error <= 4 * np.finfo(np.float32).eps * largest).all())
+
+
+def _compare(
+    report: NormStatsReport,
+    stats: NormStats,
+    dataset: LeRobotDataset,
+    settings: Settings,
+    rows: Mapping[str, np.ndarray],
+) -> None:
+    """Compute the statistics anew where that is fast, and say how they compare."""
+    delta = any(parse_delta_mask(settings["delta_actions"]))
+    if dataset.num_frames * (settings["action_horizon"] if delta else 1) > RECOMPUTED_ROWS:
+        return
+    try:
+        expected = compute_norm_stats(dataset, **settings)
+    except NormStatsError as error:
+        report.problems += error.problems
+        return
+    if expected.digest == report.digest:
+        report.recomputed = "equal"
+        return
+    different = [key for key in KEYS if not _close(getattr(stats, key), getattr(expected, key), rows[key])]
+    report.recomputed = "different" if different else "close"
+    if different:
+        cause = f"{report.path}: {' and '.join(different)} are not what the dataset gives with {dict(settings)}"
+        cure = "computed with another horizon, batch size or delta_actions, from other data, or edited; " + RECOMPUTE
+        report.problems.append(Problem("norm-stats-differ", cause, cure, level="warning"))
+
+
+def _close(stats: FeatureStats, exact: FeatureStats, rows: np.ndarray) -> bool:
+    """Whether `stats` may come from OpenPI's estimator: float32 moments, quantiles off by up to 10 of its 5000 bins."""
+    moments = 1e-4 * np.abs(rows).max(0) + 1e-3 * exact.std + 1e-6
+    bins = 10 * (rows.max(0) - rows.min(0)) / 5000 + 1e-6
+    limits = {"mean": moments, "std": moments, "q01": bins, "q99": bins}
+    pairs = {name: (getattr(stats, name), getattr(exact, name)) for name in limits}
+    return all(ours is None or (np.abs(ours - right) <= limits[name]).all() for name, (ours, right) in pairs.items())
