@@ -66,7 +66,9 @@ def broken(
     return Node(kind, title, "broken", digest, where, problems=(problem,), children=children)
 
 
-def checkpoint_node(path: Path, recorded: str | None, find_dataset: FindDataset, parents: tuple[Node, ...] = ()) -> Node:
+def checkpoint_node(
+    path: Path, recorded: str | None, find_dataset: FindDataset, parents: tuple[Node, ...] = ()
+) -> Node:
     """A checkpoint bundle and what it came from, all of it hashed again.
 
     Args:

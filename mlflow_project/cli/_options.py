@@ -26,7 +26,9 @@ def option(name: str, help: str, default: str | None = AUTO) -> Callable[[Comman
 
 def flag(name: str, help: str) -> Callable[[Command], Command]:
     """A switch that is off: ``--name`` and ``--name true`` turn it on (MLproject can only pass a value)."""
-    return click.option(name, type=bool, is_flag=False, flag_value="true", default="false", show_default=True, help=help)
+    return click.option(
+        name, type=bool, is_flag=False, flag_value="true", default="false", show_default=True, help=help
+    )
 
 
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")

@@ -10,4 +10,13 @@ from rlinf_isaac.preflight.findings import Findings, raise_if_any
 from rlinf_isaac.preflight.machine import check_device, check_free_space
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
 
-__all__ = ["Findings", "check_bundles", "check_config", "check_dataset", "check_device", "check_free_space", "check_norm_stats", "raise_if_any"]
+__all__ = [
+    "Findings",
+    "check_bundles",
+    "check_config",
+    "check_dataset",
+    "check_device",
+    "check_free_space",
+    "check_norm_stats",
+    "raise_if_any",
+]

@@ -95,7 +95,9 @@ def _packages() -> Iterator[Component]:
 def _gpu() -> Iterator[Component]:
     lines = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     names = "; ".join(line.strip() for line in (lines or "").splitlines() if line.count(",") == 2)
-    yield Component("NVIDIA GPU", names or None, False, "--device cuda: presets small, pi0, pi05", "run on a GPU machine")
+    yield Component(
+        "NVIDIA GPU", names or None, False, "--device cuda: presets small, pi0, pi05", "run on a GPU machine"
+    )
 
 
 def _rendering() -> Iterator[Component]:

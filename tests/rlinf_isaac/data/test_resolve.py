@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlinf_isaac.data.dataset_digest import dataset_digest
 from rlinf_isaac.data.resolve import DatasetLocation, lerobot_home, resolve_dataset
 from rlinf_isaac.errors import DatasetError
 
@@ -81,6 +82,91 @@ def test_symbolic_links_keep_their_names(home, tmp_path):
     assert resolve_dataset(link) == DatasetLocation(tmp_path, "link", link)
     (tmp_path / "home_link").symlink_to(home)
     assert resolve_dataset(tmp_path / "home_link", "owner/data").root == tmp_path / "home_link" / "owner" / "data"
+
+
+def test_all_ways_through_links_lead_to_one_dataset(home, tmp_path, monkeypatch):
+    """One (home, repo id) per name of the directory; that they are the same dataset, the digest tells."""
+    (tmp_path / "link").symlink_to(home / "owner" / "data")
+    (tmp_path / "home_link").symlink_to("home")
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path / "home_link"))
+    names = [home / "owner/data", tmp_path / "link", tmp_path / "home_link/owner/data", "owner/data", "../link"]
+    located = [resolve_dataset(name) for name in names]
+    located += [resolve_dataset(tmp_path / "home_link", "owner/data"), resolve_dataset("../home", "owner/data")]
+    assert {location.root for location in located} == {Path(os.path.abspath(name)) for name in names[:3]}
+    for location in located:
+        assert location.root == location.home / location.repo_id
+        assert location.root.samefile(home / "owner" / "data")
+        assert dataset_digest(location.root) == dataset_digest(home / "owner" / "data")
+
+
+def test_environment_of_child_processes(home):
+    location = resolve_dataset("../home", "owner/data")
+    assert location.environment == {"HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+
+
+def make_link_loop(place: Path) -> None:
+    (place.parent / "other").symlink_to(place)
+    place.symlink_to(place.parent / "other")
+
+
+def make_hub_cache(place: Path) -> None:
+    (place / "snapshots" / "0123abc" / "meta").mkdir(parents=True)
+    (place / "snapshots" / "0123abc" / "meta" / "info.json").write_text("{}")
+
+
+BROKEN_PLACES = {
+    "dataset-link-loop": make_link_loop,
+    "dataset-link-dangling": lambda place: place.symlink_to("nowhere"),
+    "dataset-is-file": lambda place: place.write_text("a zip, perhaps"),
+    "dataset-hub-cache": make_hub_cache,
+    "meta-missing": lambda place: (place / "data" / "chunk-000").mkdir(parents=True),
+    "dataset-not-found": lambda place: place.mkdir(),
+}
+
+
+@pytest.mark.parametrize("code", BROKEN_PLACES)
+def test_places_that_hold_no_dataset(code, home, monkeypatch):
+    place = home / "owner" / "broken"
+    BROKEN_PLACES[code](place)
+    before = everything_below(home)
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(home))
+    for arguments in ([place], ["owner/broken"], [home, "owner/broken"], ["../home/owner/broken"]):
+        with pytest.raises(DatasetError, match="broken") as error:
+            resolve_dataset(*arguments)
+        assert [problem.code for problem in error.value.problems] == [code]
+        assert "snapshots/0123abc" in error.value.problems[0].cure or code != "dataset-hub-cache"
+    assert everything_below(home) == before
+
+
+def test_dangling_parent_and_a_name_that_is_no_path(home, tmp_path):
+    (tmp_path / "gone").symlink_to("/mnt/unmounted")
+    with pytest.raises(DatasetError, match="gone is a symbolic link to /mnt/unmounted") as error:
+        resolve_dataset(tmp_path / "gone" / "owner" / "data")
+    assert error.value.problems[0].code == "dataset-link-dangling"
+    with pytest.raises(DatasetError, match="not a path") as error:
+        resolve_dataset("owner\0data")
+    assert error.value.problems[0].code == "dataset-name"
+
+
+def test_directory_that_may_not_be_read(home):
+    (home / "owner").chmod(0)
+    code = """
+import os, sys
+from rlinf_isaac.data.resolve import resolve_dataset
+from rlinf_isaac.errors import DatasetError
+os.chdir("/")
+if os.geteuid() == 0:  # nothing is closed to root
+    os.setuid(65534)
+try:
+    resolve_dataset(sys.argv[1])
+except DatasetError as error:
+    print(error.problems[0].code)
+"""
+    try:
+        output = subprocess.check_output([sys.executable, "-c", code, str(home / "owner" / "data")], text=True)
+    finally:
+        (home / "owner").chmod(0o755)
+    assert output.strip() == "dataset-unreadable"
 
 
 def test_not_found_lists_where_it_looked_and_creates_nothing(home, monkeypatch):

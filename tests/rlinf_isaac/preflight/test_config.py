@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from rlinf_isaac.config import load_config
+from rlinf_isaac.preflight import check_config
+
+
+def codes(problems):
+    return [problem.code for problem in problems]
+
+
+def test_the_shipped_cpu_presets_have_no_problem():
+    for preset in ("tiny", "small"):
+        assert check_config(load_config(preset)) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sft.lr=nan",
+        "sft.lr=inf",
+        "sft.lr=0",
+        "sft.steps=0",
+        "sft.beta1=1.0",
+        "sft.flow_samples=0",
+        "eval.episodes=0",
+        "eval.video_size=17",
+        "eval.first_seed=-1",
+        "env.task=stack4",
+        "env.renderer=gl",
+        "env.backend=isaaclab",
+        "policy.state_layout=pixels",
+        "policy.norm=minmax",
+        "demos.noise=-0.1",
+        "norm_stats.batch_size=0",
+    ],
+)
+def test_values_out_of_range_name_the_key_and_the_range(override):
+    (problem,) = check_config(load_config("tiny", [override]))
+    assert problem.code == "bad-value"
+    assert problem.cause.startswith(override.split("=")[0])
+    assert problem.cure.startswith("set it to ")
+
+
+@pytest.mark.parametrize(
+    ("override", "code"),
+    [
+        ("model.vision.patch_size=15", "patch-size"),
+        ("model.vision.num_heads=5", "vision-heads"),
+        ("model.expert.depth=3", "expert-shape"),
+        ("policy.action_chunk=20", "chunk-horizon"),
+        ("policy.tokenizer=/nowhere/paligemma.model", "no-tokenizer"),
+        ("model.action_dim=16", "state-dim"),
+        ("policy.delta_actions=six", "bad-delta-mask"),
+        ("policy.delta_actions='7,1'", "bad-delta-mask"),
+    ],
+)
+def test_values_that_do_not_fit_each_other(override, code):
+    assert codes(check_config(load_config("tiny", [override]))) == [code]
+
+
+def test_steps_that_the_chunk_does_not_divide_come_with_the_two_nearest():
+    (problem,) = check_config(load_config("tiny", ["env.max_episode_steps=250"]))
+    assert (problem.code, problem.cure) == ("steps-chunk", "use 248 or 256")
+    (problem,) = check_config(load_config("tiny", ["env.max_episode_steps=5"]))
+    assert problem.cure == "use 8"
+
+
+def test_the_expert_may_be_wider_than_the_vlm():
+    assert check_config(load_config("tiny", ["model.expert.width=96", "model.expert.mlp_dim=200"])) == []

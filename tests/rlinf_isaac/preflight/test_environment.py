@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+from rlinf_isaac.preflight import environment
+from rlinf_isaac.preflight.environment import check_requirements, inspect_environment
+
+
+def test_what_is_here_is_found_with_its_version():
+    components, problems = inspect_environment()
+    found = {component.name: component.found for component in components}
+    assert problems == []
+    assert found["mujoco"] == importlib.metadata.version("mujoco")
+    assert found["torch"].startswith(importlib.metadata.version("torch"))
+    assert "build" in found["torch"] or "CUDA" in found["torch"]
+    assert found["ffmpeg"]
+    assert all(component.cure for component in components if component.found is None)
+
+
+def test_a_missing_dependency_is_an_error_and_a_missing_extra_is_not(monkeypatch):
+    version = environment._version
+    monkeypatch.setattr(environment, "_version", lambda name: None if name in ("mujoco", "av") else version(name))
+    _, problems = inspect_environment()
+    assert [problem.code for problem in problems] == ["missing-component"]
+    assert "mujoco" in problems[0].cause
+
+
+def test_a_version_outside_the_range_is_named_with_the_range(monkeypatch):
+    version = environment._version
+    monkeypatch.setattr(environment, "_version", lambda name: "2.9.0" if name == "mlflow" else version(name))
+    (problem,) = check_requirements()
+    assert problem.code == "version-range"
+    assert "mlflow 2.9.0" in problem.cause
+    assert ">=3.13" in problem.cure
+
+
+def test_no_gl_is_no_error(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    components, problems = inspect_environment()
+    assert problems == []
+    assert next(component.found for component in components if component.name == "EGL") is None
+
+
+def test_the_probe_needs_nothing_but_python():
+    probe = Path(environment.__file__).with_name("egl_probe.py")
+    result = subprocess.run([sys.executable, "-I", str(probe)], capture_output=True, text=True)
+    assert "EGL" in result.stdout + result.stderr
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys\nfrom rlinf_isaac.preflight.environment import inspect_environment\ninspect_environment()\n"
+        "print([n for n in ('torch', 'mujoco', 'mlflow', 'ray', 'isaaclab') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import shutil
+
+from rlinf_isaac.config import load_config
+from rlinf_isaac.preflight import check_device, check_free_space
+from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
+
+
+def codes(problems):
+    return [problem.code for problem in problems]
+
+
+def test_cuda_without_a_driver(monkeypatch):
+    config = load_config("tiny", ["compute.device=cuda:0"])
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr("pathlib.Path.exists", lambda self: False)
+    assert codes(check_device(config)) == ["no-gpu"]
+    assert check_device(load_config("tiny")) == []
+
+
+def test_free_space_is_that_of_the_nearest_existing_parent(tmp_path):
+    assert check_free_space(tmp_path / "not" / "yet" / "there", 1) == []
+    (problem,) = check_free_space(tmp_path / "not", 1 << 60)
+    assert problem.code == "disk-space"
+
+
+def test_room_is_that_of_every_checkpoint_and_the_optimiser():
+    config = load_config("tiny")  # 0.67 M parameters, 3 checkpoints
+    assert 4 * 6 * 0.6e6 < training_bytes(config) < 4 * 6 * 0.8e6
+    assert training_bytes(load_config("pi0")) > 100e9
+    assert 0 < demonstration_bytes(config) < 1e9
