@@ -1,8 +1,8 @@
 """The chain dataset -> norm stats -> checkpoint -> evaluation -> model, as a tree of nodes that were looked at again.
 
-A node is ``ok`` when its bytes were hashed now and are the recorded ones, ``unseen`` when it is recorded but not on this
-machine, and ``broken`` when what is there is not what was recorded. `disk_chain` looks at files alone;
-`mlflow_project.chain_store` adds what MLflow knows.
+A node is ``ok`` when its bytes were hashed now and are the recorded ones, ``unseen`` when it is recorded but not on
+this machine, and ``broken`` when what is there is not what was recorded. Here are files; `mlflow_project.chain_store`
+adds what MLflow knows.
 """
 
 from __future__ import annotations

@@ -18,5 +18,7 @@ __all__ = [
     "check_device",
     "check_free_space",
     "check_norm_stats",
+    "check_training_data",
     "raise_if_any",
+    "suitable_job",
 ]
