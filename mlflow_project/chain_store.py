@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.chain import Node, broken, checkpoint_node
+from mlflow_project.chain import Node, State, broken, checkpoint_node
 from mlflow_project.replica import MODEL_TAG
 from mlflow_project.sweep_recorder import MISMATCH_TAG
 from rlinf_isaac.errors import InvalidJob, Problem
@@ -124,10 +124,10 @@ class Chains:
     def _run(self, run: Run) -> Node:
         """A run with everything below it: nested runs, checkpoints it made or looked at."""
         children = [self._run(child) for child in self._children(run)]
-        inputs = run.inputs.model_inputs if run.inputs else []
-        outputs = run.outputs.model_outputs if run.outputs else []
-        for each in (*inputs, *sorted(outputs, key=lambda output: output.step)):
-            model = self._client.get_logged_model(each.model_id)
+        outputs = sorted(run.outputs.model_outputs if run.outputs else [], key=lambda output: output.step)
+        ids = [each.model_id for each in (run.inputs.model_inputs or [])] if run.inputs else []
+        for model_id in [*ids, *(output.model_id for output in outputs)]:
+            model = self._client.get_logged_model(model_id)
             digest = model.tags.get(MODEL_TAG)
             if digest is not None and model.tags.get(URI_TAG):
                 children.append(self._checkpoint_of(Path(model.tags[URI_TAG]), digest))
@@ -149,7 +149,7 @@ class Chains:
         if run.info.status != "FINISHED":
             cause = f"{verb} run {run.info.run_id} is {run.info.status}"
             problems.append(Problem("run-not-finished", cause, "run the same command again; it goes on"))
-        state = "broken" if problems else "ok"
+        state: State = "broken" if problems else "ok"
         return Node(kind, title, state, None, run.info.run_id, tuple(remarks), tuple(problems))
 
     def _parents(self, path: Path) -> tuple[Node, ...]:
@@ -172,7 +172,8 @@ class Chains:
             return self._dataset
         query = f"tags.`lineage.dataset.sha256` = '{digest}'"
         for run in self._client.search_runs(self._experiments, query, max_results=50) if self._experiments else []:
-            for each in self._client.get_run(run.info.run_id).inputs.dataset_inputs:
+            inputs = self._client.get_run(run.info.run_id).inputs  # a search leaves them out
+            for each in inputs.dataset_inputs if inputs else []:
                 source = json.loads(each.dataset.source) if each.dataset.source_type == "lerobot" else {}
                 if source.get("sha256") == digest:
                     return Path(source["root"])
@@ -184,7 +185,8 @@ class Chains:
         return list(self._client.search_logged_models(self._experiments, f"tags.`{MODEL_TAG}` = '{digest}'"))
 
     def _evaluations(self, model: LoggedModel) -> list[Run]:
-        runs = sorted({metric.run_id for metric in model.metrics or [] if metric.key == "eval/success_once"})
+        metrics = [metric for metric in model.metrics or [] if metric.key == "eval/success_once"]
+        runs = sorted({metric.run_id for metric in metrics if metric.run_id})
         return [self._client.get_run(run) for run in runs]
 
     def _children(self, run: Run) -> Iterable[Run]:

@@ -67,6 +67,16 @@ def test_help_has_an_example(verb):
     assert f"rlinf-isaac {verb}" in (command_of(verb).epilog or "")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_missing_required_option_is_a_usage_error(verb):
+    from click.testing import CliRunner
+
+    if any(parameter.required for parameter in command_of(verb).params):
+        result = CliRunner().invoke(command_of(verb), [])
+        assert result.exit_code == 2
+        assert "Missing" in result.stderr
+
+
 def test_help_of_all_verbs_imports_nothing_heavy():
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import VERBS, main\n"

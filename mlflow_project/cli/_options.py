@@ -21,14 +21,15 @@ AUTO = "auto"
 
 def option(name: str, help: str, default: str | None = AUTO) -> Callable[[Command], Command]:
     """A string option. Without a default it is required."""
-    return click.option(name, default=default, required=default is None, show_default=default is not None, help=help)
+    if default is None:  # click 8.3 takes an explicit default of None for a value
+        return click.option(name, required=True, help=help)
+    return click.option(name, default=default, show_default=True, help=help)
 
 
 def flag(name: str, help: str) -> Callable[[Command], Command]:
     """A switch that is off: ``--name`` and ``--name true`` turn it on (MLproject can only pass a value)."""
-    return click.option(
-        name, type=bool, is_flag=False, flag_value="true", default="false", show_default=True, help=help
-    )
+    settings: dict[str, Any] = {"is_flag": False, "flag_value": "true", "default": "false", "show_default": True}
+    return click.option(name, type=bool, help=help, **settings)
 
 
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")

@@ -58,7 +58,8 @@ def command(dataset: str, full: bool, preset: str, json: bool, job: tuple[str, .
     files are not hashed. Each finding has a stable code, a cause and a cure. Exit code 2 when there are errors.
     """
     with verb_session():
-        findings, report = Findings(), {}
+        findings = Findings()
+        report: dict[str, Any] = {}
         words = shlex.split(job[0]) if len(job) == 1 else list(job)
         planned = words and words != ["none"]
         if planned:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mlflow_project.cli import _options as options
@@ -64,7 +65,8 @@ def command(
 
         with preflight() as findings:
             config = load_config(preset, options.to_overrides({}, {}, overrides))
-            findings.add(check_config(config))
+            # Statistics are wanted before the tokenizer is, and often on another machine.
+            findings.add(problem for problem in check_config(config) if problem.code != "no-tokenizer")
             findings.raise_errors()
             root = None if dataset == NONE else _resolve(dataset)
             if check == NONE and root is None:
@@ -128,15 +130,17 @@ def check_file(config: JobConfig, path: Path, dataset_root: Path | None) -> Norm
 def show(report: NormStatsReport) -> None:
     """Print a report. Raises NormStatsError with its errors."""
     if report.dims:
-        table = Table(title=str(report.path), title_justify="left")
-        for column in ("", "dim", "mean", "std", "q01", "q99", "normalised", "remark"):
-            table.add_column(column, justify="left" if column in ("", "dim", "remark") else "right")
+        table = Table(title=str(report.path), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("dim", no_wrap=True)
+        for column in ("mean", "std", "q01", "q99", "normalised"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("remark")
         for dim in report.dims:
             normalised = ""
             if dim.normalised_mean is not None and dim.normalised_std is not None:
-                normalised = f"{dim.normalised_mean:.2f} +- {dim.normalised_std:.2f}"
-            numbers = ("" if value is None else f"{value:.4g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
-            table.add_row(dim.key, dim.name, *numbers, normalised, dim.remark)
+                normalised = f"{dim.normalised_mean:.2f} ± {dim.normalised_std:.2f}"
+            numbers = ("" if value is None else f"{value:.3g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
+            table.add_row(f"{dim.key} {dim.name}", *numbers, normalised, dim.remark)
         stdout.print(table)
     if report.digest:
         stdout.print(f"sha256      {report.digest}")

@@ -1,7 +1,7 @@
 """What this machine and this interpreter offer, found out without importing what is asked about.
 
-Versions come from the metadata of installed distributions, torch's CUDA version from a file of the package, the GPU from
-``nvidia-smi``, the GL renderer from a process of its own.
+Versions come from the metadata of installed distributions, torch's CUDA version from a file of the package, the GPU
+from ``nvidia-smi``, the GL renderer from a process of its own.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _gpu() -> Iterator[Component]:
     lines = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     names = "; ".join(line.strip() for line in (lines or "").splitlines() if line.count(",") == 2)
     yield Component(
-        "NVIDIA GPU", names or None, False, "--device cuda: presets small, pi0, pi05", "run on a GPU machine"
+        "NVIDIA GPU", names or None, False, "--device cuda, for the presets pi0 and pi05", "use a GPU machine"
     )
 
 

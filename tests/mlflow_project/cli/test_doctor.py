@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import SMALL
+
+PROJECT = Path(__file__).parents[3]
+OVERRIDES = ["--overrides", ",".join(SMALL)]
+
+
+def report_of(result):
+    return json.loads(result.stdout)
+
+
+def codes(result):
+    return [problem["code"] for problem in report_of(result)["problems"]]
+
+
+def test_alone_it_describes_this_machine(invoke, tmp_path):
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    names = {component["name"] for component in report_of(result)["environment"]}
+    assert {"Python", "torch", "mlflow", "mujoco", "EGL", "ffmpeg", "ray", "rlinf", "isaaclab", "NVIDIA GPU"} <= names
+    text = invoke("doctor").stdout
+    assert "ready        yes" in text
+    assert "This machine" in text
+
+
+def test_a_job_that_can_start(invoke, small_dataset, small_checkpoints, tmp_path):
+    for job in (
+        ["sft", "--dataset", small_dataset, *OVERRIDES],
+        ["eval", "--ckpt-root", small_checkpoints, "--ckpt-steps", "2,6"],
+        ["demos", *OVERRIDES],
+        ["main", *OVERRIDES],
+    ):
+        result = invoke("doctor", *job, "--json")
+        assert result.exit_code == 0, result.output
+        assert report_of(result)["ok"] is True
+        assert codes(result) == []
+        assert report_of(result)["job"] == [str(word) for word in job]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.parametrize("switches", [["--json", "sft"], ["sft", "--json", "true"], ["--json", "true", "sft"]])
+def test_switches_may_stand_anywhere(invoke, small_dataset, switches):
+    result = invoke("doctor", *switches, "--dataset", small_dataset, *OVERRIDES)
+    assert result.exit_code == 0, result.output
+    assert report_of(result)["ok"] is True
+
+
+def test_a_job_in_one_word_is_split_as_by_a_shell(invoke, small_checkpoints):
+    result = invoke("doctor", "--json", f"eval --ckpt-root '{small_checkpoints}' --ckpt-steps '2 6'")
+    assert result.exit_code == 0, result.output
+    assert report_of(result)["job"][-1] == "2 6"
+
+
+def test_all_problems_of_a_job_come_at_once_with_the_codes_of_the_verb(invoke, small_dataset):
+    job = ["sft", "--dataset", small_dataset, "--norm-stats", "nowhere.json", "--overrides"]
+    job.append(",".join([*SMALL, "policy.state_layout=proprio"]))
+    result = invoke("doctor", *job, "--json")
+    assert result.exit_code == 2
+    assert {"feature-dim", "no-norm-stats"} <= set(codes(result))
+    verb = invoke(*job)
+    assert verb.exit_code == 2
+    assert all(code in verb.stderr for code in codes(result))
+    assert all({"code", "level", "cause", "cure"} == set(problem) for problem in report_of(result)["problems"])
+
+
+def test_text_shows_code_cause_and_cure(invoke, small_checkpoints):
+    result = invoke("doctor", "eval", "--ckpt-root", small_checkpoints, "--overrides", "policy.action_chunk=4")
+    assert result.exit_code == 2
+    assert "error action-chunk-mismatch" in result.stdout
+    assert "cure " in result.stdout
+    assert "ready        no" in result.stdout
+
+
+def test_a_dataset_is_described_and_compared_with_a_preset(invoke, small_dataset):
+    result = invoke("doctor", "--dataset", small_dataset, "--full", "--json")
+    assert result.exit_code == 0, result.output
+    report = report_of(result)
+    assert (report["task"], report["state_layout"]) == ("stack2", "proprio+cubes")
+    result = invoke("doctor", "--dataset", small_dataset, "--preset", "pi05", "--json")
+    assert result.exit_code == 2
+    assert {"feature-dim", "prompt"} <= set(codes(result))
+    assert codes(invoke("doctor", "--dataset", "nowhere", "--json")) == ["dataset-not-found"]
+
+
+@pytest.mark.parametrize("job", [["sync"], ["dance"], ["--dataste", "x"], ["sft"]])
+def test_an_unknown_job_or_option_is_a_usage_error(invoke, job):
+    result = invoke("doctor", *job)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr or "Error" in result.stderr
+
+
+def test_neither_torch_nor_mlflow_nor_a_simulator_is_imported(small_dataset, small_checkpoints, tmp_path):
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import main\n"
+        f"for job in ({['sft', '--dataset', str(small_dataset), *OVERRIDES]!r},"
+        f" {['eval', '--ckpt-root', str(small_checkpoints)]!r}, ['--dataset', {str(small_dataset)!r}], []):\n"
+        "    result = CliRunner().invoke(main, ['doctor', *job])\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "print([name for name in ('torch', 'mujoco', 'mlflow', 'ray') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
