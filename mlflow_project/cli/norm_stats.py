@@ -31,6 +31,7 @@ Example:
 
 NONE = "none"
 MODES = ("canonical", "identity")
+FILE_WIDTH = 120  # of the table where stdout is no terminal, whose width rich would take for 80
 
 
 @click.command("norm_stats", epilog=EXAMPLE)
@@ -141,7 +142,7 @@ def show(report: NormStatsReport) -> None:
                 normalised = f"{dim.normalised_mean:.2f} ± {dim.normalised_std:.2f}"
             numbers = ("" if value is None else f"{value:.3g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
             table.add_row(f"{dim.key} {dim.name}", *numbers, normalised, dim.remark)
-        stdout.print(table)
+        stdout.print(table, width=None if stdout.is_terminal else FILE_WIDTH)
     if report.digest:
         stdout.print(f"sha256      {report.digest}")
     if report.recomputed:

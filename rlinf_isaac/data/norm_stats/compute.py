@@ -59,7 +59,7 @@ def settings_of(config: JobConfig) -> Settings:
     return Settings(
         action_horizon=config.model.action_horizon,
         batch_size=config.norm_stats.batch_size,
-        delta_actions=config.policy.delta_actions,
+        delta_actions=config.policy.delta_actions.replace(" ", "").lower(),
     )
 
 
