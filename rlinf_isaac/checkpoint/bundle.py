@@ -34,6 +34,7 @@ __all__ = [
     "CONFIG_FILE",
     "Bundle",
     "assemble_bundle",
+    "check_asset_id",
     "find_bundles",
     "parse_steps",
     "read_bundle",
@@ -160,9 +161,7 @@ def assemble_bundle(
     path = Path(path)
     if path.exists() and not overwrite:
         raise BundleError.of("bundle-exists", f"{path} exists already", "remove it or choose another output")
-    if not is_safe_name(asset_id) or asset_id in (WEIGHTS_FILE, INDEX_FILE, CONFIG_FILE, MANIFEST_FILE):
-        cause = f"asset id {asset_id!r} is not a plain relative name"
-        raise BundleError.of("bad-asset-id", cause, "choose one such as isaaclab_stack_cube")
+    check_asset_id(asset_id)
     try:
         config_bytes = (json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
@@ -182,6 +181,13 @@ def assemble_bundle(
         seal(directory, asset_id=asset_id, step=step, lineage=links, tied=tied)
     # `seal` has just hashed the bytes; hashing them once more would prove nothing new.
     return replace(read_bundle(path, verify=False), verified=True)
+
+
+def check_asset_id(asset_id: str) -> None:
+    """Raise BundleError unless `asset_id` can be a directory of a bundle, like ``RLinf/IsaacLab-Stack-Cube-Data``."""
+    if not is_safe_name(asset_id) or asset_id in (WEIGHTS_FILE, INDEX_FILE, CONFIG_FILE, MANIFEST_FILE):
+        cause = f"asset id {asset_id!r} is not a plain relative name"
+        raise BundleError.of("bad-asset-id", cause, "choose one such as isaaclab_stack_cube")
 
 
 def seal(

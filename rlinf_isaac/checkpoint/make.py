@@ -20,7 +20,7 @@ from rlinf_isaac.checkpoint.coverage import LoadPlan, plan_model, strip_wrappers
 from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
 from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE, TensorInfo
 from rlinf_isaac.checkpoint.readers import StoredTensors, read_tensors
-from rlinf_isaac.checkpoint.sources import Source
+from rlinf_isaac.checkpoint.sources import Source, name_within
 from rlinf_isaac.checkpoint.weights import check_finite, save_weights
 from rlinf_isaac.config import load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
@@ -127,7 +127,7 @@ def make_bundle(
     description["source"] = {
         "kind": source.kind,
         "format": source.weights.format,
-        "files": {_name_within(source, file): file_digest(file) for file in source.weights.files},
+        "files": {name_within(source.path, file): file_digest(file) for file in source.weights.files},
         "stripped": list(conversion.plan.stripped),
         "excluded": list(conversion.excluded),
     }
@@ -199,9 +199,3 @@ def _check_twins(name: str, one: torch.Tensor, other: torch.Tensor) -> None:
     if one is not other and not torch.equal(one, other):
         cause = f"the checkpoint stores {name} and the parameter it is tied to with different values"
         raise WeightsError.of("tied-weights-differ", cause, "this is the checkpoint of another model; use that one")
-
-
-def _name_within(source: Source, file: Path) -> str:
-    """The file's name relative to the checkpoint: where the checkpoint lay is not part of what it is."""
-    file = file.absolute()
-    return file.relative_to(source.path).as_posix() if file.is_relative_to(source.path) else file.name

@@ -127,6 +127,12 @@ def find_source(path: str | Path, *, norm_stats: Path | None = None, weights: Pa
     )
 
 
+def name_within(root: Path, file: Path) -> str:
+    """The file's name relative to the checkpoint, or alone: where a checkpoint lay is not part of what it is."""
+    file = file.absolute()
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+
+
 def _root(path: Path) -> Path:
     """The checkpoint's directory: `path`, or the directory around it where `path` is a part inside a checkpoint."""
     directory = path.absolute() if path.is_dir() else path.absolute().parent

@@ -1,0 +1,91 @@
+"""What `bundle verify` and `bundle show` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.tree import Tree
+
+from mlflow_project.cli._session import stdout
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.coverage import check_coverage
+from rlinf_isaac.config import build_config
+from rlinf_isaac.config.schema import ModelConfig
+from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.preflight.findings import raise_if_any
+
+
+def verify(path: Path) -> None:
+    """Hash every file and compare names and shapes with the bundle's own architecture; print a table.
+
+    Raises:
+        InvalidJob: with the first fault of the files, or the faults of the weights.
+    """
+    bundle = read_bundle(path)
+    raise_if_any(check_coverage(bundle.path, model_of(bundle)))
+    table = Table(title=f"{bundle.path}: every byte as it was sealed", title_justify="left")
+    table.add_column("file", overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("sha256")
+    for name, entry in sorted(bundle.manifest.files.items()):
+        table.add_row(name, decimal(entry.size), entry.sha256[:16])
+    stdout.print(table)
+    tied = f", {len(bundle.manifest.tied)} tied" if bundle.manifest.tied else ""
+    stdout.print(
+        f"weights      {bundle.manifest.key_count} tensors{tied}: all that the architecture has, and no others"
+    )
+    stdout.print(f"bundle       sha256 {bundle.digest}")
+
+
+def show(path: Path) -> None:
+    """Print config, lineage and sizes as a tree. All files but the weights are hashed on the way."""
+    bundle = read_bundle(path, verify=False)
+    manifest, config = bundle.manifest, bundle.config
+    tree = Tree(f"[bold]{bundle.path.absolute()}[/]")
+    tree.add(f"step {bundle.step}, asset id {bundle.asset_id}, sha256 {bundle.digest}")
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(manifest.dtypes.items()))
+    weights = tree.add(f"weights: {manifest.key_count} tensors ({dtypes}), {manifest.parameters:,} parameters")
+    for name, stored in manifest.tied.items():
+        weights.add(f"{name} is {stored}")
+    files = tree.add(f"files: {decimal(sum(entry.size for entry in manifest.files.values()))}")
+    for name, entry in sorted(manifest.files.items()):
+        files.add(f"{name}  {decimal(entry.size)}  [dim]{entry.sha256[:16]}[/]")
+    lineage = tree.add("lineage")
+    for link, digest in sorted(bundle.lineage.items()):
+        lineage.add(f"{link}  {digest or '[yellow]not known[/]'}")
+    _add(tree.add("config"), {key: value for key, value in config.items() if key not in ("job", "norm_stats")})
+    if isinstance(config.get("norm_stats"), dict):
+        _add(tree.add("norm stats"), {k: v for k, v in config["norm_stats"].items() if k != "original"})
+    job = config.get("job") or {}
+    _add(tree.add("job"), {key: job[key] for key in ("preset", "model", "policy") if key in job})
+    Console(width=1000, highlight=False).print(tree)  # a digest that is wrapped or cut cannot be copied
+
+
+def model_of(bundle: Bundle) -> ModelConfig:
+    """The architecture that the bundle's ``config.json`` names.
+
+    Raises:
+        InvalidJob: it names none, or not one of this release.
+    """
+    job = bundle.config.get("job")
+    if not isinstance(job, dict):
+        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
+        raise InvalidJob.of(
+            "foreign-bundle", cause, f"make it anew: rlinf-isaac bundle make {bundle.path} --preset NAME"
+        )
+    return build_config(job, f"{bundle.path}/config.json").model
+
+
+def _add(branch: Tree, values: Mapping[str, Any]) -> None:
+    """Nested values, one line each; lists and texts abridged."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            _add(branch.add(key), value)
+        else:
+            text = str(value)
+            branch.add(f"{key}  [dim]{text if len(text) <= 90 else text[:87] + '...'}[/]")
