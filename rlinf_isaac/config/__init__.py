@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.errors import InvalidJob, Problem
@@ -55,7 +56,14 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> JobConfig:
             f"there is no preset '{preset}'",
             f"use one of {', '.join(preset_names())}, or a .yaml file",
         )
-    return build_config(OmegaConf.to_container(OmegaConf.load(path)), str(path), overrides)
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        first = " ".join(str(error).split())[:300]
+        raise InvalidJob.of("bad-preset", f"{path} is not readable YAML: {first}", "mend it") from error
+    if not isinstance(values, dict):
+        raise InvalidJob.of("bad-preset", f"{path} holds no mapping", "start from a copy of a shipped preset")
+    return build_config(values, str(path), overrides)
 
 
 def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> JobConfig:
@@ -72,7 +80,11 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
         if not separator or not key:
             problems.append(Problem("bad-override", f"'{item}' is not KEY=VALUE", "write e.g. sft.lr=3e-4"))
             continue
-        pairs += _flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item])))
+        try:
+            pairs += _flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item])))
+        except (ValueError, YAMLError, OmegaConfBaseException) as error:
+            cause = f"'{item}' cannot be read: {' '.join(str(error).split())[:300]}"
+            problems.append(Problem("bad-override", cause, "write e.g. sft.lr=3e-4; put quotes round a text"))
     problems += _apply(config, pairs, "the command line")
     if not problems:
         problems = [
@@ -101,8 +113,17 @@ def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[P
     problems = []
     known = set(known_keys())
     for key, value in pairs:
+        if any(name.startswith(f"{key}.") for name in known):
+            if value is not None:  # an empty section is what a preset may have
+                cause = f"{key}={value} ({origin}): {key} is a section"
+                problems.append(Problem("bad-value", cause, f"set its keys, as in {_first_key(known, key)}=..."))
+            continue
         if key not in known:
             problems.append(Problem("unknown-key", f"'{key}' ({origin}) is not a config key", _suggest(key, known)))
+            continue
+        if isinstance(value, str) and "${" in value:  # would read environment variables, secrets included, into params
+            cause = f"{key}={value} ({origin}) is an interpolation"
+            problems.append(Problem("interpolation", cause, "write the value itself"))
             continue
         try:
             OmegaConf.update(config, key, value)
@@ -112,6 +133,10 @@ def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[P
                 Problem("bad-value", f"{key}={value} ({origin}): {reason}", "give a value of the right type")
             )
     return problems
+
+
+def _first_key(known: set[str], section: str) -> str:
+    return min(name for name in known if name.startswith(f"{section}."))
 
 
 def _suggest(key: str, known: set[str]) -> str:

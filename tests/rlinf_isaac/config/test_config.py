@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlinf_isaac.config import build_config, flatten, known_keys, load_config, preset_names, split_overrides
+from rlinf_isaac.config import PRESETS, build_config, flatten, known_keys, load_config, preset_names, split_overrides
 from rlinf_isaac.errors import InvalidJob
 
 
@@ -59,6 +59,29 @@ def test_a_config_survives_the_way_into_a_checkpoint_and_back():
             node = node.setdefault(name, {})
         node[leaf] = value
     assert build_config(nested, "a checkpoint") == config
+
+
+def test_a_section_is_no_value_and_may_be_empty(tmp_path):
+    with pytest.raises(InvalidJob, match="sft is a section"):
+        load_config("tiny", ["sft=5"])
+    preset = tmp_path / "mine.yaml"
+    preset.write_text((PRESETS / "tiny.yaml").read_text() + "\neval:\n")
+    assert load_config(str(preset)) == load_config("tiny")
+
+
+def test_environment_variables_never_reach_a_config(monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    with pytest.raises(InvalidJob) as error:
+        load_config("tiny", ["policy.asset_id=${oc.env:SECRET}"])
+    assert error.value.problems[0].code == "interpolation"
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["sft.lr=[1,", "sft.lr={a: }}"])
+def test_an_override_that_yaml_cannot_read(text):
+    with pytest.raises(InvalidJob) as error:
+        load_config("tiny", [text])
+    assert error.value.problems[0].code == "bad-override"
 
 
 def test_flatten_covers_exactly_the_known_keys():

@@ -1,0 +1,76 @@
+"""Presets with one fault. `break_it` edits a copy of the preset ``tiny`` as a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corpus.case import Case
+from rlinf_isaac.config import PRESETS
+
+
+def make_valid(path: Path) -> None:
+    """Write the valid twin: a copy of ``tiny``."""
+    path.write_text((PRESETS / "tiny.yaml").read_text())
+
+
+def _set(key: str, value: Any) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        values = yaml.safe_load(path.read_text())
+        section = values
+        *parents, name = key.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = value
+        path.write_text(yaml.safe_dump(values))
+
+    return edit
+
+
+def _remove(key: str) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        values = yaml.safe_load(path.read_text())
+        section, name = key.split(".")
+        del values[section][name]
+        path.write_text(yaml.safe_dump(values))
+
+    return edit
+
+
+def _write(text: str) -> Callable[[Path], None]:
+    return lambda path: path.write_text(text) and None
+
+
+def _append(text: str) -> Callable[[Path], None]:
+    return lambda path: path.write_text(path.read_text() + text) and None
+
+
+CASES = [
+    Case("no such preset", "unknown-preset", lambda path: path.unlink()),
+    Case("not YAML", "bad-preset", _write("{{{:::")),
+    Case("a list", "bad-preset", _write("- model\n- policy\n")),
+    Case("bytes that are no text", "bad-preset", lambda path: path.write_bytes(b"\xff\xfe\x00") and None),
+    Case("a section twice", "bad-preset", _append("\nsft: {steps: 5, save_interval: 5}\n")),
+    Case("an object to construct", "bad-preset", _append("\nx: !!python/object/apply:os.system ['true']\n")),
+    Case("empty", "missing-value", _write("")),
+    Case("misspelt key", "unknown-key", _set("sft.learning_rate", 1e-3)),
+    Case("misspelt section", "unknown-key", _set("training.steps", 5)),
+    Case("no action horizon", "missing-value", _remove("model.action_horizon")),
+    Case("a word for a number", "bad-value", _set("sft.steps", "many")),
+    Case("NaN", "bad-value", _set("sft.lr", float("nan"))),
+    Case("negative", "bad-value", _set("sft.batch_size", -1)),
+    Case("unknown task", "bad-value", _set("env.task", "stack4")),
+    Case("unknown state layout", "bad-value", _set("policy.state_layout", "pixels")),
+    Case("odd video size", "bad-value", _set("eval.video_size", 255)),
+    Case("an environment variable", "interpolation", _set("policy.asset_id", "${oc.env:HOME}")),
+    Case("episode no multiple of the chunk", "steps-chunk", _set("env.max_episode_steps", 250)),
+    Case("chunk beyond the horizon", "chunk-horizon", _set("policy.action_chunk", 20)),
+    Case("state too large for the model", "state-dim", _set("model.action_dim", 16)),
+    Case("expert of another depth", "expert-shape", _set("model.expert.depth", 3)),
+    Case("patches that do not tile", "patch-size", _set("model.vision.patch_size", 15)),
+    Case("a delta mask beyond the action", "bad-delta-mask", _set("policy.delta_actions", "9")),
+    Case("no tokenizer file", "no-tokenizer", _set("policy.tokenizer", "nowhere.model")),
+]
