@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from mlflow_project.cli import _options as options
@@ -31,7 +32,7 @@ Example:
 
 NONE = "none"
 MODES = ("canonical", "identity")
-FILE_WIDTH = 120  # of the table where stdout is no terminal, whose width rich would take for 80
+TABLE_WIDTH = 130  # at least, in characters
 
 
 @click.command("norm_stats", epilog=EXAMPLE)
@@ -142,7 +143,8 @@ def show(report: NormStatsReport) -> None:
                 normalised = f"{dim.normalised_mean:.2f} ± {dim.normalised_std:.2f}"
             numbers = ("" if value is None else f"{value:.3g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
             table.add_row(f"{dim.key} {dim.name}", *numbers, normalised, dim.remark)
-        stdout.print(table, width=None if stdout.is_terminal else FILE_WIDTH)
+        # A number that is cut off is no number: a narrow terminal wraps the lines instead.
+        Console(file=stdout.file, width=max(stdout.width, TABLE_WIDTH)).print(table, soft_wrap=True)
     if report.digest:
         stdout.print(f"sha256      {report.digest}")
     if report.recomputed:
