@@ -140,8 +140,8 @@ def show(report: NormStatsReport) -> None:
         for dim in report.dims:
             normalised = ""
             if dim.normalised_mean is not None and dim.normalised_std is not None:
-                normalised = f"{dim.normalised_mean:.2f} ± {dim.normalised_std:.2f}"
-            numbers = ("" if value is None else f"{value:.3g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
+                normalised = f"{dim.normalised_mean:z.2f} ± {dim.normalised_std:.2f}"
+            numbers = ("" if value is None else f"{value:.4g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
             table.add_row(f"{dim.key} {dim.name}", *numbers, normalised, dim.remark)
         # A number that is cut off is no number: a narrow terminal wraps the lines instead.
         Console(file=stdout.file, width=max(stdout.width, TABLE_WIDTH)).print(table, soft_wrap=True)

@@ -32,7 +32,7 @@ class Processor:
 
     Raises:
         NormStatsError: statistics are missing, or of another size than the actions.
-        InvalidJob: the robot's dims or the chunk do not fit into the model's, or `policy.delta_actions` not to the dims.
+        InvalidJob: the robot's dims do not fit into the model's, or `policy.delta_actions` does not fit the dims.
     """
 
     def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: NormStats, tokenizer: Tokenizer) -> None:
