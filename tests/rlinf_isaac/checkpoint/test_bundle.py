@@ -25,6 +25,8 @@ FILES = {
     "isaaclab_stack_cube/norm_stats.json",
 }
 
+UMASKS = [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775), (0o007, 0o660, 0o770)]
+
 
 def files_of(path: Path) -> set[str]:
     return {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
@@ -87,7 +89,7 @@ class TestWrite:
         assert safetensors.torch.load_model(model, bundle.path / "model.safetensors", strict=True) == (set(), [])
         assert all(map(torch.equal, model.state_dict().values(), tiny_model(seed=3).state_dict().values()))
 
-    @pytest.mark.parametrize(("umask", "file_mode", "directory_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
+    @pytest.mark.parametrize(("umask", "file_mode", "directory_mode"), UMASKS)
     def test_modes_follow_the_umask(self, tmp_path, make_bundle, umask, file_mode, directory_mode):
         before = os.umask(umask)
         try:

@@ -31,14 +31,19 @@ class TestKilledWriter:
     """kill -9 at any line of the writing code: the name holds a whole bundle or none; the next writer cleans up."""
 
     @staticmethod
-    def start(writer, path: Path, lines: int = 0, megabytes: int = 0) -> int:
-        writer.stdin.write(f"{path} {lines} {megabytes}\n")
+    def start(writer, path: Path, lines: int = 0, megabytes: int = 0, seconds: float = 0) -> int:
+        writer.stdin.write(f"{path} {lines} {megabytes} {seconds}\n")
         return int(writer.stdout.readline())
 
     @staticmethod
     def result(writer) -> tuple[int, int]:
-        status, executed = writer.stdout.readline().split()
+        status, executed, _ = writer.stdout.readline().split()
         return int(status), int(executed)
+
+    @staticmethod
+    def lifetime(writer) -> tuple[int, float]:
+        status, _, seconds = writer.stdout.readline().split()
+        return int(status), float(seconds)
 
     def kill_points(self, writer, path: Path, count: int) -> list[int]:
         self.start(writer, path)
@@ -74,6 +79,30 @@ class TestKilledWriter:
             write_tiny(path)
             assert [entry.name for entry in tmp_path.iterdir()] == ["400"]
         assert seen == {old, new}
+
+    @pytest.mark.parametrize("overwriting", [False, True])
+    def test_at_a_hundred_random_moments(self, tmp_path, writer, overwriting):
+        """Moments of the clock, which fall into system calls as well: while pages are written, synced, renamed."""
+        path, chooser = tmp_path / "400", random.Random(1)
+        self.start(writer, path, megabytes=1, seconds=600)
+        status, whole = self.lifetime(writer)
+        assert status == 0
+        new, killed, torn = read_bundle(path).digest, 0, 0
+        old = write_tiny(path)
+        for _ in range(50):  # of two parameters each
+            if not overwriting:
+                shutil.rmtree(path, ignore_errors=True)
+            self.start(writer, path, megabytes=1, seconds=chooser.uniform(1e-4, whole))
+            killed += self.lifetime(writer)[0] == -signal.SIGKILL
+            orphans = list(tmp_path.glob(".400.tmp-*"))
+            assert len(orphans) <= 1, "every writer removes what the one before it left"
+            torn += len(orphans)
+            if overwriting or path.exists():
+                assert read_bundle(path).digest in ({old, new} if overwriting else {new})
+        write_tiny(path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["400"]
+        assert killed > 10
+        assert torn > 5
 
     def test_while_the_weights_are_being_written(self, tmp_path, writer):
         path = tmp_path / "400"
