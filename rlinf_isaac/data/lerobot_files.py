@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError.of("meta-missing", f"{path} is missing", RESTORE) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError.of("meta-damaged", f"{path} is not readable JSON ({error})", RESTORE) from error
     if not isinstance(value, dict):
         cause = f"{path} holds a JSON {type(value).__name__}, not an object"
@@ -44,7 +44,7 @@ def read_json_lines(path: Path) -> Iterator[Any]:
             continue
         try:
             yield json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             cause = f"{path}, line {number}: not JSON ({error})"
             raise DatasetError.of("meta-damaged", cause, RESTORE) from error
 
@@ -70,7 +70,7 @@ def parquet_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DatasetError.of("parquet-missing", f"{path} is missing, but meta/ lists it", RESTORE) from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
         code, what = _damage(path)
         raise DatasetError.of(code, f"{path} is not readable parquet: {what} ({error})", RESTORE) from error
 

@@ -10,19 +10,23 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rlinf_isaac.data.findings import first_few
+from rlinf_isaac.data.findings import SHOWN, first_few
 from rlinf_isaac.data.lerobot_files import RESTORE, read_json, read_json_lines, read_parquet
 from rlinf_isaac.data.lerobot_format import CHUNKS_SIZE, READ_VERSIONS, Feature
 from rlinf_isaac.data.resolve import INFO_FILE
 from rlinf_isaac.errors import DatasetError, Problem
+
+MAX_FPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,9 @@ def parse_fps(root: Path, info: dict[str, Any]) -> int:
     """Frames per second, a whole number. Raises DatasetError."""
     with _format_errors(root / INFO_FILE):
         fps = int(info["fps"])
-        if fps == info["fps"] and fps >= 1:
+        if fps == info["fps"] and 1 <= fps <= MAX_FPS:
             return fps
-    cause = f"{root / INFO_FILE}: fps is {info['fps']}, not a whole number above 0"
+    cause = f"{root / INFO_FILE}: fps is {info['fps']}, not a whole number above 0 (and at most {MAX_FPS})"
     raise DatasetError.of("fps-value", cause, "set it to the rate at which the frames were recorded")
 
 
@@ -128,8 +132,9 @@ def read_tasks(root: Path, version: str) -> list[tuple[int, str]]:
             (task_column,) = set(table) - {"task_index"}  # "__index_level_0__" or "task", as pandas named the index
             rows = list(zip(table["task_index"], table[task_column], strict=True))
         for index, task in rows:
-            if type(index) is not int or not isinstance(task, str):
-                raise TypeError(f"a task is {index!r}: {task!r}")
+            if not isinstance(task, str):
+                raise TypeError(f"task {index!r} is {task!r}")
+            _count(index)
         return rows
 
 
@@ -141,12 +146,14 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) 
     indices = [episode.index for episode in episodes]
     if indices != list(range(len(indices))) or info.get("total_episodes") != len(indices):
         duplicated = [index for index, count in Counter(indices).items() if count > 1]
-        missing = sorted(set(range(indices[-1] + 1)) - set(indices))
+        present = set(indices)
+        missing = list(islice((index for index in range(indices[-1]) if index not in present), SHOWN))
         cause = (
             f"{path}: total_episodes is {info.get('total_episodes')}, but the episodes listed in meta/ are "
             f"{len(indices)} from {indices[0]} to {indices[-1]}"
             + (f", {first_few(duplicated)} more than once" if duplicated else "")
-            + (f", without {first_few(missing)}" if missing else "")
+            + (f", without {', '.join(map(str, missing))}" if missing else "")
+            + (", ..." if len(missing) == SHOWN else "")
         )
         cure = "restore meta/, or write the dataset anew without them; the dataset was cut or edited"
         problems.append(Problem("episode-indices", cause, cure))
@@ -163,7 +170,7 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) 
 def _read_episodes_v21(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
     chunks_size = info.get("chunks_size", CHUNKS_SIZE)
     for row in read_json_lines(root / "meta" / "episodes.jsonl"):
-        index, length = operator.index(row["episode_index"]), operator.index(row["length"])
+        index, length = _count(row["episode_index"]), _count(row["length"])
         place = {"episode_index": index, "episode_chunk": index // chunks_size}
         videos = {key: (_path(info["video_path"], video_key=key, **place), 0.0) for key in video_keys}
         yield Episode(index, length, _path(info["data_path"], **place), videos)
@@ -177,12 +184,15 @@ def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) 
     if not files:
         raise DatasetError.of("meta-missing", f"{root / 'meta' / 'episodes'} has no parquet file", RESTORE)
     for row in (row for file in files for row in read_parquet(file, columns).to_pylist()):
-        index, length = operator.index(row["episode_index"]), operator.index(row["length"])
+        index, length = _count(row["episode_index"]), _count(row["length"])
         data = _path(info["data_path"], chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
         videos = {}
         for key in video_keys:
             at = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-            videos[key] = (_path(info["video_path"], video_key=key, **at), float(row[f"videos/{key}/from_timestamp"]))
+            start = float(row[f"videos/{key}/from_timestamp"])
+            if not 0 <= start < math.inf:
+                raise ValueError(f"episode {index} starts at {start} s of its video")
+            videos[key] = (_path(info["video_path"], video_key=key, **at), start)
         yield Episode(index, length, data, videos)
 
 
@@ -203,6 +213,13 @@ def _format_errors(path: Path) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, ZeroDivisionError) as error:
         cause = f"{path}: not the LeRobot format ({type(error).__name__}: {error})"
         raise DatasetError.of("meta-format", cause, RESTORE) from error
+
+
+def _count(value: Any) -> int:
+    """An index or a length; more than a hundred billion is damage, which must not be counted up to."""
+    if isinstance(value, bool) or not 0 <= operator.index(value) < 10**11:
+        raise ValueError(f"{value!r} is no index or length")
+    return operator.index(value)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

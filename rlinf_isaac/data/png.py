@@ -42,7 +42,7 @@ def decode_image(data: bytes) -> np.ndarray:
                 cause = f"an image of mode {image.mode} is not 8-bit RGB"
                 raise DatasetError.of("image-mode", cause, "store depth as a numeric feature")
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         cause = f"an image of {len(data)} bytes is damaged: it cannot be decoded ({error})"
         raise DatasetError.of("image-damaged", cause, _REPLACE) from error
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlinf_isaac.data.findings import FoldedFindings
@@ -25,7 +26,7 @@ BATCH_ROWS = 200_000
 
 @dataclass(frozen=True)
 class DataFile:
-    """A parquet file that could be read.
+    """A parquet file that holds the rows of its episodes.
 
     Attributes:
         name: relative to the dataset.
@@ -57,7 +58,7 @@ def check_columns(
         findings: is added to.
 
     Returns:
-        The files that are readable parquet, in the order of their episodes.
+        The files that hold as many rows as they should, in the order of their episodes.
     """
     by_file: dict[str, list[Episode]] = {}
     starts, total = {}, 0
@@ -73,9 +74,10 @@ def check_columns(
         try:
             with parquet_errors(path):
                 parquet = pq.ParquetFile(path, page_checksum_verification=True)
-                files.append(DataFile(name, parquet.metadata))
                 readable = schemas.check(path, parquet.schema_arrow, findings)
                 table = parquet.read(columns=readable, use_threads=False).select(readable)
+                if readable and len(table) != parquet.metadata.num_rows:
+                    raise pa.ArrowInvalid(f"{len(table)} of {parquet.metadata.num_rows} rows could be read")
         except DatasetError as error:
             findings.extend(error.problems)
             continue
@@ -84,6 +86,8 @@ def check_columns(
             findings.add("frame-count", f"{path} holds {rows} frames, but meta/ says {expected}", RESTORE)
             if len(inside) > 1 or not rows:
                 continue  # nobody knows which of its rows belong to which episode
+        else:
+            files.append(DataFile(name, parquet.metadata))
         table = table.replace_schema_metadata(None)  # of which the schemas were checked
         if batch.tables and (batch.rows >= BATCH_ROWS or not table.schema.equals(batch.tables[0][1].schema)):
             values.check(batch)

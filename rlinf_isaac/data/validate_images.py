@@ -16,6 +16,7 @@ from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
 from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.data.validate_columns import DataFile
+from rlinf_isaac.data.validate_schema import holds_images
 from rlinf_isaac.errors import DatasetError
 
 SAMPLED_FRAMES = 32  # per camera, evenly spaced; a small dataset is seen whole
@@ -60,10 +61,12 @@ def _check_group(
     try:
         with parquet_errors(path):
             parquet = pq.ParquetFile(path, metadata=file.footer, page_checksum_verification=True)
-            column = parquet.read_row_group(group, columns=[name])
-            if name not in column.column_names or not pa.types.is_struct(column[name].type):
+            table = parquet.read_row_group(group, columns=[name])
+            if name not in table.column_names or not holds_images(table[name].type):
                 return  # reported with the schema
-            images = column[name].combine_chunks().field("bytes")
+            images = table[name].combine_chunks().field("bytes")
+            if len(images) <= rows.max():
+                raise pa.ArrowInvalid(f"row group {group} has {len(images)} images of {name}")
     except DatasetError as error:
         findings.extend(error.problems)
         return

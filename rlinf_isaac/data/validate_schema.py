@@ -44,7 +44,7 @@ class SchemaChecks:
             self._faults.append(("surplus-column", cause, "describe them in the features, or drop them", "warning"))
         for name in (name for name in schema.names if name in self._features):
             feature, stored = self._features[name], schema.field(name).type
-            if feature.dtype in TEXT_DTYPES or (feature.dtype == "image" and _holds_images(stored)):
+            if feature.dtype in TEXT_DTYPES or (feature.dtype == "image" and holds_images(stored)):
                 continue
             size, leaf = _leaf(stored)
             if not _is_dtype(leaf, feature.dtype):
@@ -71,7 +71,8 @@ def _leaf(type_: pa.DataType) -> tuple[int | None, pa.DataType]:
     return size, type_
 
 
-def _holds_images(type_: pa.DataType) -> bool:
+def holds_images(type_: pa.DataType) -> bool:
+    """Whether a column is stored as ``datasets.Image`` stores it: a struct of bytes and path."""
     return pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0
 
 

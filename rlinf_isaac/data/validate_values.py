@@ -100,8 +100,11 @@ class ValueChecks:
             where = f"{first_few(fault.episodes)}; first {fault.first}"
             self._findings.add(code, f"{self._root}: {cause} in episodes {where}", cure)
         if self._rows > 1 and self._constant.any() and self._first_action is not None:
-            names = self._features[ACTION].names or [str(entry) for entry in range(len(self._constant))]
-            constant = [f"{names[entry]} = {self._first_action[entry]:g}" for entry in np.flatnonzero(self._constant)]
+            names = dict(enumerate(self._features[ACTION].names or ()))
+            constant = [
+                f"{names.get(entry, entry)} = {self._first_action[entry]:g}"
+                for entry in np.flatnonzero(self._constant).tolist()
+            ]
             cause = f"{self._root}: entries of {ACTION} never change: {first_few(constant)}"
             cure = "check the recorder; normalisation divides by a spread of zero"
             self._findings.add("constant-action", cause, cure, "warning")
