@@ -68,10 +68,12 @@ def sort_keys(values: np.ndarray) -> np.ndarray:
 
     IEEE 754 floats of one sign compare as their bits do; so negative ones have all bits flipped, others the sign bit.
     """
-    unsigned = np.dtype(f"u{values.dtype.itemsize}")
-    sign = unsigned.type(1 << (values.dtype.itemsize * 8 - 1))
-    bits = np.ascontiguousarray(values).view(unsigned)
-    return np.where(bits & sign, ~bits, bits | sign)
+    size = values.dtype.itemsize
+    signed = np.ascontiguousarray(values).view(f"i{size}")
+    flipped = (signed >> (size * 8 - 1)).view(f"u{size}")  # all bits of negatives, none of the others
+    flipped |= flipped.dtype.type(1 << (size * 8 - 1))
+    flipped ^= signed.view(f"u{size}")
+    return flipped
 
 
 def from_sort_keys(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
