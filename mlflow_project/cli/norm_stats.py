@@ -116,15 +116,12 @@ def check_file(config: JobConfig, path: Path, dataset_root: Path | None) -> Norm
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
     from rlinf_isaac.data.norm_stats.check import check_norm_stats_file
-    from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
-    from rlinf_isaac.pi0.transforms import norm_mode
+    from rlinf_isaac.preflight.norm_stats import policy_of
 
-    states = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
     return check_norm_stats_file(
         path,
         None if dataset_root is None else LeRobotDataset(dataset_root),
-        mode=norm_mode(config.policy.norm, config.model.pi05),
-        names={"state": states, "actions": ACTION_NAMES},
+        **policy_of(config),
         settings=settings_of(config),
     )
 

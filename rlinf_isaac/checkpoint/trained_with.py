@@ -14,7 +14,7 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.envs.contract import CONTROL_HZ, TASKS, state_names
-from rlinf_isaac.errors import NormStatsError, Problem
+from rlinf_isaac.errors import Problem
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"
@@ -33,11 +33,10 @@ class NormStatsFile:
     @classmethod
     def read(cls, path: Path) -> NormStatsFile:
         """Raises NormStatsError when there is no such file."""
-        try:
-            return cls(path, path.read_bytes())
-        except OSError as error:
-            cause = f"{path} cannot be read ({error.strerror})"
-            raise NormStatsError.of("no-norm-stats", cause, "name a norm_stats.json") from error
+        # pyarrow, which comes with it, takes a moment; --help should not wait for it
+        from rlinf_isaac.data.norm_stats.parse import read_bytes
+
+        return cls(path, read_bytes(path))
 
     @property
     def digest(self) -> str:

@@ -119,11 +119,9 @@ def load_tokenizer(policy: PolicyConfig, model: ModelConfig) -> Tokenizer:
     """
     tokenizer = ByteTokenizer() if policy.tokenizer == "byte" else SentencePieceTokenizer(policy.tokenizer)
     if tokenizer.vocab_size > model.vocab_size:
-        raise TokenizerError.of(
-            "tokenizer-vocab",
-            f"policy.tokenizer {policy.tokenizer} has {tokenizer.vocab_size} tokens, model.vocab_size is {model.vocab_size}",
-            "use the tokenizer the model was trained with",
-        )
+        sizes = f"has {tokenizer.vocab_size} tokens, model.vocab_size is {model.vocab_size}"
+        cause = f"policy.tokenizer {policy.tokenizer} {sizes}"
+        raise TokenizerError.of("tokenizer-vocab", cause, "use the tokenizer the model was trained with")
     return tokenizer
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.preflight.findings import Findings
-from rlinf_isaac.preflight.norm_stats import check_norm_stats, check_norm_stats_origin
+from rlinf_isaac.preflight.norm_stats import check_given_norm_stats
 
 
 def check_dataset(config: JobConfig, root: Path) -> list[Problem]:
@@ -90,8 +89,5 @@ def check_training_data(config: JobConfig, root: Path, norm_stats: Path | None, 
         findings.add(check_dataset(config, root))
     if norm_stats is not None:
         with findings.collect():
-            file = NormStatsFile.read(norm_stats)
-            findings.add(check_norm_stats(file.data, file.path, config))
-            findings.raise_errors()
-            findings.add(check_norm_stats_origin(file, root, config, quick=quick))
+            findings.add(check_given_norm_stats(norm_stats, root, config, quick=quick))
     return findings.problems

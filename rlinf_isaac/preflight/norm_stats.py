@@ -1,14 +1,16 @@
-"""Norm stats against the policy that is to use them."""
+"""Norm stats against the policy that is to use them, and against the dataset they are said to be of."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import TASKS, state_names
+from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
 from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.pi0.transforms import norm_mode
 
 PROVENANCE_FILE = "provenance.json"
 HASHED_AT_ONCE = 1 << 30
@@ -18,45 +20,30 @@ _CURE = "compute them with: rlinf-isaac norm_stats --dataset DATASET, or leave -
 
 
 def check_norm_stats(data: bytes, source: Path, config: JobConfig) -> list[Problem]:
-    """Keys, sizes and quantiles of a ``norm_stats.json`` that `source` holds.
+    """Keys, sizes and quantiles of a ``norm_stats.json``, without a dataset to compare it with.
 
     Args:
         data: its bytes.
-        source: file or bundle, for the messages.
+        source: file or bundle that holds them, for the messages.
         config: of the job that normalises with it.
     """
-    # pyarrow, which the reader of datasets beside it needs, takes a moment; --help should not wait for it
+    # pyarrow, which comes with it, takes a moment; --help should not wait for it
     from rlinf_isaac.data.norm_stats import from_json
-    from rlinf_isaac.pi0.transforms import norm_mode
+    from rlinf_isaac.data.norm_stats.check import check_policy
 
     try:
         stats = from_json(data, str(source))
     except InvalidJob as error:
         return list(error.problems)
-    problems = []
-    expected = {
-        "state": len(state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)),
-        "actions": config.policy.env_action_dim,
-    }
-    for key, dims in expected.items():
-        if (found := getattr(stats, key).dim) != dims:
-            cause = f"{source}: the norm stats of '{key}' have {found} dims, the policy has {dims}"
-            cure = "use the norm stats of its training data; env.task and policy.state_layout decide the state's dims"
-            problems.append(Problem("norm-stats-dim", cause, cure))
-    if norm_mode(config.policy.norm, config.model.pi05) == "quantile":
-        for key in expected:
-            if getattr(stats, key).q01 is None or getattr(stats, key).q99 is None:
-                cause = f"{source}: '{key}' has no q01 and q99, which quantile normalisation (pi0.5) needs"
-                cure = "compute them anew with: rlinf-isaac norm_stats --dataset DATASET"
-                problems.append(Problem("norm-stats-no-quantiles", cause, cure))
-    return problems
+    return check_policy(stats, source, **policy_of(config))
 
 
-def check_norm_stats_origin(file: NormStatsFile, root: Path, config: JobConfig, *, quick: bool) -> list[Problem]:
-    """Whether ``provenance.json`` beside a ``norm_stats.json`` says that it is of this dataset and these settings.
+def check_given_norm_stats(path: Path, root: Path, config: JobConfig, *, quick: bool) -> list[Problem]:
+    """Whether a ``norm_stats.json`` is that of a dataset: by its own record, and on real rows.
 
     Args:
-        file: the norm stats.
+        path: the file; ``provenance.json`` beside it, which the verb norm_stats writes, says what it is of. Without
+            one, values that agree with those of the dataset vouch for it (to the precision of OpenPI's estimator).
         root: of the dataset.
         config: its settings of the norm stats.
         quick: do not hash a large dataset that was not hashed before; a warning then says what was not compared.
@@ -64,40 +51,58 @@ def check_norm_stats_origin(file: NormStatsFile, root: Path, config: JobConfig, 
     Raises:
         DatasetError: a file of the dataset cannot be read.
     """
-    from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
+    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
+    from rlinf_isaac.data.norm_stats.check import check_norm_stats_file
 
-    provenance_file = file.path.parent / PROVENANCE_FILE
+    settings = settings_of(config)
+    report = check_norm_stats_file(path, LeRobotDataset(root), **policy_of(config), settings=settings)
+    if report.digest is None or report.errors:
+        return report.problems
+    provenance_file = path.parent / PROVENANCE_FILE
     try:
         provenance = json.loads(provenance_file.read_bytes())
-    except FileNotFoundError:
-        cause = f"{file.path} has no {PROVENANCE_FILE} beside it: nothing says which dataset it belongs to"
-        return [Problem("norm-stats-provenance", cause, _CURE)]
-    except (OSError, ValueError) as error:
-        return [Problem("norm-stats-provenance", f"{provenance_file} cannot be read ({error})", _CURE)]
-    expected = {**settings_of(config), "norm_stats": file.digest}
+    except (OSError, ValueError):
+        provenance = {}
+    if "dataset" in provenance:
+        return [*report.problems, *_check_origin(path, provenance, report.digest, settings, root, quick=quick)]
+    if report.recomputed in ("equal", "close"):
+        return report.problems
+    cause = f"{path} has no {PROVENANCE_FILE} beside it, and is not what {root} gives: nothing says what it belongs to"
+    return [Problem("norm-stats-provenance", cause, _CURE)]
+
+
+def policy_of(config: JobConfig) -> dict[str, Any]:
+    """What norm stats must suit: ``mode`` and ``names`` of `check_norm_stats_file`."""
+    states = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
+    mode = norm_mode(config.policy.norm, config.model.pi05)
+    return {"mode": mode, "names": {"state": states, "actions": list(ACTION_NAMES)}}
+
+
+def _check_origin(
+    path: Path, provenance: Mapping[str, Any], digest: str, settings: Mapping[str, Any], root: Path, *, quick: bool
+) -> list[Problem]:
+    """What ``provenance.json`` says against the file's own digest, the job's settings and the dataset's digest."""
+    from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
+
     problems = []
-    for key, value in expected.items():
+    if provenance.get("norm_stats") != digest:
+        cause = f"{path} has the sha256 {digest}, its {PROVENANCE_FILE} says {provenance.get('norm_stats')}"
+        problems.append(Problem("norm-stats-edited", cause, _CURE))
+    for key, value in settings.items():
         if provenance.get(key) != value:
-            code = "norm-stats-edited" if key == "norm_stats" else "norm-stats-mismatch"
-            cause = f"{provenance_file} says {key}={provenance.get(key)}, but the {_SIDE[code]} {value}"
-            problems.append(Problem(code, cause, _CURE))
-    digest = cached_dataset_digest(root)
-    if digest is None and quick and _size(root) > HASHED_AT_ONCE:
-        cause = f"{root} was never hashed, so it is not known whether {file.path} belongs to it"
+            cause = f"{path} was computed with {key}={provenance.get(key)}, the job has {value}"
+            problems.append(Problem("norm-stats-mismatch", cause, _CURE))
+    now = cached_dataset_digest(root)
+    if now is None and quick and _size(root) > HASHED_AT_ONCE:
+        cause = f"{root} was never hashed, so it is not known whether {path} belongs to it"
         cure = "the job itself hashes it; or compute the norm stats, which does so, too"
         return [*problems, Problem("not-hashed", cause, cure, level="warning")]
-    digest = digest or dataset_digest(root)
-    if provenance.get("dataset") != digest:
-        cause = (
-            f"{file.path} is of the dataset {provenance.get('dataset')} ({provenance_file}),"
-            f" {root} is the dataset {digest}"
-        )
+    now = now or dataset_digest(root)
+    if provenance["dataset"] != now:
+        cause = f"{path} is of the dataset {provenance['dataset']} (its {PROVENANCE_FILE}), {root} is the dataset {now}"
         problems.append(Problem("norm-stats-mismatch", cause, _CURE))
     return problems
-
-
-_SIDE = {"norm-stats-edited": "file has the sha256", "norm-stats-mismatch": "job has"}
 
 
 def _size(root: Path) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from corpus.case import Case
+
 from rlinf_isaac.config import PRESETS
 
 

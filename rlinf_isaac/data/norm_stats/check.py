@@ -122,6 +122,13 @@ def check_norm_stats_file(
     return report
 
 
+def check_policy(
+    stats: NormStats, source: str | Path, *, mode: NormMode, names: Mapping[str, Sequence[str]]
+) -> list[Problem]:
+    """What keeps a policy from using `stats`, whatever they are of; arguments as for `check_norm_stats_file`."""
+    return _check_dims(stats, source, None, names) + _check_quantiles(stats, source, mode)
+
+
 def sample_rows(dataset: LeRobotDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
     """Rows of ``state`` and ``actions`` as training sees them, from frames spread evenly over the dataset.
 

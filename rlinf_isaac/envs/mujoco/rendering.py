@@ -119,7 +119,7 @@ def choose_renderer(choice: str) -> str:
         raise SimulatorError.of(
             "no-egl",
             f"env.renderer is egl, which cannot be used: {problem}",
-            "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri), or set env.renderer=rays (needs no GL)",
+            "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri), or set env.renderer=rays",
         )
     return "rays"
 

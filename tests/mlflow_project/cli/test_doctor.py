@@ -63,7 +63,7 @@ def test_all_problems_of_a_job_come_at_once_with_the_codes_of_the_verb(invoke, s
     job.append(",".join([*SMALL, "policy.state_layout=proprio"]))
     result = invoke("doctor", *job, "--json")
     assert result.exit_code == 2
-    assert {"feature-dim", "no-norm-stats"} <= set(codes(result))
+    assert {"feature-dim", "norm-stats-missing"} <= set(codes(result))
     verb = invoke(*job)
     assert verb.exit_code == 2
     assert all(code in verb.stderr for code in codes(result))

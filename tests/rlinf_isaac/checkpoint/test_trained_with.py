@@ -37,7 +37,7 @@ def test_other_norm_stats_are_named_with_both_digests_and_places(bundle, tmp_pat
     assert "--allow-mismatch" in problem.cure
     with pytest.raises(NormStatsError) as error:
         NormStatsFile.read(tmp_path / "nowhere.json")
-    assert codes(error.value.problems) == ["no-norm-stats"]
+    assert codes(error.value.problems) == ["norm-stats-missing"]
 
 
 @pytest.mark.parametrize(
