@@ -12,21 +12,19 @@ of the evaluation would be those of other weights than the ones that were meant.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rlinf_isaac.checkpoint.coverage import refuse_rlinf_layout, strip_wrappers
+from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource, find_norm_stats, given_norm_stats
 from rlinf_isaac.checkpoint.header import INDEX_FILE, read_header, weight_files
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
 from rlinf_isaac.checkpoint.steps import step_of
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.errors import BundleError, NormStatsError
+from rlinf_isaac.errors import BundleError
 
 Format = Literal["safetensors", "torch", "dcp"]
 
-NORM_STATS_FILE = "norm_stats.json"
 FULL_WEIGHTS = ("full_weights.pt", "model_state_dict/full_weights.pt", "actor/model_state_dict/full_weights.pt")
 DCP = ("", "dcp_checkpoint", "actor/dcp_checkpoint")
 # Below what a person may point at inside RLinf's global_step_<N>.
@@ -56,15 +54,6 @@ class Weights:
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.stat().st_size for file in self.files)
-
-
-@dataclass(frozen=True)
-class NormStatsSource:
-    """A ``norm_stats.json``: where it is, its bytes' sha256, and every place that holds the same bytes."""
-
-    path: Path
-    sha256: str
-    places: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -114,15 +103,15 @@ def find_source(path: str | Path, *, norm_stats: Path | None = None, weights: Pa
     if found.format == "safetensors":
         names, _ = strip_wrappers(name for file in found.files for name in read_header(file))
         refuse_rlinf_layout(names, str(found.files[0]))
-    stats = _find_norm_stats(root) if norm_stats is None else _given_norm_stats(norm_stats)
+    stats = find_norm_stats(root) if norm_stats is None else given_norm_stats(norm_stats, root)
     return Source(
         kind="bundle" if manifest else _kind(root, found),
         path=root,
         weights=found,
         norm_stats=stats,
         step=manifest.step if manifest else step_of(root.name),
-        asset_id=manifest.asset_id if manifest else _asset_id(stats, root),
-        notes=tuple(notes),
+        asset_id=manifest.asset_id if manifest else stats.asset_id,
+        notes=(*notes, *stats.notes),
         parent=manifest.digest if manifest else None,
     )
 
@@ -238,50 +227,3 @@ def _no_weights(directory: Path) -> tuple[str, str, str]:
         return "several-checkpoints", cause, f"name one of them: {directory / steps[-1]}"
     cause = f"{directory} holds neither *.safetensors, full_weights.pt, a single *.pt nor dcp_checkpoint/"
     return "no-weights", cause, "name the directory of one checkpoint, or its weights: --weights FILE"
-
-
-def _find_norm_stats(root: Path) -> NormStatsSource:
-    """The norm stats below a checkpoint's directory, wherever OpenPI or RLinf look; asset ids have 1 or 2 levels."""
-    levels = ("", "*/", "*/*/", "assets/*/*/")
-    files = [file for level in levels for file in sorted(root.glob(level + NORM_STATS_FILE)) if file.is_file()]
-    if not files:
-        cause = f"{root} holds no {NORM_STATS_FILE}, neither in assets/<asset_id>/ nor in <asset_id>/"
-        cure = (
-            "name the file the training read: --norm-stats FILE"
-            " (RLinf saves none; it trains with <actor.model.model_path>/<asset_id>/norm_stats.json)"
-        )
-        raise NormStatsError.of("no-norm-stats", cause, cure)
-    digests = {file: bytes_digest(file.read_bytes()) for file in files}
-    if len(set(digests.values())) > 1:
-        listed = "\n".join(f"  {file} sha256 {digest}" for file, digest in digests.items())
-        cause = f"{root} holds norm stats that differ:\n{listed}"
-        raise NormStatsError.of(
-            "ambiguous-norm-stats", cause, "say which the weights were trained with: --norm-stats FILE"
-        )
-    ids = {_asset_id_of(file, root) for file in files} - {None}
-    if len(ids) > 1:
-        cause = f"{root} holds the same norm stats under several asset ids: {', '.join(sorted(map(str, ids)))}"
-        raise NormStatsError.of("ambiguous-asset-id", cause, "name one of the files: --norm-stats FILE")
-    return NormStatsSource(files[0], digests[files[0]], tuple(files))
-
-
-def _given_norm_stats(path: Path) -> NormStatsSource:
-    try:
-        return NormStatsSource(path, bytes_digest(path.read_bytes()), (path,))
-    except OSError as error:
-        cause = f"{path} cannot be read ({error.strerror})"
-        raise NormStatsError.of("no-norm-stats", cause, "name a norm_stats.json") from error
-
-
-def _asset_id(stats: NormStatsSource, root: Path) -> str | None:
-    return next((found for place in stats.places if (found := _asset_id_of(place, root)) is not None), None)
-
-
-def _asset_id_of(file: Path, root: Path) -> str | None:
-    """The asset id by which OpenPI or RLinf would find `file`: what is between the checkpoint, or assets/, and it."""
-    parent = file.absolute().parent
-    if parent.is_relative_to(root):
-        name = parent.relative_to(root).as_posix().removeprefix("assets/")
-        return None if name in (".", "assets") else name
-    match = re.fullmatch(r".*/assets/(.+)", parent.as_posix())
-    return match[1] if match else None

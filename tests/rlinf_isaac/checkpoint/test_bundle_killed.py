@@ -55,7 +55,7 @@ class TestKilledWriter:
     def test_first_write(self, tmp_path, writer):
         path = tmp_path / "checkpoints" / "400"
         torn = 0
-        for lines in self.kill_points(writer, path, 50):
+        for lines in self.kill_points(writer, path, 30):
             shutil.rmtree(path)
             self.start(writer, path, lines)
             assert self.result(writer)[0] == -signal.SIGKILL
@@ -68,7 +68,7 @@ class TestKilledWriter:
 
     def test_overwriting(self, tmp_path, writer):
         path = tmp_path / "400"
-        points = self.kill_points(writer, path, 50)
+        points = self.kill_points(writer, path, 30)
         new = read_bundle(path).digest
         old = write_tiny(path)
         seen = set()

@@ -130,6 +130,64 @@ class TestLayouts:
         assert find_source(root).asset_id == "cube"
 
 
+class TestNormStatsOfTheTraining:
+    """RLinf saves none with its checkpoints, but the config of the run, which names the model that it started from."""
+
+    ASSET = "RLinf/IsaacLab-Stack-Cube-Data"
+
+    @pytest.fixture
+    def base(self, tmp_path) -> Path:
+        return tree(tmp_path / "base", f"{self.ASSET}/norm_stats.json", "model.safetensors")
+
+    @pytest.fixture
+    def checkpoint(self, tmp_path) -> Path:
+        return tree(tmp_path / "log/exp/checkpoints/global_step_9", "actor/model_state_dict/full_weights.pt")
+
+    @staticmethod
+    def record(tmp_path: Path, model: str) -> None:
+        (tmp_path / "log/tensorboard").mkdir()
+        (tmp_path / "log/tensorboard/config.yaml").write_text(f"actor: {{model: {model}, lr: '${{x}}'}}\nx: 1\n")
+
+    def test_they_are_found_with_the_base_model(self, tmp_path, base, checkpoint):
+        self.record(tmp_path, f"{{model_path: {base}}}")
+        source = find_source(checkpoint)
+        assert source.norm_stats.path == base / self.ASSET / "norm_stats.json"
+        assert (source.asset_id, source.step) == (self.ASSET, 9)
+        assert f"names actor.model.model_path={base}" in source.notes[-1]
+
+    def test_a_path_of_their_own_goes_before_the_model(self, tmp_path, base, checkpoint):
+        other = tree(tmp_path / "other" / "cube", "norm_stats.json", stats=OTHER_STATS)
+        self.record(tmp_path, f"{{model_path: {base}, openpi_data: {{norm_stats_path: {other}}}}}")
+        source = find_source(checkpoint)
+        assert (source.norm_stats.sha256, source.asset_id) == (bytes_digest(OTHER_STATS), "cube")
+
+    def test_others_in_the_checkpoint_are_a_contradiction(self, tmp_path, base, checkpoint):
+        self.record(tmp_path, f"{{model_path: {base}}}")
+        tree(checkpoint, f"{self.ASSET}/norm_stats.json")
+        assert len(find_source(checkpoint).norm_stats.places) == 2
+        tree(checkpoint, f"{self.ASSET}/norm_stats.json", stats=OTHER_STATS)
+        assert refusal(checkpoint) == "ambiguous-norm-stats"
+
+    def test_those_of_other_datasets_beside_them_do_not_matter(self, tmp_path, base, checkpoint):
+        self.record(tmp_path, f"{{model_path: {base}}}")
+        tree(base, "libero/norm_stats.json", stats=OTHER_STATS)
+        assert refusal(checkpoint) == "ambiguous-norm-stats"
+        tree(checkpoint, f"{self.ASSET}/norm_stats.json")
+        assert find_source(checkpoint).asset_id == self.ASSET
+
+    def test_a_model_that_is_not_on_this_machine_is_named(self, tmp_path, checkpoint):
+        self.record(tmp_path, "{model_path: /elsewhere/pi05}")
+        with pytest.raises(InvalidJob, match=r"names actor\.model\.model_path=/elsewhere/pi05") as error:
+            find_source(checkpoint)
+        assert error.value.problems[0].code == "no-norm-stats"
+
+    @pytest.mark.parametrize("text", ["{{{:::", "a: b: c", "!!python/object/apply:os.getcwd []", "actor: 3"])
+    def test_a_config_that_says_nothing(self, tmp_path, checkpoint, text):
+        self.record(tmp_path, "x")
+        (tmp_path / "log/tensorboard/config.yaml").write_text(text)
+        assert refusal(checkpoint, norm_stats=None) in ("rlinf-config", "no-norm-stats")
+
+
 class TestRefusals:
     def test_nothing_there(self, tmp_path):
         assert refusal(tmp_path / "nowhere") == "missing-checkpoint"
