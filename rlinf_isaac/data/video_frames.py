@@ -70,11 +70,11 @@ def _opened(path: Path) -> Iterator[Any]:
         cause = f"{path} is a video, and PyAV, which reads it, is not installed"
         raise DatasetError.of("no-pyav", cause, "run pip install 'rlinf-isaac[video]'") from error
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:  # titles and such, which nobody looks at
             yield container.streams.video[0]
     except FileNotFoundError as error:
         raise DatasetError.of("video-missing", f"{path} is missing, but meta/ lists it", RESTORE) from error
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, TypeError, ValueError, OverflowError) as error:  # times that are None or absurd
         raise DatasetError.of("video-damaged", f"{path} cannot be decoded ({error})", RESTORE) from error
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from rlinf_isaac.data import validate_images
@@ -172,6 +174,16 @@ class TestVideos:
         path = video_of(v21_videos, 1)
         path.write_bytes(path.read_bytes()[:-300])
         assert only_problem(v21_videos).code in ("video-short", "video-damaged")
+
+    @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_whatever_is_damaged_no_exception_comes_out(self, v21_videos, v21_template, data):
+        content = bytearray(video_of(v21_template, 2).read_bytes())
+        position = data.draw(st.integers(0, len(content) - 1))
+        content[position] ^= data.draw(st.integers(1, 255))
+        video_of(v21_videos, 2).write_bytes(content[: data.draw(st.sampled_from([position, len(content)]))])
+        problems = validate_dataset(v21_videos, full=True)
+        assert {problem.code.split("-")[0] for problem in problems} <= {"video", "image"}
 
     def test_of_another_length(self, v21_videos):
         write_video(video_of(v21_videos, 1), 11)
