@@ -210,7 +210,7 @@ def _fitting_preset(source: Source, exclude: list[str]) -> str:
     fitting = fitting_presets(source, exclude)
     if len(fitting) != 1:
         cause = f"the shapes in {source.path} are those of {' and '.join(fitting) or 'none of the presets'}"
-        cure = "say which job trained it: --preset NAME, --overrides where it differs, --exclude where it has more"
+        cure = "name the nearest with --preset, and it says which tensors differ; then use --overrides or --exclude"
         raise InvalidJob.of("unknown-architecture", cause, cure)
     return fitting[0]
 
