@@ -165,7 +165,7 @@ def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, 
 
 
 def _describe(root: Path) -> str:
-    from rlinf_isaac.data.lerobot_meta import read_json
+    from rlinf_isaac.data.lerobot_files import read_json
 
     info: Mapping[str, Any] = read_json(root / "meta" / "info.json")
     return f"{info.get('total_episodes')} episodes, {info.get('total_frames')} frames, {info.get('fps')} Hz"

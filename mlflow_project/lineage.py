@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import getpass
 import importlib.metadata
-import json
 import platform
 import shlex
 import subprocess
@@ -18,7 +17,6 @@ from typing import Any
 
 import rlinf_isaac
 from rlinf_isaac.digest import bytes_digest, json_digest
-from rlinf_isaac.errors import DatasetError
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
 """Packages whose versions are tags of their own; all others are in ``lineage.env.sha256``."""
@@ -71,12 +69,10 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
     Raises:
         DatasetError: ``meta/info.json`` is missing or not JSON.
     """
+    from rlinf_isaac.data.lerobot_files import read_json  # pyarrow comes with it
+
     root = Path(root).absolute()
-    info_file = root / "meta" / "info.json"
-    try:
-        info = json.loads(info_file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{info_file} cannot be read ({error}); name the root of a LeRobot dataset") from error
+    info = read_json(root / "meta" / "info.json")
     features = info.get("features", {})
     columns = [
         {"name": name, "type": _COLUMN_TYPES.get(feature.get("dtype"), "binary")} for name, feature in features.items()

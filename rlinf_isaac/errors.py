@@ -38,9 +38,7 @@ class InvalidJob(RlinfIsaacError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem] | str) -> None:
-        if isinstance(problems, str):  # TEMPORARY: until every raise site names its code
-            problems = [Problem(type(self).__name__, problems, "")]
+    def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
