@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.description import config_digest
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.base import config_digest
 from rlinf_isaac.errors import InvalidJob, Problem
 
 State = Literal["ok", "unseen", "broken"]
@@ -94,22 +94,19 @@ def checkpoint_node(
 def _parts(bundle: Bundle, find_dataset: FindDataset) -> Iterator[Node]:
     yield Node("weights", f"{bundle.manifest.key_count} tensors", "ok", bundle.weights_digest)
     config = None
+    recorded, now = bundle.lineage.get("config"), config_digest(bundle.config.get("job") or {})
     try:
         config = build_config(bundle.config.get("job"), f"{bundle.path}/config.json")
     except InvalidJob as error:
-        yield Node("config", "config.json", "broken", bundle.lineage.get("config"), problems=error.problems)
+        yield Node("config", "config.json", "broken", recorded, problems=error.problems)
     else:
-        yield _config_node(bundle, config)
+        if now == recorded:
+            yield Node("config", f"preset {config.preset}", "ok", now)
+        else:
+            cause = f"{bundle.path}/config.json has the config {now}, but the checkpoint came from {recorded}"
+            problem = Problem("config-changed", cause, "take the bundle as it was written")
+            yield broken("config", f"preset {config.preset}", problem, recorded)
     yield _norm_stats_node(bundle, config, find_dataset)
-
-
-def _config_node(bundle: Bundle, config: JobConfig) -> Node:
-    recorded, now = bundle.lineage.get("config"), config_digest(config)
-    title = f"preset {config.preset}"
-    if recorded == now:
-        return Node("config", title, "ok", now)
-    cause = f"{bundle.path}/config.json is the config {now}, but the checkpoint came from {recorded}"
-    return broken("config", title, Problem("config-changed", cause, "take the bundle as it was written"), recorded)
 
 
 def _norm_stats_node(bundle: Bundle, config: JobConfig | None, find_dataset: FindDataset) -> Node:

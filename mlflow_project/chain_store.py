@@ -102,9 +102,9 @@ class Chains:
         if model.source_run_id:
             children.append(self._summary(self._client.get_run(model.source_run_id), model))
         evaluations = [self._summary(run, model) for run in self._evaluations(model)]
-        children += evaluations
+        children += evaluations or [Node("evaluation", "none yet", "unseen")]
         children.append(self._checkpoint_of(Path(path or uri or ""), digest))
-        if not any(each.state == "ok" for each in evaluations):
+        if evaluations and all(each.state != "ok" for each in evaluations):
             cause = f"{title} has no evaluation without a mismatch"
             problem = Problem("not-evaluated", cause, "rlinf-isaac eval --ckpt-root ...")
             return broken("model", title, problem, digest, model.model_id, tuple(children))
@@ -156,9 +156,13 @@ class Chains:
         from rlinf_isaac.checkpoint.bundle import read_bundle
 
         try:
-            digest = read_bundle(path, verify=False).lineage.get("parent")
+            bundle = read_bundle(path, verify=False)
         except InvalidJob:
             return ()
+        digest, made_of = bundle.lineage.get("parent"), bundle.config.get("source")
+        if digest is None and made_of:
+            files = ", ".join(f"{name} {sha256[:16]}" for name, sha256 in made_of["files"].items())
+            return (Node("source", f"{made_of['kind']} checkpoint", "unseen", where=files),)
         if digest is None:
             return (Node("parent", "none: trained from scratch", "ok"),)
         for model in self._models(digest):

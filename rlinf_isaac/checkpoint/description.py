@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 TRAINING_SECTIONS = ("model.", "policy.", "sft.", "compute.")
 
 
-def config_digest(config: JobConfig) -> str:
-    """Digest of everything in the config that decides what training produces (not the evaluation, not paths)."""
+def config_digest(config: JobConfig | Mapping[str, Any]) -> str:
+    """Digest of everything in a config that decides what training produces (not the evaluation, not paths).
+
+    A config that was recorded is taken as it was recorded: keys that later releases added are not part of it.
+    """
     values = flatten(config)
     return json_digest({key: value for key, value in values.items() if key.startswith(TRAINING_SECTIONS)})
 

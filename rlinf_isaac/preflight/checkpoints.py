@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.description import config_digest
 from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.errors import Problem
 
 
 def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:
-    """Checkpoints of one sweep differ in nothing but their weights, and carry the norm stats they were trained with."""
+    """Checkpoints of one sweep differ in nothing but their weights, and hold what their lineage says they came from."""
     problems = []
     first = bundles[0]
     for bundle in bundles:
@@ -18,6 +19,10 @@ def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:
         if trained_with != carried:
             cause = f"{bundle.path} was trained with norm stats {trained_with}, but carries {carried}"
             problems.append(Problem("norm-stats-mismatch", cause, "take the bundle as `sft` wrote it"))
+        now, recorded = config_digest(bundle.config.get("job") or {}), bundle.lineage.get("config")
+        if now != recorded:
+            cause = f"{bundle.path}/config.json has the config {now}, but the checkpoint came from {recorded}"
+            problems.append(Problem("config-changed", cause, "take the bundle as it was written"))
         for link in ("config", "dataset", "norm_stats"):
             if bundle.lineage.get(link) != first.lineage.get(link):
                 cause = f"{bundle.path} and {first.path} were trained with different {link}"
