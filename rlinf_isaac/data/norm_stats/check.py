@@ -28,8 +28,8 @@ MIN_INSIDE, MIN_QUANTILE_STD = 0.9, 0.05
 """Share of real rows between q01 and q99 (about 0.98), and their std in that range scaled to -1..1 (0.2 or more)."""
 
 SAMPLED_ROWS = 100_000
-RECOMPUTED_ROWS = 2_000_000
-"""Recomputing is fast, a second or so, up to this many rows."""
+RECOMPUTED_ROWS = 500_000
+"""Recomputing takes less than a second up to this many rows."""
 
 
 @dataclass(frozen=True)
