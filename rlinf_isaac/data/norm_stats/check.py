@@ -280,12 +280,20 @@ def _compare(
     if expected.digest == report.digest:
         report.recomputed = "equal"
         return
-    different = [key for key in KEYS if not _close(getattr(stats, key), getattr(expected, key), rows[key])]
+    different = differing_keys(stats, expected, rows)
     report.recomputed = "different" if different else "close"
     if different:
         cause = f"{report.path}: {' and '.join(different)} are not what the dataset gives with {dict(settings)}"
         cure = "computed with another horizon, batch size or delta_actions, from other data, or edited; " + RECOMPUTE
         report.problems.append(Problem("norm-stats-differ", cause, cure, level="warning"))
+
+
+def differing_keys(stats: NormStats, exact: NormStats, rows: Mapping[str, np.ndarray]) -> list[str]:
+    """The keys of `stats` that OpenPI's estimator cannot have given where the `exact` statistics are right.
+
+    `rows` are those of `sample_rows`; they give the size of the values.
+    """
+    return [key for key in KEYS if not _close(getattr(stats, key), getattr(exact, key), rows[key])]
 
 
 def _close(stats: FeatureStats, exact: FeatureStats, rows: np.ndarray) -> bool:
