@@ -131,7 +131,7 @@ def _compute_again(bundle: Bundle, config: JobConfig, root: Path) -> str | None:
     """How the dataset's statistics agree with the bundle's; None where they do not."""
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import compute_norm_stats, from_json, settings_of
-    from rlinf_isaac.data.norm_stats.check import differing_keys, sample_rows
+    from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
 
     dataset, settings = LeRobotDataset(root), settings_of(config)
     stats, computed = from_json(bundle.norm_stats_bytes, str(bundle.path)), compute_norm_stats(dataset, **settings)
