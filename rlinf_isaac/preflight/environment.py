@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from rlinf_isaac.errors import Problem
+from rlinf_isaac.probe import installed_version, output_of
 
 DISTRIBUTION = "rlinf-isaac"
-TIMEOUT_S = 10.0
 
 OPTIONAL = {
     "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
@@ -95,9 +94,7 @@ def _packages() -> Iterator[Component]:
 def _gpu() -> Iterator[Component]:
     lines = _text_of("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     names = "; ".join(line.strip() for line in lines.splitlines() if line.count(",") == 2)
-    yield Component(
-        "NVIDIA GPU", names or None, False, "--device cuda, for the presets pi0 and pi05", "use a GPU machine"
-    )
+    yield Component("NVIDIA GPU", names or None, False, "--device cuda: presets pi0 and pi05", "use a GPU machine")
 
 
 def _rendering() -> Iterator[Component]:
@@ -135,22 +132,6 @@ def _bundled_ffmpeg() -> str | None:
     spec = importlib.util.find_spec("imageio_ffmpeg")
     binaries = sorted((Path(spec.origin).parent / "binaries").glob("ffmpeg-*")) if spec and spec.origin else []
     return str(binaries[0]) if binaries else None
-
-
-def installed_version(distribution: str) -> str | None:
-    """Version of an installed distribution, or None. Nothing is imported."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def output_of(*command: str) -> bytes | None:
-    """Standard output of a command; None when it is missing, fails or hangs."""
-    try:
-        return subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _text_of(*command: str) -> str:
