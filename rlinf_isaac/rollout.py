@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,9 +22,9 @@ class Policy(Protocol):
     """What a rollout needs of a policy."""
 
     def act(
-        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray
+        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Any
     ) -> np.ndarray:
-        """(N, chunk, 7) float32 actions for N observations."""
+        """(N, chunk, 7) float32 actions for N observations. `noise` is all the randomness there is."""
         ...
 
     @property
@@ -41,18 +41,38 @@ class FrameSink(Protocol):
         ...
 
 
+class Chunk(NamedTuple):
+    """What came of one action chunk of an episode.
+
+    Attributes:
+        call: which policy call of the rollout gave it, counted from 0; its row of that batch is the episode's slot.
+        reward: sum over its control steps.
+        subtasks: flags that were reached in it.
+    """
+
+    call: int
+    reward: float
+    subtasks: tuple[str, ...]
+
+
 @dataclass
 class Episode:
-    """An episode under way in a slot, and its result once `outcome` is set."""
+    """An episode under way in a slot, and its result once `outcome` is set. `index` is its place in the seeds."""
 
     seed: int
     env_index: int
+    index: int
     sink: FrameSink | None = None
     calls: int = 0
     length: int = 0
     episode_return: float = 0.0
     subtasks: dict[str, bool] = field(default_factory=dict)
     outcome: Outcome | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+
+
+Draw = Callable[[Sequence[Episode | None]], Any]
+"""Gives a policy call its randomness, for the episodes in the slots (None: an empty slot, any will do)."""
 
 
 def rollout(
@@ -65,6 +85,7 @@ def rollout(
     finished: Collection[int] = (),
     open_sink: Callable[[int], FrameSink | None] = lambda seed: None,
     video_size: int = 256,
+    draw: Draw | None = None,
 ) -> Iterator[Episode]:
     """Run one episode per seed and yield each as it ends.
 
@@ -77,12 +98,15 @@ def rollout(
         finished: seeds whose rows exist already; they are skipped without moving the others to other slots.
         open_sink: gives the sink of an episode's frames (first observation, every control step, terminal one).
         video_size: height in pixels of those frames.
+        draw: what the policy is given as noise, when it is not `episode_noise` of `policy_seed`.
     """
-    slots = env.num_envs
-    waiting = [[seed for seed in seeds[slot::slots] if seed not in finished] for slot in range(slots)]
+    slots, draw = env.num_envs, draw or _episode_noise(policy, policy_seed)
+    order = list(enumerate(seeds))
+    waiting = [[each for each in order[slot::slots] if each[1] not in finished] for slot in range(slots)]
     running: list[Episode | None] = [None] * slots
     prompts = [env.identity.prompt] * slots
     observation: dict[str, Any] | None = None
+    calls = 0
 
     def on_frame(slot: int, _: int) -> None:
         episode = running[slot]
@@ -92,8 +116,8 @@ def rollout(
     while True:
         begin = [slot for slot in range(slots) if running[slot] is None and waiting[slot]]
         for slot in begin:
-            seed = waiting[slot].pop(0)
-            running[slot] = Episode(seed, slot, open_sink(seed))
+            index, seed = waiting[slot].pop(0)
+            running[slot] = Episode(seed, slot, index, open_sink(seed))
         active = np.array([episode is not None for episode in running])
         if not active.any():
             return
@@ -107,17 +131,18 @@ def rollout(
             policy_images(observation["policy"]),
             policy_state(observation["policy"], state_layout),
             prompts,
-            _noise(policy, policy_seed, running),
+            draw(running),
         )
         step = env.chunk_step(actions, active, on_frame)
         observation = step.observation
         for slot in np.flatnonzero(active).tolist():
             episode = running[slot]
             assert episode is not None
-            _advance(episode, step, slot)
+            _advance(episode, step, slot, calls)
             if episode.outcome is not None:
                 running[slot] = None
                 yield episode
+        calls += 1
 
 
 def _reset(env: Any, running: list[Episode | None], begin: list[int], *, everything: bool) -> dict[str, Any]:
@@ -133,16 +158,22 @@ def _reset(env: Any, running: list[Episode | None], begin: list[int], *, everyth
     return env.reset(seed=seeds, options={"reset_mask": mask})[0]
 
 
-def _noise(policy: Policy, policy_seed: int, running: list[Episode | None]) -> np.ndarray:
-    keys = [(episode.seed, episode.calls) if episode else (0, 0) for episode in running]
-    return np.stack([episode_noise(policy_seed, seed, call, policy.noise_shape) for seed, call in keys])
+def _episode_noise(policy: Policy, policy_seed: int) -> Draw:
+    def draw(running: Sequence[Episode | None]) -> np.ndarray:
+        keys = [(episode.seed, episode.calls) if episode else (0, 0) for episode in running]
+        return np.stack([episode_noise(policy_seed, seed, call, policy.noise_shape) for seed, call in keys])
+
+    return draw
 
 
-def _advance(episode: Episode, step: Any, slot: int) -> None:
+def _advance(episode: Episode, step: Any, slot: int, call: int) -> None:
     steps = int(step.steps[slot])
     episode.calls += 1
     episode.length += steps
-    episode.episode_return += float(step.rewards[slot, :steps].sum())
+    reward = float(step.rewards[slot, :steps].sum())
+    episode.episode_return += reward
+    subtasks = tuple(name for name, reached in step.subtasks.items() if reached[slot])
+    episode.chunks.append(Chunk(call, reward, subtasks))
     for name, reached in step.subtasks.items():
         episode.subtasks[name] = episode.subtasks.get(name, False) or bool(reached[slot])
     if step.success[slot]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rlinf_isaac.checkpoint.header import TensorInfo, read_keys
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import BundleError, Problem, WeightsError
-from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
+from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES, TIED, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
 _WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
@@ -70,6 +70,7 @@ def plan_load(
     expected: Mapping[str, tuple[int, ...]],
     *,
     ties: Iterable[tuple[str, str]] = (),
+    optional: tuple[str, ...] = OPTIONAL_PREFIXES,
     source: str = "checkpoint",
 ) -> LoadPlan:
     """Match stored tensors and model parameters one to one.
@@ -79,6 +80,7 @@ def plan_load(
         expected: name -> shape of the model's parameters and buffers (its state dict).
         ties: pairs of names that share one tensor, according to the model or the checkpoint's manifest; a stored one
             stands for the other.
+        optional: prefixes of stored names that the model may do without.
         source: what to call the checkpoint in messages.
 
     Raises:
@@ -95,7 +97,8 @@ def plan_load(
     sources = {name: canonical[shared.get(name, name)] for name in expected if shared.get(name, name) in canonical}
 
     missing = sorted(expected.keys() - sources.keys())
-    unexpected = sorted(canonical.keys() - expected.keys() - set(shared.values()))
+    left_over = canonical.keys() - expected.keys() - set(shared.values())
+    unexpected = sorted(name for name in left_over if not name.startswith(optional))
     misshapen = [
         f"{name} {list(stored[sources[name]].shape)} instead of {list(shape)}"
         for name, shape in sorted(expected.items())

@@ -15,16 +15,20 @@ from rlinf_isaac.pi0.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 
-TRAINING_SECTIONS = ("model.", "policy.", "sft.", "compute.")
+TRAINING_SECTIONS = {
+    "sft": ("model.", "policy.", "sft.", "compute."),
+    "rl": ("model.", "policy.", "rl.", "env.", "compute."),
+}
 
 
-def config_digest(config: JobConfig | Mapping[str, Any]) -> str:
+def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "sft") -> str:
     """Digest of everything in a config that decides what training produces (not the evaluation, not paths).
 
+    `trained_by` is ``sft`` or ``rl``; what came before an RL run is its parent bundle's to say.
     A config that was recorded is taken as it was recorded: keys that later releases added are not part of it.
     """
     values = flatten(config)
-    return json_digest({key: value for key, value in values.items() if key.startswith(TRAINING_SECTIONS)})
+    return json_digest({key: value for key, value in values.items() if key.startswith(TRAINING_SECTIONS[trained_by])})
 
 
 def checkpoint_config(config: JobConfig, dataset: LeRobotDataset | None = None) -> dict[str, Any]:

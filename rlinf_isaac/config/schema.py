@@ -139,6 +139,59 @@ class EvalConfig:
 
 
 @dataclass
+class RlConfig:
+    """Reinforcement learning of the flow policy, PPO or GRPO; names and defaults as RLinf's configs where it has them.
+
+    Sampling: `exploration` is ``flow_sde`` (one random denoising step of a call is stochastic, with `noise_level`) or
+    ``flow_noise`` (all are, with a learned standard deviation between `noise_min` and `noise_max`).
+    Rollouts: every iteration plays `episodes` new episodes in `num_envs` environments spread over `workers` processes;
+    their seeds count up from `first_seed`. GRPO plays each seed `group_size` times.
+    Reward: ``success``, or ``shaped``: `subtask_reward` more for each subtask when it is first reached.
+    Update: `epochs` passes over the action chunks in minibatches of `minibatch` chunks. `target_kl` ends the update of
+    an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns.
+    `eval_interval` iterations lie between evaluations of `eval_episodes` episodes from `eval_first_seed`, which never
+    train and are none of the seeds that checkpoints are compared on.
+    """
+
+    algorithm: str = "ppo"
+    exploration: str = "flow_sde"
+    noise_level: float = 0.5
+    noise_min: float = 0.08
+    noise_max: float = 0.16
+    iterations: int = 20
+    episodes: int = 64
+    num_envs: int = 32
+    workers: int = 2
+    first_seed: int = 1_000_000
+    group_size: int = 8
+    reward: str = "success"
+    subtask_reward: float = 0.25
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    lr: float = 5e-6
+    value_lr: float = 1e-4
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_grad_norm: float = 1.0
+    epochs: int = 3
+    minibatch: int = 256
+    warmup_iterations: int = 0
+    clip_ratio: float = 0.2
+    dual_clip: float = 3.0
+    value_clip: float = 0.2
+    huber_delta: float = 10.0
+    entropy_bonus: float = 0.0
+    target_kl: float = 0.0
+    value_widths: list[int] = field(default_factory=lambda: [512, 256, 128])
+    save_interval: int = 5
+    eval_interval: int = 5
+    eval_episodes: int = 50
+    eval_first_seed: int = 500_000
+    seed: int = 0
+
+
+@dataclass
 class ComputeConfig:
     """Where torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1."""
 
@@ -158,6 +211,7 @@ class JobConfig:
     norm_stats: NormStatsConfig = field(default_factory=NormStatsConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    rl: RlConfig = field(default_factory=RlConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
 

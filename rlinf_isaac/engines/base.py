@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.description import config_digest
@@ -63,11 +63,45 @@ class EvaluationJob:
     allow_mismatch: bool = False
 
 
+@dataclass(frozen=True)
+class RlJob:
+    """Reinforcement learning from one checkpoint.
+
+    Attributes:
+        config: the resolved job config; `policy` and `model` are those of the checkpoint.
+        start: the checkpoint, verified.
+        output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
+    """
+
+    config: JobConfig
+    start: Bundle
+    output: Path
+
+    @property
+    def lineage(self) -> dict[str, str | None]:
+        """Digests of everything the checkpoints come from. The dataset is the one of the start checkpoint."""
+        return {
+            "config": config_digest(self.config, trained_by="rl"),
+            "dataset": self.start.lineage.get("dataset"),
+            "norm_stats": bytes_digest(self.start.norm_stats_bytes),
+            "parent": self.start.digest,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """``config.json`` of the checkpoints: that of the start checkpoint, with this job."""
+        return {**self.start.config, "job": asdict(self.config), "trained_by": "rl"}
+
+
 class Engine(Protocol):
     """Runs jobs. Work that is complete on disk is announced again, not repeated."""
 
     def sft(self, job: SftJob) -> Iterator[Event]:
         """Train; yields Metrics, CheckpointSaved, Progress."""
+        ...
+
+    def rl(self, job: RlJob) -> Iterator[Event]:
+        """Reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:

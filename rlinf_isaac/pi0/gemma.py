@@ -180,6 +180,14 @@ class Gemma(nn.Module):
         found.append(last.self_attn.keys_values(last.input_layernorm(x)[0], rope))
         return found
 
+    def encode(self, x: Tensor, rope: Rope, bias: Tensor) -> tuple[list[KeysValues], Tensor]:
+        """`keys_and_values`, and the normalised output (B, T, width) of the last layer as well."""
+        found = []
+        for layer in self.layers:
+            x, own = layer(x, rope, bias)
+            found.append(own)
+        return found, self.norm(x)[0]
+
     def forward(
         self, x: Tensor, rope: Rope, bias: Tensor, past: Sequence[KeysValues], condition: Tensor | None = None
     ) -> Tensor:

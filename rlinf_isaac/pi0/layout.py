@@ -18,6 +18,10 @@ _EXPERT = "paligemma_with_expert.gemma_expert."
 TIED = ((_VLM + "model.language_model.embed_tokens.weight", _VLM + "lm_head.weight"),)
 """Pairs of names that are one tensor. OpenPI's files hold the second of each."""
 
+OPTIONAL_PREFIXES = ("value_head.", "noise_head.")
+"""Names that a checkpoint of reinforcement learning has besides: its critic and its exploration noise. They do not act,
+so what loads a policy leaves them out, by name and whatever their shapes."""
+
 
 def state_dict_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every entry of the state dict of ``Pi0(model)``, tied ones included, in no particular order."""

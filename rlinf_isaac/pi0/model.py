@@ -31,11 +31,13 @@ class PrefixCache(NamedTuple):
         keys_values: per layer, of the prefix tokens.
         suffix_rope: rotary tables of the suffix positions.
         suffix_bias: additive mask from suffix tokens to prefix and suffix tokens.
+        mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens, where it was asked for.
     """
 
     keys_values: list[KeysValues]
     suffix_rope: Rope
     suffix_bias: Tensor
+    mean_token: Tensor | None = None
 
     def repeat(self, times: int) -> PrefixCache:
         """Every row `times` times in succession: several x_t for one observation."""
@@ -43,6 +45,7 @@ class PrefixCache(NamedTuple):
             [KeysValues(*(x.repeat_interleave(times, 0) for x in layer)) for layer in self.keys_values],
             Rope(*(x.repeat_interleave(times, 0) for x in self.suffix_rope)),
             self.suffix_bias.repeat_interleave(times, 0),
+            None if self.mean_token is None else self.mean_token.repeat_interleave(times, 0),
         )
 
 
@@ -159,13 +162,21 @@ class Pi0(nn.Module):
             x = x - self.velocity(observation.state, x, time, cache)[0] / num_steps
         return x
 
-    def prefix_cache(self, observation: Observation) -> PrefixCache:
-        """Runs images and prompt through the VLM. Does not read the state or the actions."""
+    def prefix_cache(self, observation: Observation, *, mean_token: bool = False) -> PrefixCache:
+        """Runs images and prompt through the VLM. Does not read the state or the actions.
+
+        With `mean_token` also through the last layer's attention and MLP, which the actions never see.
+        """
         tokens, valid = self._prefix(observation)
         counts = valid.cumsum(1)
         rope = Rope.of(counts - 1, self.config.vlm.head_dim, tokens.dtype)
         bias = masked_bias(valid[:, None, None, :], tokens.dtype)
-        keys_values = self.vlm.language_model.keys_and_values(tokens, rope, bias)
+        mean = None
+        if mean_token:
+            keys_values, output = self.vlm.language_model.encode(tokens, rope, bias)
+            mean = (output * valid[..., None]).sum(1) / counts[:, -1:]
+        else:
+            keys_values = self.vlm.language_model.keys_and_values(tokens, rope, bias)
 
         suffix_visible = self._suffix_visible(valid.device)
         length = suffix_visible.shape[0]
@@ -178,6 +189,7 @@ class Pi0(nn.Module):
             keys_values=keys_values,
             suffix_rope=Rope.of(positions, self.config.expert.head_dim, tokens.dtype),
             suffix_bias=masked_bias(visible.repeat_interleave(group, dim=1)[:, None], tokens.dtype),
+            mean_token=mean,
         )
 
     def velocity(self, state: Tensor, x_t: Tensor, time: Tensor, cache: PrefixCache) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,8 @@ def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:
             cause = f"{bundle.path} was trained with norm stats {trained_with}, but carries {carried}"
             problems.append(Problem("norm-stats-mismatch", cause, "take the bundle as `sft` wrote it"))
         job, recorded = bundle.config.get("job"), bundle.lineage.get("config")
-        if isinstance(job, dict) and (now := config_digest(job)) != recorded:
+        trained_by = bundle.config.get("trained_by", "sft")
+        if isinstance(job, dict) and (now := config_digest(job, trained_by=trained_by)) != recorded:
             cause = f"{bundle.path}/config.json has the config {now}, but the checkpoint came from {recorded}"
             problems.append(Problem("config-changed", cause, "take the bundle as it was written"))
         for link in ("config", "dataset", "norm_stats"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlinf_isaac.engines.base import EvaluationJob, SftJob
+from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.events import Event
 
 
@@ -14,6 +14,12 @@ class LocalEngine:
     def sft(self, job: SftJob) -> Iterator[Event]:
         """Train; see `rlinf_isaac.engines.local.sft`."""
         from rlinf_isaac.engines.local.sft import train
+
+        return train(job)
+
+    def rl(self, job: RlJob) -> Iterator[Event]:
+        """Reinforcement learning; see `rlinf_isaac.engines.local.rl.train`."""
+        from rlinf_isaac.engines.local.rl.train import train
 
         return train(job)
 

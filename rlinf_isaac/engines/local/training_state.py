@@ -34,7 +34,7 @@ class TrainingState:
         """Write the moments of every parameter that has some."""
         tensors = {}
         for name, parameter in model.named_parameters():
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in ("exp_avg", "exp_avg_sq", "step"):
                 if moment in optimiser.state.get(parameter, {}):
                     tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment]
         with new_directory(self.directory, replace=True) as temporary:
@@ -48,7 +48,8 @@ class TrainingState:
         for name, parameter in model.named_parameters():
             if f"exp_avg.{name}" in tensors:
                 optimiser.state[parameter] = {
-                    "step": torch.tensor(float(bundle.step)),
+                    # States of earlier releases hold no counts: there, every parameter trained in every step.
+                    "step": tensors.get(f"step.{name}", torch.tensor(float(bundle.step))),
                     "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
                 }

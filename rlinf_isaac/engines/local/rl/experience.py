@@ -1,0 +1,100 @@
+"""What training keeps of its rollouts: one row per action chunk, in the order of episodes, then of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.engines.local.rl.advantages import chunk_rewards, gae, group_advantages, normalised
+from rlinf_isaac.pi0.flow_policy import Transitions
+
+
+@dataclass(frozen=True)
+class Played:
+    """One training episode. Arrays have one row per action chunk (T of them).
+
+    Attributes:
+        index: its place among the episodes of its iteration.
+        seed: of the environment's reset.
+        success: the task's success term.
+        length: control steps.
+        rewards: (T,), of the environment.
+        subtasks: per chunk, the flags reached in it.
+        arrays: what the policy saw and did: ``image.<view>``, ``state``, ``before``, ``after``, ``steps``,
+            ``log_prob``, ``value``.
+    """
+
+    index: int
+    seed: int
+    success: bool
+    length: int
+    rewards: np.ndarray
+    subtasks: tuple[tuple[str, ...], ...]
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """All episodes of an iteration as R rows.
+
+    Attributes:
+        images: view -> (R, h, w, 3) uint8.
+        states: (R, D) in robot units.
+        transitions: stochastic denoising steps, on the CPU.
+        log_probs, values, advantages, returns: (R,) float32, on the CPU.
+    """
+
+    images: Mapping[str, np.ndarray]
+    states: np.ndarray
+    transitions: Transitions
+    log_probs: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+
+def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
+    """Rows and advantages of complete episodes, in the order of their indices."""
+    episodes = sorted(episodes, key=lambda episode: episode.index)
+    subtask_reward = rl.subtask_reward if rl.reward == "shaped" else 0.0
+    rewards = [chunk_rewards(each.rewards, each.subtasks, subtask_reward) for each in episodes]
+    if rl.algorithm == "grpo":
+        scores = group_advantages(np.array([each.sum() for each in rewards]), rl.group_size)
+        advantages = np.concatenate([np.full(len(each), score) for each, score in zip(rewards, scores, strict=True)])
+        returns = np.concatenate([np.full(len(each), each.sum()) for each in rewards])
+    else:
+        pairs = [
+            gae(each, episode.arrays["value"], rl.gamma, rl.gae_lambda)
+            for each, episode in zip(rewards, episodes, strict=True)
+        ]
+        advantages = normalised(np.concatenate([advantage for advantage, _ in pairs]))
+        returns = np.concatenate([each for _, each in pairs])
+    rows = {name: np.concatenate([each.arrays[name] for each in episodes]) for name in episodes[0].arrays}
+    tensor = {name: torch.from_numpy(rows[name]) for name in ("before", "after", "steps", "log_prob", "value")}
+    return Experience(
+        images={name.removeprefix("image."): rows[name] for name in rows if name.startswith("image.")},
+        states=rows["state"],
+        transitions=Transitions(tensor["before"], tensor["after"], tensor["steps"]),
+        log_probs=tensor["log_prob"],
+        values=tensor["value"],
+        advantages=torch.from_numpy(advantages.astype(np.float32)),
+        returns=torch.from_numpy(returns.astype(np.float32)),
+    )
+
+
+def minibatches(rows: int, size: int, seed: int, iteration: int, epoch: int) -> Iterator[np.ndarray]:
+    """Indices of the minibatches of one epoch: a permutation, cut into pieces of `size`, the rest left out.
+
+    With fewer rows than `size` there is one minibatch of all.
+    """
+    order = np.random.default_rng([seed, 3, iteration, epoch]).permutation(rows)
+    size = min(size, rows)
+    for start in range(0, rows - size + 1, size):
+        yield order[start : start + size]

@@ -1,0 +1,129 @@
+"""A policy that explores: acts like `Pi0Policy`, but stochastically, and remembers what training needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rlinf_isaac.engines.local.rl.experience import Played
+from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
+from rlinf_isaac.pi0.policy import Processor
+from rlinf_isaac.rollout import Draw, Episode, rollout
+
+STREAM = 4
+"""Keeps these random numbers apart from those of other purposes under the same seed."""
+
+
+class Explorer:
+    """`rollout.Policy` over a `FlowActorCritic`. Every call adds one batch to `calls`."""
+
+    def __init__(self, policy: FlowActorCritic, processor: Processor) -> None:
+        self.policy, self.processor = policy, processor
+        self.calls: list[dict[str, np.ndarray]] = []
+        self.seconds = 0.0
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(H, A) of the flow."""
+        return self.policy.model.config.action_horizon, self.policy.model.config.action_dim
+
+    def act(
+        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Draws
+    ) -> np.ndarray:
+        """(N, chunk, 7) float32 actions for N observations."""
+        began = time.perf_counter()
+        device = self.policy.model.action_in_proj.weight.device
+        observation = self.processor.observation(images, states, prompts).to(device)
+        draws = Draws(*(tensor.to(device) for tensor in noise))
+        actions, transitions, evaluated = self.policy.sample(
+            observation.state, self.policy.prefix(observation), draws
+        )
+        kept = {**transitions._asdict(), "log_prob": evaluated.log_prob, "value": evaluated.value}
+        self.calls.append(
+            {
+                **{f"image.{view}": image for view, image in images.items()},
+                "state": states,
+                **{name: tensor.cpu().numpy() for name, tensor in kept.items()},
+            }
+        )
+        chunk = self.processor.robot_actions(actions[:, : self.policy.policy.action_chunk], states)
+        self.seconds += time.perf_counter() - began
+        return chunk
+
+
+class Rollout(NamedTuple):
+    """Episodes, and the time they took. `policy_seconds` of `seconds` went to the policy."""
+
+    episodes: list[Played]
+    calls: int
+    seconds: float
+    policy_seconds: float
+
+
+def explore(
+    env: Any,
+    policy: FlowActorCritic,
+    processor: Processor,
+    seeds: Sequence[int],
+    indices: Sequence[int],
+    *,
+    state_layout: str,
+    iteration: int,
+) -> Rollout:
+    """Play one exploring episode per seed. Randomness is a function of (rl.seed, iteration, index, call).
+
+    Args:
+        env: vector environment, as for `rollout`.
+        policy, processor: of one checkpoint.
+        seeds: of the environment's resets.
+        indices: of these episodes among those of the iteration, which fill the places of `seeds`.
+        state_layout: as for `rollout`.
+        iteration: of the training, counted from 1.
+    """
+    began = time.perf_counter()
+    explorer = Explorer(policy, processor)
+    played = []
+    for episode in rollout(
+        env,
+        explorer,
+        seeds,
+        state_layout=state_layout,
+        policy_seed=0,
+        draw=_draw(policy, explorer.noise_shape, indices, iteration),
+    ):
+        rows = [explorer.calls[chunk.call] for chunk in episode.chunks]
+        slot = episode.env_index
+        played.append(
+            Played(
+                index=indices[episode.index],
+                seed=episode.seed,
+                success=episode.outcome == "success",
+                length=episode.length,
+                rewards=np.array([chunk.reward for chunk in episode.chunks]),
+                subtasks=tuple(chunk.subtasks for chunk in episode.chunks),
+                arrays={name: np.stack([row[name][slot] for row in rows]) for name in rows[0]},
+            )
+        )
+    return Rollout(played, len(explorer.calls), time.perf_counter() - began, explorer.seconds)
+
+
+def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int], iteration: int) -> Draw:
+    steps, count = policy.policy.denoise_steps, policy.stochastic_steps
+    seed = policy.rl.seed
+
+    def draw(running: Sequence[Episode | None]) -> Draws:
+        starts, noises, chosen = [], [], []
+        for episode in running:
+            # An empty slot: any randomness will do.
+            key = (indices[episode.index], episode.calls) if episode else (0, 0)
+            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, STREAM, iteration, *key))))
+            starts.append(generator.standard_normal(shape, dtype=np.float32))
+            noises.append(generator.standard_normal((count, *shape), dtype=np.float32))
+            chosen.append(np.arange(steps) if count == steps > 1 else generator.integers(steps, size=1))
+        return Draws(*(torch.from_numpy(np.stack(each)) for each in (starts, noises, chosen)))
+
+    return draw

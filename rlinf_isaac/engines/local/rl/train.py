@@ -1,0 +1,183 @@
+"""Reinforcement learning of a checkpoint: rollouts, advantages, update, and again.
+
+Every random choice is a function of (rl.seed, iteration, episode, call): the environment's seeds, the flow's noise, the
+stochastic denoising step, the minibatches. So a run that was killed and resumed from its last checkpoint ends with the
+same weights as one that was not (same machine, same number of workers and threads).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlinf_isaac.atomic import locked
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.base import RlJob
+from rlinf_isaac.engines.local.policies import make_processor
+from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience
+from rlinf_isaac.engines.local.rl.explorer import Rollout
+from rlinf_isaac.engines.local.rl.update import Updater, make_optimiser
+from rlinf_isaac.engines.local.rl.workers import Players, Result
+from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
+from rlinf_isaac.envs.contract import TASKS
+from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.pi0.flow_policy import FlowActorCritic
+from rlinf_isaac.pi0.model import Pi0
+
+
+def train(job: RlJob) -> Iterator[Event]:
+    """Train from the last checkpoint in ``job.output``, or from ``job.start``; yields every checkpoint and metric.
+
+    Raises:
+        TrainingDiverged: a loss or the gradient is not finite; checkpoints saved before stay.
+        RlinfIsaacError: a worker process died.
+    """
+    job.output.mkdir(parents=True, exist_ok=True)
+    with locked(job.output):
+        yield from _train(job)
+
+
+def _train(job: RlJob) -> Iterator[Event]:
+    rl = job.config.rl
+    checkpoints = job.output / "checkpoints"
+    metrics = MetricsLog(job.output / "metrics.jsonl")
+    state = TrainingState(job.output / "training_state")
+    start = state.step if state.step in find_bundles(checkpoints) else 0
+    yield from metrics.rewind(start if start else -1)
+    for step, path in sorted(find_bundles(checkpoints).items()):
+        if step <= start:
+            yield CheckpointSaved(step, path, read_bundle(path).digest)
+    if start >= rl.iterations:
+        yield Progress("rl", rl.iterations, rl.iterations, "complete")
+        return
+
+    if job.config.compute.threads:
+        torch.set_num_threads(job.config.compute.threads)
+    policy = load_actor_critic(job)
+    optimiser = make_optimiser(policy)
+    if start:
+        state.restore(read_bundle(checkpoints / str(start)), policy.checkpoint_module(), optimiser)
+    norm_stats = job.start.norm_stats_bytes
+    updater = Updater(
+        policy,
+        make_processor(job.config, from_json(norm_stats)),
+        optimiser,
+        TASKS[job.config.env.task].prompt,
+        rows=rl.num_envs // rl.workers,
+    )
+    with Players(job.config, norm_stats, policy) as players:
+        if not start and rl.eval_interval:
+            yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
+        for iteration in range(start + 1, rl.iterations + 1):
+            began = time.perf_counter()
+            rollouts = players.explore(training_seeds(rl, iteration), iteration)
+            played = [episode for rollout in rollouts for episode in rollout.episodes]
+            experience = make_experience(played, rl)
+            collected = time.perf_counter()
+            values = updater.update(experience, iteration)
+            updated = time.perf_counter()
+            values |= rollout_metrics(played, experience) | _speed(rollouts, played, collected - began)
+            values |= {"time/rollout_s": collected - began, "time/update_s": updated - collected}
+            last = iteration == rl.iterations
+            if rl.eval_interval and (last or iteration % rl.eval_interval == 0):
+                values |= evaluation_metrics(players.evaluate(evaluation_seeds(rl)))
+                values["time/evaluation_s"] = time.perf_counter() - updated
+            yield _logged(metrics, Metrics(iteration, values))
+            if last or iteration % rl.save_interval == 0:
+                yield _save(job, state, policy, optimiser, iteration)
+            yield Progress("rl", iteration, rl.iterations, f"success {values['rollout/success_once']:.2f}")
+
+
+def load_actor_critic(job: RlJob) -> FlowActorCritic:
+    """The start checkpoint's policy, in eval mode as in the rollouts; its value and noise heads, if it brings them."""
+    device = torch.device(job.config.compute.device)
+    policy = FlowActorCritic(Pi0(job.config.model).to(device).eval(), job.config.policy, job.config.rl)
+    whole = policy.checkpoint_module()
+    stored = read_keys(job.start.path)
+    complete = all(
+        name in stored and stored[name].shape == tuple(tensor.shape)
+        for name, tensor in whole.state_dict().items()
+        if name.startswith(("value_head.", "noise_head."))
+    )
+    load_weights(job.start, whole if complete else policy.model)
+    return policy
+
+
+def training_seeds(rl: RlConfig, iteration: int) -> list[int]:
+    """Reset seeds of the episodes of 1-based `iteration`: never used before, GRPO's groups on one seed each."""
+    repeats = rl.group_size if rl.algorithm == "grpo" else 1
+    count = rl.episodes // repeats
+    first = rl.first_seed + (iteration - 1) * count
+    return [seed for seed in range(first, first + count) for _ in range(repeats)]
+
+
+def evaluation_seeds(rl: RlConfig) -> list[int]:
+    """Reset seeds of the periodic evaluation, the same every time; none of them ever trains."""
+    return list(range(rl.eval_first_seed, rl.eval_first_seed + rl.eval_episodes))
+
+
+def rollout_metrics(played: Sequence[Played], experience: Experience) -> dict[str, float]:
+    """What the exploring episodes of an iteration came to."""
+    subtasks = sorted({name for each in played for chunk in each.subtasks for name in chunk})
+    reached = {
+        f"rollout/subtask/{name}": float(np.mean([any(name in chunk for chunk in each.subtasks) for each in played]))
+        for name in subtasks
+    }
+    return {
+        "rollout/success_once": float(np.mean([each.success for each in played])),
+        "rollout/episode_length": float(np.mean([each.length for each in played])),
+        "rollout/episode_return": float(np.mean([each.rewards.sum() for each in played])),
+        "rollout/value": float(experience.values.mean()),
+        "rollout/chunks": float(len(experience)),
+        **reached,
+    }
+
+
+def evaluation_metrics(results: Sequence[Result]) -> dict[str, float]:
+    """Success and length on the held-out seeds."""
+    return {
+        "eval/success_once": float(np.mean([each.success for each in results])),
+        "eval/episode_length": float(np.mean([each.length for each in results])),
+    }
+
+
+def _speed(rollouts: Sequence[Rollout], played: Sequence[Played], seconds: float) -> dict[str, float]:
+    busy = sum(rollout.seconds for rollout in rollouts)
+    return {
+        "time/env_steps_per_second": sum(each.length for each in played) / seconds,
+        "time/policy_calls_per_second": sum(rollout.calls for rollout in rollouts) / seconds,
+        "time/policy_share_of_rollout": sum(rollout.policy_seconds for rollout in rollouts) / busy,
+    }
+
+
+def _logged(log: MetricsLog, entry: Metrics) -> Metrics:
+    log.append(entry)
+    return entry
+
+
+def _save(
+    job: RlJob, state: TrainingState, policy: FlowActorCritic, optimiser: torch.optim.AdamW, iteration: int
+) -> CheckpointSaved:
+    path = job.output / "checkpoints" / str(iteration)
+    whole = policy.checkpoint_module()
+    description: dict[str, Any] = job.description
+    bundle = write_bundle(
+        path,
+        state_dict=whole.state_dict(),
+        config=description,
+        norm_stats=job.start.norm_stats_bytes,
+        asset_id=job.start.asset_id,
+        step=iteration,
+        lineage=job.lineage,
+        overwrite=True,  # of a run that was killed before it saved the training state; the bytes will be equal
+    )
+    state.save(iteration, whole, optimiser)
+    return CheckpointSaved(iteration, path, bundle.digest)

@@ -1,0 +1,167 @@
+"""Rollouts in worker processes, each with its own environment and its own copy of the policy.
+
+What an episode does is a function of the weights, its seed, its index and the iteration, and every policy call sees a
+full batch of the same size, so results do not depend on which worker played what. With one worker there is no process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import connection, get_context, parent_process
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.local.policies import make_processor
+from rlinf_isaac.engines.local.rl.explorer import Rollout, explore
+from rlinf_isaac.envs import make_env
+from rlinf_isaac.errors import RlinfIsaacError
+from rlinf_isaac.pi0.flow_policy import FlowActorCritic
+from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.pi0.policy import Pi0Policy
+from rlinf_isaac.rollout import rollout
+
+
+class Result(NamedTuple):
+    """Of one held-out episode."""
+
+    seed: int
+    success: bool
+    length: int
+
+
+class Player:
+    """Plays episodes in an environment of `num_envs` slots with a policy that is given to it.
+
+    Args:
+        config: the job.
+        norm_stats: bytes of the checkpoint's norm_stats.json.
+        num_envs: slots; what every policy call's batch size is.
+        policy: the policy to play with; a new one, to be filled by `load`, if None.
+    """
+
+    def __init__(
+        self, config: JobConfig, norm_stats: bytes, num_envs: int, policy: FlowActorCritic | None = None
+    ) -> None:
+        self.config = config
+        self.processor = make_processor(config, from_json(norm_stats))
+        self.env = make_env(config.env, num_envs)
+        self.policy = policy or FlowActorCritic(Pi0(config.model).eval(), config.policy, config.rl)
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over these weights (`checkpoint_module` names)."""
+        state = {name: torch.from_numpy(array) for name, array in weights.items()}
+        self.policy.checkpoint_module().load_state_dict(state)
+
+    def explore(self, seeds: Sequence[int], indices: Sequence[int], iteration: int) -> Rollout:
+        """See `explorer.explore`."""
+        layout = self.config.policy.state_layout
+        return explore(
+            self.env, self.policy, self.processor, seeds, indices, state_layout=layout, iteration=iteration
+        )
+
+    def evaluate(self, seeds: Sequence[int]) -> list[Result]:
+        """Deterministic episodes, exactly as `eval` plays them (with as many slots)."""
+        policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, self.config.compute.device)
+        episodes = rollout(
+            self.env,
+            policy,
+            seeds,
+            state_layout=self.config.policy.state_layout,
+            policy_seed=self.config.eval.policy_seed,
+        )
+        return [Result(each.seed, each.outcome == "success", each.length) for each in episodes]
+
+
+class Players:
+    """`rl.workers` players that share the work. A context manager.
+
+    Args:
+        config: the job.
+        norm_stats: bytes of the checkpoint's norm_stats.json.
+        policy: the policy that trains; workers get its weights with every piece of work.
+    """
+
+    def __init__(self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic) -> None:
+        self.policy, self.workers = policy, config.rl.workers
+        slots = config.rl.num_envs // self.workers
+        self.player: Player | None = None
+        self.executor: ProcessPoolExecutor | None = None
+        if self.workers == 1:
+            self.player = Player(config, norm_stats, slots, policy)
+        else:
+            self.executor = ProcessPoolExecutor(
+                self.workers,
+                mp_context=get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(replace(config), norm_stats, slots),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.player is not None:
+            self.player.env.close()
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+
+    def explore(self, seeds: Sequence[int], iteration: int) -> list[Rollout]:
+        """Exploring episodes of these seeds; episode i belongs to seed i."""
+        shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
+        return self._map("explore", [([seeds[i] for i in share], list(share), iteration) for share in shares])
+
+    def evaluate(self, seeds: Sequence[int]) -> list[Result]:
+        """Deterministic episodes, in the order of their seeds."""
+        results = self._map("evaluate", [(seeds[worker :: self.workers],) for worker in range(self.workers)])
+        return sorted(result for part in results for result in part)
+
+    def _map(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self.player is not None:
+            return [getattr(self.player, method)(*each) for each in arguments]
+        assert self.executor is not None
+        weights = {
+            name: tensor.detach().cpu().numpy() for name, tensor in self.policy.checkpoint_module().state_dict().items()
+        }
+        try:
+            futures = [self.executor.submit(_work, method, weights, each) for each in arguments]
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise RlinfIsaacError(
+                "a worker process that plays training episodes died (killed, or out of memory). The last checkpoint is "
+                "kept and the same command goes on from it, with a smaller rl.workers or rl.num_envs if memory is short"
+            ) from error
+
+
+_player: Player | None = None
+
+
+def _start_worker(config: JobConfig, norm_stats: bytes, slots: int) -> None:
+    global _player
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the parent winds the pool up
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    torch.set_num_threads(1)  # the workers are the parallelism
+    _player = Player(config, norm_stats, slots)
+
+
+def _exit_with_parent() -> None:
+    """A worker holds both ends of its queue, so it would wait for ever after its parent was killed."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(method: str, weights: Mapping[str, np.ndarray], arguments: tuple[Any, ...]) -> Any:
+    assert _player is not None
+    _player.load(weights)
+    return getattr(_player, method)(*arguments)

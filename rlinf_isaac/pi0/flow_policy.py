@@ -1,0 +1,208 @@
+"""The flow policy as a stochastic policy whose log-probabilities are known, for policy gradients.
+
+Sampling has K denoising steps from t = 1 (noise) to 0 (actions), dt = 1/K. With velocity v at (x, t), the deterministic
+step is x - v dt. Two ways to make it a Gaussian N(mean, std^2) (pi_RL arXiv 2510.25889; RLinf
+``openpi_action_model.py``):
+
+flow-SDE, at one randomly chosen step of a call, the other steps being deterministic:
+    s = a sqrt(t / (1 - t)), with 1 - t_1 = 1/K in the denominator at t = 1, and a the noise level;
+    mean = x - v dt - s^2 dt / (2 t) x_1, where x_1 = x + (1 - t) v is the predicted noise; std = s sqrt(dt).
+    The drift makes up for the noise: as dt goes to 0, the distribution of x at every t stays that of the plain flow.
+flow-noise, at every step: mean = x - v dt, std learned (`heads.NoiseHead`).
+
+The log-probability of a call is that of its stochastic steps: over the executed part of the chunk and the robot's real
+dims it is summed; for flow-noise it is averaged over the starting noise and the K steps, as RLinf does.
+Sampling and `log_probabilities` share `_transition`, so that for equal weights and an equal number of rows the
+recomputed log-probability is the sampled one bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlinf_isaac.config.schema import PolicyConfig, RlConfig
+from rlinf_isaac.pi0.heads import NoiseHead, ValueHead, initialise_heads
+from rlinf_isaac.pi0.model import Pi0, PrefixCache
+
+LOG_SQRT_TAU = 0.5 * math.log(2 * math.pi)
+
+
+class Draws(NamedTuple):
+    """The randomness of a batch of B calls; S is 1 for flow-SDE, K for flow-noise.
+
+    Attributes:
+        start: (B, H, A) standard normal, where the flow starts.
+        noise: (B, S, H, A) standard normal, added in the stochastic steps.
+        steps: (B, S) int64, which denoising steps those are, ascending.
+    """
+
+    start: Tensor
+    noise: Tensor
+    steps: Tensor
+
+
+class Transitions(NamedTuple):
+    """The stochastic steps of a batch of calls: enough to compute their log-probability again.
+
+    Attributes:
+        before, after: (B, S, H, A), x of the flow before and after each stochastic step.
+        steps: (B, S) int64, their indices.
+    """
+
+    before: Tensor
+    after: Tensor
+    steps: Tensor
+
+
+class Evaluated(NamedTuple):
+    """log-probability, value and entropy (nats per action element), each (B,), of a batch of calls."""
+
+    log_prob: Tensor
+    value: Tensor
+    entropy: Tensor
+
+
+class FlowActorCritic(nn.Module):
+    """A pi0 that samples stochastically and estimates the value of what it sees. The VLM is frozen.
+
+    The value is read from the mean of the expert's action tokens at the stochastic steps (pi0; they come before the
+    noise, so it may serve as a baseline), or from the mean prefix token (pi0.5).
+
+    Attributes:
+        model: the policy.
+        heads: ``value_head`` and, for flow-noise, ``noise_head``.
+    """
+
+    def __init__(self, model: Pi0, policy: PolicyConfig, rl: RlConfig) -> None:
+        """Heads are initialised from `rl.seed`; they are on the model's device."""
+        super().__init__()
+        config = model.config
+        self.model, self.policy, self.rl = model, policy, rl
+        self.heads = nn.ModuleDict()
+        self.heads["value_head"] = ValueHead(config.vlm.width if config.pi05 else config.expert.width, rl.value_widths)
+        if rl.exploration == "flow_noise":
+            self.heads["noise_head"] = NoiseHead(config.expert.width, config.action_dim, rl.noise_min, rl.noise_max)
+        initialise_heads(self.heads, rl.seed)
+        device = model.action_in_proj.weight.device
+        self.heads.to(device)
+        freeze_vlm(model)
+        steps = policy.denoise_steps
+        times = [1 - step / steps for step in range(steps)]
+        levels = [rl.noise_level * math.sqrt(t / (1 - t if t < 1 else 1 / steps)) for t in times]
+        self.register_buffer("times", torch.tensor(times, device=device), persistent=False)
+        self.register_buffer("levels", torch.tensor(levels, device=device), persistent=False)
+
+    @property
+    def stochastic_steps(self) -> int:
+        """S."""
+        return self.policy.denoise_steps if self.rl.exploration == "flow_noise" else 1
+
+    def actor_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of the policy that train: expert, projections, noise head."""
+        for name, parameter in self.checkpoint_module().named_parameters():
+            if parameter.requires_grad and not name.startswith("value_head."):
+                yield name, parameter
+
+    def checkpoint_module(self) -> nn.Module:
+        """Model and heads as one module with the names of a checkpoint; shares their parameters."""
+        whole = nn.Module()
+        for name, child in [*self.model.named_children(), *self.heads.named_children()]:
+            whole.add_module(name, child)
+        return whole
+
+    @torch.no_grad()
+    def prefix(self, observation: Any) -> PrefixCache:
+        """The prefix of an `Observation`. The VLM is frozen, so it may be kept as long as the observation."""
+        return self.model.prefix_cache(observation, mean_token=self.model.config.pi05)
+
+    @torch.no_grad()
+    def sample(self, state: Tensor, cache: PrefixCache, draws: Draws) -> tuple[Tensor, Transitions, Evaluated]:
+        """Actions (B, H, A), the stochastic steps on the way there, and their log-probability and value."""
+        x, steps = draws.start, self.policy.denoise_steps
+        rows = torch.arange(len(x), device=x.device)
+        before, after = torch.empty_like(draws.noise), torch.empty_like(draws.noise)
+        terms = [[], [], []]
+        for step in range(steps):
+            index = torch.full((len(x),), step, device=x.device)
+            move = self._transition(state, x, index, cache)
+            chosen = draws.steps == step  # (B, S), at most one per row
+            slot = chosen.int().argmax(1)
+            stochastic = chosen.any(1)
+            noisy = move.mean + move.std * draws.noise[rows, slot]
+            stepped = torch.where(stochastic[:, None, None], noisy, move.deterministic)
+            hit = rows[stochastic]
+            before[hit, slot[hit]], after[hit, slot[hit]] = x[hit], stepped[hit]
+            for kept, value in zip(terms, self._score(stepped, move), strict=True):
+                kept.append(torch.where(stochastic, value, 0.0))
+            x = stepped
+        transitions = Transitions(before, after, draws.steps)
+        return x, transitions, self._joint(transitions, terms)
+
+    def log_probabilities(self, state: Tensor, cache: PrefixCache, transitions: Transitions) -> Evaluated:
+        """What `sample` would give for these transitions with the present weights; differentiable."""
+        terms = [[], [], []]
+        for slot in range(transitions.steps.shape[1]):
+            move = self._transition(state, transitions.before[:, slot], transitions.steps[:, slot], cache)
+            for kept, value in zip(terms, self._score(transitions.after[:, slot], move), strict=True):
+                kept.append(value)
+        return self._joint(transitions, terms)
+
+    def _transition(self, state: Tensor, x: Tensor, step: Tensor, cache: PrefixCache) -> _Transition:
+        """The Gaussian of denoising step `step` (B,) at x, and the deterministic step."""
+        times, levels = self.get_buffer("times"), self.get_buffer("levels")
+        t = times[step]
+        velocity, tokens = self.model.velocity(state, x, t, cache)
+        count = self.policy.denoise_steps
+        deterministic = x - velocity / count
+        seen = cache.mean_token if self.model.config.pi05 else tokens.mean(1)
+        assert seen is not None
+        value = self.heads["value_head"](seen)
+        if self.rl.exploration == "flow_noise":
+            return _Transition(deterministic, self.heads["noise_head"](tokens), deterministic, value)
+        t, s = t[:, None, None], levels[step][:, None, None]
+        drift = s**2 / (2 * t * count) * (x + (1 - t) * velocity)
+        return _Transition(deterministic - drift, (s * count**-0.5).expand_as(x), deterministic, value)
+
+    def _score(self, after: Tensor, move: _Transition) -> tuple[Tensor, Tensor, Tensor]:
+        log_prob = self._counted(normal_log_density(after, move.mean, move.std)).sum((1, 2))
+        entropy = self._counted(move.std.log()).mean((1, 2)) + 0.5 + LOG_SQRT_TAU
+        return log_prob, move.value, entropy
+
+    def _joint(self, transitions: Transitions, terms: list[list[Tensor]]) -> Evaluated:
+        # Terms are added one after the other: a term of 0 from a step that was not stochastic changes no bit.
+        log_prob, value, entropy = (sum(each[1:], each[0]) for each in terms)
+        if self.rl.exploration == "flow_noise":
+            start = transitions.before[:, 0]
+            zero, one = torch.zeros_like(start), torch.ones_like(start)
+            initial = self._counted(normal_log_density(start, zero, one)).sum((1, 2))
+            log_prob = (log_prob + initial) / (self.policy.denoise_steps + 1)
+        count = transitions.steps.shape[1]
+        return Evaluated(log_prob, value / count, entropy / count)
+
+    def _counted(self, x: Tensor) -> Tensor:
+        return x[:, : self.policy.action_chunk, : self.policy.env_action_dim]
+
+
+class _Transition(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    deterministic: Tensor
+    value: Tensor
+
+
+def normal_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log density of a normal distribution, element by element, in float32."""
+    x, mean, std = x.float(), mean.float(), std.float()
+    return -0.5 * ((x - mean) / std) ** 2 - std.log() - LOG_SQRT_TAU
+
+
+def freeze_vlm(model: Pi0) -> None:
+    """Vision tower, projector and language model keep their weights, and the expert's unused head does."""
+    wrapped = model.paligemma_with_expert
+    for module in (wrapped.paligemma, wrapped.gemma_expert.lm_head):
+        module.requires_grad_(False)
