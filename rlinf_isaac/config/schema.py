@@ -148,7 +148,9 @@ class RlConfig:
     their seeds count up from `first_seed`. GRPO plays each seed `group_size` times.
     Reward: ``success``, or ``shaped``: `subtask_reward` more for each subtask when it is first reached.
     Update: `epochs` passes over the action chunks in minibatches of `minibatch` chunks. `target_kl` ends the update of
-    an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns.
+    an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns. `trainable` is what
+    of the policy trains: ``expert`` (all of it, as RLinf), ``last_layer`` of it, or ``output``, its projection to
+    actions.
     `eval_interval` iterations lie between evaluations of `eval_episodes` episodes from `eval_first_seed`, which never
     train and are none of the seeds that checkpoints are compared on.
     """
@@ -177,6 +179,7 @@ class RlConfig:
     epochs: int = 3
     minibatch: int = 256
     warmup_iterations: int = 0
+    trainable: str = "expert"
     clip_ratio: float = 0.2
     dual_clip: float = 3.0
     value_clip: float = 0.2
