@@ -12,6 +12,8 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.contract import STATE_LAYOUTS, TASKS, state_names
 from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.preflight.rl import RULES as RL_RULES
+from rlinf_isaac.preflight.rl import check_rl
 
 RENDERERS = ("auto", "egl", "rays")
 NORMS = ("auto", "zscore", "quantile")
@@ -55,6 +57,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "policy.env_action_dim": ("7, the stack-cube action", lambda x: x == 7),
     "norm_stats.batch_size": _POSITIVE,
     "compute.threads": _NOT_NEGATIVE,
+    **RL_RULES,
 }
 
 
@@ -67,7 +70,7 @@ def check_config(config: JobConfig) -> list[Problem]:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and holds(value)):
             problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
-    return problems or [*_check_model(config), *_check_policy(config)]
+    return problems or [*_check_model(config), *_check_policy(config), *check_rl(config)]
 
 
 def _check_model(config: JobConfig) -> list[Problem]:

@@ -113,10 +113,9 @@ def load_actor_critic(job: RlJob) -> FlowActorCritic:
 
 def training_seeds(rl: RlConfig, iteration: int) -> list[int]:
     """Reset seeds of the episodes of 1-based `iteration`: never used before, GRPO's groups on one seed each."""
-    repeats = rl.group_size if rl.algorithm == "grpo" else 1
-    count = rl.episodes // repeats
+    count = rl.episodes // rl.group_size if rl.algorithm == "grpo" else rl.episodes
     first = rl.first_seed + (iteration - 1) * count
-    return [seed for seed in range(first, first + count) for _ in range(repeats)]
+    return [seed for seed in range(first, first + count) for _ in range(rl.episodes // count)]
 
 
 def evaluation_seeds(rl: RlConfig) -> list[int]:

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.engines.local.rl.advantages import gae
+from rlinf_isaac.engines.local.rl.experience import Played, make_experience, minibatches
+
+
+def played(index: int, rewards: list[float], subtasks=None) -> Played:
+    """Its rows can be told apart: every array holds 10 index + t."""
+    rows = 10 * index + np.arange(len(rewards), dtype=np.float32)
+    names = ("state", "before", "after", "log_prob", "value", "image.front")
+    return Played(
+        index=index,
+        seed=100 + index,
+        success=sum(rewards) > 0,
+        length=8 * len(rewards),
+        rewards=np.array(rewards),
+        subtasks=tuple(subtasks or [()] * len(rewards)),
+        arrays={**{name: rows for name in names}, "steps": rows.astype(np.int64)},
+    )
+
+
+def test_rows_are_in_the_order_of_episodes_whoever_finished_first():
+    first, second = played(0, [0, 0, 1]), played(1, [0])
+    rl = RlConfig()
+    experience = make_experience([second, first], rl)
+    assert len(experience) == 4
+    for rows in (experience.states, experience.log_probs.numpy(), experience.transitions.steps.numpy()):
+        np.testing.assert_array_equal(rows, [0, 1, 2, 10])
+    expected = np.concatenate([gae(each.rewards, each.arrays["value"], 0.99, 0.95)[1] for each in (first, second)])
+    np.testing.assert_allclose(experience.returns.numpy(), expected, rtol=1e-6)
+    assert float(experience.advantages.mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_shaped_rewards_count_subtasks_and_plain_ones_do_not():
+    episode = played(0, [0, 1], [("grasp_1",), ("grasp_1",)])
+    returns = [
+        make_experience([episode], RlConfig(reward=reward, gamma=1.0, gae_lambda=1.0, subtask_reward=0.5)).returns
+        for reward in ("success", "shaped")
+    ]
+    np.testing.assert_allclose(returns[0], [1.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(returns[1], [1.5, 1.0], atol=1e-6)
+
+
+def test_grpo_gives_every_chunk_of_an_episode_its_advantage():
+    episodes = [played(index, rewards) for index, rewards in enumerate([[0, 1], [0], [0, 0], [0, 0, 0]])]
+    experience = make_experience(episodes, RlConfig(algorithm="grpo", group_size=2))
+    high = 0.5 / (np.sqrt(0.5) + 1e-6)
+    np.testing.assert_allclose(experience.advantages, [high, high, -high, 0, 0, 0, 0, 0], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(rows=st.integers(1, 100), size=st.integers(1, 100), epoch=st.integers(0, 3))
+def test_minibatches_are_whole_disjoint_and_a_function_of_their_arguments(rows, size, epoch):
+    batches = list(minibatches(rows, size, 0, 1, epoch))
+    assert {len(batch) for batch in batches} == {min(size, rows)}
+    drawn = np.concatenate(batches)
+    assert len(set(drawn.tolist())) == len(drawn) > rows - min(size, rows)
+    again = list(minibatches(rows, size, 0, 1, epoch))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_every_epoch_has_another_order():
+    orders = {tuple(np.concatenate(list(minibatches(64, 8, 0, 1, epoch)))) for epoch in range(4)}
+    assert len(orders) == 4

@@ -1,0 +1,144 @@
+"""On the real environment and a real, small checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.coverage import check_coverage
+from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.engines.local import LocalEngine
+from rlinf_isaac.engines.local.policies import load_policy
+from rlinf_isaac.engines.local.rl.train import evaluation_seeds, load_actor_critic, training_seeds
+from rlinf_isaac.errors import InvalidJob, TrainingDiverged
+from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.preflight.checkpoints import check_bundles
+
+
+def run(job):
+    return [event for event in LocalEngine().rl(job) if not isinstance(event, Progress)]
+
+
+def metrics_of(events):
+    """Step -> metrics that do not depend on the clock."""
+    return {
+        event.step: {name: value for name, value in event.values.items() if not name.startswith("time/")}
+        for event in events
+        if isinstance(event, Metrics)
+    }
+
+
+def saved(events):
+    return {event.step: event.digest for event in events if isinstance(event, CheckpointSaved)}
+
+
+def test_events_bundles_and_the_same_run_again(make_job):
+    job = make_job()
+    events = run(job)
+    metrics = metrics_of(events)
+    assert list(metrics) == [0, 1, 2, 3]
+    assert {step for step in metrics if "eval/success_once" in metrics[step]} == {0, 2, 3}
+    assert all(metrics[step]["train/first_ratio_error"] == 0.0 for step in (1, 2, 3)), "log-probabilities agree exactly"
+    assert list(saved(events)) == [1, 2, 3]
+
+    bundle = read_bundle(job.output / "checkpoints" / "3")
+    assert bundle.lineage["parent"] == job.start.digest
+    assert bundle.norm_stats_bytes == job.start.norm_stats_bytes
+    assert bundle.lineage["dataset"] == job.start.lineage["dataset"]
+    assert check_bundles([bundle]) == []
+    assert sorted(map(repr, run(job))) == sorted(map(repr, events))
+
+
+def test_the_policy_changes_and_the_vlm_does_not(make_job):
+    from safetensors.numpy import load_file
+
+    job = make_job()
+    run(job)
+    before, after = (
+        load_file(path / "model.safetensors") for path in (job.start.path, job.output / "checkpoints" / "3")
+    )
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert "action_out_proj.weight" in moved
+    assert not any(name.startswith("paligemma_with_expert.paligemma") for name in moved)
+
+
+def test_heads_travel_in_the_bundle_and_evaluation_leaves_them_out_by_name(make_job):
+    job = make_job("rl.exploration=flow_noise", "rl.iterations=1")
+    run(job)
+    bundle = read_bundle(job.output / "checkpoints" / "1")
+    extra = read_keys(bundle.path).keys() - read_keys(job.start.path).keys()
+    assert {name.split(".")[0] for name in extra} == {"value_head", "noise_head"}
+    assert check_coverage(bundle.path, job.config.model) == []
+    load_policy(bundle, job.config)
+
+
+def test_rl_goes_on_from_an_rl_checkpoint_with_its_heads(make_job):
+    job = make_job("rl.iterations=1")
+    run(job)
+    bundle = read_bundle(job.output / "checkpoints" / "1")
+    again = load_actor_critic(type(job)(job.config, bundle, job.output))
+    fresh = load_actor_critic(job)
+    stored = read_keys(bundle.path)
+    for name, value in again.heads.state_dict().items():
+        assert name in stored
+        assert not np.array_equal(value.numpy(), fresh.heads.state_dict()[name].numpy())
+
+
+@pytest.mark.parametrize("exploration", ["flow_sde", "flow_noise"])
+def test_grpo(make_job, exploration):
+    job = make_job("rl.algorithm=grpo", "rl.group_size=2", "rl.iterations=1", f"rl.exploration={exploration}")
+    (values,) = [values for step, values in metrics_of(run(job)).items() if step == 1]
+    # The untrained policy never succeeds, so its groups teach nothing.
+    assert values["train/actor_loss"] == 0.0
+    assert values["train/first_ratio_error"] == 0.0
+
+
+def test_seeds_never_meet_and_groups_share_theirs(make_job):
+    rl = make_job().config.rl
+    drawn = [training_seeds(rl, iteration) for iteration in (1, 2, 3)]
+    assert len({seed for seeds in drawn for seed in seeds}) == 3 * rl.episodes
+    assert not set(evaluation_seeds(rl)) & {seed for seeds in drawn for seed in seeds}
+    rl.algorithm, rl.group_size = "grpo", 2
+    assert training_seeds(rl, 2) == [rl.first_seed + 2, rl.first_seed + 2, rl.first_seed + 3, rl.first_seed + 3]
+
+
+def test_workers_change_nothing(make_job):
+    """Two processes with one slot each, or one after the other in one process with one slot."""
+    common = ["rl.iterations=2", "rl.eval_interval=0"]
+    one = run(make_job(*common, "rl.workers=1", "rl.num_envs=1", output="one"))
+    two = run(make_job(*common, "rl.workers=2", "rl.num_envs=2", output="two"))
+    assert metrics_of(one) == metrics_of(two)
+
+
+def test_interrupted_anywhere_it_ends_with_the_same_weights(make_job):
+    whole = saved(run(make_job(output="whole")))
+    job = make_job(output="cut")
+    for stop in (1, 2):
+        events = LocalEngine().rl(job)
+        for event in events:
+            if isinstance(event, Metrics) and event.step == stop + 1:
+                break  # after the update, before its checkpoint
+        events.close()
+    resumed = run(job)
+    assert saved(resumed) == whole
+    assert list(metrics_of(resumed)) == [0, 1, 2, 3]
+
+
+def test_divergence_is_an_error_and_earlier_checkpoints_stay(make_job):
+    job = make_job("rl.lr=1e30", "rl.iterations=5", "rl.warmup_iterations=1", "rl.reward=shaped")
+    with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
+        run(job)
+    paths = list((job.output / "checkpoints").iterdir())
+    assert paths
+    for path in paths:
+        read_bundle(path)
+
+
+def test_two_trainings_in_one_directory_are_refused(make_job):
+    job = make_job()
+    first = LocalEngine().rl(job)
+    next(first)
+    with pytest.raises(InvalidJob, match="another process"):
+        next(LocalEngine().rl(job))
+    first.close()
