@@ -94,7 +94,8 @@ def checkpoint_node(
 def _parts(bundle: Bundle, find_dataset: FindDataset) -> Iterator[Node]:
     yield Node("weights", f"{bundle.manifest.key_count} tensors", "ok", bundle.weights_digest)
     config = None
-    recorded, now = bundle.lineage.get("config"), config_digest(bundle.config.get("job") or {})
+    trained_by = bundle.config.get("trained_by", "sft")
+    recorded, now = bundle.lineage.get("config"), config_digest(bundle.config.get("job") or {}, trained_by=trained_by)
     try:
         config = build_config(bundle.config.get("job"), f"{bundle.path}/config.json")
     except InvalidJob as error:

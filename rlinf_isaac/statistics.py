@@ -8,6 +8,7 @@ never covers less than it says.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -72,6 +73,41 @@ class RateEstimate:
         return f"{self.rate:.1%} [{self.low * 100:.1f}, {self.high * 100:.1f}] ({self.successes}/{self.n})".replace(
             "%", " %"
         )
+
+
+@dataclass(frozen=True)
+class PairedGain:
+    """Two checkpoints on the same seeds.
+
+    Attributes:
+        before, after: successes of each.
+        n: seeds.
+        gained: seeds that only the second one solved.
+        lost: seeds that only the first one solved.
+        p_value: one-sided exact probability of as many gains if gains and losses were equally likely.
+    """
+
+    before: int
+    after: int
+    n: int
+    gained: int
+    lost: int
+    p_value: float
+
+    @classmethod
+    def of(cls, before: Mapping[int, bool], after: Mapping[int, bool]) -> PairedGain:
+        """From seed -> success. The exact form of McNemar's test: a sign test on the seeds that differ.
+
+        Raises:
+            ValueError: the seeds are not the same, or there are none.
+        """
+        if before.keys() != after.keys() or not before:
+            raise ValueError(f"{len(before)} and {len(after)} episodes are not on the same seeds")
+        gained = sum(after[seed] and not before[seed] for seed in before)
+        lost = sum(before[seed] and not after[seed] for seed in before)
+        differing = gained + lost
+        tail = sum(math.comb(differing, k) for k in range(gained, differing + 1)) / 2**differing
+        return cls(sum(before.values()), sum(after.values()), len(before), gained, lost, tail)
 
 
 def _check(successes: int, n: int, confidence: float) -> None:

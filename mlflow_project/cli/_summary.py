@@ -8,6 +8,7 @@ from rich.table import Table
 
 from mlflow_project import ui
 from mlflow_project.cli._session import stdout
+from mlflow_project.rl_recorder import Improved
 from mlflow_project.runs import TrackedRun
 from mlflow_project.sweep_recorder import Evaluated, leaderboard
 
@@ -23,6 +24,22 @@ def print_comparison(results: Sequence[Evaluated], tracked: TrackedRun) -> None:
         cells = [str(each.step), f"{100 * rate.rate:.0f} %", interval, str(rate.n)]
         table.add_row(*cells, f"{each.episode_return:.2f}", f"{each.length:.0f}")
     stdout.print(table)
+    print_links(tracked)
+
+
+def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
+    """Print what reinforcement learning made of every start checkpoint, and where to look at it."""
+    table = Table(title="Before and after, on the same held-out seeds", title_justify="left")
+    for column in ("from step", "before", "after", "gained", "lost", "n", "p (one-sided)"):
+        table.add_column(column, justify="right")
+    for each in improved:
+        gain = each.gain
+        rates = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
+        counts = map(str, (gain.gained, gain.lost, gain.n))
+        table.add_row(str(each.step), *rates, *counts, f"{gain.p_value:.4f}")
+    stdout.print(table)
+    for each in improved:
+        stdout.print(f"checkpoint     {each.path}")
     print_links(tracked)
 
 

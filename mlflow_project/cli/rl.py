@@ -1,0 +1,176 @@
+"""`rl`: reinforcement learning of the flow policy from one or several checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_project.cli import _options as options
+from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from rlinf_isaac.config import build_config, flatten, load_config
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.digest import json_digest
+from rlinf_isaac.engines.base import EvaluationJob, RlJob
+from rlinf_isaac.errors import InvalidJob, Problem
+
+if TYPE_CHECKING:
+    from mlflow_project.rl_recorder import Improved
+    from rlinf_isaac.checkpoint.bundle import Bundle
+    from rlinf_isaac.preflight import Findings
+
+EXAMPLE = """\b
+Example:
+  rlinf-isaac rl --ckpt-root result/isaaclab_openpi/sft/tiny-0123abcd/checkpoints --ckpt-steps 800
+  mlflow run . -e rl -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
+
+KEYS = {
+    "algorithm": "rl.algorithm",
+    "exploration": "rl.exploration",
+    "reward": "rl.reward",
+    "iterations": "rl.iterations",
+    "lr": "rl.lr",
+    "seed": "rl.seed",
+    "workers": "rl.workers",
+    "eval_episodes": "eval.episodes",
+    "renderer": "env.renderer",
+    "device": "compute.device",
+}
+# What may change of the job a checkpoint carries; the rest is what its weights were trained with.
+OVERRIDABLE = ("rl.", "eval.", "env.renderer=", "env.max_episode_steps=", "compute.", "policy.denoise_steps=")
+
+
+@click.command("rl", epilog=EXAMPLE)
+@options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
+@options.option("--ckpt-steps", "Steps to start from, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
+@options.option("--preset", "Preset whose section rl is used; auto: the one of the checkpoint.")
+@options.option("--algorithm", "ppo or grpo.")
+@options.option("--exploration", "flow_sde or flow_noise.")
+@options.option("--reward", "success, or shaped: more for each subtask that is reached.")
+@options.option("--iterations", "Rounds of rollouts and update.")
+@options.option("--lr", "Learning rate of the policy.")
+@options.option("--seed", "Seed of rollouts, noise and minibatches.")
+@options.option("--workers", "Processes that play the episodes.")
+@options.option("--eval-episodes", "Held-out episodes on which start and result are compared.")
+@options.option("--renderer", "egl, rays (no GL needed) or auto.")
+@options.device
+@options.upload_weights
+@options.output
+@options.overrides
+def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+    """Improve checkpoints by PPO or GRPO: a parent run, one nested run per start checkpoint.
+
+    The nested runs differ in nothing but the checkpoint. Each ends with an evaluation of its start and its result on
+    the same seeds, which never trained, so that before and after are paired. The same command continues an interrupted
+    run, with the same result as an undisturbed one.
+    """
+    with verb_session():
+        with preflight() as findings:
+            jobs = check(findings, output=output, **settings)
+        run(jobs, output, upload_weights)
+
+
+def check(
+    findings: Findings,
+    *,
+    ckpt_root: str,
+    ckpt_steps: str,
+    preset: str,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: str,
+) -> list[RlJob]:
+    """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
+    from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
+
+    bundles = []
+    with findings.collect():
+        for path in select_bundles(ckpt_root, parse_steps(ckpt_steps)):
+            with findings.collect():
+                bundles.append(read_bundle(path, verify=not quick))
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    return [] if findings.errors else plan(findings, bundles, changes, output, preset)
+
+
+def plan(
+    findings: Findings, bundles: Sequence[Bundle], overrides: list[str], output: Path, preset: str = options.AUTO
+) -> list[RlJob]:
+    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
+    from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.trained_with import mismatches
+    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
+
+    findings.add(
+        Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
+        for item in overrides
+        if "=" in item and not item.startswith(OVERRIDABLE) and item.partition("=")[0] in flatten(JobConfig())
+    )
+    findings.add(check_bundles(bundles))
+    if findings.errors:
+        return []
+    jobs = []
+    with findings.collect():
+        recorded = _job_of(bundles[0])
+        rl = asdict(load_config(recorded["preset"] if preset == options.AUTO else preset).rl)
+        config = build_config({**recorded, "rl": rl}, f"{bundles[0].path}/config.json", overrides)
+        findings.add([*check_config(config), *check_device(config)])
+        findings.raise_errors()
+        for bundle in bundles:
+            findings.add(check_coverage(bundle.path, config.model))
+            findings.add(mismatches(bundle, config))
+            findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
+            job = RlJob(config, bundle, output)
+            name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}"
+            jobs.append(RlJob(config, bundle, output.absolute() / "rl" / name))
+    return [] if findings.errors else jobs
+
+
+def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeights = "auto") -> list[Improved]:
+    """Train and evaluate all jobs, one after the other, as nested runs of one tracked run; prints what was gained."""
+    from mlflow_project import ui
+    from mlflow_project.checkpoints import model_name
+    from mlflow_project.cli._summary import print_gains
+    from mlflow_project.lineage import evaluation_dataset, provenance_tags
+    from mlflow_project.progress import watch
+    from mlflow_project.rl_recorder import RlRecorder, gains_markdown
+    from mlflow_project.runs import tracked_run
+    from rlinf_isaac.engines.local import LocalEngine
+
+    engine, config, improved = LocalEngine(), jobs[0].config, []
+    name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
+    with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
+        tracked.recorder.params(_recorded(config))
+        ui.save_comparison_view(tracked.recorder)
+        for job in jobs:
+            recorder = RlRecorder(
+                tracked.recorder,
+                job.start,
+                params=_recorded(config),
+                model_name=model_name(config.preset, pi05=config.model.pi05),
+                dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),
+                upload_weights=upload_weights,
+            )
+            watch(engine.rl(job), recorder.train)
+            bundles = (job.start, recorder.result())
+            watch(engine.evaluate(EvaluationJob(config, bundles, output.absolute() / "eval")), recorder.evaluate)
+            assert recorder.improved is not None
+            improved.append(recorder.improved)
+            tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
+    print_gains(improved, tracked)
+    return improved
+
+
+def _job_of(bundle: Bundle) -> dict[str, Any]:
+    if not isinstance(bundle.config.get("job"), dict):
+        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
+        raise InvalidJob.of("foreign-bundle", cause, "start from checkpoints that `sft` wrote")
+    return bundle.config["job"]
+
+
+def _recorded(config: JobConfig) -> dict[str, Any]:
+    values = asdict(config)
+    return {section: values[section] for section in ("preset", "model", "policy", "env", "rl", "eval", "compute")}
