@@ -119,7 +119,10 @@ class RlRecorder:
 
 def gains_markdown(improved: Sequence[Improved]) -> str:
     """The comparison as MLflow's run description shows it."""
-    lines = ["| from step | before | after | gained | lost | episodes | p (one-sided, exact) |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| from step | before | after | gained | lost | episodes | p (one-sided, exact) |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for each in improved:
         gain = each.gain
         rates = (f"{100 * successes / gain.n:.1f} %" for successes in (gain.before, gain.after))

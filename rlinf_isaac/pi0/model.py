@@ -31,7 +31,7 @@ class PrefixCache(NamedTuple):
         keys_values: per layer, of the prefix tokens.
         suffix_rope: rotary tables of the suffix positions.
         suffix_bias: additive mask from suffix tokens to prefix and suffix tokens.
-        mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens, where it was asked for.
+        mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens, if it was asked for.
     """
 
     keys_values: list[KeysValues]

@@ -35,14 +35,15 @@ RULES: dict[str, Rule] = {
     **{
         f"rl.{name}": _POSITIVE
         for name in (
-            *("noise_level", "noise_min", "noise_max", "iterations", "episodes", "num_envs", "workers", "lr", "value_lr"),
+            *("noise_level", "noise_min", "noise_max", "iterations", "episodes", "num_envs", "workers"),
+            *("lr", "value_lr"),
             *("clip_grad_norm", "epochs", "minibatch", "value_clip", "huber_delta", "save_interval", "eval_episodes"),
         )
     },
     **{
         f"rl.{name}": _NOT_NEGATIVE
         for name in (
-            *("subtask_reward", "weight_decay", "warmup_iterations", "entropy_bonus", "target_kl"),
+            *("noise_steps", "subtask_reward", "weight_decay", "warmup_iterations", "entropy_bonus", "target_kl"),
             *("eval_interval", "seed", "first_seed", "eval_first_seed"),
         )
     },
@@ -60,6 +61,9 @@ def check_rl(config: JobConfig) -> list[Problem]:
     if rl.algorithm == "grpo" and rl.episodes % rl.group_size:
         cause = f"rl.episodes {rl.episodes} makes no whole groups of rl.group_size {rl.group_size}"
         problems.append(Problem("rl-groups", cause, f"use a multiple of {rl.group_size}"))
+    if rl.noise_steps > config.policy.denoise_steps:
+        cause = f"rl.noise_steps {rl.noise_steps} exceeds policy.denoise_steps {config.policy.denoise_steps}"
+        problems.append(Problem("rl-noise", cause, "use 0 for all of them"))
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         problems.append(Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16"))

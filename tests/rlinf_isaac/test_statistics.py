@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from rlinf_isaac.statistics import RateEstimate, clopper_pearson_interval, wilson_interval
+from rlinf_isaac.statistics import PairedGain, RateEstimate, clopper_pearson_interval, wilson_interval
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.floats(0.5, 0.999)
@@ -85,3 +85,22 @@ def test_a_rate_prints_with_its_interval_and_counts(successes, n, text):
 def test_a_rate_without_trials():
     with pytest.raises(ValueError, match="at least one trial"):
         RateEstimate.of(0, 0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(pairs=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+def test_a_paired_gain_is_the_sign_test_of_the_seeds_that_differ(pairs):
+    before, after = ({seed: pair[i] for seed, pair in enumerate(pairs)} for i in (0, 1))
+    gain = PairedGain.of(before, after)
+    assert (gain.before, gain.after, gain.n) == (sum(before.values()), sum(after.values()), len(pairs))
+    assert gain.after - gain.before == gain.gained - gain.lost
+    differing = gain.gained + gain.lost
+    expected = binomtest(gain.gained, differing, alternative="greater").pvalue if differing else 1.0
+    assert gain.p_value == pytest.approx(expected)
+
+
+def test_a_paired_gain_needs_the_same_seeds():
+    with pytest.raises(ValueError, match="same seeds"):
+        PairedGain.of({1: True}, {2: True})
+    with pytest.raises(ValueError, match="same seeds"):
+        PairedGain.of({}, {})

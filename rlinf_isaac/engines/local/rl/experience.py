@@ -59,6 +59,19 @@ class Experience:
     def __len__(self) -> int:
         return len(self.states)
 
+    def rows(self, indices: np.ndarray) -> Experience:
+        """These rows, in this order; copies."""
+        chosen = torch.from_numpy(indices)
+        return Experience(
+            images={view: image[indices] for view, image in self.images.items()},
+            states=self.states[indices],
+            transitions=Transitions(*(tensor[chosen] for tensor in self.transitions)),
+            log_probs=self.log_probs[chosen],
+            values=self.values[chosen],
+            advantages=self.advantages[chosen],
+            returns=self.returns[chosen],
+        )
+
 
 def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
     """Rows and advantages of complete episodes, in the order of their indices."""

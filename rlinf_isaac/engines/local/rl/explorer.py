@@ -39,9 +39,7 @@ class Explorer:
         device = self.policy.model.action_in_proj.weight.device
         observation = self.processor.observation(images, states, prompts).to(device)
         draws = Draws(*(tensor.to(device) for tensor in noise))
-        actions, transitions, evaluated = self.policy.sample(
-            observation.state, self.policy.prefix(observation), draws
-        )
+        actions, transitions, evaluated = self.policy.sample(observation.state, self.policy.prefix(observation), draws)
         kept = {**transitions._asdict(), "log_prob": evaluated.log_prob, "value": evaluated.value}
         self.calls.append(
             {
@@ -113,7 +111,7 @@ def explore(
 
 def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int], iteration: int) -> Draw:
     steps, count = policy.policy.denoise_steps, policy.stochastic_steps
-    seed = policy.rl.seed
+    seed, first = policy.rl.seed, steps - (policy.rl.noise_steps or steps)
 
     def draw(running: Sequence[Episode | None]) -> Draws:
         starts, noises, chosen = [], [], []
@@ -123,7 +121,7 @@ def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int
             generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, STREAM, iteration, *key))))
             starts.append(generator.standard_normal(shape, dtype=np.float32))
             noises.append(generator.standard_normal((count, *shape), dtype=np.float32))
-            chosen.append(np.arange(steps) if count == steps > 1 else generator.integers(steps, size=1))
+            chosen.append(np.arange(steps) if count == steps else generator.integers(first, steps, size=1))
         return Draws(*(torch.from_numpy(np.stack(each)) for each in (starts, noises, chosen)))
 
     return draw

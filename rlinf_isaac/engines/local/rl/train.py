@@ -19,15 +19,12 @@ from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundl
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import RlConfig
-from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout
-from rlinf_isaac.engines.local.rl.update import Updater, make_optimiser
+from rlinf_isaac.engines.local.rl.update import make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Players, Result
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
-from rlinf_isaac.envs.contract import TASKS
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.model import Pi0
@@ -66,13 +63,6 @@ def _train(job: RlJob) -> Iterator[Event]:
     if start:
         state.restore(read_bundle(checkpoints / str(start)), policy.checkpoint_module(), optimiser)
     norm_stats = job.start.norm_stats_bytes
-    updater = Updater(
-        policy,
-        make_processor(job.config, from_json(norm_stats)),
-        optimiser,
-        TASKS[job.config.env.task].prompt,
-        rows=rl.num_envs // rl.workers,
-    )
     with Players(job.config, norm_stats, policy) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
@@ -82,7 +72,7 @@ def _train(job: RlJob) -> Iterator[Event]:
             played = [episode for rollout in rollouts for episode in rollout.episodes]
             experience = make_experience(played, rl)
             collected = time.perf_counter()
-            values = updater.update(experience, iteration)
+            values = update(policy, optimiser, experience, iteration, players.gradients)
             updated = time.perf_counter()
             values |= rollout_metrics(played, experience) | _speed(rollouts, played, collected - began)
             values |= {"time/rollout_s": collected - began, "time/update_s": updated - collected}

@@ -1,7 +1,8 @@
-"""Rollouts in worker processes, each with its own environment and its own copy of the policy.
+"""Rollouts and gradients in worker processes, each with its own environment and its own copy of the policy.
 
 What an episode does is a function of the weights, its seed, its index and the iteration, and every policy call sees a
-full batch of the same size, so results do not depend on which worker played what. With one worker there is no process.
+full batch of the same size, so results do not depend on which worker did what. How a minibatch is divided, and so how
+its gradient is rounded, depends on the number of workers alone. With one worker there is no process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import torch
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import make_processor
+from rlinf_isaac.engines.local.rl.experience import Experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout, explore
+from rlinf_isaac.engines.local.rl.update import Gradient, gradient
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.errors import RlinfIsaacError
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
@@ -40,7 +43,7 @@ class Result(NamedTuple):
 
 
 class Player:
-    """Plays episodes in an environment of `num_envs` slots with a policy that is given to it.
+    """Plays episodes in an environment of `num_envs` slots, and computes gradients, with a policy given to it.
 
     Args:
         config: the job.
@@ -65,9 +68,12 @@ class Player:
     def explore(self, seeds: Sequence[int], indices: Sequence[int], iteration: int) -> Rollout:
         """See `explorer.explore`."""
         layout = self.config.policy.state_layout
-        return explore(
-            self.env, self.policy, self.processor, seeds, indices, state_layout=layout, iteration=iteration
-        )
+        return explore(self.env, self.policy, self.processor, seeds, indices, state_layout=layout, iteration=iteration)
+
+    def gradient(self, rows: Experience, total: int, learn: bool) -> Gradient:
+        """See `update.gradient`."""
+        prompt, size = self.env.identity.prompt, self.env.num_envs
+        return gradient(self.policy, self.processor, prompt, rows, total, size, learn)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Deterministic episodes, exactly as `eval` plays them (with as many slots)."""
@@ -120,6 +126,11 @@ class Players:
         shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
         return self._map("explore", [([seeds[i] for i in share], list(share), iteration) for share in shares])
 
+    def gradients(self, rows: Experience, learn: bool) -> list[Gradient]:
+        """Of a minibatch, in as many parts as there are workers (fewer where it has too few rows)."""
+        shares = [share for share in np.array_split(np.arange(len(rows)), self.workers) if len(share)]
+        return self._map("gradient", [(rows.rows(share), len(rows), learn) for share in shares])
+
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Deterministic episodes, in the order of their seeds."""
         results = self._map("evaluate", [(seeds[worker :: self.workers],) for worker in range(self.workers)])
@@ -137,7 +148,7 @@ class Players:
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise RlinfIsaacError(
-                "a worker process that plays training episodes died (killed, or out of memory). The last checkpoint is "
+                "a worker process of the training died (killed, or out of memory). The last checkpoint is "
                 "kept and the same command goes on from it, with a smaller rl.workers or rl.num_envs if memory is short"
             ) from error
 

@@ -1,0 +1,71 @@
+"""Gradients of a real small policy on a real experience."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rlinf_isaac.engines.local.rl.experience import make_experience
+from rlinf_isaac.engines.local.rl.train import load_actor_critic, training_seeds
+from rlinf_isaac.engines.local.rl.update import evaluate, make_optimiser, update
+from rlinf_isaac.engines.local.rl.workers import Players
+
+
+@pytest.fixture
+def played(make_job):
+    """Shaped rewards of subtasks that are all but never reached, so advantages come from the values."""
+    job = make_job("rl.epochs=1")
+    policy = load_actor_critic(job)
+    with Players(job.config, job.start.norm_stats_bytes, policy) as players:
+        rollouts = players.explore(training_seeds(job.config.rl, 1), 1)
+        episodes = [episode for rollout in rollouts for episode in rollout.episodes]
+        yield policy, players, make_experience(episodes, job.config.rl)
+
+
+def test_log_probabilities_and_values_of_the_update_are_those_of_the_rollout(played):
+    """In rows of the rollout's batch, for every chunk of the iteration, bit by bit."""
+    policy, players, experience = played
+    prompt = players.player.env.identity.prompt
+    for start in range(0, len(experience), 2):
+        rows = experience.rows(np.arange(start, start + 2))
+        again = evaluate(policy, players.player.processor, prompt, rows)
+        assert torch.equal(again.log_prob.detach(), rows.log_probs)
+        torch.testing.assert_close(again.value.detach(), rows.values)
+
+
+def test_parts_of_a_minibatch_add_up_to_it(played):
+    """The last piece is filled up with rows that must not count."""
+    _, players, experience = played
+    player = players.player
+    whole = player.gradient(experience, len(experience), True)
+    parts = [player.gradient(experience.rows(rows), len(experience), True) for rows in (np.arange(3), np.arange(3, 8))]
+    assert len(experience) == 8
+    for name, gradient in whole.gradients.items():
+        np.testing.assert_allclose(sum(part.gradients[name] for part in parts), gradient, rtol=1e-3, atol=1e-6)
+    for name, mean in whole.means.items():
+        assert sum(part.means[name] for part in parts) == pytest.approx(mean, rel=1e-4, abs=1e-6)
+
+
+def test_while_the_value_head_warms_up_the_policy_rests(played):
+    policy, players, experience = played
+    policy.rl.warmup_iterations = 1
+    optimiser = make_optimiser(policy)
+    before = {name: tensor.clone() for name, tensor in policy.checkpoint_module().state_dict().items()}
+    update(policy, optimiser, experience, 1, players.gradients)
+    after = policy.checkpoint_module().state_dict()
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.startswith("value_head.") for name in moved)
+    update(policy, optimiser, experience, 2, players.gradients)
+    assert not torch.equal(policy.model.action_out_proj.weight, before["action_out_proj.weight"])
+
+
+def test_a_large_divergence_ends_the_update(played):
+    policy, players, experience = played
+    policy.rl.epochs, policy.rl.lr, policy.rl.target_kl = 10, 1e-2, 1e-3
+    means = update(policy, make_optimiser(policy), experience, 1, players.gradients)
+    assert means["train/stopped_early"] == 1.0
+    assert means["train/epochs"] < 10
+    assert means["train/last_approx_kl"] > 1e-3
+    assert means["train/first_ratio_error"] == 0.0
