@@ -7,6 +7,7 @@ its gradient is rounded, depends on the number of workers alone. With one worker
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -162,6 +163,7 @@ def _start_worker(config: JobConfig, norm_stats: bytes, slots: int) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # the workers are the parallelism
     _player = Player(config, norm_stats, slots)
+    atexit.register(_player.env.close)  # before the GL libraries end
 
 
 def _exit_with_parent() -> None:
