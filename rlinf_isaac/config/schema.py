@@ -149,10 +149,12 @@ class RlConfig:
     Rollouts: every iteration plays `episodes` new episodes in `num_envs` environments spread over `workers` processes;
     their seeds count up from `first_seed`. GRPO plays each seed `group_size` times.
     Reward: ``success``, or ``shaped``: `subtask_reward` more for each subtask when it is first reached.
-    Update: `epochs` passes over the action chunks in minibatches of `minibatch` chunks. `target_kl` ends the update of
-    an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns. `trainable` is what
-    of the policy trains: ``expert`` (all of it, as RLinf), ``last_layer`` of it, or ``output``, its projection to
-    actions.
+    Update: `epochs` passes over the action chunks in minibatches of `minibatch` chunks. The value head steps after each
+    of them, the policy after every `accumulate` of them with their mean gradient (0: once per epoch). `target_kl` ends
+    the update of an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns.
+    `trainable` is what of the policy trains: ``expert`` (all of it, as RLinf), ``last_layer`` of it, or ``output``, its
+    projection to actions. A few hundred episodes say something about a few thousand parameters only: with the preset
+    ``tiny`` the gradients of two halves of 320 episodes agree for ``output`` (cosine 0.16) and do not for ``expert``.
     `eval_interval` iterations lie between evaluations of `eval_episodes` episodes from `eval_first_seed`, which never
     train and are none of the seeds that checkpoints are compared on.
     """
@@ -181,6 +183,7 @@ class RlConfig:
     clip_grad_norm: float = 1.0
     epochs: int = 3
     minibatch: int = 256
+    accumulate: int = 1
     warmup_iterations: int = 0
     trainable: str = "expert"
     clip_ratio: float = 0.2

@@ -43,7 +43,15 @@ RULES: dict[str, Rule] = {
     **{
         f"rl.{name}": _NOT_NEGATIVE
         for name in (
-            *("noise_steps", "subtask_reward", "weight_decay", "warmup_iterations", "entropy_bonus", "target_kl"),
+            *(
+                "noise_steps",
+                "accumulate",
+                "subtask_reward",
+                "weight_decay",
+                "warmup_iterations",
+                "entropy_bonus",
+                "target_kl",
+            ),
             *("eval_interval", "seed", "first_seed", "eval_first_seed"),
         )
     },

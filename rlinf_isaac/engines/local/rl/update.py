@@ -61,9 +61,15 @@ def update(
     seen: dict[str, list[float]] = {}
     first_ratio_error, epochs, stop = None, 0, False
     for epoch in range(rl.epochs):
-        for indices in minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch):
+        batches = list(minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch))
+        waiting: list[Gradient] = []  # of the policy, for its next step
+        for number, indices in enumerate(batches, start=1):
             parts = compute(experience.rows(indices), iteration > rl.warmup_iterations)
-            means = _step(policy, optimiser, parts, iteration)
+            waiting += parts
+            policy_steps = number % (rl.accumulate or len(batches)) == 0 or number == len(batches)
+            means = _step(policy, optimiser, parts, waiting if policy_steps else [], iteration)
+            if policy_steps:
+                waiting = []
             if first_ratio_error is None:
                 first_ratio_error = max(part.ratio_error for part in parts)
             for name, value in means.items():
@@ -86,18 +92,28 @@ def update(
 
 
 def _step(
-    policy: FlowActorCritic, optimiser: torch.optim.AdamW, parts: Sequence[Gradient], iteration: int
+    policy: FlowActorCritic,
+    optimiser: torch.optim.AdamW,
+    parts: Sequence[Gradient],
+    policy_parts: Sequence[Gradient],
+    iteration: int,
 ) -> dict[str, float]:
+    """The value head steps by the gradient of `parts`, one minibatch; the policy by the mean over those of
+    `policy_parts`, some minibatches, or not at all if there are none."""
     rl = policy.rl
-    parameters = []
+    critic, actor = [], []
     for name, parameter in policy.checkpoint_module().named_parameters():
+        is_critic = name.startswith("value_head.")
+        found = [part.gradients[name] for part in (parts if is_critic else policy_parts) if name in part.gradients]
         parameter.grad = None
-        if name in parts[0].gradients:
-            total = sum((part.gradients[name] for part in parts[1:]), parts[0].gradients[name])
-            parameter.grad = torch.from_numpy(total).to(parameter.device)
-            parameters.append(parameter)
+        if found:
+            total = sum(found[1:], found[0]) / (1 if is_critic else len(policy_parts) / len(parts))
+            parameter.grad = torch.from_numpy(total).to(parameter)
+            (critic if is_critic else actor).append(parameter)
     means = {name: sum(part.means[name] for part in parts) for name in parts[0].means}
-    means["train/grad_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, rl.clip_grad_norm))
+    means["train/critic_grad_norm"] = float(torch.nn.utils.clip_grad_norm_(critic, rl.clip_grad_norm))
+    if actor:
+        means["train/grad_norm"] = float(torch.nn.utils.clip_grad_norm_(actor, rl.clip_grad_norm))
     if wrong := [f"{name} {value}" for name, value in means.items() if not math.isfinite(value)]:
         raise TrainingDiverged(
             f"{', '.join(wrong)} in iteration {iteration}; the checkpoints before it are kept. Lower rl.lr (now "

@@ -69,3 +69,29 @@ def test_a_large_divergence_ends_the_update(played):
     assert means["train/epochs"] < 10
     assert means["train/last_approx_kl"] > 1e-3
     assert means["train/first_ratio_error"] == 0.0
+
+
+def test_an_accumulated_step_is_that_of_the_whole(played):
+    """One policy step per epoch, with the mean gradient of its minibatches."""
+    policy, players, experience = played
+    rows, steps = len(experience), []
+    start = {name: tensor.clone() for name, tensor in policy.checkpoint_module().state_dict().items()}
+    for minibatch, accumulate in ((rows, 1), (rows // 4, 0), (rows // 4, 1)):
+        policy.checkpoint_module().load_state_dict(start)
+        policy.rl.minibatch, policy.rl.accumulate = minibatch, accumulate
+        optimiser = make_optimiser(policy)
+        # A plain step, to compare gradients; Adam's first one is but their signs.
+        optimiser.step = lambda optimiser=optimiser: _descend(optimiser, rate=1e-3)
+        update(policy, optimiser, experience, 1, players.gradients)
+        steps.append(policy.model.action_out_proj.weight.detach() - start["action_out_proj.weight"])
+    whole, accumulated, single = steps
+    torch.testing.assert_close(accumulated, whole, rtol=1e-3, atol=1e-7)
+    assert float((single - whole).abs().max()) > 1e-5
+
+
+@torch.no_grad()
+def _descend(optimiser, rate: float) -> None:
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter -= rate * parameter.grad
