@@ -126,7 +126,7 @@ class FlowActorCritic(nn.Module):
         x, steps = draws.start, self.policy.denoise_steps
         rows = torch.arange(len(x), device=x.device)
         before, after = torch.empty_like(draws.noise), torch.empty_like(draws.noise)
-        terms = [[], [], []]
+        terms: list[list[Tensor]] = [[], [], []]
         for step in range(steps):
             index = torch.full((len(x),), step, device=x.device)
             move = self._transition(state, x, index, cache)
@@ -145,7 +145,7 @@ class FlowActorCritic(nn.Module):
 
     def log_probabilities(self, state: Tensor, cache: PrefixCache, transitions: Transitions) -> Evaluated:
         """What `sample` would give for these transitions with the present weights; differentiable."""
-        terms = [[], [], []]
+        terms: list[list[Tensor]] = [[], [], []]
         for slot in range(transitions.steps.shape[1]):
             move = self._transition(state, transitions.before[:, slot], transitions.steps[:, slot], cache)
             for kept, value in zip(terms, self._score(transitions.after[:, slot], move), strict=True):

@@ -48,7 +48,7 @@ def normalised(advantages: np.ndarray) -> np.ndarray:
 
 
 def chunk_rewards(
-    rewards: Sequence[float], subtasks: Sequence[Sequence[str]], subtask_reward: float = 0.0
+    rewards: Sequence[float] | np.ndarray, subtasks: Sequence[Sequence[str]], subtask_reward: float = 0.0
 ) -> np.ndarray:
     """Rewards (T,) of the chunks of one episode, plus `subtask_reward` for each subtask where it is first reached."""
     shaped = np.array(rewards, np.float64)

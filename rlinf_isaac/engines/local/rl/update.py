@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from rlinf_isaac.config.schema import RlConfig
 from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.ppo import explained_variance, policy_loss, value_loss
 from rlinf_isaac.errors import TrainingDiverged
@@ -27,6 +28,15 @@ class Gradient(NamedTuple):
     gradients: dict[str, np.ndarray]
     means: dict[str, float]
     ratio_error: float
+
+
+def learning_rate(rl: RlConfig, iteration: int) -> float:
+    """Of the policy in 1-based `iteration`: a linear rise over the first `rl.lr_warmup` iterations in which it learns.
+
+    Adam's first steps go in the direction of the gradient's signs, however small and noisy it is.
+    """
+    learning = iteration - rl.warmup_iterations
+    return rl.lr * min(1.0, max(0, learning) / max(1, rl.lr_warmup))
 
 
 def make_optimiser(policy: FlowActorCritic) -> torch.optim.AdamW:
@@ -60,6 +70,7 @@ def update(
     rl = policy.rl
     seen: dict[str, list[float]] = {}
     first_ratio_error, epochs, stop = None, 0, False
+    optimiser.param_groups[0]["lr"] = learning_rate(rl, iteration)
     for epoch in range(rl.epochs):
         batches = list(minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch))
         waiting: list[Gradient] = []  # of the policy, for its next step
@@ -101,7 +112,8 @@ def _step(
     """The value head steps by the gradient of `parts`, one minibatch; the policy by the mean over those of
     `policy_parts`, some minibatches, or not at all if there are none."""
     rl = policy.rl
-    critic, actor = [], []
+    critic: list[torch.nn.Parameter] = []
+    actor: list[torch.nn.Parameter] = []
     for name, parameter in policy.checkpoint_module().named_parameters():
         is_critic = name.startswith("value_head.")
         found = [part.gradients[name] for part in (parts if is_critic else policy_parts) if name in part.gradients]

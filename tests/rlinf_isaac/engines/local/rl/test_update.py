@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from rlinf_isaac.config.schema import RlConfig
 from rlinf_isaac.engines.local.rl.experience import make_experience
 from rlinf_isaac.engines.local.rl.train import load_actor_critic, training_seeds
-from rlinf_isaac.engines.local.rl.update import evaluate, make_optimiser, update
+from rlinf_isaac.engines.local.rl.update import evaluate, learning_rate, make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Players
 
 
@@ -59,6 +60,12 @@ def test_while_the_value_head_warms_up_the_policy_rests(played):
     assert all(name.startswith("value_head.") for name in moved)
     update(policy, optimiser, experience, 2, players.gradients)
     assert not torch.equal(policy.model.action_out_proj.weight, before["action_out_proj.weight"])
+
+
+def test_the_learning_rate_rises_once_the_policy_learns():
+    rl = RlConfig(lr=4.0, warmup_iterations=2, lr_warmup=4)
+    assert [learning_rate(rl, iteration) for iteration in range(1, 9)] == [0, 0, 1, 2, 3, 4, 4, 4]
+    assert learning_rate(RlConfig(lr=4.0), 1) == 4.0
 
 
 def test_a_large_divergence_ends_the_update(played):
