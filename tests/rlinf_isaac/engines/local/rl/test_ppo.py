@@ -46,7 +46,7 @@ def test_policy_loss_and_gradient_agree_with_the_reference(seed, dtype):
     result.loss.backward()
     pairs = [reference_gradient(*row) for row in zip(*(each.tolist() for each in rounded), strict=True)]
     losses, gradients = map(np.array, zip(*pairs, strict=True))
-    assert float(result.loss) == pytest.approx(losses.mean(), abs=1e-5)
+    assert result.loss.item() == pytest.approx(losses.mean(), abs=1e-5)
     np.testing.assert_allclose(parameter.grad.numpy(), gradients / len(losses), atol=1e-5)
     ratios = np.exp(log_prob - old)
     assert float(result.clip_fraction) == pytest.approx((abs(ratios - 1) > CLIP).mean())

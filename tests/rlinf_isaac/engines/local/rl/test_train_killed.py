@@ -39,6 +39,8 @@ OVERRIDES = [
     "rl.eval_interval=3",
     "rl.eval_episodes=2",
     "rl.lr=1e-4",
+    "rl.trainable=expert",
+    "rl.warmup_iterations=0",
 ]
 
 
