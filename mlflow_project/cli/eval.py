@@ -110,6 +110,7 @@ def plan(
     """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
+    from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
 
     findings.add(
@@ -126,7 +127,7 @@ def plan(
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:
-            findings.add(check_coverage(bundle.path, config.model))
+            findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
             found = mismatches(bundle, config, norm_stats=given)
             findings.add(replace(problem, level="warning") if allow_mismatch else problem for problem in found)
             stats = (given.data, given.path) if given else (bundle.norm_stats_bytes, bundle.path)

@@ -102,6 +102,7 @@ def plan(
     """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import mismatches
+    from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
 
     findings.add(
@@ -120,7 +121,7 @@ def plan(
         findings.add([*check_config(config), *check_device(config)])
         findings.raise_errors()
         for bundle in bundles:
-            findings.add(check_coverage(bundle.path, config.model))
+            findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
             findings.add(mismatches(bundle, config))
             findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
             job = RlJob(config, bundle, output)

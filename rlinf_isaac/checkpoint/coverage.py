@@ -13,7 +13,7 @@ from pathlib import Path
 from rlinf_isaac.checkpoint.header import TensorInfo, read_keys
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import BundleError, Problem, WeightsError
-from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES, TIED, state_dict_shapes
+from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
 _WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
@@ -39,25 +39,29 @@ class LoadPlan:
     stripped: tuple[str, ...] = ()
 
 
-def check_coverage(source: str | Path, model: ModelConfig) -> list[Problem]:
+def check_coverage(source: str | Path, model: ModelConfig, *, optional: tuple[str, ...] = ()) -> list[Problem]:
     """What keeps the weights in `source` (a bundle, a directory or a safetensors file) from filling ``Pi0(model)``.
+
+    `optional` are prefixes of stored names that may be left over (`layout.OPTIONAL_PREFIXES` for what only acts).
 
     Reads file headers only: milliseconds for a full-size checkpoint.
     """
     try:
-        plan_model(read_keys(source), model, str(source))
+        plan_model(read_keys(source), model, str(source), optional=optional)
     except BundleError as error:
         return list(error.problems)
     return []
 
 
-def plan_model(stored: Mapping[str, TensorInfo], model: ModelConfig, source: str) -> LoadPlan:
+def plan_model(
+    stored: Mapping[str, TensorInfo], model: ModelConfig, source: str, *, optional: tuple[str, ...] = ()
+) -> LoadPlan:
     """How to fill ``Pi0(model)`` from stored tensors, as `plan_load`.
 
     Raises:
         WeightsError: as `plan_load`; or a tensor is not of a floating-point type.
     """
-    plan = plan_load(stored, state_dict_shapes(model), ties=TIED, source=source)
+    plan = plan_load(stored, state_dict_shapes(model), ties=TIED, optional=optional, source=source)
     for name, tensor in plan.sources.items():
         if not is_floating_point(stored[tensor].dtype):
             cause = f"{source}: {name} is {stored[tensor].dtype}, not a floating-point type"
@@ -70,7 +74,7 @@ def plan_load(
     expected: Mapping[str, tuple[int, ...]],
     *,
     ties: Iterable[tuple[str, str]] = (),
-    optional: tuple[str, ...] = OPTIONAL_PREFIXES,
+    optional: tuple[str, ...] = (),
     source: str = "checkpoint",
 ) -> LoadPlan:
     """Match stored tensors and model parameters one to one.

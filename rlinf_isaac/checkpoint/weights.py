@@ -32,7 +32,9 @@ class LoadedWeights:
     ties: Mapping[str, str]
 
 
-def load_weights(source: Bundle | str | Path, model: torch.nn.Module) -> LoadedWeights:
+def load_weights(
+    source: Bundle | str | Path, model: torch.nn.Module, *, optional: tuple[str, ...] = ()
+) -> LoadedWeights:
     """Copy a checkpoint into `model` in place (its dtype and device stay), every parameter or none.
 
     Args:
@@ -40,6 +42,7 @@ def load_weights(source: Bundle | str | Path, model: torch.nn.Module) -> LoadedW
             them: a directory with ``model.safetensors`` or shards, or one safetensors file.
         model: with the names of OpenPI's state dict. Tied parameters stay tied, or are tied again where the
             bundle recorded a tie that the model has lost.
+        optional: prefixes of stored names that the model may do without (`layout.OPTIONAL_PREFIXES`).
 
     Raises:
         BundleError: the bundle's bytes are not the ones its manifest names.
@@ -53,6 +56,7 @@ def load_weights(source: Bundle | str | Path, model: torch.nn.Module) -> LoadedW
         stored,
         {name: tuple(tensor.shape) for name, tensor in targets.items()},
         ties=[*_model_ties(targets), *recorded_ties.items()],
+        optional=optional,
         source=str(source.path if isinstance(source, Bundle) else source),
     )
     for name, tensor in targets.items():
@@ -67,7 +71,7 @@ def load_weights(source: Bundle | str | Path, model: torch.nn.Module) -> LoadedW
     _copy(headers, plan, targets)
     for name, other in plan.ties.items():
         _tie(model, name, other)
-    return LoadedWeights(len(stored), plan.stripped, plan.ties)
+    return LoadedWeights(len(set(plan.sources.values())), plan.stripped, plan.ties)
 
 
 def save_weights(

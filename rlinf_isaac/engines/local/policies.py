@@ -9,6 +9,7 @@ from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import NormStats, from_json
+from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
@@ -31,5 +32,5 @@ def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | N
     processor = make_processor(config, from_json(stats, str(norm_stats.path if norm_stats else bundle.path)))
     device = torch.device(config.compute.device)
     model = Pi0(config.model)
-    load_weights(bundle, model)
+    load_weights(bundle, model, optional=OPTIONAL_PREFIXES)
     return Pi0Policy(model.to(device).eval(), processor, config.policy, device)

@@ -13,7 +13,7 @@ from rlinf_isaac.checkpoint.coverage import check_coverage, plan_load, strip_wra
 from rlinf_isaac.checkpoint.header import TensorInfo
 from rlinf_isaac.config import load_config
 from rlinf_isaac.errors import WeightsError
-from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
+from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES, TIED, state_dict_shapes
 
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 EMBED = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
@@ -186,6 +186,14 @@ class TestCheckCoverage:
         assert self.codes(tmp_path, model) == ["rlinf-layout"]
         (tmp_path / "model.safetensors").unlink()
         assert self.codes(tmp_path, model) == ["no-weights"]
+
+    def test_optional_names_may_be_left_over_and_others_may_not(self, tmp_path, model):
+        shapes = state_dict_shapes(model) | {"value_head.mlp.0.weight": (1,), "noise_head.mlp.0.weight": (1,)}
+        self.write(tmp_path, shapes)
+        assert check_coverage(tmp_path, model, optional=OPTIONAL_PREFIXES) == []
+        self.write(tmp_path, shapes | {"value_head_2.weight": (1,)})
+        (problem,) = check_coverage(tmp_path, model, optional=OPTIONAL_PREFIXES)
+        assert "1 unexpected: value_head_2.weight" in problem.cause
 
     def test_it_needs_no_torch(self):
         code = "import sys, rlinf_isaac.checkpoint.coverage; print('torch' in sys.modules)"

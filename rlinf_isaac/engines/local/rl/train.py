@@ -27,6 +27,7 @@ from rlinf_isaac.engines.local.rl.workers import Players, Result
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
+from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
 
 
@@ -95,9 +96,10 @@ def load_actor_critic(job: RlJob) -> FlowActorCritic:
     complete = all(
         name in stored and stored[name].shape == tuple(tensor.shape)
         for name, tensor in whole.state_dict().items()
-        if name.startswith(("value_head.", "noise_head."))
+        if name.startswith(OPTIONAL_PREFIXES)
     )
-    load_weights(job.start, whole if complete else policy.model)
+    # Heads of another shape, or of another exploration, are left behind.
+    load_weights(job.start, whole if complete else policy.model, optional=OPTIONAL_PREFIXES)
     return policy
 
 
