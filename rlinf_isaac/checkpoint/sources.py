@@ -116,6 +116,19 @@ def find_source(path: str | Path, *, norm_stats: Path | None = None, weights: Pa
     )
 
 
+def find_weights(path: str | Path) -> tuple[Weights, tuple[str, ...]]:
+    """Only the weights of the checkpoint at `path` (a file or a directory), and what was decided between candidates.
+
+    Raises:
+        BundleError: there are none, several that may disagree, or they are of a framework we do not read.
+    """
+    path = Path(path)
+    notes: list[str] = []
+    if not path.exists():
+        raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name a checkpoint's directory or file")
+    return _find_weights(path, _root(path), notes), tuple(notes)
+
+
 def name_within(root: Path, file: Path) -> str:
     """The file's name relative to the checkpoint, or alone: where a checkpoint lay is not part of what it is."""
     file = file.absolute()

@@ -51,6 +51,12 @@ class _Entry(NamedTuple):
     fields: tuple[int, ...]
 
 
+def is_archive(path: Path, begin: int = 0) -> bool:
+    """Whether a zip archive begins at byte `begin` of a file."""
+    with open(path, "rb") as file:
+        return os.pread(file.fileno(), 4, begin) in (b"PK\3\4", b"PK\5\6")
+
+
 def read_records(path: Path, begin: int = 0, length: int | None = None) -> dict[str, Record]:
     """The records of an archive, by their names below its only top-level directory: ``data.pkl``, ``data/0``.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlinf_isaac.checkpoint.convert import unpickle
-from rlinf_isaac.checkpoint.convert.archive import ForeignArchive, Record, read_records
+from rlinf_isaac.checkpoint.convert.archive import ForeignArchive, Record, is_archive, read_records
 from rlinf_isaac.checkpoint.convert.objects import dtype_of, to_tensor
 from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden, PersistentId
@@ -56,7 +56,7 @@ def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> To
     """
     try:
         with open(path, "rb") as file:
-            if os.pread(file.fileno(), 4, begin) in (b"PK\3\4", b"PK\5\6"):
+            if is_archive(path, begin):
                 return _read_zip(path, file, begin, length)
             file.seek(begin)
             return _read_legacy(path, file, os.fstat(file.fileno()).st_size if length is None else begin + length)
