@@ -14,7 +14,7 @@ from typing import Any
 
 from rlinf_isaac.checkpoint.convert import unpickle
 from rlinf_isaac.checkpoint.convert.objects import dtype_of
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, Storage, StoredTensor, Unstorable
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable
 from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
 from rlinf_isaac.checkpoint.header import BITS
@@ -37,15 +37,15 @@ def read_distributed(directory: Path) -> TorchFile:
             raise ValueError("it is larger than any metadata")
         metadata = unpickle.loads(file.read_bytes())
         entries, places, paths = _sections(metadata)
-        storages: list[Storage] = []
         tensors: dict[Keys, AnyTensor] = {}
         for name, entry in entries.items():
             if entry.name == _MODULE + "TensorStorageMetadata":
                 keys = tuple(map(str, paths.get(name, (name,))))
                 if keys in tensors:
                     raise ValueError(f"two of its entries are called {name}")
-                tensors[keys] = _tensor(directory, name, entry, places, storages)
-        return TorchFile(tensors, len(entries) - len(tensors), tuple(storages))
+                tensors[keys] = _tensor(directory, name, entry, places)
+        # What is not converted (the optimiser, twice the model's size) is not read for its checksum either.
+        return TorchFile(tensors, len(entries) - len(tensors), ())
     except Forbidden as error:
         cause = f"{file} wants to run {error.args[0]} while it is loaded; that is never allowed"
         raise WeightsError.of("unsafe-pickle", cause, "save the model's tensors alone") from error
@@ -70,7 +70,7 @@ def _sections(metadata: Any) -> tuple[dict[str, Call], dict[tuple[str, Keys | No
 
 
 def _tensor(
-    directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]], storages: list[Storage]
+    directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]]
 ) -> AnyTensor:
     properties = entry.state["properties"]
     values = properties.state.get("", properties.state)  # a tuple in its __getstate__
@@ -81,7 +81,7 @@ def _tensor(
     pieces = []
     for chunk in entry.state["chunks"]:
         corner, sizes = _sizes(chunk.state["offsets"]), _sizes(chunk.state["sizes"])
-        piece = _piece(directory, name, places[name, corner], storages)
+        piece = _piece(directory, name, places[name, corner])
         if piece.dtype != dtype or piece.shape != sizes or len(corner) != len(sizes) or len(sizes) != len(shape):
             raise ValueError(f"a part of {name} is not what it says")
         if any(low + size > whole for low, size, whole in zip(corner, sizes, shape, strict=True)):
@@ -95,7 +95,7 @@ def _tensor(
     return SplitTensor(dtype, shape, tuple(pieces))
 
 
-def _piece(directory: Path, name: str, place: dict[str, Any], storages: list[Storage]) -> StoredTensor:
+def _piece(directory: Path, name: str, place: dict[str, Any]) -> StoredTensor:
     """One box: the tensor in the file of ``torch.save`` at a place of a ``.distcp`` file."""
     relative, offset, length = place["relative_path"], place["offset"], place["length"]
     # A path with directories in it would let the metadata read any file of the machine.
@@ -104,7 +104,6 @@ def _piece(directory: Path, name: str, place: dict[str, Any], storages: list[Sto
     if type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
         raise ValueError(f"{name} lies at {offset!r}")
     content = read_torch_file(directory / relative, offset, length)
-    storages.extend(content.storages)
     tensor = content.tensors.get(())
     if not isinstance(tensor, StoredTensor):
         raise ValueError(f"{name} is not one tensor but {tensor.kind if tensor else 'something else'}")

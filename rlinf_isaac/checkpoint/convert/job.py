@@ -58,6 +58,7 @@ def prepare(
     options: Options = Options(),  # noqa: B008  (frozen)
     *,
     overwrite: bool = False,
+    record: str | None = None,
 ) -> ConversionJob:
     """Check all that can be checked before a byte is written. Reads only headers: well under a second.
 
@@ -67,12 +68,13 @@ def prepare(
         output: directory to write.
         options: what to do beyond copying.
         overwrite: replace `output` if it is a directory that an earlier conversion wrote.
+        record: file by which such a directory is known; ``conversion.json`` when None.
 
     Raises:
         InvalidJob: with every problem found.
     """
     source, output = Path(source), Path(output)
-    problems = check_output(output, overwrite)
+    problems = check_output(output, overwrite, record or RECORD_FILE)
     try:
         weights, notes = find_weights(source)
         stored = read_stored(weights)

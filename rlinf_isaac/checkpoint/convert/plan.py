@@ -177,7 +177,7 @@ def plan_conversion(
     found |= {name: found[kept] for name, kept in (recorded_ties or {}).items() if kept in found and name not in found}
     names, stripped, more = rename(found, options.strip_prefix)
     chosen, unmatched = choose(names, options.include, options.exclude)
-    kept_dtypes, unknown = _exempt(names, options.keep_dtype)
+    kept_dtypes, unknown = exempt_from_cast(names, options.keep_dtype)
     problems += [*more, *unmatched, *unknown]
     if not chosen:
         problems.append(Problem("empty-weights", "no tensor is left to write", "include more, or exclude less"))
@@ -188,8 +188,7 @@ def plan_conversion(
             cause = f"{names[name]} is {source.kind}"
             problems.append(Problem("not-a-dense-tensor", cause, f"{source.cure}; or leave it out with --exclude"))
             continue
-        cast = options.dtype in CASTS and source.dtype in _CASTABLE and name not in kept_dtypes
-        dtype = CASTS[options.dtype] if cast else source.dtype
+        dtype = output_dtype(options, source.dtype, exempt=name in kept_dtypes)
         outputs.append(Output(name, ".".join((*state_dict, names[name])), dtype, source))
     if problems:
         raise WeightsError(problems)
@@ -239,7 +238,14 @@ def plan_files(
     return tuple(files), ties, _overlapping(stored.values())
 
 
-def _exempt(names: Mapping[str, str], patterns: Iterable[str]) -> tuple[set[str], list[Problem]]:
+def output_dtype(options: Options, dtype: str, *, exempt: bool) -> str:
+    """The dtype that a tensor gets: another one only if it is an ordinary floating-point type and not exempt."""
+    return CASTS[options.dtype] if options.dtype in CASTS and dtype in _CASTABLE and not exempt else dtype
+
+
+def exempt_from_cast(names: Iterable[str], patterns: Iterable[str]) -> tuple[set[str], list[Problem]]:
+    """The names that a pattern of ``keep_dtype`` matches, and the patterns that match nothing."""
+    names = list(names)
     exempt: set[str] = set()
     problems = []
     for pattern in patterns:

@@ -86,12 +86,10 @@ class SourceFiles:
         fd, done, checksum = self._descriptor(storage.file), 0, 0
         while done < size:
             piece = self._piece[: min(PIECE, size - done)]
-            count = os.preadv(fd, [piece], storage.begin + offset + done)
-            if count == 0:
+            if os.preadv(fd, [piece], storage.begin + offset + done) != len(piece):
                 cause = f"{storage.file} ends within {storage.record}"
                 raise WeightsError.of("damaged-torch-file", cause, "copy it again, complete")
-            piece = piece[:count]
-            done += count
+            done += len(piece)
             if whole:
                 checksum = crc32(piece, checksum)
                 if done == size:
@@ -106,8 +104,10 @@ class SourceFiles:
 
     def _strided_pieces(self, tensor: StoredTensor) -> Iterator[Buffer]:
         self.check(tensor.storage)
+        import numpy as np
+
         for block in _blocks(self._array(tensor)):
-            yield block.tobytes()
+            yield memoryview(block.copy(order="C").reshape(-1).view(np.uint8))
 
     def _split_pieces(self, tensor: SplitTensor) -> Iterator[Buffer]:
         """Rows of the pieces one after the other where each has whole rows, as FSDP saves; else put together first."""
