@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mlflow_project.cli._session import stdout
 from rlinf_isaac.checkpoint.convert import ConversionJob
+from rlinf_isaac.checkpoint.convert.tensors import shown
 
 _SHOWN = 6
 
@@ -45,6 +46,6 @@ def show(job: ConversionJob) -> None:
 
 def _line(title: str, items: Sequence[str]) -> None:
     for index, item in enumerate(items[:_SHOWN]):
-        stdout.print(f"{title if index == 0 else '':<13}{item}", markup=False)
+        stdout.print(f"{title if index == 0 else '':<13}{shown(item)}", markup=False)
     if len(items) > _SHOWN:
         stdout.print(f"{'':<13}and {len(items) - _SHOWN} more", markup=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlinf_isaac.checkpoint.convert import unpickle
 from rlinf_isaac.checkpoint.convert.objects import dtype_of
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, shown
 from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
 from rlinf_isaac.checkpoint.header import BITS
@@ -40,9 +40,9 @@ def read_distributed(directory: Path) -> TorchFile:
         tensors: dict[Keys, AnyTensor] = {}
         for name, entry in entries.items():
             if entry.name == _MODULE + "TensorStorageMetadata":
-                keys = tuple(map(str, paths.get(name, (name,))))
+                keys = _path(name, paths.get(name, (name,)))
                 if keys in tensors:
-                    raise ValueError(f"two of its entries are called {name}")
+                    raise ValueError(f"two of its entries are called {shown(name)}")
                 tensors[keys] = _tensor(directory, name, entry, places)
         # What is not converted (the optimiser, twice the model's size) is not read for its checksum either.
         return TorchFile(tensors, len(entries) - len(tensors), ())
@@ -69,6 +69,12 @@ def _sections(metadata: Any) -> tuple[dict[str, Call], dict[tuple[str, Keys | No
     return metadata.state["state_dict_metadata"], places, planner if isinstance(planner, dict) else {}
 
 
+def _path(name: Any, keys: Any) -> Keys:
+    if not isinstance(keys, tuple) or any(not isinstance(key, str | int) for key in (name, *keys)):
+        raise ValueError("one of its names is none")
+    return tuple(map(str, keys))
+
+
 def _tensor(
     directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]]
 ) -> AnyTensor:
@@ -83,13 +89,13 @@ def _tensor(
         corner, sizes = _sizes(chunk.state["offsets"]), _sizes(chunk.state["sizes"])
         piece = _piece(directory, name, places[name, corner])
         if piece.dtype != dtype or piece.shape != sizes or len(corner) != len(sizes) or len(sizes) != len(shape):
-            raise ValueError(f"a part of {name} is not what it says")
+            raise ValueError(f"a part of {shown(name)} is not what it says")
         if any(low + size > whole for low, size, whole in zip(corner, sizes, shape, strict=True)):
-            raise ValueError(f"a part of {name} lies outside of the whole")
+            raise ValueError(f"a part of {shown(name)} lies outside of the whole")
         pieces.append((corner, piece))
     boxes = [(corner, piece.shape) for corner, piece in pieces]
     if sum(math.prod(sizes) for _, sizes in boxes) != math.prod(shape) or _overlap(boxes):
-        raise ValueError(f"the parts of {name} do not make up the whole")
+        raise ValueError(f"the parts of {shown(name)} do not make up the whole")
     if len(pieces) == 1:
         return pieces[0][1]
     return SplitTensor(dtype, shape, tuple(pieces))
@@ -100,13 +106,13 @@ def _piece(directory: Path, name: str, place: dict[str, Any]) -> StoredTensor:
     relative, offset, length = place["relative_path"], place["offset"], place["length"]
     # A path with directories in it would let the metadata read any file of the machine.
     if not isinstance(relative, str) or Path(relative).name != relative or place.get("transform_descriptors"):
-        raise ValueError(f"{name} lies at {relative!r}, or is compressed")
+        raise ValueError(f"{shown(name)} lies outside of the directory, or is compressed")
     if type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
-        raise ValueError(f"{name} lies at {offset!r}")
+        raise ValueError(f"{shown(name)} lies nowhere")
     content = read_torch_file(directory / relative, offset, length)
     tensor = content.tensors.get(())
     if not isinstance(tensor, StoredTensor):
-        raise ValueError(f"{name} is not one tensor but {tensor.kind if tensor else 'something else'}")
+        raise ValueError(f"{shown(name)} is not one tensor but {tensor.kind if tensor else 'something else'}")
     return tensor
 
 
@@ -124,6 +130,6 @@ def _overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
 
 
 def _sizes(value: Any) -> Keys | Any:
-    if not isinstance(value, tuple) or any(type(size) is not int or size < 0 for size in value):
-        raise ValueError(f"{value!r} is not a shape")
+    if not isinstance(value, tuple) or len(value) > 64 or any(type(n) is not int or not 0 <= n < 2**60 for n in value):
+        raise ValueError("one of its shapes is none")
     return value

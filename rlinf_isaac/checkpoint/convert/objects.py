@@ -31,6 +31,11 @@ _STORAGES = {
     "QUInt4x2Storage": "quint4x2",
     "QUInt2x4Storage": "quint2x4",
 }
+# What makes a tensor of another one.
+_AROUND = frozenset(
+    {"Parameter", "Buffer", "_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor"}
+)
+_MAX_AXES = 64
 _REFUSED = {
     "_rebuild_qtensor": Unstorable("a quantised tensor", "save it dequantised: tensor.dequantize()"),
     "_rebuild_sparse_tensor": Unstorable("a sparse tensor", "save it dense: tensor.to_dense()"),
@@ -56,7 +61,7 @@ def dtype_of(value: Any) -> str | None:
         return None
     torch_name = _STORAGES.get(last) or (last if name == f"torch.{last}" and not last.endswith("Storage") else None)
     if torch_name is None:
-        raise ValueError(f"its pickle has {name or value!r} where a dtype belongs")
+        raise ValueError(f"its pickle has {name or type(value).__name__} where a dtype belongs")
     return DTYPES.get(torch_name, torch_name)
 
 
@@ -67,12 +72,13 @@ def to_tensor(call: Call, storage: FindStorage) -> AnyTensor | None:
         ValueError: it does not fit its storage, or its arguments are not those of torch.
     """
     function = call.name.rpartition(".")[2]
+    if function in _AROUND:
+        inner = call.args[0] if call.args else None
+        if not isinstance(inner, Call) or inner.name.rpartition(".")[2] in _AROUND:
+            raise ValueError(f"its pickle calls {function} as torch never does")
+        return to_tensor(inner, storage)
     args = call.args
     try:
-        if function in ("_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor"):
-            return to_tensor(args[0], storage) if isinstance(args[0], Call) else None
-        if function in ("Parameter", "Buffer") and args:
-            return to_tensor(args[0], storage) if isinstance(args[0], Call) else None
         if function == "_rebuild_from_type_v2":
             return _subclass(args, storage)
         if function in _REFUSED:
@@ -91,13 +97,16 @@ def to_tensor(call: Call, storage: FindStorage) -> AnyTensor | None:
 def _subclass(args: tuple[Any, ...], storage: FindStorage) -> AnyTensor | None:
     """``_rebuild_from_type_v2(function, class, its arguments, state)``: DTensors, and tensors with attributes."""
     function, kind, inner, state = args
-    kind_name = kind.name if isinstance(kind, Name) else str(kind)
+    kind_name = kind.name if isinstance(kind, Name) else "tensor of an unknown class"
     if kind_name in ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
+        if not isinstance(function, Name) or function.name.endswith("_rebuild_from_type_v2"):
+            raise TypeError("not a function that makes a tensor")
         return to_tensor(Call(function.name, inner), storage)
     if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
         state = {**(state[0] or {}), **(state[1] or {})}
-    if kind_name.endswith(".DTensor") and isinstance(state, dict) and isinstance(state.get("_local_tensor"), Call):
-        local = to_tensor(state["_local_tensor"], storage)
+    part = state.get("_local_tensor") if isinstance(state, dict) else None
+    if kind_name.endswith(".DTensor") and isinstance(part, Call) and not part.name.endswith("_rebuild_from_type_v2"):
+        local = to_tensor(part, storage)
         if isinstance(local, StoredTensor) and local.shape == tuple(inner[2]) and not _is_partial(state.get("_spec")):
             return local
         return Unstorable("a DTensor of which this file holds one rank's part", _GATHER)
@@ -112,9 +121,9 @@ def _is_partial(spec: Any) -> bool:
 
 def _view(storage: Storage, dtype: str | None, shift: int, geometry: tuple[Any, ...], flags: Any) -> AnyTensor:
     offset, shape, stride = geometry
-    sizes = (offset, *shape, *stride)
-    if any(type(size) is not int or not 0 <= size < 2**62 for size in sizes) or len(shape) != len(stride):
-        raise ValueError(f"its pickle has a tensor of shape {shape!r} and stride {stride!r}")
+    fits = isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) == len(stride) <= _MAX_AXES
+    if not fits or any(type(size) is not int or not 0 <= size < 2**60 for size in (offset, *shape, *stride)):
+        raise ValueError("its pickle has a tensor whose shape, stride or offset is none")
     if flags:
         return Unstorable("a lazily conjugated or negated view", "save it resolved: tensor.resolve_conj().resolve_neg()")
     if dtype is None or dtype not in BITS:

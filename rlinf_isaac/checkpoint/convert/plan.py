@@ -11,7 +11,7 @@ from typing import Any
 
 from rlinf_isaac.checkpoint.convert.layout import MAX_HEADER_BYTES, file_names, file_order, header, split
 from rlinf_isaac.checkpoint.convert.select import Keys, choose, find_state_dict, rename
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, bytes_of
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, bytes_of, shown
 from rlinf_isaac.checkpoint.header import TensorInfo
 from rlinf_isaac.errors import Problem, WeightsError
 
@@ -171,7 +171,7 @@ def plan_conversion(
         if keys[: len(state_dict)] == state_dict:
             name = ".".join(keys[len(state_dict) :])
             if name in found:
-                cause = f"two tensors of the file are called {name}"
+                cause = f"two tensors of the file are called {shown(name)}"
                 problems.append(Problem("duplicate-names", cause, "use --state-dict-key to name one of the two dicts"))
             found[name] = tensor
     found |= {name: found[kept] for name, kept in (recorded_ties or {}).items() if kept in found and name not in found}
@@ -185,7 +185,7 @@ def plan_conversion(
     for name in chosen:
         source = found[names[name]]
         if isinstance(source, Unstorable):
-            cause = f"{names[name]} is {source.kind}"
+            cause = f"{shown(names[name])} is {source.kind}"
             problems.append(Problem("not-a-dense-tensor", cause, f"{source.cure}; or leave it out with --exclude"))
             continue
         dtype = output_dtype(options, source.dtype, exempt=name in kept_dtypes)
@@ -225,7 +225,8 @@ def plan_files(
         try:
             head = header({name: infos[name] for name in order}, {"format": "pt"} | noted)
         except UnicodeEncodeError as error:
-            cause = f"the name {error.object[error.start - 20 : error.end + 20]!r} is not Unicode text"
+            text = error.object[max(0, error.start - 40) : error.end + 40]
+            cause = f"the name of a tensor is not Unicode text, around {ascii(text)}"
             raise WeightsError.of("bad-tensor-name", cause, "rename that tensor where it was made") from error
         if len(head) - 8 > MAX_HEADER_BYTES:
             cause = f"the names of {len(order)} tensors do not fit into the header of {file_name}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Unstorable
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Unstorable, shown
 from rlinf_isaac.checkpoint.coverage import strip_wrappers
 from rlinf_isaac.errors import Problem, WeightsError
 
@@ -133,4 +133,4 @@ def choose(
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return ", ".join(map(shown, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

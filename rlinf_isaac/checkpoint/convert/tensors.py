@@ -149,3 +149,9 @@ def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a dense tensor."""
     return math.prod(shape) * BITS[dtype] // 8
+
+
+def shown(name: str) -> str:
+    """A name from a file as it may be printed: not endless, and without what a terminal would obey."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= 200 else f"{text[:200]}..."

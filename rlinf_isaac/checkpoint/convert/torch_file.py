@@ -9,7 +9,7 @@ import os
 import pickle
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,14 +17,15 @@ from typing import Any, BinaryIO
 from rlinf_isaac.checkpoint.convert import unpickle
 from rlinf_isaac.checkpoint.convert.archive import ForeignArchive, Record, is_archive, read_records
 from rlinf_isaac.checkpoint.convert.objects import dtype_of, to_tensor
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, shown
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden, PersistentId
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.errors import WeightsError
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MAX_PICKLE_BYTES = 512_000_000
-_MAX_ENTRIES = 5_000_000
+_MAX_SHARED = 100_000  # how often lists and dicts may be met again: without a bound, few bytes name billions
+_MAX_NAME_BYTES = 100_000_000  # all names together: more do not fit into a header of safetensors
 _MAX_DEPTH = 50
 _CONTAINER = object()
 _SAVE_AGAIN = "where it was made, save the tensors alone: torch.save(model.state_dict(), ...), or safetensors"
@@ -126,11 +127,11 @@ def _read_legacy(path: Path, file: BinaryIO, end: int) -> TorchFile:
     used: dict[str, int] = {}
     for each in ids:
         _storage(PersistentId(each), lambda key, nbytes: Storage(path, used.setdefault(key, nbytes), nbytes))
-    if not isinstance(keys, list) or used.keys() - {str(key) for key in keys}:
+    if not isinstance(keys, list) or used.keys() - {_storage_key(key) for key in keys}:
         raise ValueError("it lacks storages that its tensors use")
     storages: dict[str, Storage] = {}
     at = file.tell()
-    for key in map(str, keys):
+    for key in map(_storage_key, keys):
         elements = int.from_bytes(os.pread(file.fileno(), 8, at), "little")
         nbytes = used.get(key)
         if nbytes is None or (elements and nbytes % elements) or (not elements and nbytes) or at + 8 + nbytes > end:
@@ -157,7 +158,10 @@ class _Bounded:
         return self._file.read(size)
 
     def readline(self) -> bytes:
-        return self._file.readline(10_000)
+        line = self._file.readline(10_000)
+        if not line.endswith(b"\n"):  # else the first half of a name would be refused as a name
+            raise pickle.UnpicklingError("it was cut off")
+        return line
 
 
 def _storage(value: Any, find: Callable[[str, int], Storage]) -> tuple[Storage, str | None, int]:
@@ -165,17 +169,23 @@ def _storage(value: Any, find: Callable[[str, int], Storage]) -> tuple[Storage, 
     parts = value.value if isinstance(value, PersistentId) else None
     if not isinstance(parts, tuple) or len(parts) not in (5, 6) or parts[0] != "storage":
         raise ValueError("its pickle names a storage that is none")
-    kind, key, numel, view = parts[1], str(parts[2]), parts[4], parts[5] if len(parts) == 6 else None
+    kind, key, numel, view = parts[1], _storage_key(parts[2]), parts[4], parts[5] if len(parts) == 6 else None
     dtype = dtype_of(kind)
-    if type(numel) is not int or numel < 0:
-        raise ValueError(f"storage {key} has {numel!r} elements")
+    if type(numel) is not int or not 0 <= numel < 2**60:
+        raise ValueError(f"storage {key} has no number of elements")
     width = BITS.get(dtype or "U8", 0) or _WIDE.get(dtype or "", 8)
     shift = 0
     if view is not None:
-        if not isinstance(view, tuple) or len(view) != 3 or type(view[1]) is not int or view[1] < 0:
+        if not isinstance(view, tuple) or len(view) != 3 or type(view[1]) is not int or not 0 <= view[1] < 2**60:
             raise ValueError(f"storage {key} has an unreadable view")
         shift = view[1] * width // 8
     return find(key, numel * width // 8), dtype, shift
+
+
+def _storage_key(key: Any) -> str:
+    if not isinstance(key, str | int) or len(str(key)) > 100:
+        raise ValueError("its pickle names a storage that is none")
+    return str(key)
 
 
 # Bits of what safetensors has no name for: the storage's size is still needed.
@@ -187,34 +197,39 @@ def _flatten(
 ) -> tuple[dict[Keys, AnyTensor], int]:
     """The tensors in nested dicts and lists, by the keys that lead to them; and the number of other entries."""
     tensors: dict[Keys, AnyTensor] = {}
-    others = visited = 0
-    for path, value in _leaves(content, ()):
-        visited += 1
-        if visited > _MAX_ENTRIES:
-            raise pickle.UnpicklingError(f"it has more than {_MAX_ENTRIES} entries")
-        if value is _CONTAINER:
+    others = again = length = 0
+    met: set[int] = set()
+    todo: list[tuple[Any, Keys, int]] = [(content, (), 0)]
+    while todo:
+        value, path, path_length = todo.pop()
+        inner: Iterable[tuple[Any, Any]] | None = None
+        if isinstance(value, dict):
+            inner = value.items()
+        elif isinstance(value, list | tuple):
+            inner = enumerate(value)
+        if inner is not None:
+            again += id(value) in met
+            met.add(id(value))
+            if len(path) >= _MAX_DEPTH or again > _MAX_SHARED:
+                raise pickle.UnpicklingError("its lists nest too deeply, or have too many entries")
+            keys = [(_text(key), each) for key, each in inner]
+            todo += [(each, (*path, key), path_length + 1 + len(key)) for key, each in reversed(keys)]
             continue
         tensor = to_tensor(value, storage) if isinstance(value, Call) else None
         if tensor is None:
             others += 1
-        elif path in tensors:
-            raise pickle.UnpicklingError(f"two of its entries are called {'.'.join(path)}")
-        else:
-            tensors[path] = tensor
+            continue
+        length += path_length
+        if path in tensors:
+            raise pickle.UnpicklingError(f"two of its entries are called {shown('.'.join(path))}")
+        if length > _MAX_NAME_BYTES:
+            raise pickle.UnpicklingError("the names of its tensors are too long")
+        tensors[path] = tensor
     return tensors, others
 
 
-def _leaves(value: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
-    items: Iterator[tuple[Any, Any]]
-    if isinstance(value, dict):
-        items = iter(value.items())
-    elif isinstance(value, list | tuple):
-        items = iter(enumerate(value))
-    else:
-        yield path, value
-        return
-    if len(path) >= _MAX_DEPTH:
-        raise pickle.UnpicklingError(f"it nests more than {_MAX_DEPTH} deep")
-    yield path, _CONTAINER  # counted, so that nested containers without any content end as well
-    for key, inner in items:
-        yield from _leaves(inner, (*path, str(key)))
+def _text(key: Any) -> str:
+    """A key as a part of a name."""
+    if not isinstance(key, str | int | float | None):
+        raise pickle.UnpicklingError(f"it has a key that is a {type(key).__name__}")
+    return str(key)
