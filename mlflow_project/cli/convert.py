@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +187,10 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
             else:
                 _make_bundle(tracked, job.bundle, conversion)
         tracked.recorder.params({"format": conversion.stored.weights.format}, prefix="source")
-        tracked.recorder.metrics({"convert/bytes": conversion.plan.total_size, "convert/tensors": len(conversion.plan.tensors)})
+        tracked.recorder.params({**asdict(conversion.options)}, prefix="options")
+        tracked.recorder.metrics(
+            {"convert/bytes": conversion.plan.total_size, "convert/tensors": len(conversion.plan.tensors)}
+        )
 
 
 def _convert(
@@ -218,7 +221,11 @@ def _make_bundle(tracked: Any, bundle: BundleJob, conversion: ConversionJob) -> 
         asset_id=bundle.config.policy.asset_id,
         step=bundle.step,
         norm_stats=source.norm_stats.path.read_bytes(),
-        norm_stats_record={"mode": "none", "source": source.norm_stats.path.name, "source_sha256": source.norm_stats.sha256},
+        norm_stats_record={
+            "mode": "none",
+            "source": source.norm_stats.path.name,
+            "source_sha256": source.norm_stats.sha256,
+        },
         overwrite=conversion.overwrite,
     )
     tracked.recorder.tags(bundle_tags(made))
@@ -229,5 +236,3 @@ def _make_bundle(tracked: Any, bundle: BundleJob, conversion: ConversionJob) -> 
 
 def _list(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.replace(",", " ").split())
-
-

@@ -10,9 +10,11 @@ A sharded checkpoint is several such files plus ``model.safetensors.index.json``
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,8 @@ def read_layout(path: str | Path) -> Layout:
         BundleError: `path` is missing, truncated, or breaks the format in any way the library would refuse.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never end
+            raise OSError(errno.EINVAL, "it is not a file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)

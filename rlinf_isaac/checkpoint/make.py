@@ -209,7 +209,8 @@ def _select(stored: Stored, options: Options) -> _Chosen:
         if keys[: len(state_dict)] == state_dict
     }
     stripped: tuple[str, ...] = ()
-    names, problems = {name: name for name in found}, []
+    names = {name: name for name in found}
+    problems: list[Problem] = []
     if options.strip_prefix:
         names, stripped, problems = rename(found, options.strip_prefix)
     excluded: set[str] = set()
@@ -217,12 +218,12 @@ def _select(stored: Stored, options: Options) -> _Chosen:
     for pattern in options.exclude:
         bare, _ = strip_wrappers(name for name in names if name not in excluded)
         kept, unmatched = choose(bare, exclude=[pattern])
-        excluded |= {name for key, name in bare.items() if key not in set(kept)}
+        excluded |= set(bare.values()) - {bare[key] for key in kept}
         problems += unmatched
     if options.include:
         bare, _ = strip_wrappers(name for name in names if name not in excluded)
         kept, unmatched = choose(bare, include=options.include)
-        excluded |= {name for key, name in bare.items() if key not in set(kept)}
+        excluded |= set(bare.values()) - {bare[key] for key in kept}
         problems += unmatched
     tensors: dict[str, AnyDense] = {}
     for name, own in names.items():

@@ -168,6 +168,8 @@ def _find_weights(path: Path, root: Path | None, notes: list[str]) -> Weights:
         raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name the weights' file or directory")
     if path.is_file():
         return _weights_file(path)
+    if not path.is_dir():
+        raise BundleError.of("no-weights", f"{path} is neither a file nor a directory", "name the weights themselves")
     directory = path if root is None else root
     candidates = _candidates(directory)
     torch_files = [each for each in candidates if each.format == "torch"]

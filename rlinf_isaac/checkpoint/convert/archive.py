@@ -23,7 +23,8 @@ _DESCRIPTORS = (struct.Struct("<4s3L"), struct.Struct("<4sL2Q"))
 _MAX32, _MAX16 = 0xFFFFFFFF, 0xFFFF
 _DESCRIPTOR_FLAG, _UTF8_FLAG = 1 << 3, 1 << 11
 _ZIP64, _PADDING = 0x0001, 0x4246  # extra fields: large sizes; "FB", torch's padding
-_MAX_RECORDS = 4_000_000
+_MAX_RECORDS = 1_000_000
+_MAX_DIRECTORY_BYTES = 256_000_000
 # "Version made by" and "needed" of the 64-bit end record: of miniz, which torch uses, and of Python's zipfile.
 _END64_VERSIONS = {(0x031E, 0x2D), (45, 45), (0x032D, 45)}
 
@@ -54,6 +55,8 @@ class _Entry(NamedTuple):
 def is_archive(path: Path, begin: int = 0) -> bool:
     """Whether a zip archive begins at byte `begin` of a file."""
     with open(path, "rb") as file:
+        if begin > os.fstat(file.fileno()).st_size:
+            raise ValueError("the file ends before what should be in it begins")
         return os.pread(file.fileno(), 4, begin) in (b"PK\3\4", b"PK\5\6")
 
 
@@ -86,6 +89,8 @@ def _read(fd: int, begin: int, end: int) -> dict[str, Record]:
     directory, count, directory_end = _find_directory(fd, begin, end)
     if count > _MAX_RECORDS:
         raise ForeignArchive(f"it has {count} records")
+    if directory_end - directory > _MAX_DIRECTORY_BYTES:
+        raise ValueError("its directory is larger than that of any checkpoint")
     data = os.pread(fd, directory_end - directory, directory)
     records: dict[str, Record] = {}
     root = None

@@ -34,4 +34,4 @@ def cast_pieces(output: Output, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
                 cause = f"{output.stored} has values up to {values[lost].abs().max().item():.3g}, too large for {after}"
                 cure = f"choose another --dtype, or leave this one as it is: --keep-dtype {output.name}"
                 raise WeightsError.of("cast-overflow", cause, cure)
-        yield memoryview(result.view(torch.uint8).numpy())
+        yield result.view(torch.uint8).numpy().data

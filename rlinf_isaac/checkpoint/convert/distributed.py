@@ -75,9 +75,7 @@ def _path(name: Any, keys: Any) -> Keys:
     return tuple(map(str, keys))
 
 
-def _tensor(
-    directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]]
-) -> AnyTensor:
+def _tensor(directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]]) -> AnyTensor:
     properties = entry.state["properties"]
     values = properties.state.get("", properties.state)  # a tuple in its __getstate__
     dtype = dtype_of(values[0] if isinstance(values, tuple) else values["dtype"])
@@ -112,7 +110,9 @@ def _piece(directory: Path, name: str, place: dict[str, Any]) -> StoredTensor:
     content = read_torch_file(directory / relative, offset, length)
     tensor = content.tensors.get(())
     if not isinstance(tensor, StoredTensor):
-        raise ValueError(f"{shown(name)} is not one tensor but {tensor.kind if tensor else 'something else'}")
+        raise ValueError(
+            f"{shown(name)} is not one tensor but {tensor.kind if isinstance(tensor, Unstorable) else 'something else'}"
+        )
     return tensor
 
 
@@ -129,7 +129,7 @@ def _overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
     return False
 
 
-def _sizes(value: Any) -> Keys | Any:
+def _sizes(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or len(value) > 64 or any(type(n) is not int or not 0 <= n < 2**60 for n in value):
         raise ValueError("one of its shapes is none")
     return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class ConversionJob:
         output: directory to write.
         overwrite: replace a directory that an earlier conversion wrote.
         notes: what was decided between candidates, for people.
+        stamps: sizes and times of the source's files, from before they were read.
     """
 
     source: Path
@@ -50,6 +51,7 @@ class ConversionJob:
     output: Path
     overwrite: bool
     notes: tuple[str, ...]
+    stamps: tuple[tuple[int, int], ...]
 
 
 def prepare(
@@ -77,6 +79,7 @@ def prepare(
     problems = check_output(output, overwrite, record or RECORD_FILE)
     try:
         weights, notes = find_weights(source)
+        stamps = _stamps(weights.files)
         stored = read_stored(weights)
         plan = plan_conversion(stored.tensors, options, recorded_ties=stored.ties, others=stored.others)
     except InvalidJob as error:
@@ -87,7 +90,7 @@ def prepare(
         problems.append(Problem("output-is-input", cause, "choose another --output"))
     if problems:
         raise InvalidJob(problems)
-    return ConversionJob(source, stored, options, plan, output, overwrite, notes)
+    return ConversionJob(source, stored, options, plan, output, overwrite, notes, stamps)
 
 
 def check_output(output: Path, overwrite: bool, record: str = RECORD_FILE) -> list[Problem]:
@@ -155,11 +158,17 @@ def run(
             digests = write_files(
                 job.plan.files, directory, checked=job.stored.storages, hashes=hash_output, advance=done.advance
             )
+            done.finish()
             if verify:
                 from rlinf_isaac.checkpoint.convert.verify import compare
 
-                compare(job.stored.weights, job.plan, directory, _Counter("verify", job.plan.total_size, progress).advance)
+                compared = _Counter("verify", job.plan.total_size, progress)
+                compare(job.stored.weights, job.plan, directory, compared.advance)
+                compared.finish()
             record = _record(job, digests, {str(file): digest for file, digest in source_digests().items()}, verify)
+            if _stamps(files) != job.stamps:
+                cause = f"{job.source} was changed while it was converted"
+                raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
             (directory / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
     except OSError as error:
         cause = f"{error.filename or job.output}: {error.strerror or error}"
@@ -190,13 +199,16 @@ def _record(
     """Neither times nor places: equal inputs and options give an equal record."""
     root = job.source if job.source.is_dir() else job.source.parent
     files = job.stored.weights.files
-    return {
+    record = {
         "format": "rlinf-isaac-conversion",
         "format_version": _FORMAT_VERSION,
         "source": {
             "format": job.stored.weights.format,
             "files": {
-                name_within(root.absolute(), file): {"sha256": source_digests.get(str(file)), "bytes": file.stat().st_size}
+                name_within(root.absolute(), file): {
+                    "sha256": source_digests.get(str(file)),
+                    "bytes": file.stat().st_size,
+                }
                 for file in files
             },
         },
@@ -205,6 +217,12 @@ def _record(
         "plan": job.plan.summary(),
         "verified": verified,
     }
+    return json.loads(json.dumps(record))  # as it will be read again: lists, not tuples
+
+
+def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of each file: what tells that somebody writes to it."""
+    return tuple((status.st_size, status.st_mtime_ns) for status in map(os.stat, files))
 
 
 def _only_checked(job: ConversionJob) -> int:
@@ -222,6 +240,9 @@ class _Counter:
 
     def advance(self, count: int) -> None:
         self._done = min(self._done + count, self._total)
-        if self._done - self._told >= 1 << 24 or self._done == self._total != self._told:
+        if self._done - self._told >= 1 << 24:
             self._told = self._done
             self._tell(Progress(self._label, self._done, self._total, unit="B"))
+
+    def finish(self) -> None:
+        self._tell(Progress(self._label, self._total, self._total, unit="B"))

@@ -33,7 +33,13 @@ _STORAGES = {
 }
 # What makes a tensor of another one.
 _AROUND = frozenset(
-    {"Parameter", "Buffer", "_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor"}
+    {
+        "Parameter",
+        "Buffer",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+        "_rebuild_device_tensor_from_cpu_tensor",
+    }
 )
 _MAX_AXES = 64
 _REFUSED = {
@@ -44,7 +50,9 @@ _REFUSED = {
     "_rebuild_meta_tensor_no_storage": Unstorable(
         "a tensor on the meta device, which has no values", "save it after the weights were loaded"
     ),
-    "_rebuild_device_tensor_from_numpy": Unstorable("a tensor of an accelerator that torch saves as a numpy array", "save it on the CPU"),
+    "_rebuild_device_tensor_from_numpy": Unstorable(
+        "a tensor of an accelerator that torch saves as a numpy array", "save it on the CPU"
+    ),
     "_rebuild_wrapper_subclass": Unstorable("a tensor without a storage of its own", "save plain tensors"),
 }
 _GATHER = "gather it before saving: tensor.full_tensor(); or convert the distributed checkpoint of the same step"
@@ -125,9 +133,13 @@ def _view(storage: Storage, dtype: str | None, shift: int, geometry: tuple[Any, 
     if not fits or any(type(size) is not int or not 0 <= size < 2**60 for size in (offset, *shape, *stride)):
         raise ValueError("its pickle has a tensor whose shape, stride or offset is none")
     if flags:
-        return Unstorable("a lazily conjugated or negated view", "save it resolved: tensor.resolve_conj().resolve_neg()")
+        return Unstorable(
+            "a lazily conjugated or negated view", "save it resolved: tensor.resolve_conj().resolve_neg()"
+        )
     if dtype is None or dtype not in BITS:
-        return Unstorable(f"a tensor of dtype {dtype or 'unknown'}", "cast it before saving; safetensors has no such dtype")
+        return Unstorable(
+            f"a tensor of dtype {dtype or 'unknown'}", "cast it before saving; safetensors has no such dtype"
+        )
     tensor = StoredTensor(dtype, tuple(shape), tuple(stride), storage, shift + offset * BITS[dtype] // 8)
     if tensor.span[1] > storage.size:
         raise ValueError(f"a tensor of shape {list(shape)} reaches beyond {storage.record or 'its storage'}")

@@ -147,7 +147,7 @@ class Plan:
 
 def plan_conversion(
     tensors: Mapping[Keys, AnyTensor],
-    options: Options = Options(),  # noqa: B008  (frozen)
+    options: Options = Options(),
     *,
     recorded_ties: Mapping[str, str] | None = None,
     others: int = 0,
@@ -194,7 +194,8 @@ def plan_conversion(
         raise WeightsError(problems)
     files, ties, overlapping = plan_files(outputs, options.max_shard_size)
     dropped = [".".join(keys) for keys in tensors if keys[: len(state_dict)] != state_dict]
-    dropped += [".".join((*state_dict, stored)) for name, stored in names.items() if name not in set(chosen)]
+    left_out = names.keys() - set(chosen)
+    dropped += [".".join((*state_dict, stored)) for name, stored in names.items() if name in left_out]
     return Plan(files, ties, overlapping, ".".join(state_dict), stripped, tuple(dropped), others)
 
 
@@ -226,7 +227,7 @@ def plan_files(
             head = header({name: infos[name] for name in order}, {"format": "pt"} | noted)
         except UnicodeEncodeError as error:
             text = error.object[max(0, error.start - 40) : error.end + 40]
-            cause = f"the name of a tensor is not Unicode text, around {ascii(text)}"
+            cause = f"the name of a tensor is not Unicode text, around {text!a}"
             raise WeightsError.of("bad-tensor-name", cause, "rename that tensor where it was made") from error
         if len(head) - 8 > MAX_HEADER_BYTES:
             cause = f"the names of {len(order)} tensors do not fit into the header of {file_name}"

@@ -70,7 +70,9 @@ def open_reference(weights: Weights) -> Iterator[Reference]:
                 yield lambda output: _legacy(output, source)
     except (pickle.UnpicklingError, dcp.CheckpointException, RuntimeError, KeyError) as error:
         cause = f"torch cannot read {weights.files[0]}: {str(error).strip().splitlines()[0] if str(error) else error!r}"
-        raise WeightsError.of("not-verified", cause, "pass --verify false if you trust the conversion all the same") from error
+        raise WeightsError.of(
+            "not-verified", cause, "pass --verify false if you trust the conversion all the same"
+        ) from error
 
 
 def _safetensors(files: tuple[Path, ...]) -> Reference:

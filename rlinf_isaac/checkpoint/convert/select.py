@@ -86,12 +86,12 @@ def rename(
     bare, stripped = strip_wrappers(names, prefixes=_DDP_PREFIX)
     problems = []
     for prefix in strip_prefix:
-        matching = [name for name in bare if name.startswith(prefix) and name != prefix]
+        matching = {name for name in bare if name.startswith(prefix) and name != prefix}
         if not matching:
             cure = f"leave it out or correct it; names begin like {_listed(list(bare)[:3])}"
             problems.append(Problem("prefix-matches-nothing", f"--strip-prefix {prefix} begins no tensor's name", cure))
             continue
-        renamed = {name: name.removeprefix(prefix) if name in set(matching) else name for name in bare}
+        renamed = {name: name.removeprefix(prefix) if name in matching else name for name in bare}
         if len(set(renamed.values())) < len(renamed):
             cause = f"without the prefix {prefix} two tensors have the same name"
             problems.append(Problem("duplicate-names", cause, "use --include or --exclude, or keep the prefix"))
@@ -119,7 +119,9 @@ def choose(
     def matching(option: str, patterns: Sequence[str]) -> set[str]:
         found: set[str] = set()
         for pattern in patterns:
-            hits = {name for name, stored in names.items() if fnmatchcase(name, pattern) or fnmatchcase(stored, pattern)}
+            hits = {
+                name for name, stored in names.items() if fnmatchcase(name, pattern) or fnmatchcase(stored, pattern)
+            }
             if not hits:
                 cause = f"--{option} {pattern} matches no tensor of the checkpoint"
                 problems.append(Problem(f"{option}-matches-nothing", cause, "leave it out or correct it"))

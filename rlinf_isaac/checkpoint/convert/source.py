@@ -107,7 +107,7 @@ class SourceFiles:
         import numpy as np
 
         for block in _blocks(self._array(tensor)):
-            yield memoryview(block.copy(order="C").reshape(-1).view(np.uint8))
+            yield block.copy(order="C").reshape(-1).view(np.uint8).data
 
     def _split_pieces(self, tensor: SplitTensor) -> Iterator[Buffer]:
         """Rows of the pieces one after the other where each has whole rows, as FSDP saves; else put together first."""
@@ -122,7 +122,7 @@ class SourceFiles:
             self.check(piece.storage)
             box = tuple(slice(low, low + size) for low, size in zip(corner, piece.shape, strict=True))
             whole[box] = self._array(piece)
-        flat = memoryview(whole.reshape(-1).view(np.uint8))
+        flat = whole.reshape(-1).view(np.uint8).data
         for begin in range(0, len(flat), PIECE):
             yield flat[begin : begin + PIECE]
 

@@ -65,10 +65,14 @@ def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> To
         cause = f"{path} wants to run {error.args[0]} while it is loaded; that is never allowed"
         raise WeightsError.of("unsafe-pickle", cause, _SAVE_AGAIN) from error
     except pickle.UnpicklingError as error:
-        raise WeightsError.of("damaged-pickle", f"{path} is not a pickle of torch.save: {error}", _COPY_AGAIN) from error
+        raise WeightsError.of(
+            "damaged-pickle", f"{path} is not a pickle of torch.save: {error}", _COPY_AGAIN
+        ) from error
     except ForeignArchive as error:
         cause = f"{path} is a zip archive, but not as torch.save writes it: {error}"
-        raise WeightsError.of("foreign-archive", cause, "load it in torch where it was made, and save it again") from error
+        raise WeightsError.of(
+            "foreign-archive", cause, "load it in torch where it was made, and save it again"
+        ) from error
     except ValueError as error:
         raise WeightsError.of("damaged-torch-file", f"{path} is damaged: {error}", _COPY_AGAIN) from error
     except OSError as error:
@@ -119,7 +123,9 @@ def _read_legacy(path: Path, file: BinaryIO, end: int) -> TorchFile:
         raise pickle.UnpicklingError("it does not begin as torch.save begins")
     system = unpickle.load(stream)  # type: ignore[arg-type]
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise WeightsError.of("big-endian", f"{path} was written on a big-endian machine", "convert it where it was made")
+        raise WeightsError.of(
+            "big-endian", f"{path} was written on a big-endian machine", "convert it where it was made"
+        )
     ids: list[Any] = []
     content = unpickle.load(stream, ids)  # type: ignore[arg-type]
     keys = unpickle.load(stream)  # type: ignore[arg-type]

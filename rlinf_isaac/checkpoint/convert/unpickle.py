@@ -7,6 +7,7 @@ to those that torch writes. What a pickle wants beyond that is refused by name; 
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 from collections.abc import Callable, Iterable
@@ -63,9 +64,21 @@ _REAL: dict[str, Callable[..., Any]] = {
     "torch.Size": lambda sizes=(): tuple(sizes),
 }
 # Members of the module torch that are no functions: dtypes, storage classes, quantisation schemes.
-_DTYPE_LIKE = ("float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "bits", "per_tensor_", "per_channel_")
+_DTYPE_LIKE = (
+    "float",
+    "bfloat",
+    "int",
+    "uint",
+    "complex",
+    "bool",
+    "qint",
+    "quint",
+    "bits",
+    "per_tensor_",
+    "per_channel_",
+)
 
-_MAX_OPCODES = 12_000_000  # of a state dict with 300 000 tensors; each may take 100 bytes of memory
+_MAX_OPCODES = 7_000_000  # of a state dict with 130 000 tensors; each may take 100 bytes of memory
 _OPCODES = (
     "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE"
     " BINUNICODE8 BINBYTES SHORT_BINBYTES SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND"
@@ -119,6 +132,8 @@ def load(stream: BinaryIO, ids: list[Any] | None = None) -> Any:
         Forbidden: it names a class or function that no state dict needs.
         pickle.UnpicklingError: it is damaged, or no pickle of torch.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # it would look at all of these small objects again and again, and free none
     try:
         unpickler = _Unpickler(stream)
         unpickler.ids = [] if ids is None else ids
@@ -127,6 +142,9 @@ def load(stream: BinaryIO, ids: list[Any] | None = None) -> Any:
         raise
     except Exception as error:  # a damaged pickle may fail in any operation
         raise pickle.UnpicklingError(f"it is damaged ({type(error).__name__}: {error})") from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def loads(data: bytes) -> Any:
@@ -138,24 +156,24 @@ def loads(data: bytes) -> Any:
     return value
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the one in Python: its opcodes can be chosen
+_PurePython: Any = pickle._Unpickler  # the one written in Python: its opcodes can be chosen
+
+
+class _Unpickler(_PurePython):
     # Without a bound, an opcode could ask for a buffer of any size; these only read what is there.
-    dispatch = {
-        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]  # type: ignore[attr-defined]
-        for name in _OPCODES.split()
-    }
+    dispatch = {getattr(pickle, name)[0]: _PurePython.dispatch[getattr(pickle, name)[0]] for name in _OPCODES.split()}
 
     ids: list[Any]
 
     def load(self) -> Any:
-        """As in `pickle`, for so many opcodes."""
-        self._unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore[attr-defined]
-        self.read, self.readinto, self.readline = self._unframer.read, self._unframer.readinto, self._unframer.readline
+        """As in `pickle`, but for so many opcodes, and straight from the stream: frames only help those who buffer."""
+        self.read, self.readline = self._file_read, self._file_readline
         self.metastack, self.stack, self.proto = [], [], 0
         self.append = self.stack.append
+        read, dispatch = self.read, self.dispatch
         try:
             for _ in range(_MAX_OPCODES):
-                self.dispatch[self.read(1)[0]](self)
+                dispatch[read(1)[0]](self)
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value
         raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} operations")
@@ -200,6 +218,9 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the o
         elif not isinstance(target, dict):
             raise pickle.UnpicklingError(f"it gives a state to a {type(target).__name__}")
 
+    def _frame(self) -> None:
+        self.read(8)
+
     def _set_items(self) -> None:
         items = self.pop_mark()
         self.stack[-1].update(_dict(zip(items[::2], items[1::2], strict=True)))
@@ -212,6 +233,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the o
         items = self.pop_mark()
         self.stack[-1].update({_key(item) for item in items})
 
+    dispatch[pickle.FRAME[0]] = _frame
     dispatch[pickle.SETITEMS[0]] = _set_items
     dispatch[pickle.SETITEM[0]] = _set_item
     dispatch[pickle.ADDITEMS[0]] = _add_items

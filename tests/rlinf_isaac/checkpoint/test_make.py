@@ -120,7 +120,9 @@ def make(path: Path, config: JobConfig, output: Path, exclude: tuple[str, ...] =
         "norm_stats_record": RECORD,
         **changes,
     }
-    return make_bundle(plan_conversion(source, config.model, replace(AS_STORED, exclude=exclude)), config, output, **arguments)
+    return make_bundle(
+        plan_conversion(source, config.model, replace(AS_STORED, exclude=exclude)), config, output, **arguments
+    )
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
