@@ -220,7 +220,7 @@ def _numbers(payload: bytes) -> list[int]:
 
 
 def _split_name(raw: bytes) -> tuple[str, str]:
-    """Top-level directory and the name below it. Names are never used as paths, but odd ones are a sign of tampering."""
+    """Top-level directory and the name below it. Names are never used as paths, but odd ones mean tampering."""
     try:
         name = raw.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What a safetensors checkpoint looks like, byte for byte as the safetensors library and huggingface_hub write it. Pure.
+"""What a safetensors checkpoint looks like, byte for byte as the safetensors library and huggingface_hub write it.
 
 https://github.com/huggingface/safetensors/blob/main/safetensors/src/tensor.rs (``prepare``),
 https://github.com/huggingface/huggingface_hub/blob/main/src/huggingface_hub/serialization/_base.py

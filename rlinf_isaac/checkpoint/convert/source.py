@@ -140,9 +140,9 @@ class SourceFiles:
 
     def _descriptor(self, file: Path) -> int:
         if file not in self._open:
-            handle = self._stack.enter_context(open(file, "rb", buffering=0))
-            self._open[file] = handle.fileno()
-            status = os.fstat(handle.fileno())
+            self._open[file] = fd = os.open(file, os.O_RDONLY)
+            self._stack.callback(os.close, fd)
+            status = os.fstat(fd)
             self._stamps[file] = status.st_size, status.st_mtime_ns
         return self._open[file]
 
