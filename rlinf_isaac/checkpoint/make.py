@@ -199,7 +199,7 @@ class _Chosen(NamedTuple):
 
 
 def _select(stored: Stored, options: Options) -> _Chosen:
-    """The tensors of the state dict that no pattern leaves out; wrappers are the model's to recognise (`plan_model`)."""
+    """The tensors of the state dict that no pattern leaves out; wrappers are left to `plan_model`."""
     # A distributed checkpoint has the optimiser in it, twice as large as the model and never asked for.
     find = stored.weights.format == "dcp" and options.state_dict_key == WHOLE
     state_dict = find_state_dict(stored.tensors, None if find else options.state_dict_key)

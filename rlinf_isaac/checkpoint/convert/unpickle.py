@@ -12,7 +12,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 # Classes of torch.distributed that stand in a DTensor's description or in a distributed checkpoint's metadata.
 _INERT_MODULES = (
@@ -103,6 +103,7 @@ class Name:
     name: str
 
     def __call__(self, *args: Any) -> Any:
+        """What a pickle gets that calls this: a plain container, or the record of the call."""
         make = _REAL.get(self.name)
         return Call(self.name, args) if make is None else make(*args)
 
@@ -161,14 +162,18 @@ _PurePython: Any = pickle._Unpickler  # the one written in Python: its opcodes c
 
 class _Unpickler(_PurePython):
     # Without a bound, an opcode could ask for a buffer of any size; these only read what is there.
-    dispatch = {getattr(pickle, name)[0]: _PurePython.dispatch[getattr(pickle, name)[0]] for name in _OPCODES.split()}
+    dispatch: ClassVar[dict[int, Any]] = {
+        getattr(pickle, name)[0]: _PurePython.dispatch[getattr(pickle, name)[0]] for name in _OPCODES.split()
+    }
 
     ids: list[Any]
 
     def load(self) -> Any:
         """As in `pickle`, but for so many opcodes, and straight from the stream: frames only help those who buffer."""
         self.read, self.readline = self._file_read, self._file_readline
-        self.metastack, self.stack, self.proto = [], [], 0
+        self.metastack: list[Any] = []
+        self.stack: list[Any] = []
+        self.proto = 0
         self.append = self.stack.append
         read, dispatch = self.read, self.dispatch
         try:
