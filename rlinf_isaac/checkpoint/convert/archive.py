@@ -121,7 +121,7 @@ def _find_directory(fd: int, begin: int, end: int) -> tuple[int, int, int]:
     before = os.pread(fd, _LOCATOR.size, max(at - _LOCATOR.size, begin))
     if before.startswith(b"PK\6\7"):
         _, disk64, offset64, disks = _LOCATOR.unpack(before)
-        if begin + offset64 + _END64.size != at - _LOCATOR.size or disk64 or disks > 1:
+        if begin + offset64 + _END64.size != at - _LOCATOR.size or disk64 or disks != 1:
             raise ValueError("the records at its end do not follow each other")
         at = begin + offset64
         magic, length, made_by, needed, disk64, other64, *large = _END64.unpack(os.pread(fd, _END64.size, at))
