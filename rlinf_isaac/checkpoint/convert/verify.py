@@ -15,7 +15,7 @@ from rlinf_isaac.checkpoint.convert.plan import Output, Plan
 from rlinf_isaac.checkpoint.convert.reference import open_reference
 from rlinf_isaac.checkpoint.header import weight_files
 from rlinf_isaac.checkpoint.sources import Weights
-from rlinf_isaac.errors import BundleError, ConversionFailed
+from rlinf_isaac.errors import BundleError, ConversionFailed, WeightsError
 
 
 def compare(weights: Weights, plan: Plan, directory: Path, advance: Callable[[int], None] = lambda count: None) -> None:
@@ -42,6 +42,8 @@ def compare(weights: Weights, plan: Plan, directory: Path, advance: Callable[[in
                     for tensor in file.tensors:
                         _compare_one(tensor, written.get_tensor(tensor.name), reference(tensor))
                         advance(tensor.nbytes)
+    except WeightsError:
+        raise  # a BundleError as well, but of the source
     except (SafetensorError, BundleError) as error:
         raise ConversionFailed(f"what was written cannot be read again: {error}") from error
 
