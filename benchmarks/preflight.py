@@ -2,8 +2,8 @@
 
     python benchmarks/preflight.py [--dataset-rows 1000000]
 
-Every case runs in a process of its own, as a user's command does: wall seconds from start to exit, imports included. The
-bar is 2 s. With --dataset-rows a large valid dataset (no images) is checked as well.
+Every case runs in a process of its own, as a user's command does: wall seconds from start to exit, imports included.
+The bar is 2 s. With --dataset-rows a large valid dataset (no images) is checked as well.
 """
 
 from __future__ import annotations

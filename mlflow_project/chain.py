@@ -111,27 +111,34 @@ def _parts(bundle: Bundle, find_dataset: FindDataset) -> Iterator[Node]:
 
 def _norm_stats_node(bundle: Bundle, config: JobConfig | None, find_dataset: FindDataset) -> Node:
     """The norm stats, with the dataset below them; computed again where both are at hand."""
-    digest, dataset = bundle.lineage.get("norm_stats"), bundle.lineage.get("dataset")
-    title = f"{bundle.asset_id}/norm_stats.json"
-    node, root = _dataset_node(dataset, find_dataset)
-    origin = bundle.config.get("norm_stats") or {}
-    remarks = [f"{key} {origin[key]}" for key in ("mode", "origin") if origin.get(key)]
-    if root is None or config is None or origin.get("computed") is False:
-        return Node("norm stats", title, "ok", digest, remarks=tuple(remarks), children=(node,))
-    computed = _computed_digest(config, root)
-    if computed == digest:
-        remarks.append("computed again: the same")
-        return Node("norm stats", title, "ok", digest, remarks=tuple(remarks), children=(node,))
-    cause = f"the norm stats of {root} are {computed}, but the checkpoint was trained with {digest}"
+    digest, title = bundle.lineage.get("norm_stats"), f"{bundle.asset_id}/norm_stats.json"
+    node, root = _dataset_node(bundle.lineage.get("dataset"), find_dataset)
+    record = bundle.config.get("norm_stats") or {}
+    if record.get("identity"):
+        remarks = ("identity: the weights were trained while the file had no effect",)
+        return Node("norm stats", title, "ok", digest, remarks=remarks, children=(node,))
+    if root is None or config is None:
+        return Node("norm stats", title, "ok", digest, children=(node,))
+    agreement = _compute_again(bundle, config, root)
+    if agreement is not None:
+        return Node("norm stats", title, "ok", digest, remarks=(f"computed again: {agreement}",), children=(node,))
+    cause = f"{root} gives other norm stats than those that {bundle.path} was trained with ({digest})"
     cure = "find out which dataset they are of; train again with the norm stats of the dataset"
     return broken("norm stats", title, Problem("norm-stats-not-of-dataset", cause, cure), digest, children=(node,))
 
 
-def _computed_digest(config: JobConfig, root: Path) -> str:
+def _compute_again(bundle: Bundle, config: JobConfig, root: Path) -> str | None:
+    """How the dataset's statistics agree with the bundle's; None where they do not."""
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-    from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
+    from rlinf_isaac.data.norm_stats import compute_norm_stats, from_json, settings_of
+    from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
 
-    return compute_norm_stats(LeRobotDataset(root), **settings_of(config)).digest
+    dataset, settings = LeRobotDataset(root), settings_of(config)
+    stats, computed = from_json(bundle.norm_stats_bytes, str(bundle.path)), compute_norm_stats(dataset, **settings)
+    if computed.digest == bundle.lineage.get("norm_stats"):
+        return "the same"
+    different = differing_keys(stats, computed, sample_rows(dataset, settings))
+    return None if different else "the same within the error of OpenPI's estimator"
 
 
 def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, Path | None]:

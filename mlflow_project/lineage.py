@@ -8,7 +8,6 @@ import getpass
 import importlib.metadata
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import rlinf_isaac
 from rlinf_isaac.digest import bytes_digest, json_digest
+from rlinf_isaac.probe import installed_version, output_of
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
 """Packages whose versions are tags of their own; all others are in ``lineage.env.sha256``."""
@@ -107,7 +107,7 @@ def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
 
 def provenance_tags(project_root: str | Path) -> dict[str, str]:
     """Tags that say which code, on which machine, started how. What cannot be found out is left out."""
-    tags = {f"version.{name}": version for name in VERSIONS_OF if (version := _version(name))}
+    tags = {f"version.{name}": version for name in VERSIONS_OF if (version := installed_version(name))}
     tags |= {
         "version.rlinf_isaac": rlinf_isaac.__version__,
         "version.python": platform.python_version(),
@@ -131,22 +131,22 @@ def environment_digest() -> str:
 def _git_tags(root: Path) -> dict[str, str]:
     """Commit, branch and dirtiness of the checkout that holds `root`. The digest of the diff tells two dirty states of
     one commit apart (``mlflow run`` itself records the commit only: a dirty tree looks clean)."""
-    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    status = _output("git", "-C", str(root), "status", "--porcelain")
+    commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")
+    status = output_of("git", "-C", str(root), "status", "--porcelain")
     if commit is None or status is None:
         return {}
     tags = {"mlflow.source.git.commit": commit.decode().strip(), "git.dirty": str(bool(status.strip())).lower()}
-    if branch := (_output("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
+    if branch := (output_of("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
         tags["mlflow.source.git.branch"] = branch
     if status.strip():
-        diff = _output("git", "-C", str(root), "diff", "HEAD", "--binary") or b""
+        diff = output_of("git", "-C", str(root), "diff", "HEAD", "--binary") or b""
         tags["git.diff.sha256"] = bytes_digest(diff)
         tags["git.status"] = status.decode(errors="replace")[:4000]
     return tags
 
 
 def _gpu_tags() -> dict[str, str]:
-    output = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    output = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     lines = [line.strip() for line in (output or b"").decode(errors="replace").splitlines() if "," in line]
     if not lines:
         return {}
@@ -159,18 +159,3 @@ def _user_tags() -> dict[str, str]:
         return {"mlflow.user": getpass.getuser()}
     except (KeyError, OSError):  # a container's numeric user without a name
         return {}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _output(*command: str) -> bytes | None:
-    """Standard output of a command; None when it is missing, fails or hangs."""
-    try:
-        return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -20,6 +20,14 @@ def _cache_of_this_session(tmp_path_factory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_lerobot_home(monkeypatch):
+    """Verbs tell their children where the dataset lies; the next test must not see it."""
+    for name in ("HF_LEROBOT_HOME", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "")  # so that whatever a test leaves is undone
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory) -> Path:
     """A LeRobot dataset of two demonstrations."""

@@ -17,7 +17,7 @@ from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import InvalidJob
-from rlinf_isaac.preflight.findings import raise_if_any
+from rlinf_isaac.preflight.findings import Findings
 
 
 def verify(path: Path) -> None:
@@ -27,7 +27,7 @@ def verify(path: Path) -> None:
         InvalidJob: with the first fault of the files, or the faults of the weights.
     """
     bundle = read_bundle(path)
-    raise_if_any(check_coverage(bundle.path, model_of(bundle)))
+    Findings(check_coverage(bundle.path, model_of(bundle))).raise_errors()
     table = Table(title=f"{bundle.path}: every byte as it was sealed", title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("size", justify="right")

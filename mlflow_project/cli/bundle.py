@@ -137,9 +137,7 @@ def check(
         findings.add(check_norm_stats(data, found.norm_stats.path, config))
         root = None
         if dataset != "none":
-            from rlinf_isaac.data.resolve import resolve_dataset
-
-            root = resolve_dataset(dataset).root
+            root = options.find_dataset(dataset)
             findings.add(check_dataset(config, root))
         path = output.absolute() / "bundles" / _run_name(name, found.path) / str(number)
         if path.exists() and not force:

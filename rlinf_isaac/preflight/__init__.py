@@ -6,7 +6,7 @@ Checks return problems instead of raising, so that a verb can show all of them a
 from rlinf_isaac.preflight.checkpoints import check_bundles
 from rlinf_isaac.preflight.config import check_config
 from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
-from rlinf_isaac.preflight.findings import Findings, raise_if_any
+from rlinf_isaac.preflight.findings import Findings
 from rlinf_isaac.preflight.machine import check_device, check_free_space
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
 
@@ -19,6 +19,5 @@ __all__ = [
     "check_free_space",
     "check_norm_stats",
     "check_training_data",
-    "raise_if_any",
     "suitable_job",
 ]

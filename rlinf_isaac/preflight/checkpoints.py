@@ -19,8 +19,8 @@ def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:
         if trained_with != carried:
             cause = f"{bundle.path} was trained with norm stats {trained_with}, but carries {carried}"
             problems.append(Problem("norm-stats-mismatch", cause, "take the bundle as `sft` wrote it"))
-        now, recorded = config_digest(bundle.config.get("job") or {}), bundle.lineage.get("config")
-        if now != recorded:
+        job, recorded = bundle.config.get("job"), bundle.lineage.get("config")
+        if isinstance(job, dict) and (now := config_digest(job)) != recorded:
             cause = f"{bundle.path}/config.json has the config {now}, but the checkpoint came from {recorded}"
             problems.append(Problem("config-changed", cause, "take the bundle as it was written"))
         for link in ("config", "dataset", "norm_stats"):

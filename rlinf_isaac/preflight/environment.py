@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from rlinf_isaac.errors import Problem
+from rlinf_isaac.probe import installed_version, output_of
 
 DISTRIBUTION = "rlinf-isaac"
-TIMEOUT_S = 10.0
 
 OPTIONAL = {
     "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
@@ -71,7 +70,7 @@ def check_requirements() -> list[Problem]:
     """Installed versions against the ranges that this project's own metadata names."""
     problems = []
     for requirement in _requirements():
-        installed = _version(requirement.name)
+        installed = installed_version(requirement.name)
         if installed is not None and not requirement.specifier.contains(installed, prereleases=True):
             cause = f"{requirement.name} {installed} is installed, this project works with {requirement.specifier}"
             cure = f"pip install -c constraints.txt '{requirement.name}{requirement.specifier}'"
@@ -85,7 +84,7 @@ def _python() -> Iterator[Component]:
 
 def _packages() -> Iterator[Component]:
     for requirement in _requirements():
-        version = _version(requirement.name)
+        version = installed_version(requirement.name)
         if requirement.name == "torch" and version is not None:
             version += f" ({_torch_cuda()})"
         cure = f"pip install -c constraints.txt '{requirement.name}{requirement.specifier}'"
@@ -93,28 +92,26 @@ def _packages() -> Iterator[Component]:
 
 
 def _gpu() -> Iterator[Component]:
-    lines = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-    names = "; ".join(line.strip() for line in (lines or "").splitlines() if line.count(",") == 2)
-    yield Component(
-        "NVIDIA GPU", names or None, False, "--device cuda, for the presets pi0 and pi05", "use a GPU machine"
-    )
+    lines = _text_of("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    names = "; ".join(line.strip() for line in lines.splitlines() if line.count(",") == 2)
+    yield Component("NVIDIA GPU", names or None, False, "--device cuda: presets pi0 and pi05", "use a GPU machine")
 
 
 def _rendering() -> Iterator[Component]:
-    egl = None
+    egl = ""
     if os.environ.get("MUJOCO_GL", "").lower() not in ("0", "off", "disable", "disabled"):
-        egl = _output(sys.executable, "-I", str(Path(__file__).with_name("egl_probe.py")))
+        egl = _text_of(sys.executable, "-I", str(Path(__file__).with_name("egl_probe.py")))
     cure = "apt-get install libegl1 libopengl0 libgl1-mesa-dri"
-    yield Component("EGL", egl and egl.strip(), False, "fast rendering; without it rays are cast on the CPU", cure)
+    yield Component("EGL", egl or None, False, "fast rendering; without it rays are cast on the CPU", cure)
     ffmpeg = os.environ.get("IMAGEIO_FFMPEG_EXE") or _bundled_ffmpeg() or shutil.which("ffmpeg")
-    first = (_output(ffmpeg, "-version") or "").partition("\n")[0] if ffmpeg else ""
+    first = _text_of(ffmpeg, "-version").partition("\n")[0] if ffmpeg else ""
     version = re.match(r"ffmpeg version (\S+)", first)
     yield Component("ffmpeg", version and version[1], True, "evaluation videos", "pip install imageio-ffmpeg")
 
 
 def _optional() -> Iterator[Component]:
     for name, (unlocks, cure) in OPTIONAL.items():
-        yield Component(name, _version(name), False, unlocks, cure)
+        yield Component(name, installed_version(name), False, unlocks, cure)
 
 
 def _requirements() -> list[Requirement]:
@@ -137,17 +134,5 @@ def _bundled_ffmpeg() -> str | None:
     return str(binaries[0]) if binaries else None
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _output(*command: str) -> str | None:
-    """Standard output of a command; None when it is missing, fails or hangs."""
-    try:
-        result = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.decode(errors="replace")
+def _text_of(*command: str) -> str:
+    return (output_of(*command) or b"").decode(errors="replace").strip()

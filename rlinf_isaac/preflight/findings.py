@@ -50,8 +50,3 @@ class Findings:
         """Raise `InvalidJob` with all errors, if there are any."""
         if self.errors:
             raise InvalidJob(self.errors)
-
-
-def raise_if_any(problems: Iterable[Problem]) -> None:
-    """Raise `InvalidJob` with all of `problems` that are errors, if there are any."""
-    Findings(problems).raise_errors()

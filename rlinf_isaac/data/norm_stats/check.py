@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
+from rlinf_isaac.data.delta_actions import parse_delta_mask
 from rlinf_isaac.data.lerobot_format import ACTION, STATE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
 from rlinf_isaac.data.norm_stats.keys import identity
 from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, from_json, read_bytes
@@ -27,7 +28,6 @@ MAX_MEAN, MIN_STD, MAX_STD = 0.5, 0.3, 3.0
 MIN_INSIDE, MIN_QUANTILE_STD = 0.9, 0.05
 """Share of real rows between q01 and q99 (about 0.98), and their std in that range scaled to -1..1 (0.2 or more)."""
 
-SAMPLED_ROWS = 100_000
 RECOMPUTED_ROWS = 500_000
 """Recomputing takes less than a second up to this many rows."""
 
@@ -127,20 +127,6 @@ def check_policy(
 ) -> list[Problem]:
     """What keeps a policy from using `stats`, whatever they are of; arguments as for `check_norm_stats_file`."""
     return _check_dims(stats, source, None, names) + _check_quantiles(stats, source, mode)
-
-
-def sample_rows(dataset: LeRobotDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
-    """Rows of ``state`` and ``actions`` as training sees them, from frames spread evenly over the dataset.
-
-    Actions are those of whole chunks, relative to the state where the settings say so.
-    """
-    horizon = settings["action_horizon"] if settings else 1
-    mask = parse_delta_mask(settings["delta_actions"]) if settings else ()
-    count = min(dataset.num_frames, max(1, SAMPLED_ROWS // horizon))
-    frames = np.linspace(0, dataset.num_frames - 1, count).astype(np.int64)
-    states = dataset.column(STATE)[frames]
-    actions = to_delta(dataset.action_chunks(frames, horizon), states, mask)
-    return {"state": states, "actions": actions.reshape(-1, actions.shape[-1])}
 
 
 def _check_dims(
@@ -280,18 +266,9 @@ def _compare(
     if expected.digest == report.digest:
         report.recomputed = "equal"
         return
-    different = [key for key in KEYS if not _close(getattr(stats, key), getattr(expected, key), rows[key])]
+    different = differing_keys(stats, expected, rows)
     report.recomputed = "different" if different else "close"
     if different:
         cause = f"{report.path}: {' and '.join(different)} are not what the dataset gives with {dict(settings)}"
         cure = "computed with another horizon, batch size or delta_actions, from other data, or edited; " + RECOMPUTE
         report.problems.append(Problem("norm-stats-differ", cause, cure, level="warning"))
-
-
-def _close(stats: FeatureStats, exact: FeatureStats, rows: np.ndarray) -> bool:
-    """Whether `stats` may come from OpenPI's estimator: float32 moments, quantiles off by up to 30 of its 5000 bins."""
-    moments = 1e-4 * np.abs(rows).max(0) + 1e-3 * exact.std + 1e-6
-    bins = 30 * (rows.max(0) - rows.min(0)) / 5000 + 1e-6
-    limits = {"mean": moments, "std": moments, "q01": bins, "q99": bins}
-    pairs = {name: (getattr(stats, name), getattr(exact, name)) for name in limits}
-    return all(ours is None or (np.abs(ours - right) <= limits[name]).all() for name, (ours, right) in pairs.items())

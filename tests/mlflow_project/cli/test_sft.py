@@ -100,7 +100,7 @@ def test_another_seed_is_another_training(invoke, small_dataset, tmp_path):
         (["--overrides", "policy.action_chunk=20"], "chunk-horizon"),
         (["--overrides", "env.max_episode_steps=100"], "use 96 or 104"),
         (["--device", "gpu"], "compute.device is gpu"),
-        (["--norm-stats", "missing.json"], "no-norm-stats"),
+        (["--norm-stats", "missing.json"], "norm-stats-missing"),
     ],
 )
 def test_bad_input_is_one_clear_error(invoke, small_dataset, tmp_path, more, code):
@@ -128,6 +128,11 @@ def test_norm_stats_of_other_data_are_refused(invoke, small_dataset, tmp_path):
     (stats.parent / "provenance.json").write_text(json.dumps(provenance | {"dataset": "0" * 64}))
     only_error(invoke(*sft(small_dataset, "--norm-stats", stats)), "norm-stats-mismatch")
     (stats.parent / "provenance.json").unlink()
+    assert invoke(*sft(small_dataset, "--norm-stats", stats)).exit_code == 0, "the values vouch for themselves"
+    values = json.loads(stats.read_text())
+    actions = values["norm_stats"]["actions"]
+    actions["mean"][0] += 0.2 * actions["std"][0]
+    stats.write_text(json.dumps(values))
     only_error(invoke(*sft(small_dataset, "--norm-stats", stats)), "norm-stats-provenance")
 
 

@@ -21,16 +21,18 @@ def test_what_is_here_is_found_with_its_version():
 
 
 def test_a_missing_dependency_is_an_error_and_a_missing_extra_is_not(monkeypatch):
-    version = environment._version
-    monkeypatch.setattr(environment, "_version", lambda name: None if name in ("mujoco", "av") else version(name))
+    version = environment.installed_version
+    monkeypatch.setattr(
+        environment, "installed_version", lambda name: None if name in ("mujoco", "av") else version(name)
+    )
     _, problems = inspect_environment()
     assert [problem.code for problem in problems] == ["missing-component"]
     assert "mujoco" in problems[0].cause
 
 
 def test_a_version_outside_the_range_is_named_with_the_range(monkeypatch):
-    version = environment._version
-    monkeypatch.setattr(environment, "_version", lambda name: "2.9.0" if name == "mlflow" else version(name))
+    version = environment.installed_version
+    monkeypatch.setattr(environment, "installed_version", lambda name: "2.9.0" if name == "mlflow" else version(name))
     (problem,) = check_requirements()
     assert problem.code == "version-range"
     assert "mlflow 2.9.0" in problem.cause
