@@ -114,23 +114,30 @@ def choose(
     Returns:
         The names, in their order, and the patterns that match nothing.
     """
-    problems = []
-
-    def matching(option: str, patterns: Sequence[str]) -> set[str]:
-        found: set[str] = set()
-        for pattern in patterns:
-            hits = {
-                name for name, stored in names.items() if fnmatchcase(name, pattern) or fnmatchcase(stored, pattern)
-            }
-            if not hits:
-                cause = f"--{option} {pattern} matches no tensor of the checkpoint"
-                problems.append(Problem(f"{option}-matches-nothing", cause, "leave it out or correct it"))
-            found |= hits
-        return found
-
-    included = matching("include", include) if include else set(names)
-    excluded = matching("exclude", exclude)
+    included, unknown = _matching(names, include) if include else (set(names), [])
+    excluded, superfluous = _matching(names, exclude)
+    cure = "leave it out or correct it"
+    problems = [
+        Problem("include-matches-nothing", f"--include {shown(pattern)} matches no tensor of the checkpoint", cure)
+        for pattern in unknown
+    ]
+    problems += [
+        Problem("exclude-matches-nothing", f"--exclude {shown(pattern)} matches no tensor of the checkpoint", cure)
+        for pattern in superfluous
+    ]
     return [name for name in names if name in included and name not in excluded], problems
+
+
+def _matching(names: Mapping[str, str], patterns: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Names that a pattern matches as they are or as they were in the file; patterns that match none."""
+    found: set[str] = set()
+    unmatched = []
+    for pattern in patterns:
+        hits = {name for name, stored in names.items() if fnmatchcase(name, pattern) or fnmatchcase(stored, pattern)}
+        found |= hits
+        if not hits:
+            unmatched.append(pattern)
+    return found, unmatched
 
 
 def _listed(names: Iterable[str]) -> str:
