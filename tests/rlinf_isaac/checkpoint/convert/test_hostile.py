@@ -125,6 +125,7 @@ def test_cases_are_named_once():
     assert len({case.name for case in CASES}) == len(CASES) >= 12
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tiny_tensors_are_converted(tmp_path, convert):
     (tmp_path / "out").mkdir()
     torch.save({f"{index:05d}": torch.tensor([float(index)]) for index in range(100_000)}, tmp_path / ZIP)
