@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -34,7 +34,7 @@ class ProgressView:
         self._bars = Progress(
             TextColumn("[bold]{task.description:<12}"),
             BarColumn(bar_width=28),
-            MofNCompleteColumn(),
+            _Done(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -59,7 +59,7 @@ class ProgressView:
         """Update the bar (or the lines) of ``progress.label``."""
         if self.console.is_terminal:
             if progress.label not in self._tasks:
-                self._tasks[progress.label] = self._bars.add_task(progress.label, note="")
+                self._tasks[progress.label] = self._bars.add_task(progress.label, note="", unit=progress.unit)
             self._bars.update(
                 self._tasks[progress.label], completed=progress.done, total=progress.total, note=progress.note
             )
@@ -67,7 +67,8 @@ class ProgressView:
         tenth = 10 * progress.done // max(1, progress.total)
         if tenth != self._tenths.get(progress.label):
             self._tenths[progress.label] = tenth
-            line = f"{progress.label:<12} {progress.done}/{progress.total}  {progress.note}"
+            done = _amount(progress.done, progress.unit), _amount(progress.total, progress.unit)
+            line = f"{progress.label:<12} {done[0]}/{done[1]}  {progress.note}"
             self.console.print(line.rstrip(), highlight=False, markup=False)
 
 
@@ -82,8 +83,24 @@ def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
                 listener(event)
 
 
-class _Rate(ProgressColumn):
-    """Items per second."""
+class _Done(ProgressColumn):
+    """So many of so many."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+        unit = task.fields["unit"]
+        text = f"{_amount(task.completed, unit)}/{_amount(task.total or 0, unit)}"
+        return Text(text, style="progress.download")
+
+
+class _Rate(ProgressColumn):
+    """Items, or bytes, per second."""
+
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        rate = _amount(task.speed, "B") if task.fields["unit"] == "B" else f"{task.speed:.1f}"
+        return Text(f"{rate}/s", style="progress.data.speed")
+
+
+def _amount(number: float, unit: str) -> str:
+    return decimal(int(number)) if unit == "B" else f"{number:.0f}"

@@ -76,5 +76,9 @@ class VideoError(RlinfIsaacError):
     """A video could not be encoded, or the encoded file does not hold what was recorded."""
 
 
+class ConversionFailed(RlinfIsaacError):
+    """A checkpoint could not be written whole, or what was written is not what was read. Nothing of it is left."""
+
+
 class TrainingDiverged(RlinfIsaacError):
     """A loss or gradient became NaN or infinite. The last good checkpoint is kept."""

@@ -124,12 +124,13 @@ class EvaluationFinished:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a named piece of work has come, for a progress bar."""
+    """How far a named piece of work has come, for a progress bar. `unit` is ``B`` where bytes are counted."""
 
     label: str
     done: int
     total: int
     note: str = ""
+    unit: str = ""
 
 
 Event = (

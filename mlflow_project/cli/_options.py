@@ -6,6 +6,7 @@ behaves the same from the shell and from ``mlflow run``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -42,6 +43,7 @@ output = click.option(
 )
 overrides = option("--overrides", "Config overrides, e.g. 'sft.batch_size=16,env.task=stack3'.", "none")
 device = option("--device", "torch device: cpu, cuda, cuda:1.")
+repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", "none")
 upload_weights = click.option(
     "--upload-weights",
     type=click.Choice(["auto", "all", "none"]),
@@ -49,6 +51,19 @@ upload_weights = click.option(
     show_default=True,
     help="Log checkpoint weights as artifacts; auto: when they are small. Manifests always are.",
 )
+
+
+def find_dataset(name: str, repo_id: str = "none") -> Path:
+    """Root of the dataset that ``--dataset`` and ``--repo-id`` mean; child processes will find the same one.
+
+    Raises:
+        DatasetError: there is none, naming every place that was looked at.
+    """
+    from rlinf_isaac.data.resolve import resolve_dataset
+
+    location = resolve_dataset(name, None if repo_id == "none" else repo_id)
+    os.environ.update(location.environment)
+    return location.root
 
 
 def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str) -> list[str]:

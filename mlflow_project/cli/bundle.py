@@ -137,9 +137,7 @@ def check(
         findings.add(check_norm_stats(data, found.norm_stats.path, config))
         root = None
         if dataset != "none":
-            from rlinf_isaac.data.resolve import resolve_dataset
-
-            root = resolve_dataset(dataset).root
+            root = options.find_dataset(dataset)
             findings.add(check_dataset(config, root))
         path = output.absolute() / "bundles" / _run_name(name, found.path) / str(number)
         if path.exists() and not force:
@@ -155,11 +153,11 @@ def run(job: MakeJob, output: Path) -> Bundle:
     from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
     from mlflow_project.runs import tracked_run
-    from rlinf_isaac.checkpoint.make import make_bundle, plan_conversion
+    from rlinf_isaac.checkpoint.make import AS_STORED, make_bundle, plan_conversion
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 
     # Before there is a run: weights that do not fit are a job that cannot start, not one that failed.
-    conversion = plan_conversion(job.source, job.config.model, job.exclude)
+    conversion = plan_conversion(job.source, job.config.model, replace(AS_STORED, exclude=tuple(job.exclude)))
     name = f"bundle {job.path.parent.name} {job.step}"
     with tracked_run("bundle", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
         dataset = None if job.dataset is None else LeRobotDataset(job.dataset)
@@ -205,9 +203,9 @@ def _config(source: Source, preset: str, asset_id: str, exclude: list[str], over
 
 
 def _fitting_preset(source: Source, exclude: list[str]) -> str:
-    from rlinf_isaac.checkpoint.make import fitting_presets
+    from rlinf_isaac.checkpoint.make import AS_STORED, fitting_presets
 
-    fitting = fitting_presets(source, exclude)
+    fitting = fitting_presets(source, replace(AS_STORED, exclude=tuple(exclude)))
     if len(fitting) != 1:
         cause = f"the shapes in {source.path} are those of {' and '.join(fitting) or 'none of the presets'}"
         cure = "name the nearest with --preset, and it says which tensors differ; then use --overrides or --exclude"

@@ -47,11 +47,12 @@ class DoctorCommand(click.Command):
 
 @click.command("doctor", epilog=EXAMPLE, cls=DoctorCommand, context_settings={"allow_interspersed_args": False})
 @options.option("--dataset", "LeRobot dataset to check in depth: its directory, or a repo id.", "none")
+@options.repo_id
 @options.flag("--full", "Decode every image and video of the dataset, not a sample.")
 @options.option("--preset", "With --dataset: what it must suit; none: any task and state of this project.", "none")
 @options.flag("--json", "Print one JSON object instead of text.")
 @click.argument("job", nargs=-1, type=click.UNPROCESSED)
-def command(dataset: str, full: bool, preset: str, json: bool, job: tuple[str, ...]) -> None:
+def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job: tuple[str, ...]) -> None:
     """Check a planned job, a dataset, or this machine. Starts nothing, writes nothing, imports no torch.
 
     JOB is a verb (main, demos, sft, eval) with its own options: exactly the checks it runs first, except that large
@@ -67,7 +68,7 @@ def command(dataset: str, full: bool, preset: str, json: bool, job: tuple[str, .
             check_job(findings, words)
         if dataset != "none":
             report["dataset"] = dataset
-            report |= check_dataset(findings, dataset, preset, full)
+            report |= check_dataset(findings, dataset, repo_id, preset, full)
         if not planned and dataset == "none":
             report |= check_environment(findings)
         show(findings, report, as_json=json)
@@ -87,22 +88,21 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
         module.check(findings, quick=True, **context.params)
 
 
-def check_dataset(findings: Findings, name: str, preset: str, full: bool) -> dict[str, Any]:
+def check_dataset(findings: Findings, name: str, repo_id: str, preset: str, full: bool) -> dict[str, Any]:
     """Check a dataset on its own, and against a preset or whatever this project can do with it."""
     from rlinf_isaac.config import load_config
-    from rlinf_isaac.data.resolve import resolve_dataset
     from rlinf_isaac.data.validate import validate_dataset
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
     with findings.collect():
-        location = resolve_dataset(name)
-        findings.add(validate_dataset(location.root, full=full))
+        root = options.find_dataset(name, repo_id)
+        findings.add(validate_dataset(root, full=full))
         if preset != "none":
-            findings.add(check_dataset(load_config(preset), location.root))
-            return {"root": str(location.root)}
-        task, layout, problems = suitable_job(location.root)
+            findings.add(check_dataset(load_config(preset), root))
+            return {"root": str(root)}
+        task, layout, problems = suitable_job(root)
         findings.add(problems)
-        return {"root": str(location.root), "task": task, "state_layout": layout}
+        return {"root": str(root), "task": task, "state_layout": layout}
     return {}
 
 

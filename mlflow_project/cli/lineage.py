@@ -41,9 +41,7 @@ def command(subject: str, dataset: str, json: bool) -> None:
     that is recorded but not on this machine is `unseen`, which is no error.
     """
     with verb_session():
-        from rlinf_isaac.data.resolve import resolve_dataset
-
-        root = None if dataset == options.AUTO else resolve_dataset(dataset).root
+        root = None if dataset == options.AUTO else options.find_dataset(dataset)
         chain = find_chain(subject, root)
         breaks = chain.breaks()
         if json:

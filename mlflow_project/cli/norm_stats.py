@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -37,6 +36,7 @@ TABLE_WIDTH = 130  # at least, in characters
 
 @click.command("norm_stats", epilog=EXAMPLE)
 @options.option("--dataset", "LeRobot dataset: its directory, or a repo id under HF_LEROBOT_HOME.", NONE)
+@options.repo_id
 @options.option("--check", "Check this norm_stats.json, on rows of --dataset if given. Writes nothing.", NONE)
 @options.option("--canonicalise", "Give this norm_stats.json OpenPI's keys; the record can undo it.", NONE)
 @click.option(
@@ -50,7 +50,14 @@ TABLE_WIDTH = 130  # at least, in characters
 @options.output
 @options.overrides
 def command(
-    dataset: str, check: str, canonicalise: str, norm_stats_mode: str, preset: str, output: Path, overrides: str
+    dataset: str,
+    repo_id: str,
+    check: str,
+    canonicalise: str,
+    norm_stats_mode: str,
+    preset: str,
+    output: Path,
+    overrides: str,
 ) -> None:
     """Compute norm_stats.json of a LeRobot dataset from its parquet columns, with OpenPI's semantics.
 
@@ -70,7 +77,7 @@ def command(
             # Statistics are wanted before the tokenizer is, and often on another machine.
             findings.add(problem for problem in check_config(config) if problem.code != "no-tokenizer")
             findings.raise_errors()
-            root = None if dataset == NONE else _resolve(dataset)
+            root = None if dataset == NONE else options.find_dataset(dataset, repo_id)
             if check == NONE and root is None:
                 cure = "pass --dataset to compute norm stats, or --check FILE, or --canonicalise FILE"
                 raise InvalidJob.of("no-dataset", "there is no --dataset", cure)
@@ -189,14 +196,6 @@ def _mode(text: str) -> Mode:
     if text in get_args(Mode):
         return text  # type: ignore[return-value]
     raise NormStatsError.of("norm-stats-mode", "--canonicalise needs --norm-stats-mode canonical or identity", CHOICE)
-
-
-def _resolve(dataset: str) -> Path:
-    from rlinf_isaac.data.resolve import resolve_dataset
-
-    location = resolve_dataset(dataset)
-    os.environ.update(location.environment)
-    return location.root
 
 
 def _suffix(settings: Settings) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ KEYS = {
 
 @click.command("sft", epilog=EXAMPLE)
 @options.option("--dataset", "LeRobot dataset: its directory, or a repo id under HF_LEROBOT_HOME.", None)
+@options.repo_id
 @options.option("--norm-stats", "norm_stats.json of this dataset; auto computes it.")
 @options.preset
 @options.option("--steps", "Optimiser steps.")
@@ -66,6 +66,7 @@ def check(
     findings: Findings,
     *,
     dataset: str,
+    repo_id: str,
     norm_stats: str,
     preset: str,
     output: Path,
@@ -77,7 +78,6 @@ def check(
 
     With `quick` a large dataset that was never hashed is not hashed now, and a warning says so.
     """
-    from rlinf_isaac.data.resolve import resolve_dataset
     from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_training_data
     from rlinf_isaac.preflight.machine import training_bytes
 
@@ -86,9 +86,7 @@ def check(
         config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
         findings.add([*check_config(config), *check_device(config)])
     with findings.collect():
-        location = resolve_dataset(dataset)
-        os.environ.update(location.environment)
-        root = location.root
+        root = options.find_dataset(dataset, repo_id)
     if config is None or root is None or findings.errors:
         return None
     given = None if norm_stats == options.AUTO else Path(norm_stats)

@@ -6,7 +6,7 @@ initialised policy. Here everything short of a full match is a `WeightsError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,10 +119,12 @@ def plan_load(
     return LoadPlan(sources, {name: other for name, other in shared.items() if other in expected}, stripped)
 
 
-def strip_wrappers(stored: Iterable[str], expected: Iterable[str] = ()) -> tuple[dict[str, str], tuple[str, ...]]:
+def strip_wrappers(
+    stored: Iterable[str], expected: Iterable[str] = (), *, prefixes: Sequence[str] = _LEADING_PREFIXES
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Remove what FSDP, DDP, torch.compile and RLinf put around parameter names.
 
-    A leading prefix goes only if most stored names have it and most expected ones do not.
+    A leading prefix (one of `prefixes`) goes only if most stored names have it and most expected ones do not.
 
     Returns:
         Name without wrappers -> stored name, and what was removed.
@@ -133,7 +135,7 @@ def strip_wrappers(stored: Iterable[str], expected: Iterable[str] = ()) -> tuple
     stored, expected = list(stored), list(expected)
     names = {name: ".".join(part for part in name.split(".") if part not in _WRAPPER_SEGMENTS) for name in stored}
     stripped = sorted({part for name in stored for part in name.split(".") if part in _WRAPPER_SEGMENTS})
-    while prefix := next((p for p in _LEADING_PREFIXES if _most(names.values(), p) and not _most(expected, p)), None):
+    while prefix := next((p for p in prefixes if _most(names.values(), p) and not _most(expected, p)), None):
         names = {name: bare.removeprefix(prefix) for name, bare in names.items()}
         stripped.append(prefix.removesuffix("."))
     canonical: dict[str, str] = {}

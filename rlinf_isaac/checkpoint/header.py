@@ -10,10 +10,13 @@ A sharded checkpoint is several such files plus ``model.safetensors.index.json``
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +28,7 @@ INDEX_FILE = "model.safetensors.index.json"
 # The limit of the safetensors library itself. pi0's header is 0.1 MB.
 _MAX_HEADER_BYTES = 100_000_000
 
-_BITS = {
+BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -40,6 +43,21 @@ class TensorInfo(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tensors of one safetensors file lie.
+
+    Attributes:
+        tensors: name -> dtype and shape, in the order of the header.
+        spans: name -> (first byte, byte after the last), counted from the beginning of the file.
+        metadata: the file's ``__metadata__``.
+    """
+
+    tensors: dict[str, TensorInfo]
+    spans: dict[str, tuple[int, int]]
+    metadata: dict[str, str]
 
 
 def read_keys(path: str | Path) -> dict[str, TensorInfo]:
@@ -83,12 +101,19 @@ def weight_files(directory: str | Path) -> list[Path]:
 
 
 def read_header(path: str | Path) -> dict[str, TensorInfo]:
-    """The tensors of one safetensors file, in the order of the file's header.
+    """The tensors of one safetensors file, in the order of the file's header. Raises as `read_layout`."""
+    return read_layout(path).tensors
+
+
+def read_layout(path: str | Path) -> Layout:
+    """The header of one safetensors file.
 
     Raises:
         BundleError: `path` is missing, truncated, or breaks the format in any way the library would refuse.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never end
+            raise OSError(errno.EINVAL, "it is not a file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
@@ -97,7 +122,10 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
             length = int.from_bytes(prefix, "little")
             if length > min(_MAX_HEADER_BYTES, size - 8):
                 raise ValueError(f"its header claims {length} bytes, the file has {size}")
-            return parse_header(file.read(length), data_bytes=size - 8 - length)
+            layout = _parse(file.read(length), size - 8 - length)
+            begin = 8 + length
+            spans = {name: (begin + first, begin + end) for name, (first, end) in layout.spans.items()}
+            return Layout(layout.tensors, spans, layout.metadata)
     except OSError as error:
         cause = f"{path} cannot be read: {error.strerror}"
         raise BundleError.of("weights-unreadable", cause, "check its name and permissions") from error
@@ -108,36 +136,40 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
 
 def parse_header(header: bytes, data_bytes: int) -> dict[str, TensorInfo]:
     """Parse and check a header's JSON against the number of data bytes that follow it. Raises ValueError."""
+    return _parse(header, data_bytes).tensors
+
+
+def _parse(header: bytes, data_bytes: int) -> Layout:
+    """As `parse_header`; spans are counted from the beginning of the data."""
     if not header.startswith(b"{"):
         raise ValueError("its header does not start with '{'")
     entries = json.loads(header.decode(), object_pairs_hook=_unique)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its __metadata__ is not a map of strings")
-    tensors, spans = {}, []
+    tensors, spans = {}, {}
     for name, entry in entries.items():
-        tensors[name], span = _parse_entry(name, entry)
-        spans.append(span)
+        tensors[name], spans[name] = _parse_entry(name, entry)
     end = 0
-    for begin, stop in sorted(spans):
+    for begin, stop in sorted(spans.values()):
         if begin != end:
             raise ValueError(f"its tensors leave a hole or overlap at byte {begin}")
         end = stop
     if end != data_bytes:
         raise ValueError(f"its tensors need {end} bytes of data, the file has {data_bytes}")
-    return tensors
+    return Layout(tensors, spans, metadata)
 
 
 def _parse_entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} needs exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"tensor {name!r} has a shape or offsets that are not lists of sizes")
     begin, end = offsets
-    if (end - begin) * 8 != math.prod(shape) * _BITS[dtype]:
+    if (end - begin) * 8 != math.prod(shape) * BITS[dtype]:
         raise ValueError(f"tensor {name!r} has {end - begin} bytes, not what {dtype} {shape} takes")
     return TensorInfo(dtype, tuple(shape)), (begin, end)
 

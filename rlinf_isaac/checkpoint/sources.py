@@ -116,6 +116,19 @@ def find_source(path: str | Path, *, norm_stats: Path | None = None, weights: Pa
     )
 
 
+def find_weights(path: str | Path) -> tuple[Weights, tuple[str, ...]]:
+    """Only the weights of the checkpoint at `path` (a file or a directory), and what was decided between candidates.
+
+    Raises:
+        BundleError: there are none, several that may disagree, or they are of a framework we do not read.
+    """
+    path = Path(path)
+    notes: list[str] = []
+    if not path.exists():
+        raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name a checkpoint's directory or file")
+    return _find_weights(path, _root(path), notes), tuple(notes)
+
+
 def name_within(root: Path, file: Path) -> str:
     """The file's name relative to the checkpoint, or alone: where a checkpoint lay is not part of what it is."""
     file = file.absolute()
@@ -155,6 +168,8 @@ def _find_weights(path: Path, root: Path | None, notes: list[str]) -> Weights:
         raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name the weights' file or directory")
     if path.is_file():
         return _weights_file(path)
+    if not path.is_dir():
+        raise BundleError.of("no-weights", f"{path} is neither a file nor a directory", "name the weights themselves")
     directory = path if root is None else root
     candidates = _candidates(directory)
     torch_files = [each for each in candidates if each.format == "torch"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,25 @@ def test_a_job_that_can_start(invoke, small_dataset, small_checkpoints, tmp_path
         assert codes(result) == []
         assert report_of(result)["job"] == [str(word) for word in job]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_dataset_is_found_by_leaf_home_and_repo_id(invoke, small_dataset, monkeypatch, tmp_path):
+    home, name = small_dataset.parent, small_dataset.name
+    places = [
+        [small_dataset],
+        [home, "--repo-id", name],
+        [tmp_path / "link" / name],
+        [tmp_path / "link", "--repo-id", name],
+    ]
+    (tmp_path / "link").symlink_to(home)
+    for place in places:
+        result = invoke("doctor", "sft", "--dataset", *place, *OVERRIDES, "--json")
+        assert result.exit_code == 0, result.output
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        assert Path(os.environ["HF_LEROBOT_HOME"], name).samefile(small_dataset)
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(home))
+    assert invoke("doctor", "--dataset", name).exit_code == 0
+    assert codes(invoke("doctor", "--dataset", home, "--json")) == ["dataset-not-found"]
 
 
 @pytest.mark.parametrize("switches", [["--json", "sft"], ["sft", "--json", "true"], ["--json", "true", "sft"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle, seal
 from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
-from rlinf_isaac.checkpoint.make import fitting_presets, make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.make import AS_STORED, fitting_presets, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import load_config
@@ -119,7 +120,9 @@ def make(path: Path, config: JobConfig, output: Path, exclude: tuple[str, ...] =
         "norm_stats_record": RECORD,
         **changes,
     }
-    return make_bundle(plan_conversion(source, config.model, exclude), config, output, **arguments)
+    return make_bundle(
+        plan_conversion(source, config.model, replace(AS_STORED, exclude=exclude)), config, output, **arguments
+    )
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:

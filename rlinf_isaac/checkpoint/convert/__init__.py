@@ -1,0 +1,27 @@
+"""Checkpoints of torch (``.pt``, sharded, distributed) and safetensors into safetensors, checked and in little memory.
+
+    from rlinf_isaac.checkpoint.convert import Options, prepare, run
+
+    job = prepare("full_weights.pt", "converted", Options(dtype="bf16"))
+    print(job.plan.summary())
+    run(job)
+
+No torch is needed but for a cast and for comparing the result (`run(verify=True)`).
+"""
+
+from rlinf_isaac.checkpoint.convert.job import ConversionJob, prepare, read_record, run
+from rlinf_isaac.checkpoint.convert.layout import parse_size
+from rlinf_isaac.checkpoint.convert.plan import Options, Output, OutputFile, Plan, plan_conversion
+
+__all__ = [
+    "ConversionJob",
+    "Options",
+    "Output",
+    "OutputFile",
+    "Plan",
+    "parse_size",
+    "plan_conversion",
+    "prepare",
+    "read_record",
+    "run",
+]

@@ -1,0 +1,135 @@
+"""Directories of torch.distributed.checkpoint, read in one process and without torch.
+
+``.metadata`` is a pickle that says of every tensor which box of it lies at which place of which ``.distcp`` file; at
+each place lies a file of ``torch.save`` with that box.
+https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metadata.py
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+from rlinf_isaac.checkpoint.convert import unpickle
+from rlinf_isaac.checkpoint.convert.objects import dtype_of
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, shown
+from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
+from rlinf_isaac.checkpoint.header import BITS
+from rlinf_isaac.errors import WeightsError
+
+_MODULE = "torch.distributed.checkpoint.metadata."
+_COPY_AGAIN = "copy the distributed checkpoint again"
+_MAX_METADATA_BYTES = 512_000_000
+
+
+def read_distributed(directory: Path) -> TorchFile:
+    """The tensors of a distributed checkpoint; what lies beside them (optimiser state that is no tensor) is counted.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or wants to run code.
+    """
+    file = directory / ".metadata"
+    try:
+        if file.stat().st_size > _MAX_METADATA_BYTES:
+            raise ValueError("it is larger than any metadata")
+        metadata = unpickle.loads(file.read_bytes())
+        entries, places, paths = _sections(metadata)
+        tensors: dict[Keys, AnyTensor] = {}
+        for name, entry in entries.items():
+            if entry.name == _MODULE + "TensorStorageMetadata":
+                keys = _path(name, paths.get(name, (name,)))
+                if keys in tensors:
+                    raise ValueError(f"two of its entries are called {shown(name)}")
+                tensors[keys] = _tensor(directory, name, entry, places)
+        # What is not converted (the optimiser, twice the model's size) is not read for its checksum either.
+        return TorchFile(tensors, len(entries) - len(tensors), ())
+    except Forbidden as error:
+        cause = f"{file} wants to run {error.args[0]} while it is loaded; that is never allowed"
+        raise WeightsError.of("unsafe-pickle", cause, "save the model's tensors alone") from error
+    except OSError as error:
+        cause = f"{error.filename or directory} cannot be read: {error.strerror}"
+        raise WeightsError.of("damaged-dcp", cause, _COPY_AGAIN) from error
+    except (pickle.UnpicklingError, ValueError, TypeError, AttributeError, KeyError) as error:
+        cause = f"{file} is not the metadata of a distributed checkpoint: {error}"
+        raise WeightsError.of("damaged-dcp", cause, _COPY_AGAIN) from error
+
+
+def _sections(metadata: Any) -> tuple[dict[str, Call], dict[tuple[str, Keys | None], dict[str, Any]], dict[str, Any]]:
+    """Name -> description of an entry; (name, offset of a box) -> place of its bytes; name -> keys that lead to it."""
+    if not isinstance(metadata, Call) or metadata.name != _MODULE + "Metadata":
+        raise ValueError("it holds something else")
+    places = {}
+    for index, place in metadata.state["storage_data"].items():
+        offset = index.state.get("offset")
+        places[index.state["fqn"], None if offset is None else tuple(offset)] = place.state
+    planner = metadata.state.get("planner_data")
+    return metadata.state["state_dict_metadata"], places, planner if isinstance(planner, dict) else {}
+
+
+def _path(name: Any, keys: Any) -> Keys:
+    if not isinstance(keys, tuple) or any(not isinstance(key, str | int) for key in (name, *keys)):
+        raise ValueError("one of its names is none")
+    return tuple(map(str, keys))
+
+
+def _tensor(directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]]) -> AnyTensor:
+    properties = entry.state["properties"]
+    values = properties.state.get("", properties.state)  # a tuple in its __getstate__
+    dtype = dtype_of(values[0] if isinstance(values, tuple) else values["dtype"])
+    shape = _sizes(entry.state["size"])
+    if dtype not in BITS:
+        return Unstorable(f"a tensor of dtype {dtype}", "cast it before saving; safetensors has no such dtype")
+    pieces = []
+    for chunk in entry.state["chunks"]:
+        corner, sizes = _sizes(chunk.state["offsets"]), _sizes(chunk.state["sizes"])
+        piece = _piece(directory, name, places[name, corner])
+        if piece.dtype != dtype or piece.shape != sizes or len(corner) != len(sizes) or len(sizes) != len(shape):
+            raise ValueError(f"a part of {shown(name)} is not what it says")
+        if any(low + size > whole for low, size, whole in zip(corner, sizes, shape, strict=True)):
+            raise ValueError(f"a part of {shown(name)} lies outside of the whole")
+        pieces.append((corner, piece))
+    boxes = [(corner, piece.shape) for corner, piece in pieces]
+    if sum(math.prod(sizes) for _, sizes in boxes) != math.prod(shape) or _overlap(boxes):
+        raise ValueError(f"the parts of {shown(name)} do not make up the whole")
+    if len(pieces) == 1:
+        return pieces[0][1]
+    return SplitTensor(dtype, shape, tuple(pieces))
+
+
+def _piece(directory: Path, name: str, place: dict[str, Any]) -> StoredTensor:
+    """One box: the tensor in the file of ``torch.save`` at a place of a ``.distcp`` file."""
+    relative, offset, length = place["relative_path"], place["offset"], place["length"]
+    # A path with directories in it would let the metadata read any file of the machine.
+    if not isinstance(relative, str) or Path(relative).name != relative or place.get("transform_descriptors"):
+        raise ValueError(f"{shown(name)} lies outside of the directory, or is compressed")
+    if type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
+        raise ValueError(f"{shown(name)} lies nowhere")
+    content = read_torch_file(directory / relative, offset, length)
+    tensor = content.tensors.get(())
+    if not isinstance(tensor, StoredTensor):
+        raise ValueError(
+            f"{shown(name)} is not one tensor but {tensor.kind if isinstance(tensor, Unstorable) else 'something else'}"
+        )
+    return tensor
+
+
+def _overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
+    """Whether any two boxes, given by corner and sizes, have an element in common."""
+    boxes = sorted((corner, sizes) for corner, sizes in boxes if 0 not in sizes)
+    for index, (corner, sizes) in enumerate(boxes):
+        for other_corner, other_sizes in boxes[index + 1 :]:
+            if corner and other_corner[0] >= corner[0] + sizes[0]:
+                break  # so do all that follow: they are sorted
+            both = zip(corner, sizes, other_corner, other_sizes, strict=True)
+            if all(low < other + size2 and other < low + size for low, size, other, size2 in both):
+                return True
+    return False
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or len(value) > 64 or any(type(n) is not int or not 0 <= n < 2**60 for n in value):
+        raise ValueError("one of its shapes is none")
+    return value

@@ -1,0 +1,68 @@
+"""The tensors of a checkpoint of any format, without their values and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlinf_isaac.checkpoint.convert.distributed import read_distributed
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, StoredTensor, dense_stride
+from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.header import read_layout
+from rlinf_isaac.checkpoint.sources import Weights
+from rlinf_isaac.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint holds.
+
+    Attributes:
+        weights: where it lies.
+        tensors: keys of the containers around a tensor and its own -> tensor, in the order of the file.
+        others: number of entries that are no tensors (numbers, texts).
+        storages: the runs of bytes that have a checksum, whether tensors use them or not.
+        ties: name that is not stored -> name of the tensor it shares, as a safetensors file records it.
+    """
+
+    weights: Weights
+    tensors: dict[Keys, AnyTensor]
+    others: int
+    storages: tuple[Storage, ...]
+    ties: dict[str, str]
+
+
+def read_stored(weights: Weights) -> Stored:
+    """Open weights of any format.
+
+    Raises:
+        BundleError: a safetensors file is damaged.
+        WeightsError: another file is damaged, wants to run code, or there are no tensors.
+    """
+    if weights.format == "safetensors":
+        found, ties = _read_safetensors(weights.files)
+    else:
+        ties = {}
+        torch_file = weights.format == "torch"
+        found = read_torch_file(weights.files[0]) if torch_file else read_distributed(weights.directory)
+    if not found.tensors:
+        cause = f"{weights.files[0]} holds no tensors"
+        raise WeightsError.of("empty-weights", cause, "name the file that holds the model's state dict")
+    return Stored(weights, found.tensors, found.others, found.storages, ties)
+
+
+def _read_safetensors(files: tuple[Path, ...]) -> tuple[TorchFile, dict[str, str]]:
+    tensors: dict[Keys, AnyTensor] = {}
+    ties: dict[str, str] = {}
+    for file in files:
+        layout = read_layout(file)
+        for name, info in layout.tensors.items():
+            if (name,) in tensors:
+                cause = f"{file} and another file both hold {name}"
+                raise WeightsError.of("duplicate-names", cause, "name the one file that is meant")
+            begin, end = layout.spans[name]
+            storage = Storage(file, begin, end - begin, None, name)
+            tensors[name,] = StoredTensor(info.dtype, info.shape, dense_stride(info.shape), storage)
+        # Tied names, as huggingface_hub and safetensors' save_model note them: {"lm_head.weight": "embed.weight"}.
+        ties |= {name: other for name, other in layout.metadata.items() if other in layout.tensors}
+    return TorchFile(tensors, 0, ()), {name: other for name, other in ties.items() if (name,) not in tensors}

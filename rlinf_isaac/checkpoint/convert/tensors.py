@@ -1,0 +1,157 @@
+"""Where the tensors of a checkpoint lie in its files: what every reader of a format gives to the plan. Pure, no torch.
+
+A tensor is a strided view of a storage, a storage a run of bytes of a file. Tensors that share a storage are how torch
+saves tied weights and slices of a fused weight, so a storage is compared by what it is, not by what it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlinf_isaac.checkpoint.header import BITS, TensorInfo
+
+# torch's name of a dtype -> safetensors' name.
+DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "int16": "I16",
+    "uint16": "U16",
+    "int32": "I32",
+    "uint32": "U32",
+    "int64": "I64",
+    "uint64": "U64",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}
+TORCH_NAMES = {stored: name for name, stored in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of bytes that tensors are views of.
+
+    Attributes:
+        file: where it lies.
+        begin: its first byte in the file.
+        size: bytes.
+        crc32: checksum that the file gives for it, or None where the format has none.
+        record: what messages call it (``archive/data/17``).
+    """
+
+    file: Path
+    begin: int
+    size: int
+    crc32: int | None = None
+    record: str = ""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A strided view of a storage.
+
+    Attributes:
+        dtype: as safetensors spells it (``BF16``).
+        shape: sizes.
+        stride: steps between elements, in elements.
+        storage: what it is a view of.
+        offset: bytes from the storage's beginning to its first element.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    storage: Storage
+    offset: int = 0
+
+    @property
+    def info(self) -> TensorInfo:
+        """dtype and shape."""
+        return TensorInfo(self.dtype, self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, laid out densely."""
+        return bytes_of(self.dtype, self.shape)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First byte, and the one after the last, that it touches in its storage."""
+        if 0 in self.shape:
+            return self.offset, self.offset
+        last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+        return self.offset, self.offset + (last + 1) * BITS[self.dtype] // 8
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its elements lie densely and in order, as safetensors stores them."""
+        return 0 in self.shape or all(
+            size == 1 or step == dense
+            for size, step, dense in zip(self.shape, self.stride, dense_stride(self.shape), strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class SplitTensor:
+    """A tensor in pieces, as torch.distributed.checkpoint stores it: each piece is a box of the whole.
+
+    Attributes:
+        dtype, shape: of the whole.
+        pieces: (index of the piece's first element, the piece).
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[tuple[int, ...], StoredTensor], ...]
+
+    @property
+    def info(self) -> TensorInfo:
+        """dtype and shape."""
+        return TensorInfo(self.dtype, self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole."""
+        return bytes_of(self.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Unstorable:
+    """A tensor that safetensors cannot hold.
+
+    Attributes:
+        kind: what it is: ``a sparse tensor``.
+        cure: how to save it otherwise.
+    """
+
+    kind: str
+    cure: str
+
+
+AnyTensor = StoredTensor | SplitTensor | Unstorable
+
+
+def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Stride, in elements, of a contiguous tensor."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a dense tensor."""
+    return math.prod(shape) * BITS[dtype] // 8
+
+
+def shown(name: str) -> str:
+    """A name from a file as it may be printed: not endless, and without what a terminal would obey."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= 200 else f"{text[:200]}..."

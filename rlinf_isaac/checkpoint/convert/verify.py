@@ -1,0 +1,66 @@
+"""Is what was written what the source holds? Read again with the libraries' own loaders. Needs torch.
+
+The converter reads neither with torch nor with safetensors, so that a fault of its own would show here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rlinf_isaac.checkpoint.convert.plan import Output, Plan
+from rlinf_isaac.checkpoint.convert.reference import open_reference
+from rlinf_isaac.checkpoint.header import weight_files
+from rlinf_isaac.checkpoint.sources import Weights
+from rlinf_isaac.errors import BundleError, ConversionFailed, WeightsError
+
+
+def compare(weights: Weights, plan: Plan, directory: Path, advance: Callable[[int], None] = lambda count: None) -> None:
+    """Compare every tensor of the files in `directory` with the source, bit by bit.
+
+    Args:
+        weights: the source.
+        plan: what was to be written.
+        directory: where it was written.
+        advance: called with the number of bytes compared.
+
+    Raises:
+        ConversionFailed: a tensor is missing or differs.
+        WeightsError: torch cannot read the source.
+    """
+    try:
+        if [path.name for path in weight_files(directory)] != sorted(file.name for file in plan.files):
+            raise ConversionFailed(f"{directory} does not hold the files that were written")
+        with open_reference(weights) as reference:
+            for file in plan.files:
+                with safe_open(directory / file.name, framework="pt") as written:
+                    if set(written.keys()) != {tensor.name for tensor in file.tensors}:
+                        raise ConversionFailed(f"{file.name} does not hold the tensors that were written")
+                    for tensor in file.tensors:
+                        _compare_one(tensor, written.get_tensor(tensor.name), reference(tensor))
+                        advance(tensor.nbytes)
+    except WeightsError:
+        raise  # a BundleError as well, but of the source
+    except (SafetensorError, BundleError) as error:
+        raise ConversionFailed(f"what was written cannot be read again: {error}") from error
+
+
+def _compare_one(output: Output, written: torch.Tensor, expected: torch.Tensor) -> None:
+    same = written.dtype == expected.to(written.dtype).dtype and written.shape == expected.shape
+    if same and output.is_cast:
+        expected = expected.to(written.dtype)
+        # How NaNs look may depend on the width of the processor's vectors.
+        same = torch.equal(written, expected) or bool(
+            ((written == expected) | (written.isnan() & expected.isnan())).all()
+        )
+    elif same:
+        same = written.dtype == expected.dtype and torch.equal(_bits(written), _bits(expected))
+    if not same:
+        raise ConversionFailed(f"{output.name} was written wrongly: it is not {output.stored} of the source")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
