@@ -59,6 +59,10 @@ class Node:
         return [problem for node in self.walk() for problem in node.problems]
 
 
+FindParents = Callable[[Bundle], tuple[Node, ...]]
+"""From a bundle to nodes of what its training started from."""
+
+
 def broken(
     kind: str, title: str, problem: Problem, digest: str | None = None, where: str = "", children: tuple[Node, ...] = ()
 ) -> Node:
@@ -67,7 +71,7 @@ def broken(
 
 
 def checkpoint_node(
-    path: Path, recorded: str | None, find_dataset: FindDataset, parents: tuple[Node, ...] = ()
+    path: Path, recorded: str | None, find_dataset: FindDataset, find_parents: FindParents = lambda bundle: ()
 ) -> Node:
     """A checkpoint bundle and what it came from, all of it hashed again.
 
@@ -75,13 +79,13 @@ def checkpoint_node(
         path: its directory.
         recorded: digest under which it is known; None to take it as it is.
         find_dataset: where the dataset lies.
-        parents: nodes of the checkpoint that training started from.
+        find_parents: the checkpoint that training started from.
     """
     try:
         bundle = read_bundle(path)
     except InvalidJob as error:
         return Node("checkpoint", path.name, "broken", recorded, str(path), problems=error.problems)
-    children = (*_parts(bundle, find_dataset), *parents)
+    children = (*_parts(bundle, find_dataset), *find_parents(bundle))
     title, where = f"step {bundle.step}", str(path)
     if recorded is not None and bundle.digest != recorded:
         cause = f"{path} is the checkpoint {bundle.digest}, but {recorded} was recorded"

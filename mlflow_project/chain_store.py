@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
+    from rlinf_isaac.checkpoint.bundle import Bundle
+
 URI_TAG = "checkpoint.uri"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
@@ -75,7 +77,7 @@ class Chains:
 
     def checkpoint(self, path: Path, recorded: str | None) -> Node:
         """A bundle with its dataset, and the checkpoint it was trained from, where the store knows them."""
-        return checkpoint_node(path, recorded, self._find_dataset, self._parents(path))
+        return checkpoint_node(path, recorded, self._find_dataset, self._parents)
 
     def _version(self, name: str, version: str | None, alias: str | None) -> Node:
         found = (
@@ -152,13 +154,7 @@ class Chains:
         state: State = "broken" if problems else "ok"
         return Node(kind, title, state, None, run.info.run_id, tuple(remarks), tuple(problems))
 
-    def _parents(self, path: Path) -> tuple[Node, ...]:
-        from rlinf_isaac.checkpoint.bundle import read_bundle
-
-        try:
-            bundle = read_bundle(path, verify=False)
-        except InvalidJob:
-            return ()
+    def _parents(self, bundle: Bundle) -> tuple[Node, ...]:
         digest, made_of = bundle.lineage.get("parent"), bundle.config.get("source")
         if digest is None and made_of:
             files = ", ".join(f"{name} {sha256[:16]}" for name, sha256 in made_of["files"].items())

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import subprocess
+from pathlib import Path
+
+from rlinf_isaac.errors import Problem
 
 TIMEOUT_S = 10.0
 
@@ -22,3 +26,15 @@ def output_of(*command: str) -> bytes | None:
         return subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S).stdout
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def check_free_space(directory: str | Path, needed_bytes: int) -> list[Problem]:
+    """A problem when the file system of `directory` (or its nearest existing parent) lacks room."""
+    path = Path(directory).absolute()
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    if free >= needed_bytes:
+        return []
+    cause = f"{path} has {free / 1e9:.2f} GB free, the job needs about {needed_bytes / 1e9:.2f} GB"
+    return [Problem("disk-space", cause, "free some space, or choose another --output")]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,10 @@ SMALL = [
 # Demonstrations need their time; evaluations of an untrained policy end by time-out in any case.
 SHORT_EVALUATION = "env.max_episode_steps=16"
 
+# Where lerobot's two formats keep the mp4 files of a camera.
+V21_VIDEOS = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+V30_VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
 
 def small_config(overrides: Sequence[str] = ()) -> JobConfig:
     """The preset `tiny`, shrunk by `SMALL`."""
@@ -57,6 +63,25 @@ def kill_when(process: subprocess.Popen, text: str, number: int = signal.SIGKILL
             process.communicate()
             return
     raise AssertionError(f"{text!r} never appeared in:\n{''.join(seen)}")
+
+
+@contextmanager
+def mortal(script: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that forks writers which may be killed: it has imported torch once, and takes orders line by line."""
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+def add_video_feature(root: Path, name: str, size: tuple[int, int], video_path: str) -> None:
+    """Describe a camera of a dataset as mp4 files."""
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"][name] = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
+    info["video_path"] = video_path
+    (root / "meta/info.json").write_text(json.dumps(info))
 
 
 def only_error(result: Result, code: str) -> None:

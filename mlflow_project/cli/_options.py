@@ -53,6 +53,11 @@ upload_weights = click.option(
 )
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of an option that takes several, separated by commas or spaces; ``none`` has none."""
+    return () if text == "none" else tuple(text.replace(",", " ").split())
+
+
 def find_dataset(name: str, repo_id: str = "none") -> Path:
     """Root of the dataset that ``--dataset`` and ``--repo-id`` mean; child processes will find the same one.
 

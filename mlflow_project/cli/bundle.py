@@ -99,7 +99,7 @@ class MakeJob:
     step: int
     asset_id: str
     dataset: Path | None
-    exclude: list[str]
+    exclude: tuple[str, ...]
     path: Path
     force: bool
 
@@ -125,7 +125,7 @@ def check(
     from rlinf_isaac.checkpoint.sources import find_source
     from rlinf_isaac.preflight import check_config, check_dataset, check_free_space, check_norm_stats
 
-    patterns = [] if exclude == "none" else exclude.replace(",", " ").split()
+    patterns = options.words(exclude)
     with findings.collect():
         found = find_source(source, norm_stats=_path(norm_stats), weights=_path(weights))
         _print_source(found)
@@ -157,7 +157,7 @@ def run(job: MakeJob, output: Path) -> Bundle:
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 
     # Before there is a run: weights that do not fit are a job that cannot start, not one that failed.
-    conversion = plan_conversion(job.source, job.config.model, replace(AS_STORED, exclude=tuple(job.exclude)))
+    conversion = plan_conversion(job.source, job.config.model, replace(AS_STORED, exclude=job.exclude))
     name = f"bundle {job.path.parent.name} {job.step}"
     with tracked_run("bundle", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
         dataset = None if job.dataset is None else LeRobotDataset(job.dataset)
@@ -184,7 +184,7 @@ def run(job: MakeJob, output: Path) -> Bundle:
     return bundle
 
 
-def _config(source: Source, preset: str, asset_id: str, exclude: list[str], overrides: list[str]) -> JobConfig:
+def _config(source: Source, preset: str, asset_id: str, exclude: tuple[str, ...], overrides: list[str]) -> JobConfig:
     """The job that trained the checkpoint: a bundle says so itself, of others only the architecture is known."""
     from rlinf_isaac.checkpoint.bundle import check_asset_id, read_bundle
 
@@ -202,10 +202,10 @@ def _config(source: Source, preset: str, asset_id: str, exclude: list[str], over
     return replace(config, policy=replace(config.policy, asset_id=asset_id))
 
 
-def _fitting_preset(source: Source, exclude: list[str]) -> str:
+def _fitting_preset(source: Source, exclude: tuple[str, ...]) -> str:
     from rlinf_isaac.checkpoint.make import AS_STORED, fitting_presets
 
-    fitting = fitting_presets(source, replace(AS_STORED, exclude=tuple(exclude)))
+    fitting = fitting_presets(source, replace(AS_STORED, exclude=exclude))
     if len(fitting) != 1:
         cause = f"the shapes in {source.path} are those of {' and '.join(fitting) or 'none of the presets'}"
         cure = "name the nearest with --preset, and it says which tensors differ; then use --overrides or --exclude"

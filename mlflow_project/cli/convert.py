@@ -110,10 +110,10 @@ def check(findings: Findings, **settings: Any) -> Job | None:
     key = settings["state_dict_key"]
     chosen = Options(
         dtype=settings["dtype"],
-        keep_dtype=_list(settings["keep_dtype"]),
-        include=_list(settings["include"]),
-        exclude=_list(settings["exclude"]),
-        strip_prefix=_list(settings["strip_prefix"]),
+        keep_dtype=options.words(settings["keep_dtype"]),
+        include=options.words(settings["include"]),
+        exclude=options.words(settings["exclude"]),
+        strip_prefix=options.words(settings["strip_prefix"]),
         state_dict_key=None if key == options.AUTO else key,
         max_shard_size=size,
     )
@@ -232,7 +232,3 @@ def _make_bundle(tracked: Any, bundle: BundleJob, conversion: ConversionJob) -> 
     log_model(tracked.recorder, made, model_name(bundle.config.preset, pi05=bundle.config.model.pi05), "output")
     log_bundle_files(tracked.recorder, made, f"checkpoints/{made.step}", "none")
     stdout.print(f"\nbundle       {made.path.absolute()} sha256 {made.digest}", markup=False)
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(text.replace(",", " ").split())

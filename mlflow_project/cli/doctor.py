@@ -68,9 +68,9 @@ def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job
             check_job(findings, words)
         if dataset != "none":
             report["dataset"] = dataset
-            report |= check_dataset(findings, dataset, repo_id, preset, full)
+            report |= inspect_dataset(findings, dataset, repo_id, preset, full)
         if not planned and dataset == "none":
-            report |= check_environment(findings)
+            report |= inspect_machine(findings)
         show(findings, report, as_json=json)
         if findings.errors:
             fail_adopted_run(str(InvalidJob(findings.errors)))
@@ -88,7 +88,7 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
         module.check(findings, quick=True, **context.params)
 
 
-def check_dataset(findings: Findings, name: str, repo_id: str, preset: str, full: bool) -> dict[str, Any]:
+def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, full: bool) -> dict[str, Any]:
     """Check a dataset on its own, and against a preset or whatever this project can do with it."""
     from rlinf_isaac.config import load_config
     from rlinf_isaac.data.validate import validate_dataset
@@ -106,7 +106,7 @@ def check_dataset(findings: Findings, name: str, repo_id: str, preset: str, full
     return {}
 
 
-def check_environment(findings: Findings) -> dict[str, Any]:
+def inspect_machine(findings: Findings) -> dict[str, Any]:
     """Check this machine and interpreter."""
     from rlinf_isaac.preflight.environment import inspect_environment
 

@@ -16,6 +16,7 @@ from mlflow_project.cli._session import PROJECT, preflight, show_problem, stdout
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.errors import InvalidJob, NormStatsError
+from rlinf_isaac.preflight.norm_stats import PROVENANCE_FILE
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import Settings
@@ -208,7 +209,7 @@ def _suffix(settings: Settings) -> str:
 def _provenance_of(path: Path, digest: str) -> dict[str, Any]:
     """What ``provenance.json`` beside a ``norm_stats.json`` says, if it is of these bytes."""
     try:
-        provenance = json.loads((path.parent / "provenance.json").read_bytes())
+        provenance = json.loads((path.parent / PROVENANCE_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     return provenance if isinstance(provenance, dict) and provenance.get("norm_stats") == digest else {}
@@ -219,4 +220,4 @@ def _write(directory: Path, norm_stats: bytes, provenance: dict[str, Any]) -> No
 
     with new_directory(directory, replace=True) as temporary:
         (temporary / "norm_stats.json").write_bytes(norm_stats)
-        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=2))
+        (temporary / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=2))

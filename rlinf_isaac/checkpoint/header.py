@@ -26,7 +26,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 # The limit of the safetensors library itself. pi0's header is 0.1 MB.
-_MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 
 BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -120,7 +120,7 @@ def read_layout(path: str | Path) -> Layout:
             if len(prefix) < 8:
                 raise ValueError(f"it has {size} bytes, less than a header's length field")
             length = int.from_bytes(prefix, "little")
-            if length > min(_MAX_HEADER_BYTES, size - 8):
+            if length > min(MAX_HEADER_BYTES, size - 8):
                 raise ValueError(f"its header claims {length} bytes, the file has {size}")
             layout = _parse(file.read(length), size - 8 - length)
             begin = 8 + length

@@ -7,8 +7,9 @@ from rlinf_isaac.preflight.checkpoints import check_bundles
 from rlinf_isaac.preflight.config import check_config
 from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
 from rlinf_isaac.preflight.findings import Findings
-from rlinf_isaac.preflight.machine import check_device, check_free_space
+from rlinf_isaac.preflight.machine import check_device
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
+from rlinf_isaac.probe import check_free_space
 
 __all__ = [
     "Findings",

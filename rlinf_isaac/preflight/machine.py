@@ -1,4 +1,4 @@
-"""What this machine lacks for a job: room on the disk, a GPU."""
+"""What a job takes of this machine: room on the disk, a GPU."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from pathlib import Path
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
-
-
-def check_free_space(directory: str | Path, needed_bytes: int) -> list[Problem]:
-    """A problem when the file system of `directory` (or its nearest existing parent) lacks room."""
-    path = Path(directory).absolute()
-    while not path.exists():
-        path = path.parent
-    free = shutil.disk_usage(path).free
-    if free >= needed_bytes:
-        return []
-    cause = f"{path} has {free / 2**30:.1f} GiB free, the job needs about {needed_bytes / 2**30:.1f} GiB"
-    return [Problem("disk-space", cause, "free some space or choose another --output")]
 
 
 def training_bytes(config: JobConfig) -> int:

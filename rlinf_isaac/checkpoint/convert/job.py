@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from rlinf_isaac.checkpoint.convert.write import hashing, write_files
 from rlinf_isaac.checkpoint.sources import find_weights, name_within
 from rlinf_isaac.errors import ConversionFailed, InvalidJob, Problem, WeightsError
 from rlinf_isaac.events import Progress
+from rlinf_isaac.probe import check_free_space
 
 RECORD_FILE = "conversion.json"
 _FORMAT_VERSION = 1
@@ -84,7 +84,7 @@ def prepare(
         plan = plan_conversion(stored.tensors, options, recorded_ties=stored.ties, others=stored.others)
     except InvalidJob as error:
         raise InvalidJob([*problems, *error.problems]) from error
-    problems += check_room(output, plan.nbytes)
+    problems += check_free_space(output.absolute().parent, plan.nbytes + _MARGIN)
     if output.absolute() in (source.absolute(), *(file.absolute().parent for file in weights.files)) and overwrite:
         cause = f"{output} is where the input lies"
         problems.append(Problem("output-is-input", cause, "choose another --output"))
@@ -112,16 +112,6 @@ def check_output(output: Path, overwrite: bool, record: str = RECORD_FILE) -> li
         cause = f"{output} was not written by a conversion (it has no {record})"
         return [Problem("output-not-ours", cause, "choose another --output or remove it")]
     return []
-
-
-def check_room(output: Path, nbytes: int) -> list[Problem]:
-    """A problem where the disk has no room for the output beside what it replaces."""
-    folder = next(folder for folder in output.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(folder).free
-    if free >= nbytes + _MARGIN:
-        return []
-    cause = f"{folder} has {free / 1e9:.2f} GB free, the output needs {nbytes / 1e9:.2f} GB"
-    return [Problem("disk-space", cause, "free some space, or choose another --output")]
 
 
 def run(

@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from rlinf_isaac.checkpoint.convert.tensors import bytes_of
-from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE, TensorInfo
+from rlinf_isaac.checkpoint.header import WEIGHTS_FILE, TensorInfo
 from rlinf_isaac.errors import InvalidJob
 
-MAX_HEADER_BYTES = 100_000_000
 # The order of safetensors' enum Dtype. Files hold the last of these first, so that every tensor is aligned.
 _ORDER = [
     "BOOL",
@@ -107,6 +106,3 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise InvalidJob.of("bad-size", f"{text!r} is not a size", "write it like 5GB, 512MiB, or none")
     return size
-
-
-__all__ = ["INDEX_FILE", "WEIGHTS_FILE", "file_names", "file_order", "header", "index", "parse_size", "split"]

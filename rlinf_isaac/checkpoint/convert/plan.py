@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from rlinf_isaac.checkpoint.convert.layout import MAX_HEADER_BYTES, file_names, file_order, header, split
+from rlinf_isaac.checkpoint.convert.layout import file_names, file_order, header, split
 from rlinf_isaac.checkpoint.convert.select import Keys, choose, find_state_dict, rename
 from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, bytes_of, shown
-from rlinf_isaac.checkpoint.header import TensorInfo
+from rlinf_isaac.checkpoint.header import MAX_HEADER_BYTES, TensorInfo
 from rlinf_isaac.errors import Problem, WeightsError
 
 CASTS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}

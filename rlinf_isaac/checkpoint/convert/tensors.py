@@ -57,22 +57,16 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class StoredTensor:
-    """A strided view of a storage.
+class DenseTensor:
+    """A tensor that safetensors can hold.
 
     Attributes:
         dtype: as safetensors spells it (``BF16``).
         shape: sizes.
-        stride: steps between elements, in elements.
-        storage: what it is a view of.
-        offset: bytes from the storage's beginning to its first element.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    storage: Storage
-    offset: int = 0
 
     @property
     def info(self) -> TensorInfo:
@@ -83,6 +77,21 @@ class StoredTensor:
     def nbytes(self) -> int:
         """Bytes of its elements, laid out densely."""
         return bytes_of(self.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class StoredTensor(DenseTensor):
+    """A strided view of a storage.
+
+    Attributes:
+        stride: steps between elements, in elements.
+        storage: what it is a view of.
+        offset: bytes from the storage's beginning to its first element.
+    """
+
+    stride: tuple[int, ...]
+    storage: Storage
+    offset: int = 0
 
     @property
     def span(self) -> tuple[int, int]:
@@ -102,27 +111,14 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class SplitTensor:
+class SplitTensor(DenseTensor):
     """A tensor in pieces, as torch.distributed.checkpoint stores it: each piece is a box of the whole.
 
     Attributes:
-        dtype, shape: of the whole.
         pieces: (index of the piece's first element, the piece).
     """
 
-    dtype: str
-    shape: tuple[int, ...]
     pieces: tuple[tuple[tuple[int, ...], StoredTensor], ...]
-
-    @property
-    def info(self) -> TensorInfo:
-        """dtype and shape."""
-        return TensorInfo(self.dtype, self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole."""
-        return bytes_of(self.dtype, self.shape)
 
 
 @dataclass(frozen=True)

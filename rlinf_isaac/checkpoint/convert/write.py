@@ -12,6 +12,7 @@ from rlinf_isaac.checkpoint.convert import layout
 from rlinf_isaac.checkpoint.convert.plan import Output, OutputFile
 from rlinf_isaac.checkpoint.convert.source import PIECE, Buffer, SourceFiles
 from rlinf_isaac.checkpoint.convert.tensors import Storage
+from rlinf_isaac.checkpoint.header import INDEX_FILE
 
 Advance = Callable[[int], None]
 Inspect = Callable[[Output, Buffer], None]
@@ -54,8 +55,8 @@ def write_files(
     if len(files) > 1:
         total = sum(tensor.nbytes for file in files for tensor in file.tensors)
         content = layout.index(((file.name, [tensor.name for tensor in file.tensors]) for file in files), total)
-        (directory / layout.INDEX_FILE).write_bytes(content)
-        digests[layout.INDEX_FILE] = hashlib.sha256(content).hexdigest() if hashes else None
+        (directory / INDEX_FILE).write_bytes(content)
+        digests[INDEX_FILE] = hashlib.sha256(content).hexdigest() if hashes else None
     return digests
 
 

@@ -7,24 +7,21 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from support import mortal
 
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 
 
 @pytest.fixture(scope="module")
 def writer() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(Path(__file__).with_name("mortal_writer.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with mortal(Path(__file__).with_name("mortal_writer.py")) as process:
         yield process
-        process.stdin.close()
-        assert process.wait() == 0
 
 
 class TestKilledWriter:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 
 from rlinf_isaac.data import validate_images
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, vector_feature
@@ -106,18 +107,11 @@ def write_video(path: Path, frames: int, fps: int = FPS, size=SIZE) -> None:
         container.mux(stream.encode())
 
 
-def add_camera(root: Path, video_path: str) -> None:
-    info = json.loads((root / "meta/info.json").read_text())
-    info["features"][FRONT_IMAGE] = {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
-    info["video_path"] = video_path
-    (root / "meta/info.json").write_text(json.dumps(info))
-
-
 @pytest.fixture(scope="module")
 def v21_template(tmp_path_factory, random_episodes, write_v21) -> Path:
     root = tmp_path_factory.mktemp("videos") / "v21"
     write_v21(root, random_episodes(LENGTHS, features=ACTION_ONLY), features=ACTION_ONLY)
-    add_camera(root, "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4")
+    add_video_feature(root, FRONT_IMAGE, SIZE, V21_VIDEOS)
     for episode, frames in enumerate(LENGTHS):
         write_video(video_of(root, episode), frames)
     return root
@@ -132,7 +126,7 @@ def v21_videos(v21_template, tmp_path) -> Path:
 def v30_videos(tmp_path, random_episodes, write_v30) -> Path:
     """The first two episodes in one file."""
     root = write_v30(tmp_path / "v30", random_episodes(LENGTHS, features=ACTION_ONLY), features=ACTION_ONLY)
-    add_camera(root, "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4")
+    add_video_feature(root, FRONT_IMAGE, SIZE, V30_VIDEOS)
     write_video(root / f"videos/{FRONT_IMAGE}/chunk-000/file-000.mp4", LENGTHS[0] + LENGTHS[1])
     write_video(root / f"videos/{FRONT_IMAGE}/chunk-000/file-001.mp4", LENGTHS[2])
     path, key = root / "meta/episodes/chunk-000/file-000.parquet", f"videos/{FRONT_IMAGE}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, vector_feature
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
@@ -40,18 +40,11 @@ def write_video(path: Path, levels, fps: int = FPS) -> None:
         container.mux(stream.encode())
 
 
-def add_video_feature(root: Path, video_path: str) -> None:
-    info = json.loads((root / "meta/info.json").read_text())
-    info["features"][FRONT_IMAGE] = {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
-    info["video_path"] = video_path
-    (root / "meta/info.json").write_text(json.dumps(info))
-
-
 @pytest.fixture
 def v21_videos(tmp_path, random_episodes, write_v21) -> Path:
     """v2.1: one mp4 per episode."""
     root = write_v21(tmp_path / "v21", random_episodes(LENGTHS, features=FEATURES), features=FEATURES)
-    add_video_feature(root, "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4")
+    add_video_feature(root, FRONT_IMAGE, SIZE, V21_VIDEOS)
     levels = np.split(grey_levels(sum(LENGTHS)), np.cumsum(LENGTHS)[:-1])
     for episode, part in enumerate(levels):
         write_video(root / f"videos/chunk-000/{FRONT_IMAGE}/episode_{episode:06d}.mp4", part)
@@ -62,7 +55,7 @@ def v21_videos(tmp_path, random_episodes, write_v21) -> Path:
 def v30_videos(tmp_path, random_episodes, write_v30) -> Path:
     """v3.0: the first two episodes in one mp4, the second from a timestamp on; the third in another."""
     root = write_v30(tmp_path / "v30", random_episodes(LENGTHS, features=FEATURES), features=FEATURES)
-    add_video_feature(root, "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4")
+    add_video_feature(root, FRONT_IMAGE, SIZE, V30_VIDEOS)
     levels = grey_levels(sum(LENGTHS))
     write_video(root / f"videos/{FRONT_IMAGE}/chunk-000/file-000.mp4", levels[:17])
     write_video(root / f"videos/{FRONT_IMAGE}/chunk-000/file-001.mp4", levels[17:])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import shutil
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.preflight import check_device, check_free_space
+from rlinf_isaac.preflight import check_device
 from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
 
 
@@ -17,12 +17,6 @@ def test_cuda_without_a_driver(monkeypatch):
     monkeypatch.setattr("pathlib.Path.exists", lambda self: False)
     assert codes(check_device(config)) == ["no-gpu"]
     assert check_device(load_config("tiny")) == []
-
-
-def test_free_space_is_that_of_the_nearest_existing_parent(tmp_path):
-    assert check_free_space(tmp_path / "not" / "yet" / "there", 1) == []
-    (problem,) = check_free_space(tmp_path / "not", 1 << 60)
-    assert problem.code == "disk-space"
 
 
 def test_room_is_that_of_every_checkpoint_and_the_optimiser():

@@ -6,12 +6,12 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from support import mortal
 
 from rlinf_isaac.checkpoint.convert import prepare, read_record, run
 from rlinf_isaac.digest import file_digest
@@ -19,11 +19,8 @@ from rlinf_isaac.digest import file_digest
 
 @pytest.fixture(scope="module")
 def converter() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(Path(__file__).with_name("mortal_converter.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with mortal(Path(__file__).with_name("mortal_converter.py")) as process:
         yield process
-        process.stdin.close()
-        assert process.wait() == 0
 
 
 @pytest.fixture(scope="module")
