@@ -59,7 +59,9 @@ class Player:
         self.config = config
         self.processor = make_processor(config, from_json(norm_stats))
         self.env = make_env(config.env, num_envs)
-        self.policy = policy or FlowActorCritic(Pi0(config.model).eval(), config.policy, config.rl)
+        self.policy = policy or FlowActorCritic(
+            Pi0(config.model).to(config.compute.device).eval(), config.policy, config.rl
+        )
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over these weights (`checkpoint_module` names)."""
