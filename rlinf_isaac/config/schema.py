@@ -142,10 +142,9 @@ class EvalConfig:
 class RlConfig:
     """Reinforcement learning of the flow policy, PPO or GRPO; names and defaults as RLinf's configs where it has them.
 
-    Sampling: `exploration` is ``flow_sde`` (one random denoising step of a call is stochastic, with `noise_level`) or
-    ``flow_noise`` (all are, with a learned standard deviation between `noise_min` and `noise_max`). flow-SDE draws its
-    step among the last `noise_steps` ones (0: among all, as RLinf). A policy that is sure of its action forgets noise
-    that comes early: the later steps lead back to the same action, and nothing is explored.
+    Sampling: `exploration` is ``flow_sde`` (`noise_steps` random denoising steps of a call are stochastic, with
+    `noise_level`; 1 as RLinf, 0 for all of them, which teaches more per episode and makes the update dearer) or
+    ``flow_noise`` (all are, with a learned standard deviation between `noise_min` and `noise_max`).
     Rollouts: every iteration plays `episodes` new episodes in `num_envs` environments spread over `workers` processes;
     their seeds count up from `first_seed`. GRPO plays each seed `group_size` times.
     Reward: ``success``, or ``shaped``: `subtask_reward` more for each subtask when it is first reached.
@@ -163,7 +162,7 @@ class RlConfig:
     algorithm: str = "ppo"
     exploration: str = "flow_sde"
     noise_level: float = 0.5
-    noise_steps: int = 0
+    noise_steps: int = 1
     noise_min: float = 0.08
     noise_max: float = 0.16
     iterations: int = 20

@@ -4,7 +4,7 @@ Sampling has K denoising steps from t = 1 (noise) to 0 (actions), dt = 1/K. With
 step is x - v dt. Two ways to make it a Gaussian N(mean, std^2) (pi_RL arXiv 2510.25889; RLinf
 ``openpi_action_model.py``):
 
-flow-SDE, at one randomly chosen step of a call, the other steps being deterministic:
+flow-SDE, at one randomly chosen step of a call (or more), the other steps being deterministic:
     s = a sqrt(t / (1 - t)), with 1 - t_1 = 1/K in the denominator at t = 1, and a the noise level;
     mean = x - v dt - s^2 dt / (2 t) x_1, where x_1 = x + (1 - t) v is the predicted noise; std = s sqrt(dt).
     The drift makes up for the noise: as dt goes to 0, the distribution of x at every t stays that of the plain flow.
@@ -33,7 +33,7 @@ LOG_SQRT_TAU = 0.5 * math.log(2 * math.pi)
 
 
 class Draws(NamedTuple):
-    """The randomness of a batch of B calls; S is 1 for flow-SDE, K for flow-noise.
+    """The randomness of a batch of B calls; S is `FlowActorCritic.stochastic_steps`.
 
     Attributes:
         start: (B, H, A) standard normal, where the flow starts.
@@ -99,8 +99,9 @@ class FlowActorCritic(nn.Module):
 
     @property
     def stochastic_steps(self) -> int:
-        """S."""
-        return self.policy.denoise_steps if self.rl.exploration == "flow_noise" else 1
+        """S, how many of the K denoising steps of a call are stochastic."""
+        chosen = 0 if self.rl.exploration == "flow_noise" else self.rl.noise_steps
+        return chosen or self.policy.denoise_steps
 
     def actor_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the policy that train: expert, projections, noise head."""

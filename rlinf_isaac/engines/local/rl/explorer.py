@@ -111,7 +111,7 @@ def explore(
 
 def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int], iteration: int) -> Draw:
     steps, count = policy.policy.denoise_steps, policy.stochastic_steps
-    seed, first = policy.rl.seed, steps - (policy.rl.noise_steps or steps)
+    seed = policy.rl.seed
 
     def draw(running: Sequence[Episode | None]) -> Draws:
         starts, noises, chosen = [], [], []
@@ -121,7 +121,7 @@ def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int
             generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, STREAM, iteration, *key))))
             starts.append(generator.standard_normal(shape, dtype=np.float32))
             noises.append(generator.standard_normal((count, *shape), dtype=np.float32))
-            chosen.append(np.arange(steps) if count == steps else generator.integers(first, steps, size=1))
+            chosen.append(np.sort(generator.permutation(steps)[:count]))
         return Draws(*(torch.from_numpy(np.stack(each)) for each in (starts, noises, chosen)))
 
     return draw
