@@ -149,7 +149,7 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
-                job.start,
+                job,
                 params=_recorded(config),
                 model_name=model_name(config.preset, pi05=config.model.pi05),
                 dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),

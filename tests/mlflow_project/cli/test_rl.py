@@ -5,27 +5,14 @@ import shutil
 
 import pytest
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, only_error
+from support import SHORT_EVALUATION, SMALL_RL, only_error
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 
-SMALL_RL = ",".join(
-    [
-        SHORT_EVALUATION,
-        "rl.episodes=4",
-        "rl.num_envs=2",
-        "rl.minibatch=4",
-        "rl.epochs=2",
-        "rl.value_widths=[8]",
-        "rl.save_interval=1",
-        "rl.eval_interval=2",
-        "rl.eval_episodes=2",
-        "eval.videos=1",
-    ]
-)
+OVERRIDES = ",".join([*SMALL_RL, "eval.videos=1"])
 
 
-def train(root, *more, output="out", overrides=SMALL_RL):
+def train(root, *more, output="out", overrides=OVERRIDES):
     small = ["--iterations", 2, "--workers", 1, "--eval-episodes", 3]
     return ["rl", "--ckpt-root", root, *small, "--output", output, "--overrides", overrides, *more]
 
