@@ -34,15 +34,11 @@ def training_events(bundles):
     ]
 
 
-def recorder_in(tracked, job, **options):
+def record(job, training, evaluation, **options):
     values = asdict(job.config)
     params = {section: values[section] for section in ("preset", "rl", "eval")}
-    return RlRecorder(tracked.recorder, job, params=params, model_name="pi0-tiny", dataset=DATASET, **options)
-
-
-def record(job, training, evaluation, name="rl", **options):
-    with tracked_run("rl", output=Path("out"), name=name) as tracked:
-        recorder = recorder_in(tracked, job, **options)
+    with tracked_run("rl", output=Path("out"), name="rl") as tracked:
+        recorder = RlRecorder(tracked.recorder, job, params=params, model_name="pi0-tiny", dataset=DATASET, **options)
         for event in training:
             recorder.train(event)
         for event in evaluation:
@@ -101,15 +97,15 @@ def test_weights_are_left_out_on_request(store, content, job, training_events, e
 
 
 def test_what_fails_before_the_comparison_gains_nothing(store, content, job, training_events, evaluation_events):
-    cut = next(number for number, event in enumerate(evaluation_events) if isinstance(event, EpisodeDone))
-    with pytest.raises(RuntimeError, match="boom"), tracked_run("rl", output=Path("out"), name="rl") as tracked:
-        recorder = recorder_in(tracked, job)
-        for event in training_events:
-            recorder.train(event)
-        for event in evaluation_events[: cut + 1]:
-            recorder.evaluate(event)
-        raise RuntimeError("boom")
-    assert recorder.improved is None
+    def cut_short():
+        """In the middle of the first evaluation."""
+        for event in evaluation_events:
+            yield event
+            if isinstance(event, EpisodeDone):
+                raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        record(job, training_events, cut_short())
     runs = content(store).runs
     assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(
         ("rl", "from-step-400", "step-400"), "FAILED"

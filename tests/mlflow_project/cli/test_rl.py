@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, SMALL_RL, only_error
+from support import SHORT_EVALUATION, SMALL_RL, kill_when, only_error, rows_of
 
-from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 
 OVERRIDES = ",".join([*SMALL_RL, "eval.videos=1"])
 
@@ -26,6 +28,21 @@ def runs_of(store):
 def digests(directory):
     return {
         (path.parent.parent.name, path.name): read_bundle(path).digest for path in directory.glob("rl/*/checkpoints/*")
+    }
+
+
+def episodes(directory):
+    return sorted(map(json.dumps, rows_of(directory)))
+
+
+def metrics(directory):
+    """Of every training, without those of the clock."""
+    return {
+        path.parent.name: [
+            {key: value for key, value in json.loads(line)["values"].items() if not key.startswith("time/")}
+            for line in path.read_text().splitlines()
+        ]
+        for path in directory.glob("rl/*/metrics.jsonl")
     }
 
 
@@ -53,12 +70,70 @@ def test_two_checkpoints_are_nested_runs_that_differ_in_the_checkpoint_alone(
     for step in (4, 6):
         assert invoke(*train(small_checkpoints, "--ckpt-steps", step, output="single")).exit_code == 0
     assert digests(tmp_path / "single") == together
+    assert episodes(tmp_path / "single") == episodes(tmp_path / "out") != []
+    assert metrics(tmp_path / "single") == metrics(tmp_path / "out") != {}
+
+
+@pytest.mark.parametrize("choice", [["--algorithm", "grpo"], ["--exploration", "flow_noise"]])
+def test_the_other_algorithm_and_the_other_exploration(invoke, store, small_checkpoints, tmp_path, choice):
+    more = ["--ckpt-steps", 6, "--iterations", 1, "--reward", "shaped", *choice]
+    result = invoke(*train(small_checkpoints, *more, overrides=f"{OVERRIDES},rl.group_size=2"))
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    run = runs_of(store)[1]["from-step-6"]
+    assert run.data.params[f"cfg/rl/{choice[0].strip('-')}"] == choice[1]
+    assert (run.data.params["cfg/rl/reward"], run.data.tags["rl.reward"]) == ("shaped", "shaped")
+    assert run.data.metrics["train/first_ratio_error"] == 0.0
+    (bundle,) = (read_bundle(path) for path in (tmp_path / "out").glob("rl/*/checkpoints/1"))
+    assert bundle.config["job"]["rl"]["reward"] == "shaped"
+    heads = {name.partition(".")[0] for name in read_keys(bundle.path) if name.startswith(OPTIONAL_PREFIXES)}
+    assert heads == {"value_head", "noise_head"} if "flow_noise" in choice else {"value_head"}
+
+
+def test_a_loss_that_is_no_number_fails_the_run_and_the_last_checkpoint_stays(
+    invoke, store, small_checkpoints, tmp_path
+):
+    """In the first iteration only the value head learns; in the second the policy, with an absurd learning rate."""
+    overrides = f"{OVERRIDES},rl.warmup_iterations=1,rl.reward=shaped"
+    job = train(small_checkpoints, "--ckpt-steps", 6, "--lr", "1e30", overrides=overrides)
+    result = invoke(*job)
+    assert result.exit_code == 1, result.output
+    assert "TrainingDiverged" in result.stderr
+    assert "rl.lr" in result.stderr
+    _, runs = runs_of(store)
+    assert {run.info.status for run in runs.values()} == {"FAILED"}
+    assert "TrainingDiverged" in runs["from-step-6"].data.tags["failure.reason"]
+
+    (root,) = (tmp_path / "out").glob("rl/*/checkpoints")
+    assert list(find_bundles(root)) == [1]
+    assert invoke("eval", "--ckpt-root", root, "--episodes", 2, "--overrides", SHORT_EVALUATION).exit_code == 0
+    kept = digests(tmp_path / "out")
+    assert invoke(*job).exit_code == 1, "it goes on from there, and diverges again"
+    assert digests(tmp_path / "out") == kept
+
+
+def test_killed_and_started_again_ends_with_the_same_bytes_and_a_whole_lineage(
+    invoke, start, store, small_checkpoints, tmp_path
+):
+    job = train(small_checkpoints, "--ckpt-steps", 6, "--iterations", 4, "--workers", 2)
+    kill_when(start(*job), "rl           2/4")
+    killed = digests(tmp_path / "out")
+    assert {step for _, step in killed} <= {"1", "2", "3"}
+    assert invoke(*job).exit_code == 0
+    resumed = digests(tmp_path / "out")
+    assert killed.items() <= resumed.items()
+    assert [run.info.status for name, run in runs_of(store)[1].items() if name == "from-step-6"] == ["FINISHED"]
+    for path in (tmp_path / "out").glob("rl/*/checkpoints/*"):
+        result = invoke("lineage", path)
+        assert result.exit_code == 0, result.output
+
+    assert invoke(*train(small_checkpoints, "--ckpt-steps", 6, "--iterations", 4, "--workers", 2, output="whole"))
+    assert digests(tmp_path / "whole") == resumed
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "out")
 
 
 def test_before_and_after_are_played_on_the_same_seeds(invoke, small_checkpoints, tmp_path):
     assert invoke(*train(small_checkpoints, "--ckpt-steps", 6)).exit_code == 0
-    rows = [json.loads(line) for file in tmp_path.rglob("episodes.jsonl") for line in file.read_text().splitlines()]
-    assert sorted((row["checkpoint_step"], row["seed"]) for row in rows) == [
+    assert [(row["checkpoint_step"], row["seed"]) for row in rows_of(tmp_path)] == [
         (step, seed) for step in (2, 6) for seed in (5000, 5001, 5002)
     ]
 
