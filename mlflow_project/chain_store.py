@@ -19,7 +19,7 @@ from rlinf_isaac.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 
 URI_TAG = "checkpoint.uri"
 EPISODES = "eval/episodes"
@@ -121,7 +121,7 @@ class Chains:
             query = f"attributes.status = 'FINISHED' and tags.`{link}` = '{model.tags.get(link)}'"
             for other in self._client.search_runs([run.info.experiment_id], query, max_results=50):
                 found = self._client.get_run(other.info.run_id)  # a search leaves out the outputs
-                if model.model_id in {output.model_id for output in found.outputs.model_outputs}:
+                if model.model_id in {output.model_id for output in _outputs(found)}:
                     run = found
                     break
         yield self._summary(run, model)
@@ -140,7 +140,7 @@ class Chains:
     def _run(self, run: Run) -> Node:
         """A run with everything below it: nested runs, checkpoints it made or looked at."""
         children = [self._run(child) for child in self._children(run)]
-        outputs = sorted(run.outputs.model_outputs if run.outputs else [], key=lambda output: output.step)
+        outputs = sorted(_outputs(run), key=lambda output: output.step)
         ids = [each.model_id for each in (run.inputs.model_inputs or [])] if run.inputs else []
         for model_id in [*ids, *(output.model_id for output in outputs)]:
             model = self._client.get_logged_model(model_id)
@@ -207,6 +207,10 @@ class Chains:
         query = f"tags.mlflow.parentRunId = '{run.info.run_id}'"
         found = self._client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
         return [self._client.get_run(child.info.run_id) for child in found]
+
+
+def _outputs(run: Run) -> list[LoggedModelOutput]:
+    return run.outputs.model_outputs if run.outputs else []
 
 
 def _mismatch_problems(run: Run) -> Iterable[Problem]:
