@@ -182,10 +182,12 @@ class Chains:
 
     def _find_dataset(self, digest: str) -> Path | None:
         """Where a run of this store saw the dataset."""
-        if self._dataset is not None:
+        if self._dataset is not None or not self._experiments:
             return self._dataset
         query = f"tags.`lineage.dataset.sha256` = '{digest}'"
-        for run in self._client.search_runs(self._experiments, query, max_results=50) if self._experiments else []:
+        # Those that came first read the data, later ones only what was made of it.
+        order = ["attributes.start_time ASC"]
+        for run in self._client.search_runs(self._experiments, query, max_results=50, order_by=order):
             inputs = self._client.get_run(run.info.run_id).inputs  # a search leaves them out
             for each in inputs.dataset_inputs if inputs else []:
                 source = json.loads(each.dataset.source) if each.dataset.source_type == "lerobot" else {}

@@ -4,12 +4,16 @@ import json
 import shutil
 
 import pytest
+import yaml
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, SMALL_RL, kill_when, only_error, rows_of
+from support import SHORT_EVALUATION, SMALL, SMALL_RL, kill_when, only_error, rows_of
 
+from mlflow_project.cli.rl import check
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.config import PRESETS, load_config
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
+from rlinf_isaac.preflight import Findings
 
 OVERRIDES = ",".join([*SMALL_RL, "eval.videos=1"])
 
@@ -111,6 +115,7 @@ def test_a_loss_that_is_no_number_fails_the_run_and_the_last_checkpoint_stays(
     assert digests(tmp_path / "out") == kept
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_ends_with_the_same_bytes_and_a_whole_lineage(
     invoke, start, store, small_checkpoints, tmp_path
 ):
@@ -157,6 +162,20 @@ def test_the_result_can_be_evaluated_by_itself(invoke, small_checkpoints, tmp_pa
 )
 def test_a_job_that_cannot_start_says_why(invoke, small_checkpoints, options, code):
     only_error(invoke("rl", "--ckpt-root", small_checkpoints, *options), code)
+
+
+def test_a_checkpoint_of_a_preset_of_ones_own_brings_its_section_rl(invoke, small_dataset, tmp_path):
+    preset = yaml.safe_load((PRESETS / "tiny.yaml").read_text()) | {"preset": "mine", "rl": {"lr": 0.5}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
+    small = ",".join([*SMALL, "sft.steps=2"])
+    assert invoke("sft", "--dataset", small_dataset, "--preset", "mine.yaml", "--overrides", small).exit_code == 0
+    (root,) = tmp_path.rglob("checkpoints")
+    common = {"ckpt_root": str(root), "ckpt_steps": "auto", "output": tmp_path, "overrides": "none"}
+    for chosen, lr in (("auto", 0.5), ("tiny", load_config("tiny").rl.lr), ("mine.yaml", 0.5)):
+        findings = Findings()
+        (job,) = check(findings, preset=chosen, **common)
+        assert findings.errors == []
+        assert job.config.rl.lr == lr
 
 
 def test_a_damaged_checkpoint_is_refused(invoke, small_checkpoints, tmp_path):
