@@ -194,6 +194,13 @@ def test_divergence_is_an_error_and_earlier_checkpoints_stay(make_job):
         read_bundle(path)
 
 
+def test_divergence_that_only_the_next_rollouts_show(make_job):
+    """One step per iteration: every loss is finite, the weights after it are finite, too, but of no use."""
+    overrides = ["rl.lr=1e30", "rl.epochs=1", "rl.minibatch=100", "rl.reward=shaped", "rl.eval_interval=0"]
+    with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
+        run(make_job(*overrides))
+
+
 def test_two_trainings_in_one_directory_are_refused(make_job):
     job = make_job()
     first = LocalEngine().rl(job)
