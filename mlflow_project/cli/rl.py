@@ -117,7 +117,7 @@ def plan(
     jobs = []
     with findings.collect():
         recorded = dict(_job_of(bundles[0]))
-        chosen = recorded.get("preset") if preset == options.AUTO else preset
+        chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
         # A preset from a file of the user's is not at hand: then rl is what the checkpoint carries.
         if preset != options.AUTO or chosen in preset_names():
             recorded["rl"] = asdict(load_config(chosen).rl)

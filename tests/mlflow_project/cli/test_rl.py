@@ -8,7 +8,7 @@ import yaml
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, SMALL, SMALL_RL, kill_when, only_error, rows_of
 
-from mlflow_project.cli.rl import check
+from mlflow_project.cli.rl import KEYS, check
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.config import PRESETS, load_config
@@ -169,11 +169,11 @@ def test_a_checkpoint_of_a_preset_of_ones_own_brings_its_section_rl(invoke, smal
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
     small = ",".join([*SMALL, "sft.steps=2"])
     assert invoke("sft", "--dataset", small_dataset, "--preset", "mine.yaml", "--overrides", small).exit_code == 0
-    (root,) = tmp_path.rglob("checkpoints")
-    common = {"ckpt_root": str(root), "ckpt_steps": "auto", "output": tmp_path, "overrides": "none"}
+    (root,) = tmp_path.glob("result/isaaclab_openpi/sft/*/checkpoints")
+    common = dict.fromkeys(KEYS, "auto") | {"ckpt_root": str(root), "ckpt_steps": "auto", "overrides": "none"}
     for chosen, lr in (("auto", 0.5), ("tiny", load_config("tiny").rl.lr), ("mine.yaml", 0.5)):
         findings = Findings()
-        (job,) = check(findings, preset=chosen, **common)
+        (job,) = check(findings, preset=chosen, output=tmp_path, **common)
         assert findings.errors == []
         assert job.config.rl.lr == lr
 
