@@ -59,8 +59,8 @@ class Node:
         return [problem for node in self.walk() for problem in node.problems]
 
 
-FindParents = Callable[[Bundle], tuple[Node, ...]]
-"""From a bundle to nodes of what its training started from."""
+FindParent = Callable[[str], Node | None]
+"""From a bundle's digest to the node of that bundle, if it is known where it lies."""
 
 
 def broken(
@@ -71,7 +71,7 @@ def broken(
 
 
 def checkpoint_node(
-    path: Path, recorded: str | None, find_dataset: FindDataset, find_parents: FindParents = lambda bundle: ()
+    path: Path, recorded: str | None, find_dataset: FindDataset, find_parent: FindParent = lambda digest: None
 ) -> Node:
     """A checkpoint bundle and what it came from, all of it hashed again.
 
@@ -79,13 +79,13 @@ def checkpoint_node(
         path: its directory.
         recorded: digest under which it is known; None to take it as it is.
         find_dataset: where the dataset lies.
-        find_parents: the checkpoint that training started from.
+        find_parent: the checkpoint that training started from.
     """
     try:
         bundle = read_bundle(path)
     except InvalidJob as error:
         return Node("checkpoint", path.name, "broken", recorded, str(path), problems=error.problems)
-    children = (*_parts(bundle, find_dataset), *find_parents(bundle))
+    children = (*_parts(bundle, find_dataset), _parent_node(bundle, find_parent))
     title, where = f"step {bundle.step}", str(path)
     if recorded is not None and bundle.digest != recorded:
         cause = f"{path} is the checkpoint {bundle.digest}, but {recorded} was recorded"
@@ -112,6 +112,17 @@ def _parts(bundle: Bundle, find_dataset: FindDataset) -> Iterator[Node]:
             problem = Problem("config-changed", cause, "take the bundle as it was written")
             yield broken("config", f"preset {config.preset}", problem, recorded)
     yield _norm_stats_node(bundle, config, find_dataset)
+
+
+def _parent_node(bundle: Bundle, find_parent: FindParent) -> Node:
+    """What training started from: another bundle, files of another framework, or nothing."""
+    digest, made_of = bundle.lineage.get("parent"), bundle.config.get("source")
+    if digest is not None:
+        return find_parent(digest) or Node("parent", "not here", "unseen", digest, "not known to this store")
+    if made_of:
+        files = ", ".join(f"{name} {sha256[:16]}" for name, sha256 in made_of["files"].items())
+        return Node("source", f"{made_of['kind']} checkpoint", "unseen", where=files)
+    return Node("parent", "none: trained from scratch", "ok")
 
 
 def _norm_stats_node(bundle: Bundle, config: JobConfig | None, find_dataset: FindDataset) -> Node:

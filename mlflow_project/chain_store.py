@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,11 @@ from rlinf_isaac.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
-
-    from rlinf_isaac.checkpoint.bundle import Bundle
+    from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 
 URI_TAG = "checkpoint.uri"
+EPISODES = "eval/episodes"
+"""Metric of the runs that evaluated a checkpoint, and of no others."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -77,7 +77,7 @@ class Chains:
 
     def checkpoint(self, path: Path, recorded: str | None) -> Node:
         """A bundle with its dataset, and the checkpoint it was trained from, where the store knows them."""
-        return checkpoint_node(path, recorded, self._find_dataset, self._parents)
+        return checkpoint_node(path, recorded, self._find_dataset, self._parent)
 
     def _version(self, name: str, version: str | None, alias: str | None) -> Node:
         found = (
@@ -100,9 +100,7 @@ class Chains:
             cause = f"{title} names no checkpoint (tags {MODEL_TAG}, {URI_TAG})"
             problem = Problem("foreign-model", cause, "use models that sft or bundle recorded")
             return broken("model", title, problem, digest, model.model_id)
-        children = []
-        if model.source_run_id:
-            children.append(self._summary(self._client.get_run(model.source_run_id), model))
+        children = [*self._maker(model)]
         evaluations = [self._summary(run, model) for run in self._evaluations(model)]
         children += evaluations or [Node("evaluation", "none yet", "unseen")]
         children.append(self._checkpoint_of(Path(path or uri or ""), digest))
@@ -111,6 +109,22 @@ class Chains:
             problem = Problem("not-evaluated", cause, "rlinf-isaac eval --ckpt-root ...")
             return broken("model", title, problem, digest, model.model_id, tuple(children))
         return Node("model", title, "ok", digest, model.model_id, children=tuple(children))
+
+    def _maker(self, model: LoggedModel) -> Iterator[Node]:
+        """The run that made a model, if one did: the first that announced it, or one that went on from there and
+        finished."""
+        if not model.source_run_id:
+            return
+        run = self._client.get_run(model.source_run_id)
+        if run.info.status != "FINISHED":
+            link = "lineage.config.sha256"
+            query = f"attributes.status = 'FINISHED' and tags.`{link}` = '{model.tags.get(link)}'"
+            for other in self._client.search_runs([run.info.experiment_id], query, max_results=50):
+                found = self._client.get_run(other.info.run_id)  # a search leaves out the outputs
+                if model.model_id in {output.model_id for output in _outputs(found)}:
+                    run = found
+                    break
+        yield self._summary(run, model)
 
     def _checkpoint_of(self, path: Path, digest: str) -> Node:
         """The checkpoint of this digest; a second time without what it came from, which was shown before."""
@@ -126,7 +140,7 @@ class Chains:
     def _run(self, run: Run) -> Node:
         """A run with everything below it: nested runs, checkpoints it made or looked at."""
         children = [self._run(child) for child in self._children(run)]
-        outputs = sorted(run.outputs.model_outputs if run.outputs else [], key=lambda output: output.step)
+        outputs = sorted(_outputs(run), key=lambda output: output.step)
         ids = [each.model_id for each in (run.inputs.model_inputs or [])] if run.inputs else []
         for model_id in [*ids, *(output.model_id for output in outputs)]:
             model = self._client.get_logged_model(model_id)
@@ -139,39 +153,41 @@ class Chains:
     def _summary(self, run: Run, model: LoggedModel | None) -> Node:
         """One run as a node without children: how it ended, and whether it belongs to `model`."""
         tags, metrics = run.data.tags, run.data.metrics
-        verb = tags.get("rlinf_isaac.verb") or ("eval" if "eval/success_once" in metrics else "run")
-        kind = "evaluation" if "eval/success_once" in metrics else verb
+        kind = tags.get("rlinf_isaac.verb") or ("evaluation" if EPISODES in metrics else "run")
         title = str(run.info.run_name)
         remarks = [run.info.status]
-        if "eval/success_once" in metrics:
-            remarks.append(f"success {100 * metrics['eval/success_once']:.0f} % of {metrics['eval/episodes']:.0f}")
+        if EPISODES in metrics:
+            remarks.append(f"success {100 * metrics['eval/success_once']:.0f} % of {metrics[EPISODES]:.0f}")
+        elif "before/success_once" in metrics:
+            before, after = (100 * metrics[f"{when}/success_once"] for when in ("before", "eval"))
+            remarks.append(f"success {before:.0f} % before, {after:.0f} % after")
         if commit := tags.get("mlflow.source.git.commit"):
             remarks.append(f"commit {commit[:8]}{' + changes' if tags.get('git.dirty') == 'true' else ''}")
         problems = list(_mismatch_problems(run)) + list(_link_problems(run, model))
         if run.info.status != "FINISHED":
-            cause = f"{verb} run {run.info.run_id} is {run.info.status}"
+            cause = f"{kind} run {run.info.run_id} is {run.info.status}"
             problems.append(Problem("run-not-finished", cause, "run the same command again; it goes on"))
         state: State = "broken" if problems else "ok"
         return Node(kind, title, state, None, run.info.run_id, tuple(remarks), tuple(problems))
 
-    def _parents(self, bundle: Bundle) -> tuple[Node, ...]:
-        digest, made_of = bundle.lineage.get("parent"), bundle.config.get("source")
-        if digest is None and made_of:
-            files = ", ".join(f"{name} {sha256[:16]}" for name, sha256 in made_of["files"].items())
-            return (Node("source", f"{made_of['kind']} checkpoint", "unseen", where=files),)
-        if digest is None:
-            return (Node("parent", "none: trained from scratch", "ok"),)
-        for model in self._models(digest):
+    def _parent(self, digest: str) -> Node | None:
+        """The checkpoint of this digest as what another one was trained from, with the run that made it."""
+        for model in sorted(self._models(digest), key=lambda model: model.source_run_id is None):
             if uri := model.tags.get(URI_TAG):
-                return (self._checkpoint_of(Path(uri), digest),)
-        return (Node("parent", "not here", "unseen", digest, "not known to this store"),)
+                node = self._checkpoint_of(Path(uri), digest)
+                return replace(
+                    node, kind="parent", title=str(model.name), children=(*self._maker(model), *node.children)
+                )
+        return None
 
     def _find_dataset(self, digest: str) -> Path | None:
         """Where a run of this store saw the dataset."""
-        if self._dataset is not None:
+        if self._dataset is not None or not self._experiments:
             return self._dataset
         query = f"tags.`lineage.dataset.sha256` = '{digest}'"
-        for run in self._client.search_runs(self._experiments, query, max_results=50) if self._experiments else []:
+        # Those that came first read the data, later ones only what was made of it.
+        order = ["attributes.start_time ASC"]
+        for run in self._client.search_runs(self._experiments, query, max_results=50, order_by=order):
             inputs = self._client.get_run(run.info.run_id).inputs  # a search leaves them out
             for each in inputs.dataset_inputs if inputs else []:
                 source = json.loads(each.dataset.source) if each.dataset.source_type == "lerobot" else {}
@@ -185,7 +201,7 @@ class Chains:
         return list(self._client.search_logged_models(self._experiments, f"tags.`{MODEL_TAG}` = '{digest}'"))
 
     def _evaluations(self, model: LoggedModel) -> list[Run]:
-        metrics = [metric for metric in model.metrics or [] if metric.key == "eval/success_once"]
+        metrics = [metric for metric in model.metrics or [] if metric.key == EPISODES]
         runs = sorted({metric.run_id for metric in metrics if metric.run_id})
         return [self._client.get_run(run) for run in runs]
 
@@ -193,6 +209,10 @@ class Chains:
         query = f"tags.mlflow.parentRunId = '{run.info.run_id}'"
         found = self._client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
         return [self._client.get_run(child.info.run_id) for child in found]
+
+
+def _outputs(run: Run) -> list[LoggedModelOutput]:
+    return run.outputs.model_outputs if run.outputs else []
 
 
 def _mismatch_problems(run: Run) -> Iterable[Problem]:

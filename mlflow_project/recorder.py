@@ -187,9 +187,15 @@ class Recorder:
 
 
 def _open_family(open_runs: Mapping[str, str | None], run: str) -> list[str]:
-    """`run` and its open descendants, parents before children; empty when `run` is closed."""
+    """`run` and its open descendants, parents before children; empty when `run` is closed.
+
+    Args:
+        open_runs: run -> its parent, in the order in which they were opened.
+    """
     family = [run] if run in open_runs else []
-    family += [each for each, parent in open_runs.items() if parent in family]
+    for each, parent in open_runs.items():
+        if parent in family:
+            family.append(each)
     return family
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_model
-from mlflow_project.lineage import DatasetInput
+from mlflow_project.lineage import DatasetInput, digest_tags
 from mlflow_project.recorder import Recorder
 from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.events import CheckpointSaved, EpisodeDone, EvaluationFinished, EvaluationStarted, Event
 from rlinf_isaac.statistics import PairedGain
 
@@ -43,7 +44,7 @@ class RlRecorder:
     def __init__(
         self,
         parent: Recorder,
-        start: Bundle,
+        job: RlJob,
         *,
         params: Mapping[str, Any],
         model_name: str,
@@ -53,13 +54,17 @@ class RlRecorder:
         """
         Args:
             parent: the run of all start checkpoints.
-            start: where this training starts.
+            job: the training from one of them.
             params: of the job; equal for all of them.
             model_name: of the start checkpoint (`checkpoints.model_name`).
             dataset: what is evaluated on.
             upload_weights: whether runs hold the weights.
         """
-        self.recorder = parent.start_run(f"from-step-{start.step}", bundle_tags(start))
+        start = job.start
+        # What the run makes, as in `sft`; of the start only which it is.
+        tags = {"rlinf_isaac.verb": "rl"} | digest_tags(job.lineage)
+        tags |= {key: value for key, value in bundle_tags(start).items() if key.startswith("checkpoint.")}
+        self.recorder = parent.start_run(f"from-step-{start.step}", tags)
         self.recorder.params(params)
         # The one param that differs.
         self.recorder.params({"step": start.step}, prefix="checkpoint")

@@ -41,6 +41,26 @@ SMALL = [
 ]
 # Demonstrations need their time; evaluations of an untrained policy end by time-out in any case.
 SHORT_EVALUATION = "env.max_episode_steps=16"
+# Reinforcement learning in seconds: episodes of two chunks.
+SMALL_RL = [
+    SHORT_EVALUATION,
+    "rl.iterations=1",
+    "rl.episodes=4",
+    "rl.num_envs=2",
+    "rl.workers=1",
+    "rl.minibatch=4",
+    "rl.epochs=2",
+    "rl.value_widths=[8]",
+    "rl.save_interval=1",
+    "rl.eval_interval=2",
+    "rl.eval_episodes=2",
+    "rl.lr=1e-4",
+    # Not those of the preset, but those that do most.
+    "rl.trainable=expert",
+    "rl.noise_steps=0",
+    "rl.accumulate=1",
+    "rl.warmup_iterations=0",
+]
 
 # Where lerobot's two formats keep the mp4 files of a camera.
 V21_VIDEOS = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"

@@ -26,7 +26,7 @@ Example:
   rlinf-isaac doctor eval --ckpt-root /results/checkpoints --ckpt-steps 25000,30000
   mlflow run . -e doctor -P job="eval --ckpt-root /results/checkpoints\""""
 
-JOBS = ("main", "demos", "sft", "eval")
+JOBS = ("main", "demos", "sft", "eval", "rl")
 """Verbs whose options doctor takes: their modules have a ``check``."""
 
 
@@ -55,7 +55,7 @@ class DoctorCommand(click.Command):
 def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job: tuple[str, ...]) -> None:
     """Check a planned job, a dataset, or this machine. Starts nothing, writes nothing, imports no torch.
 
-    JOB is a verb (main, demos, sft, eval) with its own options: exactly the checks it runs first, except that large
+    JOB is a verb (main, demos, sft, eval, rl) with its own options: exactly the checks it runs first, except that large
     files are not hashed. Each finding has a stable code, a cause and a cure. Exit code 2 when there are errors.
     """
     with verb_session():

@@ -11,7 +11,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
-from rlinf_isaac.config import build_config, flatten, load_config
+from rlinf_isaac.config import build_config, flatten, load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import EvaluationJob, RlJob
@@ -46,7 +46,7 @@ OVERRIDABLE = ("rl.", "eval.", "env.renderer=", "env.max_episode_steps=", "compu
 @click.command("rl", epilog=EXAMPLE)
 @options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
 @options.option("--ckpt-steps", "Steps to start from, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
-@options.option("--preset", "Preset whose section rl is used; auto: the one of the checkpoint.")
+@options.option("--preset", "Preset whose section rl is used; auto: the one that the checkpoint was trained with.")
 @options.option("--algorithm", "ppo or grpo.")
 @options.option("--exploration", "flow_sde or flow_noise.")
 @options.option("--reward", "success, or shaped: more for each subtask that is reached.")
@@ -103,7 +103,8 @@ def plan(
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
+    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_free_space, check_norm_stats
+    from rlinf_isaac.preflight.machine import reinforcement_bytes
 
     findings.add(
         Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
@@ -115,11 +116,15 @@ def plan(
         return []
     jobs = []
     with findings.collect():
-        recorded = _job_of(bundles[0])
-        rl = asdict(load_config(recorded["preset"] if preset == options.AUTO else preset).rl)
-        config = build_config({**recorded, "rl": rl}, f"{bundles[0].path}/config.json", overrides)
+        recorded = dict(_job_of(bundles[0]))
+        chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
+        # A preset from a file of the user's is not at hand: then rl is what the checkpoint carries.
+        if preset != options.AUTO or chosen in preset_names():
+            recorded["rl"] = asdict(load_config(chosen).rl)
+        config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
         findings.add([*check_config(config), *check_device(config)])
         findings.raise_errors()
+        findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:
             findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
             findings.add(mismatches(bundle, config))
@@ -149,7 +154,7 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
-                job.start,
+                job,
                 params=_recorded(config),
                 model_name=model_name(config.preset, pi05=config.model.pi05),
                 dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),

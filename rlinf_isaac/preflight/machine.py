@@ -13,8 +13,16 @@ from rlinf_isaac.pi0.layout import state_dict_shapes
 
 def training_bytes(config: JobConfig) -> int:
     """About what fine-tuning leaves on the disk: every checkpoint in fp32, and the optimiser's state (three times)."""
+    return _training_bytes(config, math.ceil(config.sft.steps / config.sft.save_interval))
+
+
+def reinforcement_bytes(config: JobConfig) -> int:
+    """About what reinforcement learning from one checkpoint leaves on the disk, as `training_bytes`."""
+    return _training_bytes(config, math.ceil(config.rl.iterations / config.rl.save_interval))
+
+
+def _training_bytes(config: JobConfig, checkpoints: int) -> int:
     parameters = sum(math.prod(shape) for shape in state_dict_shapes(config.model).values())
-    checkpoints = math.ceil(config.sft.steps / config.sft.save_interval)
     return 4 * parameters * (checkpoints + 3)
 
 

@@ -49,6 +49,7 @@ RULES: dict[str, Rule] = {
                 "subtask_reward",
                 "weight_decay",
                 "warmup_iterations",
+                "lr_warmup",
                 "entropy_bonus",
                 "target_kl",
             ),

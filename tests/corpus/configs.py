@@ -74,3 +74,27 @@ CASES = [
     Case("a delta mask beyond the action", "bad-delta-mask", _set("policy.delta_actions", "9")),
     Case("no tokenizer file", "no-tokenizer", _set("policy.tokenizer", "nowhere.model")),
 ]
+
+RL_CASES = [
+    Case("no such preset", "unknown-preset", lambda path: path.unlink()),
+    Case("misspelt key", "unknown-key", _set("rl.learning_rate", 1e-4)),
+    Case("a word for a number", "bad-value", _set("rl.iterations", "many")),
+    Case("NaN", "bad-value", _set("rl.lr", float("nan"))),
+    Case("unknown algorithm", "bad-value", _set("rl.algorithm", "sac")),
+    Case("unknown exploration", "bad-value", _set("rl.exploration", "ode")),
+    Case("unknown reward", "bad-value", _set("rl.reward", "dense")),
+    Case("unknown part that trains", "bad-value", _set("rl.trainable", "vlm")),
+    Case("a second clip inside the first", "bad-value", _set("rl.dual_clip", 0.5)),
+    Case("a value head without units", "bad-value", _set("rl.value_widths", [64, 0])),
+    Case("no processes", "bad-value", _set("rl.workers", 0)),
+    Case("workers that do not divide the environments", "rl-workers", _set("rl.workers", 3)),
+    Case("groups that do not divide the episodes", "rl-groups", _set("rl", {"algorithm": "grpo", "group_size": 5})),
+    Case("more noisy steps than there are", "rl-noise", _set("rl.noise_steps", 3)),
+    Case("bounds of the noise upside down", "rl-noise", _set("rl", {"exploration": "flow_noise", "noise_min": 0.2})),
+    Case("training on the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 5004)),
+    Case("training up into the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 4990)),
+    Case("training on the seeds of the demonstrations", "rl-seeds", _set("rl.first_seed", 1001)),
+    Case("held-out seeds among those that train", "rl-seeds", _set("rl.eval_first_seed", 1_000_010)),
+]
+"""Faults of the section ``rl``, as `rl` meets them: with the rest of the config from a checkpoint of two denoising
+steps, demonstrations from seed 1000 and an evaluation on the seeds 5000 to 5004."""

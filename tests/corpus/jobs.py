@@ -61,6 +61,11 @@ KINDS = (
     ),
     Kind("checkpoints", checkpoints.CASES, lambda path, _: ["eval", "--ckpt-root", str(path), "--output", "out"]),
     Kind("mine.yaml", configs.CASES, lambda path, dataset: _sft(dataset, "--preset", path)),
+    Kind(
+        "rl.yaml",
+        configs.RL_CASES,
+        lambda path, dataset: ["rl", "--ckpt-root", str(dataset.with_name("checkpoints")), "--preset", str(path)],
+    ),
 )
 
 
@@ -68,6 +73,7 @@ def make_twins(directory: Path, small_checkpoints: Path) -> None:
     """Write the valid twin of every kind."""
     datasets.make_valid(directory / "dataset")
     configs.make_valid(directory / "mine.yaml")
+    configs.make_valid(directory / "rl.yaml")
     for step in ("2", "4"):
         shutil.copytree(small_checkpoints / step, directory / "checkpoints" / step)
     dataset, settings = LeRobotDataset(directory / "dataset"), settings_of(load_config("tiny", QUANTILES))

@@ -214,7 +214,9 @@ def read_content(uri: str, experiment: str = "rlinf-isaac") -> MlflowContent:
                 "status": str(model.status),
                 "params": model.params,
                 "tags": model.tags,
-                "metrics": sorted((m.key, m.step, m.value, m.dataset_digest) for m in model.metrics or []),
+                "metrics": sorted(
+                    ((m.key, m.step, m.value, m.dataset_digest) for m in model.metrics or []), key=repr
+                ),  # the digest may be None
                 "source": names.get(model.source_run_id),
             }
             for model in models

@@ -90,14 +90,16 @@ def test_a_model_name_has_no_characters_mlflow_refuses(run):
 def test_ending_ends_what_is_open_inside_and_nothing_else(run):
     finished, running = run.start_run("finished"), run.start_run("running")
     inner = running.start_run("inner")
+    innermost = inner.start_run("innermost")
     finished.end("FINISHED")
     running.end("FAILED", "broken")
     assert [(end.run, end.status) for end in recorded(run, EndRun)] == [
         (finished.run, "FINISHED"),
+        (innermost.run, "FAILED"),
         (inner.run, "FAILED"),
         (running.run, "FAILED"),
     ]
-    assert {tags.run for tags in recorded(run, SetTags)} == {inner.run, running.run}
+    assert {tags.run for tags in recorded(run, SetTags)} == {innermost.run, inner.run, running.run}
     assert list(run.journal.open_runs) == [run.run]
 
 

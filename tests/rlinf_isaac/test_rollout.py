@@ -7,6 +7,7 @@ import pytest
 
 from rlinf_isaac.config.schema import EnvConfig
 from rlinf_isaac.envs import make_env
+from rlinf_isaac.pi0.policy import episode_noise
 from rlinf_isaac.rollout import rollout
 
 CHUNK = 4
@@ -80,6 +81,31 @@ def test_seed_and_policy_seed_decide(env):
     assert (np.stack(first[10]) != np.stack(other[10])).any()
 
 
+def test_draw_is_all_the_randomness(env):
+    """It sees the episodes in the slots, and what it gives is what the policy gets."""
+    seen = []
+
+    def draw(running):
+        seen.append([episode and (episode.seed, episode.index, episode.calls) for episode in running])
+        return np.stack([episode_noise(0, e.seed, e.calls, (CHUNK, 7)) if e else np.zeros((CHUNK, 7)) for e in running])
+
+    _, drawn, _ = run(env, range(10, 15), draw=draw, policy_seed=99)
+    _, default, _ = run(env, range(10, 15))
+    for seed, frames in default.items():
+        np.testing.assert_array_equal(np.stack(frames), np.stack(drawn[seed]))
+    assert seen[:3] == [[(10, 0, calls), (11, 1, calls), (12, 2, calls)] for calls in range(3)]
+    assert seen[3:] == [[(13, 3, calls), (14, 4, calls), None] for calls in range(3)]
+
+
+def test_chunks_say_which_call_gave_them_and_what_came_of_them(env):
+    episodes, _, policy = run(env, range(10, 15))
+    assert len(policy.batches) == 6
+    assert [chunk.call for chunk in episodes[10].chunks] == [0, 1, 2]
+    assert [chunk.call for chunk in episodes[14].chunks] == [3, 4, 5]
+    for episode in episodes.values():
+        assert sum(chunk.reward for chunk in episode.chunks) == episode.episode_return
+
+
 def test_nothing_to_do(env):
     assert run(env, [10, 11], finished={10, 11})[0] == {}
     assert run(env, [])[0] == {}
@@ -102,4 +128,6 @@ def test_the_expert_succeeds_in_a_rollout():
     env.close()
     assert (episode.outcome, episode.episode_return) == ("success", 1.0)
     assert episode.subtasks == {"grasp_1": True, "stack_1": True}
+    assert [chunk.reward for chunk in episode.chunks] == [0.0] * (episode.calls - 1) + [1.0]
+    assert {flag for chunk in episode.chunks for flag in chunk.subtasks} == {"grasp_1", "stack_1"}
     assert 50 < episode.length < 150

@@ -35,6 +35,7 @@ def test_a_job_that_can_start(invoke, small_dataset, small_checkpoints, tmp_path
     for job in (
         ["sft", "--dataset", small_dataset, *OVERRIDES],
         ["eval", "--ckpt-root", small_checkpoints, "--ckpt-steps", "2,6"],
+        ["rl", "--ckpt-root", small_checkpoints, "--ckpt-steps", "2,6"],
         ["demos", *OVERRIDES],
         ["main", *OVERRIDES],
     ):
@@ -90,6 +91,17 @@ def test_all_problems_of_a_job_come_at_once_with_the_codes_of_the_verb(invoke, s
     assert all({"code", "level", "cause", "cure"} == set(problem) for problem in report_of(result)["problems"])
 
 
+def test_a_plan_for_reinforcement_learning_shows_every_fault_the_verb_would(invoke, small_checkpoints):
+    overrides = "rl.workers=3,rl.first_seed=5000,rl.noise_steps=9"
+    job = ["rl", "--ckpt-root", small_checkpoints, "--overrides", overrides]
+    result = invoke("doctor", *job, "--json")
+    assert result.exit_code == 2
+    assert set(codes(result)) == {"rl-workers", "rl-seeds", "rl-noise"}
+    verb = invoke(*job)
+    assert verb.exit_code == 2
+    assert all(code in verb.stderr for code in codes(result))
+
+
 def test_text_shows_code_cause_and_cure(invoke, small_checkpoints):
     result = invoke("doctor", "eval", "--ckpt-root", small_checkpoints, "--overrides", "policy.action_chunk=4")
     assert result.exit_code == 2
@@ -120,7 +132,8 @@ def test_neither_torch_nor_mlflow_nor_a_simulator_is_imported(small_dataset, sma
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import main\n"
         f"for job in ({['sft', '--dataset', str(small_dataset), *OVERRIDES]!r},"
-        f" {['eval', '--ckpt-root', str(small_checkpoints)]!r}, ['--dataset', {str(small_dataset)!r}], []):\n"
+        f" {['eval', '--ckpt-root', str(small_checkpoints)]!r}, {['rl', '--ckpt-root', str(small_checkpoints)]!r},"
+        f" ['--dataset', {str(small_dataset)!r}], []):\n"
         "    result = CliRunner().invoke(main, ['doctor', *job])\n"
         "    assert result.exit_code == 0, result.output\n"
         "print([name for name in ('torch', 'mujoco', 'mlflow', 'ray') if name in sys.modules])"

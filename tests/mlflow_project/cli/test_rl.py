@@ -4,28 +4,21 @@ import json
 import shutil
 
 import pytest
+import yaml
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, only_error
+from support import SHORT_EVALUATION, SMALL, SMALL_RL, kill_when, only_error, rows_of
 
-from rlinf_isaac.checkpoint.bundle import read_bundle
+from mlflow_project.cli.rl import KEYS, check
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.config import PRESETS, load_config
+from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
+from rlinf_isaac.preflight import Findings
 
-SMALL_RL = ",".join(
-    [
-        SHORT_EVALUATION,
-        "rl.episodes=4",
-        "rl.num_envs=2",
-        "rl.minibatch=4",
-        "rl.epochs=2",
-        "rl.value_widths=[8]",
-        "rl.save_interval=1",
-        "rl.eval_interval=2",
-        "rl.eval_episodes=2",
-        "eval.videos=1",
-    ]
-)
+OVERRIDES = ",".join([*SMALL_RL, "eval.videos=1"])
 
 
-def train(root, *more, output="out", overrides=SMALL_RL):
+def train(root, *more, output="out", overrides=OVERRIDES):
     small = ["--iterations", 2, "--workers", 1, "--eval-episodes", 3]
     return ["rl", "--ckpt-root", root, *small, "--output", output, "--overrides", overrides, *more]
 
@@ -39,6 +32,21 @@ def runs_of(store):
 def digests(directory):
     return {
         (path.parent.parent.name, path.name): read_bundle(path).digest for path in directory.glob("rl/*/checkpoints/*")
+    }
+
+
+def episodes(directory):
+    return sorted(map(json.dumps, rows_of(directory)))
+
+
+def training_metrics(directory):
+    """Of every training, without those of the clock."""
+    return {
+        path.parent.name: [
+            {key: value for key, value in json.loads(line)["values"].items() if not key.startswith("time/")}
+            for line in path.read_text().splitlines()
+        ]
+        for path in directory.glob("rl/*/metrics.jsonl")
     }
 
 
@@ -66,12 +74,72 @@ def test_two_checkpoints_are_nested_runs_that_differ_in_the_checkpoint_alone(
     for step in (4, 6):
         assert invoke(*train(small_checkpoints, "--ckpt-steps", step, output="single")).exit_code == 0
     assert digests(tmp_path / "single") == together
+    assert episodes(tmp_path / "single") == episodes(tmp_path / "out") != []
+    assert training_metrics(tmp_path / "single") == training_metrics(tmp_path / "out") != {}
+
+
+@pytest.mark.parametrize("choice", [["--algorithm", "grpo"], ["--exploration", "flow_noise"]])
+def test_the_other_algorithm_and_the_other_exploration(invoke, store, small_checkpoints, tmp_path, choice):
+    more = ["--ckpt-steps", 6, "--iterations", 1, "--reward", "shaped", *choice]
+    result = invoke(*train(small_checkpoints, *more, overrides=f"{OVERRIDES},rl.group_size=2"))
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    run = runs_of(store)[1]["from-step-6"]
+    assert run.data.params[f"cfg/rl/{choice[0].strip('-')}"] == choice[1]
+    assert (run.data.params["cfg/rl/reward"], run.data.tags["rl.reward"]) == ("shaped", "shaped")
+    assert run.data.metrics["train/first_ratio_error"] == 0.0
+    (bundle,) = (read_bundle(path) for path in (tmp_path / "out").glob("rl/*/checkpoints/1"))
+    assert bundle.config["job"]["rl"]["reward"] == "shaped"
+    heads = {name.partition(".")[0] for name in read_keys(bundle.path) if name.startswith(OPTIONAL_PREFIXES)}
+    assert heads == {"value_head", "noise_head"} if "flow_noise" in choice else {"value_head"}
+
+
+def test_a_loss_that_is_no_number_fails_the_run_and_the_last_checkpoint_stays(
+    invoke, store, small_checkpoints, tmp_path
+):
+    """In the first iteration only the value head learns; in the second the policy, with an absurd learning rate."""
+    overrides = f"{OVERRIDES},rl.warmup_iterations=1,rl.reward=shaped"
+    job = train(small_checkpoints, "--ckpt-steps", 6, "--lr", "1e30", overrides=overrides)
+    result = invoke(*job)
+    assert result.exit_code == 1, result.output
+    assert "TrainingDiverged" in result.stderr
+    assert "rl.lr" in result.stderr
+    _, runs = runs_of(store)
+    assert {run.info.status for run in runs.values()} == {"FAILED"}
+    assert "TrainingDiverged" in runs["from-step-6"].data.tags["failure.reason"]
+
+    (root,) = (tmp_path / "out").glob("rl/*/checkpoints")
+    assert list(find_bundles(root)) == [1]
+    assert invoke("eval", "--ckpt-root", root, "--episodes", 2, "--overrides", SHORT_EVALUATION).exit_code == 0
+    kept = digests(tmp_path / "out")
+    assert invoke(*job).exit_code == 1, "it goes on from there, and diverges again"
+    assert digests(tmp_path / "out") == kept
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_ends_with_the_same_bytes_and_a_whole_lineage(
+    invoke, start, store, small_checkpoints, tmp_path
+):
+    job = train(small_checkpoints, "--ckpt-steps", 6, "--iterations", 4)
+    kill_when(start(*job), "rl           2/4")
+    killed = digests(tmp_path / "out")
+    assert {step for _, step in killed} <= {"1", "2", "3"}
+    assert invoke(*job).exit_code == 0
+    resumed = digests(tmp_path / "out")
+    assert killed.items() <= resumed.items()
+    runs = MlflowClient(store).search_runs(["1"], "attributes.run_name = 'from-step-6'")
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
+    for path in (tmp_path / "out").glob("rl/*/checkpoints/*"):
+        result = invoke("lineage", path)
+        assert result.exit_code == 0, result.output
+
+    assert invoke(*train(small_checkpoints, "--ckpt-steps", 6, "--iterations", 4, output="whole")).exit_code == 0
+    assert digests(tmp_path / "whole") == resumed
+    assert training_metrics(tmp_path / "whole") == training_metrics(tmp_path / "out")
 
 
 def test_before_and_after_are_played_on_the_same_seeds(invoke, small_checkpoints, tmp_path):
     assert invoke(*train(small_checkpoints, "--ckpt-steps", 6)).exit_code == 0
-    rows = [json.loads(line) for file in tmp_path.rglob("episodes.jsonl") for line in file.read_text().splitlines()]
-    assert sorted((row["checkpoint_step"], row["seed"]) for row in rows) == [
+    assert [(row["checkpoint_step"], row["seed"]) for row in rows_of(tmp_path)] == [
         (step, seed) for step in (2, 6) for seed in (5000, 5001, 5002)
     ]
 
@@ -94,6 +162,20 @@ def test_the_result_can_be_evaluated_by_itself(invoke, small_checkpoints, tmp_pa
 )
 def test_a_job_that_cannot_start_says_why(invoke, small_checkpoints, options, code):
     only_error(invoke("rl", "--ckpt-root", small_checkpoints, *options), code)
+
+
+def test_a_checkpoint_of_a_preset_of_ones_own_brings_its_section_rl(invoke, small_dataset, tmp_path):
+    preset = yaml.safe_load((PRESETS / "tiny.yaml").read_text()) | {"preset": "mine", "rl": {"lr": 0.5}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
+    small = ",".join([*SMALL, "sft.steps=2"])
+    assert invoke("sft", "--dataset", small_dataset, "--preset", "mine.yaml", "--overrides", small).exit_code == 0
+    (root,) = tmp_path.glob("result/isaaclab_openpi/sft/*/checkpoints")
+    common = dict.fromkeys(KEYS, "auto") | {"ckpt_root": str(root), "ckpt_steps": "auto", "overrides": "none"}
+    for chosen, lr in (("auto", 0.5), ("tiny", load_config("tiny").rl.lr), ("mine.yaml", 0.5)):
+        findings = Findings()
+        (job,) = check(findings, preset=chosen, output=tmp_path, **common)
+        assert findings.errors == []
+        assert job.config.rl.lr == lr
 
 
 def test_a_damaged_checkpoint_is_refused(invoke, small_checkpoints, tmp_path):

@@ -4,7 +4,7 @@ import shutil
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.preflight import check_device
-from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
+from rlinf_isaac.preflight.machine import demonstration_bytes, reinforcement_bytes, training_bytes
 
 
 def codes(problems):
@@ -24,3 +24,5 @@ def test_room_is_that_of_every_checkpoint_and_the_optimiser():
     assert 4 * 6 * 0.6e6 < training_bytes(config) < 4 * 6 * 0.8e6
     assert training_bytes(load_config("pi0")) > 100e9
     assert 0 < demonstration_bytes(config) < 1e9
+    config.rl.iterations, config.rl.save_interval = 5, 2  # as many checkpoints
+    assert reinforcement_bytes(config) == training_bytes(config)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.engines.local.rl.experience import Played
+from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 from rlinf_isaac.rollout import Draw, Episode, rollout
@@ -34,7 +35,11 @@ class Explorer:
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Draws
     ) -> np.ndarray:
-        """(N, chunk, 7) float32 actions for N observations."""
+        """(N, chunk, 7) float32 actions for N observations.
+
+        Raises:
+            TrainingDiverged: an action is not finite: the last step of the update before made the weights useless.
+        """
         began = time.perf_counter()
         device = self.policy.model.action_in_proj.weight.device
         observation = self.processor.observation(images, states, prompts).to(device)
@@ -49,6 +54,9 @@ class Explorer:
             }
         )
         chunk = self.processor.robot_actions(actions[:, : self.policy.policy.action_chunk], states)
+        if not np.isfinite(chunk).all():
+            rl = self.policy.rl
+            raise TrainingDiverged(f"the policy's actions are not finite any more. Lower rl.lr (now {rl.lr})")
         self.seconds += time.perf_counter() - began
         return chunk
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.policies import load_policy
 from rlinf_isaac.engines.local.rl.train import evaluation_seeds, load_actor_critic, training_seeds
-from rlinf_isaac.errors import InvalidJob, TrainingDiverged
+from rlinf_isaac.errors import InvalidJob, TrainingDiverged, WeightsError
 from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight.checkpoints import check_bundles
@@ -52,8 +56,6 @@ def test_events_bundles_and_the_same_run_again(make_job):
 
 
 def test_the_policy_changes_and_the_vlm_does_not(make_job):
-    from safetensors.numpy import load_file
-
     job = make_job()
     run(job)
     before, after = (
@@ -80,12 +82,58 @@ def test_rl_goes_on_from_an_rl_checkpoint_with_its_heads(make_job):
     job = make_job("rl.iterations=1")
     run(job)
     bundle = read_bundle(job.output / "checkpoints" / "1")
-    again = load_actor_critic(type(job)(job.config, bundle, job.output))
+    again = load_actor_critic(replace(job, start=bundle))
     fresh = load_actor_critic(job)
     stored = read_keys(bundle.path)
     for name, value in again.heads.state_dict().items():
         assert name in stored
         assert not np.array_equal(value.numpy(), fresh.heads.state_dict()[name].numpy())
+
+
+@pytest.fixture
+def improved(make_job):
+    """A bundle of rl, with a value head of 8 hidden units."""
+    job = make_job("rl.iterations=1", "rl.eval_interval=0")
+    run(job)
+    return read_bundle(job.output / "checkpoints" / "1")
+
+
+@pytest.mark.parametrize("change", [["rl.value_widths=[4]"], ["rl.value_widths=[8,8]"], ["rl.exploration=flow_noise"]])
+def test_heads_that_do_not_fit_are_left_behind(make_job, improved, change):
+    job = make_job("rl.iterations=1", *change)
+    policy = load_actor_critic(replace(job, start=improved))
+    fresh = load_actor_critic(job)
+    for name, value in policy.heads.state_dict().items():
+        np.testing.assert_array_equal(value, fresh.heads.state_dict()[name])
+    stored = load_file(improved.path / "model.safetensors")
+    np.testing.assert_array_equal(policy.model.action_out_proj.weight.detach(), stored["action_out_proj.weight"])
+
+
+def with_tensors(bundle, path, extra):
+    """The bundle with more tensors, sealed consistently."""
+    write_bundle(
+        path,
+        state_dict=load_file(bundle.path / "model.safetensors") | extra,
+        config=bundle.config,
+        norm_stats=bundle.norm_stats_bytes,
+        asset_id=bundle.asset_id,
+        step=bundle.step,
+        lineage=bundle.lineage,
+    )
+    return read_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["critic.weight", "value_heads.mlp.0.weight", "action_out_proj.extra"])
+def test_only_the_heads_are_left_out_and_any_other_tensor_is_refused(make_job, improved, tmp_path, name):
+    job = make_job()
+    odd = with_tensors(improved, tmp_path / "odd", {"value_head.mlp.0.weight": torch.zeros(3, 5)})
+    load_policy(odd, job.config)
+    unknown = with_tensors(improved, tmp_path / "unknown", {name: torch.zeros(3)})
+    (problem,) = check_coverage(unknown.path, job.config.model, optional=OPTIONAL_PREFIXES)
+    assert (problem.code, name in problem.cause) == ("weights-keys", True)
+    for load in (lambda: load_policy(unknown, job.config), lambda: load_actor_critic(replace(job, start=unknown))):
+        with pytest.raises(WeightsError, match=name):
+            load()
 
 
 @pytest.mark.parametrize("exploration", ["flow_sde", "flow_noise"])
@@ -144,6 +192,13 @@ def test_divergence_is_an_error_and_earlier_checkpoints_stay(make_job):
     assert paths
     for path in paths:
         read_bundle(path)
+
+
+def test_divergence_that_only_the_next_rollouts_show(make_job):
+    """One step per iteration: every loss is finite, the weights after it are finite, too, but of no use."""
+    overrides = ["rl.lr=1e30", "rl.epochs=1", "rl.minibatch=100", "rl.reward=shaped", "rl.eval_interval=0"]
+    with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
+        run(make_job(*overrides))
 
 
 def test_two_trainings_in_one_directory_are_refused(make_job):

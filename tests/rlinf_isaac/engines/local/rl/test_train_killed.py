@@ -1,104 +1,96 @@
-"""kill -9 at random moments; the same command goes on and ends with the same bytes."""
+"""kill -9 at any moment; the same job goes on and ends with the same weights and metrics."""
 
 from __future__ import annotations
 
-import os
+import json
 import random
 import signal
 import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from support import SMALL_RL, mortal
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.config import build_config
-from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.engines.local import LocalEngine
-
-if __name__ == "__main__":
-    start = read_bundle(sys.argv[1])
-    config = build_config(start.config["job"], "test", sys.argv[3:])
-    for event in LocalEngine().rl(RlJob(config, start, Path(sys.argv[2]))):
-        print(type(event).__name__, flush=True)
-"""
-OVERRIDES = [
-    "env.max_episode_steps=16",
-    "rl.iterations=6",
-    "rl.episodes=4",
-    "rl.num_envs=2",
-    "rl.minibatch=4",
-    "rl.value_widths=[8]",
-    "rl.save_interval=2",
-    "rl.eval_interval=3",
-    "rl.eval_episodes=2",
-    "rl.lr=1e-4",
-    "rl.trainable=expert",
-    "rl.warmup_iterations=0",
-]
+OVERRIDES = [*SMALL_RL, "rl.iterations=4", "rl.save_interval=2", "rl.eval_interval=3", "rl.epochs=1"]
 
 
-def start(checkpoint: Path, output: Path, tmp_path: Path, workers: int) -> subprocess.Popen:
-    script = tmp_path / "job.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, script, checkpoint, output, *OVERRIDES, f"rl.workers={workers}"]
-    path = os.pathsep.join(each for each in sys.path if each)
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
+@pytest.fixture(scope="module")
+def process() -> Iterator[subprocess.Popen[str]]:
+    with mortal(Path(__file__).with_name("mortal_trainer.py")) as process:
+        yield process
 
 
-def digests(output: Path) -> dict[str, str]:
-    return {path.name: read_bundle(path).digest for path in (output / "checkpoints").glob("[0-9]*")}
+class Outcome(NamedTuple):
+    status: int
+    lines: int
+    seconds: float
 
 
-def undisturbed(checkpoint: Path, tmp_path: Path, workers: int) -> tuple[dict[str, str], float]:
-    """Digests of its checkpoints, and the seconds it took."""
-    began = time.perf_counter()
-    process = start(checkpoint, tmp_path / "whole", tmp_path, workers)
-    process.communicate()
-    assert process.returncode == 0
-    return digests(tmp_path / "whole"), time.perf_counter() - began
+@pytest.fixture
+def train(process, small_checkpoints, tmp_path):
+    """Train in a directory until the end, or until it dies after `seconds`, or at line `lines` of the writing code."""
+
+    def run(output: str, *overrides: str, seconds: float = 0, lines: int = 0) -> Outcome:
+        order = {"checkpoint": str(small_checkpoints / "6"), "output": str(tmp_path / output)}
+        order |= {"overrides": [*OVERRIDES, *overrides], "seconds": seconds, "lines": lines}
+        process.stdin.write(json.dumps(order) + "\n")
+        status, executed, lived = process.stdout.readline().split()
+        return Outcome(int(status), int(executed), float(lived))
+
+    return run
+
+
+def result_of(output: Path) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Digests of all checkpoints by step, and all metrics but those of the clock."""
+    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    for entry in metrics:
+        del entry["time"]
+        entry["values"] = {key: value for key, value in entry["values"].items() if not key.startswith("time/")}
+    digests = {path.name: read_bundle(path).digest for path in (output / "checkpoints").glob("[0-9]*")}
+    return digests, metrics
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_killed_at_a_random_moment(small_checkpoints, tmp_path, seed):
-    workers = 1 + seed % 2
-    expected, seconds = undisturbed(small_checkpoints / "6", tmp_path, workers)
-    process = start(small_checkpoints / "6", tmp_path / "cut", tmp_path, workers)
-    try:
-        process.wait(random.Random(seed).uniform(0.3, 0.95) * seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-    process.communicate()
-    again = start(small_checkpoints / "6", tmp_path / "cut", tmp_path, workers)
-    again.communicate()
-    assert again.returncode == 0
-    assert digests(tmp_path / "cut") == expected
+def test_killed_at_ten_random_moments(train, tmp_path):
+    """Of the clock, from the first line to the last: in rollouts, updates, evaluations, while files are written."""
+    whole = train("whole", seconds=600)
+    assert whole.status == 0
+    expected = result_of(tmp_path / "whole")
+    assert set(expected[0]) == {"2", "4"}
+    chooser = random.Random(0)
+    killed = 0
+    for number in range(10):
+        killed += train(f"cut-{number}", seconds=chooser.uniform(0.02, 0.98) * whole.seconds).status == -signal.SIGKILL
+        assert train(f"cut-{number}").status == 0
+        assert result_of(tmp_path / f"cut-{number}") == expected
+        assert not list((tmp_path / f"cut-{number}" / "checkpoints").glob(".*")), "what the killed one left is gone"
+    assert killed >= 5, "a run may be much faster than the first one, but not most"
 
 
-def test_killed_between_two_checkpoints(small_checkpoints, tmp_path):
-    """After the second checkpoint was announced, while the iteration after it runs."""
-    expected, _ = undisturbed(small_checkpoints / "6", tmp_path, workers=1)
-    process = start(small_checkpoints / "6", tmp_path / "cut", tmp_path, workers=1)
-    assert process.stdout is not None
-    saved = 0
-    for line in process.stdout:
-        saved += line.strip() == "CheckpointSaved"
-        if saved == 2:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.communicate()
-    assert set(digests(tmp_path / "cut")) == {"2", "4"}
-    again = start(small_checkpoints / "6", tmp_path / "cut", tmp_path, workers=1)
-    output, _ = again.communicate()
-    assert again.returncode == 0
-    assert output.split().count("CheckpointSaved") == 3
-    assert digests(tmp_path / "cut") == expected
+def test_killed_again_and_again_while_it_writes(train, tmp_path):
+    """Checkpoints, the optimiser's state, metrics: every run dies at a line of that code, and the next goes on."""
+    whole = train("whole")
+    assert (whole.status, whole.lines > 1000) == (0, True)
+    chooser = random.Random(0)
+    for number in range(3):
+        outcome = train("cut", lines=chooser.randrange(whole.lines // 8, whole.lines // 3))
+        assert outcome.status == -signal.SIGKILL or number > 0, "a later one may have less to do"
+    assert train("cut").status == 0
+    assert result_of(tmp_path / "cut") == result_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_killed_with_workers(train, tmp_path):
+    """The workers end with their parent: the report comes only then. Once they are idle, once they play or learn."""
+    two = "rl.workers=2"
+    whole = train("whole", two)
+    assert whole.status == 0
+    assert train("idle", two, lines=whole.lines // 2).status == -signal.SIGKILL
+    train("busy", two, seconds=0.5 * whole.seconds)
+    for output in ("idle", "busy"):
+        assert train(output, two).status == 0
+        assert result_of(tmp_path / output) == result_of(tmp_path / "whole")
