@@ -27,7 +27,7 @@ def job(bundles, tmp_path) -> RlJob:
 def training_events(bundles):
     result = read_bundle(bundles[1])
     return [
-        Metrics(0, {"eval/success_once": 0.5}, time=1000.0),
+        Metrics(0, {"heldout/success_once": 0.5}, time=1000.0),
         Metrics(400, {"rollout/success_once": 0.25, "train/approx_kl": 0.01}, time=1001.0),
         Metrics(800, {"rollout/success_once": 0.5, "train/approx_kl": 0.02}, time=1002.0),
         CheckpointSaved(800, result.path, result.digest),

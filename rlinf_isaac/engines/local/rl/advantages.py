@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 GROUP_EPSILON = 1e-6
+SMALLEST_STD = 1e-2
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, gamma: float, gae_lambda: float) -> tuple[np.ndarray, np.ndarray]:
@@ -43,8 +44,11 @@ def group_advantages(returns: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def normalised(advantages: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance over all chunks of an iteration."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    """Zero mean and unit variance over all chunks of an iteration.
+
+    Where all episodes ended alike, what is left is the value head's noise; it stays small.
+    """
+    return (advantages - advantages.mean()) / max(float(advantages.std()), SMALLEST_STD)
 
 
 def chunk_rewards(

@@ -118,8 +118,7 @@ def explore(
 
 
 def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int], iteration: int) -> Draw:
-    steps, count = policy.policy.denoise_steps, policy.stochastic_steps
-    seed = policy.rl.seed
+    seed, steps, count = policy.rl.seed, policy.policy.denoise_steps, policy.stochastic_steps
 
     def draw(running: Sequence[Episode | None]) -> Draws:
         starts, noises, chosen = [], [], []

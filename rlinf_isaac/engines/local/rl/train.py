@@ -135,8 +135,8 @@ def rollout_metrics(played: Sequence[Played], experience: Experience) -> dict[st
 def evaluation_metrics(results: Sequence[Result]) -> dict[str, float]:
     """Success and length on the held-out seeds."""
     return {
-        "eval/success_once": float(np.mean([each.success for each in results])),
-        "eval/episode_length": float(np.mean([each.length for each in results])),
+        "heldout/success_once": float(np.mean([each.success for each in results])),
+        "heldout/episode_length": float(np.mean([each.length for each in results])),
     }
 
 

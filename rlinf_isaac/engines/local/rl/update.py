@@ -65,7 +65,7 @@ def update(
             whether the policy learns, or the value head alone.
 
     Raises:
-        TrainingDiverged: a loss or the gradient is not finite; the weights are those before that step.
+        TrainingDiverged: a loss, the gradient, or the KL divergence after the last step is not finite.
     """
     rl = policy.rl
     seen: dict[str, list[float]] = {}
@@ -92,9 +92,14 @@ def update(
         if stop:
             break
     assert first_ratio_error is not None
+    # One step can ruin a policy whose losses, taken before it, were fine.
+    sample = experience.rows(batches[0][: rl.num_envs])
+    final_kl = sum(part.means["train/approx_kl"] for part in compute(sample, False))
+    if not math.isfinite(final_kl):
+        raise _diverged(rl, [f"approx_kl {final_kl}"], iteration)
     return {
         **{name: float(np.mean(values)) for name, values in seen.items()},
-        "train/last_approx_kl": seen["train/approx_kl"][-1],
+        "train/final_approx_kl": final_kl,
         "train/first_ratio_error": first_ratio_error,
         "train/epochs": float(epochs),
         "train/stopped_early": float(stop),
@@ -127,12 +132,16 @@ def _step(
     if actor:
         means["train/grad_norm"] = float(torch.nn.utils.clip_grad_norm_(actor, rl.clip_grad_norm))
     if wrong := [f"{name} {value}" for name, value in means.items() if not math.isfinite(value)]:
-        raise TrainingDiverged(
-            f"{', '.join(wrong)} in iteration {iteration}; the checkpoints before it are kept. Lower rl.lr (now "
-            f"{rl.lr}), or set rl.target_kl (now {rl.target_kl}) to end updates earlier"
-        )
+        raise _diverged(rl, wrong, iteration)
     optimiser.step()
     return means
+
+
+def _diverged(rl: RlConfig, wrong: Sequence[str], iteration: int) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"{', '.join(wrong)} in iteration {iteration}; the checkpoints before it are kept. Lower rl.lr (now {rl.lr}), "
+        f"or set rl.target_kl (now {rl.target_kl}) to end updates earlier"
+    )
 
 
 def gradient(

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -118,10 +118,13 @@ class Players:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.player is not None:
             self.player.env.close()
         if self.executor is not None:
+            if kind is not None:  # nobody waits for the episodes they are playing
+                for worker in active_children():
+                    worker.kill()
             self.executor.shutdown(wait=True, cancel_futures=True)
 
     def explore(self, seeds: Sequence[int], iteration: int) -> list[Rollout]:
@@ -151,8 +154,8 @@ class Players:
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise RlinfIsaacError(
-                "a worker process of the training died (killed, or out of memory). The last checkpoint is "
-                "kept and the same command goes on from it, with a smaller rl.workers or rl.num_envs if memory is short"
+                "a worker process of the training died (killed, or out of memory). The last checkpoint is kept and the "
+                "same command goes on from it; if memory is short, start anew with a smaller rl.num_envs or rl.workers"
             ) from error
 
 

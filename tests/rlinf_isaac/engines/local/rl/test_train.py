@@ -43,7 +43,7 @@ def test_events_bundles_and_the_same_run_again(make_job):
     events = run(job)
     metrics = metrics_of(events)
     assert list(metrics) == [0, 1, 2, 3]
-    assert {step for step in metrics if "eval/success_once" in metrics[step]} == {0, 2, 3}
+    assert {step for step in metrics if "heldout/success_once" in metrics[step]} == {0, 2, 3}
     assert all(metrics[step]["train/first_ratio_error"] == 0.0 for step in (1, 2, 3)), "log-probabilities agree exactly"
     assert list(saved(events)) == [1, 2, 3]
 
@@ -194,11 +194,12 @@ def test_divergence_is_an_error_and_earlier_checkpoints_stay(make_job):
         read_bundle(path)
 
 
-def test_divergence_that_only_the_next_rollouts_show(make_job):
+def test_a_ruined_policy_is_not_saved(make_job):
     """One step per iteration: every loss is finite, the weights after it are finite, too, but of no use."""
-    overrides = ["rl.lr=1e30", "rl.epochs=1", "rl.minibatch=100", "rl.reward=shaped", "rl.eval_interval=0"]
+    job = make_job("rl.lr=1e30", "rl.epochs=1", "rl.minibatch=100", "rl.reward=shaped", "rl.eval_interval=0")
     with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
-        run(make_job(*overrides))
+        run(job)
+    assert not (job.output / "checkpoints").exists()
 
 
 def test_two_trainings_in_one_directory_are_refused(make_job):

@@ -74,7 +74,7 @@ def test_a_large_divergence_ends_the_update(played):
     means = update(policy, make_optimiser(policy), experience, 1, players.gradients)
     assert means["train/stopped_early"] == 1.0
     assert means["train/epochs"] < 10
-    assert means["train/last_approx_kl"] > 1e-3
+    assert means["train/final_approx_kl"] > 1e-3
     assert means["train/first_ratio_error"] == 0.0
 
 
