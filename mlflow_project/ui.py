@@ -20,21 +20,39 @@ KNOWN_VERSIONS = ((3, 13), (4, 0))
 
 DEFAULT_PORT = 5000
 SUCCESS = "eval/success_once"
+ROLLOUT = "rollout"
+"""Key of the animated images; their step is the number of the episode."""
+LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
+"""Tag of a run with images; without it the UI offers no chart of them."""
 COLUMNS = (SUCCESS, "eval/success_low", "eval/success_high", "eval/episodes", "eval/return_mean")
 
 
-def table(target: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, str]]:
-    """Rows as `MlflowClient.log_table` lays them out (pandas ``orient="split"``), and the tag that makes the UI show
-    them. All rows have the keys of the first one."""
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as `MlflowClient.log_table` lays them out (pandas ``orient="split"``). All rows have the keys of the first
+    one."""
     columns = list(rows[0]) if rows else []
-    content = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
-    return json.dumps(content), {"mlflow.loggedArtifacts": json.dumps([{"path": target, "type": "table"}])}
+    return json.dumps({"columns": columns, "data": [[row[column] for column in columns] for row in rows]})
+
+
+def tables_tag(targets: Sequence[str]) -> dict[str, str]:
+    """The tag that makes the UI show these artifacts of a run as tables."""
+    return {"mlflow.loggedArtifacts": json.dumps([{"path": target, "type": "table"} for target in targets])}
+
+
+def image_names(key: str, step: int, time_ms: int, identifier: str) -> tuple[str, str]:
+    """Names of an image and of its small version, as `MlflowClient.log_image` has them; `LOGGED_IMAGES` goes with them.
+
+    The chart "image grid" shows the small one, a WebP, which may be animated; a click opens the other.
+    """
+    stem = f"images/{key}+step+{step}+timestamp+{time_ms}+{identifier}"
+    return f"{stem}.png", f"{stem}+compressed.webp"
 
 
 def comparison_link(
     base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS, *, saved_view: bool = True
 ) -> str:
-    """Link to the nested runs of one parent as a flat list, best first.
+    """Link to the runs that one run compares as a flat list, best first: those nested in it, unless its saved view
+    says otherwise.
 
     A fresh browser opens an experiment in the GenAI view, where no run is seen: hence ``workflowType``. Sorting by a
     metric flattens the list; sorting by time would fold the nested runs into their parent.
@@ -51,7 +69,7 @@ def comparison_link(
     if saved_view and _version_is_known():
         query["viewStateShareKey"] = view_name(parent_run_id)
     else:
-        query["searchFilter"] = f"tags.mlflow.parentRunId = '{parent_run_id}'"
+        query["searchFilter"] = _nested_in(parent_run_id)
         query["orderByKey"] = f"metrics.`{metric}`"
         query["orderByAsc"] = "false"
     return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
@@ -78,25 +96,38 @@ def view_name(parent_run_id: str) -> str:
     return f"rlinf-isaac-{parent_run_id}"
 
 
-def save_comparison_view(parent: Recorder) -> None:
-    """Save how the nested runs of `parent` are shown: flat, sorted by success, with columns and charts."""
+def save_comparison_view(parent: Recorder, runs: Sequence[str] | None = None) -> None:
+    """Save how the runs that `parent` compares are shown: flat, sorted by success, with columns and charts.
+
+    Args:
+        parent: the link to its view is `comparison_link`.
+        runs: MLflow ids of the runs; those nested in `parent` when None.
+    """
     if _version_is_known():
         run_id = f"{{{{run:{parent.run}}}}}"  # known when it is uploaded
-        state = json.dumps(comparison_view(run_id), separators=(",", ":"))
+        chosen = _nested_in(run_id) if runs is None else f"attributes.run_id IN ({', '.join(map(repr, runs))})"
+        state = json.dumps(comparison_view(chosen), separators=(",", ":"))
         parent.experiment_tag(f"mlflow.sharedViewState.{view_name(run_id)}", state)
 
 
-def comparison_view(parent_run_id: str) -> dict[str, Any]:
-    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for one sweep."""
+def comparison_view(search_filter: str) -> dict[str, Any]:
+    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for the runs found."""
     columns = [f"metrics.`{key}`" for key in COLUMNS]
-    section = "checkpoints"
-    chart = {"metricSectionId": section, "deleted": False, "isGenerated": False, "runsCountToCompare": 10}
+    chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
+    rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "displayName": "Rollouts"}
     bars = [
-        chart | {"uuid": f"bar-{number}", "type": "BAR", "metricKey": metric, "displayName": metric}
+        chart
+        | {
+            "metricSectionId": "rates",
+            "uuid": f"bar-{number}",
+            "type": "BAR",
+            "metricKey": metric,
+            "displayName": metric,
+        }
         for number, metric in enumerate((SUCCESS, "eval/success_low", "eval/drop_rate", "eval/timeout_rate"))
     ]
     return {
-        "searchFilter": f"tags.mlflow.parentRunId = '{parent_run_id}'",
+        "searchFilter": search_filter,
         "orderByKey": f"metrics.`{SUCCESS}`",
         "orderByAsc": False,
         "startTime": "ALL",
@@ -111,16 +142,17 @@ def comparison_view(parent_run_id: str) -> dict[str, Any]:
         "runsHidden": [],
         "runsVisibilityMap": {},
         "runsHiddenMode": "FIRST_10_RUNS",
-        "compareRunCharts": bars,
+        "compareRunCharts": [chart | {"metricSectionId": "rollouts"} | rollouts, *bars],
         "compareRunSections": [
             {
-                "uuid": section,
-                "name": "Checkpoints",
+                "uuid": name.lower(),
+                "name": name,
                 "display": True,
                 "isReordered": False,
                 "deleted": False,
                 "isGenerated": False,
             }
+            for name in ("Rates", "Rollouts")
         ],
         "viewMaximized": False,
         "runListHidden": False,
@@ -132,6 +164,10 @@ def comparison_view(parent_run_id: str) -> dict[str, Any]:
         "autoRefreshEnabled": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
+
+
+def _nested_in(run_id: str) -> str:
+    return f"tags.mlflow.parentRunId = '{run_id}'"
 
 
 def _version_is_known() -> bool:

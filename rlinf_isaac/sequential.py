@@ -11,8 +11,8 @@ multiplies it by 2 q per win and 2 (1 - q) per loss; the mixture over q uniform 
 
     E(wins, losses) = 2 * 2^(w + l) * integral_{1/2}^{1} q^w (1 - q)^l dq
 
-Sources: J. Ville, Etude critique de la notion de collectif (1939); H. Robbins, Statistical methods related to the law of
-the iterated logarithm, Ann. Math. Statist. 41 (1970), for the mixture; A. Ramdas, P. Grunwald, V. Vovk, G. Shafer,
+Sources: J. Ville, Etude critique de la notion de collectif (1939); for the mixture, H. Robbins, Statistical methods
+related to the law of the iterated logarithm, Ann. Math. Statist. 41 (1970); A. Ramdas, P. Grunwald, V. Vovk, G. Shafer,
 Game-theoretic statistics and safe anytime-valid inference, Statist. Sci. 38 (2023).
 """
 
@@ -108,7 +108,7 @@ class StopRule:
     batch: int
     alpha: float = ALPHA
 
-    def rounds(self, seeds: Sequence[int]) -> Iterator[Sequence[int]]:
+    def rounds(self, seeds: range) -> Iterator[range]:
         """The seeds of one batch after the other."""
         for begin in range(0, len(seeds), self.batch):
             yield seeds[begin : begin + self.batch]
