@@ -17,7 +17,7 @@ from mlflow_project.runs import TrackedRun
 def print_comparison(comparison: Comparison, tracked: TrackedRun) -> None:
     """Print the checkpoints by success rate, with the places the tests leave possible, and where to look at them."""
     table = Table(title="Checkpoints by success", title_justify="left")
-    for column in ("rank", "checkpoint", "success", "95 % Wilson interval", "n", "drops", "time-outs", "length"):
+    for column in ("rank", "checkpoint", "success", "95 % Wilson", "n", "drops", "time-outs", "length"):
         table.add_column(column, justify="left" if column == "checkpoint" else "right")
     for each in comparison.standings:
         rate = each.success
