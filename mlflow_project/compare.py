@@ -30,6 +30,9 @@ _ENVIRONMENT = ("task", "backend", "assets", "prompt", "renderer", "image_size",
 _SETTINGS = ("action_chunk", "policy_seed")
 
 
+RANK_NOTE = "A rank such as 1-3 says that each of these places is possible: the order within is not shown by the data."
+
+
 @dataclass(frozen=True)
 class Standing:
     """One checkpoint in the comparison.
@@ -110,6 +113,11 @@ class Comparison:
         return tuple(dict.fromkeys(pair.unpaired for pair in self.pairs if pair.unpaired))
 
     @property
+    def ties(self) -> bool:
+        """Whether the order of some is not shown by the data."""
+        return any(low != high for low, high in (each.rank for each in self.standings))
+
+    @property
     def verdict(self) -> str:
         """One sentence: which is the best, or that the data do not say."""
         if len(self.standings) == 1:
@@ -135,7 +143,7 @@ class Comparison:
         }
         count = f"{len(self.pairs)} pair{'s' if len(self.pairs) != 1 else ''}"
         how = "; ".join(names[test] for test in tests)
-        return f"{how}; two-sided, corrected by Holm over {count}, together wrong in at most {self.alpha:.0%}"
+        return f"{how}; two-sided, corrected by Holm over {count} (family-wise error rate {100 * self.alpha:g} %)"
 
 
 def compare(evaluations: Sequence[Evaluation], alpha: float = ALPHA) -> Comparison:
@@ -175,9 +183,11 @@ def pairing_problem(first: Evaluation, second: Evaluation) -> str | None:
     return f"{names} differ in {', '.join(differing)}" if differing else None
 
 
-def leaderboard_markdown(comparison: Comparison) -> str:
-    """The leaderboard as MLflow's run description shows it, with links to the runs."""
+def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
+    """The verdict, `links` and the leaderboard as MLflow's run description shows them, with links to the runs."""
     lines = [
+        f"**{_plain(comparison.verdict)}** {links}".rstrip(),
+        "",
         "| rank | checkpoint | success | 95 % Wilson interval | episodes | drops | time-outs | return | length |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -187,11 +197,11 @@ def leaderboard_markdown(comparison: Comparison) -> str:
         rate, low, high = (f"{100 * value:.1f} %" for value in (each.success.rate, each.success.low, each.success.high))
         cells = [each.place, link, rate, f"{low} to {high}", each.success.n, each.drops, each.timeouts]
         lines.append(f"| {' | '.join(map(str, cells))} | {each.episode_return:.2f} | {each.length:.1f} |")
-    notes = [comparison.verdict]
+    notes = []
     if comparison.pairs:
-        notes += [f"A rank such as 1-3: these places are possible ({comparison.method})."]
+        notes += [f"P-values: {comparison.method}. {RANK_NOTE if comparison.ties else ''}".rstrip()]
         notes += [f"Not paired: {reason}." for reason in comparison.unpaired_reasons]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(_plain(note) for note in notes) + "\n"
+    return "\n\n".join(["\n".join(lines), *map(_plain, notes)]) + "\n"
 
 
 def episode_tables(comparison: Comparison) -> list[list[dict[str, Any]]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from mlflow_project import ui
 from mlflow_project.compare import Comparison, episode_tables, leaderboard_markdown, pair_table
 from mlflow_project.recorder import Recorder
 from mlflow_project.report import render
 
 PAGE = "comparison.html"
 PAIRS_FILE = "pairs.json"
+EXPERIMENT = "{{experiment}}"
 
 
 def record_comparison(recorder: Recorder, comparison: Comparison, title: str) -> None:
@@ -22,4 +24,8 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
         recorder.table(f"paired_episodes{f'_{number}' if number > 1 else ''}.json", rows)
     if comparison.pairs:
         recorder.table(PAIRS_FILE, pair_table(comparison))
-    recorder.tags({"mlflow.note.content": leaderboard_markdown(comparison), "comparison.verdict": comparison.verdict})
+    run = f"{{{{run:{recorder.run}}}}}"
+    page, charts = ui.artifact_link("", EXPERIMENT, run, PAGE), ui.comparison_link("", EXPERIMENT, run, charts=True)
+    links = f"[page with videos]({page}), [charts and animated rollouts]({charts})"
+    description = leaderboard_markdown(comparison, links)
+    recorder.tags({"mlflow.note.content": description, "comparison.verdict": comparison.verdict})

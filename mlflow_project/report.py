@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.compare import Comparison, Pair, Standing
+from mlflow_project.compare import RANK_NOTE, Comparison, Pair, Standing
 
 if TYPE_CHECKING:
     import jinja2
@@ -85,6 +85,7 @@ def render(comparison: Comparison, title: str) -> str:
     return _template().render(
         title=title,
         comparison=comparison,
+        rank_note=RANK_NOTE,
         several_sweeps=len({each.evaluation.sweep for each in standings}) > 1,
         facts=_facts(comparison),
         series=_series(standings, steps),

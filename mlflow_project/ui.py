@@ -49,7 +49,13 @@ def image_names(key: str, step: int, time_ms: int, identifier: str) -> tuple[str
 
 
 def comparison_link(
-    base_url: str, experiment_id: str, parent_run_id: str, metric: str = SUCCESS, *, saved_view: bool = True
+    base_url: str,
+    experiment_id: str,
+    parent_run_id: str,
+    metric: str = SUCCESS,
+    *,
+    saved_view: bool = True,
+    charts: bool = False,
 ) -> str:
     """Link to the runs that one run compares as a flat list, best first: those nested in it, unless its saved view
     says otherwise.
@@ -58,12 +64,13 @@ def comparison_link(
     metric flattens the list; sorting by time would fold the nested runs into their parent.
 
     Args:
-        base_url: where the UI is served, see `base_url`.
+        base_url: where the UI is served, see `base_url`; empty for a link inside of it.
         experiment_id: MLflow's id.
         parent_run_id: MLflow's id of the sweep.
         metric: what to sort by where there is no saved view.
         saved_view: open what `save_comparison_view` saved, with its columns and charts. The UI ignores the view when
             the link has a filter of its own, and ends in the GenAI view when there is none of that name.
+        charts: open the charts and animated rollouts beside a narrow list, instead of the table.
     """
     query = {"workflowType": "machine_learning"}
     if saved_view and _version_is_known():
@@ -72,7 +79,16 @@ def comparison_link(
         query["searchFilter"] = _nested_in(parent_run_id)
         query["orderByKey"] = f"metrics.`{metric}`"
         query["orderByAsc"] = "false"
-    return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+    if charts:
+        query["compareRunsMode"] = "CHART"
+    # Placeholders of ids stay as they are, for links in descriptions.
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, safe='{}:', quote_via=quote)}"
+
+
+def artifact_link(base_url: str, experiment_id: str, run_id: str, path: str) -> str:
+    """Link to an artifact of a run, opened in the UI; `base_url` as in `comparison_link`."""
+    address = f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}/artifacts/{quote(path)}"
+    return f"{address}?workflowType=machine_learning"
 
 
 def base_url(tracking_uri: str, port: int = DEFAULT_PORT) -> str:
@@ -156,7 +172,7 @@ def comparison_view(search_filter: str) -> dict[str, Any]:
         ],
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": None,
@@ -164,6 +180,10 @@ def comparison_view(search_filter: str) -> dict[str, Any]:
         "autoRefreshEnabled": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
+
+
+def _app(base_url: str) -> str:
+    return f"{base_url.rstrip('/')}/#" if base_url else "#"
 
 
 def _nested_in(run_id: str) -> str:

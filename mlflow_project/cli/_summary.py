@@ -10,6 +10,7 @@ from rich.text import Text
 from mlflow_project import ui
 from mlflow_project.cli._session import stdout
 from mlflow_project.compare import Comparison
+from mlflow_project.comparison_recorder import PAGE
 from mlflow_project.rl_recorder import Improved
 from mlflow_project.runs import TrackedRun
 
@@ -30,7 +31,7 @@ def print_comparison(comparison: Comparison, tracked: TrackedRun) -> None:
         notes.append(f"P-values: {comparison.method}.")
     for note in notes:
         stdout.print(note, markup=False)
-    print_links(tracked)
+    print_links(tracked, PAGE)
 
 
 def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
@@ -49,8 +50,9 @@ def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
     print_links(tracked)
 
 
-def print_links(tracked: TrackedRun) -> None:
-    """Print the command that serves the UI (for a local store) and the link to the comparison below `tracked`."""
+def print_links(tracked: TrackedRun, page: str | None = None) -> None:
+    """Print the command that serves the UI (for a local store), and the link to the artifact `page` of `tracked` or,
+    without one, to the runs nested in it."""
     ids = tracked.ids()
     if ids is None:
         return
@@ -59,4 +61,8 @@ def print_links(tracked: TrackedRun) -> None:
         stdout.print("\nserve the UI   ", end="")
         stdout.print(command, markup=False)
     stdout.print("then open      " if command else "\nopen           ", end="")
-    stdout.print(ui.comparison_link(ui.base_url(tracked.tracking_uri), experiment_id, run_id), markup=False)
+    base_url = ui.base_url(tracked.tracking_uri)
+    if page is not None:
+        stdout.print(ui.artifact_link(base_url, experiment_id, run_id, page), markup=False)
+    else:
+        stdout.print(ui.comparison_link(base_url, experiment_id, run_id), markup=False)

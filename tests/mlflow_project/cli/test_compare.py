@@ -43,9 +43,7 @@ def test_two_sweeps_with_equal_settings_are_paired(invoke, client, small_checkpo
     assert list(table["seed"]) == [5000, 5001]
     assert len(table.columns) == 1 + 3 + 2
     assert page_of(client, run).count("<video ") == 6
-    state = client.get_experiment(run.info.experiment_id).tags[
-        f"mlflow.sharedViewState.rlinf-isaac-{run.info.run_id}"
-    ]
+    state = client.get_experiment(run.info.experiment_id).tags[f"mlflow.sharedViewState.rlinf-isaac-{run.info.run_id}"]
     for nested in client.search_runs([run.info.experiment_id], "metrics.`eval/episodes` > 0"):
         assert nested.info.run_id in state
 
