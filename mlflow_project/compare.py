@@ -308,7 +308,7 @@ def _labels(ordered: Sequence[Evaluation]) -> list[str]:
     several = len({each.sweep for each in ordered}) > 1
     names = [f"{each.sweep_name} / {each.name}" if several else each.name for each in ordered]
     return [
-        name if names.count(name) == 1 and name not in ("seed", SOLVED_BY, DISAGREE) else f"{name} ({each.run[:8]})"
+        name if names.count(name) == 1 and name not in ("seed", SOLVED_BY, DISAGREE) else f"{name} ({each.run})"
         for name, each in zip(names, ordered, strict=True)
     ]
 

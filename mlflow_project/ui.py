@@ -130,7 +130,7 @@ def comparison_view(search_filter: str) -> dict[str, Any]:
     """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for the runs found."""
     columns = [f"metrics.`{key}`" for key in COLUMNS]
     chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
-    rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "displayName": "Rollouts"}
+    rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "showRunParams": False}
     bars = [
         chart
         | {
@@ -167,8 +167,10 @@ def comparison_view(search_filter: str) -> dict[str, Any]:
                 "isReordered": False,
                 "deleted": False,
                 "isGenerated": False,
+                "columns": columns_of_charts,
+                "cardHeight": height,
             }
-            for name in ("Rates", "Rollouts")
+            for name, columns_of_charts, height in (("Rates", 2, 240), ("Rollouts", 1, 620))
         ],
         "viewMaximized": False,
         "runListHidden": False,

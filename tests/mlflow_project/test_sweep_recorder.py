@@ -76,6 +76,25 @@ def test_videos_are_numbered_by_seed_and_the_first_lies_at_the_root(store, conte
     }
 
 
+def test_a_real_video_has_an_animated_image_at_the_number_of_its_episode(store, content, evaluation_events):
+    import numpy as np
+
+    from rlinf_isaac.events import VideoSaved
+    from rlinf_isaac.video import VideoWriter
+
+    for event in evaluation_events:
+        if isinstance(event, VideoSaved):
+            with VideoWriter(event.path) as video:
+                for number in range(10):
+                    video.append(np.full((32, 64, 3), 20 * number, dtype=np.uint8))
+    record_sweep(evaluation_events)
+    run = content(store).runs["step-800"]
+    images = [name for name, _ in run["artifacts"] if name.startswith("images/")]
+    assert {name.partition("+timestamp")[0] for name in images} == {"images/rollout+step+1", "images/rollout+step+3"}
+    assert len(images) == 4
+    assert run["tags"]["mlflow.loggedImages"] == "True"
+
+
 def test_the_episode_table_is_one_mlflow_reads(store, evaluation_events):
     run, recorder = record_sweep(evaluation_events)
     nested = nested_ids(run, recorder, 400)
