@@ -169,6 +169,7 @@ def pairing_problem(first: Evaluation, second: Evaluation) -> str | None:
     """Why the episodes of two evaluations are not paired; None when they are."""
     if first.sweep == second.sweep:
         return None
+    first, second = sorted((first, second), key=lambda each: (each.sweep_name, each.sweep))  # one text for both orders
     names = f"{first.sweep_name} and {second.sweep_name}"
     if not first.settings or not second.settings:
         return f"{names}: the settings of one of them were not recorded"
