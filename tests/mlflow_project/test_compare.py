@@ -75,7 +75,7 @@ def test_sweeps_that_disagree_are_not_paired(evaluation, change, reason):
     settings = {} if change is None else {**one.settings, **change}
     if change and "environment" in change:
         settings["environment"] = {**one.settings["environment"], **change["environment"]}
-    other = evaluation(BAD, 2, sweep="e" * 32, sweep_name="other", settings=settings)
+    other = evaluation(BAD, 2, sweep="e" * 32, sweep_name="with changes", settings=settings)
     found = compare([one, other])
     assert reason in found.unpaired_reasons[0]
     assert found.pairs[0].counts is None
@@ -86,8 +86,15 @@ def test_sweeps_that_disagree_are_not_paired(evaluation, change, reason):
     assert "Not paired" in leaderboard_markdown(found)
 
 
+def test_a_reason_is_given_once(evaluation):
+    other = {"sweep": "e" * 32, "sweep_name": "other", "settings": {"action_chunk": 4}}
+    found = compare([evaluation(GOOD, 1), evaluation(MIDDLE, 2, **other), evaluation(BAD, 3)])
+    assert [pair.test for pair in found.pairs] == [FISHER, MCNEMAR, FISHER]
+    assert len(found.unpaired_reasons) == 1
+
+
 def test_other_seeds_are_not_paired_and_fewer_are(evaluation):
-    other = {"sweep": "e" * 32, "sweep_name": "other"}
+    other = {"sweep": "e" * 32, "sweep_name": "with changes"}
     found = compare([evaluation(GOOD, 1), evaluation(BAD, 2, first_seed=5001, **other)])
     assert "seeds (5000 to 5039 against 5001 to 5040)" in found.unpaired_reasons[0]
     found = compare([evaluation(GOOD, 1), evaluation(BAD[:10], 2, **other)])
