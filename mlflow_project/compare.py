@@ -22,7 +22,7 @@ ANYTIME = "e-process"
 FISHER = "Fisher, unpaired"
 
 SOLVED_BY, DISAGREE = "solved by", "disagree"
-"""Columns of `episode_tables` beside the seed and one per checkpoint."""
+"""Columns of `comparison_tables.episode_tables` beside the seed and one per checkpoint."""
 
 # What a seed means, and what is asked of the policy. The checkpoint's own side (weights, norm stats, state layout) may
 # differ: it is what is compared.
@@ -130,7 +130,8 @@ class Comparison:
             return f"Not decided within {n} episodes each: {best.label} comes nearest ({evidence})."
         if len(self.top) == 1:
             return f"{self.top[0].label} is better than every other checkpoint."
-        return f"The best cannot be told: {', '.join(each.label for each in self.top)} are not separable."
+        names = [each.label for each in self.top[:8]] + [f"{len(self.top) - 8} more"] * (len(self.top) > 8)
+        return f"The best cannot be told: {', '.join(names)} are not separable."
 
     @property
     def method(self) -> str:
@@ -182,68 +183,6 @@ def pairing_problem(first: Evaluation, second: Evaluation) -> str | None:
     if not (seeds <= others or others <= seeds):
         differing.append(f"seeds ({min(seeds)} to {max(seeds)} against {min(others)} to {max(others)})")
     return f"{names} differ in {', '.join(differing)}" if differing else None
-
-
-def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
-    """The verdict, `links` and the leaderboard as MLflow's run description shows them, with links to the runs."""
-    lines = [
-        f"**{_plain(comparison.verdict)}** {links}".rstrip(),
-        "",
-        "| rank | checkpoint | success | 95 % Wilson interval | episodes | drops | time-outs | return | length |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for each in comparison.standings:
-        link = f"[{_plain(each.label)}](#/experiments/{each.evaluation.experiment}/runs/{each.evaluation.run})"
-        # Not str(success): its brackets would be a markdown link.
-        rate, low, high = (f"{100 * value:.1f} %" for value in (each.success.rate, each.success.low, each.success.high))
-        cells = [each.place, link, rate, f"{low} to {high}", each.success.n, each.drops, each.timeouts]
-        lines.append(f"| {' | '.join(map(str, cells))} | {each.episode_return:.2f} | {each.length:.1f} |")
-    notes = []
-    if comparison.pairs:
-        notes += [f"P-values: {comparison.method}. {RANK_NOTE if comparison.ties else ''}".rstrip()]
-        notes += [f"Not paired: {reason}." for reason in comparison.unpaired_reasons]
-    return "\n\n".join(["\n".join(lines), *map(_plain, notes)]) + "\n"
-
-
-def episode_tables(comparison: Comparison) -> list[list[dict[str, Any]]]:
-    """Per group of paired checkpoints: one row per seed, one column per checkpoint with how the episode ended."""
-    tables = []
-    for group in comparison.groups:
-        members = [comparison.standings[i] for i in group]
-        outcomes = [{row.seed: row.outcome for row in each.evaluation.rows} for each in members]
-        rows = []
-        for seed in sorted(set().union(*outcomes)):
-            ends = [each.get(seed) for each in outcomes]
-            solved = sum(end == "success" for end in ends)
-            cells = dict(zip((each.label for each in members), ends, strict=True))
-            rows.append({"seed": seed, **cells, SOLVED_BY: solved, DISAGREE: 0 < solved < sum(map(bool, ends))})
-        tables.append(rows)
-    return tables
-
-
-def pair_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row per pair of checkpoints."""
-    rows = []
-    for pair in comparison.pairs:
-        counts = pair.counts
-        rows.append(
-            {
-                "first": comparison.standings[pair.first].label,
-                "second": comparison.standings[pair.second].label,
-                "paired seeds": counts and counts.n,
-                "only first solved": counts and counts.wins,
-                "only second solved": counts and counts.losses,
-                "both solved": counts and counts.both,
-                "neither solved": counts and counts.neither,
-                "correlation phi": counts and counts.phi,
-                "test": pair.test,
-                "p": pair.p_value,
-                "p (Holm)": pair.adjusted,
-                "better": None if pair.better is None else comparison.standings[pair.better].label,
-                "unpaired because": pair.unpaired,
-            }
-        )
-    return rows
 
 
 def _test(first: Evaluation, second: Evaluation) -> tuple[PairedCounts | None, str | None, str, float]:
@@ -334,8 +273,3 @@ def _rate(evaluation: Evaluation) -> float:
 
 def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
-
-
-def _plain(text: str) -> str:
-    """`text` without what markdown would read as markup: names are other people's."""
-    return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)

@@ -40,7 +40,7 @@ def command(runs: tuple[str, ...], output: Path) -> None:
         run(evaluations, output)
 
 
-def check(findings: Findings, *, runs: tuple[str, ...], quick: bool = False) -> list[Evaluation]:
+def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
     """The evaluations of these runs, read from the store; none where `findings` has errors."""
     from mlflow_project.evaluations import read_evaluations, run_id_in
     from mlflow_project.store import tracking_uri

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import make_evaluation
 
-from mlflow_project.evaluations import Evaluation
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 from rlinf_isaac.events import (
     CheckpointSaved,
@@ -295,45 +295,6 @@ def _evaluation_events(bundles: list[Path], directory: Path, episodes: int = 5) 
 
 
 @pytest.fixture
-def evaluation() -> Callable[..., Evaluation]:
+def evaluation() -> Callable[..., Any]:
     """Make an evaluation of one checkpoint from the outcomes of its episodes, ``s``, ``d`` or ``t`` each."""
     return make_evaluation
-
-
-SETTINGS = {
-    "environment": {"task": "stack2", "backend": "mujoco-4.0.0", "assets": "a" * 64, "prompt": "Stack."},
-    "action_chunk": 8,
-    "policy_seed": 0,
-}
-
-
-def make_evaluation(outcomes: str, step: int = 100, *, first_seed: int = 5000, videos: int = 0, **fields) -> Evaluation:
-    ends = {"s": "success", "d": "drop", "t": "timeout"}
-    rows = [
-        EpisodeRow(
-            checkpoint_step=step,
-            checkpoint=f"{step:064x}",
-            seed=first_seed + number,
-            env_index=number,
-            success=end == "s",
-            outcome=ends[end],
-            length=100 + number,
-            episode_return=float(end == "s"),
-            policy_seed=0,
-            video=f"videos/episode_{number:03d}.mp4" if number < videos else None,
-        )
-        for number, end in enumerate(outcomes)
-    ]
-    values = {
-        "run": f"{step:032x}",
-        "name": f"step-{step}",
-        "experiment": "1",
-        "sweep": "f" * 32,
-        "sweep_name": "sweep",
-        "step": step,
-        "checkpoint": f"{step:064x}",
-        "rows": tuple(rows),
-        "settings": SETTINGS,
-        "tags": {},
-    }
-    return Evaluation(**values | fields)
