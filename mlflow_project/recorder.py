@@ -48,6 +48,7 @@ class Recorder:
         self.journal = journal
         self.run = run
         self._tables: dict[str, None] = {}
+        self._texts = 0
 
     @classmethod
     def start(
@@ -131,12 +132,14 @@ class Recorder:
 
         With `fill_in`, ``{{run:<local uuid>}}`` and ``{{experiment}}`` in it become MLflow's ids.
         """
-        path = self.file(target)
+        # A file of its own each time: the server may be behind, and an earlier text must not name runs that come later.
+        self._texts += 1
+        path = self.file(f"{self._texts}/{target}")
         atomic.write_file(path, content)
         self.journal.append(LogArtifact(self.run, str(path.absolute()), target, fill_in))
 
     def file(self, target: str) -> Path:
-        """Where a file that exists only to become the artifact `target` is kept: beside the journal."""
+        """Where a file that exists only to be logged is kept under the relative path `target`: beside the journal."""
         path = self.journal.files / self.run / target
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

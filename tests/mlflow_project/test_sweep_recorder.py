@@ -106,12 +106,13 @@ def test_the_episode_table_is_one_mlflow_reads(store, evaluation_events):
 
 
 def test_the_parent_compares(store, content, evaluation_events):
-    _, recorder = record_sweep(evaluation_events)
+    run, recorder = record_sweep(evaluation_events)
+    assert run.outcome.refused == ()
     parent = content(store).runs["sweep"]
     assert [(step, value) for step, _, value in parent["metrics"]["sweep/success_once"]] == [(400, 0.2), (800, 0.4)]
     assert parent["tags"]["best.checkpoint.step"] == "800"
     assert parent["tags"]["best.checkpoint.sha256"] == recorder.comparison.standings[0].evaluation.checkpoint
-    rows = parent["tags"]["mlflow.note.content"].splitlines()[2:]
+    rows = parent["tags"]["mlflow.note.content"].splitlines()[4:]
     assert [row.split("](")[0] for row in rows[:2]] == ["| 1-2 | [step-800", "| 1-2 | [step-400"]
     assert "/runs/<step-800>)" in rows[0]
     assert "40.0 % | 11.8 % to 76.9 % | 5 | 1 | 2 | 0.40 | 102.0 |" in rows[0]
