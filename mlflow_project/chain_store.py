@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.chain import Node, State, broken, checkpoint_node
+from mlflow_project.evaluations import MISMATCH_TAG
 from mlflow_project.replica import MODEL_TAG
-from mlflow_project.sweep_recorder import MISMATCH_TAG
 from rlinf_isaac.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:

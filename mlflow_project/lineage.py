@@ -93,10 +93,13 @@ def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
 
     Args:
         settings: JSON-ready, what decides which episodes the policy meets: the config's sections env and eval. What
-            only decides how they are run or shown (`NOT_WHAT`) is left out.
+            only decides how they are run or shown (`NOT_WHAT`) is left out. With a ``stop_rule`` that is not None,
+            ``episodes`` is their largest number.
     """
     source = {key: value for key, value in sorted(settings.items()) if key not in NOT_WHAT}
-    name = f"{source['task']} x {source['episodes']} episodes"
+    if source.get("stop_rule") is None:
+        source.pop("stop_rule", None)
+    name = f"{source['task']} x {'up to ' if 'stop_rule' in source else ''}{source['episodes']} episodes"
     return DatasetInput(name, json_digest(source), "evaluation", "simulator", source, {"episodes": source["episodes"]})
 
 

@@ -2,8 +2,8 @@
 
 Runs are named by local uuids (32 hex digits) because a run must be recordable while no server answers; the replica
 maps them to MLflow's ids. Checkpoints (LoggedModels) are named by the sha256 of their bundle. A tag's value
-(and an experiment tag's key) may contain ``{{run:<local uuid>}}`` and ``{{experiment}}``; the replica puts MLflow's ids
-there.
+(an experiment tag's key, a text) may contain ``{{run:<local uuid>}}`` and ``{{experiment}}``; the replica puts MLflow's
+ids there.
 """
 
 from __future__ import annotations
@@ -79,11 +79,15 @@ class SetExperimentTag:
 
 @dataclass(frozen=True)
 class LogArtifact:
-    """The local file `source` becomes the artifact `target` (posix path with file name)."""
+    """The local file `source` becomes the artifact `target` (posix path with file name).
+
+    With `fill_in` it is a text that names runs and the experiment as a tag's value does.
+    """
 
     run: str
     source: str
     target: str
+    fill_in: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,8 @@ class Recorder:
     def __init__(self, journal: Journal, run: str) -> None:
         self.journal = journal
         self.run = run
+        self._tables: dict[str, None] = {}
+        self._texts = 0
 
     @classmethod
     def start(
@@ -125,18 +127,41 @@ class Recorder:
         if pairs:
             self.journal.append(*(LogArtifact(self.run, str(file), name) for file, name in pairs))
 
-    def text(self, target: str, content: str) -> None:
-        """Log a text as artifact `target`. It is kept in a file beside the journal."""
+    def text(self, target: str, content: str, *, fill_in: bool = False) -> None:
+        """Log a text as artifact `target`. It is kept in a file beside the journal.
+
+        With `fill_in`, ``{{run:<local uuid>}}`` and ``{{experiment}}`` in it become MLflow's ids.
+        """
+        # A file of its own each time: the server may be behind, and an earlier text must not name runs that come later.
+        self._texts += 1
+        path = self.file(f"{self._texts}/{target}")
+        atomic.write_file(path, content)
+        self.journal.append(LogArtifact(self.run, str(path.absolute()), target, fill_in))
+
+    def file(self, target: str) -> Path:
+        """Where a file that exists only to be logged is kept under the relative path `target`: beside the journal."""
         path = self.journal.files / self.run / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_file(path, content)
-        self.artifact(path, target)
+        return path
 
     def table(self, target: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows with equal keys as a table that MLflow's UI renders and `mlflow.load_table` reads."""
-        content, tags = ui.table(target, rows)
-        self.text(target, content)
-        self.tags(tags)
+        self.text(target, ui.table(rows))
+        self._tables[target] = None
+        self.tags(ui.tables_tag(list(self._tables)))
+
+    def animation(self, key: str, step: int, write: Callable[[Path, Path], None]) -> None:
+        """Log an animated image that MLflow's charts show as `key` at `step`.
+
+        `write` is called with the paths of a still (PNG) and of the animation (WebP), which it has to write.
+        """
+        time_ms, identifier = _now_ms(), str(uuid.uuid4())
+        names = ui.image_names(key, step, time_ms, identifier)
+        still, animation = (self.file(name) for name in names)
+        write(still, animation)
+        for path, name in zip((still, animation), names, strict=True):
+            self.artifact(path, name)
+        self.tags(ui.LOGGED_IMAGES)
 
     def dataset(self, dataset: DatasetInput) -> None:
         """Log a dataset input, and its full digest as tag ``lineage.<link>.sha256``."""

@@ -201,11 +201,14 @@ class Replica:
         if not source.is_file():
             raise _Refused(f"{source} is gone, it could not be uploaded as {operation.target}")
         directory, _, name = operation.target.rpartition("/")
-        run_id, _ = self._run(operation.run)
+        run_id, experiment = self._run(operation.run)
         # The client names an artifact after the local file; a link gives it the name it shall have.
         with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
             link = Path(scratch) / name
-            link.symlink_to(source.absolute())
+            if operation.fill_in:
+                link.write_text(self._fill_in(source.read_text(encoding="utf-8"), experiment), encoding="utf-8")
+            else:
+                link.symlink_to(source.absolute())
             self._client.log_artifact(run_id, str(link), directory or None)
 
     def _log_dataset(self, operation: LogDataset) -> None:

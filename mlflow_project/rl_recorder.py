@@ -77,7 +77,12 @@ class RlRecorder:
             self.recorder, model_name=f"{model_name}-rl-from-{start.step}", upload_weights=upload_weights
         )
         self._evaluation = SweepRecorder(
-            self.recorder, params=params, model_name=model_name, dataset=dataset, upload_weights="none"
+            self.recorder,
+            params=params,
+            model_name=model_name,
+            dataset=dataset,
+            name=f"before and after rl from step {start.step}",
+            upload_weights="none",
         )
         self._successes: dict[str, dict[int, bool]] = {}
 

@@ -6,17 +6,23 @@ holds what compares them: the success curve over checkpoint steps, the best chec
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from mlflow_project import ui
 from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model
+from mlflow_project.compare import Comparison, compare
+from mlflow_project.comparison_recorder import record_comparison
+from mlflow_project.evaluations import EPISODES_FILE, MISMATCH_TAG, SETTINGS_FILE, Evaluation, table_row
 from mlflow_project.lineage import DatasetInput
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.errors import VideoError
 from rlinf_isaac.events import (
     EpisodeDone,
     EpisodeRow,
@@ -28,39 +34,29 @@ from rlinf_isaac.events import (
     VideoSaved,
 )
 from rlinf_isaac.statistics import RateEstimate
+from rlinf_isaac.video_preview import write_preview
 
-MISMATCH_TAG = "allow_mismatch"
-"""On runs that went on although the job is not what the weights were trained with."""
+logger = logging.getLogger("mlflow_project")
 
 OUTCOMES = ("success", "drop", "timeout")
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """One line of the leaderboard. `run` is the local uuid of the nested run; return and length are means."""
-
-    step: int
-    digest: str
-    run: str
-    success: RateEstimate
-    episode_return: float
-    length: float
-
-
 @dataclass
-class _Evaluation:
+class _Running:
     """What is known of the checkpoint that is being evaluated."""
 
     recorder: Recorder
+    settings: Mapping[str, Any]
     rows: dict[int, EpisodeRow] = field(default_factory=dict)
     videos: dict[int, Path] = field(default_factory=dict)
+    mismatch: bool = False
 
 
 class SweepRecorder:
     """Call it with every event of `Engine.evaluate`.
 
     Attributes:
-        results: one entry per finished checkpoint, in the order of evaluation.
+        comparison: of the finished checkpoints; None before the first.
     """
 
     def __init__(
@@ -70,22 +66,26 @@ class SweepRecorder:
         params: Mapping[str, Any],
         model_name: str,
         dataset: DatasetInput,
+        name: str = "sweep",
         upload_weights: UploadWeights = "auto",
     ) -> None:
         """Args:
         parent: the sweep's run.
         params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
         model_name: as of `checkpoints.model_name`, for checkpoints MLflow does not know yet.
+        name: title of the comparison.
         dataset: what is evaluated on (`lineage.evaluation_dataset`); metrics are linked to it.
         upload_weights: whether nested runs hold the weights.
         """
-        self.results: list[Evaluated] = []
+        self.comparison: Comparison | None = None
         self._parent = parent
+        self._finished: list[Evaluation] = []
         self._params = params
         self._model_name = model_name
         self._dataset = dataset
+        self._name = name
         self._upload_weights: UploadWeights = upload_weights
-        self._evaluations: dict[int, _Evaluation] = {}
+        self._evaluations: dict[int, _Running] = {}
         parent.dataset(dataset)
         ui.save_comparison_view(parent)
 
@@ -113,12 +113,15 @@ class SweepRecorder:
         recorder.dataset(self._dataset)
         log_model(recorder, bundle, self._model_name, "input")
         log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
-        self._evaluations[event.step] = _Evaluation(recorder)
+        if event.settings:
+            recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
+        self._evaluations[event.step] = _Running(recorder, event.settings)
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
         """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
         tags = {MISMATCH_TAG: "true", f"mismatch.{event.problem.code}": event.problem.cause}
         self._evaluations[event.step].recorder.tags(tags)
+        self._evaluations[event.step].mismatch = True
         self._parent.tags(tags)
 
     def _finish(self, event: EvaluationFinished) -> None:
@@ -126,16 +129,8 @@ class SweepRecorder:
         recorder = evaluation.recorder
         rows = [evaluation.rows[seed] for seed in sorted(evaluation.rows)]
         videos = self._log_videos(recorder, rows, evaluation.videos)
-        recorder.table("episodes.json", [_table_row(row, videos.get(row.seed)) for row in rows])
-        success = RateEstimate.of(sum(row.success for row in rows), len(rows))
-        result = Evaluated(
-            step=event.step,
-            digest=event.digest,
-            run=recorder.run,
-            success=success,
-            episode_return=fmean(row.episode_return for row in rows),
-            length=fmean(row.length for row in rows),
-        )
+        rows = [replace(row, video=videos.get(row.seed)) for row in rows]
+        recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
         recorder.metrics(
             evaluation_metrics(rows),
             event.step,
@@ -143,7 +138,21 @@ class SweepRecorder:
             dataset=(self._dataset.name, self._dataset.digest),
         )
         recorder.end("FINISHED")
-        self.results.append(result)
+        tags = {MISMATCH_TAG: "true"} if evaluation.mismatch else {}
+        self._finished.append(
+            Evaluation(
+                run=f"{{{{run:{recorder.run}}}}}",
+                name=f"step-{event.step}",
+                experiment="{{experiment}}",
+                sweep=f"{{{{run:{self._parent.run}}}}}",
+                sweep_name=self._name,
+                step=event.step,
+                checkpoint=event.digest,
+                rows=tuple(rows),
+                settings=evaluation.settings,
+                tags=tags,
+            )
+        )
         self._compare()
 
     def _log_videos(self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[int, Path]) -> dict[int, str]:
@@ -156,30 +165,40 @@ class SweepRecorder:
         names = {seed: f"videos/episode_{numbers[seed]:03d}.mp4" for seed in sorted(videos)}
         for seed, name in names.items():
             recorder.artifact(videos[seed], name)
+            self._log_preview(recorder, videos[seed], numbers[seed])
         if names:
             recorder.artifact(videos[min(names)], "rollout.mp4")
         return names
 
+    def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
+        """Log an animation of a video for the image grid, whose slider goes over the episodes."""
+        try:
+            recorder.animation(ui.ROLLOUT, number, lambda still, animation: write_preview(video, still, animation))
+        except VideoError as error:  # the video itself is logged; a sweep does not end for its preview
+            logger.warning("%s", error)
+
     def _compare(self) -> None:
         """Bring the parent up to date. After every checkpoint, so that a sweep that was cut short has it, too."""
-        latest = self.results[-1]
+        latest = self._finished[-1]
+        success = RateEstimate.of(sum(row.success for row in latest.rows), len(latest.rows))
         self._parent.metrics(
             {
-                "sweep/success_once": latest.success.rate,
-                "sweep/success_low": latest.success.low,
-                "sweep/success_high": latest.success.high,
+                "sweep/success_once": success.rate,
+                "sweep/success_low": success.low,
+                "sweep/success_high": success.high,
             },
             latest.step,
         )
-        best = leaderboard(self.results)[0]
-        self._parent.metrics({"sweep/best_success_once": best.success.rate}, len(self.results))
+        self.comparison = compare(self._finished)
+        first = self.comparison.standings[0]
+        self._parent.metrics({"sweep/best_success_once": first.success.rate}, len(self._finished))
         self._parent.tags(
             {
-                "best.checkpoint.step": best.step,
-                "best.checkpoint.sha256": best.digest,
-                "mlflow.note.content": leaderboard_markdown(self.results),
+                "best.checkpoint.step": first.evaluation.step,
+                "best.checkpoint.sha256": first.evaluation.checkpoint,
             }
         )
+        record_comparison(self._parent, self.comparison, self._name)
 
 
 def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
@@ -202,29 +221,3 @@ def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
     metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in OUTCOMES}
     flags = sorted({flag for row in rows for flag in row.subtasks})
     return metrics | {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
-
-
-def leaderboard(results: Sequence[Evaluated]) -> list[Evaluated]:
-    """Best first: by success rate, then return, then the earlier checkpoint."""
-    return sorted(results, key=lambda each: (-each.success.rate, -each.episode_return, each.step))
-
-
-def leaderboard_markdown(results: Sequence[Evaluated]) -> str:
-    """The leaderboard as MLflow's run description shows it, with links to the nested runs."""
-    lines = [
-        "| checkpoint | success | 95 % Wilson interval | episodes | return | length |",
-        "|---|---|---|---|---|---|",
-    ]
-    for each in leaderboard(results):
-        link = f"[step {each.step}](#/experiments/{{{{experiment}}}}/runs/{{{{run:{each.run}}}}})"
-        # Not str(success): its brackets would be a markdown link.
-        rate, low, high = (f"{100 * value:.1f} %" for value in (each.success.rate, each.success.low, each.success.high))
-        cells = [link, rate, f"{low} to {high}", each.success.n, f"{each.episode_return:.2f}", f"{each.length:.1f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
-
-
-def _table_row(row: EpisodeRow, video: str | None) -> dict[str, Any]:
-    values = row.as_dict() | {"video": video}
-    subtasks = values.pop("subtasks")
-    return values | {f"subtask/{flag}": reached for flag, reached in sorted(subtasks.items())}

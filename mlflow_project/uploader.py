@@ -175,10 +175,13 @@ class Uploader:
 
 
 def prepare_environment() -> None:
-    """MLflow's own retries block for minutes (7 tries, doubling pauses); ours do not block anybody."""
+    """MLflow's own retries block for minutes (7 tries, doubling pauses); ours do not block anybody. Nor does it print
+    links and progress bars of its own between ours."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for noisy in ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

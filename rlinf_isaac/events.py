@@ -80,11 +80,16 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class EvaluationStarted:
-    """Evaluation of one checkpoint begins (or its rows, finished earlier, are about to be announced)."""
+    """Evaluation of one checkpoint begins (or its rows, finished earlier, are about to be announced).
+
+    `settings` is everything besides checkpoint and seed that its episodes depend on: ``environment`` (an `EnvIdentity`
+    as dict), ``action_chunk``, ``policy_seed`` and more; ``stop_rule`` where the number of episodes depended on them.
+    """
 
     step: int
     path: Path
     digest: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

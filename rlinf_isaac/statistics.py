@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from rlinf_isaac.paired import mcnemar
+
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Two-sided Wilson score interval of a binomial proportion, within [0, 1].
@@ -105,9 +107,8 @@ class PairedGain:
             raise ValueError(f"{len(before)} and {len(after)} episodes are not on the same seeds")
         gained = sum(after[seed] and not before[seed] for seed in before)
         lost = sum(before[seed] and not after[seed] for seed in before)
-        differing = gained + lost
-        tail = sum(math.comb(differing, k) for k in range(gained, differing + 1)) / 2**differing
-        return cls(sum(before.values()), sum(after.values()), len(before), gained, lost, tail)
+        p_value = mcnemar(gained, lost, "greater")
+        return cls(sum(before.values()), sum(after.values()), len(before), gained, lost, p_value)
 
 
 def _check(successes: int, n: int, confidence: float) -> None:

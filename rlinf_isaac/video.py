@@ -125,7 +125,7 @@ class VideoWriter:
         # libx264 with one thread and the bitexact flags writes the same bytes every time. The colour matrix is stated,
         # because players guess it from the size otherwise.
         command = [
-            *(_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y"),
+            *(ffmpeg(), "-hide_banner", "-loglevel", "error", "-y"),
             *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps}", "-i", "pipe:0"),
             *("-vf", _FILTERS, "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-threads", "1"),
             *("-pix_fmt", PIXEL_FORMAT, "-fps_mode", "passthrough", "-fflags", "+bitexact", "-flags:v", "+bitexact"),
@@ -172,7 +172,7 @@ def verify_video(path: str | Path, frames: int) -> VideoInfo:
     # framecrc prints one line per decoded frame; passthrough keeps ffmpeg from repeating or dropping any.
     command = [
         *(
-            _ffmpeg(),
+            ffmpeg(),
             "-hide_banner",
             "-nostdin",
             "-nostats",
@@ -213,7 +213,8 @@ _FILTERS = (
 )
 
 
-def _ffmpeg() -> str:
+def ffmpeg() -> str:
+    """Path of the ffmpeg that imageio-ffmpeg brings. Raises VideoError when there is none."""
     import imageio_ffmpeg
 
     try:

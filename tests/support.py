@@ -13,8 +13,10 @@ from typing import Any
 
 from click.testing import Result
 
+from mlflow_project.evaluations import Evaluation
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.events import EpisodeRow
 
 # A pi0 small enough to train in a second. Everything else is the preset `tiny`.
 SMALL = [
@@ -116,3 +118,45 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     """All episode rows below an evaluation's output, sorted by checkpoint and seed."""
     lines = [line for file in directory.rglob("episodes.jsonl") for line in file.read_text().splitlines()]
     return sorted(map(json.loads, lines), key=lambda row: (row["checkpoint_step"], row["seed"]))
+
+
+SETTINGS = {
+    "environment": {"task": "stack2", "backend": "mujoco-4.0.0", "assets": "a" * 64, "prompt": "Stack."},
+    "action_chunk": 8,
+    "policy_seed": 0,
+}
+
+
+def make_evaluation(
+    outcomes: str, step: int = 100, *, first_seed: int = 5000, videos: int = 0, **fields: Any
+) -> Evaluation:
+    """One checkpoint, from the outcomes of its episodes: ``s``, ``d`` or ``t`` each."""
+    ends = {"s": "success", "d": "drop", "t": "timeout"}
+    rows = [
+        EpisodeRow(
+            checkpoint_step=step,
+            checkpoint=f"{step:064x}",
+            seed=first_seed + number,
+            env_index=number,
+            success=end == "s",
+            outcome=ends[end],
+            length=100 + number,
+            episode_return=float(end == "s"),
+            policy_seed=0,
+            video=f"videos/episode_{number:03d}.mp4" if number < videos else None,
+        )
+        for number, end in enumerate(outcomes)
+    ]
+    values = {
+        "run": f"{step:032x}",
+        "name": f"step-{step}",
+        "experiment": "1",
+        "sweep": "f" * 32,
+        "sweep_name": "sweep",
+        "step": step,
+        "checkpoint": f"{step:064x}",
+        "rows": tuple(rows),
+        "settings": SETTINGS,
+        "tags": {},
+    }
+    return Evaluation(**values | fields)

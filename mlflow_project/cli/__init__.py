@@ -6,7 +6,20 @@ import importlib
 
 import click
 
-VERBS = ("main", "demos", "norm_stats", "sft", "eval", "rl", "doctor", "lineage", "bundle", "convert", "sync")
+VERBS = (
+    "main",
+    "demos",
+    "norm_stats",
+    "sft",
+    "eval",
+    "rl",
+    "compare",
+    "doctor",
+    "lineage",
+    "bundle",
+    "convert",
+    "sync",
+)
 
 
 class VerbGroup(click.Group):

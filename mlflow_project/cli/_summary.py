@@ -5,26 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from mlflow_project import ui
 from mlflow_project.cli._session import stdout
+from mlflow_project.compare import Comparison
+from mlflow_project.comparison_recorder import PAGE
 from mlflow_project.rl_recorder import Improved
 from mlflow_project.runs import TrackedRun
-from mlflow_project.sweep_recorder import Evaluated, leaderboard
 
 
-def print_comparison(results: Sequence[Evaluated], tracked: TrackedRun) -> None:
-    """Print the checkpoints, the best first, and where to look at them."""
-    table = Table(title="Checkpoints, the best first", title_justify="left")
-    for column in ("step", "success", "95 % Wilson interval", "n", "return", "length"):
-        table.add_column(column, justify="right")
-    for each in leaderboard(results):
+def print_comparison(comparison: Comparison, tracked: TrackedRun) -> None:
+    """Print the checkpoints by success rate, with the places the tests leave possible, and where to look at them."""
+    table = Table(title="Checkpoints by success", title_justify="left")
+    for column in ("rank", "checkpoint", "success", "95 % Wilson", "n", "drops", "time-outs", "length"):
+        table.add_column(column, justify="left" if column == "checkpoint" else "right")
+    for each in comparison.standings:
         rate = each.success
         interval = f"{100 * rate.low:.0f} .. {100 * rate.high:.0f} %"
-        cells = [str(each.step), f"{100 * rate.rate:.0f} %", interval, str(rate.n)]
-        table.add_row(*cells, f"{each.episode_return:.2f}", f"{each.length:.0f}")
+        counts = map(str, (rate.n, each.drops, each.timeouts))
+        table.add_row(each.place, Text(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}")
     stdout.print(table)
-    print_links(tracked)
+    notes = [comparison.verdict, *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons)]
+    if comparison.pairs:
+        notes.append(f"P-values: {comparison.method}.")
+    for note in notes:
+        stdout.print(note, markup=False)
+    print_links(tracked, PAGE)
 
 
 def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
@@ -43,8 +50,9 @@ def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
     print_links(tracked)
 
 
-def print_links(tracked: TrackedRun) -> None:
-    """Print the command that serves the UI (for a local store) and the link to the comparison below `tracked`."""
+def print_links(tracked: TrackedRun, page: str | None = None) -> None:
+    """Print the command that serves the UI (for a local store), and the link to the artifact `page` of `tracked` or,
+    without one, to the runs nested in it."""
     ids = tracked.ids()
     if ids is None:
         return
@@ -53,4 +61,8 @@ def print_links(tracked: TrackedRun) -> None:
         stdout.print("\nserve the UI   ", end="")
         stdout.print(command, markup=False)
     stdout.print("then open      " if command else "\nopen           ", end="")
-    stdout.print(ui.comparison_link(ui.base_url(tracked.tracking_uri), experiment_id, run_id), markup=False)
+    base_url = ui.base_url(tracked.tracking_uri)
+    if page is not None:
+        stdout.print(ui.artifact_link(base_url, experiment_id, run_id, page), markup=False)
+    else:
+        stdout.print(ui.comparison_link(base_url, experiment_id, run_id), markup=False)

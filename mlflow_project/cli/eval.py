@@ -15,15 +15,17 @@ from rlinf_isaac.config import build_config, flatten
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.sequential import StopRule
 
 if TYPE_CHECKING:
-    from mlflow_project.sweep_recorder import Evaluated
+    from mlflow_project.compare import Comparison
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
   rlinf-isaac eval --ckpt-root result/isaaclab_openpi/sft/tiny-0123abcd/checkpoints
+  rlinf-isaac eval --ckpt-root CHECKPOINTS --until-decided --episodes 200 --batch 25
   mlflow run . -e eval -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
 
 KEYS = {
@@ -45,13 +47,19 @@ OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLI
 @options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
 @options.option("--ckpt-steps", "Steps to evaluate, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
 @options.option("--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.")
-@options.option("--episodes", "Episodes per checkpoint.")
+@options.option("--episodes", "Episodes per checkpoint; with --until-decided at most so many.")
 @options.option("--first-seed", "Reset seed of the first episode; the others follow.")
 @options.option("--policy-seed", "Seed of the flow-matching noise.")
 @options.option("--num-envs", "Environments that step side by side.")
 @options.option("--videos", "How many episodes to record, the same ones for every checkpoint.")
 @options.option("--renderer", "egl, rays (no GL needed) or auto.")
 @options.device
+@options.flag(
+    "--until-decided",
+    "All checkpoints together, batch by batch, until one is better than every other (e-process, error rate 0.05) or "
+    "--episodes are done.",
+)
+@options.option("--batch", "Episodes per checkpoint between two looks; auto: as many as step side by side.")
 @options.flag(
     "--allow-mismatch",
     "Go on although norm stats, tokenizer, prompt, action chunk, state or environment are not those of the training; "
@@ -64,8 +72,9 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     """Evaluate checkpoints: one parent run, one nested run per checkpoint that differs in nothing else.
 
     All checkpoints meet the same seeds, so their episodes are paired. Finished episodes are not repeated: after an
-    interruption the same command goes on where it stopped. Weights are hashed and compared with the architecture, norm
-    stats, tokenizer, prompt, action chunk, state and environment with those of the training, before anything starts.
+    interruption the same command goes on where it stopped. It ends with the comparison that `compare` makes. Before
+    anything starts, weights are hashed and compared with the architecture, norm stats, tokenizer, prompt, action chunk,
+    state and environment with those of the training.
     """
     with verb_session():
         with preflight() as findings:
@@ -80,6 +89,8 @@ def check(
     ckpt_root: str,
     ckpt_steps: str,
     norm_stats: str,
+    until_decided: bool,
+    batch: str,
     allow_mismatch: bool,
     output: Path,
     overrides: str,
@@ -96,7 +107,10 @@ def check(
                 bundles.append(read_bundle(path, verify=not quick))
     changes = options.to_overrides(chosen, KEYS, overrides)
     given = None if norm_stats == options.AUTO else Path(norm_stats)
-    return None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
+    job = None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
+    if job is None or not until_decided:
+        return job
+    return replace(job, stop_rule=_stop_rule(findings, job, batch))
 
 
 def plan(
@@ -136,8 +150,8 @@ def plan(
     return None
 
 
-def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights = "auto") -> list[Evaluated]:
-    """Evaluate as a tracked sweep; prints the comparison and returns it, in the order of evaluation."""
+def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights = "auto") -> Comparison:
+    """Evaluate as a tracked sweep; prints the comparison and returns it."""
     from mlflow_project.checkpoints import model_name
     from mlflow_project.cli._summary import print_comparison
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
@@ -146,7 +160,7 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
     from mlflow_project.sweep_recorder import SweepRecorder
     from rlinf_isaac.engines.local import LocalEngine
 
-    config = job.config
+    config, rule = job.config, job.stop_rule and asdict(job.stop_rule)
     name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
     with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
         tracked.recorder.params(_recorded(config))
@@ -154,12 +168,25 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
             tracked.recorder,
             params=_recorded(config),
             model_name=model_name(config.preset, pi05=config.model.pi05),
-            dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),
+            dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval) | {"stop_rule": rule}),
+            name=name,
             upload_weights=upload_weights,
         )
         watch(LocalEngine().evaluate(job), recorder)
-    print_comparison(recorder.results, tracked)
-    return recorder.results
+    assert recorder.comparison is not None
+    print_comparison(recorder.comparison, tracked)
+    return recorder.comparison
+
+
+def _stop_rule(findings: Findings, job: EvaluationJob, batch: str) -> StopRule | None:
+    if len(job.bundles) < 2:
+        cause = f"--until-decided with one checkpoint ({job.bundles[0].path}): there is nothing to compare it with"
+        findings.add([Problem("nothing-to-decide", cause, "name two steps or more, or leave --until-decided out")])
+    if batch != options.AUTO and not (batch.isdecimal() and int(batch) > 0):
+        findings.add([Problem("bad-batch", f"--batch {batch} is no number of episodes", "give 1 or more, or auto")])
+    if findings.errors:
+        return None
+    return StopRule(job.config.eval.num_envs if batch == options.AUTO else int(batch))
 
 
 def _job_of(bundle: Bundle) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.events import Event
+from rlinf_isaac.sequential import StopRule
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class EvaluationJob:
         output: rows and videos land in ``output/<digest of the settings>/<step>-<digest of the bundle>/``.
         norm_stats: what to normalise with instead of each bundle's own; anything but equal bytes is a mismatch.
         allow_mismatch: evaluate although the job is not what the weights were trained with.
+        stop_rule: go through the seeds in batches, all bundles in each, and stop when it is decided which is best.
     """
 
     config: JobConfig
@@ -61,6 +63,7 @@ class EvaluationJob:
     output: Path
     norm_stats: NormStatsFile | None = None
     allow_mismatch: bool = False
+    stop_rule: StopRule | None = None
 
 
 @dataclass(frozen=True)
@@ -106,5 +109,5 @@ class Engine(Protocol):
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
         """Evaluate; per checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved, EvaluationFinished;
-        and Progress."""
+        and Progress. With a stop rule all checkpoints start first, and finish last."""
         ...

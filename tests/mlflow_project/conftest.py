@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import make_evaluation
 
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 from rlinf_isaac.events import (
@@ -293,3 +294,9 @@ def _evaluation_events(bundles: list[Path], directory: Path, episodes: int = 5) 
                 )
             )
         yield EvaluationFinished(bundle.step, bundle.digest, results)
+
+
+@pytest.fixture
+def evaluation() -> Callable[..., Any]:
+    """Make an evaluation of one checkpoint from the outcomes of its episodes, ``s``, ``d`` or ``t`` each."""
+    return make_evaluation

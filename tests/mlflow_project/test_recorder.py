@@ -36,6 +36,21 @@ def test_params_are_flat_and_prefixed(run):
     }
 
 
+def test_a_text_that_is_logged_again_leaves_the_earlier_one_to_a_server_that_is_behind(run):
+    run.text("page.html", "first", fill_in=True)
+    run.text("page.html", "second", fill_in=True)
+    operations = recorded(run, LogArtifact)
+    assert [Path(each.source).read_text() for each in operations] == ["first", "second"]
+    assert {(each.target, each.fill_in) for each in operations} == {("page.html", True)}
+
+
+def test_all_tables_of_a_run_stay_tables(run):
+    run.table("a.json", [{"x": 1}])
+    run.table("b.json", [{"x": 2}])
+    *_, last = recorded(run, SetTags)
+    assert [each["path"] for each in json.loads(last.tags["mlflow.loggedArtifacts"])] == ["a.json", "b.json"]
+
+
 def test_a_long_param_is_replaced_by_its_digest_and_kept_whole_in_the_artifact(run):
     prompt = "x" * (LONGEST_PARAM + 1)
     run.config({"prompt": prompt})

@@ -6,16 +6,22 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_project import ui
+from mlflow_project.evaluations import read_evaluations
 from mlflow_project.lineage import evaluation_dataset
 from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
-from mlflow_project.sweep_recorder import SweepRecorder, leaderboard, leaderboard_markdown
+from mlflow_project.sweep_recorder import SweepRecorder
 from mlflow_project.sync import sync
 from rlinf_isaac.events import EvaluationFinished
 from rlinf_isaac.statistics import wilson_interval
 
 DATASET = evaluation_dataset({"task": "stack2", "episodes": 5, "first_seed": 5000, "policy_seed": 0})
 PARAMS = {"env": {"task": "stack2"}, "eval": {"episodes": 5}}
+
+
+def nested_ids(run, recorder, step):
+    (found,) = (each.evaluation for each in recorder.comparison.standings if each.evaluation.step == step)
+    return run.uploader.ids(found.run.removeprefix("{{run:").removesuffix("}}"))
 
 
 def record_sweep(events, **options):
@@ -70,9 +76,28 @@ def test_videos_are_numbered_by_seed_and_the_first_lies_at_the_root(store, conte
     }
 
 
+def test_a_real_video_has_an_animated_image_at_the_number_of_its_episode(store, content, evaluation_events):
+    import numpy as np
+
+    from rlinf_isaac.events import VideoSaved
+    from rlinf_isaac.video import VideoWriter
+
+    for event in evaluation_events:
+        if isinstance(event, VideoSaved):
+            with VideoWriter(event.path) as video:
+                for number in range(10):
+                    video.append(np.full((32, 64, 3), 20 * number, dtype=np.uint8))
+    record_sweep(evaluation_events)
+    run = content(store).runs["step-800"]
+    images = [name for name, _ in run["artifacts"] if name.startswith("images/")]
+    assert {name.partition("+timestamp")[0] for name in images} == {"images/rollout+step+1", "images/rollout+step+3"}
+    assert len(images) == 4
+    assert run["tags"]["mlflow.loggedImages"] == "True"
+
+
 def test_the_episode_table_is_one_mlflow_reads(store, evaluation_events):
     run, recorder = record_sweep(evaluation_events)
-    nested = run.uploader.ids(recorder.results[0].run)
+    nested = nested_ids(run, recorder, 400)
     table = MlflowClient(store).load_table(nested[1], "episodes.json", [nested[0]])
     assert list(table["seed"]) == [5000, 5001, 5002, 5003, 5004]
     assert list(table["success"]) == [True, False, False, False, False]
@@ -81,14 +106,44 @@ def test_the_episode_table_is_one_mlflow_reads(store, evaluation_events):
 
 
 def test_the_parent_compares(store, content, evaluation_events):
-    _, recorder = record_sweep(evaluation_events)
+    run, recorder = record_sweep(evaluation_events)
+    assert run.outcome.refused == ()
     parent = content(store).runs["sweep"]
     assert [(step, value) for step, _, value in parent["metrics"]["sweep/success_once"]] == [(400, 0.2), (800, 0.4)]
     assert parent["tags"]["best.checkpoint.step"] == "800"
-    assert parent["tags"]["best.checkpoint.sha256"] == recorder.results[1].digest
-    rows = parent["tags"]["mlflow.note.content"].splitlines()[2:]
-    assert [row.split("](")[0] for row in rows] == ["| [step 800", "| [step 400"]
+    assert parent["tags"]["best.checkpoint.sha256"] == recorder.comparison.standings[0].evaluation.checkpoint
+    rows = parent["tags"]["mlflow.note.content"].splitlines()[4:]
+    assert [row.split("](")[0] for row in rows[:2]] == ["| 1-2 | [step-800", "| 1-2 | [step-400"]
     assert "/runs/<step-800>)" in rows[0]
+    assert "40.0 % | 11.8 % to 76.9 % | 5 | 1 | 2 | 0.40 | 102.0 |" in rows[0]
+    names = {"comparison.html", "pairs.json", "paired_episodes.json"}
+    assert names <= {name for name, _ in parent["artifacts"]}
+
+
+def test_the_page_names_the_runs_by_mlflows_ids(store, evaluation_events):
+    run, recorder = record_sweep(evaluation_events)
+    run_id, experiment_id = run.ids()
+    client = MlflowClient(store)
+    page = Path(client.download_artifacts(run_id, "comparison.html")).read_text()
+    for step in (400, 800):
+        assert f'data-run="{nested_ids(run, recorder, step)[0]}"' in page
+    assert "{{" not in page
+    paired = client.load_table(experiment_id, "paired_episodes.json", [run_id])
+    assert list(paired.columns[:3]) == ["seed", "step-800", "step-400"]
+    assert list(paired["disagree"]) == [False, True, False, False, False]
+    pairs = client.load_table(experiment_id, "pairs.json", [run_id])
+    assert (pairs["only first solved"][0], pairs["only second solved"][0]) == (1, 0)
+
+
+def test_what_is_recorded_is_what_is_read_back(store, evaluation_events):
+    run, recorder = record_sweep(evaluation_events)
+    run_id, experiment_id = run.ids()
+    read = {each.step: each for each in read_evaluations(MlflowClient(store), [run_id])}
+    for standing in recorder.comparison.standings:
+        recorded, found = standing.evaluation, read[standing.evaluation.step]
+        for name in ("name", "step", "checkpoint", "rows", "settings"):
+            assert getattr(found, name) == getattr(recorded, name)
+        assert (found.sweep, found.experiment) == (run_id, experiment_id)
 
 
 def test_the_view_of_the_sweep_is_saved_where_its_link_looks(store, evaluation_events):
@@ -144,7 +199,7 @@ def test_a_sweep_cut_short_keeps_what_is_finished(store, content, evaluation_eve
         "step-400": "FINISHED",
         "step-800": "FAILED",
     }
-    assert "step 400" in runs["sweep"]["tags"]["mlflow.note.content"]
+    assert "step-400" in runs["sweep"]["tags"]["mlflow.note.content"]
 
 
 def test_through_a_server_and_its_death_everything_arrives_once(server, content, monkeypatch, evaluation_events):
@@ -167,19 +222,3 @@ def test_through_a_server_and_its_death_everything_arrives_once(server, content,
         ("sweep", "step-400", "step-800"), "FINISHED"
     )
     assert [name for name, _ in runs["step-400"]["artifacts"]] == [name for name, _ in runs["step-800"]["artifacts"]]
-
-
-def test_equal_rates_are_ranked_by_return_and_then_the_earlier_step(store, evaluation_events):
-    from dataclasses import replace
-
-    _, recorder = record_sweep(evaluation_events)
-    one = recorder.results[0]
-    later, richer = replace(one, step=500), replace(one, step=600, episode_return=9.0)
-    assert [each.step for each in leaderboard([later, one, richer])] == [600, 400, 500]
-
-
-def test_the_leaderboard_shows_rate_interval_and_count(store, evaluation_events):
-    _, recorder = record_sweep(evaluation_events)
-    row = leaderboard_markdown(recorder.results).splitlines()[2]
-    assert "| 40.0 % | 11.8 % to 76.9 % | 5 | 0.40 | 102.0 |" in row
-    assert row.count("[") == 1, "what stands in brackets becomes a link"

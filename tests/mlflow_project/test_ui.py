@@ -38,6 +38,32 @@ def test_an_unknown_mlflow_gets_the_plain_link(monkeypatch):
     assert_flat_and_sorted(ui.comparison_link("http://host", "7", "a" * 32))
 
 
+def test_links_inside_the_ui_keep_the_places_of_ids():
+    run = "{{run:" + "a" * 32 + "}}"
+    link = ui.comparison_link("", "{{experiment}}", run, charts=True)
+    assert link.startswith("#/experiments/{{experiment}}/runs?")
+    assert f"viewStateShareKey=rlinf-isaac-{run}&compareRunsMode=CHART" in link
+    assert ui.artifact_link("http://h/", "1", run, "comparison.html").startswith(
+        f"http://h/#/experiments/1/runs/{run}/artifacts/comparison.html?"
+    )
+
+
+def test_image_names_are_those_of_log_image(store):
+    """MLflow's own names differ in the identifier and the time only."""
+    import re
+
+    from mlflow import MlflowClient
+    from PIL import Image
+
+    client = MlflowClient(store)
+    run_id = client.create_run("0").info.run_id
+    client.log_image(run_id, Image.new("RGB", (8, 8)), key="rollout", step=3, synchronous=True)
+    found = sorted(file.path for file in client.list_artifacts(run_id, "images"))
+    ((stamp, identifier),) = set(re.findall(r"timestamp\+(\d+)\+([0-9a-f-]+)", " ".join(found)))
+    assert found == sorted(ui.image_names("rollout", 3, int(stamp), identifier))
+    assert ui.LOGGED_IMAGES.items() <= client.get_run(run_id).data.tags.items()
+
+
 @pytest.mark.parametrize("uri", ["sqlite:////tmp/a b/mlflow.db", "sqlite:////tmp/$(x)/mlflow.db"])
 def test_the_serve_command_is_quoted(uri):
     words = shlex.split(ui.serve_command(uri, port=5001))
@@ -62,4 +88,4 @@ def test_the_saved_view_fits_an_experiment_tag():
 
 
 def test_a_table_without_rows():
-    assert json.loads(ui.table("t.json", [])[0]) == {"columns": [], "data": []}
+    assert json.loads(ui.table([])) == {"columns": [], "data": []}

@@ -7,9 +7,9 @@ announced again and not repeated. A kill costs at most the episodes that were un
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ from rlinf_isaac.events import (
     EvaluationFinished,
     EvaluationStarted,
     Event,
+    Metrics,
     MismatchAllowed,
     Progress,
     VideoSaved,
 )
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 from rlinf_isaac.rollout import Episode, rollout
+from rlinf_isaac.sequential import StopRule, separate
 from rlinf_isaac.video import VideoWriter
 
 
@@ -62,11 +64,27 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
         root = job.output / json_digest(settings)[:12]
         root.mkdir(parents=True, exist_ok=True)
         write_file(root / "settings.json", json.dumps(settings, indent=2))
-        for bundle in job.bundles:
-            yield EvaluationStarted(bundle.step, bundle.path, bundle.digest)
-            for problem in problems[bundle.digest]:
-                yield MismatchAllowed(bundle.step, bundle.digest, problem)
-            yield from _evaluate_bundle(bundle, job, env, root / f"{bundle.step}-{bundle.digest[:8]}")
+        announced = settings | ({"stop_rule": asdict(job.stop_rule)} if job.stop_rule else {})
+        directories = [root / f"{bundle.step}-{bundle.digest[:8]}" for bundle in job.bundles]
+        begin: dict[str, list[Event]] = {
+            bundle.digest: [
+                EvaluationStarted(bundle.step, bundle.path, bundle.digest, announced),
+                *(MismatchAllowed(bundle.step, bundle.digest, problem) for problem in problems[bundle.digest]),
+            ]
+            for bundle in job.bundles
+        }
+        seeds = range(config.eval.first_seed, config.eval.first_seed + config.eval.episodes)
+        if job.stop_rule is None:
+            for bundle, directory in zip(job.bundles, directories, strict=True):
+                yield from begin[bundle.digest]
+                yield from _evaluate_bundle(bundle, job, env, directory, seeds)
+                yield EvaluationFinished(bundle.step, bundle.digest, directory)
+            return
+        for events in begin.values():
+            yield from events
+        yield from _until_decided(job, job.stop_rule, env, directories, seeds)
+        for bundle, directory in zip(job.bundles, directories, strict=True):
+            yield EvaluationFinished(bundle.step, bundle.digest, directory)
     finally:
         env.close()
 
@@ -89,28 +107,51 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
     }
 
 
-def _evaluate_bundle(bundle: Bundle, job: EvaluationJob, env: Any, directory: Path) -> Iterator[Event]:
+def _until_decided(
+    job: EvaluationJob, rule: StopRule, env: Any, directories: Sequence[Path], seeds: range
+) -> Iterator[Event]:
+    """Batch after batch of seeds, every bundle on each; what is known after a batch goes into metrics."""
+    successes: list[dict[int, bool]] = [{} for _ in job.bundles]
+    for batch in rule.rounds(seeds):
+        for bundle, directory, known in zip(job.bundles, directories, successes, strict=True):
+            for event in _evaluate_bundle(bundle, job, env, directory, seeds, batch):
+                if isinstance(event, EpisodeDone):
+                    known[event.row.seed] = event.row.success
+                yield event
+        found = separate(successes, rule.alpha)
+        best = job.bundles[found.best]
+        yield Metrics(len(successes[0]), {"until_decided/e_value": found.e_value, "until_decided/best": best.step})
+        if found.decided:
+            return
+
+
+def _evaluate_bundle(
+    bundle: Bundle, job: EvaluationJob, env: Any, directory: Path, seeds: range, batch: range | None = None
+) -> Iterator[Event]:
+    """Announce the rows that are on disk, play the other episodes of `batch` (all seeds when None)."""
+    batch = seeds if batch is None else batch
     config = job.config
-    seeds = range(config.eval.first_seed, config.eval.first_seed + config.eval.episodes)
+    first_seed = config.eval.first_seed
     rows_file = directory / "episodes.jsonl"
     (directory / "videos").mkdir(parents=True, exist_ok=True)
     with locked(directory):
-        rows = {row.seed: row for row in map(_parse_row, read_lines(rows_file)) if row.seed in seeds}
-        wanted = set(seeds[: config.eval.videos])
+        rows = {row.seed: row for row in map(_parse_row, read_lines(rows_file)) if row.seed in batch}
+        wanted = {seed for seed in batch if seed < first_seed + config.eval.videos}
         filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
         finished = {seed for seed in rows if seed in filmed or seed not in wanted}
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
         label = f"eval {bundle.step}"
-        yield Progress(label, len(finished), len(seeds))
-        if len(finished) < len(seeds):
+        before = batch.start - seeds.start
+        yield Progress(label, before + len(finished), len(seeds))
+        if len(finished) < len(batch):
             with ExitStack() as videos:
                 writers: dict[int, VideoWriter] = {}
 
                 def open_sink(seed: int) -> VideoWriter | None:
                     if seed not in wanted:
                         return None
-                    name = f"episode_{seed - config.eval.first_seed:03d}.mp4"
+                    name = f"episode_{seed - first_seed:03d}.mp4"
                     writer = VideoWriter(directory / "videos" / name, fps=env.identity.control_hz)
                     writers[seed] = videos.enter_context(writer)
                     return writer
@@ -119,10 +160,10 @@ def _evaluate_bundle(bundle: Bundle, job: EvaluationJob, env: Any, directory: Pa
                 episodes = rollout(
                     env,
                     load_policy(bundle, config, job.norm_stats),
-                    seeds,
+                    seeds,  # all of them, for a seed's slot must not depend on the batch
                     state_layout=config.policy.state_layout,
                     policy_seed=config.eval.policy_seed,
-                    finished=finished,
+                    finished=finished | (set(seeds) - set(batch)),
                     open_sink=open_sink,
                     video_size=config.eval.video_size,
                 )
@@ -134,8 +175,7 @@ def _evaluate_bundle(bundle: Bundle, job: EvaluationJob, env: Any, directory: Pa
                     append_line(rows_file, json.dumps(row.as_dict()))
                     yield from _announce(row, directory)
                     successes += row.success
-                    yield Progress(label, count, len(seeds), f"{successes} of {count} solved")
-        yield EvaluationFinished(bundle.step, bundle.digest, directory)
+                    yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved")
 
 
 def _row(episode: Episode, bundle: Bundle, config: JobConfig) -> EpisodeRow:

@@ -120,6 +120,60 @@ def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
     assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
 
 
+def test_until_decided_within_its_budget_gives_the_rows_of_a_plain_evaluation(
+    invoke, store, small_checkpoints, tmp_path
+):
+    assert invoke(*evaluate(small_checkpoints, output="plain")).exit_code == 0
+    result = invoke(*evaluate(small_checkpoints, "--until-decided", "--batch", 3))  # two environments: an odd batch
+    assert result.exit_code == 0, result.output
+    assert "Not decided within 5 episodes each" in result.stdout
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "plain")
+
+
+def test_until_decided_stops_as_soon_as_the_best_is_separated(invoke, store, small_checkpoints, tmp_path):
+    """One of the checkpoints is given the successes that an untrained policy never has; they are on disk already."""
+    arguments = evaluate(small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 12)
+    assert invoke(*arguments).exit_code == 0
+    (journal,) = (tmp_path / "out").rglob("4-*/episodes.jsonl")
+    journal.write_text(
+        journal.read_text().replace('"success": false, "outcome": "timeout"', '"success": true, "outcome": "success"')
+    )
+    result = invoke(*arguments, "--until-decided", "--batch", 4)
+    assert result.exit_code == 0, result.output
+    assert "Decided after 8 episodes each: step-4 is better" in result.stdout
+    client, parents, children = runs_of(store)
+    assert sorted(run.data.metrics["eval/episodes"] for run in children) == [8, 8, 12, 12]
+    parent = next(run for run in parents if "until_decided/e_value" in run.data.metrics)
+    history = client.get_metric_history(parent.info.run_id, "until_decided/e_value")
+    assert [(point.step, round(point.value, 3)) for point in history] == [(4, 6.2), (8, round(511 / 9, 3))]
+    assert parent.inputs.dataset_inputs[0].dataset.name == "stack2 x up to 12 episodes"
+
+
+def test_until_decided_killed_and_started_again_goes_on(start, store, small_checkpoints, tmp_path):
+    arguments = evaluate(
+        small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 20, overrides="env.max_episode_steps=64"
+    )
+    arguments += ["--until-decided", "--batch", "5"]
+    process = start(*arguments)
+    kill_when(process, "eval 4       8/20")
+    survived = rows_of(tmp_path / "out")
+    assert 15 < len(survived) < 25
+    process = start(*arguments)
+    assert process.wait() == 0, process.stderr.read()
+    resumed = rows_of(tmp_path / "out")
+    assert len(resumed) == 40
+    assert [row for row in resumed if row in survived] == survived
+    assert "Not decided within 20 episodes each" in process.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [(["--batch", "0"], "bad-batch"), (["--ckpt-steps", "2"], "nothing-to-decide")]
+)
+def test_until_decided_needs_a_batch_and_a_choice(invoke, small_checkpoints, tmp_path, more, code):
+    only_error(invoke(*evaluate(small_checkpoints, "--until-decided", *more)), code)
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_steps_are_named_with_the_nearest(invoke, small_checkpoints, store):
     result = invoke(*evaluate(small_checkpoints, "--ckpt-steps", "2,5,25000"))
     assert result.exit_code == 2

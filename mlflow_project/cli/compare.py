@@ -1,0 +1,82 @@
+"""`compare`: the checkpoints of one or several sweeps against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_project.cli import _options as options
+from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from rlinf_isaac.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from mlflow_project.compare import Comparison
+    from mlflow_project.evaluations import Evaluation
+    from rlinf_isaac.preflight import Findings
+
+EXAMPLE = """\b
+Example:
+  rlinf-isaac compare 0123456789abcdef0123456789abcdef
+  rlinf-isaac compare RUN_ID 'http://127.0.0.1:5000/#/experiments/1/runs/RUN_ID'
+  mlflow run . -e compare -P runs=RUN_ID,RUN_ID"""
+
+
+@click.command("compare", epilog=EXAMPLE)
+@click.argument("runs", metavar="SWEEP_RUN...", nargs=-1, required=True)
+@options.output
+def command(runs: tuple[str, ...], output: Path) -> None:
+    """Compare all evaluated checkpoints of one or several sweeps.
+
+    SWEEP_RUN is a run id, or a link of the MLflow UI that holds one: of eval, rl, main, or of one evaluated checkpoint.
+    Episodes are paired by seed. Across sweeps that takes the same task, environment, assets, seeds, action chunk and
+    prompt; else only the rates are compared, and it is said why. The page, the tables and the link that sorts the
+    checkpoints go into a run of their own. `eval` ends with the same comparison of its own checkpoints.
+    """
+    with verb_session():
+        with preflight() as findings:
+            evaluations = check(findings, runs=runs)
+        run(evaluations, output)
+
+
+def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
+    """The evaluations of these runs, read from the store; none where `findings` has errors."""
+    from mlflow_project.evaluations import read_evaluations, run_id_in
+    from mlflow_project.store import tracking_uri
+    from mlflow_project.uploader import prepare_environment
+
+    ids = []
+    for text in options.words(" ".join(runs)):
+        with findings.collect():
+            ids.append(run_id_in(text))
+    uri = tracking_uri()
+    with findings.collect():
+        if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would create it
+            raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+        prepare_environment()
+        from mlflow import MlflowClient
+
+        return read_evaluations(MlflowClient(uri), ids) if ids else []
+    return []
+
+
+def run(evaluations: list[Evaluation], output: Path) -> Comparison:
+    """Compare in a tracked run of its own; prints the comparison and returns it."""
+    from mlflow_project import ui
+    from mlflow_project.cli._summary import print_comparison
+    from mlflow_project.compare import compare
+    from mlflow_project.comparison_recorder import record_comparison
+    from mlflow_project.lineage import provenance_tags
+    from mlflow_project.runs import tracked_run
+
+    comparison = compare(evaluations)
+    compared = [each.evaluation for each in comparison.standings]
+    sweeps = list(dict.fromkeys(each.sweep for each in compared))
+    title = " and ".join(dict.fromkeys(each.sweep_name for each in compared))
+    with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
+        tracked.recorder.tags({"compared.sweeps": " ".join(sweeps)})
+        ui.save_comparison_view(tracked.recorder, [each.run for each in compared])
+        record_comparison(tracked.recorder, comparison, title)
+    print_comparison(comparison, tracked)
+    return comparison

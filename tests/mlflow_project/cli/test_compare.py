@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from support import SHORT_EVALUATION, only_error
+
+
+def evaluate(root, *more):
+    return ["eval", "--ckpt-root", root, "--output", "out", "--overrides", SHORT_EVALUATION, *more]
+
+
+@pytest.fixture
+def client(store) -> MlflowClient:
+    return MlflowClient(store)
+
+
+def runs_of(client, verb):
+    experiment = client.get_experiment_by_name("rlinf-isaac")
+    if experiment is None:
+        return []
+    order = ["attributes.start_time ASC"]
+    return client.search_runs([experiment.experiment_id], f"tags.rlinf_isaac.verb = '{verb}'", order_by=order)
+
+
+def page_of(client, run):
+    return Path(client.download_artifacts(run.info.run_id, "comparison.html")).read_text()
+
+
+def test_two_sweeps_with_equal_settings_are_paired(invoke, client, small_checkpoints):
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 2)).exit_code == 0
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", "6", "--episodes", 2)).exit_code == 0
+    sweeps = runs_of(client, "eval")
+    link = f"http://127.0.0.1:5000/#/experiments/1/runs/{sweeps[1].info.run_id}"
+    result = invoke("compare", sweeps[0].info.run_id, link, "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "Not paired" not in result.stdout
+    assert "1-3" in result.stdout, "nobody solved anything: all three may have any place"
+    (run,) = runs_of(client, "compare")
+    assert run.info.status == "FINISHED"
+    table = client.load_table(run.info.experiment_id, "paired_episodes.json", [run.info.run_id])
+    assert list(table["seed"]) == [5000, 5001]
+    assert len(table.columns) == 1 + 3 + 2
+    assert page_of(client, run).count("<video ") == 6
+    state = client.get_experiment(run.info.experiment_id).tags[f"mlflow.sharedViewState.rlinf-isaac-{run.info.run_id}"]
+    for nested in client.search_runs([run.info.experiment_id], "metrics.`eval/episodes` > 0"):
+        assert nested.info.run_id in state
+
+
+def test_other_settings_are_compared_unpaired_and_it_is_said_why(invoke, client, small_checkpoints):
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, "--episodes", 1)).exit_code == 0
+    changed = ("--ckpt-steps", 4, "--episodes", 1, "--policy-seed", 1, "--first-seed", 6000)
+    assert invoke(*evaluate(small_checkpoints, *changed)).exit_code == 0
+    ids = [run.info.run_id for run in runs_of(client, "eval")]
+    result = invoke("compare", ",".join(ids), "--output", "out")
+    assert result.exit_code == 0, result.output
+    for text in ("Not paired", "policy seed (0 against 1)", "seeds (5000 to 5000 against 6000 to 6000)"):
+        assert text in result.stdout
+        assert text in page_of(client, runs_of(client, "compare")[0])
+
+
+def test_what_cannot_be_compared_is_refused_all_at_once(invoke, client, small_checkpoints, tmp_path):
+    experiment = client.create_experiment("other")
+    empty = client.create_run(experiment, run_name="empty").info.run_id
+    result = invoke("compare", "nonsense", "0" * 32, empty, "--output", "out")
+    assert result.exit_code == 2
+    for code in ("unknown-run", "not-in-store", "no-evaluations"):
+        assert code in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert runs_of(client, "compare") == []
+
+
+def test_without_a_store_nothing_is_made(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from mlflow_project.cli import main
+
+    only_error(CliRunner().invoke(main, ["compare", "0" * 32]), "not-in-store")
+    assert list(tmp_path.iterdir()) == []
