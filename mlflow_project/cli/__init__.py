@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-VERBS = ("main", "demos", "norm_stats", "sft", "eval", "rl", "doctor", "lineage", "bundle", "convert", "sync")
+VERBS = ("main", "demos", "norm_stats", "sft", "eval", "rl", "doctor", "lineage", "bundle", "convert", "serve", "sync")
 
 
 class VerbGroup(click.Group):
