@@ -14,7 +14,7 @@ from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config, flatten
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import EvaluationJob
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.errors import Problem
 
 if TYPE_CHECKING:
     from mlflow_project.sweep_recorder import Evaluated
@@ -122,7 +122,7 @@ def plan(
     if findings.errors:
         return None
     with findings.collect():
-        config = build_config(_job_of(bundles[0]), f"{bundles[0].path}/config.json", overrides)
+        config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
         findings.add([*check_config(config), *check_device(config)])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
@@ -160,13 +160,6 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
         watch(LocalEngine().evaluate(job), recorder)
     print_comparison(recorder.results, tracked)
     return recorder.results
-
-
-def _job_of(bundle: Bundle) -> dict[str, Any]:
-    if not isinstance(bundle.config.get("job"), dict):
-        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
-        raise InvalidJob.of("foreign-bundle", cause, "evaluate checkpoints that `sft` wrote")
-    return bundle.config["job"]
 
 
 def _recorded(config: JobConfig) -> dict[str, Any]:

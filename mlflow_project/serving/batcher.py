@@ -59,10 +59,12 @@ class Batcher:
 
     async def run(self) -> None:
         """Answer requests until cancelled."""
-        while True:
-            batch = await self._gather()
-            if batch:
-                await self._answer(batch)
+        try:
+            while True:
+                if batch := await self._gather():
+                    await self._answer(batch)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def _gather(self) -> list[_Waiting]:
         while not self._queue:

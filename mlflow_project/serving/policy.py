@@ -116,11 +116,7 @@ def serving_config(bundle: Bundle, device: str = "cpu") -> JobConfig:
     Raises:
         InvalidJob: it carries none, or one that this release does not understand.
     """
-    job = bundle.config.get("job")
-    if not isinstance(job, dict):
-        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
-        raise InvalidJob.of("foreign-bundle", cause, "serve checkpoints that `sft` or `bundle make` wrote")
-    return build_config(job, f"{bundle.path}/config.json", [f"compute.device={device}"])
+    return build_config(bundle.job, f"{bundle.path}/config.json", [f"compute.device={device}"])
 
 
 def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray:

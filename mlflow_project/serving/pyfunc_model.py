@@ -5,9 +5,6 @@ It needs this package where it is loaded, in the version that logged it; the che
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
@@ -35,7 +32,7 @@ class PolicyModel(PythonModel):
         config = serving_config(bundle, settings["device"])
         self._policy = ServedPolicy(bundle, config, any_prompt=settings["any_prompt"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> np.ndarray:
+    def predict(self, context, model_input, params=None):  # MLflow would take types for a schema of its own
         """Action chunks (N, chunk, 7) float32, in robot units, for a dict of the arrays in `log_model.INPUTS`."""
         return self._policy.infer(requests_of(model_input, params, self._policy.spec))
 

@@ -122,19 +122,21 @@ def _checked(path: Path, digest: str) -> Bundle:
 
 
 def _download(model: LoggedModel, uri: str, directory: Path) -> None:
-    """Fetch the bundle among the artifacts of the model into `directory`."""
-    import mlflow
+    """Fetch the bundle among the artifacts of the model into `directory`, which is empty."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.models import Model
 
-    source = f"models:/{model.model_id}"
-    flavor = mlflow.models.Model.load(source).flavors.get("python_function", {})
+    def fetch(name: str) -> str:
+        return download_artifacts(f"{model.artifact_location}/{name}", dst_path=str(download), tracking_uri=uri)
+
+    download = directory / _DOWNLOAD
+    download.mkdir()
+    flavor = Model.load(fetch("MLmodel")).flavors.get("python_function", {})
     inside = flavor.get("artifacts", {}).get(ARTIFACT, {}).get("path")
     if inside is None:
         cause = f"the bytes of {model.name} are not in MLflow, and {model.tags.get(URI_TAG)} is not here, or changed"
         raise BundleError.of("model-bytes-missing", cause, "serve or `promote` it where the checkpoint lies")
-    download = directory / _DOWNLOAD
-    download.mkdir()
-    found = Path(mlflow.artifacts.download_artifacts(f"{source}/{inside}", dst_path=str(download), tracking_uri=uri))
-    for part in found.iterdir():
+    for part in Path(fetch(inside)).iterdir():
         part.rename(directory / part.name)
     shutil.rmtree(download)
 

@@ -102,9 +102,13 @@ class PolicyServer:
         batching = asyncio.create_task(self._batcher.run())
         try:
             ready(server.sockets[0].getsockname()[1])
-            await self._stopping.wait()
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({stopping, batching}, return_when=asyncio.FIRST_COMPLETED)
+            if batching.done():  # never: but then nobody would be answered, and /healthz must not say OK
+                batching.result()
             await self._close(server)
         finally:
+            server.close()
             batching.cancel()
 
     def stop(self) -> None:
