@@ -8,6 +8,7 @@ with PolicyClient("127.0.0.1", 8000) as policy:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,7 +26,10 @@ class PolicyClient:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) -> None:
         headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
-        self._connection = connect(f"ws://{host}:{port}", compression=None, max_size=None, additional_headers=headers)
+        self._open = ExitStack()
+        self._connection = self._open.enter_context(
+            connect(f"ws://{host}:{port}", compression=None, max_size=None, additional_headers=headers)
+        )
         self.metadata: dict[str, Any] = unpack(self._receive())
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +43,7 @@ class PolicyClient:
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self

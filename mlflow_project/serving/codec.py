@@ -57,6 +57,8 @@ def _decode(value: dict[Any, Any]) -> Any:
             raise ValueError(f"{len(data)} bytes for shape {shape} of {dtype}")
         return np.ndarray(tuple(shape), dtype, buffer=data)
     if b"__npgeneric__" in value:
+        if not isinstance(value[b"data"], int | float | str | bytes):
+            raise ValueError(f"scalar {value[b'data']!r}")
         return _dtype(value[b"dtype"]).type(value[b"data"])
     return value
 

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlflow_project.serving.observation import ObservationSpec
+from rlinf_isaac.errors import ObservationError
+
+SPEC = ObservationSpec(32, ("x", "y"), ("Stack the red block.",))
+IMAGE = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+WRIST = IMAGE[::-1]
+KEY = (1, 2, 3)
+
+
+def given(**changes):
+    return {"observation/image": IMAGE, "observation/wrist_image": WRIST, "observation/state": np.zeros(2)} | changes
+
+
+def codes(observation, spec=SPEC) -> list[str]:
+    with pytest.raises(ObservationError) as refused:
+        spec.parse(observation, KEY)
+    return [problem.code for problem in refused.value.problems]
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        given(),
+        {"observation": {"image": IMAGE, "wrist_image": WRIST, "state": [0, 0]}},
+        {"images": {"front": IMAGE, "wrist": WRIST}, "state": np.zeros(2, np.float32)},
+        {
+            "observation.images.front": IMAGE,
+            "observation.images.wrist": WRIST,
+            "observation.state": np.zeros(2, int),
+            "another": 1,
+        },
+        given(**{"observation/image": IMAGE.transpose(2, 0, 1)}),
+        given(**{"observation/image": IMAGE / 255 + 1e-9}) | {"observation/image": (IMAGE / 255 + 1e-9).clip(0, 1)},
+    ],
+)
+def test_spellings(observation):
+    request = SPEC.parse(observation, KEY)
+    np.testing.assert_array_equal(request.images["front"], IMAGE)
+    np.testing.assert_array_equal(request.images["wrist"], WRIST)
+    assert request.state.dtype == np.float32
+    assert request.prompt == SPEC.prompts[0]
+    assert request.noise_key == KEY
+
+
+def test_images_are_brought_to_the_size_of_the_training():
+    request = SPEC.parse(given(**{"observation/image": np.full((48, 64, 3), 255, np.uint8)}), KEY)
+    assert request.images["front"].shape == (32, 32, 3)
+    assert request.images["front"][0].max() == 0, "padded, not stretched"
+    assert request.images["front"][16].min() == 255
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((32, 32), np.uint8),
+        np.zeros((32, 32, 4), np.uint8),
+        np.zeros((0, 32, 3), np.uint8),
+        np.zeros((1, 5000, 3), np.uint8),
+        np.zeros((32, 32, 3), np.int16),
+        np.full((32, 32, 3), 2.0),
+        np.full((32, 32, 3), np.nan),
+        "image",
+        None,
+    ],
+)
+def test_images_that_are_refused(image):
+    code = "observation-missing" if image is None else "observation-image"
+    assert codes(given(**{"observation/image": image})) == [code]
+
+
+@pytest.mark.parametrize("state", [[0], [0, 0, 0], [[0, 0]], ["a", "b"], [0, np.nan], [0, np.inf], [0, 1e300], 0])
+def test_states_that_are_refused(state):
+    with np.errstate(over="ignore"):
+        assert codes(given(**{"observation/state": np.asarray(state)})) == ["observation-state"]
+
+
+def test_everything_that_is_missing_is_named():
+    assert codes({"prompt": "x"}) == ["observation-missing"] * 3
+    assert codes([1, 2]) == ["bad-message"]
+    assert codes(None) == ["bad-message"]
+
+
+def test_prompts():
+    assert SPEC.parse(given(prompt=np.asarray("Stack the red block.")), KEY).prompt == "Stack the red block."
+    assert SPEC.parse(given(prompt=" Stack the_red block.\n"), KEY).prompt.startswith(" ")
+    assert codes(given(prompt="Dance.")) == ["observation-prompt"]
+    assert codes(given(prompt=3)) == ["observation-prompt"]
+    free = ObservationSpec(32, ("x", "y"), ("Stack the red block.",), any_prompt=True)
+    assert free.parse(given(prompt="Dance."), KEY).prompt == "Dance."
+
+
+def test_noise_keys():
+    assert SPEC.parse(given(noise_key=np.array([7, 8, 2**32 - 1])), KEY).noise_key == (7, 8, 2**32 - 1)
+    for wrong in ([1, 2], [1, 2, -1], [1, 2, 2**32], [1, 2, 3.0], "123", 5, [True, 1, 2]):
+        assert codes(given(noise_key=wrong)) == ["observation-noise-key"]
