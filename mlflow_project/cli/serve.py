@@ -114,7 +114,8 @@ def _read_key(place: str) -> str | None:
         return os.environ[name]
     if kind == "file" and Path(name).is_file() and (key := Path(name).read_text().strip()):
         return key
-    cause = f"--api-key is {place!r}, and there is no key"
+    # Not the value itself: someone may have given the key.
+    cause = f"--api-key names {place if kind in ('env', 'file') else 'neither env: nor file:'}, and there is no key"
     raise InvalidJob.of("no-api-key", cause, "use env:NAME with that variable set, file:PATH, or none")
 
 
