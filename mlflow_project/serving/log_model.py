@@ -10,11 +10,12 @@ import numpy as np
 
 from mlflow_project.checkpoints import bundle_tags, model_name
 from mlflow_project.serving.observation import ObservationSpec, Request
-from mlflow_project.serving.policy import serving_config
+from mlflow_project.serving.policy import observation_spec, serving_config
 from mlflow_project.serving.resolve import ARTIFACT
 from rlinf_isaac import __version__
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.envs.contract import ACTION_DIM
 from rlinf_isaac.errors import ObservationError
 
@@ -28,10 +29,10 @@ is in the parameter ``noise_key``: three integers (`observation.NoiseKey`), or t
 
 
 def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInfo:
-    """Log a bundle as a pyfunc model, in the active run where there is one.
+    """Log a bundle as a pyfunc model to mlflow's current tracking URI, in the active run where there is one.
 
     The bundle is stored as an artifact of the model and verified whenever the model is loaded. MLflow makes a copy in
-    the temporary directory on the way.
+    the temporary directory on the way. The code is not stored: this package is a requirement of the model.
 
     Args:
         bundle: verified.
@@ -46,12 +47,13 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
     if not bundle.verified:
         raise ValueError(f"{bundle.path} was read without hashing its weights")
     config = serving_config(bundle)
+    spec = observation_spec(bundle, config)
     return mlflow.pyfunc.log_model(
         name=f"{model_name(config.preset, pi05=config.model.pi05)}-step-{bundle.step}",
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={ARTIFACT: str(bundle.path.absolute())},
-        signature=signature(config, len(bundle.config["state_names"])),
-        input_example=input_example(bundle, config),
+        signature=signature(config, len(spec.state_names)),
+        input_example=input_example(config, spec, from_json(bundle.norm_stats_bytes, str(bundle.path))),
         pip_requirements=[f"rlinf-isaac=={__version__}"],
         model_config={"checkpoint": bundle.digest, "device": "cpu", "any_prompt": False},
         tags=bundle_tags(bundle),
@@ -78,19 +80,16 @@ def signature(config: JobConfig, state_dims: int) -> ModelSignature:
     )
 
 
-def input_example(bundle: Bundle, config: JobConfig) -> dict[str, np.ndarray]:
+def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) -> dict[str, np.ndarray]:
     """One observation: grey images, the mean state of the training, its prompt."""
-    from rlinf_isaac.data.norm_stats import from_json
-
-    size = config.env.image_size
-    stats = from_json(bundle.norm_stats_bytes, str(bundle.path))
-    image, wrist, state, prompt = INPUTS
-    return {
-        image: np.full((1, size, size, 3), 128, np.uint8),
-        wrist: np.full((1, size, size, 3), 128, np.uint8),
-        state: np.asarray(stats.state.mean, np.float32)[None],
-        prompt: np.array(list(bundle.config["prompts"].values())[:1]),
-    }
+    grey = np.full((1, config.env.image_size, config.env.image_size, 3), 128, np.uint8)
+    return dict(
+        zip(
+            INPUTS,
+            (grey, grey, np.asarray(stats.state.mean, np.float32)[None], np.array(spec.prompts[:1])),
+            strict=True,
+        )
+    )
 
 
 def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:

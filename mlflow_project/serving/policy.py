@@ -4,8 +4,8 @@ Bit by bit the same actions for the same observation and noise, whoever else ask
 are answered together. Two things could break that, and both are kept out:
 
 - torch picks its kernels by the shape of a batch, and another kernel rounds differently. So only batch sizes are used
-  whose rows were measured, when the policy was loaded, to equal those of the evaluation's batch (`exact_sizes`); a
-  smaller batch is filled up with copies.
+  whose rows were measured, when the policy was loaded, to equal those of the evaluation's batch (`exact_sizes`), which
+  has ``eval.num_envs`` rows by the config of the checkpoint; a smaller batch is filled up with copies.
 - prompts are padded to the longest of the batch. So a batch has one prompt.
 """
 
@@ -22,8 +22,9 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import load_policy
-from rlinf_isaac.envs.contract import ACTION_NAMES
+from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS
 from rlinf_isaac.errors import InvalidJob, ObservationError
 from rlinf_isaac.pi0.policy import Pi0Policy, episode_noise
 
@@ -57,18 +58,13 @@ class ServedPolicy:
             torch.set_num_threads(config.compute.threads)
         self.bundle, self.config, self.max_batch = bundle, config, max_batch
         self.policy = load_policy(bundle, config)
-        dims = self.policy.processor.state_normalizer.dims
-        self.spec = ObservationSpec(
-            config.model.vision.image_size,
-            tuple(bundle.config.get("state_names") or map(str, range(dims))),
-            tuple(bundle.config["prompts"].values()),
-            any_prompt,
-        )
+        self.spec = observation_spec(bundle, config, any_prompt=any_prompt)
         self.exact = config.compute.device == "cpu" if exact == "auto" else exact == "true"
-        powers = [2**k for k in range(max_batch.bit_length()) if 2**k < max_batch]
-        candidates = (*powers, max_batch)
-        reference = min(config.eval.num_envs, config.eval.episodes)
-        self.sizes = exact_sizes(self.policy, self.spec, candidates, reference) if self.exact else candidates
+        self.sizes = _powers_up_to(max_batch)
+        if self.exact:
+            reference = min(config.eval.num_envs, config.eval.episodes)
+            largest = max(max_batch, reference)
+            self.sizes = exact_sizes(self.policy, self.spec, _powers_up_to(largest), reference)
 
     def infer(self, requests: Sequence[Request]) -> np.ndarray:
         """Action chunks (N, chunk, 7) float32 in robot units, in the order of the requests.
@@ -104,7 +100,7 @@ class ServedPolicy:
             "prompts": list(self.spec.prompts),
             "action_names": list(ACTION_NAMES),
             "action_horizon": policy.action_chunk,
-            "control_hz": self.bundle.config["control_hz"],
+            "control_hz": self.bundle.config.get("control_hz", CONTROL_HZ),
             "batch_sizes": list(self.sizes),
             "exact": self.exact,
         }
@@ -117,6 +113,14 @@ def serving_config(bundle: Bundle, device: str = "cpu") -> JobConfig:
         InvalidJob: it carries none, or one that this release does not understand.
     """
     return build_config(bundle.job, f"{bundle.path}/config.json", [f"compute.device={device}"])
+
+
+def observation_spec(bundle: Bundle, config: JobConfig, *, any_prompt: bool = False) -> ObservationSpec:
+    """What the policy of a bundle takes; what its ``config.json`` leaves out is that of the job's task."""
+    dims = len(from_json(bundle.norm_stats_bytes, str(bundle.path)).state.mean)
+    names = bundle.config.get("state_names") or [str(index) for index in range(dims)]
+    prompts = (bundle.config.get("prompts") or {"0": TASKS[config.env.task].prompt}).values()
+    return ObservationSpec(config.model.vision.image_size, tuple(names), tuple(prompts), any_prompt)
 
 
 def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray:
@@ -132,14 +136,26 @@ def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray
 
 
 def exact_sizes(policy: Pi0Policy, spec: ObservationSpec, candidates: Sequence[int], reference: int) -> tuple[int, ...]:
-    """Those of the batch sizes whose rows equal, bit by bit, those of a batch of `reference` rows; else (reference,).
+    """`reference`, and those of the batch sizes whose rows equal, bit by bit, those of a batch of `reference` rows.
 
     Measured with random observations: which kernel runs depends on the shapes, not on the values.
+
+    Raises:
+        InvalidJob: not even the same batch gives the same bits twice.
     """
     probes = [_probe(policy, spec, (0, 0, row)) for row in range(reference)]
-    expected = act(policy, probes, reference)
-    exact = [size for size in candidates if np.array_equal(act(policy, probes[:size], size), expected[:size])]
-    return tuple(exact) or (reference,)
+    wanted = act(policy, probes, reference)
+    sizes = sorted({*candidates, reference})
+    exact = [size for size in sizes if np.array_equal(act(policy, probes[:size], size), wanted[:size])]
+    if reference not in exact:
+        cause = f"on {policy.device} the same observations and noise do not give the same actions twice"
+        raise InvalidJob.of("not-reproducible", cause, "serve with --exact false, or on the CPU")
+    return tuple(exact)
+
+
+def _powers_up_to(most: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and `most`."""
+    return (*(2**k for k in range(most.bit_length()) if 2**k < most), most)
 
 
 def _probe(policy: Pi0Policy, spec: ObservationSpec, key: NoiseKey) -> Request:

@@ -17,6 +17,7 @@ import asyncio
 import hmac
 import itertools
 import logging
+import os
 import secrets
 import signal
 import time
@@ -221,5 +222,7 @@ def serve_policy(
     try:
         asyncio.run(main())
     except OSError as error:
-        cause = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        number = error.errno or 0  # negative: of a host's name
+        reason = os.strerror(number) if number > 0 else error.strerror
+        cause = f"cannot listen on {host}:{port}: {reason}"
         raise InvalidJob.of("address", cause, "choose another --host or --port") from error

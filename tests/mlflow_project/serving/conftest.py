@@ -24,7 +24,7 @@ def policy(bundle) -> ServedPolicy:
 
 
 @pytest.fixture(scope="session")
-def server(policy) -> Iterator[Running]:
+def policy_server(policy) -> Iterator[Running]:
     """With the default limits."""
     with running(policy) as one:
         yield one

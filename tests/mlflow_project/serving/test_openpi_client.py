@@ -61,10 +61,10 @@ def openpi(tmp_path_factory) -> Path:
     return venv / "bin" / "python"
 
 
-def test_openpi_client_gets_the_same_bits(openpi, server: Running, policy, tmp_path):
+def test_openpi_client_gets_the_same_bits(openpi, policy_server: Running, policy, tmp_path):
     sent = [observation(index) for index in range(4)]
     (tmp_path / "observations").write_bytes(pack(sent))
-    command = [openpi, "-c", CLIENT, str(server.port), str(tmp_path / "observations")]
+    command = [openpi, "-c", CLIENT, str(policy_server.port), str(tmp_path / "observations")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={})
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)

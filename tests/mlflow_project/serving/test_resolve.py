@@ -96,6 +96,19 @@ def test_names_that_lead_nowhere(cache, tmp_path, monkeypatch):
     assert not (tmp_path / "none.db").exists()
 
 
+def test_through_a_server(server, bundle, tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("RLINF_ISAAC_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(bundle.path, tmp_path / "6")
+    mlflow.set_tracking_uri(server.uri)
+    info = log_policy_model(resolve_model(str(tmp_path / "6")))
+    shutil.rmtree(tmp_path / "6")
+    assert resolve_model(info.model_uri).path == tmp_path / "cache" / "bundles" / bundle.digest
+    assert resolve_model(info.model_uri).digest == bundle.digest
+
+
 class TestModelsOfSft:
     """What `sft` recorded: a model with tags, whose bytes stay where they were made."""
 
@@ -156,7 +169,7 @@ class TestProcesses:
     def test_kill_9_at_any_line(self, fetcher, cache, bundle):
         ((_, lines, _, _),) = self.fetch(fetcher, 0)
         chooser, torn = random.Random(0), 0
-        for limit in [*chooser.sample(range(2, lines), 18), lines]:
+        for limit in [*chooser.sample(range(2, lines), 12), lines]:
             shutil.rmtree(cache)
             ((status, *_),) = self.fetch(fetcher, limit)
             assert status == -signal.SIGKILL
@@ -167,7 +180,7 @@ class TestProcesses:
             ((status, _, _, digest),) = self.fetch(fetcher, 0)
             assert (status, digest) == (0, bundle.digest)
             assert entries(cache) == [bundle.digest]
-        assert torn > 3
+        assert torn > 2
 
 
 def flip(path: Path) -> None:

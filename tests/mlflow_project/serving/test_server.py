@@ -21,6 +21,12 @@ from mlflow_project.serving.codec import pack, unpack
 from mlflow_project.serving.server import Limits
 
 
+@pytest.fixture
+def server(policy_server) -> Running:
+    """The shared one: tests only talk to it."""
+    return policy_server
+
+
 class Held:
     """A policy whose answers wait until `release` is set. `asked` tells that the model was called."""
 
@@ -252,6 +258,19 @@ class TestLimits:
 
 
 class TestShutdown:
+    def test_a_model_that_hangs_does_not_keep_the_server(self, policy, monkeypatch):
+        monkeypatch.setattr("mlflow_project.serving.server.GRACE_S", 0.1)
+        held = Held(policy)
+        with running(held) as server, raw(server) as busy:
+            busy.send(pack(observation(0)))
+            assert held.asked.wait(60)
+            server.stop()
+            server.thread.join(60)
+            assert not server.thread.is_alive()
+            with pytest.raises(ConnectionClosed):
+                busy.recv()
+            held.release.set()
+
     def test_accepted_requests_are_answered_and_connections_closed_with_1001(self, policy):
         held = Held(policy)
         with running(held) as server, raw(server) as busy, raw(server) as idle:
