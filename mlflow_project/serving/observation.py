@@ -78,7 +78,7 @@ class ObservationSpec:
         }
         problems = [
             Problem(
-                "observation-missing", f"there is no {SPELLINGS[name][0]!r} (there is {sorted(given)[:20]})", "send it"
+                "observation-missing", f"there is no {SPELLINGS[name][0]!r} only {str(sorted(given))[:300]}", "send it"
             )
             for name in (*VIEWS, "state")
             if entries[name] is None
@@ -90,7 +90,7 @@ class ObservationSpec:
         return Request(images, self._state(entries["state"]), prompt, _noise_key(entries["noise_key"], noise_key))
 
     def _state(self, value: Any) -> np.ndarray:
-        state, dims = np.asarray(value), len(self.state_names)
+        state, dims = _array(value), len(self.state_names)
         if state.dtype.kind not in "biuf" or state.shape != (dims,):
             cause = f"the state has shape {state.shape} of {state.dtype}, not ({dims},): {', '.join(self.state_names)}"
             raise ObservationError.of("observation-state", cause, "send these entries in this order, in robot units")
@@ -115,17 +115,27 @@ class ObservationSpec:
         return value
 
 
-def _flatten(observation: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(observation: Mapping[Any, Any]) -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a/b": 1}``. One level: no spelling has more."""
     flat: dict[str, Any] = {}
     for key, value in observation.items():
-        if isinstance(key, str):
-            flat |= _flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            {f"{key}/{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {f"{key}": value}
+        )
     return flat
+
+
+def _array(value: Any) -> np.ndarray:
+    """`value` as an array; as one of objects, which is refused further on, where numpy cannot."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.empty(0, object)
 
 
 def _image(view: str, value: Any) -> np.ndarray:
     """(h, w, 3) uint8, also from (3, h, w) and from floats in [0, 1], as OpenPI's ``_parse_image``."""
-    image = np.asarray(value)
+    image = _array(value)
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         image = image.transpose(1, 2, 0)
     fits = image.ndim == 3 and image.shape[-1] == 3 and all(0 < side <= MAX_SIDE for side in image.shape[:2])

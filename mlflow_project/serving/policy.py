@@ -43,8 +43,9 @@ class ServedPolicy:
         any_prompt: take prompts that the training did not have.
 
     Raises:
-        InvalidJob: the bundle was not verified, its weights do not fill the model, or this machine's tokenizer is
-            not the one of the training.
+        ValueError: the bundle was not verified.
+        InvalidJob: its weights do not fill the model, this machine's tokenizer is not the one of the training, or
+            the device cannot be exact.
     """
 
     def __init__(

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from mlflow_project.serving.observation import ObservationSpec
+from mlflow_project.serving.codec import pack, unpack
+from mlflow_project.serving.observation import SPELLINGS, ObservationSpec, Request
 from rlinf_isaac.errors import ObservationError
 
 SPEC = ObservationSpec(32, ("x", "y"), ("Stack the red block.",))
@@ -98,3 +103,29 @@ def test_noise_keys():
     assert SPEC.parse(given(noise_key=np.array([7, 8, 2**32 - 1])), KEY).noise_key == (7, 8, 2**32 - 1)
     for wrong in ([1, 2], [1, 2, -1], [1, 2, 2**32], [1, 2, 3.0], "123", 5, [True, 1, 2]):
         assert codes(given(noise_key=wrong)) == ["observation-noise-key"]
+
+
+ARRAYS = hnp.arrays(
+    st.sampled_from(["?", "u1", "i8", "f2", "f8", "U3", "S2"]), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)
+)
+ANYTHING = st.recursive(
+    st.none() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary() | ARRAYS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from([name for spellings in SPELLINGS.values() for name in spellings] + ["images", "observation"])
+
+
+@settings(deadline=None)
+@for_all(st.dictionaries(NAMES, ANYTHING), st.booleans())
+def test_whatever_is_sent_is_taken_or_refused(observation, with_the_rest):
+    sent = unpack(pack(given(**observation) if with_the_rest else observation))
+    try:
+        with np.errstate(all="ignore"):
+            request = SPEC.parse(sent, KEY)
+    except ObservationError:
+        return
+    assert isinstance(request, Request)
+    assert all(image.shape == (32, 32, 3) and image.dtype == np.uint8 for image in request.images.values())
+    assert request.state.shape == (2,)
+    assert np.isfinite(request.state).all()

@@ -11,6 +11,7 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.local.policies import load_policy
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.errors import InvalidJob, ObservationError, TokenizerError
+from rlinf_isaac.pi0.policy import episode_noise
 from rlinf_isaac.rollout import rollout
 
 
@@ -65,6 +66,19 @@ def test_prompts_of_different_lengths_change_no_bit(bundle):
     together = policy.infer([policy.spec.parse(each, (0, 0, 0)) for each in sent])
     for row, each in zip(together, sent, strict=True):
         assert same_bits(row, expected(policy, each))
+
+
+def test_images_of_another_size_are_resized_as_the_evaluation_does(bundle, policy):
+    sent = [observation(index, size=100) for index in range(2)]
+    requests = [policy.spec.parse(each, (0, 0, 0)) for each in sent]
+    names = {"front": "observation/image", "wrist": "observation/wrist_image"}
+    actions = policy.policy.act(
+        {view: np.stack([each[name] for each in sent]) for view, name in names.items()},
+        np.stack([each["observation/state"] for each in sent]),
+        [each["prompt"] for each in sent],
+        np.stack([episode_noise(*each["noise_key"], policy.policy.noise_shape) for each in sent]),
+    )
+    assert same_bits(policy.infer(requests), actions)
 
 
 def test_only_measured_batch_sizes_are_used(policy):
