@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,18 +77,26 @@ class ObservationSpec:
             name: next((given[spelling] for spelling in spellings if spelling in given), None)
             for name, spellings in SPELLINGS.items()
         }
-        problems = [
-            Problem(
-                "observation-missing", f"there is no {SPELLINGS[name][0]!r} only {str(sorted(given))[:300]}", "send it"
-            )
-            for name in (*VIEWS, "state")
-            if entries[name] is None
-        ]
+        readers: dict[str, Callable[[Any], Any]] = {
+            **{view: partial(_image, view) for view in VIEWS},
+            "state": self._state,
+            "prompt": self._prompt,
+            "noise_key": partial(_noise_key, noise_key),
+        }
+        read: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for name, reader in readers.items():
+            try:
+                if entries[name] is None and name in (*VIEWS, "state"):
+                    cause = f"there is no {SPELLINGS[name][0]!r}, only {str(sorted(given))[:300]}"
+                    raise ObservationError.of("observation-missing", cause, "send it")
+                read[name] = reader(entries[name])
+            except ObservationError as error:
+                problems += error.problems
         if problems:
             raise ObservationError(problems)
-        images = {view: resize_with_pad(_image(view, entries[view]), self.image_size) for view in VIEWS}
-        prompt = self._prompt(entries["prompt"])
-        return Request(images, self._state(entries["state"]), prompt, _noise_key(entries["noise_key"], noise_key))
+        images = {view: resize_with_pad(read[view], self.image_size) for view in VIEWS}
+        return Request(images, read["state"], read["prompt"], read["noise_key"])
 
     def _state(self, value: Any) -> np.ndarray:
         state, dims = _array(value), len(self.state_names)
@@ -119,9 +128,8 @@ def _flatten(observation: Mapping[Any, Any]) -> dict[str, Any]:
     """``{"a": {"b": 1}}`` as ``{"a/b": 1}``. One level: no spelling has more."""
     flat: dict[str, Any] = {}
     for key, value in observation.items():
-        flat |= (
-            {f"{key}/{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {f"{key}": value}
-        )
+        inside = value.items() if isinstance(value, dict) else ()
+        flat |= {f"{key}/{name}": each for name, each in inside} or {f"{key}": value}
     return flat
 
 
@@ -147,7 +155,7 @@ def _image(view: str, value: Any) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _noise_key(value: Any, default: NoiseKey) -> NoiseKey:
+def _noise_key(default: NoiseKey, value: Any) -> NoiseKey:
     if value is None:
         return default
     parts = value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -85,9 +85,14 @@ def test_states_that_are_refused(state):
 
 
 def test_everything_that_is_missing_is_named():
-    assert codes({"prompt": "x"}) == ["observation-missing"] * 3
+    assert codes({"unknown": 1}) == ["observation-missing"] * 3
     assert codes([1, 2]) == ["bad-message"]
     assert codes(None) == ["bad-message"]
+
+
+def test_everything_that_is_wrong_is_named():
+    wrong = given(**{"observation/image": 1, "observation/state": 2}, prompt=3, noise_key=4)
+    assert codes(wrong) == ["observation-image", "observation-state", "observation-prompt", "observation-noise-key"]
 
 
 def test_prompts():
