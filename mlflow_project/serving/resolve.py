@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ARTIFACT = "bundle"
 """Name of the bundle among the artifacts of the pyfunc model."""
 _DOWNLOAD = ".download"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 logger = logging.getLogger("mlflow_project")
 
@@ -56,9 +58,9 @@ def resolve_model(name: str) -> Bundle:
     client = MlflowClient(uri)
     try:
         model = _find(client, name)
-        digest = model.tags.get(MODEL_TAG)
-        if digest is None:
-            cause = f"{name} is not a checkpoint of this project (its model has no tag {MODEL_TAG})"
+        digest = model.tags.get(MODEL_TAG, "")
+        if not _SHA256.fullmatch(digest):  # it becomes the name of a directory
+            cause = f"{name} is not a checkpoint of this project: its model's tag {MODEL_TAG} is {digest!r}, no sha256"
             raise InvalidJob.of("foreign-model", cause, "register it with `promote`")
         return _local(model, digest) or _cached(model, digest, uri)
     except MlflowException as error:

@@ -126,8 +126,9 @@ class PolicyServer:
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         if self.limits.api_key is not None:
-            given = request.headers.get("Authorization", "").encode()
-            if not hmac.compare_digest(given, f"Api-Key {self.limits.api_key}".encode()):
+            given = ", ".join(request.headers.get_all("Authorization"))
+            wanted = f"Api-Key {self.limits.api_key}"
+            if not hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode()):
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "Authorization: Api-Key ... is missing or wrong\n")
         if len(self._clients) >= self.limits.max_connections:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")

@@ -144,6 +144,8 @@ class TestModelsOfSft:
         source = f"models:/{model.model_id}"
         client.create_model_version("stack-cube", source, tags={"checkpoint.sha256": 64 * "0"})
         client.create_model_version("stack-cube", "/some/directory")
+        client.set_logged_model_tags(model.model_id, {"checkpoint.sha256": "../../elsewhere"})
+        assert code_of(model.model_id) == "foreign-model"
         assert code_of("models:/stack-cube/1") == "model-replaced"
         assert code_of("models:/stack-cube/2") == "foreign-model"
 

@@ -240,6 +240,10 @@ class TestLimits:
             assert refused(server) == 401
             assert refused(server, Authorization="Api-Key other") == 401
             assert refused(server, Authorization="Api-Key \u00fc") == 401
+            with socket.create_connection(("127.0.0.1", server.port)) as twice:
+                lines = ["GET / HTTP/1.1", *2 * ["Authorization: Api-Key s3cret"], "", ""]
+                twice.sendall("\r\n".join(lines).encode())
+                assert twice.recv(1000).startswith(b"HTTP/1.1 401 ")
             with server.client(api_key="s3cret") as client:
                 assert client.metadata == policy.metadata()
             with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz") as answer:
