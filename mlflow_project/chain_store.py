@@ -25,8 +25,8 @@ URI_TAG = "checkpoint.uri"
 EPISODES = "eval/episodes"
 """Metric of the runs that evaluated a checkpoint, and of no others."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-_MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
-_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
+VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
 class Chains:
@@ -52,9 +52,9 @@ class Chains:
         from mlflow.exceptions import MlflowException
 
         try:
-            if match := _MODEL_ID.fullmatch(subject):
+            if match := MODEL_ID.fullmatch(subject):
                 return self._model(self._client.get_logged_model(match[1]))
-            if match := _VERSION.fullmatch(subject):
+            if match := VERSION.fullmatch(subject):
                 return self._version(**match.groupdict())
             if _RUN_ID.fullmatch(subject):
                 return self._run(self._client.get_run(subject))
@@ -86,7 +86,7 @@ class Chains:
             else self._client.get_model_version(name, str(version))
         )
         title = f"{name} version {found.version}" + (f" @{alias}" if alias else "")
-        match = _MODEL_ID.fullmatch(found.source or "")
+        match = MODEL_ID.fullmatch(found.source or "")
         if match is None:
             cause = f"{title} comes from {found.source}, which is no checkpoint of this project"
             return broken("model version", title, Problem("foreign-model", cause, "register the checkpoint's model"))

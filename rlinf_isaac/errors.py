@@ -68,6 +68,10 @@ class TokenizerError(InvalidJob):
     """The tokenizer is missing, or is not the one the checkpoint was trained with."""
 
 
+class ObservationError(InvalidJob):
+    """What a policy was asked about is not an observation it was trained on. Only that request is refused."""
+
+
 class SimulatorError(InvalidJob):
     """A simulator cannot be built or rendered the way the job asks for."""
 

@@ -16,7 +16,6 @@ from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import ModelConfig
-from rlinf_isaac.errors import InvalidJob
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight.findings import Findings
 
@@ -73,13 +72,7 @@ def model_of(bundle: Bundle) -> ModelConfig:
     Raises:
         InvalidJob: it names none, or not one of this release.
     """
-    job = bundle.config.get("job")
-    if not isinstance(job, dict):
-        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
-        raise InvalidJob.of(
-            "foreign-bundle", cause, f"make it anew: rlinf-isaac bundle make {bundle.path} --preset NAME"
-        )
-    return build_config(job, f"{bundle.path}/config.json").model
+    return build_config(bundle.job, f"{bundle.path}/config.json").model
 
 
 def _add(branch: Tree, values: Mapping[str, Any]) -> None:

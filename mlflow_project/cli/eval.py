@@ -14,7 +14,7 @@ from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config, flatten
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import EvaluationJob
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.errors import Problem
 from rlinf_isaac.sequential import StopRule
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def plan(
     if findings.errors:
         return None
     with findings.collect():
-        config = build_config(_job_of(bundles[0]), f"{bundles[0].path}/config.json", overrides)
+        config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
         findings.add([*check_config(config), *check_device(config)])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
@@ -187,13 +187,6 @@ def _stop_rule(findings: Findings, job: EvaluationJob, batch: str) -> StopRule |
     if findings.errors:
         return None
     return StopRule(job.config.eval.num_envs if batch == options.AUTO else int(batch))
-
-
-def _job_of(bundle: Bundle) -> dict[str, Any]:
-    if not isinstance(bundle.config.get("job"), dict):
-        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
-        raise InvalidJob.of("foreign-bundle", cause, "evaluate checkpoints that `sft` wrote")
-    return bundle.config["job"]
 
 
 def _recorded(config: JobConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rlinf_isaac.config import build_config, flatten, load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import EvaluationJob, RlJob
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.errors import Problem
 
 if TYPE_CHECKING:
     from mlflow_project.rl_recorder import Improved
@@ -116,7 +116,7 @@ def plan(
         return []
     jobs = []
     with findings.collect():
-        recorded = dict(_job_of(bundles[0]))
+        recorded = dict(bundles[0].job)
         chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
         # A preset from a file of the user's is not at hand: then rl is what the checkpoint carries.
         if preset != options.AUTO or chosen in preset_names():
@@ -168,13 +168,6 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
             tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
     print_gains(improved, tracked)
     return improved
-
-
-def _job_of(bundle: Bundle) -> dict[str, Any]:
-    if not isinstance(bundle.config.get("job"), dict):
-        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
-        raise InvalidJob.of("foreign-bundle", cause, "start from checkpoints that `sft` wrote")
-    return bundle.config["job"]
 
 
 def _recorded(config: JobConfig) -> dict[str, Any]:

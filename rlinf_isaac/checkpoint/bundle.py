@@ -68,6 +68,20 @@ class Bundle:
         return self.manifest.step
 
     @property
+    def job(self) -> dict[str, Any]:
+        """The job config the weights were trained with.
+
+        Raises:
+            BundleError: ``config.json`` does not have it.
+        """
+        job = self.config.get("job")
+        if not isinstance(job, dict):
+            cause = f"{self.path / CONFIG_FILE} does not say how the checkpoint was trained (no 'job')"
+            cure = f"make it anew: rlinf-isaac bundle make {self.path} --preset NAME"
+            raise BundleError.of("foreign-bundle", cause, cure)
+        return job
+
+    @property
     def asset_id(self) -> str:
         """Name of the directory in which OpenPI and RLinf look for the norm stats."""
         return self.manifest.asset_id

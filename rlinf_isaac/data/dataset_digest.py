@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.atomic import write_file
+from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.digest import bytes_digest, json_digest, tree_digest
 from rlinf_isaac.errors import DatasetError
 
@@ -100,7 +101,4 @@ def _keep(root: Path, files: list[FileStat], digest: str) -> None:
 
 def _cache_file(root: Path) -> Path:
     """Where the digest of the dataset at the absolute path `root` is kept. RuntimeError if there is no home."""
-    cache = os.environ.get("RLINF_ISAAC_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    directory = Path(cache) if cache else Path(home) / "rlinf-isaac"
-    return directory.expanduser() / "dataset-digests" / f"{bytes_digest(os.fsencode(root))}.json"
+    return cache_directory("dataset-digests") / f"{bytes_digest(os.fsencode(root))}.json"

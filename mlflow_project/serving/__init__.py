@@ -1,0 +1,1 @@
+"""The policy of a checkpoint as a service: OpenPI's websocket protocol, and an MLflow pyfunc model."""

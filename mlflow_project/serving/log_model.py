@@ -1,0 +1,109 @@
+"""A verified bundle as an MLflow pyfunc model: what `promote` registers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlflow_project.checkpoints import bundle_tags, model_name
+from mlflow_project.serving.observation import ObservationSpec, Request
+from mlflow_project.serving.policy import observation_spec, serving_config
+from mlflow_project.serving.resolve import ARTIFACT
+from rlinf_isaac import __version__
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats import NormStats, from_json
+from rlinf_isaac.envs.contract import ACTION_DIM
+from rlinf_isaac.errors import ObservationError
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+    from mlflow.models.model import ModelInfo
+
+INPUTS = ("observation/image", "observation/wrist_image", "observation/state", "prompt")
+"""Names of the model's inputs, those of the policy server, each with a leading axis of N observations. All randomness
+is in the parameter ``noise_key``: three integers (`observation.NoiseKey`), or three for each observation."""
+
+
+def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInfo:
+    """Log a bundle as a pyfunc model to mlflow's current tracking URI, in the active run where there is one.
+
+    The bundle is stored as an artifact of the model and verified whenever the model is loaded. MLflow makes a copy in
+    the temporary directory on the way. The code is not stored: this package is a requirement of the model.
+
+    Args:
+        bundle: verified.
+        model_id: of the LoggedModel by which the store knows the checkpoint already; it gets these bytes, and keeps its
+            metrics and runs. None: a new one.
+
+    Returns:
+        its ``model_id`` and ``model_uri`` (``models:/m-...``, the source of a model version).
+    """
+    import mlflow
+
+    if not bundle.verified:
+        raise ValueError(f"{bundle.path} was read without hashing its weights")
+    config = serving_config(bundle)
+    spec = observation_spec(bundle, config)
+    return mlflow.pyfunc.log_model(
+        name=f"{model_name(config.preset, pi05=config.model.pi05)}-step-{bundle.step}",
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        artifacts={ARTIFACT: str(bundle.path.absolute())},
+        signature=signature(config, len(spec.state_names)),
+        input_example=input_example(config, spec, from_json(bundle.norm_stats_bytes, str(bundle.path))),
+        pip_requirements=[f"rlinf-isaac=={__version__}"],
+        model_config={"checkpoint": bundle.digest, "device": "cpu", "any_prompt": False},
+        tags=bundle_tags(bundle),
+        step=bundle.step,
+        model_id=model_id,
+    )
+
+
+def signature(config: JobConfig, state_dims: int) -> ModelSignature:
+    """Images of any size, state and prompt -> action chunk."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    image, wrist, state, prompt = INPUTS
+    inputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), image),
+        TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), wrist),
+        TensorSpec(np.dtype(np.float32), (-1, state_dims), state),
+        TensorSpec(np.dtype(str), (-1,), prompt),
+    ]
+    actions = TensorSpec(np.dtype(np.float32), (-1, config.policy.action_chunk, ACTION_DIM))
+    return ModelSignature(
+        Schema(inputs), Schema([actions]), ParamSchema([ParamSpec("noise_key", "long", [0, 0, 0], (-1,))])
+    )
+
+
+def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) -> dict[str, np.ndarray]:
+    """One observation: grey images, the mean state of the training, its prompt."""
+    grey = np.full((1, config.env.image_size, config.env.image_size, 3), 128, np.uint8)
+    return dict(
+        zip(
+            INPUTS,
+            (grey, grey, np.asarray(stats.state.mean, np.float32)[None], np.array(spec.prompts[:1])),
+            strict=True,
+        )
+    )
+
+
+def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
+    """The rows of a batch of observations.
+
+    Raises:
+        ObservationError: one of them is not what the policy takes, or ``noise_key`` does not fit their number.
+    """
+    rows = len(inputs[INPUTS[0]])
+    keys = np.reshape((params or {}).get("noise_key", (0, 0, 0)), -1).tolist()
+    if len(keys) not in (3, 3 * rows):
+        cause = f"noise_key has {len(keys)} entries for {rows} observations"
+        raise ObservationError.of("observation-noise-key", cause, "send three, or three for each observation")
+    return [
+        spec.parse({name: values[row] for name, values in inputs.items()} | {"noise_key": keys[k : k + 3]}, (0, 0, 0))
+        for row, k in ((row, 3 * row if len(keys) > 3 else 0) for row in range(rows))
+    ]

@@ -1,0 +1,40 @@
+"""The pyfunc model of a promoted checkpoint (MLflow's "models from code": this very file is stored with the model).
+
+It needs this package where it is loaded, in the version that logged it; the checkpoint's bytes come with the model.
+"""
+
+from __future__ import annotations
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from mlflow_project.serving.log_model import requests_of
+from mlflow_project.serving.policy import ServedPolicy, serving_config
+from mlflow_project.serving.resolve import ARTIFACT
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.errors import BundleError
+
+
+class PolicyModel(PythonModel):
+    """Observations -> action chunks: the same, bit by bit, as `serve` and the evaluation give for the same noise."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Verify the bundle, then load it.
+
+        Raises:
+            BundleError: it is not whole, or not the one that was logged.
+        """
+        settings = context.model_config or {}
+        bundle = read_bundle(context.artifacts[ARTIFACT])
+        if bundle.digest != settings["checkpoint"]:
+            cause = f"{bundle.path} holds the bundle {bundle.digest}, not {settings['checkpoint']}, which was logged"
+            raise BundleError.of("model-replaced", cause, "log the checkpoint again")
+        config = serving_config(bundle, settings["device"])
+        self._policy = ServedPolicy(bundle, config, any_prompt=settings["any_prompt"])
+
+    def predict(self, context, model_input, params=None):  # MLflow would take types for a schema of its own
+        """Action chunks (N, chunk, 7) float32, in robot units, for a dict of the arrays in `log_model.INPUTS`."""
+        return self._policy.infer(requests_of(model_input, params, self._policy.spec))
+
+
+set_model(PolicyModel())

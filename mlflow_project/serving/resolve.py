@@ -1,0 +1,151 @@
+"""From ``models:/name@alias`` to a verified bundle on this disk; its bytes are fetched once.
+
+They are kept under ``~/.cache/rlinf-isaac/bundles/<sha256 of the bundle>`` (`rlinf_isaac.cache`). Whatever is there is
+hashed again before it is used. An entry appears whole or not at all, and two processes that want the same bundle fetch
+it once. To forget bundles, remove their directories.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_project.chain_store import MODEL_ID, URI_TAG, VERSION
+from mlflow_project.replica import MODEL_TAG
+from mlflow_project.store import tracking_uri
+from rlinf_isaac.atomic import new_directory
+from rlinf_isaac.cache import cache_directory
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.errors import BundleError, InvalidJob
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+ARTIFACT = "bundle"
+"""Name of the bundle among the artifacts of the pyfunc model."""
+_DOWNLOAD = ".download"
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+logger = logging.getLogger("mlflow_project")
+
+
+def resolve_model(name: str) -> Bundle:
+    """The verified bundle of a directory, ``models:/name@alias``, ``models:/name/version``, or a model id (``m-...``).
+
+    Raises:
+        InvalidJob: there is no such model, or it is not a checkpoint of this project.
+        BundleError: the bundle is not whole, or not the one that was registered.
+    """
+    if not VERSION.fullmatch(name) and not MODEL_ID.fullmatch(name):
+        return read_bundle(name)
+    uri = tracking_uri()
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would create it
+        raise InvalidJob.of("unknown-model", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_project.uploader import prepare_environment
+
+    prepare_environment()
+    client = MlflowClient(uri)
+    try:
+        model = _find(client, name)
+        digest = model.tags.get(MODEL_TAG, "")
+        if not _SHA256.fullmatch(digest):  # it becomes the name of a directory
+            cause = f"{name} is not a checkpoint of this project: its model's tag {MODEL_TAG} is {digest!r}, no sha256"
+            raise InvalidJob.of("foreign-model", cause, "register it with `promote`")
+        return _local(model, digest) or _cached(model, digest, uri)
+    except MlflowException as error:
+        raise InvalidJob.of("unknown-model", f"{name} at {uri}: {error}", "look at its versions and aliases") from error
+
+
+def _find(client: MlflowClient, name: str) -> LoggedModel:
+    """The model behind a name; where a version says what its bytes are, the model must say the same."""
+    if match := MODEL_ID.fullmatch(name):
+        return client.get_logged_model(match[1])
+    match = VERSION.fullmatch(name)
+    assert match is not None
+    version = (
+        client.get_model_version_by_alias(match["name"], match["alias"])
+        if match["alias"]
+        else client.get_model_version(match["name"], match["version"])
+    )
+    source = MODEL_ID.fullmatch(version.source or "")
+    if source is None:
+        cause = f"{name} comes from {version.source}, which is no checkpoint of this project"
+        raise InvalidJob.of("foreign-model", cause, "register it with `promote`")
+    model = client.get_logged_model(source[1])
+    promised = version.tags.get(MODEL_TAG, model.tags.get(MODEL_TAG))
+    if promised != model.tags.get(MODEL_TAG):
+        cause = f"{name} was registered as {promised}, but its model {source[1]} is {model.tags.get(MODEL_TAG)}"
+        raise BundleError.of("model-replaced", cause, "register it again")
+    return model
+
+
+def _local(model: LoggedModel, digest: str) -> Bundle | None:
+    """The bundle where it was made, when that is a directory of this machine and still the same."""
+    path = Path(model.tags.get(URI_TAG, ""))
+    try:
+        bundle = read_bundle(path)
+    except (InvalidJob, OSError):
+        return None
+    return bundle if bundle.digest == digest else None
+
+
+def _cached(model: LoggedModel, digest: str, uri: str) -> Bundle:
+    path = cache_directory("bundles") / digest
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(path):
+        if path.exists():
+            try:
+                return _checked(path, digest)
+            except BundleError as error:
+                logger.warning("the cached bundle is damaged and is fetched again: %s", error)
+        with new_directory(path, replace=True) as directory:
+            _download(model, uri, directory)
+            bundle = _checked(directory, digest)
+        return replace(bundle, path=path)
+
+
+def _checked(path: Path, digest: str) -> Bundle:
+    bundle = read_bundle(path)
+    if bundle.digest != digest:
+        cause = f"{path} holds the bundle {bundle.digest}, not {digest}, which was registered"
+        raise BundleError.of("model-replaced", cause, "register the checkpoint again")
+    return bundle
+
+
+def _download(model: LoggedModel, uri: str, directory: Path) -> None:
+    """Fetch the bundle among the artifacts of the model into `directory`, which is empty."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.models import Model
+
+    def fetch(name: str) -> str:
+        return download_artifacts(f"{model.artifact_location}/{name}", dst_path=str(download), tracking_uri=uri)
+
+    download = directory / _DOWNLOAD
+    download.mkdir()
+    flavor = Model.load(fetch("MLmodel")).flavors.get("python_function", {})
+    inside = flavor.get("artifacts", {}).get(ARTIFACT, {}).get("path")
+    if inside is None:
+        cause = f"the bytes of {model.name} are not in MLflow, and {model.tags.get(URI_TAG)} is not here, or changed"
+        raise BundleError.of("model-bytes-missing", cause, "serve or `promote` it where the checkpoint lies")
+    for part in Path(fetch(inside)).iterdir():
+        part.rename(directory / part.name)
+    shutil.rmtree(download)
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """One process at a time; the others wait. The lock goes with its process, however it ends."""
+    with open(path.with_name(f".{path.name}.lock"), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

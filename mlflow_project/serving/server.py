@@ -1,0 +1,229 @@
+"""OpenPI's policy server protocol over websockets, for many clients at once.
+
+A connection begins with the server's metadata. Every binary message after it is an observation, answered with
+``{"actions": (chunk, 7), "noise_key", "policy_timing", "server_timing"}``; both are msgpack (`codec`). A text message
+is an error. ``GET /healthz`` answers OK. So far as OpenPI; its clients work unchanged. What is different:
+
+- An error is a line with a stable code instead of a traceback, and after an observation that was refused the connection
+  goes on. After an internal error it is closed with code 1011, as OpenPI does.
+- A client may add ``noise_key`` to its observation and gets the same actions, bit by bit, for the same observation.
+- There are limits. Too large a message closes its connection (1009), one connection too many is turned away (503),
+  browsers are (403, they send an Origin), and clients without the API key, where there is one (401).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import itertools
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
+
+from mlflow_project.serving.batcher import Batcher
+from mlflow_project.serving.codec import pack, unpack
+from mlflow_project.serving.observation import NoiseKey, Request
+from mlflow_project.serving.policy import ServedPolicy
+from rlinf_isaac.errors import InvalidJob, ObservationError
+
+GRACE_S = 10.0
+"""How long a server that was told to stop works on requests it has accepted."""
+
+logger = logging.getLogger("mlflow_project")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes on.
+
+    Attributes:
+        batch_wait_s: how long a request waits for others.
+        max_message: bytes of one observation.
+        max_connections: clients at a time.
+        api_key: what clients must present as ``Authorization: Api-Key ...``; None: nothing.
+    """
+
+    batch_wait_s: float = 0.005
+    max_message: int = 16 << 20
+    max_connections: int = 64
+    api_key: str | None = None
+
+
+class PolicyServer:
+    """Serves one policy until `stop` is called.
+
+    Args:
+        policy: answers requests.
+        limits: see there.
+    """
+
+    def __init__(self, policy: ServedPolicy, limits: Limits | None = None) -> None:
+        self.policy, self.limits = policy, limits or Limits()
+        self._metadata = pack(policy.metadata())
+        self._seed = secrets.randbits(32)  # of the noise of those who bring none
+        self._numbers = itertools.count()
+        self._clients: set[ServerConnection] = set()
+        self._busy: set[ServerConnection] = set()
+        self._stopping = asyncio.Event()
+        self._batcher = Batcher(
+            policy.infer,
+            max_batch=policy.max_batch,
+            wait_s=self.limits.batch_wait_s,
+            askers=lambda: len(self._clients),
+        )
+
+    async def run(self, host: str, port: int, ready: Callable[[int], None] = lambda port: None) -> None:
+        """Listen, call `ready` with the port, serve until `stop`; then finish what was accepted, and close (1001).
+
+        Raises:
+            OSError: it cannot listen there.
+        """
+        server = await serve(
+            self._serve,
+            host,
+            port,
+            compression=None,  # images do not get smaller, and it costs milliseconds
+            max_size=self.limits.max_message,
+            max_queue=1,  # a client that does not wait for its answers is not read on
+            origins=[None],
+            process_request=self._admit,
+            server_header=None,
+        )
+        batching = asyncio.create_task(self._batcher.run())
+        try:
+            ready(server.sockets[0].getsockname()[1])
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({stopping, batching}, return_when=asyncio.FIRST_COMPLETED)
+            if batching.done():  # never: but then nobody would be answered, and /healthz must not say OK
+                batching.result()
+            await self._close(server)
+        finally:
+            server.close()
+            batching.cancel()
+
+    def stop(self) -> None:
+        """Accept nothing more."""
+        self._stopping.set()
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and SIGINT call `stop`."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)
+
+    def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+        """Answers a plain HTTP request, or turns a client away; None lets it in."""
+        if request.path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "OK\n")
+        if self.limits.api_key is not None:
+            given = ", ".join(request.headers.get_all("Authorization"))
+            wanted = f"Api-Key {self.limits.api_key}"
+            if not hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode()):
+                return connection.respond(HTTPStatus.UNAUTHORIZED, "Authorization: Api-Key ... is missing or wrong\n")
+        if len(self._clients) >= self.limits.max_connections:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        if len(self._clients) >= self.limits.max_connections:  # several were let in at the same moment
+            await connection.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
+            return
+        self._clients.add(connection)
+        try:
+            await self._converse(connection)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._clients.discard(connection)
+            self._busy.discard(connection)
+
+    async def _converse(self, connection: ServerConnection) -> None:
+        await connection.send(self._metadata)
+        number, previous = next(self._numbers), None
+        for call in itertools.count():
+            if self._stopping.is_set():
+                await connection.close(CloseCode.GOING_AWAY, "the server stops")
+                return
+            message = await connection.recv()
+            self._busy.add(connection)
+            began = time.monotonic()
+            reply: bytes | str
+            try:
+                reply = await self._reply(message, (self._seed, number % 2**32, call % 2**32), previous)
+            except InvalidJob as error:
+                reply = str(error)
+            except Exception:
+                logger.exception("internal error in the policy server")
+                await connection.send("[internal-error] the server could not answer; its log says why")
+                await connection.close(CloseCode.INTERNAL_ERROR, "internal server error")
+                return
+            await connection.send(reply)
+            self._busy.discard(connection)
+            previous = time.monotonic() - began
+
+    async def _reply(self, message: str | bytes, noise_key: NoiseKey, previous: float | None) -> bytes:
+        began = time.monotonic()
+        # In a thread: decoding and resizing large images would hold up everyone else.
+        request = await asyncio.to_thread(self._parse, message, noise_key)
+        answer = await self._batcher.ask(request)
+        timing = {"infer_ms": 1e3 * (time.monotonic() - began), "queue_ms": 1e3 * answer.queue_s}
+        if previous is not None:
+            timing["prev_total_ms"] = 1e3 * previous
+        return pack(
+            {
+                "actions": answer.actions,
+                "noise_key": list(request.noise_key),
+                "policy_timing": {"infer_ms": 1e3 * answer.infer_s, "batch": answer.batch},
+                "server_timing": timing,
+            }
+        )
+
+    def _parse(self, message: str | bytes, noise_key: NoiseKey) -> Request:
+        if isinstance(message, str):
+            raise ObservationError.of("bad-message", "the message is text", "send msgpack in a binary message")
+        return self.policy.spec.parse(unpack(message), noise_key)
+
+    async def _close(self, server: Server) -> None:
+        server.close(close_connections=False)
+        idle = self._clients - self._busy
+        farewells = [asyncio.create_task(client.close(CloseCode.GOING_AWAY, "the server stops")) for client in idle]
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await server.wait_closed()
+                await asyncio.gather(*farewells)
+        except TimeoutError:
+            for client in self._clients:
+                client.transport.abort()
+
+
+def serve_policy(
+    policy: ServedPolicy, host: str, port: int, limits: Limits, ready: Callable[[int], None] = lambda port: None
+) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` is called with the port, once clients can connect.
+
+    Raises:
+        InvalidJob: the address cannot be listened on.
+    """
+
+    async def main() -> None:
+        server = PolicyServer(policy, limits)
+        server.stop_on_signals()
+        await server.run(host, port, ready)
+
+    try:
+        asyncio.run(main())
+    except OSError as error:
+        number = error.errno or 0  # negative: of a host's name
+        reason = os.strerror(number) if number > 0 else error.strerror
+        cause = f"cannot listen on {host}:{port}: {reason}"
+        raise InvalidJob.of("address", cause, "choose another --host or --port") from error
