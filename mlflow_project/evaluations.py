@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,20 @@ def read_evaluations(client: MlflowClient, runs: Sequence[str]) -> list[Evaluati
     if problems:
         raise InvalidJob(problems)
     return list(found.values())
+
+
+def evaluations_of(client: MlflowClient, checkpoint: str) -> list[Evaluation]:
+    """All finished evaluations of the checkpoint with this sha256, in any experiment, newest first. What cannot be read
+    is left out."""
+    from mlflow.exceptions import MlflowException
+
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    query = f"tags.`checkpoint.sha256` = '{checkpoint}' and metrics.`eval/episodes` > 0 and status = 'FINISHED'"
+    found = []
+    for run in client.search_runs(experiments, query, max_results=1000, order_by=["attributes.start_time DESC"]):
+        with suppress(ValueError, TypeError, KeyError, MlflowException, OSError):
+            found.append(_read(client, run))
+    return [each for each in found if each.checkpoint == checkpoint]
 
 
 def _evaluations_below(client: MlflowClient, run: Run) -> list[Run]:

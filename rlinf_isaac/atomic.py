@@ -89,6 +89,15 @@ def remove_orphans(path: str | Path) -> list[Path]:
 
 
 @contextmanager
+def exclusive(path: str | Path) -> Iterator[None]:
+    """One process at a time in the block; the others wait. `path` is a file for this alone, whose directory exists. The
+    lock goes with its process, however it ends."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def locked(directory: str | Path) -> Iterator[None]:
     """Hold a directory for one process; the lock goes with the process, however it ends.
 

@@ -86,3 +86,10 @@ class ConversionFailed(RlinfIsaacError):
 
 class TrainingDiverged(RlinfIsaacError):
     """A loss or gradient became NaN or infinite. The last good checkpoint is kept."""
+
+
+class PromotionRefused(RlinfIsaacError):
+    """A checkpoint may not become champion, or nothing can be rolled back. Aliases are as others left them. Exit code
+    3: nothing failed, the answer is no."""
+
+    exit_code = 3

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from rlinf_isaac.paired import mcnemar
+from rlinf_isaac.paired import PairedCounts, mcnemar
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -50,6 +50,25 @@ def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -
     low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
     high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
     return low, high
+
+
+def difference_bound(counts: PairedCounts, alpha: float) -> float:
+    """Lower confidence bound of (success rate of the first) - (that of the second): exact, one-sided, for pairs.
+
+    The difference is P(only the first solves) - P(only the second solves). Each of the two counts is binomial, so the
+    Clopper-Pearson bounds at alpha / 2 hold together with probability >= 1 - alpha, whatever the true rates and their
+    correlation (Bonferroni). The test "worse by `margin` or more is refuted when the bound is above -margin" therefore
+    errs with a probability of at most alpha. It is conservative: an unconditional exact test that searches over the
+    unknown discordance needs fewer episodes (H.-M. Hsueh, J.-P. Liu, J. J. Chen, Unconditional exact tests for
+    equivalence or noninferiority for paired binary endpoints, Biometrics 57 (2001)).
+
+    Raises:
+        ValueError: there is no pair, or `alpha` is not in (0, 1).
+    """
+    # A two-sided interval at 1 - alpha has alpha / 2 in each tail.
+    low = clopper_pearson_interval(counts.wins, counts.n, 1 - alpha)[0]
+    high = clopper_pearson_interval(counts.losses, counts.n, 1 - alpha)[1]
+    return low - high
 
 
 @dataclass(frozen=True)

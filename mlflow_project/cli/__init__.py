@@ -18,6 +18,7 @@ VERBS = (
     "lineage",
     "bundle",
     "convert",
+    "promote",
     "serve",
     "sync",
 )

@@ -7,12 +7,9 @@ it once. To forget bundles, remove their directories.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +17,7 @@ from typing import TYPE_CHECKING
 from mlflow_project.chain_store import MODEL_ID, URI_TAG, VERSION
 from mlflow_project.replica import MODEL_TAG
 from mlflow_project.store import tracking_uri
-from rlinf_isaac.atomic import new_directory
+from rlinf_isaac.atomic import exclusive, new_directory
 from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.errors import BundleError, InvalidJob
@@ -103,7 +100,7 @@ def _local(model: LoggedModel, digest: str) -> Bundle | None:
 def _cached(model: LoggedModel, digest: str, uri: str) -> Bundle:
     path = cache_directory("bundles") / digest
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(path):
+    with exclusive(path.with_name(f".{path.name}.lock")):
         if path.exists():
             try:
                 return _checked(path, digest)
@@ -141,11 +138,3 @@ def _download(model: LoggedModel, uri: str, directory: Path) -> None:
     for part in Path(fetch(inside)).iterdir():
         part.rename(directory / part.name)
     shutil.rmtree(download)
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait. The lock goes with its process, however it ends."""
-    with open(path.with_name(f".{path.name}.lock"), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,129 @@
+"""Checkpoints with chosen outcomes in a real store: real bundles, real recorder, rows as the test wants them."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from support import SHORT_EVALUATION, small_config
+
+from mlflow_project.cli import main
+from mlflow_project.lineage import evaluation_dataset
+from mlflow_project.runs import tracked_run
+from mlflow_project.sweep_recorder import SweepRecorder
+from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+from rlinf_isaac.errors import Problem
+from rlinf_isaac.events import EpisodeDone, EpisodeRow, EvaluationFinished, EvaluationStarted, MismatchAllowed, VideoSaved
+
+_numbers = itertools.count(1000)
+LENGTH = 16
+"""Control steps of every episode: the limit of `SHORT_EVALUATION`."""
+
+
+def variant(source: Path, root: Path, norm_stats: bytes | None = None) -> Path:
+    """A checkpoint like `source`, but one that no other test has: its step differs."""
+    from safetensors.torch import load_file
+
+    bundle, step = read_bundle(source), next(_numbers)
+    written = write_bundle(
+        root / str(step),
+        state_dict=load_file(source / "model.safetensors"),
+        config=bundle.config,
+        norm_stats=norm_stats or bundle.norm_stats_bytes,
+        asset_id=bundle.asset_id,
+        step=step,
+        lineage={key: value for key, value in bundle.lineage.items() if key not in ("norm_stats", "weights")},
+    )
+    return written.path
+
+
+@dataclass
+class World:
+    """One scenario: a store, a registered model's name, and checkpoints of its own.
+
+    Attributes:
+        settings: of an evaluation, as the real one would announce them.
+        video: an mp4 of an episode of `LENGTH` steps.
+    """
+
+    uri: str
+    name: str
+    source: Path
+    directory: Path
+    settings: dict[str, Any]
+    video: Path
+    made: list[Path] = field(default_factory=list)
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def checkpoint(self, **changes: Any) -> Path:
+        return variant(self.source, self.directory / "checkpoints", **changes)
+
+    def evaluated(
+        self, *outcomes: str, first_seed: int = 5000, mismatch: bool = False, paths: list[Path] | None = None
+    ) -> tuple[str, list[Path]]:
+        """Record one sweep, a checkpoint per string of ``s`` and ``t``; gives the sweep's run id and the checkpoints."""
+        config = small_config([SHORT_EVALUATION, f"eval.first_seed={first_seed}", f"eval.episodes={len(outcomes[0])}"])
+        params = {"env": asdict(config.env), "eval": asdict(config.eval)}
+        paths = paths or [self.checkpoint() for _ in outcomes]
+        with tracked_run("eval", output=self.directory / "out", name=f"eval {first_seed}") as run:
+            dataset = evaluation_dataset(params["env"] | params["eval"])
+            record = SweepRecorder(run.recorder, params=params, model_name="pi0-tiny", dataset=dataset)
+            for path, ends in zip(paths, outcomes, strict=True):
+                self._record(record, path, ends, first_seed, mismatch)
+        ids = run.ids()
+        assert ids is not None
+        return ids[0], paths
+
+    def _record(self, record: SweepRecorder, path: Path, ends: str, first_seed: int, mismatch: bool) -> None:
+        bundle = read_bundle(path)
+        record(EvaluationStarted(bundle.step, path, bundle.digest, self.settings | {"first_seed": first_seed}))
+        if mismatch:
+            record(MismatchAllowed(bundle.step, bundle.digest, Problem("prompt-mismatch", "another prompt", "none")))
+        for number, end in enumerate(ends):
+            video = f"videos/episode_{number:03d}.mp4" if number == 0 else None
+            row = EpisodeRow(
+                checkpoint_step=bundle.step,
+                checkpoint=bundle.digest,
+                seed=first_seed + number,
+                env_index=number % 2,
+                success=end == "s",
+                outcome="success" if end == "s" else "timeout",
+                length=LENGTH,
+                episode_return=float(end == "s"),
+                policy_seed=0,
+                video=video,
+            )
+            record(EpisodeDone(row))
+            if video:
+                record(VideoSaved(bundle.step, row.seed, self.video, LENGTH + 1))
+        record(EvaluationFinished(bundle.step, bundle.digest, path))
+
+    def promote(self, *arguments: Any) -> Result:
+        words = ["promote", *map(str, arguments), "--name", self.name, "--output", str(self.directory / "out")]
+        return CliRunner().invoke(main, words, env={"MLFLOW_TRACKING_URI": self.uri})
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> sha256 of the bundle it stands for."""
+        found = self.client.search_registered_models(f"name = '{self.name}'")
+        aliases = found[0].aliases if found else {}
+        version = self.client.get_model_version
+        return {alias: version(self.name, str(n)).tags["checkpoint.sha256"] for alias, n in aliases.items()}
+
+    def versions(self) -> int:
+        return len(self.client.search_model_versions(f"name = '{self.name}'"))
+
+
+def digest(path: Path) -> str:
+    return read_bundle(path, verify=False).digest
+
+
+def copy(source: Path, target: Path) -> Path:
+    return Path(shutil.copytree(source, target))
