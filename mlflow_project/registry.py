@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_project.chain_store import MODEL_ID
 from mlflow_project.replica import MODEL_TAG
+from mlflow_project.store import tracking_uri
 from rlinf_isaac.atomic import exclusive
 from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.digest import json_digest
@@ -59,15 +60,14 @@ class Registry:
     """One registered model of an MLflow store. Reads are made anew each time.
 
     Args:
-        client: of the store.
-        uri: of the store, for the name of the lock.
+        client: of the store that this process uses (`mlflow_project.store`).
         name: of the registered model; it need not exist.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, name: str) -> None:
+    def __init__(self, client: MlflowClient, name: str) -> None:
         self.name = name
         self._client = client
-        self._lock = cache_directory("locks") / json_digest({"store": uri, "model": name})
+        self._lock = cache_directory("locks") / json_digest({"store": tracking_uri(), "model": name})
 
     def aliased(self, alias: str) -> Version | None:
         """The version of an alias, or None."""
@@ -76,7 +76,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """All versions, by number."""
-        found, token = [], None
+        found: list[ModelVersion] = []
+        token = None
         while page := self._client.search_model_versions(f"name = '{self.name}'", page_token=token):
             found += page
             if not (token := page.token):
@@ -111,23 +112,19 @@ class Registry:
                 self.name, f"models:/{model_id}", tags={**tags, **claim}, model_id=model_id
             )
             mine = _version(created)
-            for other in self._claims(mine):
-                if other.digest == digest:
-                    self._set_state(other.number, LOST)
-                elif mine.created_ms - other.created_ms <= CLAIM_S * 1000:
-                    self._set_state(mine.number, LOST)
-                    raise PromotionRefused(
-                        f"version {other.number} of {self.name} is about to take the place of"
-                        f" {f'version {replaces}' if replaces else 'the first champion'}: promote again when it has, or"
-                        f" in {CLAIM_S // 60} minutes if that promotion was interrupted"
-                    )
-            self._set_alias(CANDIDATE, mine.number)
-            # Before the champion's: at no time is there a new champion and no way back.
-            if replaces is not None:
-                self._set_alias(PREVIOUS, replaces)
-            self._expect_champion(replaces)
-            self._set_alias(CHAMPION, mine.number)
-            self._expect_champion(mine.number)
+            try:
+                self._win_claim(mine, replaces)
+                self._expect_champion(replaces)
+                self._set_alias(CANDIDATE, mine.number)
+                # Before the champion's: at no time is there a new champion and no way back.
+                if replaces is not None:
+                    self._set_alias(PREVIOUS, replaces)
+                self._expect_champion(replaces)
+                self._set_alias(CHAMPION, mine.number)
+                self._expect_champion(mine.number)
+            except PromotionRefused:
+                self._set_state(mine.number, LOST)
+                raise
             self._set_state(mine.number, PROMOTED)
             return mine
 
@@ -175,15 +172,20 @@ class Registry:
         with exclusive(self._lock):
             yield
 
-    def _claims(self, mine: Version) -> list[Version]:
-        """Unfinished promotions to the same place that came before `mine`."""
-        return [
-            version
-            for version in self.versions()
-            if int(version.number) < int(mine.number)
-            and version.tags.get(STATE) == OPEN
-            and version.tags.get(REPLACES) == mine.tags[REPLACES]
-        ]
+    def _win_claim(self, mine: Version, replaces: str | None) -> None:
+        """Refuse `mine` when an unfinished promotion to the same place came before it."""
+        for other in self.versions():
+            earlier = int(other.number) < int(mine.number)
+            if not earlier or (other.tags.get(STATE), other.tags.get(REPLACES)) != (OPEN, mine.tags[REPLACES]):
+                continue
+            if other.digest == mine.digest:  # left by a crash, and done now
+                self._set_state(other.number, LOST)
+            elif mine.created_ms - other.created_ms <= CLAIM_S * 1000:
+                place = f"of version {replaces}" if replaces else "of the first champion"
+                raise PromotionRefused(
+                    f"version {other.number} of {self.name} is about to take the place {place}: promote again when it"
+                    f" has, or in {CLAIM_S // 60} minutes if that promotion was interrupted"
+                )
 
     def _expect_champion(self, number: str | None) -> None:
         now = self._aliases().get(CHAMPION)

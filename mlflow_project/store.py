@@ -1,11 +1,17 @@
-"""Which MLflow store runs go to, and how a journal names it. Does not import mlflow."""
+"""Which MLflow store runs go to, and how a journal names it. Imports mlflow only where a client is asked for."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+from rlinf_isaac.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def tracking_uri() -> str:
@@ -33,3 +39,20 @@ def with_credentials(uri: str) -> str:
     """The inverse for a journal's `uri`, where this process is set up for the same store."""
     current = tracking_uri()
     return current if without_credentials(current) == uri else uri
+
+
+def existing_store() -> MlflowClient:
+    """Client of the store at `tracking_uri`.
+
+    Raises:
+        InvalidJob: it is a database that does not exist; MLflow would create it.
+    """
+    from mlflow_project.uploader import prepare_environment
+
+    uri = tracking_uri()
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+    prepare_environment()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)

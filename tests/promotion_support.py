@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,20 @@ from mlflow import MlflowClient
 from support import SHORT_EVALUATION, small_config
 
 from mlflow_project.cli import main
-from mlflow_project.lineage import evaluation_dataset
+from mlflow_project.lineage import evaluation_dataset, lerobot_dataset
 from mlflow_project.runs import tracked_run
 from mlflow_project.sweep_recorder import SweepRecorder
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+from rlinf_isaac.data.dataset_digest import dataset_digest
 from rlinf_isaac.errors import Problem
-from rlinf_isaac.events import EpisodeDone, EpisodeRow, EvaluationFinished, EvaluationStarted, MismatchAllowed, VideoSaved
+from rlinf_isaac.events import (
+    EpisodeDone,
+    EpisodeRow,
+    EvaluationFinished,
+    EvaluationStarted,
+    MismatchAllowed,
+    VideoSaved,
+)
 
 _numbers = itertools.count(1000)
 LENGTH = 16
@@ -47,17 +54,19 @@ class World:
     """One scenario: a store, a registered model's name, and checkpoints of its own.
 
     Attributes:
+        dataset: what the checkpoints were trained on.
+        source: a checkpoint to make others of.
         settings: of an evaluation, as the real one would announce them.
         video: an mp4 of an episode of `LENGTH` steps.
     """
 
     uri: str
     name: str
+    dataset: Path
     source: Path
     directory: Path
     settings: dict[str, Any]
     video: Path
-    made: list[Path] = field(default_factory=list)
 
     @property
     def client(self) -> MlflowClient:
@@ -66,10 +75,15 @@ class World:
     def checkpoint(self, **changes: Any) -> Path:
         return variant(self.source, self.directory / "checkpoints", **changes)
 
+    def record_dataset(self) -> None:
+        """Let the store know where the dataset lies."""
+        with tracked_run("demos", output=self.directory / "out") as run:
+            run.recorder.dataset(lerobot_dataset(self.dataset, dataset_digest(self.dataset)))
+
     def evaluated(
         self, *outcomes: str, first_seed: int = 5000, mismatch: bool = False, paths: list[Path] | None = None
     ) -> tuple[str, list[Path]]:
-        """Record one sweep, a checkpoint per string of ``s`` and ``t``; gives the sweep's run id and the checkpoints."""
+        """Record one sweep, a checkpoint per string of ``s`` and ``t``; gives its run id and the checkpoints."""
         config = small_config([SHORT_EVALUATION, f"eval.first_seed={first_seed}", f"eval.episodes={len(outcomes[0])}"])
         params = {"env": asdict(config.env), "eval": asdict(config.eval)}
         paths = paths or [self.checkpoint() for _ in outcomes]
@@ -123,7 +137,3 @@ class World:
 
 def digest(path: Path) -> str:
     return read_bundle(path, verify=False).digest
-
-
-def copy(source: Path, target: Path) -> Path:
-    return Path(shutil.copytree(source, target))

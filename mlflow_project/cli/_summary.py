@@ -11,6 +11,7 @@ from mlflow_project import ui
 from mlflow_project.cli._session import stdout
 from mlflow_project.compare import Comparison
 from mlflow_project.comparison_recorder import PAGE
+from mlflow_project.promotion import Judgement
 from mlflow_project.rl_recorder import Improved
 from mlflow_project.runs import TrackedRun
 
@@ -48,6 +49,17 @@ def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
     for each in improved:
         stdout.print(f"checkpoint     {each.path}")
     print_links(tracked)
+
+
+def print_rulings(judgement: Judgement) -> None:
+    """Print what each rule of the gate says, with its numbers."""
+    table = Table(title=f"Step {judgement.candidate.evaluation.step}, rule by rule", title_justify="left")
+    for column in ("rule", "", "because"):
+        table.add_column(column)
+    for ruling in judgement.rulings:
+        mark = "[bold green]pass[/]" if ruling.passed else "[bold red]refuse[/]"
+        table.add_row(ruling.rule, mark, Text(ruling.because))
+    stdout.print(table, soft_wrap=False)
 
 
 def print_links(tracked: TrackedRun, page: str | None = None) -> None:

@@ -9,7 +9,6 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
-from rlinf_isaac.errors import InvalidJob
 
 if TYPE_CHECKING:
     from mlflow_project.compare import Comparison
@@ -43,21 +42,15 @@ def command(runs: tuple[str, ...], output: Path) -> None:
 def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
     """The evaluations of these runs, read from the store; none where `findings` has errors."""
     from mlflow_project.evaluations import read_evaluations, run_id_in
-    from mlflow_project.store import tracking_uri
-    from mlflow_project.uploader import prepare_environment
+    from mlflow_project.store import existing_store
 
     ids = []
     for text in options.words(" ".join(runs)):
         with findings.collect():
             ids.append(run_id_in(text))
-    uri = tracking_uri()
     with findings.collect():
-        if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would create it
-            raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
-        prepare_environment()
-        from mlflow import MlflowClient
-
-        return read_evaluations(MlflowClient(uri), ids) if ids else []
+        client = existing_store()
+        return read_evaluations(client, ids) if ids else []
     return []
 
 

@@ -15,8 +15,9 @@ from rlinf_isaac.errors import InvalidJob, Problem, PromotionRefused
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from mlflow_project.candidate import Candidate
     from mlflow_project.gate import Demands, Require
-    from mlflow_project.promotion import Candidate, Judgement, Opponent
+    from mlflow_project.promotion import Opponent
     from mlflow_project.registry import Registry, Version
     from mlflow_project.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
@@ -107,10 +108,11 @@ def check(
     margin: str = "0.1",
     alpha: str = "0.05",
     dry_run: bool = False,
-    quick: bool = False,
 ) -> Job | None:
     """Check these options and find the candidate; None where `findings` has errors."""
+    from mlflow_project.candidate import find_candidate
     from mlflow_project.gate import Demands
+    from mlflow_project.store import existing_store
 
     demands = Demands(
         _number(findings, "--min-success", min_success, 0, 1),
@@ -124,10 +126,7 @@ def check(
         findings.add([Problem("nothing-to-promote", cause, "name a run or a checkpoint's directory, or --rollback")])
         return None
     with findings.collect():
-        client = _client()
-        from mlflow_project.promotion import find_candidate
-
-        candidate = find_candidate(client, subject)
+        candidate = find_candidate(existing_store(), subject)
         return None if findings.errors else Job(candidate, demands, name, dry_run)
     return None
 
@@ -138,14 +137,15 @@ def run(job: Job, output: Path) -> bool:
     Returns:
         whether the candidate is (with `Job.dry_run`: could become) the champion now.
     """
+    from mlflow_project.cli._summary import print_rulings
     from mlflow_project.lineage import provenance_tags
     from mlflow_project.promotion import EVIDENCE, judge_candidate, register
     from mlflow_project.registry import CHAMPION, Registry
     from mlflow_project.runs import tracked_run
-    from mlflow_project.store import tracking_uri
+    from mlflow_project.store import existing_store
 
-    client, candidate = _client(), job.candidate
-    registry = Registry(client, tracking_uri(), job.name)
+    client, candidate = existing_store(), job.candidate
+    registry = Registry(client, job.name)
     champion = registry.aliased(CHAMPION)
     if champion is not None and champion.digest == candidate.digest:
         if not job.dry_run:
@@ -155,11 +155,11 @@ def run(job: Job, output: Path) -> bool:
         return True
     title = f"promote step {candidate.evaluation.step} to {job.name}"
     with tracked_run("promote", output=output, name=title, tags=provenance_tags(PROJECT)) as tracked:
-        opponent = champion and _opponent(client, registry, champion, candidate, tracked, output)
+        opponent = _opponent(client, registry, champion, candidate, tracked, output) if champion else None
         judgement = judge_candidate(client, registry, candidate, job.demands, opponent)
         tracked.recorder.tags(judgement.tags())
-        tracked.recorder.text(EVIDENCE, _json(judgement))
-        _print_rulings(judgement)
+        tracked.recorder.text(EVIDENCE, judgement.text)
+        print_rulings(judgement)
         outcome, version = "refused", None
         if judgement.passed and job.dry_run:
             outcome = "would be promoted"
@@ -186,16 +186,15 @@ def run(job: Job, output: Path) -> bool:
 
 def check_rollback(findings: Findings, *, subject: str, name: str) -> Registry | None:
     """The registry to roll back; None where `findings` has errors."""
+    from mlflow_project.registry import Registry
+    from mlflow_project.store import existing_store
+
     _check_name(findings, name)
     if subject != "none":
         cause = f"--rollback goes back to `previous`, whatever SUBJECT ({subject}) is"
         findings.add([Problem("rollback-subject", cause, "leave SUBJECT out, and name the model with --name")])
     with findings.collect():
-        client = _client()
-        from mlflow_project.registry import Registry
-        from mlflow_project.store import tracking_uri
-
-        return Registry(client, tracking_uri(), name)
+        return Registry(existing_store(), name)
     return None
 
 
@@ -235,8 +234,9 @@ def _opponent(
     client: MlflowClient, registry: Registry, champion: Version, candidate: Candidate, tracked: TrackedRun, output: Path
 ) -> Opponent:
     """The champion's episodes on the candidate's seeds and settings: those of the store, or played now."""
+    from mlflow_project.candidate import settings_of
     from mlflow_project.cli import eval as evaluation
-    from mlflow_project.promotion import Opponent, champion_evaluation, settings_of
+    from mlflow_project.promotion import Opponent, champion_evaluation
     from mlflow_project.serving.resolve import resolve_model
     from rlinf_isaac.preflight import Findings
 
@@ -257,19 +257,6 @@ def _opponent(
     return Opponent(champion, replace(found, run=ids[0] if ids else found.run), anew=True)
 
 
-def _print_rulings(judgement: Judgement) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"Step {judgement.candidate.evaluation.step}, rule by rule", title_justify="left")
-    for column in ("rule", "", "because"):
-        table.add_column(column)
-    for ruling in judgement.rulings:
-        mark = "[bold green]pass[/]" if ruling.passed else "[bold red]refuse[/]"
-        table.add_row(ruling.rule, mark, Text(ruling.because))
-    stdout.print(table, soft_wrap=False)
-
-
 def _print_serve(name: str) -> None:
     stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion", markup=False)
 
@@ -286,30 +273,6 @@ def _run_id(tracked: TrackedRun) -> str:
             f"{tracked.tracking_uri} does not take the run of this promotion; nothing was registered"
         )
     return ids[0]
-
-
-def _json(judgement: Judgement) -> str:
-    import json
-
-    return json.dumps(judgement.document(), indent=1) + "\n"
-
-
-def _client() -> MlflowClient:
-    """Client of the store.
-
-    Raises:
-        InvalidJob: there is no store.
-    """
-    from mlflow_project.store import tracking_uri
-    from mlflow_project.uploader import prepare_environment
-
-    uri = tracking_uri()
-    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would create it
-        raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
-    prepare_environment()
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri)
 
 
 def _check_name(findings: Findings, name: str) -> None:

@@ -3,9 +3,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, multinomial
 
-from rlinf_isaac.statistics import PairedGain, RateEstimate, clopper_pearson_interval, wilson_interval
+from rlinf_isaac.paired import PairedCounts
+from rlinf_isaac.statistics import (
+    PairedGain,
+    RateEstimate,
+    clopper_pearson_interval,
+    difference_bound,
+    wilson_interval,
+)
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.floats(0.5, 0.999)
@@ -104,3 +111,30 @@ def test_a_paired_gain_needs_the_same_seeds():
         PairedGain.of({1: True}, {2: True})
     with pytest.raises(ValueError, match="same seeds"):
         PairedGain.of({}, {})
+
+
+@pytest.mark.parametrize("n", [1, 4, 12, 30])
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_the_bound_of_a_paired_difference_errs_at_most_as_often_as_it_says(n, alpha):
+    """All outcomes of n pairs, enumerated, at every pair of true rates on a grid."""
+    outcomes = [(wins, losses) for wins in range(n + 1) for losses in range(n + 1 - wins)]
+    bounds = [difference_bound(PairedCounts(0, *outcome, n - sum(outcome)), alpha) for outcome in outcomes]
+    table = [(*outcome, n - sum(outcome)) for outcome in outcomes]
+    grid = [i / 20 for i in range(21)]
+    worst = 0.0
+    for only_first in grid:
+        for only_second in grid:
+            if only_first + only_second > 1:
+                continue
+            chances = multinomial.pmf(table, n, [only_first, only_second, max(0.0, 1 - only_first - only_second)])
+            difference = only_first - only_second + 1e-9
+            worst = max(worst, sum(p for p, bound in zip(chances, bounds, strict=True) if bound > difference))
+    assert worst <= alpha
+    assert n == 1 or worst > 0, "it would never err, so it would say nothing"
+
+
+def test_the_bound_of_a_paired_difference_in_numbers():
+    assert difference_bound(PairedCounts(80, 0, 0, 20), 0.05) == pytest.approx(-0.0362, abs=1e-4)
+    assert difference_bound(PairedCounts(60, 30, 0, 10), 0.05) > 0.1
+    with pytest.raises(ValueError, match="at least one trial"):
+        difference_bound(PairedCounts(0, 0, 0, 0), 0.05)

@@ -1,0 +1,101 @@
+"""The rules, each on its own: what it lets pass, what it refuses, and the numbers it names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from mlflow_project.gate import RULES, Champion, Demands, Evidence, judge
+from rlinf_isaac.paired import PairedCounts
+from rlinf_isaac.statistics import difference_bound
+
+
+def outcomes(text: str) -> dict[int, bool]:
+    return {5000 + number: end == "s" for number, end in enumerate(text)}
+
+
+SOUND = Evidence(
+    files=4,
+    bundle=(),
+    links=9,
+    breaks=(),
+    overrides=(),
+    rows=(),
+    videos=2,
+    unplayable=(),
+    successes=outcomes("s" * 18 + "tt"),
+    chosen_from=1,
+)
+
+
+def refusals(evidence: Evidence, demands: Demands | None = None) -> dict[str, str]:
+    rulings = judge(evidence, demands or Demands())
+    assert [ruling.rule for ruling in rulings] == list(RULES)
+    return {ruling.rule: ruling.because for ruling in rulings if not ruling.passed}
+
+
+def test_a_sound_candidate_passes_every_rule():
+    assert refusals(SOUND) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("bundle", {"bundle": ("hash of model.safetensors",)}),
+        ("lineage", {"breaks": ("edited dataset",)}),
+        ("no-override", {"overrides": ("run 7",)}),
+        ("rows", {"rows": ("another rate",)}),
+        ("videos", {"unplayable": ("cut off",)}),
+        ("videos", {"videos": 0}),
+        ("not-rolled-back", {"rolled_back": "3"}),
+        ("min-success", {"successes": outcomes("sstt")}),
+        ("champion", {"champion": Champion("3", None, "other chunk")}),
+        ("champion", {"champion": Champion("3", {1: False})}),
+        ("champion", {"champion": Champion("3", SOUND.successes)}),
+    ],
+)
+def test_one_fault_is_refused_by_one_rule(rule, changes):
+    assert list(refusals(replace(SOUND, **changes))) == [rule]
+
+
+tables = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(tables, st.integers(1, 6), st.sampled_from(["better", "not-worse"]), st.floats(0.01, 0.3))
+def test_the_statistics_are_scipys(pairs, chosen_from, require, alpha):
+    mine, theirs = (dict(enumerate(side)) for side in zip(*pairs, strict=True))
+    demands = Demands(min_success=0.4, require=require, margin=0.2, alpha=alpha)
+    evidence = replace(SOUND, successes=mine, chosen_from=chosen_from, champion=Champion("3", theirs))
+    found = refusals(evidence, demands)
+    level = alpha / chosen_from
+    low = binomtest(sum(mine.values()), len(mine), alternative="greater").proportion_ci(1 - level, "exact").low
+    assert ("min-success" in found) == (low < 0.4)
+    counts = PairedCounts.of(mine, theirs)
+    if require == "better":
+        different = counts.wins + counts.losses
+        p_value = binomtest(counts.wins, different, alternative="greater").pvalue if different else 1.0
+        assert ("champion" in found) == (p_value > level)
+    else:
+        assert ("champion" in found) == (difference_bound(counts, level) <= -0.2)
+
+
+def test_the_best_of_many_has_to_show_more():
+    evidence = replace(SOUND, successes=outcomes("s" * 15 + "t" * 5))
+    assert refusals(evidence) == {}
+    because = refusals(replace(evidence, chosen_from=10))["min-success"]
+    assert "15/20 = 75 %" in because
+    assert "as the best of 10" in because
+
+
+def test_not_worse_is_not_better():
+    champion = Champion("3", outcomes("s" * 90 + "t" * 10))
+    evidence = replace(SOUND, successes=champion.successes, champion=champion)
+    assert list(refusals(evidence)) == ["champion"]
+    assert refusals(evidence, Demands(require="not-worse", margin=0.05)) == {}
+    lost = replace(evidence, successes=outcomes("s" * 80 + "t" * 20))
+    assert "10 lost" in refusals(lost, Demands(require="not-worse", margin=0.15))["champion"]
