@@ -56,7 +56,6 @@ SMALL_RL = [
     "rl.eval_episodes=2",
     "rl.lr=1e-4",
     # Not those of the preset, but those that do most.
-    "rl.trainable=expert",
     "rl.noise_steps=0",
     "rl.accumulate=1",
     "rl.warmup_iterations=0",
