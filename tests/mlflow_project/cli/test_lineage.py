@@ -26,7 +26,7 @@ def whole_path(tmp_path_factory, empty_database):
     shutil.copy(empty_database, directory / "mlflow.db")
     uri = f"sqlite:///{directory / 'mlflow.db'}"
     environment = {"MLFLOW_TRACKING_URI": uri}
-    arguments = ["main", "--output", str(directory / "out"), "--overrides", OVERRIDES]
+    arguments = ["main", "--rl-iterations", "0", "--output", str(directory / "out"), "--overrides", OVERRIDES]
     result = CliRunner().invoke(main, arguments, env=environment)
     assert result.exit_code == 0, result.output
     client = MlflowClient(uri)
