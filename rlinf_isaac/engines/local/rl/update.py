@@ -20,7 +20,6 @@ from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Evaluated, FlowActorCritic, Transitions
 from rlinf_isaac.pi0.policy import Processor
 
-
 LAST_LOOK = 64
 """Rows on which an update is looked at once more when it is over."""
 
