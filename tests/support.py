@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -88,7 +89,12 @@ def kill_when(process: subprocess.Popen, text: str, number: int = signal.SIGKILL
 def mortal(script: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that forks writers which may be killed: it has imported torch once, and takes orders line by line."""
     command = [sys.executable, str(script)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    tests = Path(__file__).parent
+    # For mortal.py; the packages come first, because tests/rlinf_isaac would be taken for one.
+    places = filter(None, [os.environ.get("PYTHONPATH"), str(tests.parent), str(tests)])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, bufsize=1, env=environment) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()
