@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
-from rlinf_isaac.config import build_config, flatten
-from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config import build_config
 from rlinf_isaac.engines.base import EvaluationJob
-from rlinf_isaac.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
     from mlflow_project.sweep_recorder import Evaluated
@@ -87,13 +86,7 @@ def check(
     **chosen: str,
 ) -> EvaluationJob | None:
     """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
-    from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
-
-    bundles = []
-    with findings.collect():
-        for path in select_bundles(ckpt_root, parse_steps(ckpt_steps)):
-            with findings.collect():
-                bundles.append(read_bundle(path, verify=not quick))
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     return None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
@@ -113,16 +106,13 @@ def plan(
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
 
-    findings.add(
-        Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
-        for item in overrides
-        if "=" in item and not item.startswith(OVERRIDABLE) and item.partition("=")[0] in flatten(JobConfig())
-    )
+    findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
     findings.add(check_bundles(bundles))
     if findings.errors:
         return None
     with findings.collect():
-        config = build_config(_job_of(bundles[0]), f"{bundles[0].path}/config.json", overrides)
+        job = checkpoints.job_of(bundles[0], "evaluate checkpoints that `sft` wrote")
+        config = build_config(job, f"{bundles[0].path}/config.json", overrides)
         findings.add([*check_config(config), *check_device(config)])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
@@ -149,10 +139,10 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
     config = job.config
     name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
     with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        tracked.recorder.params(_recorded(config))
+        tracked.recorder.params(checkpoints.recorded(config))
         recorder = SweepRecorder(
             tracked.recorder,
-            params=_recorded(config),
+            params=checkpoints.recorded(config),
             model_name=model_name(config.preset, pi05=config.model.pi05),
             dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),
             upload_weights=upload_weights,
@@ -160,15 +150,3 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
         watch(LocalEngine().evaluate(job), recorder)
     print_comparison(recorder.results, tracked)
     return recorder.results
-
-
-def _job_of(bundle: Bundle) -> dict[str, Any]:
-    if not isinstance(bundle.config.get("job"), dict):
-        cause = f"{bundle.path / 'config.json'} does not say how the checkpoint was trained (no 'job')"
-        raise InvalidJob.of("foreign-bundle", cause, "evaluate checkpoints that `sft` wrote")
-    return bundle.config["job"]
-
-
-def _recorded(config: JobConfig) -> dict[str, Any]:
-    values = asdict(config)
-    return {section: values[section] for section in ("preset", "model", "policy", "env", "eval", "compute")}
