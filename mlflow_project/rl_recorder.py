@@ -136,6 +136,6 @@ def gains_markdown(improved: Sequence[Improved]) -> str:
     for each in improved:
         gain = each.gain
         rates = (f"{100 * successes / gain.n:.1f} %" for successes in (gain.before, gain.after))
-        cells = [each.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.4f}"]
+        cells = [each.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"

@@ -54,6 +54,10 @@ class TrackedRun:
         """(MLflow run id, experiment id), or None when no server has the run soon."""
         return self.uploader.ids(self.recorder.run)
 
+    def delivered(self) -> bool:
+        """Wait until the server has all that was recorded; False when it does not answer."""
+        return self.uploader.delivered()
+
 
 _current: TrackedRun | None = None
 

@@ -111,6 +111,15 @@ class Uploader:
             self._thread.join(0.05)
         return self.cursor.state.runs.get(run)
 
+    def delivered(self, patience_s: float = 10.0) -> bool:
+        """Wait until MLflow has everything that was recorded before; False when no server takes it for that long."""
+        begin, end = time.monotonic(), self._journal.path.stat().st_size
+        while self.cursor.state.offset < end and self._thread.is_alive():
+            if self._problem is not None and time.monotonic() - begin > patience_s:
+                break
+            self._thread.join(0.05)
+        return self.cursor.state.offset >= end
+
     def close(self, patience_s: float = 10.0, limit_s: float | None = None) -> Outcome:
         """Send what is left and stop. The process keeps the journal locked until the thread has let go of it.
 

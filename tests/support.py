@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -58,7 +59,6 @@ SMALL_RL = [
     "rl.eval_episodes=2",
     "rl.lr=1e-4",
     # Not those of the preset, but those that do most.
-    "rl.trainable=expert",
     "rl.noise_steps=0",
     "rl.accumulate=1",
     "rl.warmup_iterations=0",
@@ -91,7 +91,12 @@ def kill_when(process: subprocess.Popen, text: str, number: int = signal.SIGKILL
 def mortal(script: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that forks writers which may be killed: it has imported torch once, and takes orders line by line."""
     command = [sys.executable, str(script)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    tests = Path(__file__).parent
+    # For mortal.py; the packages come first, because tests/rlinf_isaac would be taken for one.
+    places = filter(None, [os.environ.get("PYTHONPATH"), str(tests.parent), str(tests)])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, bufsize=1, env=environment) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()

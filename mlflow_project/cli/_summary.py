@@ -44,7 +44,7 @@ def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
         gain = each.gain
         rates = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
         counts = map(str, (gain.gained, gain.lost, gain.n))
-        table.add_row(str(each.step), *rates, *counts, f"{gain.p_value:.4f}")
+        table.add_row(str(each.step), *rates, *counts, f"{gain.p_value:.2g}")
     stdout.print(table)
     for each in improved:
         stdout.print(f"checkpoint     {each.path}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
-from rlinf_isaac.config import build_config, flatten
-from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config import build_config
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.sequential import StopRule
@@ -98,13 +98,7 @@ def check(
     **chosen: str,
 ) -> EvaluationJob | None:
     """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
-    from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
-
-    bundles = []
-    with findings.collect():
-        for path in select_bundles(ckpt_root, parse_steps(ckpt_steps)):
-            with findings.collect():
-                bundles.append(read_bundle(path, verify=not quick))
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     job = None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
@@ -127,11 +121,7 @@ def plan(
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
 
-    findings.add(
-        Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
-        for item in overrides
-        if "=" in item and not item.startswith(OVERRIDABLE) and item.partition("=")[0] in flatten(JobConfig())
-    )
+    findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
     findings.add(check_bundles(bundles))
     if findings.errors:
         return None
@@ -163,10 +153,10 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
     config, rule = job.config, job.stop_rule and asdict(job.stop_rule)
     name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
     with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        tracked.recorder.params(_recorded(config))
+        tracked.recorder.params(checkpoints.recorded(config))
         recorder = SweepRecorder(
             tracked.recorder,
-            params=_recorded(config),
+            params=checkpoints.recorded(config),
             model_name=model_name(config.preset, pi05=config.model.pi05),
             dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval) | {"stop_rule": rule}),
             name=name,
@@ -187,8 +177,3 @@ def _stop_rule(findings: Findings, job: EvaluationJob, batch: str) -> StopRule |
     if findings.errors:
         return None
     return StopRule(job.config.eval.num_envs if batch == options.AUTO else int(batch))
-
-
-def _recorded(config: JobConfig) -> dict[str, Any]:
-    values = asdict(config)
-    return {section: values[section] for section in ("preset", "model", "policy", "env", "eval", "compute")}

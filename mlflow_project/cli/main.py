@@ -1,4 +1,4 @@
-"""`main`: the whole path, from demonstrations to compared checkpoints."""
+"""`main`: the whole path, from demonstrations to a champion in the model registry."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 
 if TYPE_CHECKING:
+    from mlflow_project.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
   rlinf-isaac main
   mlflow run . --env-manager local
-  mlflow run . --env-manager local -P demos=40 -P steps=300 -P episodes=10"""
+  mlflow run . --env-manager local -P demos=40 -P steps=300 -P episodes=10 -P rl_iterations=0"""
 
 KEYS = {"demos": "demos.episodes", "steps": "sft.steps", "save_interval": "sft.save_interval", "seed": "sft.seed"}
 KEYS |= {"episodes": "eval.episodes", "renderer": "env.renderer", "device": "compute.device"}
+KEYS |= {"rl_iterations": "rl.iterations"}
 
 
 @click.command("main", epilog=EXAMPLE)
@@ -31,6 +33,7 @@ KEYS |= {"episodes": "eval.episodes", "renderer": "env.renderer", "device": "com
 @options.option("--steps", "Optimiser steps of the fine-tuning.")
 @options.option("--save-interval", "Steps between checkpoints.")
 @options.option("--episodes", "Evaluation episodes per checkpoint.")
+@options.option("--rl-iterations", "Rounds of reinforcement learning from the best checkpoint; 0 leaves it out.", "4")
 @options.option("--seed", "Seed of weights, batches and noise.")
 @options.option("--renderer", "egl, rays (no GL needed) or auto.")
 @options.device
@@ -38,7 +41,7 @@ KEYS |= {"episodes": "eval.episodes", "renderer": "env.renderer", "device": "com
 @options.output
 @options.overrides
 def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
-    """demos -> norm_stats -> sft -> eval of every checkpoint, under one parent run.
+    """demos -> norm_stats -> sft -> eval of every checkpoint -> rl from the best -> compare -> promote, as one run.
 
     With the defaults: MuJoCo stack-cube with two cubes and a tiny pi0, some minutes on a laptop. The tiny policy also
     sees the poses of the cubes. Steps that are finished on disk are reused.
@@ -46,7 +49,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     with verb_session():
         with preflight() as findings:
             config = check(findings, output=output, **settings)
-        run(config, output, upload_weights)
+        run(config, output, upload_weights, improve=settings["rl_iterations"] != "0")
 
 
 def check(
@@ -56,6 +59,8 @@ def check(
     from rlinf_isaac.preflight import check_config, check_device, check_free_space
     from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
 
+    if chosen["rl_iterations"] == "0":
+        chosen["rl_iterations"] = options.AUTO
     config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
     findings.add([*check_config(config), *check_device(config)])
     findings.raise_errors()
@@ -63,28 +68,58 @@ def check(
     return config
 
 
-def run(config: JobConfig, output: Path, upload_weights: options.UploadWeights = "auto") -> None:
-    """All steps as nested runs of one tracked run."""
-    from mlflow_project.cli import demos, norm_stats, sft
+def run(
+    config: JobConfig, output: Path, upload_weights: options.UploadWeights = "auto", *, improve: bool = True
+) -> None:
+    """All steps as nested runs of one tracked run; `rl` among them if `improve`. Prints how to serve the champion."""
+    from mlflow_project.cli import demos, norm_stats, rl, sft
     from mlflow_project.cli import eval as evaluation
     from mlflow_project.lineage import provenance_tags
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 
-    with tracked_run("main", output=output, name=f"main {config.preset}", tags=provenance_tags(PROJECT)):
+    with tracked_run("main", output=output, name=f"main {config.preset}", tags=provenance_tags(PROJECT)) as tracked:
         dataset = demos.run(config, output)
         stats = norm_stats.run(config, dataset, output)
         job = sft.plan(config, dataset, stats, output)
         checkpoints = sft.run(job, output, upload_weights)
         with preflight() as findings:
             bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
-            evaluate = evaluation.plan(findings, bundles, _evaluation_overrides(config), output)
+            evaluate = evaluation.plan(findings, bundles, _overrides(config, "eval."), output)
         assert evaluate is not None
-        evaluation.run(evaluate, output, upload_weights)
+        evaluated = [each.evaluation for each in evaluation.run(evaluate, output, upload_weights).standings]
+        if improve:
+            # Of equally good ones the earliest.
+            start = [bundle for bundle in bundles if bundle.digest == evaluated[0].checkpoint]
+            with preflight() as findings:
+                jobs = rl.plan(findings, start, _overrides(config, "eval.", "rl."), output)
+            rl.run(jobs, output, upload_weights)
+        _decide(tracked, output, compared=not improve)
 
 
-def _evaluation_overrides(config: JobConfig) -> list[str]:
+def _decide(tracked: TrackedRun, output: Path, *, compared: bool) -> None:
+    """Compare all checkpoints of this run unless they are `compared`, and let the best one pass the gate if it can.
+
+    A refusal is a result, not a failure of `main`.
+    """
+    from mlflow_project.cli import compare, promote
+
+    ids = tracked.ids()
+    if ids is None or not tracked.delivered():
+        stdout.print("MLflow does not have these runs yet: nothing is promoted now; `sync`, then `promote` this run.")
+        return
+    if not compared:
+        with preflight() as findings:
+            evaluations = compare.check(findings, runs=(ids[0],))
+        compare.run(evaluations, output)
+    with preflight() as findings:
+        job = promote.check(findings, subject=ids[0])
+    assert job is not None
+    promote.run(job, output)
+
+
+def _overrides(config: JobConfig, *sections: str) -> list[str]:
     """The checkpoints may be older than this call: what they do not fix comes from this job."""
     from rlinf_isaac.config import flatten
 
-    return [f"{key}={value}" for key, value in flatten(config).items() if key.startswith(("eval.", "env.renderer"))]
+    return [f"{key}={value}" for key, value in flatten(config).items() if key.startswith((*sections, "env.renderer"))]

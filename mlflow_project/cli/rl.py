@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
-from rlinf_isaac.config import build_config, flatten, load_config, preset_names
-from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import EvaluationJob, RlJob
-from rlinf_isaac.errors import Problem
 
 if TYPE_CHECKING:
     from mlflow_project.rl_recorder import Improved
@@ -85,13 +84,7 @@ def check(
     **chosen: str,
 ) -> list[RlJob]:
     """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
-    from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
-
-    bundles = []
-    with findings.collect():
-        for path in select_bundles(ckpt_root, parse_steps(ckpt_steps)):
-            with findings.collect():
-                bundles.append(read_bundle(path, verify=not quick))
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     return [] if findings.errors else plan(findings, bundles, changes, output, preset)
 
@@ -106,11 +99,7 @@ def plan(
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_free_space, check_norm_stats
     from rlinf_isaac.preflight.machine import reinforcement_bytes
 
-    findings.add(
-        Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
-        for item in overrides
-        if "=" in item and not item.startswith(OVERRIDABLE) and item.partition("=")[0] in flatten(JobConfig())
-    )
+    findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
     findings.add(check_bundles(bundles))
     if findings.errors:
         return []
@@ -131,7 +120,7 @@ def plan(
             findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
             job = RlJob(config, bundle, output)
             name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}"
-            jobs.append(RlJob(config, bundle, output.absolute() / "rl" / name))
+            jobs.append(replace(job, output=output.absolute() / "rl" / name))
     return [] if findings.errors else jobs
 
 
@@ -149,13 +138,13 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
     engine, config, improved = LocalEngine(), jobs[0].config, []
     name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
     with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        tracked.recorder.params(_recorded(config))
+        tracked.recorder.params(checkpoints.recorded(config, "rl"))
         ui.save_comparison_view(tracked.recorder)
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
                 job,
-                params=_recorded(config),
+                params=checkpoints.recorded(config, "rl"),
                 model_name=model_name(config.preset, pi05=config.model.pi05),
                 dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),
                 upload_weights=upload_weights,
@@ -168,8 +157,3 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
             tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
     print_gains(improved, tracked)
     return improved
-
-
-def _recorded(config: JobConfig) -> dict[str, Any]:
-    values = asdict(config)
-    return {section: values[section] for section in ("preset", "model", "policy", "env", "rl", "eval", "compute")}

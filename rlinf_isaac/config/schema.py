@@ -152,9 +152,6 @@ class RlConfig:
     of them, the policy after every `accumulate` of them with their mean gradient (0: once per epoch). `target_kl` ends
     the update of an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns;
     then the policy's learning rate rises to `lr` over `lr_warmup` iterations.
-    `trainable` is what of the policy trains: ``expert`` (all of it, as RLinf), ``last_layer`` of it, or ``output``, its
-    projection to actions. A few hundred episodes say something about a few thousand parameters only: with the preset
-    ``tiny`` the gradients of two halves of 320 episodes agree for ``output`` (cosine 0.16) and do not for ``expert``.
     `eval_interval` iterations lie between evaluations of `eval_episodes` episodes from `eval_first_seed`, which never
     train and are none of the seeds that checkpoints are compared on.
     """
@@ -186,7 +183,6 @@ class RlConfig:
     accumulate: int = 1
     warmup_iterations: int = 0
     lr_warmup: int = 0
-    trainable: str = "expert"
     clip_ratio: float = 0.2
     dual_clip: float = 3.0
     value_clip: float = 0.2

@@ -90,7 +90,9 @@ class FlowActorCritic(nn.Module):
         initialise_heads(self.heads, rl.seed)
         device = model.action_in_proj.weight.device
         self.heads.to(device)
-        freeze(model, rl.trainable)
+        model.requires_grad_(True)
+        model.paligemma_with_expert.requires_grad_(False)  # the VLM, and a head that the expert does not use
+        model.expert.requires_grad_(True)
         steps = policy.denoise_steps
         times = [1 - step / steps for step in range(steps)]
         levels = [rl.noise_level * math.sqrt(t / (1 - t if t < 1 else 1 / steps)) for t in times]
@@ -200,22 +202,3 @@ def normal_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Log density of a normal distribution, element by element, in float32."""
     x, mean, std = x.float(), mean.float(), std.float()
     return -0.5 * ((x - mean) / std) ** 2 - std.log() - LOG_SQRT_TAU
-
-
-def freeze(model: Pi0, trainable: str) -> None:
-    """Leave only a part of the policy trainable, see `RlConfig.trainable`; never the VLM, nor the expert's unused head.
-
-    Raises:
-        ValueError: `trainable` names no part.
-    """
-    model.requires_grad_(trainable == "expert")
-    model.paligemma_with_expert.requires_grad_(False)
-    if trainable == "expert":
-        model.expert.requires_grad_(True)
-        return
-    if trainable not in ("last_layer", "output"):
-        raise ValueError(f"unknown part of the policy {trainable!r}")
-    model.action_out_proj.requires_grad_(True)
-    if trainable == "last_layer":
-        for part in (model.expert.layers[-1], model.expert.norm):
-            part.requires_grad_(True)

@@ -25,7 +25,6 @@ RULES: dict[str, Rule] = {
     "rl.algorithm": _choice("ppo", "grpo"),
     "rl.exploration": _choice("flow_sde", "flow_noise"),
     "rl.reward": _choice("success", "shaped"),
-    "rl.trainable": _choice("expert", "last_layer", "output"),
     "rl.group_size": ("2 or more", lambda x: x >= 2),
     "rl.dual_clip": ("greater than 1", lambda x: x > 1),
     "rl.clip_ratio": ("between 0 and 1", lambda x: 0 < x < 1),

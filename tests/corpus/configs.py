@@ -83,7 +83,6 @@ RL_CASES = [
     Case("unknown algorithm", "bad-value", _set("rl.algorithm", "sac")),
     Case("unknown exploration", "bad-value", _set("rl.exploration", "ode")),
     Case("unknown reward", "bad-value", _set("rl.reward", "dense")),
-    Case("unknown part that trains", "bad-value", _set("rl.trainable", "vlm")),
     Case("a second clip inside the first", "bad-value", _set("rl.dual_clip", 0.5)),
     Case("a value head without units", "bad-value", _set("rl.value_widths", [64, 0])),
     Case("no processes", "bad-value", _set("rl.workers", 0)),

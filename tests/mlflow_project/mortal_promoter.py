@@ -9,39 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from types import FrameType
 
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (imported before the fork)
 from mlflow import MlflowClient
+from mortal import die_at
 
 from mlflow_project.registry import Registry
 from mlflow_project.uploader import prepare_environment
 from rlinf_isaac.errors import PromotionRefused
 
 
-def die_at(limit: int) -> list[int]:
-    """Count the lines executed in registry.py; SIGKILL at line `limit`."""
-    executed = [0]
-
-    def trace(frame: FrameType, event: str, argument: object) -> object:
-        if not frame.f_code.co_filename.endswith("mlflow_project/registry.py"):
-            return None
-        executed[0] += event == "line"
-        if limit and executed[0] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    return executed
-
-
 def promote(order: dict, limit: int, writer: int) -> int:
     os.environ["MLFLOW_TRACKING_URI"] = order["uri"]
     registry = Registry(MlflowClient(order["uri"]), "stack-cube")
-    executed = die_at(limit)
+    executed = die_at(("mlflow_project/registry.py",), limit)
     try:
         registry.promote(order["model_id"], order["digest"], {"gate.evidence": order["digest"]}, order["replaces"])
         status = 0

@@ -118,5 +118,5 @@ def test_two_starts_are_lines_of_one_table():
     gain = PairedGain(before=50, after=65, n=100, gained=20, lost=5, p_value=0.00204)
     lines = gains_markdown([Improved(step, Path("x"), "d" * 64, gain) for step in (25000, 30000)]).splitlines()
     assert len(lines) == 4
-    assert lines[2] == "| 25000 | 50.0 % | 65.0 % | 20 | 5 | 100 | 0.0020 |"
+    assert lines[2] == "| 25000 | 50.0 % | 65.0 % | 20 | 5 | 100 | 0.002 |"
     assert lines[3].startswith("| 30000 | ")

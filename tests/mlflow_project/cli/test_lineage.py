@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
 from click.testing import CliRunner
+from lineage_support import edited, kinds, look_up, swapped, walk
 from mlflow import MlflowClient
-from support import SMALL, SMALL_RL
+from support import SMALL
 
 from mlflow_project.cli import main
 from rlinf_isaac.checkpoint.bundle import read_bundle
@@ -26,7 +25,7 @@ def whole_path(tmp_path_factory, empty_database):
     shutil.copy(empty_database, directory / "mlflow.db")
     uri = f"sqlite:///{directory / 'mlflow.db'}"
     environment = {"MLFLOW_TRACKING_URI": uri}
-    arguments = ["main", "--output", str(directory / "out"), "--overrides", OVERRIDES]
+    arguments = ["main", "--rl-iterations", "0", "--output", str(directory / "out"), "--overrides", OVERRIDES]
     result = CliRunner().invoke(main, arguments, env=environment)
     assert result.exit_code == 0, result.output
     client = MlflowClient(uri)
@@ -43,50 +42,6 @@ def whole_path(tmp_path_factory, empty_database):
 def lineage(whole_path):
     """Run the verb against that store; gives the exit code, the chain, and the codes of its breaks."""
     return partial(look_up, whole_path[0])
-
-
-def look_up(directory, subject, *arguments):
-    words = ["lineage", str(subject), "--json", *map(str, arguments)]
-    result = CliRunner().invoke(main, words, env={"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"})
-    chain = json.loads(result.stdout)["chain"] if result.stdout.startswith("{") else None
-    return result.exit_code, chain, [problem["code"] for node in walk(chain) for problem in node["problems"]]
-
-
-def walk(node) -> Iterator[dict]:
-    if node is not None:
-        yield node
-        for child in node["children"]:
-            yield from walk(child)
-
-
-def kinds(chain):
-    return [node["kind"] for node in walk(chain)]
-
-
-@contextmanager
-def edited(path: Path, data: bytes):
-    before = path.read_bytes()
-    path.write_bytes(data)
-    try:
-        yield
-    finally:
-        path.write_bytes(before)
-
-
-@contextmanager
-def swapped(left: Path, right: Path):
-    aside = left.with_name("aside")
-
-    def swap():
-        left.rename(aside)
-        right.rename(left)
-        aside.rename(right)
-
-    swap()
-    try:
-        yield
-    finally:
-        swap()
 
 
 CHAIN = [
@@ -180,7 +135,7 @@ def test_norm_stats_of_other_data_are_named(lineage, whole_path, tmp_path):
     """Sealed consistently, yet not the statistics of the dataset it names."""
     from safetensors.torch import load_file
 
-    from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+    from rlinf_isaac.checkpoint.bundle import write_bundle
     from rlinf_isaac.digest import bytes_digest
 
     bundle = read_bundle(whole_path[2].tags["checkpoint.uri"])
@@ -246,90 +201,3 @@ def test_what_is_not_there_is_refused(whole_path, subject, code):
     result = CliRunner().invoke(main, ["lineage", subject], env={"MLFLOW_TRACKING_URI": uri})
     assert result.exit_code == 2
     assert code in result.stderr
-
-
-@pytest.fixture(scope="module")
-def improved(tmp_path_factory, empty_database, small_dataset):
-    """Directory of a store in which sft, then rl from one of its checkpoints were recorded; the two bundles."""
-    directory = tmp_path_factory.mktemp("improved")
-    shutil.copy(empty_database, directory / "mlflow.db")
-    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"}
-
-    def run(*words):
-        words = [*words, "--output", directory / "out"]
-        result = CliRunner().invoke(main, list(map(str, words)), env=environment)
-        assert result.exit_code == 0, result.output + repr(result.exception)
-
-    run("sft", "--dataset", small_dataset, "--overrides", OVERRIDES)
-    (root,) = directory.glob("out/sft/*/checkpoints")
-    run("rl", "--ckpt-root", root, "--ckpt-steps", 4, "--overrides", ",".join([*SMALL_RL, "eval.episodes=2"]))
-    (result,) = directory.glob("out/rl/*/checkpoints/1")
-    return directory, root / "4", result
-
-
-IMPROVED_CHAIN = [
-    *("model", "rl", "evaluation", "checkpoint", "weights", "config", "norm stats", "dataset"),
-    *("parent", "sft", "weights", "config", "norm stats", "dataset", "parent"),
-]
-
-
-def test_a_checkpoint_of_rl_leads_to_the_one_it_started_from(improved, small_dataset):
-    directory, start, result = improved
-    code, chain, breaks = look_up(directory, result)
-    assert (code, breaks) == (0, [])
-    assert kinds(chain) == IMPROVED_CHAIN
-    assert {node["state"] for node in walk(chain)} == {"ok"}
-    parent = next(node for node in walk(chain) if node["kind"] == "parent")
-    assert (parent["where"], parent["digest"]) == (str(start), read_bundle(start).digest)
-    assert read_bundle(result).norm_stats_bytes == read_bundle(start).norm_stats_bytes
-    remarks = [node["remarks"] for node in walk(chain) if node["kind"] == "norm stats"]
-    assert remarks == [["computed again: the same"]] * 2
-
-
-def test_the_run_of_rl_holds_the_same_chain(improved):
-    directory, start, result = improved
-    client = MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
-    runs = client.search_runs(["1"], "tags.rlinf_isaac.verb = 'rl'")
-    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    code, chain, breaks = look_up(directory, parent.info.run_id)
-    assert (code, breaks) == (0, [])
-    (nested,) = chain["children"]
-    assert nested["kind"] == "rl"
-    assert any("before" in remark for remark in nested["remarks"])
-    assert [child["kind"] for child in nested["children"]].count("evaluation") == 2
-    places = {node["where"] for node in walk(chain) if node["kind"] in ("checkpoint", "parent")}
-    assert {str(start), str(result)} <= places
-
-
-def test_a_swapped_start_checkpoint_is_named(improved):
-    directory, start, result = improved
-    with swapped(start, start.with_name("2")):
-        code, chain, breaks = look_up(directory, result)
-    assert (code, breaks) == (2, ["checkpoint-replaced"])
-    assert [node["kind"] for node in walk(chain) if node["state"] == "broken"] == ["parent"]
-
-
-def test_an_edited_start_checkpoint_is_named(improved):
-    directory, start, result = improved
-    weights = start / "model.safetensors"
-    data = weights.read_bytes()
-    with edited(weights, data[:-1] + bytes([data[-1] ^ 1])):
-        code, chain, breaks = look_up(directory, result)
-    assert (code, breaks) == (2, ["bundle-file-changed"])
-    node = next(node for node in walk(chain) if node["state"] == "broken")
-    assert node["kind"] == "parent"
-    assert str(weights) in node["problems"][0]["cause"]
-
-
-def test_a_start_checkpoint_that_is_gone_is_only_unseen(improved, tmp_path, monkeypatch):
-    directory, start, result = improved
-    start.rename(start.with_name("aside"))
-    try:
-        code, chain, breaks = look_up(directory, result)
-    finally:
-        start.with_name("aside").rename(start)
-    assert (code, breaks) == (0, [])
-    assert [node["kind"] for node in walk(chain) if node["state"] == "unseen"] == ["parent"]
-    without_store = look_up(tmp_path, result)[1]
-    parent = next(node for node in walk(without_store) if node["kind"] == "parent")
-    assert (parent["state"], parent["digest"]) == ("unseen", read_bundle(start).digest)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support import SMALL, only_error, rows_of
+from support import SHORT_EVALUATION, SMALL, SMALL_RL, only_error, rows_of
 
-OVERRIDES = ",".join([*SMALL, "eval.episodes=2"])
+SHORT_RL = [item for item in SMALL_RL if item != SHORT_EVALUATION]
+OVERRIDES = ",".join([*SMALL, *SHORT_RL, "eval.episodes=2", "rl.episodes=2"])
+WITHOUT_RL = ["main", "--rl-iterations", "0", "--output", "out", "--overrides"]
 PROJECT = Path(__file__).parents[3]
 
 
@@ -25,26 +27,31 @@ def tree(store, experiment="rlinf-isaac"):
 
 
 def test_the_whole_path_and_again(invoke, store, tmp_path):
-    result = invoke("main", "--output", "out", "--overrides", OVERRIDES)
+    command = ["main", "--rl-iterations", "1", "--output", "out", "--overrides", OVERRIDES]
+    result = invoke(*command)
     assert result.exit_code == 0, result.output
     runs = tree(store)
     assert {status for _, status, _ in runs} == {"FINISHED"}
+    # No untrained checkpoint solves anything, so the first one is as good as any.
     assert [(name, nested) for name, _, nested in runs if nested] == [
-        ("main", ["demos", "norm_stats", "sft", "eval"]),
+        ("main", ["demos", "norm_stats", "sft", "eval", "rl", "compare", "promote"]),
         ("eval", ["step-2", "step-4", "step-6"]),
+        ("rl", ["from-step-2"]),
+        ("from-step-2", ["step-2", "step-1"]),
     ]
     assert "Wilson" in result.stdout
+    assert "Before and after" in result.stdout
     assert "mlflow server" in result.stdout
     assert "workflowType=machine_learning" in result.stdout
 
     data = [
         path
-        for path in tmp_path.glob("out/[des]*/**/*")
+        for path in tmp_path.glob("out/[ders]*/**/*")
         if path.suffix in (".parquet", ".safetensors", ".jsonl", ".mp4")
     ]
     written = {path: path.stat().st_mtime_ns for path in data}
     rows = rows_of(tmp_path / "out" / "eval")
-    again = invoke("main", "--output", "out", "--overrides", OVERRIDES)
+    again = invoke(*command)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in data} == written
     assert rows_of(tmp_path / "out" / "eval") == rows
@@ -52,7 +59,7 @@ def test_the_whole_path_and_again(invoke, store, tmp_path):
 
 
 def test_a_failing_step_fails_its_run_and_the_parent(invoke, store):
-    result = invoke("main", "--output", "out", "--overrides", OVERRIDES + ",sft.lr=1e30,sft.steps=40")
+    result = invoke(*WITHOUT_RL, OVERRIDES + ",sft.lr=1e30,sft.steps=40")
     assert result.exit_code == 1
     statuses = {name: status for name, status, _ in tree(store)}
     assert statuses == {"main": "FAILED", "demos": "FINISHED", "norm_stats": "FINISHED", "sft": "FAILED"}
@@ -70,16 +77,18 @@ def test_inside_an_active_run_it_is_adopted(invoke, store):
 
     mlflow.set_tracking_uri(store)
     with mlflow.start_run(run_name="mine") as mine:
-        result = invoke("main", "--output", "out", "--overrides", OVERRIDES)
+        result = invoke(*WITHOUT_RL, OVERRIDES)
         assert result.exit_code == 0, result.output
         assert MlflowClient(store).get_run(mine.info.run_id).info.status == "RUNNING"
-    assert tree(store, "Default")[0] == ("mine", "FINISHED", ["demos", "norm_stats", "sft", "eval"])
+    assert tree(store, "Default")[0] == ("mine", "FINISHED", ["demos", "norm_stats", "sft", "eval", "promote"])
 
 
 @pytest.mark.slow
 def test_mlflow_run_adopts_the_launchers_run(store, tmp_path):
     output = tmp_path / "out"
-    command = ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-P", f"output={output}"]
+    options = [f"output={output}", "rl_iterations=0"]
+    command = ["mlflow", "run", str(PROJECT), "--env-manager", "local"]
+    command += [word for option in options for word in ("-P", option)]
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": store,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -90,7 +99,7 @@ def test_mlflow_run_adopts_the_launchers_run(store, tmp_path):
     assert process.returncode == 0, process.stderr
     runs = tree(store, "Default")
     assert {status for _, status, _ in runs} == {"FINISHED"}
-    assert runs[0][2] == ["demos", "norm_stats", "sft", "eval"]
+    assert runs[0][2] == ["demos", "norm_stats", "sft", "eval", "promote"]
 
     broken = subprocess.run(
         [*command, "-P", "overrides=sft.lr=nan"], env=environment, capture_output=True, text=True, check=False

@@ -8,40 +8,25 @@ lines executed, whether it downloaded, and the digest of what it got.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 
 import mlflow.artifacts
 import mlflow.models
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (imported before the fork)
+from mortal import die_at
 
 from mlflow_project.serving import resolve
 from mlflow_project.uploader import prepare_environment
 
-
-def die_at(limit: int) -> list[int]:
-    """Count the lines executed in the fetching modules; SIGKILL at line `limit`."""
-    executed = [0]
-
-    def trace(frame: FrameType, event: str, argument: object) -> object:
-        if not frame.f_code.co_filename.endswith(("serving/resolve.py", "rlinf_isaac/atomic.py", "artifact_repo.py")):
-            return None
-        executed[0] += event == "line"
-        if limit and executed[0] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    return executed
+FETCHING = ("serving/resolve.py", "rlinf_isaac/atomic.py", "artifact_repo.py")
 
 
 def fetch(name: str, limit: int, writer: int) -> None:
     downloads = []
     download = resolve._download
     resolve._download = lambda *arguments: (downloads.append(1), download(*arguments))
-    executed = die_at(limit)
+    executed = die_at(FETCHING, limit)
     digest = resolve.resolve_model(name).digest
     sys.settrace(None)
     os.write(writer, f"{executed[0]} {len(downloads)} {digest}".encode())

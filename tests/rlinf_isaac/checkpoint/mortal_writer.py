@@ -8,16 +8,15 @@ Reported are its pid when it starts, then its exit status, how many lines it exe
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
-import time
-from types import FrameType
 
 import torch
+from mortal import die_at, wait_or_kill
 
 from rlinf_isaac.checkpoint import weights  # noqa: F401  (imported before the fork)
 from rlinf_isaac.checkpoint.bundle import write_bundle
+
+WRITING = ("atomic.py", "bundle.py", "weights.py", "manifest.py", "header.py")
 
 
 def write(path: str, megabytes: int) -> None:
@@ -33,22 +32,6 @@ def write(path: str, megabytes: int) -> None:
     )
 
 
-def die_at(limit: int) -> list[int]:
-    """Count the lines executed in the checkpoint and atomic modules; SIGKILL at line `limit`."""
-    executed = [0]
-
-    def trace(frame: FrameType, event: str, argument: object) -> object:
-        if not frame.f_code.co_filename.endswith(("atomic.py", "bundle.py", "weights.py", "manifest.py", "header.py")):
-            return None
-        executed[0] += event == "line"
-        if limit and executed[0] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    return executed
-
-
 def main() -> None:
     torch.set_num_threads(1)
     for command in sys.stdin:
@@ -56,23 +39,16 @@ def main() -> None:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            executed = die_at(int(lines)) if seconds == "0" else [0]
+            executed = die_at(WRITING, int(lines)) if seconds == "0" else [0]
             write(path, int(megabytes))
             sys.settrace(None)
             os.write(writer, str(executed[0]).encode())
             os._exit(0)
         os.close(writer)
         print(pid, flush=True)
-        begin = time.perf_counter()
-        if float(seconds):
-            end = os.pidfd_open(pid)
-            if not select.select([end], [], [], float(seconds))[0]:
-                os.kill(pid, signal.SIGKILL)
-            os.close(end)
-        _, status = os.waitpid(pid, 0)
-        lived = time.perf_counter() - begin
+        exit_code, lived = wait_or_kill(pid, float(seconds))
         with open(reader) as pipe:
-            print(os.waitstatus_to_exitcode(status), pipe.read() or 0, lived, flush=True)
+            print(exit_code, pipe.read() or 0, lived, flush=True)
 
 
 if __name__ == "__main__":

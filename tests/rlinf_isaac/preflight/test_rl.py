@@ -21,7 +21,6 @@ def test_the_preset_is_sound():
         "rl.algorithm=sac",
         "rl.exploration=ode",
         "rl.reward=dense",
-        "rl.trainable=all",
         "rl.lr=0",
         "rl.lr=.nan",
         "rl.gamma=1.1",

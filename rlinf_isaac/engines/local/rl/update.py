@@ -20,6 +20,9 @@ from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Evaluated, FlowActorCritic, Transitions
 from rlinf_isaac.pi0.policy import Processor
 
+LAST_LOOK = 64
+"""Rows on which an update is looked at once more when it is over."""
+
 
 class Gradient(NamedTuple):
     """Of part of a minibatch: name -> gradient, name -> that part's contribution to a mean, and the largest
@@ -93,7 +96,7 @@ def update(
             break
     assert first_ratio_error is not None
     # One step can ruin a policy whose losses, taken before it, were fine.
-    sample = experience.rows(batches[0][: rl.num_envs])
+    sample = experience.rows(batches[0][:LAST_LOOK])
     final_kl = sum(part.means["train/approx_kl"] for part in compute(sample, False))
     if not math.isfinite(final_kl):
         raise _diverged(rl, [f"approx_kl {final_kl}"], iteration)

@@ -7,10 +7,10 @@ seconds. Reported are its exit status and how many seconds it lived.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
-import time
+
+from mortal import wait_or_kill
 
 from rlinf_isaac.checkpoint.convert import prepare, run
 
@@ -18,7 +18,6 @@ from rlinf_isaac.checkpoint.convert import prepare, run
 def main() -> None:
     for command in sys.stdin:
         source, output, number, seconds = command.split()
-        begin = time.perf_counter()
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,12 +26,8 @@ def main() -> None:
             except KeyboardInterrupt:
                 os._exit(130)
             os._exit(0)
-        end = os.pidfd_open(pid)
-        if not select.select([end], [], [], float(seconds))[0]:
-            os.kill(pid, int(number))
-        os.close(end)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), time.perf_counter() - begin, flush=True)
+        exit_code, lived = wait_or_kill(pid, float(seconds), int(number))
+        print(exit_code, lived, flush=True)
 
 
 if __name__ == "__main__":

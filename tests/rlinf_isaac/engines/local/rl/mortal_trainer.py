@@ -10,16 +10,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import select
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import torch
+from mortal import die_at, wait_or_kill
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config import build_config
@@ -35,22 +33,6 @@ def train(checkpoint: str, output: str, overrides: Sequence[str]) -> None:
     config = build_config(start.config["job"], "test", overrides)
     for _ in LocalEngine().rl(RlJob(config, start, Path(output))):
         pass
-
-
-def die_at(limit: int) -> list[int]:
-    """Count the lines executed where checkpoints and metrics are written; SIGKILL at line `limit`."""
-    executed = [0]
-
-    def trace(frame: FrameType, event: str, argument: object) -> object:
-        if not frame.f_code.co_filename.endswith(WRITING):
-            return None
-        executed[0] += event == "line"
-        if limit and executed[0] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    return executed
 
 
 def wait_for_orphans() -> None:
@@ -70,23 +52,16 @@ def main() -> None:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            executed = [0] if order["seconds"] else die_at(order["lines"])
+            executed = [0] if order["seconds"] else die_at(WRITING, order["lines"])
             train(order["checkpoint"], order["output"], order["overrides"])
             sys.settrace(None)
             os.write(writer, str(executed[0]).encode())
             os._exit(0)
         os.close(writer)
-        began = time.perf_counter()
-        if order["seconds"]:
-            end = os.pidfd_open(pid)
-            if not select.select([end], [], [], order["seconds"])[0]:
-                os.kill(pid, signal.SIGKILL)
-            os.close(end)
-        _, status = os.waitpid(pid, 0)
-        lived = time.perf_counter() - began
+        exit_code, lived = wait_or_kill(pid, order["seconds"])
         wait_for_orphans()
         with open(reader) as pipe:
-            print(os.waitstatus_to_exitcode(status), pipe.read() or 0, lived, flush=True)
+            print(exit_code, pipe.read() or 0, lived, flush=True)
 
 
 if __name__ == "__main__":
