@@ -30,7 +30,7 @@ def real_settings(small_checkpoints) -> dict:
     """What an evaluation of these checkpoints announces as its settings."""
     from rlinf_isaac.checkpoint.bundle import read_bundle
     from rlinf_isaac.engines.base import EvaluationJob
-    from rlinf_isaac.engines.local.evaluate import evaluation_settings
+    from rlinf_isaac.engines.evaluation import evaluation_settings
     from rlinf_isaac.envs import make_env
 
     config = small_config([SHORT_EVALUATION])
