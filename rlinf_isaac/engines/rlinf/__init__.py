@@ -1,0 +1,22 @@
+"""The RLinf engine: jobs on Ray, in processes of their own. Needs RLinf in the interpreter of `Runtime.python` only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.rlinf.runtime import Runtime
+from rlinf_isaac.events import Event
+
+
+class RlinfEngine:
+    """`rlinf_isaac.engines.base.Engine` on RLinf."""
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+
+    def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
+        """Evaluate; see `rlinf_isaac.engines.rlinf.evaluate`."""
+        from rlinf_isaac.engines.rlinf.evaluate import evaluate
+
+        return evaluate(job, self.runtime)

@@ -1,0 +1,67 @@
+"""Evaluation on RLinf, as seen from the parent: rows, settings and resuming are those of every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
+from rlinf_isaac.engines.rlinf.config import evaluation_config
+from rlinf_isaac.engines.rlinf.run import new_run
+from rlinf_isaac.engines.rlinf.runtime import Runtime
+from rlinf_isaac.engines.rlinf.session import RlinfSession
+from rlinf_isaac.events import EpisodeRow, Event, FileSaved, Metrics
+
+
+def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
+    """Evaluate every bundle of the job on the same seeds, in one cluster and one simulator.
+
+    Raises:
+        InvalidJob: as every engine's, or RLinf's config does not fit.
+        EngineFailed: RLinf failed.
+    """
+    directory = new_run(job.output)
+    config = evaluation_config(job, directory, runtime.overrides)
+    OmegaConf.save(config, directory / "config.yaml")
+    environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
+    with RlinfSession(directory, runtime, environment) as session:
+        ready = list(session.until("ready"))[-1]
+        yield FileSaved(directory / "config.yaml", "rlinf/config.yaml")
+        yield Metrics(0, {f"time/start/{name}": seconds for name, seconds in ready["seconds"].items()})
+        yield from evaluate_with(job, RlinfPlayer(job, session, ready))
+
+
+class RlinfPlayer:
+    """`rlinf_isaac.engines.evaluation.Player` over a session."""
+
+    settings: Mapping[str, Any] = {"engine": "rlinf"}
+
+    def __init__(self, job: EvaluationJob, session: RlinfSession, ready: Mapping[str, Any]) -> None:
+        self.identity, self.slots = ready["identity"], ready["slots"]
+        self._job, self._session = job, session
+
+    def play(
+        self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
+    ) -> Iterator[EpisodeRow | Event]:
+        """See `Player.play`."""
+        stats = self._job.norm_stats
+        for line in self._session.order(
+            "play",
+            bundle=str(bundle.path),
+            step=bundle.step,
+            norm_stats=None if stats is None else str(stats.path.absolute()),
+            seeds=list(seeds),
+            finished=sorted(finished),
+            films={str(seed): str(path) for seed, path in films.items()},
+        ):
+            if line["kind"] == "episode":
+                known = {"checkpoint_step": bundle.step, "checkpoint": bundle.digest}
+                known["policy_seed"] = self._job.config.eval.policy_seed
+                yield EpisodeRow.from_dict(line["row"] | known)
+            elif line["kind"] == "metrics":
+                yield Metrics(line["step"], line["values"])

@@ -1,0 +1,81 @@
+"""What the driver can do: build RLinf's cluster, workers and runner for a config, and follow orders with them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from omegaconf import DictConfig
+from rlinf.config import validate_cfg
+from rlinf.runners.embodied_eval_runner import EmbodiedEvalRunner
+from rlinf.scheduler import Cluster
+from rlinf.utils.placement import HybridComponentPlacement
+
+from rlinf_isaac.engines.rlinf.journal import JournalWriter
+from rlinf_isaac.engines.rlinf.workers import Policies, Simulators
+
+
+class Laps(Protocol):
+    """Times the parts of the start."""
+
+    def lap(self, name: str) -> None:
+        """What was done since the last lap was `name`."""
+        ...
+
+
+class Evaluation:
+    """One cluster, one simulator, any number of checkpoints. Orders: `play`."""
+
+    def __init__(self, config: DictConfig, journal: JournalWriter, clock: Laps) -> None:
+        """Attaches to Ray: RLinf validates its config with the cluster at hand."""
+        self.journal, self.clock = journal, clock
+        self.config = validate_cfg(config)
+        self.rollout: Any = None
+        self.env: Any = None
+        clock.lap("cluster")
+
+    def build(self) -> None:
+        """Launch the worker groups."""
+        config = self.config
+        cluster = Cluster(cluster_cfg=config.cluster)
+        placement = HybridComponentPlacement(config, cluster)
+        self.rollout = Policies.create_group(config).launch(
+            cluster, name=config.rollout.group_name, placement_strategy=placement.get_strategy("rollout")
+        )
+        self.env = Simulators.create_group(config).launch(
+            cluster, name=config.env.group_name, placement_strategy=placement.get_strategy("env")
+        )
+        for group in (self.rollout, self.env):
+            group.wait_until_made().wait()
+        self.clock.lap("workers")
+
+    def workers(self) -> list[str]:
+        """Names of all workers that were launched."""
+        return worker_names(*(group for group in (self.rollout, self.env) if group is not None))
+
+    def start(self) -> None:
+        """Load the first checkpoint, build the simulator."""
+        self.runner = EmbodiedEvalRunner(cfg=self.config, rollout=self.rollout, env=self.env)
+        self.runner.init_workers()
+        self.clock.lap("model_and_simulator")
+
+    def describe(self) -> dict[str, Any]:
+        """The environment, and how many step side by side."""
+        found = self.env.describe().wait()
+        return {"identity": found[0]["identity"], "slots": sum(each["slots"] for each in found)}
+
+    def play(self, **play: Any) -> None:
+        """Play episodes of one checkpoint; see `env.RlinfStackCube.begin`. Rows are journalled by the env workers."""
+        rounds = max(self.env.begin(play).wait())
+        self.env.set_rounds(rounds).wait()
+        self.rollout.begin(play, rounds).wait()
+        metrics = {f"eval/{name}": float(value) for name, value in self.runner.evaluate().items()}
+        self.runner.metric_logger.log(data=metrics, step=play["step"])
+        self.journal.write("metrics", step=play["step"], values=metrics)
+
+
+def worker_names(*groups: Any) -> list[str]:
+    """Names of the workers of these groups."""
+    return [f"{group.worker_group_name}:{each.rank}" for group in groups for each in group.worker_info_list]
+
+
+TASKS = {"embodied_eval": Evaluation}
