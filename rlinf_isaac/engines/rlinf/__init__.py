@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.base import EvaluationJob, SftJob
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.events import Event
 
@@ -14,6 +14,12 @@ class RlinfEngine:
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
+
+    def sft(self, job: SftJob) -> Iterator[Event]:
+        """Train; see `rlinf_isaac.engines.rlinf.sft`."""
+        from rlinf_isaac.engines.rlinf.sft import train
+
+        return train(job, self.runtime)
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
         """Evaluate; see `rlinf_isaac.engines.rlinf.evaluate`."""

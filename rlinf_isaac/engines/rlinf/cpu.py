@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rlinf.scheduler import Worker
@@ -92,7 +93,11 @@ class OnAnyDevice:
             Worker.torch_device_type = "cpu"
         # RLinf sets them on the instance before extensions are loaded.
         self.torch_platform, self.torch_device_type = Worker.torch_platform, Worker.torch_device_type
-        super().__init__(*args, **kwargs)
+        with ExitStack() as stack:
+            if Worker.torch_platform is CpuPlatform:  # the SFT worker asks torch.cuda itself
+                for name in ("set_device", "current_device"):
+                    stack.enter_context(patch.object(torch.cuda, name, getattr(CpuPlatform, name)))
+            super().__init__(*args, **kwargs)
 
     def wait_until_made(self) -> None:
         """Launching a group does not wait; the result of this does."""

@@ -133,7 +133,9 @@ class RlinfStackCube(gym.Env):
             seeds = [episode.seed if episode else None for episode in self._running]
             some = next((seed for seed in seeds if seed is not None), 0)
             mask = np.ones(self.num_envs, bool) if everything else np.isin(np.arange(self.num_envs), begin)
-            seeds = [(some if seed is None else seed) if chosen else None for seed, chosen in zip(seeds, mask, strict=True)]
+            seeds = [
+                (some if seed is None else seed) if chosen else None for seed, chosen in zip(seeds, mask, strict=True)
+            ]
             self._last = self.env.reset(seed=seeds, options={"reset_mask": mask})[0]
             for slot in begin:
                 self._film(slot, 0)

@@ -6,13 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.rlinf.config import evaluation_config
-from rlinf_isaac.engines.rlinf.run import new_run
+from rlinf_isaac.engines.rlinf.run import freeze, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
 from rlinf_isaac.events import EpisodeRow, Event, FileSaved, Metrics
@@ -26,12 +24,11 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
         EngineFailed: RLinf failed.
     """
     directory = new_run(job.output)
-    config = evaluation_config(job, directory, runtime.overrides)
-    OmegaConf.save(config, directory / "config.yaml")
+    frozen = freeze(evaluation_config(job, directory, runtime.overrides), directory)
     environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
     with RlinfSession(directory, runtime, environment) as session:
         ready = list(session.until("ready"))[-1]
-        yield FileSaved(directory / "config.yaml", "rlinf/config.yaml")
+        yield FileSaved(frozen, "rlinf/config.yaml")
         yield Metrics(0, {f"time/start/{name}": seconds for name, seconds in ready["seconds"].items()})
         yield from evaluate_with(job, RlinfPlayer(job, session, ready))
 

@@ -61,7 +61,9 @@ def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:
     for worker in workers:
         file = sentinel_file(run, worker)
         if not file.exists():
-            problems.append(f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?")
+            problems.append(
+                f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
+            )
         elif error := json.loads(file.read_text())["error"]:
             problems.append(f"an extension failed in worker {worker}: {error.strip().splitlines()[-1]}")
     return problems

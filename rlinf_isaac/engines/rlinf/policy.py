@@ -17,26 +17,36 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import build_config
-from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.schema import JobConfig, ModelConfig
 from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.local.sft import Batch
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 
 def build_policy(cfg: Any, torch_dtype: Any) -> RlinfPi0:
-    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded."""
+    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; without one, new weights of its seed."""
     policy = RlinfPi0(build_config(OmegaConf.to_container(cfg.job, resolve=True), "the job"))
-    policy.load_bundle(Path(cfg.model_path))
+    if cfg.model_path is None:
+        initialise(policy, policy.job.sft.seed)
+    else:
+        policy.load_bundle(Path(cfg.model_path))
     return policy
+
+
+class TiedModelConfig(ModelConfig):
+    """Tells RLinf's FSDP that the embedding is shared with the head, and must not become a unit of its own."""
+
+    tie_word_embeddings = True
 
 
 class RlinfPi0(Pi0, BasePolicy):
     """pi0 with its pre- and post-processing. Parameters have the names of OpenPI's state dict."""
 
     def __init__(self, job: JobConfig) -> None:
-        super().__init__(job.model)
+        super().__init__(TiedModelConfig(**vars(job.model)))
         self.job = job
         self.processor: Processor | None = None
 
@@ -58,7 +68,17 @@ class RlinfPi0(Pi0, BasePolicy):
         """One of RLinf's forward passes."""
         if forward_type is ForwardType.DEFAULT:
             return self.default_forward(**kwargs)
+        if forward_type is ForwardType.SFT:
+            return self.sft_forward(**kwargs)
         raise NotImplementedError(f"pi0 has no {forward_type}")
+
+    def sft_forward(self, data: Batch, **kwargs: Any) -> torch.Tensor:
+        """The flow-matching loss of a batch, a scalar."""
+        device = next(self.parameters()).device
+        errors = super().forward(data.observation.to(device), *(tensor.to(device) for tensor in data[1:]))
+        if self.job.sft.loss_on_real_dims:
+            errors = errors[..., : self.job.policy.env_action_dim]
+        return errors.mean()
 
     def default_forward(self, **kwargs: Any) -> Any:
         """Log-probabilities and values for PPO."""

@@ -6,9 +6,18 @@ import secrets
 import time
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG_FILE = "config.yaml"
+
 
 def new_run(output: Path) -> Path:
-    """A new, empty directory below ``<output>/rlinf``, named by the time."""
-    path = output / "rlinf" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    path.mkdir(parents=True)
-    return path
+    """A name below ``<output>/rlinf`` that nothing has yet, with the time in it."""
+    return output / "rlinf" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def freeze(config: DictConfig, directory: Path) -> Path:
+    """Create the run's directory with its resolved config, which is all that RLinf is told; returns the file."""
+    directory.mkdir(parents=True)
+    OmegaConf.save(config, directory / CONFIG_FILE)
+    return directory / CONFIG_FILE

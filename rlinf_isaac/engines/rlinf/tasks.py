@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
 from rlinf.config import validate_cfg
 from rlinf.runners.embodied_eval_runner import EmbodiedEvalRunner
+from rlinf.runners.sft_runner import SFTRunner
 from rlinf.scheduler import Cluster
 from rlinf.utils.placement import HybridComponentPlacement
 
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
-from rlinf_isaac.engines.rlinf.workers import Policies, Simulators
+from rlinf_isaac.engines.rlinf.workers import Policies, Simulators, Trainer
 
 
 class Laps(Protocol):
@@ -73,9 +76,68 @@ class Evaluation:
         self.journal.write("metrics", step=play["step"], values=metrics)
 
 
+class FineTuning:
+    """RLinf's SFTRunner. Orders: `train`."""
+
+    def __init__(self, config: DictConfig, journal: JournalWriter, clock: Laps) -> None:
+        """Attaches to Ray: RLinf validates its config with the cluster at hand."""
+        self.journal, self.clock = journal, clock
+        self.config = validate_cfg(config)
+        self.actor: Any = None
+        clock.lap("cluster")
+
+    def build(self) -> None:
+        """Launch the workers, which open the dataset."""
+        cluster = Cluster(cluster_cfg=self.config.cluster)
+        placement = HybridComponentPlacement(self.config, cluster)
+        self.actor = Trainer.create_group(self.config).launch(
+            cluster, name=self.config.actor.group_name, placement_strategy=placement.get_strategy("actor")
+        )
+        self.actor.wait_until_made().wait()
+        self.clock.lap("workers")
+
+    def workers(self) -> list[str]:
+        """Names of all workers that were launched."""
+        return worker_names(self.actor) if self.actor is not None else []
+
+    def start(self) -> None:
+        """Build model and optimiser, or load those of an interrupted run."""
+        self.runner = SFTRunner(cfg=self.config, actor=self.actor)
+        self.runner.metric_logger.logger["journal"] = JournalBackend(self.journal)
+        self.runner.init_workers()
+        self.clock.lap("model")
+
+    def describe(self) -> dict[str, Any]:
+        """Versions of what trains."""
+        return {"versions": versions()}
+
+    def train(self) -> None:
+        """Train to the end."""
+        self.runner.run()
+
+
+class JournalBackend:
+    """A backend of RLinf's MetricLogger that writes to the journal. RLinf counts steps from 0, its checkpoints from 1."""
+
+    def __init__(self, journal: JournalWriter) -> None:
+        self.journal = journal
+
+    def log(self, data: Mapping[str, Any], step: int) -> None:
+        """Write one line; values may be numpy's or torch's scalars."""
+        self.journal.write("metrics", step=step + 1, values={name: float(value) for name, value in data.items()})
+
+    def finish(self) -> None:
+        """Every line is out already."""
+
+
+def versions() -> dict[str, str]:
+    """Of the packages whose behaviour a result depends on."""
+    return {name: importlib.metadata.version(name) for name in ("rlinf", "ray", "torch")}
+
+
 def worker_names(*groups: Any) -> list[str]:
     """Names of the workers of these groups."""
     return [f"{group.worker_group_name}:{each.rank}" for group in groups for each in group.worker_info_list]
 
 
-TASKS = {"embodied_eval": Evaluation}
+TASKS = {"embodied_eval": Evaluation, "sft": FineTuning}
