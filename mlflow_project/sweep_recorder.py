@@ -29,6 +29,7 @@ from rlinf_isaac.events import (
     EvaluationFinished,
     EvaluationStarted,
     Event,
+    FileSaved,
     Metrics,
     MismatchAllowed,
     VideoSaved,
@@ -103,6 +104,8 @@ class SweepRecorder:
             self._finish(event)
         elif isinstance(event, Metrics):
             self._parent.metrics(event.values, event.step, time_s=event.time)
+        elif isinstance(event, FileSaved):
+            self._parent.artifact(event.path, event.name)
 
     def _start(self, event: EvaluationStarted) -> None:
         bundle = read_bundle(event.path, verify=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlinf_isaac.engines.base import EvaluationJob, SftJob
+from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.events import Event
 
@@ -15,9 +15,21 @@ class RlinfEngine:
     def __init__(self, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
 
+    def tags(self) -> dict[str, str]:
+        """Its name, and the versions of the interpreter that has RLinf."""
+        from rlinf_isaac.engines.rlinf.preflight import versions_of
+
+        return {"engine": "rlinf"} | {f"rlinf.version.{k}": v for k, v in versions_of(self.runtime.interpreter).items()}
+
     def sft(self, job: SftJob) -> Iterator[Event]:
         """Train; see `rlinf_isaac.engines.rlinf.sft`."""
         from rlinf_isaac.engines.rlinf.sft import train
+
+        return train(job, self.runtime)
+
+    def rl(self, job: RlJob) -> Iterator[Event]:
+        """Reinforcement learning; see `rlinf_isaac.engines.rlinf.rl`."""
+        from rlinf_isaac.engines.rlinf.rl import train
 
         return train(job, self.runtime)
 

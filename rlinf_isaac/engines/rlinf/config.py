@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.base import EvaluationJob, SftJob
+from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.envs.contract import TASKS
 from rlinf_isaac.errors import InvalidJob, Problem
 
@@ -48,7 +48,7 @@ def evaluation_config(job: EvaluationJob, directory: Path, overrides: Sequence[s
     slots = min(config.eval.num_envs, config.eval.episodes)
     values = {
         "runner": {"logger": {"log_path": str(directory)}},
-        "env": {"eval": _environment(config, slots, video=config.eval.videos > 0)},
+        "env": {"eval": _environment(config, slots) | {"video_cfg": {"save_video": config.eval.videos > 0}}},
         "rollout": {"model": _model(config, job.bundles[0].path)},
     }
     return compose("eval", values, overrides)
@@ -94,6 +94,68 @@ def sft_config(
         },
     }
     return compose("sft", values, overrides)
+
+
+def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of reinforcement learning from one checkpoint; `results` and `resume` as of `sft_config`.
+
+    RLinf plays a fixed number of chunks per iteration, the local engine a number of episodes: here it is as many chunks
+    as these episodes can have at most, and an environment goes on with new seeds until they are over.
+
+    Raises:
+        InvalidJob: an override is unknown or not allowed, values do not fit each other, or the job asks for what RLinf
+            does not offer.
+    """
+    config, rl = job.config, job.config.rl
+    if problems := _unsupported(config):
+        raise InvalidJob(problems)
+    chunks = config.env.max_episode_steps // config.policy.action_chunk
+    epochs = -(-rl.episodes // rl.num_envs)
+    rows = rl.num_envs * chunks * epochs
+    batch = _divisor(rows, rl.minibatch * rl.accumulate or rows)
+    eval_envs = min(rl.num_envs, rl.eval_episodes)
+    done = int(resume.name.removeprefix("global_step_")) if resume else 0
+    train = _environment(config, rl.num_envs, seeds=[rl.first_seed + done * rows, 0])
+    held_out = _environment(config, eval_envs, seeds=[rl.eval_first_seed, rl.eval_episodes])
+    values = {
+        "runner": {
+            "max_steps": rl.iterations,
+            "val_check_interval": rl.eval_interval or -1,
+            "save_interval": rl.save_interval,
+            "resume_dir": None if resume is None else str(resume),
+            "logger": {"log_path": str(results)},
+        },
+        "algorithm": {
+            "update_epoch": rl.epochs,
+            "clip_ratio_high": rl.clip_ratio,
+            "clip_ratio_c": rl.dual_clip,
+            "value_clip": rl.value_clip,
+            "huber_delta": rl.huber_delta,
+            "gamma": rl.gamma,
+            "gae_lambda": rl.gae_lambda,
+        },
+        "env": {
+            "train": train | {"rollout_epoch": epochs},
+            "eval": held_out | {"rollout_epoch": -(-rl.eval_episodes // eval_envs)},
+        },
+        "actor": {
+            "global_batch_size": batch,
+            "micro_batch_size": _divisor(batch, rl.minibatch),
+            "seed": rl.seed,
+            "model": _model(config, job.start.path),
+            "optim": {
+                "lr": rl.lr,
+                "value_lr": rl.value_lr,
+                "adam_beta1": rl.beta1,
+                "adam_beta2": rl.beta2,
+                "weight_decay": rl.weight_decay,
+                "clip_grad": rl.clip_grad_norm,
+                "lr_warmup_steps": rl.lr_warmup,
+                "critic_warmup_steps": rl.warmup_iterations * rl.epochs * (rows // batch),
+            },
+        },
+    }
+    return compose("rl", values, overrides)
 
 
 def compose(task: str, values: Mapping[str, Any], overrides: Sequence[str] = ()) -> DictConfig:
@@ -164,13 +226,37 @@ def _override(config: DictConfig, item: str) -> list[Problem]:
     return []
 
 
-def _environment(config: JobConfig, envs: int, *, video: bool) -> dict[str, Any]:
+def _unsupported(config: JobConfig) -> list[Problem]:
+    rl = config.rl
+    wanted = {
+        "rl.algorithm=grpo": rl.algorithm == "grpo",
+        "rl.target_kl": rl.target_kl > 0,
+        "rl.entropy_bonus": rl.entropy_bonus > 0,
+    }
+    problems = [
+        Problem(
+            "rlinf-unsupported", f"{what} is not available with --engine rlinf", "use --engine local, or leave it out"
+        )
+        for what, asked in wanted.items()
+        if asked
+    ]
+    if rl.eval_interval and rl.save_interval % rl.eval_interval:
+        cause = f"rl.save_interval {rl.save_interval} is no multiple of rl.eval_interval {rl.eval_interval}"
+        problems.append(Problem("rlinf-intervals", cause, "RLinf saves only where it evaluates: make it one"))
+    return problems
+
+
+def _divisor(total: int, limit: int) -> int:
+    """The largest divisor of `total` that is at most `limit`."""
+    return next(size for size in range(min(total, limit), 0, -1) if total % size == 0)
+
+
+def _environment(config: JobConfig, envs: int, *, seeds: list[int] | None = None) -> dict[str, Any]:
     prompt = TASKS[config.env.task].prompt
     return {
         "total_num_envs": envs,
         "max_episode_steps": config.env.max_episode_steps,
-        "video_cfg": {"save_video": video},
-        "init_params": {"task_description": prompt, "job": asdict(config)},
+        "init_params": {"task_description": prompt, "job": asdict(config), "seeds": seeds},
     }
 
 

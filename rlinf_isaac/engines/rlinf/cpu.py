@@ -27,8 +27,8 @@ class CpuPlatform:
 
     @staticmethod
     def is_initialized() -> bool:
-        """Whether there may be asynchronous work on a tensor."""
-        return False
+        """Always; tensors then refuse to record the streams below, and RLinf keeps them alive itself."""
+        return True
 
     @staticmethod
     def device_count() -> int:

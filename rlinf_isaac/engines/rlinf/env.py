@@ -7,7 +7,7 @@ a line of the worker's journal. Slots and seeds are dealt as in `rlinf_isaac.rol
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,12 @@ class RlinfStackCube(gym.Env):
         self.env = make_env(self.config.env, num_envs)
         self._first_slot, self._slots = seed_offset * num_envs, total_num_processes * num_envs
         self._journal = JournalWriter(directory() / "journal", os.environ.get("WORKER_NAME", "env").replace(":", "-"))
+        self._seeds = cfg.init_params.seeds
+        self._subtask_reward = (
+            self.config.rl.subtask_reward if self._trains and self.config.rl.reward == "shaped" else 0.0
+        )
         self._running: list[Episode | None] = [None] * num_envs
-        self._waiting: list[list[tuple[int, int]]] = [[] for _ in range(num_envs)]
+        self._waiting: list[Iterator[tuple[int, int]]] = [iter(()) for _ in range(num_envs)]
         self._films: dict[int, Path] = {}
         self._writers: dict[int, VideoWriter] = {}
         self._open = ExitStack()
@@ -70,17 +74,19 @@ class RlinfStackCube(gym.Env):
         self._open.close()
         finished = set(play["finished"])
         order = list(enumerate(play["seeds"]))
-        first = self._first_slot
-        self._waiting = [
-            [each for each in order[slot :: self._slots] if each[1] not in finished]
-            for slot in range(first, first + self.num_envs)
-        ]
+        queues = [[each for each in order[slot :: self._slots] if each[1] not in finished] for slot in self._own_slots]
         self._films = {int(seed): Path(path) for seed, path in play["films"].items()}
-        self._running, self._last = [None] * self.num_envs, None
-        return max(len(queue) for queue in self._waiting)
+        self._deal(iter(queue) for queue in queues)
+        return max(len(queue) for queue in queues)
 
     def reset(self, seed: int | None = None, env_ids: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start the next episode of every slot that has none."""
+        """Start the next episode of every slot that has none; with seeds in the config, the first again."""
+        if self._seeds is not None:
+            first, count = self._seeds
+            self._deal(
+                enumerate(range(first + slot, first + count if count else 2**32, self._slots))
+                for slot in self._own_slots
+            )
         self._start_waiting()
         return self._observation(), {}
 
@@ -105,7 +111,9 @@ class RlinfStackCube(gym.Env):
             for slot in np.flatnonzero(active).tolist():
                 episode = self._running[slot]
                 assert episode is not None
+                known = sum(episode.subtasks.values())
                 advance(episode, step, slot, episode.calls)
+                rewards[slot, -1] += self._subtask_reward * (sum(episode.subtasks.values()) - known)
                 if episode.outcome is not None:
                     ended.append(slot)
             if ended:
@@ -120,10 +128,25 @@ class RlinfStackCube(gym.Env):
         self._open.close()
         self.env.close()
 
+    @property
+    def _trains(self) -> bool:
+        return self._seeds is not None and not self._seeds[1]
+
+    @property
+    def _own_slots(self) -> range:
+        return range(self._first_slot, self._first_slot + self.num_envs)
+
+    def _deal(self, queues: Iterable[Iterator[tuple[int, int]]]) -> None:
+        self._waiting = list(queues)
+        self._running, self._last = [None] * self.num_envs, None
+
     def _start_waiting(self) -> None:
-        begin = [slot for slot in range(self.num_envs) if self._running[slot] is None and self._waiting[slot]]
-        for slot in begin:
-            index, seed = self._waiting[slot].pop(0)
+        begin = []
+        for slot in range(self.num_envs):
+            if self._running[slot] is not None or (upcoming := next(self._waiting[slot], None)) is None:
+                continue
+            begin.append(slot)
+            index, seed = upcoming
             episode = self._running[slot] = Episode(seed, self._first_slot + slot, index)
             if seed in self._films:
                 episode.sink = self._open.enter_context(VideoWriter(self._films[seed], fps=CONTROL_HZ))

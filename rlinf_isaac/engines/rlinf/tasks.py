@@ -9,12 +9,13 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 from rlinf.config import validate_cfg
 from rlinf.runners.embodied_eval_runner import EmbodiedEvalRunner
+from rlinf.runners.embodied_runner import EmbodiedRunner
 from rlinf.runners.sft_runner import SFTRunner
 from rlinf.scheduler import Cluster
 from rlinf.utils.placement import HybridComponentPlacement
 
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
-from rlinf_isaac.engines.rlinf.workers import Policies, Simulators, Trainer
+from rlinf_isaac.engines.rlinf.workers import Learner, Policies, Simulators, Trainer
 
 
 class Laps(Protocol):
@@ -116,6 +117,53 @@ class FineTuning:
         self.runner.run()
 
 
+class Reinforcement:
+    """RLinf's EmbodiedRunner. Orders: `train`."""
+
+    def __init__(self, config: DictConfig, journal: JournalWriter, clock: Laps) -> None:
+        """Attaches to Ray: RLinf validates its config with the cluster at hand."""
+        self.journal, self.clock = journal, clock
+        self.config = validate_cfg(config)
+        self.groups: dict[str, Any] = {}
+        clock.lap("cluster")
+
+    def build(self) -> None:
+        """Launch the worker groups."""
+        cluster = Cluster(cluster_cfg=self.config.cluster)
+        placement = HybridComponentPlacement(self.config, cluster)
+        for name, kind in {"actor": Learner, "rollout": Policies, "env": Simulators}.items():
+            group = kind.create_group(self.config)
+            self.groups[name] = group.launch(
+                cluster, name=self.config[name].group_name, placement_strategy=placement.get_strategy(name)
+            )
+        for group in self.groups.values():
+            group.wait_until_made().wait()
+        self.clock.lap("workers")
+
+    def workers(self) -> list[str]:
+        """Names of all workers that were launched."""
+        return worker_names(*self.groups.values())
+
+    def start(self) -> None:
+        """Build models, optimiser and simulators, or load those of an interrupted run."""
+        self.runner = EmbodiedRunner(cfg=self.config, **self.groups)
+        self.runner.metric_logger.logger["journal"] = JournalBackend(self.journal)
+        self.runner.init_workers()
+        self.clock.lap("model_and_simulator")
+
+    def describe(self) -> dict[str, Any]:
+        """Versions of what trains."""
+        return {"versions": versions()}
+
+    def train(self) -> None:
+        """Evaluate the start, train to the end."""
+        if self.config.runner.val_check_interval > 0 and self.runner.global_step == 0:
+            self.runner.update_rollout_weights()
+            metrics = {f"eval/{name}": value for name, value in self.runner.evaluate().items()}
+            self.runner.metric_logger.log(data=metrics, step=-1)
+        self.runner.run()
+
+
 class JournalBackend:
     """A backend of RLinf's MetricLogger that writes to the journal. RLinf counts steps from 0, its checkpoints from 1."""
 
@@ -140,4 +188,4 @@ def worker_names(*groups: Any) -> list[str]:
     return [f"{group.worker_group_name}:{each.rank}" for group in groups for each in group.worker_info_list]
 
 
-TASKS = {"embodied_eval": Evaluation, "sft": FineTuning}
+TASKS = {"embodied_eval": Evaluation, "sft": FineTuning, "embodied": Reinforcement}

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rlinf.envs.utils import get_env_attr
+from rlinf.workers.actor.fsdp_actor_worker import EmbodiedFSDPActor
 from rlinf.workers.env.env_worker import EnvWorker
 from rlinf.workers.rollout.hf.huggingface_worker import MultiStepRolloutWorker
 from rlinf.workers.sft.fsdp_vla_sft_worker import FSDPVlaSftWorker
@@ -42,6 +43,11 @@ class Policies(OnAnyDevice, MultiStepRolloutWorker):
 
     loaded: tuple[str, str | None] | None = None
 
+    def predict(self, env_obs: dict[str, Any], mode: str = "train") -> Any:
+        """RLinf tells the mode only to models that it knows by name."""
+        self.hf_model.mode = mode
+        return super().predict(env_obs, mode)
+
     def begin(self, play: Mapping[str, Any], rounds: int) -> None:
         """Take over the checkpoint of the next evaluation in place; see `Simulators.set_rounds`."""
         self.eval_rollout_epoch = rounds
@@ -62,6 +68,10 @@ class Trainer(OnAnyDevice, FSDPVlaSftWorker):
     def get_max_steps_per_epoch(self) -> int:
         """Optimiser steps of one pass over the frames."""
         return max(1, self.data_loader.dataset.num_frames // self.global_batch_size)
+
+
+class Learner(OnAnyDevice, EmbodiedFSDPActor):
+    """RLinf's actor worker over `policy.RlinfPi0`."""
 
 
 class Batches:
