@@ -89,7 +89,7 @@ class TrainingDiverged(RlinfIsaacError):
 
 
 class EngineFailed(RlinfIsaacError):
-    """RLinf, Ray or one of their workers failed, died or hung. What had been announced stays; nothing is left running."""
+    """RLinf, Ray or one of their workers failed, died or hung. What was announced stays; nothing is left running."""
 
 
 class PromotionRefused(RlinfIsaacError):

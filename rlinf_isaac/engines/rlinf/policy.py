@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from rlinf.models.embodiment.base_policy import BasePolicy, ForwardType
-
 from torch import nn
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
@@ -31,13 +30,12 @@ from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
-
 STREAM = 5
 """Keeps the random numbers of exploration apart from those of other purposes under the same seed."""
 
 
 def build_policy(cfg: Any, torch_dtype: Any) -> RlinfPi0:
-    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; without one, new weights of its seed."""
+    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; without one, new weights."""
     job = build_config(OmegaConf.to_container(cfg.job, resolve=True), "the job")
     policy = RlinfPi0(job, explore=cfg.add_value_head)
     if cfg.model_path is None:

@@ -1,9 +1,9 @@
 """Processes that belong to one run, however they were started: found by what they carry with them, and ended.
 
 Ray's daemons and workers leave the process group and the session of whoever started them, and outlive a parent that was
-killed. What stays is the variable `OWNER` that they inherit; and where it cannot be read (Ray writes a process title over
-it), the files that every process of Ray has open in the cluster's own directory (`ray_directory`), which bears the
-owner's name. Linux only (``/proc``).
+killed. What stays is the variable `OWNER` that they inherit; and where it cannot be read (Ray writes a process title
+over it), the files that every process of Ray has open in the cluster's own directory (`ray_directory`), which bears
+the owner's name. Linux only (``/proc``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def end_owned(owner: str) -> None:
 
 
 def end_abandoned() -> list[int]:
-    """Kill what belongs to owners that are gone: they were killed together with everything that would have cleaned up."""
+    """Kill what belongs to owners that are gone, killed together with everything that would have cleaned up."""
     killed = [pid for pid, owner in _marked() if _is_gone(owner)]
     _kill(killed)
     for directory in Path("/tmp").glob("rlinf-*-*-*"):

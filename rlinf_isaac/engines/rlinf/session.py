@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -165,6 +166,12 @@ class RlinfSession:
             pass
 
     def _end(self) -> None:
+        """End everything. In a thread, because launchers send two signals, and the second would interrupt this."""
+        thread = threading.Thread(target=self._end_processes)
+        thread.start()
+        thread.join()
+
+    def _end_processes(self) -> None:
         for process in self._processes.values():
             process.kill()
         end_owned(self._owner)

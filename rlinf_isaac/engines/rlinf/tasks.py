@@ -165,7 +165,10 @@ class Reinforcement:
 
 
 class JournalBackend:
-    """A backend of RLinf's MetricLogger that writes to the journal. RLinf counts steps from 0, its checkpoints from 1."""
+    """A backend of RLinf's MetricLogger that writes to the journal.
+
+    RLinf counts steps from 0 where it logs, and from 1 where it saves; here it is from 1.
+    """
 
     def __init__(self, journal: JournalWriter) -> None:
         self.journal = journal
