@@ -201,7 +201,8 @@ def check(config: DictConfig) -> list[Problem]:
             problems.append(Problem("rlinf-short-epoch", cause, cure))
         if envs % stages or (envs // stages) % env.group_size:
             cause = (
-                f"env.{name}.total_num_envs {envs} does not divide into {stages} stages of groups of {env.group_size}"
+                f"env.{name}.total_num_envs {envs} does not divide into {stages} stages"
+                f" (rollout.pipeline_stage_num) of groups of {env.group_size} (group_size)"
             )
             problems.append(Problem("rlinf-env-split", cause, "choose a number that both divide"))
     return problems

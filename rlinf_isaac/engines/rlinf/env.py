@@ -56,7 +56,7 @@ class RlinfStackCube(gym.Env):
         self._writers: dict[int, VideoWriter] = {}
         self._open = ExitStack()
         self._last: dict[str, Any] | None = None
-        self._frames = 0
+        self._recorder = Recorder(self)
 
     def describe(self) -> dict[str, Any]:
         """``identity`` of the environment, and ``slots``."""
@@ -88,6 +88,7 @@ class RlinfStackCube(gym.Env):
                 for slot in self._own_slots
             )
         self._start_waiting()
+        self._recorder.reset()
         return self._observation(), {}
 
     def chunk_step(self, actions: Any) -> tuple[list, torch.Tensor, torch.Tensor, torch.Tensor, list]:
@@ -118,7 +119,10 @@ class RlinfStackCube(gym.Env):
                     ended.append(slot)
             if ended:
                 info = self._end(ended)
-        return [None] * (horizon - 1) + [self._observation()], rewards, terminations, truncations, [info] * horizon
+        self._recorder.chunk(ended="final_observation" in info)
+        # The info belongs to the last step: RLinf's recorder looks for a terminal observation there.
+        infos = [{}] * (horizon - 1) + [info]
+        return [None] * (horizon - 1) + [self._observation()], rewards, terminations, truncations, infos
 
     def update_reset_state_ids(self) -> None:
         """RLinf asks for new initial states between rollouts; here the seeds decide."""
@@ -198,3 +202,29 @@ class RlinfStackCube(gym.Env):
             "states": torch.from_numpy(policy_state(policy, self.config.policy.state_layout)),
             "task_descriptions": [self.env.identity.prompt] * self.num_envs,
         }
+
+
+class Recorder:
+    """Keeps count of the frames that RLinf's recorder is given, so that its videos can be checked: one per rollout
+    epoch, of all environments of a worker side by side, a frame per chunk and one more where an episode ended."""
+
+    def __init__(self, env: RlinfStackCube) -> None:
+        cfg = env.cfg
+        self._journal = env._journal if cfg.video_cfg.save_video else None
+        self._directory = Path(cfg.video_cfg.video_base_dir) / f"seed_{env.seed}"
+        self._chunks_per_epoch = cfg.max_steps_per_rollout_epoch // env.config.policy.action_chunk
+        self._chunks = self._frames = self._videos = 0
+
+    def reset(self) -> None:
+        """The observation after a reset is a frame."""
+        self._frames += 1
+
+    def chunk(self, *, ended: bool) -> None:
+        """So is the one after a chunk, and the terminal one where an episode has `ended`."""
+        self._frames += 2 if ended else 1
+        self._chunks += 1
+        if self._chunks % self._chunks_per_epoch == 0:  # RLinf writes the file now
+            if self._journal is not None:
+                path = self._directory / f"{self._videos}.mp4"
+                self._journal.write("recorded", path=str(path), frames=self._frames)
+            self._videos, self._frames = self._videos + 1, 0

@@ -14,6 +14,7 @@ from rlinf_isaac.engines.rlinf.run import freeze, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
 from rlinf_isaac.events import EpisodeRow, Event, FileSaved, Metrics
+from rlinf_isaac.video import verify_video
 
 
 def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
@@ -45,8 +46,13 @@ class RlinfPlayer:
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
     ) -> Iterator[EpisodeRow | Event]:
-        """See `Player.play`."""
-        stats = self._job.norm_stats
+        """See `Player.play`.
+
+        Raises:
+            EngineFailed: RLinf failed.
+            VideoError: a video of RLinf's recorder is missing or cut off.
+        """
+        stats, recorded = self._job.norm_stats, []
         for line in self._session.order(
             "play",
             bundle=str(bundle.path),
@@ -62,3 +68,10 @@ class RlinfPlayer:
                 yield EpisodeRow.from_dict(line["row"] | known)
             elif line["kind"] == "metrics":
                 yield Metrics(line["step"], line["values"])
+            elif line["kind"] == "recorded":
+                recorded.append(line)
+        # RLinf itself only warns where it could not write a video.
+        for number, line in enumerate(recorded):
+            path = Path(line["path"])
+            verify_video(path, line["frames"])
+            yield FileSaved(path, f"rlinf/video/{bundle.step}/{number}.mp4")
