@@ -64,7 +64,7 @@ def make_bundle_of(
     }
     return write_bundle(
         path,
-        state_dict={name: stored[origin] for name, origin in (plan.sources | extra).items()},
+        state_dict={name: stored[origin] for name, origin in {**plan.sources, **extra}.items()},
         config=dict(config),
         norm_stats=norm_stats,
         asset_id=asset_id,

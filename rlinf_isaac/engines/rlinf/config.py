@@ -161,6 +161,7 @@ def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequenc
 def compose(task: str, values: Mapping[str, Any], overrides: Sequence[str] = ()) -> DictConfig:
     """``configs/<task>.yaml`` with `values` and `overrides`, checked and resolved."""
     config = OmegaConf.merge(OmegaConf.load(CONFIGS / f"{task}.yaml"), values)
+    assert isinstance(config, DictConfig)
     OmegaConf.set_struct(config, True)
     problems = []
     for item in overrides:
@@ -168,7 +169,6 @@ def compose(task: str, values: Mapping[str, Any], overrides: Sequence[str] = ())
     if problems:
         raise InvalidJob(problems)
     OmegaConf.resolve(config)
-    assert isinstance(config, DictConfig)
     if problems := check(config):
         raise InvalidJob(problems)
     return config

@@ -59,13 +59,12 @@ def _run(directory: Path, journal: JournalWriter, orders: queue.SimpleQueue[dict
     from rlinf_isaac.engines.rlinf import extension
 
     extension.register()
-    task = config.runner.task_type
-    from rlinf_isaac.engines.rlinf import tasks
+    from rlinf_isaac.engines.rlinf.tasks import TASKS
 
     clock.lap("import")
     _wait_for_ray()
     clock.lap("ray")
-    work = tasks.TASKS[task](config, journal, clock)
+    work = TASKS[config.runner.task_type](config, journal, clock)
     # RLinf's own handler asks Ray's dashboard, which need not run, and ends with a segmentation fault at times.
     signal.signal(signal.SIGUSR1, _worker_failed)
     try:

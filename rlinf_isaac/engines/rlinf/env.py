@@ -79,7 +79,7 @@ class RlinfStackCube(gym.Env):
         self._deal(iter(queue) for queue in queues)
         return max(len(queue) for queue in queues)
 
-    def reset(self, seed: int | None = None, env_ids: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start the next episode of every slot that has none; with seeds in the config, the first again."""
         if self._seeds is not None:
             first, count = self._seeds
@@ -121,7 +121,7 @@ class RlinfStackCube(gym.Env):
                 info = self._end(ended)
         self._recorder.chunk(ended="final_observation" in info)
         # The info belongs to the last step: RLinf's recorder looks for a terminal observation there.
-        infos = [{}] * (horizon - 1) + [info]
+        infos: list[dict[str, Any]] = [{}] * (horizon - 1) + [info]
         return [None] * (horizon - 1) + [self._observation()], rewards, terminations, truncations, infos
 
     def update_reset_state_ids(self) -> None:

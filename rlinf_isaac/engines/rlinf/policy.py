@@ -71,6 +71,14 @@ class RlinfPi0(Pi0, BasePolicy):
             # Beside the modules, not among them: it holds this one.
             object.__setattr__(self, "_flow", flow)
 
+    @property
+    def flow(self) -> FlowActorCritic:
+        """The stochastic policy over these parameters, where the policy explores."""
+        flow = self.__dict__["_flow"]
+        for name, buffer in flow.named_buffers(recurse=False):
+            setattr(flow, name, buffer.to(self._device))
+        return flow
+
     def load_bundle(self, path: Path, norm_stats: Path | None = None) -> None:
         """Take over the weights of a bundle in place, and its norm stats unless others are given.
 
@@ -95,8 +103,10 @@ class RlinfPi0(Pi0, BasePolicy):
         tokenizer = load_tokenizer(self.job.policy, self.job.model)
         self.processor = Processor(self.job.model, self.job.policy, from_json(data, str(origin)), tokenizer)
 
-    def forward(self, forward_type: ForwardType = ForwardType.DEFAULT, **kwargs: Any) -> Any:
-        """One of RLinf's forward passes."""
+    def forward(  # type: ignore[override]
+        self, forward_type: ForwardType = ForwardType.DEFAULT, **kwargs: Any
+    ) -> Any:
+        """One of RLinf's forward passes, whose arguments are not those of `Pi0.forward`."""
         if forward_type is ForwardType.DEFAULT:
             return self.default_forward(**kwargs)
         if forward_type is ForwardType.SFT:
@@ -114,7 +124,7 @@ class RlinfPi0(Pi0, BasePolicy):
         """Log-probabilities (B, 7), whose sum is that of the chunk, and values (B, 1) of `forward_inputs` as
         `predict_action_batch` gave them."""
         assert self.processor is not None
-        flow = self._flow_on_device()
+        flow = self.flow
         prompts = [TASKS[self.job.env.task].prompt] * len(forward_inputs["state"])
         images = {view: forward_inputs[view].cpu().numpy() for view in ("front", "wrist")}
         observation = self.processor.observation(images, forward_inputs["state"].cpu().numpy(), prompts).to(
@@ -145,14 +155,15 @@ class RlinfPi0(Pi0, BasePolicy):
             return torch.zeros(len(keys), self.job.policy.action_chunk, self.job.policy.env_action_dim), {}
         policy = Pi0Policy(self, self.processor, self.job.policy, self._device)
         seed = self.job.eval.policy_seed
-        noise = [episode_noise(seed, *(key if key[0] >= 0 else (0, 0)), policy.noise_shape) for key in keys]
+        known = [(episode, call) if episode >= 0 else (0, 0) for episode, call in keys]
+        noise = [episode_noise(seed, episode, call, policy.noise_shape) for episode, call in known]
         return torch.from_numpy(policy.act(images, states, prompts, np.stack(noise))), {}
 
     def _explore(
         self, images: dict[str, np.ndarray], states: np.ndarray, prompts: list[str], keys: list[list[int]]
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         assert self.processor is not None
-        flow = self._flow_on_device()
+        flow = self.flow
         observation = self.processor.observation(images, states, prompts).to(self._device)
         draws = Draws(*(tensor.to(self._device) for tensor in self._draws(keys)))
         actions, transitions, scored = flow.sample(observation.state, flow.prefix(observation), draws)
@@ -168,7 +179,7 @@ class RlinfPi0(Pi0, BasePolicy):
 
     def _draws(self, keys: list[list[int]]) -> Draws:
         """Randomness as a function of (rl.seed, episode, call)."""
-        flow, shape = self._flow, (self.job.model.action_horizon, self.job.model.action_dim)
+        flow, shape = self.flow, (self.job.model.action_horizon, self.job.model.action_dim)
         count, starts, noises, chosen = flow.stochastic_steps, [], [], []
         for key in keys:
             seed, call = key if key[0] >= 0 else (0, 0)
@@ -187,8 +198,3 @@ class RlinfPi0(Pi0, BasePolicy):
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-    def _flow_on_device(self) -> FlowActorCritic:
-        for name, buffer in self._flow.named_buffers(recurse=False):
-            setattr(self._flow, name, buffer.to(self._device))
-        return self._flow
