@@ -20,6 +20,7 @@ VERBS = (
     "convert",
     "promote",
     "serve",
+    "ingest",
     "sync",
 )
 
