@@ -1,8 +1,8 @@
 """What RLinf leaves in its ``runner.logger.log_path``: metrics, config, checkpoints, videos, a table of metrics.
 
-    <log_path>/tensorboard/events.out.tfevents.*   tensorboard/config.yaml   metrics.log
-    <log_path>/video/{eval,train}/seed_<s>/<n>.mp4
-    <log_path>/<experiment_name>/checkpoints/global_step_<N>/actor/...
+<log_path>/tensorboard/events.out.tfevents.*   tensorboard/config.yaml   metrics.log
+<log_path>/video/{eval,train}/seed_<s>/<n>.mp4
+<log_path>/<experiment_name>/checkpoints/global_step_<N>/actor/...
 """
 
 from __future__ import annotations

@@ -1,0 +1,169 @@
+"""Result directories of RLinf as runs. They are written by TensorBoard's rules; the last test has the real RLinf."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from support import SHORT_EVALUATION, only_error, small_config
+
+from mlflow_project.cli.ingest import command
+from rlinf_isaac.engines.rlinf.tensorboard import _masked_crc
+from rlinf_isaac.video import VideoWriter
+
+CONFIG = {"runner": {"task_type": "embodied", "logger": {"experiment_name": "ppo"}}, "actor": {"optim": {"lr": 1e-5}}}
+
+
+@pytest.fixture
+def ingest(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+    def ingest(source: Path, **options: str):
+        words = ["--source", str(source), "--output", str(tmp_path / "output")]
+        return CliRunner().invoke(command, words, catch_exceptions=False)
+
+    return ingest
+
+
+def runs(tmp_path: Path) -> dict:
+    """Name -> the newest run of that name."""
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return {run.info.run_name: run for run in reversed(client.search_runs(experiments))}
+
+
+def history(tmp_path: Path, name: str, metric: str) -> list[tuple[int, float]]:
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    points = client.get_metric_history(runs(tmp_path)[name].info.run_id, metric)
+    return sorted((point.step, point.value) for point in points)
+
+
+def record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", _masked_crc(length)) + data + struct.pack("<I", _masked_crc(data))
+
+
+def event(tag: str, step: int, value: float, time: float = 1e9) -> bytes:
+    number = bytes([0x0A, len(tag)]) + tag.encode() + b"\x15" + struct.pack("<f", value)
+    summary = bytes([0x0A, len(number)]) + number
+    return record(b"\x09" + struct.pack("<d", time) + bytes([0x10, step]) + bytes([0x2A, len(summary)]) + summary)
+
+
+def write_events(root: Path, *events: bytes, name: str = "1") -> None:
+    (root / "tensorboard").mkdir(parents=True, exist_ok=True)
+    (root / f"tensorboard/events.out.tfevents.{name}").write_bytes(b"".join(events))
+    (root / "tensorboard/config.yaml").write_text(yaml.safe_dump(CONFIG))
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Three steps of PPO with a checkpoint after the second, a table, and a video."""
+    root = tmp_path / "results"
+    losses = [event("train/actor/policy_loss", step, 0.5 - step) for step in range(3)]
+    write_events(root, *losses, event("eval/success_once", 1, 0.25), event("env/return", 1, float("nan")))
+    (root / "metrics.log").write_text("a table")
+    weights = root / "ppo/checkpoints/global_step_2/actor/model_state_dict/full_weights.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    (root / "video/eval/seed_0").mkdir(parents=True)
+    with VideoWriter(root / "video/eval/seed_0/0.mp4") as video:
+        for shade in range(3):
+            video.append(np.full((32, 32, 3), shade, np.uint8))
+    return root
+
+
+def test_metrics_config_videos_and_checkpoints(ingest, results, tmp_path):
+    assert ingest(results).exit_code == 0
+    found = runs(tmp_path)
+    assert set(found) == {"rlinf results", "global_step_2"}
+    run, checkpoint = found["rlinf results"], found["global_step_2"]
+    assert run.info.status == checkpoint.info.status == "FINISHED"
+    assert run.data.params["rlinf/actor/optim/lr"] == "1e-05"
+    # RLinf counts from 0 where it logs.
+    assert history(tmp_path, "rlinf results", "train/actor/policy_loss") == [(1, 0.5), (2, -0.5), (3, -1.5)]
+    assert "env/return" not in run.data.metrics
+    assert checkpoint.data.tags["mlflow.parentRunId"] == run.info.run_id
+    assert checkpoint.data.metrics == {"eval/success_once": 0.25, "train/actor/policy_loss": -0.5}
+    assert history(tmp_path, "global_step_2", "eval/success_once") == [(2, 0.25)]
+    artifacts = Path(run.info.artifact_uri) / "rlinf"
+    assert (artifacts / "video/eval/seed_0/0.mp4").read_bytes() == (results / "video/eval/seed_0/0.mp4").read_bytes()
+    assert (artifacts / "metrics.log").is_file()
+
+
+def test_the_same_directory_is_recorded_once_and_a_grown_one_anew(ingest, results, tmp_path):
+    ingest(results)
+    before = runs(tmp_path)
+    assert "recorded already" in ingest(results).output
+    assert runs(tmp_path).keys() == before.keys()
+    write_events(results, event("train/actor/policy_loss", 3, 1.0), name="2")
+    assert "recorded already" not in ingest(results).output
+    assert history(tmp_path, "rlinf results", "train/actor/policy_loss")[-1] == (4, 1.0)
+
+
+def test_of_a_step_that_was_repeated_the_last_word_counts(ingest, tmp_path):
+    root = tmp_path / "resumed"
+    write_events(root, event("loss", 0, 1.0, time=10), event("loss", 1, 2.0, time=20))
+    write_events(root, event("loss", 1, 3.0, time=30), name="0-named-before")
+    ingest(root)
+    assert history(tmp_path, "rlinf resumed", "loss") == [(1, 1.0), (2, 3.0)]
+
+
+def test_a_cut_off_video_is_a_warning_and_not_logged(ingest, results, tmp_path):
+    video = results / "video/eval/seed_0/0.mp4"
+    video.write_bytes(video.read_bytes()[:-200])
+    result = ingest(results)
+    assert result.exit_code == 0
+    assert "rlinf-video" in result.stderr
+    run = runs(tmp_path)["rlinf results"]
+    assert run.data.tags["ingest.broken_videos"] == "0.mp4"
+    assert not (Path(run.info.artifact_uri) / "rlinf/video").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", ["no such directory", "no events", "flipped", "no config", "no yaml", "another yaml"]
+)
+def test_what_is_no_result_directory_is_refused(ingest, results, tmp_path, damage):
+    events, config = results / "tensorboard/events.out.tfevents.1", results / "tensorboard/config.yaml"
+    source = results
+    match damage:
+        case "no such directory":
+            source = tmp_path / "missing"
+        case "no events":
+            events.unlink()
+        case "flipped":
+            events.write_bytes(events.read_bytes().replace(b"policy", b"polizy", 1))
+        case "no config":
+            config.unlink()
+        case "no yaml":
+            config.write_text("a: [1")
+        case "another yaml":
+            config.write_text("runner: 5")
+    code = "no-rlinf-results" if damage.startswith("no ") and damage != "no yaml" else "rlinf-results-damaged"
+    only_error(ingest(source), code)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.rlinf
+def test_what_rlinf_itself_wrote(ingest, small_checkpoints, tmp_path):
+    from rlinf_isaac.checkpoint.bundle import read_bundle
+    from rlinf_isaac.engines.base import EvaluationJob
+    from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
+    from rlinf_isaac.events import FileSaved, Metrics
+
+    engine = RlinfEngine(Runtime(python=os.environ.get("RLINF_PYTHON", sys.executable)))
+    job = EvaluationJob(small_config([SHORT_EVALUATION]), (read_bundle(small_checkpoints / "6"),), tmp_path / "eval")
+    events = list(engine.evaluate(job))
+    (said,) = (event.values for event in events if isinstance(event, Metrics) and event.step == 6)
+    config, *videos = (event.path for event in events if isinstance(event, FileSaved))
+    ingest(config.parent)
+    (run,) = runs(tmp_path).values()
+    assert run.data.metrics == pytest.approx(dict(said))
+    logged = sorted(path.read_bytes() for path in Path(run.info.artifact_uri).rglob("*.mp4"))
+    assert logged == sorted(path.read_bytes() for path in videos)
