@@ -14,7 +14,8 @@ from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.engines.base import EvaluationJob, RlJob
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime, processes
+from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
+from rlinf_isaac.engines.rlinf.processes import owned_by
 from rlinf_isaac.errors import EngineFailed
 from rlinf_isaac.events import (
     CheckpointSaved,
@@ -32,9 +33,8 @@ pytestmark = pytest.mark.rlinf
 @pytest.fixture(autouse=True)
 def _nothing_is_left_running():
     yield
-    own = f"{os.getpid()}-"
-    assert [owner for _, owner in processes._marked() if owner.startswith(own)] == []
-    assert [path for path in Path("/tmp").glob(f"rlinf-{own}*") if path.is_dir()] == []
+    assert owned_by(os.getpid()) == []
+    assert list(Path("/tmp").glob(f"rlinf-{os.getpid()}-*")) == []
 
 
 @pytest.fixture
