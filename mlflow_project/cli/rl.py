@@ -139,7 +139,7 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
     name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
     with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
         tracked.recorder.params(checkpoints.recorded(config, "rl"))
-        ui.save_comparison_view(tracked.recorder)
+        ui.save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,

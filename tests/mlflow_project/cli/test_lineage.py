@@ -82,7 +82,7 @@ def test_model_bundle_and_run_lead_into_the_same_chain(lineage, whole_path):
     (parent,) = client.search_runs([model.experiment_id], "tags.rlinf_isaac.verb = 'main'")
     code, chain, breaks = lineage(parent.info.run_id)
     assert (code, breaks) == (0, [])
-    assert [child["kind"] for child in chain["children"]] == ["demos", "norm_stats", "sft", "eval"]
+    assert [child["kind"] for child in chain["children"]] == ["demos", "norm_stats", "sft", "eval", "promote"]
     assert kinds(chain).count("checkpoint") == 6
     assert kinds(chain).count("weights") == 3
 
