@@ -209,18 +209,18 @@ def _what_must_agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
 
 
 def _without_repetitions(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The same checkpoint with the same seeds and settings gives the same rows: the later one is kept."""
+    """The same checkpoint with the same seeds and settings gives the same rows: the first one is kept, beside the
+    others of its sweep."""
     kept: list[Evaluation] = []
     for each in evaluations:
-        kept = [
-            other
+        if not any(
+            other.checkpoint == each.checkpoint
+            and other.successes.keys() == each.successes.keys()
+            and other.settings == each.settings
+            and not pairing_problem(other, each)
             for other in kept
-            if other.checkpoint != each.checkpoint
-            or other.successes.keys() != each.successes.keys()
-            or pairing_problem(other, each)
-            or other.settings != each.settings
-        ]
-        kept.append(each)
+        ):
+            kept.append(each)
     return kept
 
 
