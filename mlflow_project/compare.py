@@ -244,9 +244,12 @@ def _rank(index: int, pairs: Sequence[Pair], n: int) -> tuple[int, int]:
 
 
 def _labels(ordered: Sequence[Evaluation]) -> list[str]:
-    """Run names; with the sweep's where several are compared, and with the run's id where that is still not unique."""
-    several = len({each.sweep for each in ordered}) > 1
-    names = [f"{each.sweep_name} / {each.name}" if several else each.name for each in ordered]
+    """Run names; with the sweep's where they are not unique, and with the run's id where that is not unique either."""
+    plain = [each.name for each in ordered]
+    names = [
+        name if plain.count(name) == 1 else f"{each.sweep_name} / {name}"
+        for name, each in zip(plain, ordered, strict=True)
+    ]
     return [
         name if names.count(name) == 1 and name not in ("seed", SOLVED_BY, DISAGREE) else f"{name} ({each.run})"
         for name, each in zip(names, ordered, strict=True)

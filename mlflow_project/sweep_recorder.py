@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -46,6 +46,7 @@ class _Running:
     """What is known of the checkpoint that is being evaluated."""
 
     recorder: Recorder
+    name: str
     settings: Mapping[str, Any]
     rows: dict[int, EpisodeRow] = field(default_factory=dict)
     videos: dict[int, Path] = field(default_factory=dict)
@@ -67,14 +68,16 @@ class SweepRecorder:
         model_name: str,
         dataset: DatasetInput,
         name: str = "sweep",
+        run_name: Callable[[EvaluationStarted], str] = lambda event: f"step-{event.step}",
         upload_weights: UploadWeights = "auto",
     ) -> None:
         """Args:
         parent: the sweep's run.
         params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
         model_name: as of `checkpoints.model_name`, for checkpoints MLflow does not know yet.
-        name: title of the comparison.
         dataset: what is evaluated on (`lineage.evaluation_dataset`); metrics are linked to it.
+        name: title of the comparison.
+        run_name: of a checkpoint's nested run.
         upload_weights: whether nested runs hold the weights.
         """
         self.comparison: Comparison | None = None
@@ -84,6 +87,7 @@ class SweepRecorder:
         self._model_name = model_name
         self._dataset = dataset
         self._name = name
+        self._run_name = run_name
         self._upload_weights: UploadWeights = upload_weights
         self._evaluations: dict[int, _Running] = {}
         parent.dataset(dataset)
@@ -106,7 +110,8 @@ class SweepRecorder:
 
     def _start(self, event: EvaluationStarted) -> None:
         bundle = read_bundle(event.path, verify=False)
-        recorder = self._parent.start_run(f"step-{event.step}", bundle_tags(bundle))
+        name = self._run_name(event)
+        recorder = self._parent.start_run(name, bundle_tags(bundle))
         recorder.params(self._params)
         # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
         recorder.params({"step": event.step}, prefix="checkpoint")
@@ -115,7 +120,7 @@ class SweepRecorder:
         log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
         if event.settings:
             recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
-        self._evaluations[event.step] = _Running(recorder, event.settings)
+        self._evaluations[event.step] = _Running(recorder, name, event.settings)
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
         """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
@@ -142,7 +147,7 @@ class SweepRecorder:
         self._finished.append(
             Evaluation(
                 run=f"{{{{run:{recorder.run}}}}}",
-                name=f"step-{event.step}",
+                name=evaluation.name,
                 experiment="{{experiment}}",
                 sweep=f"{{{{run:{self._parent.run}}}}}",
                 sweep_name=self._name,

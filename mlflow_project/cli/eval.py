@@ -143,7 +143,8 @@ def plan(
 def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights = "auto") -> Comparison:
     """Evaluate as a tracked sweep; prints the comparison and returns it."""
     from mlflow_project.checkpoints import model_name
-    from mlflow_project.cli._summary import print_comparison
+    from mlflow_project.cli._summary import print_comparison, print_links
+    from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
@@ -164,7 +165,8 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
         )
         watch(LocalEngine().evaluate(job), recorder)
     assert recorder.comparison is not None
-    print_comparison(recorder.comparison, tracked)
+    print_comparison(recorder.comparison)
+    print_links(tracked, PAGE)
     return recorder.comparison
 
 

@@ -128,7 +128,7 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
     """Train and evaluate all jobs, one after the other, as nested runs of one tracked run; prints what was gained."""
     from mlflow_project import ui
     from mlflow_project.checkpoints import model_name
-    from mlflow_project.cli._summary import print_gains
+    from mlflow_project.cli._summary import print_gains, print_links
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.rl_recorder import RlRecorder, gains_markdown
@@ -155,5 +155,6 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
             assert recorder.improved is not None
             improved.append(recorder.improved)
             tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
-    print_gains(improved, tracked)
+    print_gains(improved)
+    print_links(tracked)
     return improved
