@@ -118,11 +118,11 @@ def test_in_a_browser_the_printed_link_shows_the_comparison_and_plays(server, mo
     from selenium.webdriver.support.ui import WebDriverWait
     from support import SHORT_EVALUATION
 
-    from mlflow_project.cli import main
+    from mlflow_project.cli import cli
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     words = ["eval", "--ckpt-root", str(small_checkpoints), "--output", "out", "--overrides", SHORT_EVALUATION]
-    result = CliRunner().invoke(main, words)
+    result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     (link,) = (word for word in result.stdout.split() if word.startswith("http"))
     options = webdriver.ChromeOptions()

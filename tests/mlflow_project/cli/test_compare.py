@@ -80,7 +80,7 @@ def test_what_cannot_be_compared_is_refused_all_at_once(invoke, client, small_ch
 def test_without_a_store_nothing_is_made(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
-    from mlflow_project.cli import main
+    from mlflow_project.cli import cli
 
-    only_error(CliRunner().invoke(main, ["compare", "0" * 32]), "not-in-store")
+    only_error(CliRunner().invoke(cli, ["compare", "0" * 32]), "not-in-store")
     assert list(tmp_path.iterdir()) == []
