@@ -47,6 +47,7 @@ class _Running:
 
     recorder: Recorder
     name: str
+    tags: Mapping[str, str]
     settings: Mapping[str, Any]
     rows: dict[int, EpisodeRow] = field(default_factory=dict)
     videos: dict[int, Path] = field(default_factory=dict)
@@ -110,8 +111,8 @@ class SweepRecorder:
 
     def _start(self, event: EvaluationStarted) -> None:
         bundle = read_bundle(event.path, verify=False)
-        name = self._run_name(event)
-        recorder = self._parent.start_run(name, bundle_tags(bundle))
+        name, tags = self._run_name(event), bundle_tags(bundle)
+        recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
         # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
         recorder.params({"step": event.step}, prefix="checkpoint")
@@ -120,7 +121,7 @@ class SweepRecorder:
         log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
         if event.settings:
             recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
-        self._evaluations[event.step] = _Running(recorder, name, event.settings)
+        self._evaluations[event.step] = _Running(recorder, name, tags, event.settings)
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
         """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
@@ -143,7 +144,7 @@ class SweepRecorder:
             dataset=(self._dataset.name, self._dataset.digest),
         )
         recorder.end("FINISHED")
-        tags = {MISMATCH_TAG: "true"} if evaluation.mismatch else {}
+        tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})
         self._finished.append(
             Evaluation(
                 run=f"{{{{run:{recorder.run}}}}}",

@@ -18,8 +18,12 @@ from mlflow_project.runs import TrackedRun
 def print_comparison(comparison: Comparison) -> None:
     """Print the checkpoints by success rate, with the places the tests leave possible."""
     table = Table(title="Checkpoints by success", title_justify="left")
-    for column in ("rank", "checkpoint", "success", "95 % Wilson", "n", "drops", "time-outs", "length"):
-        table.add_column(column, justify="left" if column == "checkpoint" else "right")
+    table.add_column("rank", justify="right")
+    # Where it is narrow the headings fold, not the names.
+    widest = max(len(each.label) for each in comparison.standings)
+    table.add_column("checkpoint", min_width=min(widest, 24), overflow="fold")
+    for column in ("success", "95 % Wilson", "n", "drops", "time-outs", "length"):
+        table.add_column(column, justify="right")
     for each in comparison.standings:
         rate = each.success
         interval = f"{100 * rate.low:.0f} .. {100 * rate.high:.0f} %"
