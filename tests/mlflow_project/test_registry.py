@@ -165,7 +165,7 @@ class TestProcesses:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
         return store
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def promoter(self):
         with mortal(Path(__file__).with_name("mortal_promoter.py")) as process:
             yield process
