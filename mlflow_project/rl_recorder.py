@@ -82,6 +82,7 @@ class RlRecorder:
             model_name=model_name,
             dataset=dataset,
             name=f"before and after rl from step {start.step}",
+            run_name=self._evaluation_name,
             upload_weights="none",
         )
         self._successes: dict[str, dict[int, bool]] = {}
@@ -106,6 +107,11 @@ class RlRecorder:
         """The last checkpoint of the training."""
         assert self.last is not None
         return read_bundle(self.last.path)
+
+    def _evaluation_name(self, event: EvaluationStarted) -> str:
+        """Iterations are no optimiser steps: beside other checkpoints the name has to say which are meant."""
+        start = f"step-{self._start.step}"
+        return start if event.digest == self._start.digest else f"{start}-rl-{event.step}"
 
     def _compare(self) -> None:
         assert self.last is not None

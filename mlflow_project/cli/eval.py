@@ -153,7 +153,8 @@ def run(
 ) -> Comparison:
     """Evaluate as a tracked sweep, on the local engine if none is given; prints the comparison and returns it."""
     from mlflow_project.checkpoints import model_name
-    from mlflow_project.cli._summary import print_comparison
+    from mlflow_project.cli._summary import print_comparison, print_links
+    from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
@@ -175,7 +176,8 @@ def run(
         )
         watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None
-    print_comparison(recorder.comparison, tracked)
+    print_comparison(recorder.comparison)
+    print_links(tracked, PAGE)
     return recorder.comparison
 
 

@@ -144,7 +144,7 @@ def run(
     is given; prints what was gained."""
     from mlflow_project import ui
     from mlflow_project.checkpoints import model_name
-    from mlflow_project.cli._summary import print_gains
+    from mlflow_project.cli._summary import print_gains, print_links
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.rl_recorder import RlRecorder, gains_markdown
@@ -155,7 +155,7 @@ def run(
     name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
     with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config, "rl"))
-        ui.save_comparison_view(tracked.recorder)
+        ui.save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
@@ -171,5 +171,6 @@ def run(
             assert recorder.improved is not None
             improved.append(recorder.improved)
             tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
-    print_gains(improved, tracked)
+    print_gains(improved)
+    print_links(tracked)
     return improved

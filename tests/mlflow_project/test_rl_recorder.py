@@ -65,7 +65,7 @@ def test_a_training_is_a_nested_run_between_two_checkpoints(
     assert tags["checkpoint.sha256"] == tags["lineage.parent.sha256"] == start.digest
     assert tags["lineage.config.sha256"] == job.lineage["config"] != start.lineage["config"]
     assert "lineage.weights.sha256" not in tags, "those of the start are not what the run made"
-    assert {name for name, run in runs.items() if run["parent"] == "from-step-400"} == {"step-400", "step-800"}
+    assert {name for name, run in runs.items() if run["parent"] == "from-step-400"} == {"step-400", "step-400-rl-800"}
 
 
 def test_before_and_after_are_compared_seed_by_seed(store, content, job, training_events, evaluation_events):
