@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.cli import _options as options
 from rlinf_isaac.config import split_overrides
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob, SftJob
+from rlinf_isaac.errors import Problem
 
 if TYPE_CHECKING:
     from rlinf_isaac.engines.rlinf.runtime import Runtime
@@ -34,7 +35,11 @@ def suffix(chosen: Mapping[str, Any]) -> str:
 
 def check_engine(findings: Findings, chosen: Mapping[str, Any], jobs: Sequence[SftJob | EvaluationJob | RlJob]) -> None:
     """Whether the chosen engine is there and can run these jobs."""
-    if chosen["engine"] != LOCAL:
+    if chosen["engine"] == LOCAL:
+        if chosen.get("parallel", 1) > 1:
+            cause = f"--parallel {chosen['parallel']} with --engine local, which has one simulator"
+            findings.add([Problem("parallel-local", cause, "choose --engine rlinf, or leave --parallel out")])
+    else:
         from rlinf_isaac.engines.rlinf.preflight import check_jobs, check_runtime
 
         with findings.collect():
@@ -51,4 +56,5 @@ def _runtime(chosen: Mapping[str, Any]) -> Runtime:
         source=options.words(chosen["rlinf_source"]),
         ray_address=None if chosen["ray_address"] == options.AUTO else chosen["ray_address"],
         overrides=tuple(split_overrides(chosen["rlinf_overrides"])),
+        parallel=chosen.get("parallel", 1),
     )

@@ -28,6 +28,7 @@ Example:
   rlinf-isaac eval --ckpt-root result/isaaclab_openpi/sft/tiny-0123abcd/checkpoints
   rlinf-isaac eval --ckpt-root CHECKPOINTS --until-decided --episodes 200 --batch 25
   rlinf-isaac eval --ckpt-root CHECKPOINTS --engine rlinf --rlinf-python rlinf-venv/bin/python
+  rlinf-isaac eval --ckpt-root CHECKPOINTS --engine rlinf --ray-address head:6379 --parallel 4
   mlflow run . -e eval -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
 
 KEYS = {
@@ -68,6 +69,13 @@ OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLI
     "the run is tagged with it and its checkpoints cannot be promoted.",
 )
 @options.engine
+@click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --engine rlinf: checkpoints side by side, each on its own accelerator or node of the Ray cluster.",
+)
 @options.upload_weights
 @options.output
 @options.overrides
@@ -98,7 +106,7 @@ def check(
     output: Path,
     overrides: str,
     quick: bool = False,
-    **chosen: str,
+    **chosen: Any,
 ) -> EvaluationJob | None:
     """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)

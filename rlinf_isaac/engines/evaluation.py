@@ -8,8 +8,10 @@ episodes is a `Player`'s business.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,8 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import EvaluationJob
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.engines.fan_out import fan_out
+from rlinf_isaac.errors import EngineFailed, InvalidJob
 from rlinf_isaac.events import (
     EpisodeDone,
     EpisodeRow,
@@ -61,13 +64,30 @@ class Player(Protocol):
         ...
 
 
-def evaluate(job: EvaluationJob, player: Player) -> Iterator[Event]:
+@dataclass(frozen=True)
+class _Share:
+    """One checkpoint's part of an evaluation."""
+
+    bundle: Bundle
+    directory: Path
+    begin: tuple[Event, ...]
+
+
+def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | None = None) -> Iterator[Event]:
     """Evaluate every bundle of the job on the same seeds.
+
+    Args:
+        job: what to evaluate.
+        players: the one that plays everything; or several, that share the checkpoints out and do not change the rows.
+        pool: with a thread for each of several players.
 
     Raises:
         InvalidJob: the job is not what the weights were trained with (unless ``job.allow_mismatch``).
+        EngineFailed: players build different environments.
     """
-    config = job.config
+    config, player = job.config, players[0]
+    if any(dict(each.identity) != dict(player.identity) or each.slots != player.slots for each in players):
+        raise EngineFailed("the environments of the lanes differ: are the nodes installed alike?")
     problems = {
         bundle.digest: mismatches(bundle, config, norm_stats=job.norm_stats, environment=player.identity)
         for bundle in job.bundles
@@ -79,26 +99,43 @@ def evaluate(job: EvaluationJob, player: Player) -> Iterator[Event]:
     root.mkdir(parents=True, exist_ok=True)
     write_file(root / "settings.json", json.dumps(settings, indent=2))
     announced = settings | ({"stop_rule": asdict(job.stop_rule)} if job.stop_rule else {})
-    directories = [root / f"{bundle.step}-{bundle.digest[:8]}" for bundle in job.bundles]
-    begin: dict[str, list[Event]] = {
-        bundle.digest: [
-            EvaluationStarted(bundle.step, bundle.path, bundle.digest, announced),
-            *(MismatchAllowed(bundle.step, bundle.digest, problem) for problem in problems[bundle.digest]),
-        ]
+    shares = [
+        _Share(
+            bundle,
+            root / f"{bundle.step}-{bundle.digest[:8]}",
+            (
+                EvaluationStarted(bundle.step, bundle.path, bundle.digest, announced),
+                *(MismatchAllowed(bundle.step, bundle.digest, problem) for problem in problems[bundle.digest]),
+            ),
+        )
         for bundle in job.bundles
-    }
+    ]
     seeds = range(config.eval.first_seed, config.eval.first_seed + config.eval.episodes)
+    begun: set[str] = set()
+
+    def play(player: Player, share: _Share, batch: range = seeds) -> Iterator[Event]:
+        if share.bundle.digest not in begun:
+            begun.add(share.bundle.digest)
+            yield from share.begin
+        yield from _evaluate_bundle(share.bundle, job, player, share.directory, seeds, batch)
+
+    def play_whole(player: Player, share: _Share) -> Iterator[Event]:
+        yield from play(player, share)
+        yield EvaluationFinished(share.bundle.step, share.bundle.digest, share.directory)
+
+    def play_all(part: Callable[[Player, _Share], Iterator[Event]]) -> Iterator[Event]:
+        if pool is not None:
+            yield from fan_out(pool, [partial(part, each) for each in players], shares)
+            return
+        for share in shares:
+            yield from part(player, share)
+
     if job.stop_rule is None:
-        for bundle, directory in zip(job.bundles, directories, strict=True):
-            yield from begin[bundle.digest]
-            yield from _evaluate_bundle(bundle, job, player, directory, seeds)
-            yield EvaluationFinished(bundle.step, bundle.digest, directory)
+        yield from play_all(play_whole)
         return
-    for events in begin.values():
-        yield from events
-    yield from _until_decided(job, job.stop_rule, player, directories, seeds)
-    for bundle, directory in zip(job.bundles, directories, strict=True):
-        yield EvaluationFinished(bundle.step, bundle.digest, directory)
+    yield from _until_decided(job, job.stop_rule, seeds, lambda batch: play_all(partial(play, batch=batch)))
+    for share in shares:
+        yield EvaluationFinished(share.bundle.step, share.bundle.digest, share.directory)
 
 
 def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: int) -> dict[str, Any]:
@@ -120,28 +157,27 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
 
 
 def _until_decided(
-    job: EvaluationJob, rule: StopRule, player: Player, directories: Sequence[Path], seeds: range
+    job: EvaluationJob, rule: StopRule, seeds: range, play: Callable[[range], Iterator[Event]]
 ) -> Iterator[Event]:
     """Batch after batch of seeds, every bundle on each; what is known after a batch goes into metrics."""
-    successes: list[dict[int, bool]] = [{} for _ in job.bundles]
+    successes: dict[str, dict[int, bool]] = {bundle.digest: {} for bundle in job.bundles}
     for batch in rule.rounds(seeds):
-        for bundle, directory, known in zip(job.bundles, directories, successes, strict=True):
-            for event in _evaluate_bundle(bundle, job, player, directory, seeds, batch):
-                if isinstance(event, EpisodeDone):
-                    known[event.row.seed] = event.row.success
-                yield event
-        found = separate(successes, rule.alpha)
+        for event in play(batch):
+            if isinstance(event, EpisodeDone):
+                successes[event.row.checkpoint][event.row.seed] = event.row.success
+            yield event
+        found = separate(list(successes.values()), rule.alpha)
         best = job.bundles[found.best]
-        yield Metrics(len(successes[0]), {"until_decided/e_value": found.e_value, "until_decided/best": best.step})
+        done = len(successes[best.digest])
+        yield Metrics(done, {"until_decided/e_value": found.e_value, "until_decided/best": best.step})
         if found.decided:
             return
 
 
 def _evaluate_bundle(
-    bundle: Bundle, job: EvaluationJob, player: Player, directory: Path, seeds: range, batch: range | None = None
+    bundle: Bundle, job: EvaluationJob, player: Player, directory: Path, seeds: range, batch: range
 ) -> Iterator[Event]:
-    """Announce the rows that are on disk, play the other episodes of `batch` (all seeds when None)."""
-    batch = seeds if batch is None else batch
+    """Announce the rows that are on disk, play the other episodes of `batch`."""
     config = job.config
     first_seed = config.eval.first_seed
     rows_file = directory / "episodes.jsonl"

@@ -30,7 +30,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
         torch.set_num_threads(config.compute.threads)
     env = make_env(config.env, num_envs=min(config.eval.num_envs, config.eval.episodes))
     try:
-        yield from evaluate_with(job, LocalPlayer(job, env))
+        yield from evaluate_with(job, [LocalPlayer(job, env)])
     finally:
         env.close()
 

@@ -23,6 +23,7 @@ from rlinf_isaac.errors import InvalidJob, Problem
 CONFIGS = Path(__file__).parent / "configs"
 
 OURS = (
+    "lane",
     "runner.ckpt_path",
     "runner.resume_dir",
     "rollout.model.model_path",
@@ -38,8 +39,10 @@ OURS = (
 """Keys that are the job's business: another value would make it another job than the one that is recorded."""
 
 
-def evaluation_config(job: EvaluationJob, directory: Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of an evaluation whose results go to `directory`.
+def evaluation_config(
+    job: EvaluationJob, directory: Path, overrides: Sequence[str] = (), *, lane: int | None = None
+) -> DictConfig:
+    """The config of an evaluation whose results go to `directory`; with a `lane`, on that accelerator or node.
 
     Raises:
         InvalidJob: an override is unknown or not allowed, or values do not fit each other.
@@ -47,6 +50,7 @@ def evaluation_config(job: EvaluationJob, directory: Path, overrides: Sequence[s
     config = job.config
     slots = min(config.eval.num_envs, config.eval.episodes)
     values = {
+        "lane": lane,
         "runner": {"logger": {"log_path": str(directory)}},
         "env": {"eval": _environment(config, slots) | {"video_cfg": {"save_video": config.eval.videos > 0}}},
         "rollout": {"model": _model(config, job.bundles[0].path)},

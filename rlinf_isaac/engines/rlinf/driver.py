@@ -53,7 +53,7 @@ def main() -> None:
 def _run(directory: Path, journal: JournalWriter, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
     from omegaconf import DictConfig, OmegaConf
 
-    clock = Clock()
+    clock = Clock(journal)
     config = OmegaConf.load(directory / "config.yaml")
     assert isinstance(config, DictConfig)
     from rlinf_isaac.engines.rlinf import extension
@@ -80,16 +80,18 @@ def _run(directory: Path, journal: JournalWriter, orders: queue.SimpleQueue[dict
 
 
 class Clock:
-    """Seconds that each named part of the start took."""
+    """Seconds that each part of the start took (`journal.STARTING`); says in the journal when one is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: JournalWriter) -> None:
         self.laps: dict[str, float] = {}
+        self._journal = journal
         self._since = time.monotonic()
 
     def lap(self, name: str) -> None:
         """What was done since the last lap was `name`."""
         now = time.monotonic()
         self.laps[name], self._since = round(now - self._since, 3), now
+        self._journal.write("started", part=name)
 
 
 def _receive(orders: queue.SimpleQueue[dict[str, Any]]) -> None:

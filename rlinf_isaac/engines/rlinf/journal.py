@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 DRIVER = "driver"
+STARTING = ("import", "ray", "cluster", "workers", "model_and_simulator")
+"""Parts of a driver's start, in their order."""
 
 
 class JournalWriter:

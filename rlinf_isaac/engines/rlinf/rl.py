@@ -67,10 +67,11 @@ def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
     environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads), "RLINF_ISAAC_SEED": str(rl.seed)}
     values: dict[str, float] = {}
     with RlinfSession(directory, runtime, environment) as session:
-        ready = list(session.until("ready"))[-1]
+        driver = session.drive(directory)
+        ready = yield from driver.start()
         description: dict[str, Any] = job.description | {"engine": {"name": "rlinf", **ready["versions"]}}
         yield FileSaved(frozen, "rlinf/config.yaml")
-        for line in session.order("train"):
+        for line in driver.order("train"):
             if line["kind"] != "metrics":
                 continue
             step = line["step"]

@@ -24,6 +24,8 @@ class Runtime:
         source: setup scripts (conda, Isaac Sim, a site's) or virtual environments, sourced in this order in bash.
         ray_address: of a running Ray cluster; None for one of our own that ends with the run.
         overrides: ``key=value`` on RLinf's config.
+        parallel: how many checkpoints are evaluated side by side, each on an accelerator or (where there are none) a
+            node of its own, in turn.
         patience_s: how long nothing may be heard of before the run counts as stuck.
     """
 
@@ -31,6 +33,7 @@ class Runtime:
     source: tuple[str, ...] = ()
     ray_address: str | None = None
     overrides: tuple[str, ...] = ()
+    parallel: int = 1
     patience_s: float = 1800.0
 
     @property

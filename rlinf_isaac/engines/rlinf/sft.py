@@ -55,10 +55,11 @@ def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
     description = checkpoint_config(job.config, LeRobotDataset(job.dataset))
     seen: dict[str, list[float]] = {}
     with RlinfSession(directory, runtime, {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}) as session:
-        ready = list(session.until("ready"))[-1]
+        driver = session.drive(directory)
+        ready = yield from driver.start()
         description["engine"] = {"name": "rlinf", **ready["versions"]}
         yield FileSaved(frozen, "rlinf/config.yaml")
-        for line in session.order("train"):
+        for line in driver.order("train"):
             if line["kind"] != "metrics":
                 continue
             step = line["step"]

@@ -40,6 +40,8 @@ class Task:
     def __init__(self, config: DictConfig, journal: JournalWriter, clock: Laps) -> None:
         """Attaches to Ray: RLinf validates its config with the cluster at hand."""
         self.journal, self.clock = journal, clock
+        if config.get("lane") is not None:
+            take_lane(config)
         self.config = validate_cfg(config)
         self.groups: dict[str, Any] = {}
         self.runner: Any = None
@@ -125,6 +127,17 @@ class Reinforcement(Task):
             metrics = {f"eval/{name}": value for name, value in self.runner.evaluate().items()}
             self.runner.metric_logger.log(data=metrics, step=-1)
         self.runner.run()
+
+
+def take_lane(config: DictConfig) -> None:
+    """Place a driver that is one of several on a cluster: on one accelerator, or on a node where there are none.
+
+    All drivers take RLinf's next free Ray namespace, and one that fails leaves the others alone.
+    """
+    cluster = Cluster(num_nodes=0)  # every node that is there; RLinf's own `Cluster(config)` is this one from now on
+    place = config.lane % (cluster.num_accelerators or cluster.num_nodes)
+    config.cluster.num_nodes = cluster.num_nodes
+    config.cluster.component_placement = dict.fromkeys(config.cluster.component_placement, str(place))
 
 
 class JournalBackend:

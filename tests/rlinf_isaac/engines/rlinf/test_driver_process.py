@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlinf_isaac.engines.rlinf.session import cause_in
+from rlinf_isaac.engines.rlinf.driver_process import cause_in
 
 RAY_TASK_ERROR = """\
 [INFO 09:11:12 RLinf] all is well
