@@ -8,6 +8,7 @@ When stdin ends, the parent is gone: everything that belongs to this run is kill
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import queue
@@ -24,6 +25,12 @@ from rlinf_isaac.engines.rlinf.journal import DRIVER, JournalWriter
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned
 
 RAY_SECONDS = 120.0
+TASKS = {
+    "embodied_eval": (".tasks", "Evaluation"),
+    "sft": (".training_tasks", "FineTuning"),
+    "embodied": (".training_tasks", "Reinforcement"),
+}
+"""RLinf's ``runner.task_type`` -> module and class of what does it."""
 
 
 class WorkerFailed(Exception):
@@ -59,12 +66,12 @@ def _run(directory: Path, journal: JournalWriter, orders: queue.SimpleQueue[dict
     from rlinf_isaac.engines.rlinf import extension
 
     extension.register()
-    from rlinf_isaac.engines.rlinf.tasks import TASKS
-
+    module, name = TASKS[config.runner.task_type]
+    kind = getattr(importlib.import_module(module, __package__), name)
     clock.lap("import")
     _wait_for_ray()
     clock.lap("ray")
-    work = TASKS[config.runner.task_type](config, journal, clock)
+    work = kind(config, journal, clock)
     # RLinf's own handler asks Ray's dashboard, which need not run, and ends with a segmentation fault at times.
     signal.signal(signal.SIGUSR1, _worker_failed)
     try:

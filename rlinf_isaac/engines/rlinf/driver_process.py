@@ -73,7 +73,7 @@ class DriverProcess:
             time.sleep(_POLL_SECONDS)
 
     def start(self, label: str = "start RLinf") -> Generator[Progress, None, dict[str, Any]]:
-        """Wait until workers, model and simulator are there; returns what the driver says of them, raises as `order`."""
+        """Wait until workers, model and simulator are there; gives what the driver says of them. Raises as `order`."""
         yield Progress(label, 0, len(STARTING), STARTING[0])
         ready: dict[str, Any] = {}
         for ready in self.until("ready"):

@@ -56,6 +56,7 @@ class RlinfStackCube(gym.Env):
         self._writers: dict[int, VideoWriter] = {}
         self._open = ExitStack()
         self._last: dict[str, Any] | None = None
+        self._seen: dict[str, Any] | None = None
         self._recorder = Recorder(self)
 
     def describe(self) -> dict[str, Any]:
@@ -89,7 +90,8 @@ class RlinfStackCube(gym.Env):
             )
         self._start_waiting()
         self._recorder.reset()
-        return self._observation(), {}
+        self._seen = self._observation()
+        return self._seen, {}
 
     def chunk_step(self, actions: Any) -> tuple[list, torch.Tensor, torch.Tensor, torch.Tensor, list]:
         """Play (N, T, 7) actions; ended episodes are written down and the next ones started.
@@ -122,7 +124,10 @@ class RlinfStackCube(gym.Env):
         self._recorder.chunk(ended="final_observation" in info)
         # The info belongs to the last step: RLinf's recorder looks for a terminal observation there.
         infos: list[dict[str, Any]] = [{}] * (horizon - 1) + [info]
-        return [None] * (horizon - 1) + [self._observation()], rewards, terminations, truncations, infos
+        # RLinf goes on to the end of its epoch when all episodes are over; nothing moves then, nothing is rendered.
+        if active.any() or self._seen is None:
+            self._seen = self._observation()
+        return [None] * (horizon - 1) + [self._seen], rewards, terminations, truncations, infos
 
     def update_reset_state_ids(self) -> None:
         """RLinf asks for new initial states between rollouts; here the seeds decide."""

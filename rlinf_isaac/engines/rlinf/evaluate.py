@@ -36,8 +36,8 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
         frozen.append(freeze(config, results))
     environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
     with ExitStack() as stack:
-        # Left last: its threads end when the drivers have.
-        pool = stack.enter_context(ThreadPoolExecutor(lanes)) if lanes > 1 else None
+        # Threads, even for one lane: whoever listens may take its time, RLinf goes on. They end when the drivers have.
+        pool = stack.enter_context(ThreadPoolExecutor(lanes))
         session = stack.enter_context(RlinfSession(directory, runtime, environment))
         drivers = [session.drive(file.parent) for file in frozen]
         players = []

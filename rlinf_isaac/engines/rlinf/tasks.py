@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from omegaconf import DictConfig
 from rlinf.config import validate_cfg
 from rlinf.runners.embodied_eval_runner import EmbodiedEvalRunner
-from rlinf.runners.embodied_runner import EmbodiedRunner
-from rlinf.runners.sft_runner import SFTRunner
 from rlinf.scheduler import Cluster
 from rlinf.utils.placement import HybridComponentPlacement
 
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
-from rlinf_isaac.engines.rlinf.workers import Learner, Policies, Simulators, Trainer
+from rlinf_isaac.engines.rlinf.workers import Policies, Simulators
 
 
 class Laps(Protocol):
@@ -92,41 +91,19 @@ class Evaluation(Task):
         return super().describe() | {"identity": found[0]["identity"], "slots": slots}
 
     def play(self, **play: Any) -> None:
-        """Play episodes of one checkpoint; see `env.RlinfStackCube.begin`. The env workers journal the rows."""
+        """Play episodes of one checkpoint; see `env.RlinfStackCube.begin`. The env workers journal the rows.
+
+        RLinf's metrics come with ``time/load_checkpoint`` and ``time/eval``, in seconds.
+        """
+        began = time.monotonic()
         rounds = max(self.groups["env"].begin(play).wait())
         self.groups["env"].set_rounds(rounds).wait()
         self.groups["rollout"].begin(play, rounds).wait()
+        loaded = time.monotonic()
         metrics = {f"eval/{name}": float(value) for name, value in self.runner.evaluate().items()}
+        metrics |= {"time/load_checkpoint": loaded - began, "time/eval": time.monotonic() - loaded}
         self.runner.metric_logger.log(data=metrics, step=play["step"])
         self.journal.write("metrics", step=play["step"], values=metrics)
-
-
-class FineTuning(Task):
-    """RLinf's supervised fine-tuning."""
-
-    kinds: ClassVar[Mapping[str, Any]] = {"actor": Trainer}
-    runner_class = SFTRunner
-
-    def train(self) -> None:
-        """Train to the end."""
-        self.runner.metric_logger.logger["journal"] = JournalBackend(self.journal)
-        self.runner.run()
-
-
-class Reinforcement(Task):
-    """RLinf's reinforcement learning."""
-
-    kinds: ClassVar[Mapping[str, Any]] = {"actor": Learner, "rollout": Policies, "env": Simulators}
-    runner_class = EmbodiedRunner
-
-    def train(self) -> None:
-        """Evaluate the start, train to the end."""
-        self.runner.metric_logger.logger["journal"] = JournalBackend(self.journal)
-        if self.config.runner.val_check_interval > 0 and self.runner.global_step == 0:
-            self.runner.update_rollout_weights()
-            metrics = {f"eval/{name}": value for name, value in self.runner.evaluate().items()}
-            self.runner.metric_logger.log(data=metrics, step=-1)
-        self.runner.run()
 
 
 def take_lane(config: DictConfig) -> None:
@@ -138,28 +115,3 @@ def take_lane(config: DictConfig) -> None:
     place = config.lane % (cluster.num_accelerators or cluster.num_nodes)
     config.cluster.num_nodes = cluster.num_nodes
     config.cluster.component_placement = dict.fromkeys(config.cluster.component_placement, str(place))
-
-
-class JournalBackend:
-    """A backend of RLinf's MetricLogger that writes to the journal.
-
-    RLinf counts steps from 0 where it logs, and from 1 where it saves; here it is from 1.
-    """
-
-    def __init__(self, journal: JournalWriter) -> None:
-        self.journal = journal
-
-    def log(self, data: Mapping[str, Any], step: int) -> None:
-        """Write one line; values may be numpy's or torch's scalars."""
-        self.journal.write("metrics", step=step + 1, values={name: float(value) for name, value in data.items()})
-
-    def finish(self) -> None:
-        """Every line is out already."""
-
-
-TASKS: Mapping[str, type[Task]] = {
-    "embodied_eval": Evaluation,
-    "sft": FineTuning,
-    "embodied": Reinforcement,
-}
-"""RLinf's ``runner.task_type`` -> what does it."""
