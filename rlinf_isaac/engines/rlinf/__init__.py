@@ -19,7 +19,7 @@ class RlinfEngine:
         """Its name, and the versions of the interpreter that has RLinf."""
         from rlinf_isaac.engines.rlinf.preflight import versions_of
 
-        return {"engine": "rlinf"} | {f"rlinf.version.{k}": v for k, v in versions_of(self.runtime.interpreter).items()}
+        return {"engine": "rlinf"} | {f"rlinf.version.{k}": v for k, v in versions_of(self.runtime).items()}
 
     def sft(self, job: SftJob) -> Iterator[Event]:
         """Train; see `rlinf_isaac.engines.rlinf.sft`."""

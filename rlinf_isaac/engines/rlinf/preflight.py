@@ -18,22 +18,16 @@ TESTED = "0.3."
 
 _PACKAGES = ("rlinf", "ray", "torch", "mujoco", "omegaconf")
 _PROBE = f"""
-import importlib.metadata, json
-found = {{}}
-for name in {_PACKAGES!r}:
-    try:
-        found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        pass
-print(json.dumps(found))
+import json
+from rlinf_isaac.probe import importable_version
+print(json.dumps({{name: version for name in {_PACKAGES!r} if (version := importable_version(name))}}))
 """
 
 
 def check_runtime(runtime: Runtime) -> list[Problem]:
     """The interpreter, what is installed in it, and the setup scripts."""
     try:
-        prepared_environment(runtime)
-        found = versions_of(runtime.interpreter)
+        found = versions_of(runtime)
     except InvalidJob as error:
         return list(error.problems)
     missing = [name for name in _PACKAGES if name not in found]
@@ -65,16 +59,18 @@ def check_jobs(jobs: Sequence[SftJob | EvaluationJob | RlJob], runtime: Runtime)
 
 
 @lru_cache
-def versions_of(python: str) -> dict[str, str]:
-    """Versions of what an interpreter has of the packages that count.
+def versions_of(runtime: Runtime) -> dict[str, str]:
+    """Versions of what an interpreter, after the setup scripts, has of the packages that count.
 
     Raises:
-        InvalidJob: it does not run.
+        InvalidJob: a setup script or the interpreter does not run.
     """
+    python, environment = runtime.interpreter, prepared_environment(runtime)
+    command = [python, "-c", _PROBE]
     try:
-        result = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, check=True, timeout=60)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         cause = f"the interpreter {python} does not run: {said}"
-        raise InvalidJob.of("bad-rlinf-python", cause, "name a Python with --rlinf-python") from error
-    return json.loads(result.stdout)
+        raise InvalidJob.of("bad-rlinf-python", cause, "name a Python 3.11 or later with --rlinf-python") from error
+    return json.loads(result.stdout.splitlines()[-1])

@@ -20,7 +20,7 @@ class Runtime:
     """How to run RLinf.
 
     Attributes:
-        python: interpreter that has RLinf; None for this one.
+        python: interpreter that has RLinf; None for that of a virtual environment in `source`, else this one.
         source: setup scripts (conda, Isaac Sim, a site's) or virtual environments, sourced in this order in bash.
         ray_address: of a running Ray cluster; None for one of our own that ends with the run.
         overrides: ``key=value`` on RLinf's config.
@@ -38,8 +38,10 @@ class Runtime:
 
     @property
     def interpreter(self) -> str:
-        """Path of the interpreter."""
-        return self.python or sys.executable
+        """Path of the interpreter: the one asked for, that of the last virtual environment in `source`, or this one."""
+        sourced = () if os.environ.get("AUTO_SETUP_ENV") == "0" else self.source
+        environments = [Path(each) / "bin/python" for each in sourced if (Path(each) / "bin/activate").is_file()]
+        return self.python or str([Path(sys.executable), *environments][-1])
 
 
 def prepared_environment(runtime: Runtime) -> dict[str, str]:

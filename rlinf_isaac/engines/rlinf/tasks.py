@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
@@ -15,6 +14,7 @@ from rlinf.utils.placement import HybridComponentPlacement
 
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
 from rlinf_isaac.engines.rlinf.workers import Policies, Simulators
+from rlinf_isaac.probe import importable_version
 
 
 class Laps(Protocol):
@@ -75,7 +75,7 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Versions of the packages whose behaviour a result depends on."""
-        return {"versions": {name: importlib.metadata.version(name) for name in ("rlinf", "ray", "torch")}}
+        return {"versions": {name: importable_version(name) for name in ("rlinf", "ray", "torch")}}
 
 
 class Evaluation(Task):

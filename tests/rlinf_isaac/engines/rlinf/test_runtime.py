@@ -77,3 +77,15 @@ def test_the_project_is_importable_and_mlflow_is_left_out(monkeypatch):
 
 def test_the_default_interpreter_is_this_one():
     assert Runtime().interpreter == sys.executable
+
+
+def test_the_interpreter_is_that_of_a_sourced_virtual_environment(tmp_path, monkeypatch):
+    activate = tmp_path / "venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text("")
+    source = (str(tmp_path / "venv"), "setup.sh")
+    assert Runtime(source=source).interpreter == str(tmp_path / "venv/bin/python")
+    assert Runtime(source=source, python="python3.12").interpreter == "python3.12"
+    assert Runtime(source=("setup.sh",)).interpreter == sys.executable
+    monkeypatch.setenv("AUTO_SETUP_ENV", "0")
+    assert Runtime(source=source).interpreter == sys.executable
