@@ -16,7 +16,7 @@ from rlinf_isaac.errors import InvalidJob, Problem
 TESTED = "0.3."
 """What this was written for and tested with. Other releases may work: nothing of RLinf is patched."""
 
-_PACKAGES = ("rlinf", "ray", "torch", "mujoco", "omegaconf")
+_PACKAGES = ("rlinf", "ray", "torch", "torchvision", "mujoco", "omegaconf")
 _PROBE = f"""
 import json
 from rlinf_isaac.probe import importable_version
@@ -33,7 +33,7 @@ def check_runtime(runtime: Runtime) -> list[Problem]:
     missing = [name for name in _PACKAGES if name not in found]
     if missing:
         cause = f"{runtime.interpreter} lacks {', '.join(missing)}"
-        cure = "pip install 'rlinf-isaac[rlinf]' there, or name another interpreter with --rlinf-python"
+        cure = "pip install torch torchvision 'rlinf-isaac[rlinf]' there, or name another interpreter with --rlinf-python"
         return [Problem("no-rlinf", cause, cure)]
     if not found["rlinf"].startswith(TESTED):
         cause = f"{runtime.interpreter} has rlinf {found['rlinf']}, this was tested with {TESTED}x"
