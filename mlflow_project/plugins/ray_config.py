@@ -58,8 +58,8 @@ class RayConfig:
         The run is named here, not in the job's environment, which Ray hands on to every worker of the job.
         """
         lines = [f"export MLFLOW_RUN_ID={quote(run_id)}"]
-        if self.upload:  # Ray begins in the uploaded copy, which it deletes some time after the job
-            lines += ['export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"', f"mkdir -p {quote(self.directory)}"]
+        if self.upload:  # Ray begins in the uploaded copy (also in PYTHONPATH), which it deletes some time afterwards
+            lines += [f"mkdir -p {quote(self.directory)}"]
         if self.venv is not None:
             lines += [f'export PATH={quote(self.venv)}/bin:"$PATH"']
         return "; ".join([*lines, f"cd {quote(self.directory)} || exit", command])

@@ -28,7 +28,7 @@ _REQUEST_SECONDS = 60.0
 
 
 class RayRun(SubmittedRun):
-    """A run and its job. `wait`, `get_status` and `cancel` also end the run, as soon as they see that the job has ended.
+    """A run and its job. `wait`, `get_status` and `cancel` also end the run once they see that the job has ended.
 
     Attributes:
         job_id: of the job, and the tag ``ray.job_id`` of the run.
@@ -208,7 +208,7 @@ def connect(address: str) -> Any:
     try:
         return Client(address)
     except (*_no_answer(), ValueError) as error:
-        cure = "start or name a cluster with a job server (ray[default]); RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, if any"
+        cure = "name a cluster with a job server (ray[default]); one with a token needs RAY_AUTH_MODE, RAY_AUTH_TOKEN"
         raise InvalidJob.of("ray-unreachable", f"no Ray job server answers at {address}: {error}", cure) from error
     finally:
         os.environ.update(hidden)
