@@ -90,7 +90,7 @@ def _run(
 
     active = utils.get_or_create_run(None, project_uri, experiment_id, project, version, entry_point, params)
     run = RayRun(active.info.run_id, store, jobs, config)
-    with Signals():
+    with Signals() as signals:
         try:
             tags = {MLFLOW_PROJECT_BACKEND: NAME} | (git_tags(project) if config.upload else {})
             if command is not None and command.params.get("run_name"):  # MLflow sets these two after this method
@@ -105,6 +105,7 @@ def _run(
                 if not succeeded and (command is not None or run.get_status() == "KILLED"):
                     raise ExecutionException(f"Ray job {run.job_id} did not succeed: run {run.get_status()}")
         except (KeyboardInterrupt, Terminated):
+            signals.ignore = True
             run.cancel()
             raise
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import sys
@@ -80,11 +81,17 @@ class RayRun(SubmittedRun):
         return self._follow() == "FINISHED"
 
     def cancel(self) -> None:
-        """Stop the job with everything it started, and wait for that. One that still waits for resources may start
-        later, and then stops at once."""
+        """Stop the job with everything it started, and wait for that.
+
+        One that still waits for resources Ray only stops when it starts, so that is not waited for.
+        """
+        limit_s = STOP_SECONDS + 15.0
+        stderr.print(f"stopping Ray job {self.job_id}")
         with suppress(*_no_answer()):
             self._jobs.stop_job(self.job_id)
-        self._follow(STOP_SECONDS + 15.0, unknown="KILLED")
+            if self._jobs.get_job_status(self.job_id).name == "PENDING":
+                limit_s = 0.0
+        self._follow(limit_s, unknown="KILLED")
 
     def get_status(self) -> str:
         """RUNNING (waiting for resources, too), FINISHED, FAILED or KILLED.
@@ -128,7 +135,7 @@ class RayRun(SubmittedRun):
                     said = job.message
                     stderr.print(said, markup=False)
             time.sleep(_POLL_SECONDS)
-        return self._end("KILLED", f"the job has not stopped within {limit_s:.0f} s; it will as soon as Ray gets to it")
+        return self._end("KILLED", "Ray was told to stop the job, and has not done so yet")
 
     def _end(self, status: str, reason: str | None) -> str:
         self._over.set()
@@ -203,6 +210,7 @@ def connect(address: str) -> Any:
         def _do_request(self, *args: Any, **kwargs: Any) -> Any:  # Ray's own waits for ever
             return super()._do_request(*args, **{"timeout": _REQUEST_SECONDS, **kwargs})
 
+    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # it reports the end of every log
     # Ray prefers these to the address it is given.
     hidden = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:

@@ -42,9 +42,9 @@ class Runtime:
 def prepared_environment(runtime: Runtime) -> dict[str, str]:
     """The environment for RLinf's processes: this one's, after the setup scripts, with this project importable.
 
-    MLflow's variables (credentials among them) are left out: nothing in there talks to a tracking server. So is what Ray
-    tells the entry point of a Ray job, with which every cluster that RLinf connects to would be asked for the uploaded
-    files and variables of that job. ``AUTO_SETUP_ENV=0`` leaves the setup scripts out.
+    MLflow's variables (credentials among them) are left out: nothing in there talks to a tracking server. So is what
+    Ray tells the entry point of a Ray job: RLinf's cluster would be asked for that job's uploaded files.
+    ``AUTO_SETUP_ENV=0`` leaves the setup scripts out.
 
     Raises:
         InvalidJob: a script does not exist, or ends the shell.
