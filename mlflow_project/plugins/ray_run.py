@@ -121,10 +121,11 @@ class RayRun(SubmittedRun):
                 job = self._jobs.get_job_info(self.job_id)
             except _no_answer() as error:
                 if "status code 404" in str(error):
-                    return self._end(unknown, f"{self._config.address} has no job {self.job_id} (any more)")
+                    reason = f"{self._config.address} has no job {self.job_id} (any more)"
+                    return self._end(unknown, reason, seen=False)
                 if time.monotonic() - heard > self._config.patience_s:
                     silent = f"{self._config.address} has not answered for {self._config.patience_s:.0f} s ({error})"
-                    return self._end("FAILED", f"{silent}; if the job goes on, it ends this run itself")
+                    return self._end("FAILED", f"{silent}; if the job goes on, it ends this run itself", seen=False)
             else:
                 heard = time.monotonic()
                 if job.status.is_terminal():
@@ -135,14 +136,14 @@ class RayRun(SubmittedRun):
                     said = job.message
                     stderr.print(said, markup=False)
             time.sleep(_POLL_SECONDS)
-        return self._end("KILLED", "Ray was told to stop the job, and has not done so yet")
+        return self._end("KILLED", "Ray was told to stop the job, and has not done so yet", seen=False)
 
-    def _end(self, status: str, reason: str | None) -> str:
+    def _end(self, status: str, reason: str | None, *, seen: bool = True) -> str:
         self._over.set()
-        self._status = status
-        if end_run(self._store, self._run_id, status, reason) and status != "FINISHED":
-            stderr.print(f"run {self._run_id} {status}: {reason}", markup=False)
-        return status
+        self._status = end_run(self._store, self._run_id, status, reason, seen=seen)
+        if self._status != "FINISHED":
+            stderr.print(f"run {self._run_id} {self._status}: {reason}", markup=False)
+        return self._status
 
     def _show_log(self) -> None:
         """Print what the job says; after a lost connection, from where it broke off."""
@@ -165,15 +166,20 @@ class RayRun(SubmittedRun):
                 return
 
 
-def end_run(store: MlflowClient, run_id: str, status: str, reason: str | None) -> bool:
-    """End a run as its job ended, unless the job has done so itself. True if that was needed."""
+def end_run(store: MlflowClient, run_id: str, status: str, reason: str | None, *, seen: bool = True) -> str:
+    """End a run as its job ended, unless the entry point has done so itself; the status that the run has then.
+
+    Args:
+        seen: whether Ray says that the job ended so. Then a FINISHED run whose job failed after all becomes FAILED.
+    """
     run = store.get_run(run_id)
-    if run.info.status != "RUNNING" and (run.info.status == "FINISHED") == (status == "FINISHED"):
-        return False
+    is_contradicted = seen and (run.info.status == "FINISHED") != (status == "FINISHED")
+    if run.info.status != "RUNNING" and not is_contradicted:
+        return run.info.status
     if status != "FINISHED" and "failure.reason" not in run.data.tags:
         store.set_tag(run_id, "failure.reason", (reason or "Ray says nothing")[-8000:])
     store.set_terminated(run_id, status)
-    return True
+    return status
 
 
 def end_stale_runs(store: MlflowClient, jobs: Any, address: str, experiment_id: str) -> None:
@@ -188,7 +194,7 @@ def end_stale_runs(store: MlflowClient, jobs: Any, address: str, experiment_id: 
     for run in runs:
         job = known.get(run.data.tags["ray.job_id"])
         if job is None:
-            end_run(store, run.info.run_id, "FAILED", f"{address} does not know its job any more")
+            end_run(store, run.info.run_id, "FAILED", f"{address} does not know its job any more", seen=False)
         elif job.status.is_terminal():
             end_run(store, run.info.run_id, STATUS[job.status.name], job.message)
 
@@ -215,7 +221,7 @@ def connect(address: str) -> Any:
     hidden = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:
         return Client(address)
-    except (*_no_answer(), ValueError) as error:
+    except Exception as error:  # nothing listens, another server does, it wants a token, ...
         cure = "name a cluster with a job server (ray[default]); one with a token needs RAY_AUTH_MODE, RAY_AUTH_TOKEN"
         raise InvalidJob.of("ray-unreachable", f"no Ray job server answers at {address}: {error}", cure) from error
     finally:

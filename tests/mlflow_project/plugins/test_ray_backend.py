@@ -27,7 +27,7 @@ from support import SHORT_EVALUATION, rows_of
 from mlflow_project.plugins import ray_backend
 from mlflow_project.plugins.ray_backend import RayBackend
 from mlflow_project.plugins.ray_run import end_run
-from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, ray_directory
+from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, owned, ray_directory
 from rlinf_isaac.engines.rlinf.session import _free_ports
 from rlinf_isaac.errors import InvalidJob
 
@@ -100,10 +100,18 @@ def test_a_run_ends_as_its_job_unless_the_job_knew_better(store, before, job, af
     run = client.create_run("0").info.run_id
     if before != "RUNNING":
         client.set_terminated(run, before)
-    end_run(client, run, job, "why")
+    assert end_run(client, run, job, "why") == after
     found = client.get_run(run)
     assert found.info.status == after
     assert found.data.tags.get("failure.reason") == ("why" if before != after and after != "FINISHED" else None)
+
+
+def test_a_job_that_was_lost_may_have_finished(store):
+    client = MlflowClient(store)
+    run = client.create_run("0").info.run_id
+    client.set_terminated(run, "FINISHED")
+    assert end_run(client, run, "FAILED", "no answer", seen=False) == "FINISHED"
+    assert client.get_run(run).info.status == "FINISHED"
 
 
 # On a real cluster
@@ -132,20 +140,15 @@ class Head:
         names = ("--port", "--ray-client-server-port", "--dashboard-port", "--dashboard-agent-listen-port")
         ports = _free_ports(len(names))
         self.port = ports[2]
-        command = [PYTHON, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--include-dashboard=true"]
+        command = [PYTHON, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=true"]
         command += ["--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={directory}"]
         command += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
         environment = os.environ | self.variables() | {OWNER: self.owner, "RAY_TMPDIR": str(directory)}
-        with open(directory / "head.log", "w") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+        with open(directory / "head.log", "w+") as log:
+            status = subprocess.run(command, env=environment, stdout=log, stderr=log, start_new_session=True).returncode
+            assert status == 0, log.seek(0) or log.read()
         while not self.answers():
-            try:
-                process.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            raise RuntimeError((directory / "head.log").read_text())
+            pass
 
     def answers(self) -> bool:
         try:
@@ -211,7 +214,8 @@ def launch(store, tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def on_ray(entry_point: str, project: Path = PROJECT, **parameters: str | Path) -> list[str]:
@@ -314,7 +318,7 @@ def test_a_job_that_dies_before_it_adopts_its_run(head, launch, store, tmp_path)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_the_job(head, launch, store, small_checkpoints, number):
     process = launch(head, *on_ray("eval", ckpt_root=small_checkpoints, ckpt_steps="2,6", episodes="500"))
-    output_until(process, "eval 2       1")
+    output_until(process, "solved")
     [parent] = [run for run in all_runs(store) if "ray.job_id" in run.data.tags]
     assert processes_of(parent.info.run_id)
     process.send_signal(number)
@@ -409,7 +413,7 @@ def test_a_job_that_ray_does_not_take(head, launch, store):
 def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "500"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 3})
-    output_until(process, "eval 2       1")
+    output_until(process, "solved")
     [parent] = [run for run in all_runs(store) if "ray.job_id" in run.data.tags]
     end_owned(mortal_head.owner)
     output = process.communicate()[0]
@@ -417,3 +421,21 @@ def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
     found = MlflowClient(store).get_run(parent.info.run_id)
     assert found.info.status == "FAILED"
     assert "has not answered for 3 s" in found.data.tags["failure.reason"]
+
+
+@pytest.mark.rlinf
+def test_only_the_job_server_is_killed(mortal_head, launch, store, small_checkpoints):
+    parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "300"}
+    process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 0})
+    output_until(process, "solved")
+    [parent] = [run for run in all_runs(store) if "ray.job_id" in run.data.tags]
+    for pid in owned(mortal_head.owner):
+        if b"dashboard/dashboard.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    output = process.communicate()[0]
+    assert process.returncode == 1, output
+    client = MlflowClient(store)
+    assert client.get_run(parent.info.run_id).info.status == "FAILED"
+    while processes_of(parent.info.run_id):
+        pass
+    assert client.get_run(parent.info.run_id).info.status == "FINISHED"
