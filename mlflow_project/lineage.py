@@ -118,7 +118,7 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         "command": shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})
-    return tags | _git_tags(Path(project_root)) | gpu_tags() | _user_tags()
+    return tags | git_tags(project_root) | gpu_tags() | _user_tags()
 
 
 def environment_digest() -> str:
@@ -131,7 +131,7 @@ def environment_digest() -> str:
     return json_digest({"python": platform.python_version(), "distributions": installed})
 
 
-def _git_tags(root: Path) -> dict[str, str]:
+def git_tags(root: str | Path) -> dict[str, str]:
     """Commit, branch and dirtiness of the checkout that holds `root`. The digest of the diff tells two dirty states of
     one commit apart (``mlflow run`` itself records the commit only: a dirty tree looks clean)."""
     commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")

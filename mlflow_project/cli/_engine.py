@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.cli import _options as options
 from rlinf_isaac.config import split_overrides
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob, SftJob
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
     from rlinf_isaac.engines.rlinf.runtime import Runtime
@@ -54,7 +55,14 @@ def _runtime(chosen: Mapping[str, Any]) -> Runtime:
     return Runtime(
         python=None if chosen["rlinf_python"] == options.AUTO else chosen["rlinf_python"],
         source=options.words(chosen["rlinf_source"]),
-        ray_address=None if chosen["ray_address"] == options.AUTO else chosen["ray_address"],
+        ray_address=_ray_address(chosen["ray_address"]),
         overrides=tuple(split_overrides(chosen["rlinf_overrides"])),
         parallel=chosen.get("parallel", 1),
     )
+
+
+def _ray_address(chosen: str) -> str | None:
+    if chosen == "env" and "RAY_ADDRESS" not in os.environ:
+        cure = "run it as a Ray job, set RAY_ADDRESS, or name the cluster"
+        raise InvalidJob.of("no-ray-address", "--ray-address env: RAY_ADDRESS is not set here", cure)
+    return {options.AUTO: None, "env": os.environ.get("RAY_ADDRESS")}.get(chosen, chosen)

@@ -69,7 +69,11 @@ def engine(command: Command) -> Command:
                 "--rlinf-source", "Setup scripts or virtual environments to source first, e.g. 'a.sh,venv'.", "none"
             ),
             option("--rlinf-overrides", "Changes of RLinf's config, e.g. 'rollout.pipeline_stage_num=2'.", "none"),
-            option("--ray-address", "Running Ray cluster; auto: one of its own, which ends with the job."),
+            option(
+                "--ray-address",
+                "Running Ray cluster, HOST:PORT; auto: one of its own, which ends with the job; env: what RAY_ADDRESS "
+                "says, in a Ray job its cluster.",
+            ),
         )
     ):
         command = each(command)

@@ -47,7 +47,8 @@ class Runtime:
 def prepared_environment(runtime: Runtime) -> dict[str, str]:
     """The environment for RLinf's processes: this one's, after the setup scripts, with this project importable.
 
-    MLflow's variables (credentials among them) are left out: nothing in there talks to a tracking server.
+    MLflow's variables (credentials among them) are left out: nothing in there talks to a tracking server. So is what
+    Ray tells the entry point of a Ray job: RLinf's cluster would be asked for that job's uploaded files.
     ``AUTO_SETUP_ENV=0`` leaves the setup scripts out.
 
     Raises:
@@ -56,6 +57,7 @@ def prepared_environment(runtime: Runtime) -> dict[str, str]:
     environment = dict(os.environ)
     if runtime.source and os.environ.get("AUTO_SETUP_ENV") != "0":
         environment = sourced_environment(runtime.source)
+    environment.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)
     environment = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_")}
     places = [str(PACKAGE_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     return environment | {"PYTHONPATH": os.pathsep.join(places)}

@@ -75,6 +75,11 @@ def test_the_project_is_importable_and_mlflow_is_left_out(monkeypatch):
     assert not [name for name in environment if name.startswith("MLFLOW_")]
 
 
+def test_what_a_surrounding_ray_job_hands_on_is_left_out(monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {"working_dir": "gcs://package.zip"}}')
+    assert "RAY_JOB_CONFIG_JSON_ENV_VAR" not in prepared_environment(Runtime())
+
+
 def test_the_default_interpreter_is_this_one():
     assert Runtime().interpreter == sys.executable
 
