@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import sys
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, only_error, small_config
+from support import SHORT_EVALUATION, only_error, small_config, write_scalars
 
 from mlflow_project.cli.ingest import command
-from rlinf_isaac.engines.rlinf.tensorboard import _masked_crc
+from rlinf_isaac.engines.rlinf.tensorboard import Scalar
 from rlinf_isaac.video import VideoWriter
 
 CONFIG = {"runner": {"task_type": "embodied", "logger": {"experiment_name": "ppo"}}, "actor": {"optim": {"lr": 1e-5}}}
@@ -45,20 +44,13 @@ def history(tmp_path: Path, name: str, metric: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in points)
 
 
-def record(data: bytes) -> bytes:
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", _masked_crc(length)) + data + struct.pack("<I", _masked_crc(data))
+def event(tag: str, step: int, value: float, time: float = 1e9) -> Scalar:
+    return Scalar(tag, step, value, time)
 
 
-def event(tag: str, step: int, value: float, time: float = 1e9) -> bytes:
-    number = bytes([0x0A, len(tag)]) + tag.encode() + b"\x15" + struct.pack("<f", value)
-    summary = bytes([0x0A, len(number)]) + number
-    return record(b"\x09" + struct.pack("<d", time) + bytes([0x10, step]) + bytes([0x2A, len(summary)]) + summary)
-
-
-def write_events(root: Path, *events: bytes, name: str = "1") -> None:
+def write_events(root: Path, *events: Scalar, name: str = "1") -> None:
     (root / "tensorboard").mkdir(parents=True, exist_ok=True)
-    (root / f"tensorboard/events.out.tfevents.{name}").write_bytes(b"".join(events))
+    write_scalars(root / f"tensorboard/events.out.tfevents.{name}", events)
     (root / "tensorboard/config.yaml").write_text(yaml.safe_dump(CONFIG))
 
 
