@@ -64,7 +64,10 @@ def engine(command: Command) -> Command:
                 show_default=True,
                 help="Where the job runs: in this process, or on RLinf and Ray.",
             ),
-            option("--rlinf-python", "Interpreter that has RLinf; auto: that of a virtual environment in --rlinf-source, else this one."),
+            option(
+                "--rlinf-python",
+                "Interpreter that has RLinf; auto: that of a virtual environment in --rlinf-source, else this one.",
+            ),
             option(
                 "--rlinf-source", "Setup scripts or virtual environments to source first, e.g. 'a.sh,venv'.", "none"
             ),

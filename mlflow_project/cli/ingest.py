@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 
 if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource
     from rlinf_isaac.engines.rlinf.results import RlinfResults
     from rlinf_isaac.preflight import Findings
 
@@ -27,8 +29,8 @@ def command(source: str, output: Path) -> None:
     """Record what RLinf left in a result directory: metrics, config, videos, and a nested run per checkpoint.
 
     Metrics keep RLinf's names; their steps become global steps, as in the names of its checkpoints. Weights stay where
-    they are, `bundle make` turns them into a bundle. A directory that is in the store already, unchanged, is not
-    recorded again.
+    they are; the command that makes a bundle of each is printed, and is the description of its run. A directory that is
+    in the store already, unchanged, is not recorded again.
     """
     with verb_session():
         with preflight() as findings:
@@ -54,7 +56,7 @@ def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResul
 def run(results: RlinfResults, output: Path) -> str | None:
     """Record as a tracked run with one nested run per checkpoint; the MLflow id of the run that holds the results."""
     from mlflow_project.cli._summary import print_links
-    from mlflow_project.lineage import provenance_tags
+    from mlflow_project.lineage import digest_tags, provenance_tags
     from mlflow_project.runs import tracked_run
 
     if known := _recorded_before(results):
@@ -73,14 +75,41 @@ def run(results: RlinfResults, output: Path) -> str | None:
             recorder.artifact(file, f"rlinf/{file.relative_to(results.root).as_posix()}")
         if broken:
             recorder.tags({"ingest.broken_videos": ", ".join(sorted(path.name for path in broken))})
+        commands = {}
         for step, path in results.checkpoints.items():
-            nested = recorder.start_run(path.name, {"checkpoint.path": str(path), "checkpoint.step": str(step)})
+            stats = _norm_stats_of(path)
+            commands[path] = _bundle_command(path, stats)
+            tags = {"checkpoint.path": str(path), "checkpoint.step": str(step)}
+            if stats is not None:
+                tags |= {"checkpoint.norm_stats": str(stats.path), **digest_tags({"norm_stats": stats.sha256})}
+            nested = recorder.start_run(path.name, tags | {"mlflow.note.content": f"    {commands[path]}"})
             nested.params({"step": step}, prefix="checkpoint")
             nested.metrics(results.at(step), step)
             nested.end("FINISHED")
+    for command in commands.values():
+        stdout.print(f"make a bundle  {command}", markup=False)
     print_links(tracked)
     ids = tracked.ids()
     return None if ids is None else ids[0]
+
+
+def _norm_stats_of(checkpoint: Path) -> NormStatsSource | None:
+    """The norm stats beside the weights, or in the model's directory that the training started from; None where there
+    are none, or several that differ."""
+    from rlinf_isaac.checkpoint.find_norm_stats import find_norm_stats
+    from rlinf_isaac.errors import NormStatsError
+
+    try:
+        return find_norm_stats(checkpoint)
+    except NormStatsError:
+        return None
+
+
+def _bundle_command(checkpoint: Path, stats: NormStatsSource | None) -> str:
+    """What makes a bundle of a checkpoint. It looks for norm stats in the same places, so that a name is to be filled
+    in only where it would find none."""
+    command = shlex.join(["rlinf-isaac", "bundle", "make", str(checkpoint)])
+    return command if stats else f"{command} --norm-stats FILE"
 
 
 def _broken_videos(results: RlinfResults) -> dict[Path, str]:

@@ -33,7 +33,7 @@ def check_runtime(runtime: Runtime) -> list[Problem]:
     missing = [name for name in _PACKAGES if name not in found]
     if missing:
         cause = f"{runtime.interpreter} lacks {', '.join(missing)}"
-        cure = "pip install torch torchvision 'rlinf-isaac[rlinf]' there, or name another interpreter with --rlinf-python"
+        cure = "pip install torch torchvision 'rlinf-isaac[rlinf]' there, or name another with --rlinf-python"
         return [Problem("no-rlinf", cause, cure)]
     if not found["rlinf"].startswith(TESTED):
         cause = f"{runtime.interpreter} has rlinf {found['rlinf']}, this was tested with {TESTED}x"

@@ -1,6 +1,7 @@
 """What RLinf leaves in its ``runner.logger.log_path``: metrics, config, checkpoints, videos, a table of metrics.
 
 <log_path>/tensorboard/events.out.tfevents.*   tensorboard/config.yaml   metrics.log
+<log_path>/tensorboard/all/...                 instead, with runner.per_worker_log
 <log_path>/video/{eval,train}/seed_<s>/<n>.mp4
 <log_path>/<experiment_name>/checkpoints/global_step_<N>/actor/...
 """
@@ -18,6 +19,8 @@ import yaml
 from rlinf_isaac.digest import bytes_digest, json_digest
 from rlinf_isaac.engines.rlinf.tensorboard import TornFile, read_scalars
 from rlinf_isaac.errors import InvalidJob
+
+EVENTS = "events.out.tfevents.*"
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,13 @@ def read_results(root: Path) -> RlinfResults:
     Raises:
         InvalidJob: it is none, or a file in it is damaged.
     """
-    events = sorted(root.glob("tensorboard/events.out.tfevents.*"))
-    config_file = root / "tensorboard/config.yaml"
+    board = next((board for board in _boards(root) if (board / "config.yaml").is_file()), root / "tensorboard")
+    events, config_file = sorted(board.glob(EVENTS)), board / "config.yaml"
     if not events or not config_file.is_file():
-        cause = f"{root} has no tensorboard/events.out.tfevents.* with a config.yaml beside it"
-        raise InvalidJob.of("no-rlinf-results", cause, "name the directory that was runner.logger.log_path")
+        cause = f"{root} has no tensorboard/{EVENTS} with a config.yaml beside it"
+        near = [each for each in (root.parent, *root.glob("*/"), *root.glob("*/*/")) if (each / "tensorboard").is_dir()]
+        example = f", such as {near[0]}" if near else ""
+        raise InvalidJob.of("no-rlinf-results", cause, f"name the directory that was runner.logger.log_path{example}")
     try:
         config = yaml.safe_load(config_file.read_text())
         task = config["runner"]["task_type"]
@@ -108,3 +113,8 @@ def read_results(root: Path) -> RlinfResults:
         files=files,
         digest=json_digest(identity),
     )
+
+
+def _boards(root: Path) -> tuple[Path, Path]:
+    """Where TensorBoard's files may be."""
+    return root / "tensorboard", root / "tensorboard/all"

@@ -1,21 +1,25 @@
-"""Result directories of RLinf as runs. They are written by TensorBoard's rules; the last test has the real RLinf."""
+"""Result directories of RLinf as runs. They are written here; those of the real RLinf: test_ingest_rlinf.py."""
 
 from __future__ import annotations
 
 import os
-import struct
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, only_error, small_config
+from safetensors.torch import load_file
+from support import SHORT_EVALUATION, SMALL, only_error, small_config, write_scalars
 
 from mlflow_project.cli.ingest import command
-from rlinf_isaac.engines.rlinf.tensorboard import _masked_crc
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.engines.rlinf.tensorboard import Scalar
 from rlinf_isaac.video import VideoWriter
 
 CONFIG = {"runner": {"task_type": "embodied", "logger": {"experiment_name": "ppo"}}, "actor": {"optim": {"lr": 1e-5}}}
@@ -45,20 +49,13 @@ def history(tmp_path: Path, name: str, metric: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in points)
 
 
-def record(data: bytes) -> bytes:
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", _masked_crc(length)) + data + struct.pack("<I", _masked_crc(data))
+def event(tag: str, step: int, value: float, time: float = 1e9) -> Scalar:
+    return Scalar(tag, step, value, time)
 
 
-def event(tag: str, step: int, value: float, time: float = 1e9) -> bytes:
-    number = bytes([0x0A, len(tag)]) + tag.encode() + b"\x15" + struct.pack("<f", value)
-    summary = bytes([0x0A, len(number)]) + number
-    return record(b"\x09" + struct.pack("<d", time) + bytes([0x10, step]) + bytes([0x2A, len(summary)]) + summary)
-
-
-def write_events(root: Path, *events: bytes, name: str = "1") -> None:
+def write_events(root: Path, *events: Scalar, name: str = "1") -> None:
     (root / "tensorboard").mkdir(parents=True, exist_ok=True)
-    (root / f"tensorboard/events.out.tfevents.{name}").write_bytes(b"".join(events))
+    write_scalars(root / f"tensorboard/events.out.tfevents.{name}", events)
     (root / "tensorboard/config.yaml").write_text(yaml.safe_dump(CONFIG))
 
 
@@ -95,6 +92,53 @@ def test_metrics_config_videos_and_checkpoints(ingest, results, tmp_path):
     artifacts = Path(run.info.artifact_uri) / "rlinf"
     assert (artifacts / "video/eval/seed_0/0.mp4").read_bytes() == (results / "video/eval/seed_0/0.mp4").read_bytes()
     assert (artifacts / "metrics.log").is_file()
+
+
+def test_the_printed_command_makes_a_bundle_with_the_norm_stats_beside_the_weights(
+    invoke, small_checkpoints, results, tmp_path
+):
+    bundle = read_bundle(small_checkpoints / "6")
+    checkpoint = results / "ppo/checkpoints/global_step_2"
+    torch.save(load_file(bundle.path / "model.safetensors"), checkpoint / "actor/model_state_dict/full_weights.pt")
+    stats = checkpoint / bundle.asset_id / "norm_stats.json"
+    stats.parent.mkdir()
+    stats.write_bytes(bundle.norm_stats_bytes)
+
+    printed = invoke("ingest", "--source", results, "--output", tmp_path / "output").output
+    tags = runs(tmp_path)["global_step_2"].data.tags
+    assert tags["checkpoint.norm_stats"] == str(stats)
+    assert tags["lineage.norm_stats.sha256"] == bytes_digest(bundle.norm_stats_bytes)
+    command = tags["mlflow.note.content"].strip()
+    assert command in printed
+    words = [*shlex.split(command)[1:], "--preset", "tiny", "--overrides", ",".join(SMALL)]
+    assert invoke(*words, "--output", tmp_path / "output").exit_code == 0
+    (made,) = find_bundles(tmp_path / "output/bundles/ppo").values()
+    assert read_bundle(made).norm_stats_bytes == bundle.norm_stats_bytes
+
+
+def test_where_norm_stats_are_not_known_their_name_is_left_open(ingest, results, tmp_path):
+    printed = ingest(results).output
+    path = results / "ppo/checkpoints/global_step_2"
+    assert f"rlinf-isaac bundle make {path} --norm-stats FILE" in printed
+    assert "lineage.norm_stats.sha256" not in runs(tmp_path)["global_step_2"].data.tags
+
+
+def test_metrics_that_are_logged_per_worker_as_well(ingest, results, tmp_path):
+    """With runner.per_worker_log RLinf has a directory more, and the files of single ranks elsewhere."""
+    (results / "all").mkdir()
+    for file in (results / "tensorboard").iterdir():
+        file.rename(results / "all" / file.name)
+    (results / "all").rename(results / "tensorboard/all")
+    ingest(results)
+    assert len(history(tmp_path, "rlinf results", "train/actor/policy_loss")) == 3
+
+
+@pytest.mark.parametrize("named", ["ppo", "."])
+def test_the_directory_meant_is_named_where_another_was_given(ingest, results, named):
+    source = results.parent if named == "." else results / named
+    result = ingest(source)
+    only_error(result, "no-rlinf-results")
+    assert str(results) in "".join(result.stderr.split())
 
 
 def test_the_same_directory_is_recorded_once_and_a_grown_one_anew(ingest, results, tmp_path):
@@ -151,8 +195,7 @@ def test_what_is_no_result_directory_is_refused(ingest, results, tmp_path, damag
 
 
 @pytest.mark.rlinf
-def test_what_rlinf_itself_wrote(ingest, small_checkpoints, tmp_path):
-    from rlinf_isaac.checkpoint.bundle import read_bundle
+def test_what_this_projects_own_evaluation_on_rlinf_left(ingest, small_checkpoints, tmp_path):
     from rlinf_isaac.engines.base import EvaluationJob
     from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
     from rlinf_isaac.events import FileSaved, Metrics

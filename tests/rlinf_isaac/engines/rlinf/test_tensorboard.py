@@ -1,88 +1,79 @@
-"""Event files, against bytes made by the rules of the format. What TensorBoard itself writes: test_ingest.py."""
+"""Event files as TensorBoard's own writer makes them, whole, cut off and damaged."""
 
 from __future__ import annotations
-
-import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import write_scalars
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
 
-from rlinf_isaac.engines.rlinf.tensorboard import Scalar, TornFile, _masked_crc, read_scalars
+from rlinf_isaac.engines.rlinf.tensorboard import Scalar, TornFile, read_scalars
 
-FLOATS = st.floats(width=32, allow_nan=False)
 SCALARS = st.builds(
     Scalar,
     st.text(min_size=1),
     st.integers(-(2**63), 2**63 - 1),  # RLinf logs step -1 for what is before the first
-    FLOATS,
+    st.floats(width=32, allow_nan=False),
     st.floats(0, 4e9),
 )
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    groups = [value & 0x7F]
-    while value := value >> 7:
-        groups.append(value & 0x7F)
-    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
-
-
-def block(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
-def event(scalar: Scalar, extra: bytes = b"") -> bytes:
-    value = block(1, scalar.tag.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", scalar.value) + extra
-    time = bytes([1 << 3 | 1]) + struct.pack("<d", scalar.time)
-    return time + bytes([2 << 3]) + varint(scalar.step) + block(5, block(1, value))
-
-
-def record(data: bytes) -> bytes:
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", _masked_crc(length)) + data + struct.pack("<I", _masked_crc(data))
-
-
-def test_the_checksum_is_crc_32c():
-    """RFC 3720, appendix B.4: 32 bytes of zeros give 0x8A9136AA; masked as TFRecords do."""
-    crc = 0x8A9136AA
-    assert _masked_crc(bytes(32)) == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+THREE = [Scalar("a", step, float(step), 1.0) for step in range(3)]
 
 
 @settings(deadline=None)
 @given(scalars=st.lists(SCALARS, max_size=5))
 def test_scalars_come_as_they_were_logged(tmp_path_factory, scalars):
-    path = tmp_path_factory.mktemp("events") / "events"
-    version = record(bytes([1 << 3 | 1]) + struct.pack("<d", 1.0) + block(3, b"brain.Event:2"))
-    path.write_bytes(version + b"".join(record(event(scalar)) for scalar in scalars))
+    path = write_scalars(tmp_path_factory.mktemp("events") / "events", scalars)
     assert list(read_scalars(path)) == scalars
 
 
+def test_what_torch_writes(tmp_path):
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(3):
+            writer.add_scalar("env/success_once", step / 4, step)
+    (path,) = tmp_path.glob("events.*")
+    found = [(tag, step, value) for tag, step, value, _ in read_scalars(path)]
+    assert found == [("env/success_once", step, step / 4) for step in range(3)]
+
+
 def test_what_is_no_scalar_is_left_out(tmp_path):
-    """An image (field 4), and fields that nobody has heard of."""
-    image = block(1, b"an image") + block(4, b"png")
-    scalar = Scalar("loss", 3, 0.5, 7.0)
-    text = record(block(5, block(1, image))) + record(event(scalar, extra=block(9, b"plugin")))
-    (tmp_path / "events").write_bytes(text)
-    assert list(read_scalars(tmp_path / "events")) == [scalar]
+    with open(tmp_path / "events", "wb") as file:
+        image = Summary.Value(tag="an image", image=Summary.Image(encoded_image_string=b"png"))
+        loss = Summary.Value(tag="loss", simple_value=0.5)
+        event = Event(wall_time=7.0, step=3, summary=Summary(value=[image, loss]))
+        for each in (Event(file_version="brain.Event:2"), event):
+            RecordWriter(file).write(each.SerializeToString())
+    assert list(read_scalars(tmp_path / "events")) == [Scalar("loss", 3, 0.5, 7.0)]
 
 
-@pytest.mark.parametrize("cut", [1, 5, 11, 20])
-def test_a_writer_that_was_killed_leaves_what_is_whole(tmp_path, cut):
-    first, second = Scalar("a", 1, 1.0, 1.0), Scalar("a", 2, 2.0, 2.0)
-    whole = record(event(first)) + record(event(second))
-    (tmp_path / "events").write_bytes(whole[:-cut])
-    assert list(read_scalars(tmp_path / "events")) == [first]
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_a_writer_that_was_killed_leaves_what_is_whole(tmp_path_factory, data):
+    directory = tmp_path_factory.mktemp("events")
+    sizes = [len(write_scalars(directory / "events", THREE[:count]).read_bytes()) for count in range(4)]
+    whole = (directory / "events").read_bytes()
+    length = data.draw(st.integers(0, len(whole)))
+    (directory / "events").write_bytes(whole[:length])
+    assert list(read_scalars(directory / "events")) == THREE[: sum(size <= length for size in sizes[1:])]
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_a_flipped_bit_is_noticed(tmp_path_factory, data):
-    scalars = [Scalar("a", step, float(step), 1.0) for step in range(3)]
-    whole = bytearray(b"".join(record(event(scalar)) for scalar in scalars))
+    path = write_scalars(tmp_path_factory.mktemp("events") / "events", THREE)
+    whole = bytearray(path.read_bytes())
     position = data.draw(st.integers(0, len(whole) - 1))
     whole[position] ^= 1 << data.draw(st.integers(0, 7))
-    path = tmp_path_factory.mktemp("events") / "events"
     path.write_bytes(whole)
     with pytest.raises(TornFile):
         list(read_scalars(path))
+
+
+def test_a_whole_record_that_is_no_event(tmp_path):
+    with open(tmp_path / "events", "wb") as file:
+        RecordWriter(file).write(b"\xff\xff")
+    with pytest.raises(TornFile, match="no event"):
+        list(read_scalars(tmp_path / "events"))
