@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, ray_directory
-from rlinf_isaac.engines.rlinf.session import _free_ports
+from rlinf_isaac.engines.rlinf.session import free_ports
 
 PYTHON = os.environ.get("RLINF_PYTHON", sys.executable)
 TESTS = Path(__file__).parent
@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 def ray_cluster() -> Iterator[dict[str, str]]:
     """The environment in which RLinf finds a Ray cluster of its own, while the block runs."""
     owner = new_owner()
-    directory, ports = ray_directory(owner), _free_ports(4)
+    directory, ports = ray_directory(owner), free_ports(4)
     places = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         OWNER: owner,

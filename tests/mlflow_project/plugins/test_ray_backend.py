@@ -28,7 +28,7 @@ from mlflow_project.plugins import ray_backend
 from mlflow_project.plugins.ray_backend import RayBackend
 from mlflow_project.plugins.ray_run import end_run
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, owned, ray_directory
-from rlinf_isaac.engines.rlinf.session import _free_ports
+from rlinf_isaac.engines.rlinf.session import free_ports
 from rlinf_isaac.errors import InvalidJob
 
 PROJECT = Path(__file__).parents[3]
@@ -138,7 +138,7 @@ class Head:
         directory = ray_directory(self.owner)
         directory.mkdir(mode=0o700)
         names = ("--port", "--ray-client-server-port", "--dashboard-port", "--dashboard-agent-listen-port")
-        ports = _free_ports(len(names))
+        ports = free_ports(len(names))
         self.port = ports[2]
         command = [PYTHON, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=true"]
         command += ["--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={directory}"]
