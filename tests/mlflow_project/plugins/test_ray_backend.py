@@ -24,6 +24,7 @@ from mlflow.entities import Run
 from mlflow.projects.backend import loader
 from support import SHORT_EVALUATION, rows_of
 
+from mlflow_project.cli import cli
 from mlflow_project.plugins import ray_backend
 from mlflow_project.plugins.ray_backend import RayBackend
 from mlflow_project.plugins.ray_run import end_run
@@ -266,7 +267,7 @@ def processes_of(run_id: str) -> list[int]:
 
 @pytest.mark.rlinf
 @pytest.mark.parametrize("engine", ["local", "rlinf", "rlinf on the job's own cluster"])
-def test_an_evaluation_is_what_it_is_without_ray(head, launch, invoke, store, small_checkpoints, tmp_path, engine):
+def test_an_evaluation_is_what_it_is_without_ray(head, launch, store, small_checkpoints, tmp_path, engine):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "overrides": SHORT_EVALUATION}
     more = {"engine": engine.split()[0], "ray_address": "env" if "cluster" in engine else "auto"}
     process = launch(head, *on_ray("eval", **parameters, **more), "--run-name", "on Ray")
@@ -274,7 +275,7 @@ def test_an_evaluation_is_what_it_is_without_ray(head, launch, invoke, store, sm
     assert process.returncode == 0, output
     assert "Checkpoints by success" in output
     options = [word for key, value in parameters.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    assert invoke("eval", *options, "--output", "here").exit_code == 0
+    assert CliRunner().invoke(cli, ["eval", *options, "--output", "here"]).exit_code == 0
 
     assert rows_of(tmp_path / "cluster/result") == rows_of(tmp_path / "here")
     runs = all_runs(store)
@@ -425,7 +426,7 @@ def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
 
 @pytest.mark.rlinf
 def test_only_the_job_server_is_killed(mortal_head, launch, store, small_checkpoints):
-    parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "300"}
+    parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "150"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 0})
     output_until(process, "solved")
     [parent] = [run for run in all_runs(store) if "ray.job_id" in run.data.tags]
