@@ -104,8 +104,8 @@ class RlRecorder:
     def evaluate(self, event: Event) -> None:
         """Record one event of the evaluation.
 
-        What an engine measures besides the episodes is left out: RLinf's names for it are those of the training's curves,
-        at steps of other checkpoints. Its files keep apart from the training's.
+        What an engine measures besides the episodes is left out: RLinf's names for it are those of the training's
+        curves, at steps of other checkpoints. Its files keep apart from the training's.
         """
         if isinstance(event, Metrics):
             return
