@@ -20,6 +20,7 @@ from rlinf_isaac.digest import bytes_digest, json_digest
 from rlinf_isaac.engines.rlinf.tensorboard import TornFile, read_scalars
 from rlinf_isaac.errors import InvalidJob
 
+BOARDS = ("tensorboard", "tensorboard/all")
 EVENTS = "events.out.tfevents.*"
 
 
@@ -67,7 +68,7 @@ def read_results(root: Path) -> RlinfResults:
     Raises:
         InvalidJob: it is none, or a file in it is damaged.
     """
-    board = next((board for board in _boards(root) if (board / "config.yaml").is_file()), root / "tensorboard")
+    board = next((root / name for name in BOARDS if (root / name / "config.yaml").is_file()), root / BOARDS[0])
     events, config_file = sorted(board.glob(EVENTS)), board / "config.yaml"
     if not events or not config_file.is_file():
         cause = f"{root} has no tensorboard/{EVENTS} with a config.yaml beside it"
@@ -113,8 +114,3 @@ def read_results(root: Path) -> RlinfResults:
         files=files,
         digest=json_digest(identity),
     )
-
-
-def _boards(root: Path) -> tuple[Path, Path]:
-    """Where TensorBoard's files may be."""
-    return root / "tensorboard", root / "tensorboard/all"
