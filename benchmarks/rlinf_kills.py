@@ -56,7 +56,7 @@ def one(home: Path, arguments: argparse.Namespace, victim: str, chance: random.R
     if owner is None:
         raise SystemExit(f"the command did not start: see {home}/log")
     # Anywhere between the start of Ray and some seconds of episodes; the victim has to exist.
-    delay = chance.uniform(0, 70)
+    delay = chance.uniform(0, 45)
     time.sleep(delay)
     pids = [command.pid] if victim == "command" else wait_for(lambda: find(owner, VICTIMS[victim]), 60) or []
     for pid in pids:
