@@ -426,7 +426,7 @@ def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
 
 @pytest.mark.rlinf
 def test_only_the_job_server_is_killed(mortal_head, launch, store, small_checkpoints):
-    parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "150"}
+    parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2", "episodes": "60"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 0})
     output_until(process, "solved")
     [parent] = [run for run in all_runs(store) if "ray.job_id" in run.data.tags]
