@@ -1,6 +1,8 @@
 """RLinf for the tests marked `rlinf`: that of RLINF_PYTHON, or of this interpreter.
 
-pip install -c constraints-rlinf.txt -e '.[rlinf,dev]' && python -m pytest -m rlinf
+python -m venv rlinf-venv && rlinf-venv/bin/pip install -c constraints-rlinf.txt torch torchvision
+rlinf-venv/bin/pip install -c constraints-rlinf.txt -e '.[rlinf]'
+RLINF_PYTHON=rlinf-venv/bin/python python -m pytest -m rlinf
 """
 
 from __future__ import annotations
