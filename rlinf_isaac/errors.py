@@ -76,6 +76,10 @@ class SimulatorError(InvalidJob):
     """A simulator cannot be built or rendered the way the job asks for."""
 
 
+class SimulatorDied(RlinfIsaacError):
+    """A simulator's process died, hung, or shows a state that it is not in. Episodes that ended before are kept."""
+
+
 class VideoError(RlinfIsaacError):
     """A video could not be encoded, or the encoded file does not hold what was recorded."""
 

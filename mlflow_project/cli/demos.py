@@ -22,7 +22,13 @@ Example:
   mlflow run . -e demos -P task=stack3 -P episodes=50"""
 
 SECTIONS = ("demos.", "env.", "policy.state_layout")
-KEYS = {"task": "env.task", "episodes": "demos.episodes", "first_seed": "demos.first_seed", "renderer": "env.renderer"}
+KEYS = {
+    "task": "env.task",
+    "episodes": "demos.episodes",
+    "first_seed": "demos.first_seed",
+    "env": "env.backend",
+    "renderer": "env.renderer",
+}
 
 
 @click.command("demos", epilog=EXAMPLE)
@@ -30,11 +36,13 @@ KEYS = {"task": "env.task", "episodes": "demos.episodes", "first_seed": "demos.f
 @options.option("--task", "stack2 (two cubes) or stack3 (three, as upstream).")
 @options.option("--episodes", "Successful demonstrations to record.")
 @options.option("--first-seed", "Reset seed of the first one.")
-@options.option("--renderer", "egl, rays (no GL needed) or auto.")
+@options.env
+@options.isaaclab_python
+@options.renderer
 @options.output
 @options.overrides
 def command(output: Path, **settings: Any) -> None:
-    """Record demonstrations of a scripted expert in the embedded MuJoCo environment.
+    """Record demonstrations of a scripted expert in the embedded MuJoCo environment, or in IsaacLab.
 
     The result is a LeRobot v2.1 dataset, with the features RLinf's IsaacLab data config expects. The same settings lead
     to the same directory, and a complete dataset is reused.
@@ -49,11 +57,13 @@ def check(
     findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
 ) -> JobConfig:
     """Check these options and give their config. Everything here is quick."""
-    from rlinf_isaac.preflight import check_config, check_free_space
+    from rlinf_isaac.preflight import check_config, check_free_space, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes
 
     config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-    findings.add([*check_config(config), *check_free_space(output, demonstration_bytes(config))])
+    findings.add(
+        [*check_config(config), *check_simulator(config), *check_free_space(output, demonstration_bytes(config))]
+    )
     return config
 
 

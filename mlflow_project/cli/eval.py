@@ -37,6 +37,7 @@ KEYS = {
     "policy_seed": "eval.policy_seed",
     "num_envs": "eval.num_envs",
     "videos": "eval.videos",
+    "env": "env.backend",
     "renderer": "env.renderer",
     "device": "compute.device",
 }
@@ -55,7 +56,9 @@ OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLI
 @options.option("--policy-seed", "Seed of the flow-matching noise.")
 @options.option("--num-envs", "Environments that step side by side.")
 @options.option("--videos", "How many episodes to record, the same ones for every checkpoint.")
-@options.option("--renderer", "egl, rays (no GL needed) or auto.")
+@options.env
+@options.isaaclab_python
+@options.renderer
 @options.device
 @options.flag(
     "--until-decided",
@@ -132,7 +135,7 @@ def plan(
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
+    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats, check_simulator
 
     findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
     findings.add(check_bundles(bundles))
@@ -140,7 +143,7 @@ def plan(
         return None
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
-        findings.add([*check_config(config), *check_device(config)])
+        findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:

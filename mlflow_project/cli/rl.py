@@ -36,11 +36,20 @@ KEYS = {
     "seed": "rl.seed",
     "workers": "rl.workers",
     "eval_episodes": "eval.episodes",
+    "env": "env.backend",
     "renderer": "env.renderer",
     "device": "compute.device",
 }
 # What may change of the job a checkpoint carries; the rest is what its weights were trained with.
-OVERRIDABLE = ("rl.", "eval.", "env.renderer=", "env.max_episode_steps=", "compute.", "policy.denoise_steps=")
+OVERRIDABLE = (
+    "rl.",
+    "eval.",
+    "env.backend=",
+    "env.renderer=",
+    "env.max_episode_steps=",
+    "compute.",
+    "policy.denoise_steps=",
+)
 
 
 @click.command("rl", epilog=EXAMPLE)
@@ -55,7 +64,9 @@ OVERRIDABLE = ("rl.", "eval.", "env.renderer=", "env.max_episode_steps=", "compu
 @options.option("--seed", "Seed of rollouts, noise and minibatches.")
 @options.option("--workers", "Processes that play the episodes.")
 @options.option("--eval-episodes", "Held-out episodes on which start and result are compared.")
-@options.option("--renderer", "egl, rays (no GL needed) or auto.")
+@options.env
+@options.isaaclab_python
+@options.renderer
 @options.device
 @options.engine
 @options.upload_weights
@@ -106,7 +117,14 @@ def plan(
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_free_space, check_norm_stats
+    from rlinf_isaac.preflight import (
+        check_bundles,
+        check_config,
+        check_device,
+        check_free_space,
+        check_norm_stats,
+        check_simulator,
+    )
     from rlinf_isaac.preflight.machine import reinforcement_bytes
 
     findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
@@ -121,7 +139,7 @@ def plan(
         if preset != options.AUTO or chosen in preset_names():
             recorded["rl"] = asdict(load_config(chosen).rl)
         config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
-        findings.add([*check_config(config), *check_device(config)])
+        findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

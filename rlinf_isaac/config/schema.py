@@ -75,7 +75,8 @@ class PolicyConfig:
 
 @dataclass
 class EnvConfig:
-    """The stack-cube task. `renderer` is ``egl``, ``rays`` (GL-free) or ``auto`` (EGL where it works)."""
+    """The stack-cube task. `backend` is ``mujoco``, whose `renderer` is ``egl``, ``rays`` (GL-free) or ``auto`` (EGL where
+    it works), or ``isaaclab`` (``newton`` or ``auto``; task ``stack3`` only)."""
 
     backend: str = "mujoco"
     task: str = "stack2"

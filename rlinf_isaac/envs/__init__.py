@@ -8,21 +8,29 @@ from rlinf_isaac.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import EnvConfig
+    from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
+BACKENDS = ("mujoco", "isaaclab")
 
-def make_env(config: EnvConfig, num_envs: int) -> StackCubeVectorEnv:
+
+def make_env(config: EnvConfig, num_envs: int) -> StackCubeVectorEnv | IsaacLabVectorEnv:
     """The vector environment a job asks for.
 
     Raises:
         InvalidJob: the backend is unknown.
         SimulatorError: the backend cannot be built the way the config asks for.
+        SimulatorDied: a simulator in a process of its own did not start.
     """
-    if config.backend != "mujoco":
-        raise InvalidJob.of("unknown-backend", f"env.backend is {config.backend!r}", "use env.backend=mujoco")
-    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-
-    return StackCubeVectorEnv(
+    if config.backend not in BACKENDS:
+        cure = f"use one of {', '.join(BACKENDS)}"
+        raise InvalidJob.of("unknown-backend", f"env.backend is {config.backend!r}", cure)
+    kind: type[StackCubeVectorEnv | IsaacLabVectorEnv]
+    if config.backend == "isaaclab":
+        from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv as kind
+    else:
+        from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv as kind
+    return kind(
         num_envs,
         task=config.task,
         image_size=config.image_size,

@@ -7,7 +7,7 @@ from rlinf_isaac.preflight.checkpoints import check_bundles
 from rlinf_isaac.preflight.config import check_config
 from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
 from rlinf_isaac.preflight.findings import Findings
-from rlinf_isaac.preflight.machine import check_device
+from rlinf_isaac.preflight.machine import check_device, check_simulator
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
 from rlinf_isaac.probe import check_free_space
 
@@ -19,6 +19,7 @@ __all__ = [
     "check_device",
     "check_free_space",
     "check_norm_stats",
+    "check_simulator",
     "check_training_data",
     "suitable_job",
 ]

@@ -15,7 +15,8 @@ from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl import RULES as RL_RULES
 from rlinf_isaac.preflight.rl import check_rl
 
-RENDERERS = ("auto", "egl", "rays")
+RENDERERS = {"mujoco": ("auto", "egl", "rays"), "isaaclab": ("auto", "newton")}
+"""Backend -> its renderers."""
 NORMS = ("auto", "zscore", "quantile")
 
 _POSITIVE = ("greater than 0", lambda x: x > 0)
@@ -47,9 +48,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "demos.noise": _NOT_NEGATIVE,
     "env.image_size": ("16 pixels or more", lambda x: x >= 16),
     "env.max_episode_steps": _POSITIVE,
-    "env.backend": ("'mujoco'", lambda x: x == "mujoco"),
+    "env.backend": (f"one of {', '.join(RENDERERS)}", lambda x: x in RENDERERS),
     "env.task": (f"one of {', '.join(TASKS)}", lambda x: x in TASKS),
-    "env.renderer": (f"one of {', '.join(RENDERERS)}", lambda x: x in RENDERERS),
     "policy.state_layout": (f"one of {', '.join(STATE_LAYOUTS)}", lambda x: x in STATE_LAYOUTS),
     "policy.norm": (f"one of {', '.join(NORMS)}", lambda x: x in NORMS),
     "policy.denoise_steps": _POSITIVE,
@@ -70,7 +70,19 @@ def check_config(config: JobConfig) -> list[Problem]:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and holds(value)):
             problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
-    return problems or [*_check_model(config), *_check_policy(config), *check_rl(config)]
+    return problems or [*_check_env(config), *_check_model(config), *_check_policy(config), *check_rl(config)]
+
+
+def _check_env(config: JobConfig) -> list[Problem]:
+    problems = []
+    backend, choices = config.env.backend, RENDERERS[config.env.backend]
+    if config.env.renderer not in choices:
+        cause = f"env.renderer is {config.env.renderer}"
+        problems.append(Problem("bad-value", cause, f"with env.backend={backend} choose one of {', '.join(choices)}"))
+    if backend == "isaaclab" and config.env.task != "stack3":
+        cause = f"env.task is {config.env.task}, IsaacLab's task has three cubes"
+        problems.append(Problem("isaaclab-task", cause, "set env.task=stack3"))
+    return problems
 
 
 def _check_model(config: JobConfig) -> list[Problem]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from pathlib import Path
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
 
@@ -29,6 +31,11 @@ def _training_bytes(config: JobConfig, checkpoints: int) -> int:
 def demonstration_bytes(config: JobConfig) -> int:
     """About what demonstrations take: two PNG images per frame, a third of their raw size."""
     return config.demos.episodes * config.env.max_episode_steps * 2 * config.env.image_size**2
+
+
+def check_simulator(config: JobConfig) -> list[Problem]:
+    """Whether a simulator that lives in another interpreter is there. Starts that interpreter, and nothing heavy in it."""
+    return check_python(os.environ.get(PYTHON_VARIABLE)) if config.env.backend == "isaaclab" else []
 
 
 def check_device(config: JobConfig) -> list[Problem]:

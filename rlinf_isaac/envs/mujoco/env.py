@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -18,30 +16,8 @@ from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import terms
 from rlinf_isaac.envs.mujoco.rendering import Renderer, choose_renderer, make_renderer
 from rlinf_isaac.envs.mujoco.simulation import Simulation
+from rlinf_isaac.envs.vector import ChunkStep, Observation, checked_actions, indices, observation_space, rows_to_reset
 from rlinf_isaac.errors import SimulatorError
-
-Observation = dict[str, dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class ChunkStep:
-    """What came of one action chunk.
-
-    Attributes:
-        observation: after the chunk; of an env that was done, the terminal one.
-        rewards: (N, T) float32, zero after an env's end.
-        steps: (N,) control steps executed.
-        success, dropped, time_out: (N,) state of the terms after the last executed step.
-        subtasks: flag -> (N,) reached at any step of the chunk.
-    """
-
-    observation: Observation
-    rewards: np.ndarray
-    steps: np.ndarray
-    success: np.ndarray
-    dropped: np.ndarray
-    time_out: np.ndarray
-    subtasks: dict[str, np.ndarray]
 
 
 class StackCubeVectorEnv(VectorEnv):
@@ -98,7 +74,7 @@ class StackCubeVectorEnv(VectorEnv):
             max_episode_steps=max_episode_steps,
             assets=bytes_digest(self._simulation.mjcf.encode()),
         )
-        self.single_observation_space = _observation_space(self.task, image_size)
+        self.single_observation_space = observation_space(self.task, image_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = spaces.Box(-np.inf, np.inf, (contract.ACTION_DIM,), np.float32)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -124,15 +100,8 @@ class StackCubeVectorEnv(VectorEnv):
         Returns:
             Observation of all envs, and info as of `step`.
         """
-        mask = np.ones(self.num_envs, bool)
-        if options and options.get("reset_mask") is not None:
-            mask = _mask(options["reset_mask"], self.num_envs, "reset_mask")
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
-        if seeds is None:
-            seeds = [None] * self.num_envs
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} envs")
-        for i in _indices(mask):
+        mask, seeds = rows_to_reset(seed, options, self.num_envs)
+        for i in indices(mask):
             row_seed = seeds[i]
             row_seed = int(self.np_random.integers(2**31)) if row_seed is None else int(row_seed)
             self.seeds[i] = row_seed
@@ -182,20 +151,12 @@ class StackCubeVectorEnv(VectorEnv):
             ResetNeeded: an active env is done, or was never reset.
             ValueError: an array has the wrong shape, or an action is NaN or infinite.
         """
-        actions = np.asarray(actions, np.float32)
-        active = _mask(active, self.num_envs, "active")
-        if actions.ndim != 3 or actions.shape[::2] != (self.num_envs, contract.ACTION_DIM):
-            raise ValueError(f"actions are {actions.shape}, not ({self.num_envs}, T, {contract.ACTION_DIM})")
-        unusable = active & ~np.isfinite(actions).all(axis=(1, 2))
-        if unusable.any():
-            raise ValueError(f"an action of env {_indices(unusable)[0]} is not finite")
-        if (active & self._done).any():
-            raise ResetNeeded(f"envs {_indices(active & self._done)} are done or were never reset")
+        actions, active = checked_actions(actions, active, self._done)
         horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
         steps = np.zeros(self.num_envs, np.int64)
         subtasks = {name: np.zeros(self.num_envs, bool) for name in self.task.subtasks}
-        for i in _indices(active):
+        for i in indices(active):
             for t in range(horizon):
                 self._control_step(i, actions[i, t])
                 rewards[i, t] = self._success[i]
@@ -260,7 +221,7 @@ class StackCubeVectorEnv(VectorEnv):
 
     def _render(self, rows: np.ndarray) -> None:
         renderer = self._renderer(self.identity.image_size)
-        for i in _indices(rows):
+        for i in indices(rows):
             for camera, rendered in self._images.items():
                 rendered[i] = renderer.render(self._simulation.data[i], camera)
 
@@ -270,25 +231,3 @@ class StackCubeVectorEnv(VectorEnv):
         if size not in self._renderers:
             self._renderers[size] = make_renderer(self.identity.renderer, self._simulation.model, size)
         return self._renderers[size]
-
-
-def _observation_space(task: contract.TaskSpec, image_size: int) -> spaces.Dict:
-    def box(spec: contract.ArraySpec) -> spaces.Box:
-        low, high = (-np.inf, np.inf) if spec.dtype == np.float32 else (0, 255 if spec.dtype == np.uint8 else 1)
-        return spaces.Box(low, high, spec.shape, spec.dtype.type)
-
-    groups = contract.observation_spec(task, image_size)
-    return spaces.Dict(
-        {group: spaces.Dict({key: box(spec) for key, spec in specs.items()}) for group, specs in groups.items()}
-    )
-
-
-def _indices(mask: np.ndarray) -> list[int]:
-    return np.flatnonzero(mask).tolist()
-
-
-def _mask(values: np.ndarray, count: int, name: str) -> np.ndarray:
-    mask = np.asarray(values)
-    if mask.shape != (count,) or mask.dtype != np.bool_:
-        raise ValueError(f"{name} must be a bool array of shape ({count},), not {mask.dtype} {mask.shape}")
-    return mask

@@ -9,7 +9,7 @@ from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import robot, scene
 from rlinf_isaac.envs.mujoco.ik import RelativeIkController, gripper_target
 from rlinf_isaac.envs.mujoco.measurement import Measurements
-from rlinf_isaac.envs.mujoco.randomisation import sample_reset
+from rlinf_isaac.envs.randomisation import sample_reset
 
 
 class Simulation:

@@ -1,0 +1,234 @@
+"""IsaacLab's stack-cube task with the interface of the embedded environment (`envs.mujoco.env`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from PIL import Image
+
+from rlinf_isaac.cache import cache_directory
+from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.isaaclab.client import SimulatorProcess
+from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
+from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
+from rlinf_isaac.envs.vector import ChunkStep, Observation, checked_actions, indices, observation_space, rows_to_reset
+from rlinf_isaac.errors import Problem, SimulatorError
+
+TASK = "stack3"
+RENDERER = "newton"
+PHYSICS = "newton_mjwarp"
+DEVICE = "cpu"
+
+
+class IsaacLabVectorEnv(VectorEnv):
+    """Franka stack-cube in IsaacLab 3.0, with the contract of `rlinf_isaac.envs.contract`.
+
+    As in the embedded environment an episode starts as its seed says, there is no autoreset, and terminal observations
+    are returned. All envs step together here, so an env that is left out of a step, or has ended, cannot be stood
+    still: its row of the observation stays, and it must be reset before it is stepped again.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by the base class)
+        "autoreset_mode": AutoresetMode.DISABLED,
+        "render_fps": contract.CONTROL_HZ,
+    }
+    constructed: ClassVar[int] = 0  # how many were built in this process
+
+    def __init__(
+        self,
+        num_envs: int,
+        task: str = TASK,
+        image_size: int = contract.DEFAULT_IMAGE_SIZE,
+        renderer: str = "auto",
+        max_episode_steps: int = 600,
+        python: str | None = None,
+    ) -> None:
+        """
+        Args:
+            num_envs: environments of one simulator.
+            task: ``stack3``; IsaacLab's task has three cubes.
+            image_size: width and height of both cameras' images in pixels.
+            renderer: ``newton`` or ``auto``.
+            max_episode_steps: control steps until time-out.
+            python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+
+        Raises:
+            SimulatorError: a value that this backend does not have, or no interpreter with IsaacLab.
+            SimulatorDied: IsaacLab did not start.
+        """
+        python = python or os.environ.get(PYTHON_VARIABLE)
+        _check(num_envs, task, image_size, renderer, max_episode_steps, python)
+        assert python is not None
+        type(self).constructed += 1
+        self.num_envs, self.task = num_envs, contract.TASKS[task]
+        self._shared = SharedArrays(num_envs, self.task, image_size)
+        settings = {
+            "num_envs": num_envs,
+            "task": task,
+            "image_size": image_size,
+            "max_episode_steps": max_episode_steps,
+            "device": DEVICE,
+            "assets": str(cache_directory("isaaclab") / "assets"),
+            "memory": self._shared.fd,
+        }
+        self.simulator = SimulatorProcess(python, settings)
+        self.identity = contract.EnvIdentity(
+            backend=f"isaaclab-{self.simulator.ready['version']}/{PHYSICS}/{DEVICE}",
+            task=task,
+            prompt=self.task.prompt,
+            renderer=RENDERER,
+            image_size=image_size,
+            control_hz=contract.CONTROL_HZ,
+            max_episode_steps=max_episode_steps,
+            assets=f"standin-{self.simulator.ready['assets']}",
+        )
+        self.single_observation_space = observation_space(self.task, image_size)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.single_action_space = spaces.Box(-np.inf, np.inf, (contract.ACTION_DIM,), np.float32)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        self.seeds: list[int | None] = [None] * num_envs
+        self.elapsed = np.zeros(num_envs, np.int64)
+        self._done = np.ones(num_envs, bool)
+        self._observation = {
+            group: {key: np.zeros_like(array) for key, array in arrays.items()}
+            for group, arrays in self._shared.observation.items()
+        }
+        self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
+        self._frames_current = False
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, np.ndarray]]:
+        """Start new episodes. See `StackCubeVectorEnv.reset`."""
+        mask, seeds = rows_to_reset(seed, options, self.num_envs)
+        for i in indices(mask):
+            row_seed = seeds[i]
+            self.seeds[i] = int(self.np_random.integers(2**31)) if row_seed is None else int(row_seed)
+        if mask.any():
+            self._order("reset", rows=indices(mask), seeds=[self.seeds[i] for i in indices(mask)])
+            self._order("images")
+            self._take(mask, images=True)
+        self.elapsed[mask] = 0
+        for flags in (self._done, self._success, self._dropped, self._time_out):
+            flags[mask] = False
+        return self.observe(), self._info()
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """One control step of every env. See `StackCubeVectorEnv.step`."""
+        chunk = self.chunk_step(np.asarray(actions)[:, None], np.ones(self.num_envs, bool))
+        info = self._info()
+        return chunk.observation, chunk.rewards[:, 0], info["success"] | info["dropped"], info["time_out"], info
+
+    def chunk_step(
+        self,
+        actions: np.ndarray,
+        active: np.ndarray,
+        on_frame: Callable[[int, int], None] | None = None,
+        images: bool = True,
+    ) -> ChunkStep:
+        """Up to T control steps of every active env. See `StackCubeVectorEnv.chunk_step`.
+
+        Envs step side by side: ``on_frame(i, t)`` is called for all envs of a control step before the next one.
+        """
+        actions, active = checked_actions(actions, active, self._done)
+        horizon = actions.shape[1]
+        rewards = np.zeros((self.num_envs, horizon), np.float32)
+        steps = np.zeros(self.num_envs, np.int64)
+        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.task.subtasks}
+        alive = active.copy()
+        for t in range(horizon):
+            if not alive.any():
+                break
+            self._shared.actions[:], self._shared.active[:] = actions[:, t], alive
+            self._order("step")
+            shared = self._shared
+            ended = alive & (shared.success | shared.dropped | shared.time_out)
+            seen = images and (ended.any() or t == horizon - 1)
+            if seen:
+                self._order("images")
+            self._take(alive, images=seen)
+            self.elapsed[alive] += 1
+            steps[alive] += 1
+            rewards[alive, t] = self._success[alive]
+            for name, reached in self._observation["subtask_terms"].items():
+                subtasks[name] |= alive & reached
+            self._done |= ended
+            if on_frame is not None:
+                for i in indices(alive):
+                    on_frame(i, t)
+            alive &= ~self._done
+        if steps.any():
+            self._done[~active] = True  # they went on, and nobody knows how
+        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
+
+    def observe(self, images: bool = True) -> Observation:
+        """The observation of all envs as of their last reset or step; new arrays. Camera keys only with `images`."""
+        return {
+            group: {key: array.copy() for key, array in arrays.items() if images or key not in contract.CAMERA_NAMES}
+            for group, arrays in self._observation.items()
+        }
+
+    def render_frame(self, env_index: int, size: int) -> np.ndarray:
+        """A frame for a video: (size, 2 x size, 3) uint8, table camera left, wrist camera right.
+
+        Rendered at `protocol.VIDEO_SIZE` and resized, if `size` is another.
+        """
+        if not self._frames_current:
+            self._order("frames")
+        frame = self._shared.frames[env_index]
+        if size == VIDEO_SIZE:
+            return frame.copy()
+        return np.asarray(Image.fromarray(frame).resize((2 * size, size), Image.Resampling.BICUBIC))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the simulator."""
+        self.simulator.close()
+
+    def _order(self, do: str, **values: Any) -> None:
+        if self.closed:
+            raise SimulatorError.of("env-closed", "the environment is closed", "make a new one")
+        self.simulator.order(do, **values)
+        self._frames_current = do == "frames" or (self._frames_current and do == "images")
+
+    def _take(self, rows: np.ndarray, *, images: bool) -> None:
+        """Copy these rows of the shared memory; the others stay as they were."""
+        for group, arrays in self._observation.items():
+            for key, array in arrays.items():
+                if images or key not in contract.CAMERA_NAMES:
+                    array[rows] = self._shared.observation[group][key][rows]
+        for name in ("success", "dropped", "time_out"):
+            getattr(self, f"_{name}")[rows] = getattr(self._shared, name)[rows]
+
+    def _info(self) -> dict[str, np.ndarray]:
+        return {
+            "success": self._success.copy(),
+            "dropped": self._dropped.copy(),
+            "time_out": self._time_out.copy(),
+        }
+
+
+def _check(
+    num_envs: int, task: str, image_size: int, renderer: str, max_episode_steps: int, python: str | None
+) -> None:
+    """Raise SimulatorError with everything that is wrong with these arguments."""
+    problems = check_python(python)
+    if task != TASK:
+        cure = f"IsaacLab's task has three cubes: set env.task={TASK}"
+        problems.append(Problem("bad-value", f"env.task is {task!r}", cure))
+    if renderer not in ("auto", RENDERER):
+        cure = f"with env.backend=isaaclab choose auto or {RENDERER}"
+        problems.append(Problem("bad-value", f"env.renderer is {renderer!r}", cure))
+    if min(num_envs, image_size, max_episode_steps) < 1:
+        sizes = f"num_envs {num_envs}, image_size {image_size}, max_episode_steps {max_episode_steps}"
+        problems.append(Problem("bad-value", sizes, "each must be at least 1"))
+    if problems:
+        raise SimulatorError(problems)

@@ -1,0 +1,73 @@
+"""What goes between the simulator's process and ours: orders as JSON over a socket, arrays in shared memory.
+
+The memory is an anonymous file that both processes inherit (``memfd_create``): nothing has a name that could be left
+behind, however either of them ends. numpy only; both sides import this.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from rlinf_isaac.envs import contract
+
+VIDEO_SIZE = 256
+"""Pixels (height, and width per camera) that frames for videos are rendered at."""
+
+_ALIGNMENT = 64
+
+
+class SharedArrays:
+    """Arrays in a memory that both processes map: the observation of the contract, and what a step takes and gives.
+
+    Attributes:
+        observation: group -> key -> (N, ...), as `contract.observation_spec`.
+        actions: (N, 7) float32 of the next step.
+        active: (N,) whose action counts; the other envs hold still.
+        success, dropped, time_out: (N,) termination terms after the last step.
+        frames: (N, VIDEO_SIZE, 2 x VIDEO_SIZE, 3) uint8, both cameras side by side.
+    """
+
+    def __init__(self, num_envs: int, task: contract.TaskSpec, image_size: int, fd: int | None = None) -> None:
+        """Map the memory `fd`, or make one."""
+        flag, uint8, float32 = np.dtype(bool), np.dtype(np.uint8), np.dtype(np.float32)
+        layout = {
+            f"{group}/{key}": spec
+            for group, specs in contract.observation_spec(task, image_size).items()
+            for key, spec in specs.items()
+        }
+        layout["actions"] = contract.ArraySpec((contract.ACTION_DIM,), float32)
+        layout |= {name: contract.ArraySpec((), flag) for name in ("active", "success", "dropped", "time_out")}
+        layout["frames"] = contract.ArraySpec((VIDEO_SIZE, 2 * VIDEO_SIZE, 3), uint8)
+        sizes = {name: num_envs * int(np.prod(spec.shape)) * spec.dtype.itemsize for name, spec in layout.items()}
+        total = sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values())
+        self.fd = os.memfd_create("isaaclab") if fd is None else fd
+        os.ftruncate(self.fd, total)
+        memory, offset = mmap.mmap(self.fd, total), 0
+        arrays: dict[str, np.ndarray] = {}
+        for name, spec in layout.items():
+            shape = (num_envs, *spec.shape)
+            arrays[name] = np.ndarray(shape, spec.dtype, memory, offset)
+            offset += -(-sizes[name] // _ALIGNMENT) * _ALIGNMENT
+        self.actions, self.active, self.frames = arrays["actions"], arrays["active"], arrays["frames"]
+        self.success, self.dropped, self.time_out = arrays["success"], arrays["dropped"], arrays["time_out"]
+        self.observation: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in arrays.items():
+            group, slash, key = name.partition("/")
+            if slash:
+                self.observation.setdefault(group, {})[key] = array
+
+
+def send(connection: Connection, **message: Any) -> None:
+    """Send a message. Raises OSError when the other side is gone."""
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def receive(connection: Connection) -> dict[str, Any]:
+    """The next message. Raises EOFError or OSError when the other side is gone."""
+    return json.loads(connection.recv_bytes())

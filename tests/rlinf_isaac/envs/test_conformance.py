@@ -1,0 +1,274 @@
+"""What every backend of the stack-cube contract does alike.
+
+On MuJoCo in the default suite; on the real IsaacLab where one is installed (`rlinf-isaac isaaclab setup --venv PATH`):
+
+    ISAACLAB_PYTHON=PATH/bin/python python -m pytest -m isaaclab
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+
+from rlinf_isaac.config.schema import EnvConfig
+from rlinf_isaac.envs import contract, make_env
+from rlinf_isaac.envs.isaaclab import kinematics
+from rlinf_isaac.envs.randomisation import sample_reset
+
+SIZE, STEPS = 32, 30
+TASK = contract.TASKS["stack3"]
+HOLD = np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
+Row = dict[str, np.ndarray]
+
+
+@pytest.fixture(
+    scope="module",
+    params=["mujoco", pytest.param("isaaclab", marks=pytest.mark.isaaclab)],
+)
+def env(request) -> Iterator[Any]:
+    if request.param == "isaaclab":
+        request.getfixturevalue("isaaclab_python")
+    renderer = "rays" if request.param == "mujoco" else "auto"
+    settings = EnvConfig(request.param, "stack3", image_size=SIZE, renderer=renderer, max_episode_steps=STEPS)
+    env = make_env(settings, 2)
+    yield env
+    env.close()
+
+
+def random_actions(steps: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, (2, steps, 7)).astype(np.float32)
+
+
+def row(observation: dict[str, dict[str, np.ndarray]], i: int) -> Row:
+    return {key: value[i] for group in observation.values() for key, value in group.items()}
+
+
+def assert_same(one: Row, other: Row) -> None:
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def both(action: np.ndarray, steps: int) -> np.ndarray:
+    return np.tile(np.float32(action), (2, steps, 1))
+
+
+ALL = np.ones(2, bool)
+
+
+def test_keys_shapes_and_dtypes(env) -> None:
+    spec = contract.observation_spec(TASK, SIZE)
+    for observation in (
+        env.reset(seed=0)[0],
+        env.step(random_actions(1)[:, 0])[0],
+        env.chunk_step(random_actions(2), ALL).observation,
+    ):
+        assert list(observation) == list(spec)
+        for group, arrays in spec.items():
+            assert list(observation[group]) == list(arrays)
+            for key, (shape, dtype) in arrays.items():
+                assert (observation[group][key].shape, observation[group][key].dtype) == ((2, *shape), dtype), key
+        assert env.observation_space.contains(observation)
+
+
+def test_identity(env) -> None:
+    identity = env.identity
+    assert (identity.task, identity.prompt, identity.image_size) == ("stack3", TASK.prompt, SIZE)
+    assert (identity.control_hz, identity.max_episode_steps) == (20, STEPS)
+    assert identity.backend.startswith(("mujoco-", "isaaclab-3.0"))
+
+
+def test_an_episode_starts_where_its_seed_says(env) -> None:
+    policy = env.reset(seed=[3, 44])[0]["policy"]
+    assert not policy["actions"].any()
+    np.testing.assert_allclose(policy["joint_vel"], 0, atol=1e-6)
+    np.testing.assert_allclose(policy["gripper_pos"], [[0.04, -0.04]] * 2, atol=1e-6)
+    for i, seed in enumerate((3, 44)):
+        start = sample_reset(seed, 3, kinematics.ARM_LIMITS)
+        np.testing.assert_allclose(policy["joint_pos"][i] + contract.DEFAULT_JOINT_POS, start.joint_pos, atol=1e-5)
+        cubes = policy["cube_positions"][i].reshape(3, 3)
+        np.testing.assert_allclose(cubes[:, :2], start.cube_xy, atol=1e-5)
+        np.testing.assert_allclose(cubes[:, 2], contract.CUBE_RESET_HEIGHT, atol=1e-5)
+        yaws = contract.quat_yaw(policy["cube_orientations"][i].reshape(3, 4))
+        np.testing.assert_allclose(yaws, start.cube_yaw, atol=1e-5)
+
+
+def test_the_end_effector_is_where_the_joints_put_it(env) -> None:
+    """At once after a reset, too, and with the same sign of the quaternion in every backend."""
+    observation = env.reset(seed=[5, 6])[0]
+    for _ in range(4):
+        policy = observation["policy"]
+        arm = (policy["joint_pos"] + contract.DEFAULT_JOINT_POS)[:, :7]
+        position, quat = kinematics.eef_pose(arm)
+        np.testing.assert_allclose(policy["eef_pos"], position, atol=1e-4)
+        np.testing.assert_allclose(policy["eef_quat"], quat, atol=1e-4)
+        observation, *_ = env.step(random_actions(1)[:, 0])
+
+
+def test_object_is_made_of_poses_and_differences(env) -> None:
+    env.reset(seed=1)
+    policy = env.chunk_step(random_actions(5), ALL).observation["policy"]
+    cubes, quats = policy["cube_positions"].reshape(2, 3, 3), policy["cube_orientations"].reshape(2, 3, 4)
+    expected = [
+        np.concatenate([cubes, quats], axis=-1).reshape(2, -1),
+        (cubes - policy["eef_pos"][:, None]).reshape(2, -1),
+        cubes[:, 0] - cubes[:, 1],
+        cubes[:, 1] - cubes[:, 2],
+        cubes[:, 0] - cubes[:, 2],
+    ]
+    np.testing.assert_allclose(policy["object"], np.concatenate(expected, axis=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_commanded_delta_moves_the_hand_along_its_axis(env, axis) -> None:
+    """Of the base, hardly along the others, and towards half of it: in one control step the arm, whose drives have a time
+    constant of 80 / 400 s, comes about a quarter of the way."""
+    env.reset(seed=2)
+    action = HOLD.copy()
+    action[axis] = 0.04
+    env.chunk_step(both(action, 5), ALL)  # under way
+    before = env.observe(images=False)["policy"]["eef_pos"]
+    moved = env.chunk_step(both(action, 5), ALL).observation["policy"]["eef_pos"] - before
+    target = 5 * 0.04 * contract.ACTION_SCALE
+    assert (moved[:, axis] > 0.15 * target).all(), moved
+    assert (moved[:, axis] < 0.4 * target).all(), moved
+    assert (np.abs(np.delete(moved, axis, axis=1)) < 0.02).all(), moved
+
+
+def test_a_commanded_turn_is_about_the_axis_of_the_base(env) -> None:
+    env.reset(seed=2)
+    before = contract.finger_yaw(env.observe(images=False)["policy"]["eef_quat"])
+    action = HOLD.copy()
+    action[5] = 0.2
+    policy = env.chunk_step(both(action, 6), ALL).observation["policy"]
+    turned = contract.finger_yaw(policy["eef_quat"]) - before
+    assert ((turned > 0.08) & (turned < 0.3)).all(), turned
+
+
+def test_the_gripper_closes_below_zero_and_opens_at_zero(env) -> None:
+    env.reset(seed=0)
+    close, zero = HOLD.copy(), np.zeros(7, np.float32)
+    close[-1] = -0.01
+    closed = env.chunk_step(both(close, 12), ALL).observation["policy"]
+    np.testing.assert_allclose(closed["gripper_pos"], 0, atol=2e-3)
+    np.testing.assert_array_equal(closed["actions"], both(close, 1)[:, 0])
+    opened = env.chunk_step(both(zero, 12), ALL).observation["policy"]["gripper_pos"]
+    np.testing.assert_allclose(opened, [[0.04, -0.04]] * 2, atol=2e-3)
+
+
+def test_an_episode_is_a_function_of_its_seed_and_actions(env) -> None:
+    """Not of the slot, of what its neighbour does, or of the episode before."""
+    actions = random_actions(5)[0]
+
+    def episode(slot: int, other_seed: int) -> list[Row]:
+        seeds = [other_seed] * 2
+        seeds[slot] = 7
+        rows = [row(env.reset(seed=seeds)[0], slot)]
+        for t, action in enumerate(actions):
+            step = random_actions(1, seed=other_seed + t)[:, 0]
+            step[slot] = action
+            rows.append(row(env.step(step)[0], slot))
+        return rows
+
+    first = episode(0, 100)
+    env.chunk_step(random_actions(20, seed=3), ALL)
+    for again in (episode(0, 100), episode(0, 200), episode(1, 300)):
+        for one, other in zip(first, again, strict=True):
+            assert_same(one, other)
+
+
+def test_reset_mask_leaves_the_other_episode_alone(env) -> None:
+    actions = random_actions(6)
+
+    def second_env(interrupted: bool) -> list[Row]:
+        env.reset(seed=[0, 1])
+        rows = [row(env.chunk_step(actions[:, :3], ALL).observation, 1)]
+        if interrupted:
+            rows.append(row(env.reset(seed=[9, None], options={"reset_mask": np.array([True, False])})[0], 1))
+            assert_same(*rows)
+            assert env.elapsed.tolist() == [0, 3]
+            assert env.seeds == [9, 1]
+        return [rows[0], row(env.chunk_step(actions[:, 3:], ALL).observation, 1)]
+
+    for one, other in zip(second_env(False), second_env(True), strict=True):
+        assert_same(one, other)
+
+
+def test_the_first_episode_looks_like_the_same_one_later(env) -> None:
+    """Images, too: a simulator may need to warm up, and must have before anyone sees it."""
+    first = env.reset(seed=[11, 12])[0]
+    env.chunk_step(random_actions(3), ALL)
+    again = env.reset(seed=[11, 12])[0]
+    for i in range(2):
+        assert_same(row(first, i), row(again, i))
+    for camera in contract.CAMERA_NAMES:
+        assert first["policy"][camera].std() > 5, f"{camera} shows nothing"
+        assert (first["policy"][camera][0] != first["policy"][camera][1]).any()
+
+
+def test_the_wrist_camera_moves_with_the_hand(env) -> None:
+    before = env.reset(seed=0)[0]["policy"]
+    action = HOLD.copy()
+    action[2] = 0.1
+    after = env.chunk_step(both(action, 4), ALL).observation["policy"]
+    change = {camera: np.abs(after[camera].astype(float) - before[camera]).mean() for camera in contract.CAMERA_NAMES}
+    assert change[contract.WRIST_CAM] > 2, change
+
+
+def test_a_chunk_is_its_single_steps(env) -> None:
+    actions = random_actions(6)
+    env.reset(seed=0)
+    for t in range(6):
+        observation, *_ = env.step(actions[:, t])
+    env.reset(seed=0)
+    chunk = env.chunk_step(actions, ALL)
+    assert chunk.steps.tolist() == [6, 6]
+    for i in range(2):
+        assert_same(row(observation, i), row(chunk.observation, i))
+
+
+def test_inactive_rows_stay(env) -> None:
+    before, _ = env.reset(seed=0)
+    chunk = env.chunk_step(random_actions(4), np.array([False, True]))
+    assert_same(row(before, 0), row(chunk.observation, 0))
+    assert chunk.steps.tolist() == env.elapsed.tolist() == [0, 4]
+
+
+def test_time_out_truncates_keeps_the_terminal_observation_and_wants_a_reset(env) -> None:
+    env.reset(seed=0)
+    steps = both(HOLD, STEPS)
+    before = env.chunk_step(steps[:, : STEPS - 1], ALL)
+    assert not before.time_out.any()
+    chunk = env.chunk_step(steps[:, :5], ALL)
+    assert chunk.steps.tolist() == [1, 1]
+    assert chunk.time_out.all()
+    assert not (chunk.success | chunk.dropped).any()
+    assert not chunk.rewards.any()
+    cubes = [each.observation["policy"]["cube_positions"] for each in (before, chunk)]
+    np.testing.assert_allclose(*cubes, atol=1e-3)
+    with pytest.raises(ResetNeeded):
+        env.step(np.zeros((2, 7), np.float32))
+
+
+def test_frames_come_after_every_control_step(env) -> None:
+    env.reset(seed=0)
+    frames: dict[tuple[int, int], np.ndarray] = {}
+
+    def on_frame(i: int, t: int) -> None:
+        frames[i, t] = env.render_frame(i, 24)
+
+    env.chunk_step(random_actions(3), ALL, on_frame)
+    assert sorted(frames) == [(i, t) for i in range(2) for t in range(3)]
+    assert {(frame.shape, str(frame.dtype)) for frame in frames.values()} == {((24, 48, 3), "uint8")}
+    assert (frames[0, 0] != frames[0, 2]).any()
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 7)), np.zeros((3, 1, 7)), np.full((2, 1, 7), np.nan)])
+def test_unusable_actions_are_refused(env, bad) -> None:
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"actions are|not finite"):
+        env.chunk_step(bad, ALL)
