@@ -21,6 +21,7 @@ VERBS = (
     "promote",
     "serve",
     "ingest",
+    "isaaclab",
     "sync",
 )
 

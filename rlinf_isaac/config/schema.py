@@ -75,7 +75,7 @@ class PolicyConfig:
 
 @dataclass
 class EnvConfig:
-    """The stack-cube task. `backend` is ``mujoco``, whose `renderer` is ``egl``, ``rays`` (GL-free) or ``auto`` (EGL where
+    """The stack-cube task. `backend`: ``mujoco``, whose `renderer` is ``egl``, ``rays`` (no GL) or ``auto`` (EGL where
     it works), or ``isaaclab`` (``newton`` or ``auto``; task ``stack3`` only)."""
 
     backend: str = "mujoco"

@@ -34,7 +34,7 @@ def demonstration_bytes(config: JobConfig) -> int:
 
 
 def check_simulator(config: JobConfig) -> list[Problem]:
-    """Whether a simulator that lives in another interpreter is there. Starts that interpreter, and nothing heavy in it."""
+    """Whether a simulator that has an interpreter of its own is there. Nothing heavy is imported in that either."""
     return check_python(os.environ.get(PYTHON_VARIABLE)) if config.env.backend == "isaaclab" else []
 
 

@@ -71,7 +71,7 @@ class SimulatorProcess:
     def close(self) -> None:
         """Let it finish, or end it. Closing twice is fine."""
         if self._end.alive:
-            with suppress(OSError):
+            with suppress(OSError, subprocess.TimeoutExpired):
                 send(self._connection, do="close")
                 self.process.wait(_CLOSE_SECONDS)
             self._end()
@@ -105,9 +105,10 @@ class SimulatorProcess:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _ending(status: int | None) -> str:

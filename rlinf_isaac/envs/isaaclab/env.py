@@ -14,7 +14,7 @@ from PIL import Image
 
 from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.envs import contract
-from rlinf_isaac.envs.isaaclab.client import SimulatorProcess
+from rlinf_isaac.envs.isaaclab.client import START_SECONDS, SimulatorProcess
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.envs.vector import ChunkStep, Observation, checked_actions, indices, observation_space, rows_to_reset
@@ -48,6 +48,7 @@ class IsaacLabVectorEnv(VectorEnv):
         renderer: str = "auto",
         max_episode_steps: int = 600,
         python: str | None = None,
+        start_s: float = START_SECONDS,
     ) -> None:
         """
         Args:
@@ -57,6 +58,7 @@ class IsaacLabVectorEnv(VectorEnv):
             renderer: ``newton`` or ``auto``.
             max_episode_steps: control steps until time-out.
             python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+            start_s: how long IsaacLab may take to start.
 
         Raises:
             SimulatorError: a value that this backend does not have, or no interpreter with IsaacLab.
@@ -77,7 +79,7 @@ class IsaacLabVectorEnv(VectorEnv):
             "assets": str(cache_directory("isaaclab") / "assets"),
             "memory": self._shared.fd,
         }
-        self.simulator = SimulatorProcess(python, settings)
+        self.simulator = SimulatorProcess(python, settings, start_s)
         self.identity = contract.EnvIdentity(
             backend=f"isaaclab-{self.simulator.ready['version']}/{PHYSICS}/{DEVICE}",
             task=task,

@@ -51,6 +51,9 @@ def main(settings: dict, connection: Connection) -> None:
         num_envs, image_size = settings["num_envs"], settings["image_size"]
         shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
         simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"])
+        simulation.write(shared)
+        simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may
+        simulation.write_frames(shared)
         send(connection, ok=True, version=version("isaaclab"), assets=tree_digest(assets))
         while True:
             order = receive(connection)

@@ -12,7 +12,7 @@ until the second reset.
 
 from __future__ import annotations
 
-import random
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -177,7 +177,7 @@ def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: 
         camera = getattr(cfg.scene, name)
         camera.data_types = ["rgb"]
         camera.renderer_cfg = NewtonWarpRendererCfg()
-        film = camera.copy() if hasattr(camera, "copy") else camera.replace()
+        film = copy.deepcopy(camera)
         film.prim_path = camera.prim_path.removesuffix(name) + VIDEO_PREFIX + name
         camera.width = camera.height = image_size
         film.width = film.height = VIDEO_SIZE
@@ -206,13 +206,6 @@ def to_contract(policy: Mapping[str, np.ndarray], origins: np.ndarray, home_quat
 def wxyz(xyzw: np.ndarray) -> np.ndarray:
     """Quaternions (..., 4) of IsaacLab 3.x in the contract's order, which is that of 2.x."""
     return np.roll(xyzw, 1, axis=-1)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators that IsaacLab draws from; with our resets nothing does."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def _env_class() -> type:

@@ -19,9 +19,6 @@ TASK_IDS = {
 }
 """Major version -> the id of the task of `envs.contract`. Release 3 renamed the stacking tasks and kept no alias."""
 
-QUATERNIONS = {"2": "wxyz", "3": "xyzw"}
-"""Major version -> order of its quaternions. The contract's is wxyz."""
-
 
 def task_id(known: str, version: str) -> str:
     """The id that `version` has for a stacking task known by its 2.x or 3.x id.
@@ -36,7 +33,7 @@ def task_id(known: str, version: str) -> str:
 
 
 def probe(python: str, timeout_s: float = 20.0) -> str | None:
-    """IsaacLab's version in the interpreter `python`, from its metadata; None when it has none, or does not run."""
+    """Version of IsaacLab in the interpreter `python`; None when it has none, or does not run. Reads metadata only."""
     code = "import importlib.metadata as m; print(m.version('isaaclab'))"
     try:
         done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=timeout_s)

@@ -125,7 +125,7 @@ def test_object_is_made_of_poses_and_differences(env) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_commanded_delta_moves_the_hand_along_its_axis(env, axis) -> None:
-    """Of the base, hardly along the others, and towards half of it: in one control step the arm, whose drives have a time
+    """Of the base, hardly along the others, and towards half of it: in a control step the arm, whose drives have a time
     constant of 80 / 400 s, comes about a quarter of the way."""
     env.reset(seed=2)
     action = HOLD.copy()
