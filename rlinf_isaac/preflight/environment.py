@@ -29,7 +29,7 @@ OPTIONAL = {
     "av": ("datasets whose cameras are mp4 files", "pip install 'rlinf-isaac[video]'"),
     "ray": ("the RLinf engine, which this release does not have yet", "pip install ray"),
     "rlinf": ("the RLinf engine, which this release does not have yet", "pip install rlinf"),
-    "isaaclab": ("real IsaacLab, which this release does not have yet", "pip install isaaclab (Python 3.12)"),
+    "isaaclab": ("--env isaaclab; in an environment of its own", "rlinf-isaac isaaclab setup --venv PATH"),
     "rlinf-openpi": ("the parity tests with OpenPI", "see tests/rlinf_isaac/pi0/test_parity.py"),
     "lerobot": ("the tests that load our datasets with lerobot", "see tests/rlinf_isaac/data"),
 }

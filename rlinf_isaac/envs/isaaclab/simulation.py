@@ -41,9 +41,7 @@ class Simulation:
 
     def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str) -> None:
         from isaaclab.app import launch_simulation
-        from isaaclab_tasks.contrib.stack import mdp
 
-        self._mdp = mdp
         cfg = task_config(num_envs, image_size, max_episode_steps, device)
         self._open = ExitStack()
         self._open.enter_context(launch_simulation(cfg, {"device": device}))
@@ -151,9 +149,9 @@ class Simulation:
         self.reset(rows, rows)
 
     def _image(self, camera: str) -> np.ndarray:
-        from isaaclab.managers import SceneEntityCfg
-
-        return self._mdp.image_rgb(self.env, SceneEntityCfg(camera), normalize=False).cpu().numpy()
+        """What the task's ``image_rgb`` gives, (N, H, W, 3) uint8; rendered now, if the state is newer than the image."""
+        image = self.env.scene[camera].data.output["rgb"]
+        return torch.as_tensor(getattr(image, "torch", image))[..., :3].cpu().numpy()
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.tensor(np.asarray(values, np.float32), device=self.env.device)

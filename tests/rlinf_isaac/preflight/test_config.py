@@ -28,8 +28,7 @@ def test_the_shipped_cpu_presets_have_no_problem():
         "eval.video_size=17",
         "eval.first_seed=-1",
         "env.task=stack4",
-        "env.renderer=gl",
-        "env.backend=isaaclab",
+        "env.backend=pybullet",
         "policy.state_layout=pixels",
         "policy.norm=minmax",
         "demos.noise=-0.1",
@@ -46,6 +45,8 @@ def test_values_out_of_range_name_the_key_and_the_range(override):
 @pytest.mark.parametrize(
     ("override", "code"),
     [
+        ("env.renderer=gl", "bad-value"),
+        ("env.backend=isaaclab", "isaaclab-task"),
         ("model.vision.patch_size=15", "patch-size"),
         ("model.vision.num_heads=5", "vision-heads"),
         ("model.expert.depth=3", "expert-shape"),
