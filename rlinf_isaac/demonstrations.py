@@ -42,7 +42,7 @@ from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
 from rlinf_isaac.events import Event, Progress
 
 if TYPE_CHECKING:
-    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+    from rlinf_isaac.envs import Environment
 
 LABEL = "demonstrations"
 ROBOT_TYPE = "franka"
@@ -119,7 +119,7 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
         writer.extra = {**recipe, "recipe_digest": json_digest(recipe), "seeds": seeds, "failed_seeds": failed}
 
 
-def record_episode(env: StackCubeVectorEnv, seed: int, noise: float, state_layout: str) -> RecordedEpisode:
+def record_episode(env: Environment, seed: int, noise: float, state_layout: str) -> RecordedEpisode:
     """Run the expert in `env` (of one) on one seed. Frames are observed before each action; images become PNG."""
     from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
 
@@ -211,7 +211,7 @@ def _episodes(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[StackCubeVectorEnv, str, float] | None = None
+_worker: tuple[Environment, str, float] | None = None
 
 
 def _start_worker(env_config: EnvConfig, state_layout: str, noise: float) -> None:

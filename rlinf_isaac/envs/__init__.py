@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.errors import InvalidJob
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
+    Environment = StackCubeVectorEnv | IsaacLabVectorEnv
+
 BACKENDS = ("mujoco", "isaaclab")
 
 
-def make_env(config: EnvConfig, num_envs: int) -> StackCubeVectorEnv | IsaacLabVectorEnv:
+def make_env(config: EnvConfig, num_envs: int) -> Environment:
     """The vector environment a job asks for.
 
     Raises:
@@ -25,15 +27,16 @@ def make_env(config: EnvConfig, num_envs: int) -> StackCubeVectorEnv | IsaacLabV
     if config.backend not in BACKENDS:
         cure = f"use one of {', '.join(BACKENDS)}"
         raise InvalidJob.of("unknown-backend", f"env.backend is {config.backend!r}", cure)
-    kind: type[StackCubeVectorEnv | IsaacLabVectorEnv]
+    settings: dict[str, Any] = {
+        "task": config.task,
+        "image_size": config.image_size,
+        "renderer": config.renderer,
+        "max_episode_steps": config.max_episode_steps,
+    }
     if config.backend == "isaaclab":
-        from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv as kind
-    else:
-        from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv as kind
-    return kind(
-        num_envs,
-        task=config.task,
-        image_size=config.image_size,
-        renderer=config.renderer,
-        max_episode_steps=config.max_episode_steps,
-    )
+        from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
+
+        return IsaacLabVectorEnv(num_envs, **settings)
+    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+
+    return StackCubeVectorEnv(num_envs, **settings)

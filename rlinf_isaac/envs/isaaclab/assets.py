@@ -29,7 +29,8 @@ ARM_STIFFNESS, ARM_DAMPING = 400.0, 80.0  # N m/rad, N m s/rad: FRANKA_PANDA_HIG
 FINGER_STIFFNESS, FINGER_DAMPING = 400.0, 30.0  # N/m, N s/m; stiffer fingers sink into a cube, and lose it
 
 CUBE_COLOURS: dict[str, Vector] = {"blue": (0.1, 0.27, 0.84), "red": (0.84, 0.13, 0.11), "green": (0.12, 0.62, 0.24)}
-WHITE, DARK, WOOD, FLOOR, LEG = (0.92,) * 3, (0.25,) * 3, (0.55, 0.42, 0.30), (0.35,) * 3, (0.3,) * 3
+WHITE, DARK, WOOD = (0.92, 0.92, 0.92), (0.25, 0.25, 0.25), (0.55, 0.42, 0.30)
+FLOOR, LEG = (0.35, 0.35, 0.35), (0.30, 0.30, 0.30)
 
 # link -> mass, then boxes as size and centre in the link's frame. The hand and the fingers alone collide.
 LINKS: dict[str, tuple[float, Vector, Vector]] = {
@@ -126,7 +127,8 @@ def _block(path: Path, colour: Vector) -> None:
     root = stage.GetDefaultPrim()
     UsdPhysics.RigidBodyAPI.Apply(root)
     UsdPhysics.MassAPI.Apply(root).CreateMassAttr(CUBE_MASS)
-    cube = _box(stage, "/block/geom", (contract.CUBE_SIZE,) * 3, (0.0, 0.0, 0.0), colour, collides=True)
+    side = contract.CUBE_SIZE
+    cube = _box(stage, "/block/geom", (side, side, side), (0.0, 0.0, 0.0), colour, collides=True)
     _bind_friction(stage, cube, "/block/material")
     _write(stage, path)
 

@@ -14,6 +14,12 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
 
 
 def _load_package() -> None:
@@ -34,7 +40,7 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def main(settings: dict, connection: Connection) -> None:
+def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build the simulator, say so, and take orders."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     from rlinf_isaac.envs import contract
@@ -80,7 +86,7 @@ def main(settings: dict, connection: Connection) -> None:
     os._exit(0)  # Kit-less IsaacLab has nothing to save, and its interpreter takes seconds to wind up
 
 
-def _held(shared):  # type: ignore[no-untyped-def]
+def _held(shared: SharedArrays) -> np.ndarray:
     """The next actions; envs that are not active get none, with an open gripper."""
     actions = shared.actions.copy()
     actions[~shared.active] = (0, 0, 0, 0, 0, 0, 1)

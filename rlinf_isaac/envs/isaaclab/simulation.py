@@ -149,7 +149,7 @@ class Simulation:
         self.reset(rows, rows)
 
     def _image(self, camera: str) -> np.ndarray:
-        """What the task's ``image_rgb`` gives, (N, H, W, 3) uint8; rendered now, if the state is newer than the image."""
+        """What the task's ``image_rgb`` gives, (N, H, W, 3) uint8; rendered now, where the state is newer."""
         image = self.env.scene[camera].data.output["rgb"]
         return torch.as_tensor(getattr(image, "torch", image))[..., :3].cpu().numpy()
 
