@@ -42,7 +42,10 @@ from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
 from rlinf_isaac.events import Event, Progress
 
 if TYPE_CHECKING:
-    from rlinf_isaac.envs import Environment
+    from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
+    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+
+    Environment = StackCubeVectorEnv | IsaacLabVectorEnv
 
 LABEL = "demonstrations"
 ROBOT_TYPE = "franka"

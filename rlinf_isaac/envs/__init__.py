@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
-    Environment = StackCubeVectorEnv | IsaacLabVectorEnv
-
 BACKENDS = ("mujoco", "isaaclab")
 
 
-def make_env(config: EnvConfig, num_envs: int) -> Environment:
+def make_env(config: EnvConfig, num_envs: int) -> StackCubeVectorEnv | IsaacLabVectorEnv:
     """The vector environment a job asks for.
 
     Raises:

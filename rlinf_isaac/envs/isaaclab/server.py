@@ -98,7 +98,7 @@ def _prepare_assets(root: Path) -> Path:
     from rlinf_isaac.digest import file_digest
     from rlinf_isaac.envs.isaaclab import assets, kinematics
 
-    made_by = "".join(file_digest(module.__file__)[:8] for module in (assets, kinematics))
+    made_by = "".join(file_digest(str(module.__file__))[:8] for module in (assets, kinematics))
     complete = root / made_by
     if not complete.exists():
         partial = root / f"{made_by}.{os.getpid()}"

@@ -110,7 +110,7 @@ class Simulation:
 
     def check_fresh(self, policy: Mapping[str, np.ndarray]) -> None:
         """Raise `StaleObservation` unless the end effector is where the joints put it."""
-        arm = policy["joint_pos"][:, : contract.NUM_ARM_JOINTS] + np.float32(contract.DEFAULT_JOINT_POS[:-2])
+        arm = policy["joint_pos"][:, : contract.NUM_ARM_JOINTS] + np.array(contract.DEFAULT_JOINT_POS[:-2], np.float32)
         position, quat = kinematics.eef_pose(arm)
         off = np.abs(policy["eef_pos"] - position).max(axis=-1)
         turned = 1 - np.abs(np.sum(policy["eef_quat"] * quat, axis=-1))
