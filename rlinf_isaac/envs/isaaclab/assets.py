@@ -23,7 +23,7 @@ BLOCK = "Isaac/Props/Blocks/{colour}_block.usd"
 
 Vector = tuple[float, float, float]
 
-FRICTION = 2.0  # of fingers and cubes; with less, grasps slip
+FRICTION = 2.0  # of fingers and cubes
 CUBE_MASS = 0.05
 ARM_STIFFNESS, ARM_DAMPING = 400.0, 80.0  # N m/rad, N m s/rad: FRANKA_PANDA_HIGH_PD_CFG
 FINGER_STIFFNESS, FINGER_DAMPING = 400.0, 30.0  # N/m, N s/m; stiffer fingers sink into a cube, and lose it
