@@ -24,6 +24,8 @@ class Observation:
         present_cameras: keys with at least one True mask, in the order of `CAMERAS`. Cameras that nobody sees are
             never encoded. Derived from the masks when not given: build observations on the CPU, where looking at a
             mask costs nothing, and then move them.
+        padded: whether some token of the prefix is masked: padding of a prompt, or a camera that only some rows have.
+            Derived like `present_cameras`.
     """
 
     images: dict[str, Tensor]
@@ -32,11 +34,15 @@ class Observation:
     prompt_tokens: Tensor
     prompt_mask: Tensor
     present_cameras: tuple[str, ...] | None = field(default=None)
+    padded: bool | None = field(default=None)
 
     def __post_init__(self) -> None:
         if self.present_cameras is None:
             present = tuple(camera for camera in CAMERAS if camera in self.images and self.image_masks[camera].any())
             object.__setattr__(self, "present_cameras", present)
+        if self.padded is None:
+            masks = [self.image_masks[camera] for camera in self.present_cameras or ()]
+            object.__setattr__(self, "padded", not all(bool(mask.all()) for mask in (*masks, self.prompt_mask)))
 
     @property
     def batch_size(self) -> int:

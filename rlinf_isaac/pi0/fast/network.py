@@ -1,0 +1,220 @@
+"""pi0's sampling on fused weights: the arithmetic of `Pi0.sample`, laid out for a GPU.
+
+Tokens are rows of a matrix (batch * tokens, width) throughout. Keys and values of prefix and suffix lie in one cache per
+layer; padded prompt tokens are masked inside the attention kernel. What depends on weights and time alone (time
+embeddings, pi0.5's norms) is worked out once, here, for all denoising steps. No line depends on a value on the device,
+so that a CUDA graph can hold all of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlinf_isaac.pi0.fast.attention import attention
+from rlinf_isaac.pi0.fast.inputs import Inputs
+from rlinf_isaac.pi0.fast.rows import geglu, residual_norm, rotate_and_keep
+from rlinf_isaac.pi0.fast.skinny import linear_residual, norm_geglu, norm_qkv
+from rlinf_isaac.pi0.fast.weights import GemmaWeights, Norm, gemma_weights, layer_norm, norms, vision_weights
+from rlinf_isaac.pi0.gemma import ROPE_BASE
+from rlinf_isaac.pi0.model import Pi0, sinusoidal_embedding
+
+SKINNY_ROWS = 128
+"""Up to this many suffix tokens (2 observations of 50), the expert is limited by reading weights: `skinny`'s kernels."""
+
+
+class Constants(NamedTuple):
+    """What one denoising step needs that depends on weights and its time alone.
+
+    Attributes:
+        norms: of the expert.
+        action_bias: (width,) of the first layer over actions.
+        qkv, gate_up: what the norms' shifts come to behind the projections, per layer; None for plain norms.
+    """
+
+    norms: list[Norm]
+    action_bias: Tensor
+    qkv: list[Tensor | None]
+    gate_up: list[Tensor | None]
+
+
+class FastNetwork:
+    """`Pi0.sample` for a model on a GPU. Reads the weights when it is made; make a new one after they changed.
+
+    The model's parameters become views (see `weights`).
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Pi0, num_steps: int) -> None:
+        self.model, self.config, self.num_steps = model, model.config, num_steps
+        self.vision = vision_weights(model.vlm.vision_tower.vision_model)
+        self.vlm = gemma_weights(model.vlm.language_model)
+        self.vlm_norms = norms(model.vlm.language_model, None)[0]
+        self.expert = gemma_weights(model.expert)
+        self.post_layernorm = layer_norm(model.vlm.vision_tower.vision_model.post_layernorm)
+        self.dtype = self.vlm[0].qkv.dtype
+        self.action_weight, self.steps = self._constants()
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Actions (B, H, A), float32."""
+        config = self.config.expert
+        batch = len(inputs.noise)
+        tokens, valid = self._prefix(inputs)
+        prefix, suffix = valid.shape[1], self.config.action_horizon + (not self.config.pi05)
+        counts = valid.cumsum(1)
+        shape = (config.depth, batch, config.num_kv_heads, prefix + suffix, config.head_dim)
+        keys, values = tokens.new_empty(shape), tokens.new_empty(shape)
+        self._run_prefix(tokens, _rope(counts - 1, config.head_dim), keys, values, valid)
+
+        places = counts[:, -1:] + torch.arange(suffix, device=counts.device)
+        rope = _rope(places, config.head_dim)
+        state = None if self.config.pi05 else self.model.state_proj(inputs.state.float()).to(self.dtype)[:, None]
+        layers = self._skinny_layers if batch * suffix <= SKINNY_ROWS else self._wide_layers
+        x = inputs.noise.float()
+        for constants in self.steps:
+            actions = self._action_tokens(x, constants)
+            tokens = (actions if state is None else torch.cat([state, actions], 1)).reshape(batch * suffix, -1)
+            output = layers(tokens, rope, keys, values, valid, constants).view(batch, suffix, -1)
+            velocity = self.model.action_out_proj(output[:, -self.config.action_horizon :].float())
+            x = x - velocity / self.num_steps
+        return x
+
+    def _prefix(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Prefix tokens (B * P, width) and which of them are valid, (B, P)."""
+        language = self.model.vlm.language_model
+        prompt = self.model.vlm.encode_prompt(inputs.prompt_tokens)
+        cameras, batch = inputs.image_masks.shape
+        if not cameras:
+            return prompt.flatten(0, 1), inputs.prompt_mask.contiguous()
+        images = self._encode_images(inputs.images).view(cameras, batch, -1, language.embed_tokens.embedding_dim)
+        masks = inputs.image_masks.T[:, :, None].expand(-1, -1, images.shape[2]).flatten(1)
+        tokens = torch.cat([*images, prompt], dim=1)
+        return tokens.flatten(0, 1), torch.cat([masks, inputs.prompt_mask], dim=1)
+
+    def _encode_images(self, images: Tensor) -> Tensor:
+        """images (N, 3, S, S) -> (N * patches, width of the VLM)."""
+        tower, config = self.model.vlm.vision_tower.vision_model, self.config.vision
+        x = tower.embeddings(images).to(self.dtype)
+        count, patches, width = x.shape
+        x = x.reshape(-1, width)
+        update = None
+        for layer in self.vision:
+            normed = residual_norm(x, *layer.norm1, update, centre=True)
+            qkv = F.linear(normed, *layer.qkv).view(count, patches, 3, config.num_heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = F.scaled_dot_product_attention(*qkv).transpose(1, 2).reshape(-1, width)
+            normed = residual_norm(x, *layer.norm2, F.linear(mixed, *layer.out), centre=True)
+            update = F.linear(F.gelu(F.linear(normed, *layer.fc1), approximate="tanh"), *layer.fc2)
+        normed = residual_norm(x, *self.post_layernorm, update, centre=True)
+        return self.model.vlm.multi_modal_projector.linear(normed)
+
+    def _run_prefix(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, valid: Tensor
+    ) -> None:
+        """Fills the cache with the keys and values of prefix tokens x (B * P, width)."""
+        heads, length = self.config.vlm.num_heads, valid.shape[1]
+        update = None
+        for index, layer in enumerate(self.vlm):
+            before, after = self.vlm_norms[2 * index : 2 * index + 2]
+            normed = residual_norm(x, before.scale, None, update)
+            if index + 1 == len(self.vlm):  # nobody reads the last layer's output
+                skipped = heads * self.config.vlm.head_dim
+                rotate_and_keep(F.linear(normed, layer.qkv[skipped:]), *rope, keys[index], values[index], 0, heads=0)
+                return
+            queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, keys[index], values[index], 0, heads)
+            own = (cache[index, :, :, :length] for cache in (keys, values))
+            mixed = attention(queries, *own, valid, heads=heads)
+            normed = residual_norm(x, after.scale, None, F.linear(mixed, layer.out))
+            update = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down)
+
+    def _action_tokens(self, x: Tensor, constants: Constants) -> Tensor:
+        """Noisy actions (B, H, A) -> tokens (B, H, width)."""
+        first = F.linear(x, self.action_weight, constants.action_bias)
+        if not self.config.pi05:
+            first = self.model.action_time_mlp_out(F.silu(first))
+        return first.to(self.dtype)
+
+    def _wide_layers(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor,
+        constants: Constants,
+    ) -> Tensor:
+        """The expert over many suffix tokens x (B * T, width), with GEMMs of cuBLAS. Returns the normed output."""
+        heads, prefix = self.config.expert.num_heads, valid.shape[1]
+        alone = not self.config.pi05
+        update, gate = None, None
+        for index, layer in enumerate(self.expert):
+            before, after = constants.norms[2 * index : 2 * index + 2]
+            normed = residual_norm(x, before.scale, before.shift, update, gate)
+            queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, keys[index], values[index], prefix, heads)
+            mixed = attention(queries, keys[index], values[index], valid, heads=heads, state_alone=alone)
+            normed = residual_norm(x, after.scale, after.shift, F.linear(mixed, layer.out), before.gate)
+            update, gate = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down), after.gate
+        last = constants.norms[-1]
+        return residual_norm(x, last.scale, last.shift, update, gate)
+
+    def _skinny_layers(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor,
+        constants: Constants,
+    ) -> Tensor:
+        """The same over few suffix tokens, with the kernels of `skinny`."""
+        heads, prefix = self.config.expert.num_heads, valid.shape[1]
+        alone = not self.config.pi05
+        for index, layer in enumerate(self.expert):
+            before, after = constants.norms[2 * index : 2 * index + 2]
+            cache = keys[index], values[index]
+            queries = norm_qkv(
+                x, before.scale, layer.qkv, constants.qkv[index], *rope, *cache, heads=heads, offset=prefix
+            )
+            mixed = attention(queries, *cache, valid, heads=heads, state_alone=alone)
+            linear_residual(mixed, layer.out, x, before.gate)
+            hidden = norm_geglu(x, after.scale, layer.gate_up, constants.gate_up[index])
+            linear_residual(hidden, layer.down, x, after.gate)
+        last = constants.norms[-1]
+        return residual_norm(x, last.scale, last.shift)
+
+    def _constants(self) -> tuple[Tensor, list[Constants]]:
+        """The weight (width, A) of the first layer over actions, and the constants of every step."""
+        model, width = self.model, self.config.expert.width
+        weight, bias = model.action_in_proj.weight, model.action_in_proj.bias
+        times = torch.tensor([1 - step / self.num_steps for step in range(self.num_steps)], device=weight.device)
+        embedded = sinusoidal_embedding(times, width).float()
+        plain = norms(model.expert, None)[0] if not self.config.pi05 else []
+        if not self.config.pi05:
+            # No activation lies between action_in_proj and the first layer of the MLP: they are one matrix.
+            of_action, of_time = model.action_time_mlp_in.weight.double().split(width, dim=1)
+            biases = embedded.double() @ of_time.T + of_action @ bias.double() + model.action_time_mlp_in.bias.double()
+            none: list[Tensor | None] = [None] * len(self.expert)
+            steps = [Constants(plain, row.float(), none, none) for row in biases]
+            return (of_action @ weight.double()).float().contiguous(), steps
+        conditions = F.silu(model.time_mlp_out(F.silu(model.time_mlp_in(embedded))))
+        steps = []
+        for each in norms(model.expert, conditions):
+            qkv = [_shifted(norm, layer.qkv) for norm, layer in zip(each[:-1:2], self.expert, strict=True)]
+            gate_up = [_shifted(norm, layer.gate_up) for norm, layer in zip(each[1::2], self.expert, strict=True)]
+            steps.append(Constants(each, bias, qkv, gate_up))
+        return weight, steps
+
+
+def _shifted(norm: Norm, weight: Tensor) -> Tensor:
+    assert norm.shift is not None
+    return torch.mv(weight.float(), norm.shift)
+
+
+def _rope(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (B * T, head_dim / 2) float32, of `positions` (B, T)."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions.reshape(-1, 1).float() * (1.0 / ROPE_BASE**exponents)
+    return angles.cos(), angles.sin()

@@ -1,0 +1,134 @@
+"""Triton kernels that work row by row: residual and norm, rotary embedding, GeGLU. What cuBLAS leaves between GEMMs.
+
+Sums are in float32; what is stored has the dtype of the input, rounded where the plain path rounds it.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def gelu_tanh(x):
+    """GELU, tanh approximation: x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 x^3))."""
+    return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+
+
+@triton.jit
+def _residual_norm(
+    x, update, gate, scale, shift, normed, width, epsilon,
+    UPDATE: tl.constexpr, GATE: tl.constexpr, SHIFT: tl.constexpr, CENTRE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    value = tl.load(x + row * width + column, mask=inside, other=0.0)
+    if UPDATE:
+        added = tl.load(update + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        if GATE:
+            added *= tl.load(gate + column, mask=inside, other=0.0)
+        value = (value.to(tl.float32) + added).to(x.dtype.element_ty)
+        tl.store(x + row * width + column, value, mask=inside)
+    value = value.to(tl.float32)
+    if CENTRE:
+        value = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
+    value *= tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
+    value *= tl.load(scale + column, mask=inside, other=0.0)
+    if SHIFT:
+        value += tl.load(shift + column, mask=inside, other=0.0)
+    tl.store(normed + row * width + column, value.to(normed.dtype.element_ty), mask=inside)
+
+
+def residual_norm(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor | None = None,
+    update: Tensor | None = None,
+    gate: Tensor | None = None,
+    *,
+    centre: bool = False,
+    epsilon: float = 1e-6,
+) -> Tensor:
+    """Norm of x (M, width), to which `update` (M, width), times `gate` (width,), is added in place before.
+
+    RMSNorm, or LayerNorm with `centre`; then times `scale` and plus `shift`, both (width,) float32.
+    """
+    rows, width = x.shape
+    normed = torch.empty_like(x)
+    block = triton.next_power_of_2(width)
+    _residual_norm[(rows,)](
+        x, update, gate, scale, shift, normed, width, epsilon,
+        UPDATE=update is not None, GATE=gate is not None, SHIFT=shift is not None, CENTRE=centre, BLOCK=block,
+        num_warps=8 if block >= 2048 else 4,
+    )  # fmt: skip
+    return normed
+
+
+@triton.jit
+def _rotate(
+    projected, cos, sin, keys, values, tokens, context, offset,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    lane = tl.arange(0, HALF)
+    own = projected + (row * (HEADS + 2 * KV_HEADS) + head) * 2 * HALF + lane
+    first, second = tl.load(own), tl.load(own + HALF)
+    if head < HEADS + KV_HEADS:
+        c, s = tl.load(cos + row * HALF + lane), tl.load(sin + row * HALF + lane)
+        a, b = first.to(tl.float32), second.to(tl.float32)
+        first, second = (a * c - b * s).to(first.dtype), (b * c + a * s).to(first.dtype)
+    kept = ((row // tokens) * KV_HEADS + (head - HEADS) % KV_HEADS) * context + offset + row % tokens
+    if head < HEADS:
+        tl.store(own, first)
+        tl.store(own + HALF, second)
+    elif head < HEADS + KV_HEADS:
+        tl.store(keys + kept * 2 * HALF + lane, first)
+        tl.store(keys + kept * 2 * HALF + HALF + lane, second)
+    else:
+        tl.store(values + kept * 2 * HALF + lane, first)
+        tl.store(values + kept * 2 * HALF + HALF + lane, second)
+
+
+def rotate_and_keep(
+    projected: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, offset: int, heads: int
+) -> Tensor:
+    """Rotates queries in place, puts rotated keys and values into the cache; returns the queries.
+
+    Args:
+        projected: (B * T, (heads + 2 * kv_heads) * D), queries, keys, values side by side.
+        cos, sin: (B * T, D / 2) float32, of the tokens' positions.
+        keys, values: (B, kv_heads, context, D), of which [offset, offset + T) is written.
+        offset: see there.
+        heads: query heads; 0 if `projected` has keys and values alone.
+    """
+    batch, kv_heads, context, head_dim = keys.shape
+    rows = projected.shape[0]
+    _rotate[(rows, heads + 2 * kv_heads)](
+        projected, cos, sin, keys, values, rows // batch, context, offset,
+        HEADS=heads, KV_HEADS=kv_heads, HALF=head_dim // 2, num_warps=1 if head_dim <= 128 else 2,
+    )  # fmt: skip
+    return projected[:, : heads * head_dim]
+
+
+@triton.jit
+def _geglu(gate_up, out, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gate = tl.load(gate_up + 2 * row * width + column, mask=inside, other=0.0)
+    up = tl.load(gate_up + (2 * row + 1) * width + column, mask=inside, other=0.0)
+    # Rounded between GELU and product, as the plain path does.
+    activated = gelu_tanh(gate.to(tl.float32)).to(gate.dtype).to(tl.float32)
+    tl.store(out + row * width + column, (activated * up.to(tl.float32)).to(out.dtype.element_ty), mask=inside)
+
+
+def geglu(gate_up: Tensor) -> Tensor:
+    """gate_up (M, 2 * width), gate and up side by side -> gelu(gate) * up, (M, width)."""
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    out = gate_up.new_empty(rows, width)
+    block = min(2048, triton.next_power_of_2(width))
+    _geglu[(rows, triton.cdiv(width, block))](gate_up, out, width, BLOCK=block, num_warps=8 if block >= 2048 else 4)
+    return out
