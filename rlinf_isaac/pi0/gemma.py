@@ -112,7 +112,7 @@ class Attention(nn.Module):
         values = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
         return KeysValues(keys.transpose(1, 2), values.transpose(1, 2))
 
-    def forward(self, x: Tensor, context: KeysValues, rope: Rope, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: KeysValues, rope: Rope, bias: Tensor | None) -> Tensor:
         """Tokens x (B, T, width) attend to `context`; `bias` broadcasts to (B, kv_heads, T * group, context T)."""
         batch, length, _ = x.shape
         queries = rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim)))
@@ -146,7 +146,12 @@ class GemmaLayer(nn.Module):
         self.post_attention_layernorm = _norm(config.width, condition_width)
 
     def forward(
-        self, x: Tensor, rope: Rope, bias: Tensor, past: KeysValues | None = None, condition: Tensor | None = None
+        self,
+        x: Tensor,
+        rope: Rope,
+        bias: Tensor | None,
+        past: KeysValues | None = None,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """One layer over x (B, T, width). Returns the new x, and the layer's own keys and values (without `past`)."""
         normed, gate = self.input_layernorm(x, condition)
@@ -167,7 +172,7 @@ class Gemma(nn.Module):
         self.layers = nn.ModuleList(GemmaLayer(config, condition_width) for _ in range(config.depth))
         self.norm = _norm(config.width, condition_width)
 
-    def keys_and_values(self, x: Tensor, rope: Rope, bias: Tensor) -> list[KeysValues]:
+    def keys_and_values(self, x: Tensor, rope: Rope, bias: Tensor | None) -> list[KeysValues]:
         """Keys and values of every layer for tokens x (B, T, width).
 
         The last layer only projects them: its output is read by nobody, so it is not computed.
@@ -180,7 +185,7 @@ class Gemma(nn.Module):
         found.append(last.self_attn.keys_values(last.input_layernorm(x)[0], rope))
         return found
 
-    def encode(self, x: Tensor, rope: Rope, bias: Tensor) -> tuple[list[KeysValues], Tensor]:
+    def encode(self, x: Tensor, rope: Rope, bias: Tensor | None) -> tuple[list[KeysValues], Tensor]:
         """`keys_and_values`, and the normalised output (B, T, width) of the last layer as well."""
         found = []
         for layer in self.layers:
@@ -189,7 +194,7 @@ class Gemma(nn.Module):
         return found, self.norm(x)[0]
 
     def forward(
-        self, x: Tensor, rope: Rope, bias: Tensor, past: Sequence[KeysValues], condition: Tensor | None = None
+        self, x: Tensor, rope: Rope, bias: Tensor | None, past: Sequence[KeysValues], condition: Tensor | None = None
     ) -> Tensor:
         """Tokens x (B, T, width) attend to `past` and to each other. Returns the normalised output (B, T, width)."""
         for layer, layer_past in zip(self.layers, past, strict=True):

@@ -7,16 +7,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rlinf_isaac.pi0.fast.rows import chain, chained
+
 MASKED = tl.constexpr(-1.0e30)
 """Finite, so that a block of keys that a query sees none of gives weight 0, not NaN, once it meets another block."""
 
 
 @triton.jit
 def _attention(
-    queries, keys, values, valid, out, partial, partial_max, partial_sum, arrived,
+    queries, keys, values, lengths, out, partial, partial_max, partial_sum, arrived,
     query_stride, pair_stride, tokens, context, prefix, scale,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, STATE_ALONE: tl.constexpr,
-    SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     block, pair, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     batch, kv_head = pair // KV_HEADS, pair % KV_HEADS
@@ -24,6 +26,8 @@ def _attention(
     row_inside = row < tokens * GROUP
     token, head = row // GROUP, kv_head * GROUP + row % GROUP
     lane = tl.arange(0, HEAD_DIM)
+    chain(CHAIN)
+    length = tl.load(lengths + batch)
     place = (batch * tokens + token).to(tl.int64)
     query = tl.load(
         queries + place[:, None] * query_stride + head[:, None] * HEAD_DIM + lane[None, :],
@@ -41,7 +45,7 @@ def _attention(
         at = base + key * HEAD_DIM
         k = tl.load(keys + at[None, :] + lane[:, None], mask=inside[None, :], other=0.0)
         scores = tl.dot(query, k, input_precision="ieee") * scale
-        seen = inside & (tl.load(valid + batch * prefix + key, mask=key < prefix, other=1) != 0)
+        seen = inside & ((key < length) | (key >= prefix))
         visible = seen[None, :]
         if STATE_ALONE:  # the first suffix token, pi0's state, sees the prefix and itself
             visible = visible & ((token[:, None] > 0) | (key[None, :] <= prefix))
@@ -86,15 +90,23 @@ def _attention(
 
 
 def attention(
-    queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor, *, heads: int, state_alone: bool = False
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    *,
+    heads: int,
+    prefix: int,
+    state_alone: bool = False,
 ) -> Tensor:
     """Grouped-query attention, (B * T, heads * D).
 
     Args:
         queries: (B * T, heads * D), rotated; rows may be further apart than that.
-        keys, values: (B, kv_heads, context, D), a cache or its first part. The first P of the context are the prefix, the others are always seen.
-        valid: (B, P) bool, which prefix tokens may be seen.
+        keys, values: (B, kv_heads, context, D), a cache or its first part.
+        lengths: (B,) int64. Of the first `prefix` tokens of the context, that many are seen; all behind them are, too.
         heads: query heads.
+        prefix: see there.
         state_alone: the queries are the suffix, and its first token does not see the other ones.
     """
     batch, kv_heads, context, head_dim = keys.shape
@@ -102,8 +114,8 @@ def attention(
     out = queries.new_empty(queries.shape[0], heads * head_dim)
     rows = tokens * heads // kv_heads
     few = rows * batch * kv_heads <= 1024  # one observation's suffix: too few rows to fill a GPU, so keys are split
-    block_m, block_n, warps = (16, 64, 4) if few else (64, 64, 8) if queries.element_size() == 2 else (32, 32, 8)
-    splits = min(5, triton.cdiv(context, 2 * block_n)) if few else 1
+    block_m, block_n, splits, warps, stages = FEW if few else MANY
+    splits = min(splits, triton.cdiv(context, block_n))
     blocks, pairs = triton.cdiv(rows, block_m), batch * kv_heads
     scratch = [None] * 4
     if splits > 1:
@@ -115,13 +127,16 @@ def attention(
             arrivals(keys.device),
         ]
     _attention[(blocks, pairs, splits)](
-        queries, keys, values, valid.view(torch.uint8), out, *scratch,
-        queries.stride(0), keys.stride(1), tokens, context, valid.shape[1], head_dim**-0.5 * 1.4426950408889634,
+        queries, keys, values, lengths, out, *scratch,
+        queries.stride(0), keys.stride(1), tokens, context, prefix, head_dim**-0.5 * 1.4426950408889634,
         KV_HEADS=kv_heads, GROUP=heads // kv_heads, HEAD_DIM=head_dim, STATE_ALONE=state_alone,
-        SPLITS=splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=warps, num_stages=2,
+        SPLITS=splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=warps, num_stages=stages, **chained(few),
     )  # fmt: skip
     return out
 
+
+FEW = (16, 64, 5, 4, 2)
+MANY = (64, 64, 1, 8, 2)
 
 _ARRIVALS: dict[torch.device, Tensor] = {}
 

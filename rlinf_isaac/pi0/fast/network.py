@@ -1,7 +1,7 @@
 """pi0's sampling on fused weights: the arithmetic of `Pi0.sample`, laid out for a GPU.
 
-Tokens are rows of a matrix (batch * tokens, width) throughout. Keys and values of prefix and suffix lie in one cache per
-layer; padded prompt tokens are masked inside the attention kernel. What depends on weights and time alone (time
+Tokens are rows of a matrix (batch * tokens, width) throughout. Keys and values of prefix and suffix lie in one cache
+per layer; padded prompt tokens are masked inside the attention kernel. What depends on weights and time alone (time
 embeddings, pi0.5's norms) is worked out once, here, for all denoising steps. No line depends on a value on the device,
 so that a CUDA graph can hold all of it.
 """
@@ -17,13 +17,13 @@ from torch import Tensor
 from rlinf_isaac.pi0.fast.attention import attention
 from rlinf_isaac.pi0.fast.inputs import Inputs
 from rlinf_isaac.pi0.fast.rows import geglu, residual_norm, rotate_and_keep
-from rlinf_isaac.pi0.fast.skinny import linear_residual, norm_geglu, norm_qkv
-from rlinf_isaac.pi0.fast.weights import GemmaWeights, Norm, gemma_weights, layer_norm, norms, vision_weights
-from rlinf_isaac.pi0.gemma import ROPE_BASE
+from rlinf_isaac.pi0.fast.skinny import linear_geglu, linear_parts, linear_qkv
+from rlinf_isaac.pi0.fast.weights import Norm, gemma_weights, layer_norm, norms, vision_weights
+from rlinf_isaac.pi0.gemma import ROPE_BASE, Rope
 from rlinf_isaac.pi0.model import Pi0, sinusoidal_embedding
 
 SKINNY_ROWS = 128
-"""Up to this many suffix tokens (2 observations of 50), the expert is limited by reading weights: `skinny`'s kernels."""
+"""Up to this many suffix tokens (2 observations of 50) the expert is limited by reading weights: `skinny`'s kernels."""
 
 
 class Constants(NamedTuple):
@@ -32,13 +32,10 @@ class Constants(NamedTuple):
     Attributes:
         norms: of the expert.
         action_bias: (width,) of the first layer over actions.
-        qkv, gate_up: what the norms' shifts come to behind the projections, per layer; None for plain norms.
     """
 
     norms: list[Norm]
     action_bias: Tensor
-    qkv: list[Tensor | None]
-    gate_up: list[Tensor | None]
 
 
 class FastNetwork:
@@ -63,37 +60,37 @@ class FastNetwork:
         """Actions (B, H, A), float32."""
         config = self.config.expert
         batch = len(inputs.noise)
-        tokens, valid = self._prefix(inputs)
-        prefix, suffix = valid.shape[1], self.config.action_horizon + (not self.config.pi05)
-        counts = valid.cumsum(1)
+        tokens, lengths = self._prefix(inputs)
+        prefix, suffix = len(tokens) // batch, self.config.action_horizon + (not self.config.pi05)
         shape = (config.depth, batch, config.num_kv_heads, prefix + suffix, config.head_dim)
         keys, values = tokens.new_empty(shape), tokens.new_empty(shape)
-        self._run_prefix(tokens, _rope(counts - 1, config.head_dim), keys, values, valid)
+        self._run_prefix(tokens, keys, values, lengths, prefix)
 
-        places = counts[:, -1:] + torch.arange(suffix, device=counts.device)
-        rope = _rope(places, config.head_dim)
+        rope = _rope(lengths[:, None] + torch.arange(suffix, device=lengths.device), config.head_dim)
         state = None if self.config.pi05 else self.model.state_proj(inputs.state.float()).to(self.dtype)[:, None]
-        layers = self._skinny_layers if batch * suffix <= SKINNY_ROWS else self._wide_layers
         x = inputs.noise.float()
         for constants in self.steps:
             actions = self._action_tokens(x, constants)
             tokens = (actions if state is None else torch.cat([state, actions], 1)).reshape(batch * suffix, -1)
-            output = layers(tokens, rope, keys, values, valid, constants).view(batch, suffix, -1)
-            velocity = self.model.action_out_proj(output[:, -self.config.action_horizon :].float())
-            x = x - velocity / self.num_steps
+            output = self._expert(tokens, rope, keys, values, lengths, prefix, constants.norms)
+            output = output.view(batch, suffix, -1)[:, -self.config.action_horizon :]
+            x = x - self.model.action_out_proj(output.float()) / self.num_steps
         return x
 
     def _prefix(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Prefix tokens (B * P, width) and which of them are valid, (B, P)."""
-        language = self.model.vlm.language_model
-        prompt = self.model.vlm.encode_prompt(inputs.prompt_tokens)
+        """Prefix tokens (B * P, width), of every observation the valid ones first, and how many those are, (B,)."""
+        tokens, valid = self.model.vlm.encode_prompt(inputs.prompt_tokens), inputs.prompt_mask
         cameras, batch = inputs.image_masks.shape
-        if not cameras:
-            return prompt.flatten(0, 1), inputs.prompt_mask.contiguous()
-        images = self._encode_images(inputs.images).view(cameras, batch, -1, language.embed_tokens.embedding_dim)
-        masks = inputs.image_masks.T[:, :, None].expand(-1, -1, images.shape[2]).flatten(1)
-        tokens = torch.cat([*images, prompt], dim=1)
-        return tokens.flatten(0, 1), torch.cat([masks, inputs.prompt_mask], dim=1)
+        if cameras:
+            images = self._encode_images(inputs.images).view(cameras, batch, -1, tokens.shape[-1])
+            masks = inputs.image_masks.T[:, :, None].expand(-1, -1, images.shape[2]).flatten(1)
+            tokens, valid = torch.cat([*images, tokens], dim=1), torch.cat([masks, valid], dim=1)
+        # One number per observation then says what may be attended to. Attention does not mind the order of tokens,
+        # and positions count the valid ones alone.
+        found, missed = valid.cumsum(1), (~valid).cumsum(1)
+        lengths = found[:, -1].contiguous()
+        places = torch.where(valid, found, lengths[:, None] + missed) - 1
+        return torch.empty_like(tokens).scatter_(1, places[..., None].expand_as(tokens), tokens).flatten(0, 1), lengths
 
     def _encode_images(self, images: Tensor) -> Tensor:
         """images (N, 3, S, S) -> (N * patches, width of the VLM)."""
@@ -111,22 +108,22 @@ class FastNetwork:
         normed = residual_norm(x, *self.post_layernorm, update, centre=True)
         return self.model.vlm.multi_modal_projector.linear(normed)
 
-    def _run_prefix(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, valid: Tensor
-    ) -> None:
+    def _run_prefix(self, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, prefix: int) -> None:
         """Fills the cache with the keys and values of prefix tokens x (B * P, width)."""
-        heads, length = self.config.vlm.num_heads, valid.shape[1]
+        config = self.config.vlm
+        rope = _rope(torch.arange(prefix, device=x.device).expand(len(lengths), -1), config.head_dim)
         update = None
         for index, layer in enumerate(self.vlm):
             before, after = self.vlm_norms[2 * index : 2 * index + 2]
             normed = residual_norm(x, before.scale, None, update)
             if index + 1 == len(self.vlm):  # nobody reads the last layer's output
-                skipped = heads * self.config.vlm.head_dim
+                skipped = config.num_heads * config.head_dim
                 rotate_and_keep(F.linear(normed, layer.qkv[skipped:]), *rope, keys[index], values[index], 0, heads=0)
                 return
-            queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, keys[index], values[index], 0, heads)
-            own = (cache[index, :, :, :length] for cache in (keys, values))
-            mixed = attention(queries, *own, valid, heads=heads)
+            cache = keys[index], values[index]
+            queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, *cache, 0, config.num_heads)
+            own = (each[:, :, :prefix] for each in cache)
+            mixed = attention(queries, *own, lengths, heads=config.num_heads, prefix=prefix)
             normed = residual_norm(x, after.scale, None, F.linear(mixed, layer.out))
             update = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down)
 
@@ -137,53 +134,30 @@ class FastNetwork:
             first = self.model.action_time_mlp_out(F.silu(first))
         return first.to(self.dtype)
 
-    def _wide_layers(
-        self,
-        x: Tensor,
-        rope: tuple[Tensor, Tensor],
-        keys: Tensor,
-        values: Tensor,
-        valid: Tensor,
-        constants: Constants,
+    def _expert(
+        self, x: Tensor, rope: Rope, keys: Tensor, values: Tensor, lengths: Tensor, prefix: int, norms: list[Norm]
     ) -> Tensor:
-        """The expert over many suffix tokens x (B * T, width), with GEMMs of cuBLAS. Returns the normed output."""
-        heads, prefix = self.config.expert.num_heads, valid.shape[1]
-        alone = not self.config.pi05
+        """The expert over suffix tokens x (B * T, width) behind a cached prefix. Returns the normed output."""
+        heads, alone = self.config.expert.num_heads, not self.config.pi05
+        skinny = len(x) <= SKINNY_ROWS
         update, gate = None, None
         for index, layer in enumerate(self.expert):
-            before, after = constants.norms[2 * index : 2 * index + 2]
-            normed = residual_norm(x, before.scale, before.shift, update, gate)
-            queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, keys[index], values[index], prefix, heads)
-            mixed = attention(queries, keys[index], values[index], valid, heads=heads, state_alone=alone)
-            normed = residual_norm(x, after.scale, after.shift, F.linear(mixed, layer.out), before.gate)
-            update, gate = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down), after.gate
-        last = constants.norms[-1]
-        return residual_norm(x, last.scale, last.shift, update, gate)
-
-    def _skinny_layers(
-        self,
-        x: Tensor,
-        rope: tuple[Tensor, Tensor],
-        keys: Tensor,
-        values: Tensor,
-        valid: Tensor,
-        constants: Constants,
-    ) -> Tensor:
-        """The same over few suffix tokens, with the kernels of `skinny`."""
-        heads, prefix = self.config.expert.num_heads, valid.shape[1]
-        alone = not self.config.pi05
-        for index, layer in enumerate(self.expert):
-            before, after = constants.norms[2 * index : 2 * index + 2]
+            before, after = norms[2 * index : 2 * index + 2]
             cache = keys[index], values[index]
-            queries = norm_qkv(
-                x, before.scale, layer.qkv, constants.qkv[index], *rope, *cache, heads=heads, offset=prefix
-            )
-            mixed = attention(queries, *cache, valid, heads=heads, state_alone=alone)
-            linear_residual(mixed, layer.out, x, before.gate)
-            hidden = norm_geglu(x, after.scale, layer.gate_up, constants.gate_up[index])
-            linear_residual(hidden, layer.down, x, after.gate)
-        last = constants.norms[-1]
-        return residual_norm(x, last.scale, last.shift)
+            normed = residual_norm(x, before.scale, before.shift, update, gate)
+            if skinny:
+                queries = linear_qkv(normed, layer.qkv, *rope, *cache, heads=heads, offset=prefix)
+            else:
+                queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, *cache, prefix, heads)
+            mixed = attention(queries, *cache, lengths, heads=heads, prefix=prefix, state_alone=alone)
+            out = linear_parts(mixed, layer.out) if skinny else F.linear(mixed, layer.out)
+            normed = residual_norm(x, after.scale, after.shift, out, before.gate)
+            if skinny:
+                update = linear_parts(linear_geglu(normed, layer.gate_up), layer.down)
+            else:
+                update = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down)
+            gate = after.gate
+        return residual_norm(x, norms[-1].scale, norms[-1].shift, update, gate)
 
     def _constants(self) -> tuple[Tensor, list[Constants]]:
         """The weight (width, A) of the first layer over actions, and the constants of every step."""
@@ -196,25 +170,14 @@ class FastNetwork:
             # No activation lies between action_in_proj and the first layer of the MLP: they are one matrix.
             of_action, of_time = model.action_time_mlp_in.weight.double().split(width, dim=1)
             biases = embedded.double() @ of_time.T + of_action @ bias.double() + model.action_time_mlp_in.bias.double()
-            none: list[Tensor | None] = [None] * len(self.expert)
-            steps = [Constants(plain, row.float(), none, none) for row in biases]
+            steps = [Constants(plain, row.float()) for row in biases]
             return (of_action @ weight.double()).float().contiguous(), steps
         conditions = F.silu(model.time_mlp_out(F.silu(model.time_mlp_in(embedded))))
-        steps = []
-        for each in norms(model.expert, conditions):
-            qkv = [_shifted(norm, layer.qkv) for norm, layer in zip(each[:-1:2], self.expert, strict=True)]
-            gate_up = [_shifted(norm, layer.gate_up) for norm, layer in zip(each[1::2], self.expert, strict=True)]
-            steps.append(Constants(each, bias, qkv, gate_up))
-        return weight, steps
+        return weight, [Constants(each, bias) for each in norms(model.expert, conditions)]
 
 
-def _shifted(norm: Norm, weight: Tensor) -> Tensor:
-    assert norm.shift is not None
-    return torch.mv(weight.float(), norm.shift)
-
-
-def _rope(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+def _rope(positions: Tensor, head_dim: int) -> Rope:
     """Cosines and sines, each (B * T, head_dim / 2) float32, of `positions` (B, T)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     angles = positions.reshape(-1, 1).float() * (1.0 / ROPE_BASE**exponents)
-    return angles.cos(), angles.sin()
+    return Rope(angles.cos(), angles.sin())

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from rlinf_isaac.pi0 import siglip
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, GemmaLayer, RMSNorm
-from rlinf_isaac.pi0.model import Pi0
 
 
 class GemmaWeights(NamedTuple):
@@ -72,7 +71,12 @@ def vision_weights(tower: siglip.VisionTransformer) -> list[VisionWeights]:
         out, (fc1, fc2) = layer.self_attn.out_proj, (layer.mlp.fc1, layer.mlp.fc2)
         found.append(
             VisionWeights(
-                layer_norm(layer.layer_norm1), qkv, _linear(out), layer_norm(layer.layer_norm2), _linear(fc1), _linear(fc2)
+                layer_norm(layer.layer_norm1),
+                qkv,
+                _linear(out),
+                layer_norm(layer.layer_norm2),
+                _linear(fc1),
+                _linear(fc2),
             )
         )
     return found
