@@ -199,10 +199,19 @@ class RlConfig:
 
 @dataclass
 class ComputeConfig:
-    """Where torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1."""
+    """Where and how torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1.
+
+    `dtype` is that of the parameters: ``float32``, or ``bfloat16`` as OpenPI mixes it (`pi0.precision`).
+    `master_weights` trains bfloat16 parameters by float32 copies: next to a learning rate of 2.5e-5, bfloat16 alone
+    rounds most updates away. OpenPI has no copies. `compile` is for CUDA devices: Triton kernels and CUDA graphs for
+    inference, `torch.compile` for training; false takes the plain path, as every other device does.
+    """
 
     device: str = "cpu"
     threads: int = 1
+    dtype: str = "float32"
+    master_weights: bool = True
+    compile: bool = True
 
 
 @dataclass

@@ -17,6 +17,7 @@ from rlinf_isaac.preflight.rl import check_rl
 
 RENDERERS = ("auto", "egl", "rays")
 NORMS = ("auto", "zscore", "quantile")
+DTYPES = ("float32", "bfloat16")
 
 _POSITIVE = ("greater than 0", lambda x: x > 0)
 _NOT_NEGATIVE = ("0 or greater", lambda x: x >= 0)
@@ -57,6 +58,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "policy.env_action_dim": ("7, the stack-cube action", lambda x: x == 7),
     "norm_stats.batch_size": _POSITIVE,
     "compute.threads": _NOT_NEGATIVE,
+    "compute.dtype": (f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES),
     **RL_RULES,
 }
 

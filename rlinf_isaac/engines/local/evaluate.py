@@ -104,6 +104,9 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "denoise_steps": config.policy.denoise_steps,
         "device": config.compute.device,
         "threads": config.compute.threads,
+        # Rows of earlier releases know no others; what they do not say is the default.
+        **({} if config.compute.dtype == "float32" else {"dtype": config.compute.dtype}),
+        **({"compile": True} if config.compute.compile and config.compute.device.startswith("cuda") else {}),
     }
 
 
@@ -157,9 +160,10 @@ def _evaluate_bundle(
                     return writer
 
                 successes = sum(rows[seed].success for seed in finished)
+                policy = load_policy(bundle, config, job.norm_stats)
                 episodes = rollout(
                     env,
-                    load_policy(bundle, config, job.norm_stats),
+                    policy,
                     seeds,  # all of them, for a seed's slot must not depend on the batch
                     state_layout=config.policy.state_layout,
                     policy_seed=config.eval.policy_seed,
@@ -175,7 +179,8 @@ def _evaluate_bundle(
                     append_line(rows_file, json.dumps(row.as_dict()))
                     yield from _announce(row, directory)
                     successes += row.success
-                    yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved")
+                    note = f"; {policy.warmup_seconds:.1f} s warm-up" if policy.compiled else ""
+                    yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved{note}")
 
 
 def _row(episode: Episode, bundle: Bundle, config: JobConfig) -> EpisodeRow:

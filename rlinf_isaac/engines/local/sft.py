@@ -26,13 +26,16 @@ from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
 from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.observation import Observation
 from rlinf_isaac.pi0.policy import Processor
+from rlinf_isaac.pi0.precision import to_precision
 
 IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
 
@@ -146,8 +149,11 @@ def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig,
 def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, torch.optim.AdamW]:
     model = Pi0(config.model)
     initialise(model, config.sft.seed)
-    model.to(device).train()
-    optimiser = torch.optim.AdamW(
+    to_precision(model.to(device), config.compute.dtype).train()
+    if config.compute.compile and device.type == "cuda":
+        compile_blocks(model)
+    kind = MasterAdamW if config.compute.master_weights else torch.optim.AdamW
+    optimiser = kind(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.sft.lr,
         betas=(config.sft.beta1, config.sft.beta2),
@@ -168,13 +174,14 @@ def _update(
     loss = errors.mean()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.sft.clip_grad_norm)
+    norm = gradient_norm(model.parameters())
     value, norm_value = loss.item(), float(norm)
     if not (math.isfinite(value) and math.isfinite(norm_value)):
         raise TrainingDiverged(
             f"loss {value}, gradient norm {norm_value} at step {step}; the checkpoints before it are kept. "
             f"Lower sft.lr (now {config.sft.lr}) or check the data with norm_stats"
         )
+    clip_gradients(model.parameters(), norm, config.sft.clip_grad_norm)
     optimiser.step()
     return value, norm_value
 

@@ -1,4 +1,4 @@
-"""What a training run needs besides its bundles to go on after a kill: optimiser moments and the metrics so far."""
+"""What a training run needs besides its bundles to go on after a kill: the optimiser's state and the metrics so far."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from rlinf_isaac.atomic import append_line, new_directory, read_lines, write_file
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.engines.local.optimiser import trained_copy
 from rlinf_isaac.events import Metrics
 
 
 class TrainingState:
-    """AdamW's moments at the last checkpoint, in ``directory``; replaced atomically at every save.
+    """AdamW's moments and master weights at the last checkpoint, in ``directory``; replaced atomically at every save.
 
     Only the newest is kept: a bundle holds the weights, this holds what a bundle should not carry around.
     """
@@ -31,12 +32,15 @@ class TrainingState:
         return int(json.loads(path.read_text())["step"]) if path.exists() else 0
 
     def save(self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        """Write the moments of every parameter that has some."""
+        """Write the moments of every parameter that has some, and the float32 copies of bfloat16 parameters."""
         tensors = {}
         for name, parameter in model.named_parameters():
+            trained = trained_copy(optimiser, parameter)
             for moment in ("exp_avg", "exp_avg_sq", "step"):
-                if moment in optimiser.state.get(parameter, {}):
-                    tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment]
+                if moment in optimiser.state.get(trained, {}):
+                    tensors[f"{moment}.{name}"] = optimiser.state[trained][moment]
+            if trained is not parameter:
+                tensors[f"master.{name}"] = trained.detach()
         with new_directory(self.directory, replace=True) as temporary:
             save_file(tensors, temporary / "optimizer.safetensors")
             (temporary / "state.json").write_text(json.dumps({"step": step}))
@@ -46,8 +50,11 @@ class TrainingState:
         load_weights(bundle, model)
         tensors = load_file(self.directory / "optimizer.safetensors")
         for name, parameter in model.named_parameters():
+            trained = trained_copy(optimiser, parameter)
+            if trained is not parameter:
+                trained.data.copy_(tensors[f"master.{name}"])
             if f"exp_avg.{name}" in tensors:
-                optimiser.state[parameter] = {
+                optimiser.state[trained] = {
                     # States of earlier releases hold no counts: there, every parameter trained in every step.
                     "step": tensors.get(f"step.{name}", torch.tensor(float(bundle.step))),
                     "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),

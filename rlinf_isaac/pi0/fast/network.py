@@ -8,6 +8,8 @@ so that a CUDA graph can hold all of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -22,8 +24,8 @@ from rlinf_isaac.pi0.fast.weights import Norm, gemma_weights, layer_norm, norms,
 from rlinf_isaac.pi0.gemma import ROPE_BASE, Rope
 from rlinf_isaac.pi0.model import Pi0, sinusoidal_embedding
 
-SKINNY_ROWS = 128
-"""Up to this many suffix tokens (2 observations of 50) the expert is limited by reading weights: `skinny`'s kernels."""
+SKINNY_ROWS = 64
+"""Up to this many suffix tokens (one observation) the expert's GEMMs are `skinny`'s, beyond cuBLAS's are as fast."""
 
 
 class Constants(NamedTuple):
@@ -58,6 +60,10 @@ class FastNetwork:
     @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
         """Actions (B, H, A), float32."""
+        with _tf32():
+            return self._sample(inputs)
+
+    def _sample(self, inputs: Inputs) -> Tensor:
         config = self.config.expert
         batch = len(inputs.noise)
         tokens, lengths = self._prefix(inputs)
@@ -94,10 +100,13 @@ class FastNetwork:
 
     def _encode_images(self, images: Tensor) -> Tensor:
         """images (N, 3, S, S) -> (N * patches, width of the VLM)."""
-        tower, config = self.model.vlm.vision_tower.vision_model, self.config.vision
-        x = tower.embeddings(images).to(self.dtype)
-        count, patches, width = x.shape
-        x = x.reshape(-1, width)
+        embeddings, config = self.model.vlm.vision_tower.vision_model.embeddings, self.config.vision
+        convolution, count, grid = embeddings.patch_embedding, len(images), config.image_size // config.patch_size
+        # A convolution whose stride is its size is a matrix product.
+        cut = images.view(count, 3, grid, config.patch_size, grid, config.patch_size).permute(0, 2, 4, 1, 3, 5)
+        x = F.linear(cut.reshape(count, grid**2, -1), convolution.weight.flatten(1), convolution.bias)
+        x = (x + embeddings.position_embedding.weight).to(self.dtype).flatten(0, 1)
+        patches, width = grid**2, config.width
         update = None
         for layer in self.vision:
             normed = residual_norm(x, *layer.norm1, update, centre=True)
@@ -122,8 +131,8 @@ class FastNetwork:
                 return
             cache = keys[index], values[index]
             queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, *cache, 0, config.num_heads)
-            own = (each[:, :, :prefix] for each in cache)
-            mixed = attention(queries, *own, lengths, heads=config.num_heads, prefix=prefix)
+            own_keys, own_values = (each[:, :, :prefix] for each in cache)
+            mixed = attention(queries, own_keys, own_values, lengths, heads=config.num_heads, prefix=prefix)
             normed = residual_norm(x, after.scale, None, F.linear(mixed, layer.out))
             update = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down)
 
@@ -181,3 +190,14 @@ def _rope(positions: Tensor, head_dim: int) -> Rope:
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     angles = positions.reshape(-1, 1).float() * (1.0 / ROPE_BASE**exponents)
     return Rope(angles.cos(), angles.sin())
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """TF32 for the few float32 products, as OpenPI sets it: they stand next to bfloat16 ones, which round more."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

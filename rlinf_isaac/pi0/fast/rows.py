@@ -12,15 +12,21 @@ from torch import Tensor
 
 
 @triton.jit
-def chain(CHAIN: tl.constexpr):
-    """Waits for the kernel before, and lets the one behind begin; see `chained`."""
+def wait(CHAIN: tl.constexpr):
+    """Until the kernel before has finished; first in every kernel that is launched with `chained`."""
     if CHAIN:
         tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def release(CHAIN: tl.constexpr):
+    """Lets the kernel behind this one be set up, once every block has come here. It then waits in `wait`."""
+    if CHAIN:
         tl.extra.cuda.gdc_launch_dependents()
 
 
 def chained(wanted: bool = True) -> dict[str, bool]:
-    """Launch options of a kernel that begins with `chain`: it is set up while the kernel before it still runs.
+    """Launch options of a kernel that begins with `wait`: it is set up while the kernel before it still runs.
 
     Programmatic dependent launch, on Hopper and later. It pays between kernels of a few microseconds.
     """
@@ -40,7 +46,7 @@ def _residual_norm(
     PARTS: tl.constexpr, GATE: tl.constexpr, SHIFT: tl.constexpr, CENTRE: tl.constexpr, BLOCK: tl.constexpr,
     CHAIN: tl.constexpr,
 ):  # fmt: skip
-    chain(CHAIN)
+    wait(CHAIN)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
@@ -53,6 +59,7 @@ def _residual_norm(
             added *= tl.load(gate + column, mask=inside, other=0.0)
         value = (value.to(tl.float32) + added).to(x.dtype.element_ty)
         tl.store(x + row * width + column, value, mask=inside)
+    release(CHAIN)
     value = value.to(tl.float32)
     if CENTRE:
         value = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)

@@ -100,7 +100,7 @@ def fits(model: Pi0) -> bool:
     sizes = [config.expert.width, config.expert.mlp_dim, config.expert.num_heads * config.expert.head_dim]
     return (
         importlib.util.find_spec("triton") is not None
-        and model.expert.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
+        and model.vlm.language_model.embed_tokens.weight.dtype == torch.bfloat16
         and config.expert.head_dim in (32, 64, 128, 256)
         and all(size % 32 == 0 for size in sizes)
     )

@@ -106,7 +106,7 @@ def _adaptive(norm: AdaptiveRMSNorm, conditions: Tensor) -> tuple[Tensor, Tensor
 
 
 @torch.no_grad()
-def joined(*parts: nn.Parameter) -> Tensor:
+def joined(*parts: Tensor) -> Tensor:
     """The parameters one below the other as one tensor, of which they become views; not copied if they are already."""
     sizes = [len(part) for part in parts]
     first, step = parts[0], parts[0].stride(0)
