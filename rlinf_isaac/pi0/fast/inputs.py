@@ -27,7 +27,7 @@ class Inputs(NamedTuple):
     state: Tensor
     noise: Tensor
 
-    def observation(self) -> Observation:
+    def observation(self, padded: bool) -> Observation:
         """The same for the plain path. Which of the cameras are there is not remembered, only their order matters."""
         count = len(self.image_masks)
         names = CAMERAS[:count]
@@ -39,5 +39,5 @@ class Inputs(NamedTuple):
             prompt_tokens=self.prompt_tokens,
             prompt_mask=self.prompt_mask,
             present_cameras=names,
-            padded=True,  # not known without asking the device
+            padded=padded,
         )

@@ -58,19 +58,19 @@ class FastNetwork:
         self.action_weight, self.steps = self._constants()
 
     @torch.no_grad()
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """Actions (B, H, A), float32."""
+    def __call__(self, inputs: Inputs, padded: bool) -> Tensor:
+        """Actions (B, H, A), float32. `padded`: some token of a prefix is masked."""
         with _tf32():
-            return self._sample(inputs)
+            return self._sample(inputs, padded)
 
-    def _sample(self, inputs: Inputs) -> Tensor:
+    def _sample(self, inputs: Inputs, padded: bool) -> Tensor:
         config = self.config.expert
         batch = len(inputs.noise)
-        tokens, lengths = self._prefix(inputs)
+        tokens, lengths = self._prefix(inputs, padded)
         prefix, suffix = len(tokens) // batch, self.config.action_horizon + (not self.config.pi05)
         shape = (config.depth, batch, config.num_kv_heads, prefix + suffix, config.head_dim)
         keys, values = tokens.new_empty(shape), tokens.new_empty(shape)
-        self._run_prefix(tokens, keys, values, lengths, prefix)
+        self._run_prefix(tokens, keys, values, lengths if padded else None, batch)
 
         rope = _rope(lengths[:, None] + torch.arange(suffix, device=lengths.device), config.head_dim)
         state = None if self.config.pi05 else self.model.state_proj(inputs.state.float()).to(self.dtype)[:, None]
@@ -83,7 +83,7 @@ class FastNetwork:
             x = x - self.model.action_out_proj(output.float()) / self.num_steps
         return x
 
-    def _prefix(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def _prefix(self, inputs: Inputs, padded: bool) -> tuple[Tensor, Tensor]:
         """Prefix tokens (B * P, width), of every observation the valid ones first, and how many those are, (B,)."""
         tokens, valid = self.model.vlm.encode_prompt(inputs.prompt_tokens), inputs.prompt_mask
         cameras, batch = inputs.image_masks.shape
@@ -91,6 +91,8 @@ class FastNetwork:
             images = self._encode_images(inputs.images).view(cameras, batch, -1, tokens.shape[-1])
             masks = inputs.image_masks.T[:, :, None].expand(-1, -1, images.shape[2]).flatten(1)
             tokens, valid = torch.cat([*images, tokens], dim=1), torch.cat([masks, valid], dim=1)
+        if not padded:
+            return tokens.flatten(0, 1), torch.full((batch,), tokens.shape[1], device=tokens.device)
         # One number per observation then says what may be attended to. Attention does not mind the order of tokens,
         # and positions count the valid ones alone.
         found, missed = valid.cumsum(1), (~valid).cumsum(1)
@@ -117,10 +119,10 @@ class FastNetwork:
         normed = residual_norm(x, *self.post_layernorm, update, centre=True)
         return self.model.vlm.multi_modal_projector.linear(normed)
 
-    def _run_prefix(self, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, prefix: int) -> None:
-        """Fills the cache with the keys and values of prefix tokens x (B * P, width)."""
-        config = self.config.vlm
-        rope = _rope(torch.arange(prefix, device=x.device).expand(len(lengths), -1), config.head_dim)
+    def _run_prefix(self, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, batch: int) -> None:
+        """Fills the cache with the keys and values of prefix tokens x (B * P, width); no lengths: all are valid."""
+        config, prefix = self.config.vlm, len(x) // batch
+        rope = _rope(torch.arange(prefix, device=x.device).expand(batch, -1), config.head_dim)
         update = None
         for index, layer in enumerate(self.vlm):
             before, after = self.vlm_norms[2 * index : 2 * index + 2]
@@ -132,7 +134,12 @@ class FastNetwork:
             cache = keys[index], values[index]
             queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, *cache, 0, config.num_heads)
             own_keys, own_values = (each[:, :, :prefix] for each in cache)
-            mixed = attention(queries, own_keys, own_values, lengths, heads=config.num_heads, prefix=prefix)
+            if lengths is None:
+                heads = queries.unflatten(0, (batch, -1)).unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
+                mixed = F.scaled_dot_product_attention(heads, own_keys, own_values, enable_gqa=True)
+                mixed = mixed.transpose(1, 2).reshape(len(x), -1)
+            else:
+                mixed = attention(queries, own_keys, own_values, lengths, heads=config.num_heads, prefix=prefix)
             normed = residual_norm(x, after.scale, None, F.linear(mixed, layer.out))
             update = F.linear(geglu(F.linear(normed, layer.gate_up)), layer.down)
 

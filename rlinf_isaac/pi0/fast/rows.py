@@ -25,6 +25,24 @@ def release(CHAIN: tl.constexpr):
         tl.extra.cuda.gdc_launch_dependents()
 
 
+@triton.jit
+def fetch(rows, CHAIN: tl.constexpr, WIDTH: tl.constexpr):
+    """Has the second-level cache read `WIDTH` elements behind each of the pointers `rows`.
+
+    Before `wait`: what a kernel before this one wrote must not be touched yet, but weights never change.
+    """
+    if CHAIN > 1:
+        size: tl.constexpr = WIDTH * (rows.dtype.element_ty.primitive_bitwidth // 8)
+        tl.inline_asm_elementwise(
+            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;",
+            "=r,l,r",
+            [rows.to(tl.int64), tl.full(rows.shape, size, tl.int32)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+
+
 def chained(wanted: bool = True) -> dict[str, bool]:
     """Launch options of a kernel that begins with `wait`: it is set up while the kernel before it still runs.
 
@@ -100,26 +118,27 @@ def residual_norm(
 @triton.jit
 def _rotate(
     projected, cos, sin, keys, values, tokens, context, offset,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    lane = tl.arange(0, HALF)
+    row = tl.program_id(0).to(tl.int64)
+    head, lane = tl.arange(0, BLOCK)[:, None], tl.arange(0, HALF)[None, :]
     own = projected + (row * (HEADS + 2 * KV_HEADS) + head) * 2 * HALF + lane
-    first, second = tl.load(own), tl.load(own + HALF)
-    if head < HEADS + KV_HEADS:
-        c, s = tl.load(cos + row * HALF + lane), tl.load(sin + row * HALF + lane)
-        a, b = first.to(tl.float32), second.to(tl.float32)
-        first, second = (a * c - b * s).to(first.dtype), (b * c + a * s).to(first.dtype)
+    present = head < HEADS + 2 * KV_HEADS
+    first, second = tl.load(own, mask=present, other=0.0), tl.load(own + HALF, mask=present, other=0.0)
+    c, s = tl.load(cos + row * HALF + lane), tl.load(sin + row * HALF + lane)
+    a, b = first.to(tl.float32), second.to(tl.float32)
+    turned_first, turned_second = (a * c - b * s).to(first.dtype), (b * c + a * s).to(first.dtype)
+    if HEADS:
+        tl.store(own, turned_first, mask=head < HEADS)
+        tl.store(own + HALF, turned_second, mask=head < HEADS)
     kept = ((row // tokens) * KV_HEADS + (head - HEADS) % KV_HEADS) * context + offset + row % tokens
-    if head < HEADS:
-        tl.store(own, first)
-        tl.store(own + HALF, second)
-    elif head < HEADS + KV_HEADS:
-        tl.store(keys + kept * 2 * HALF + lane, first)
-        tl.store(keys + kept * 2 * HALF + HALF + lane, second)
-    else:
-        tl.store(values + kept * 2 * HALF + lane, first)
-        tl.store(values + kept * 2 * HALF + HALF + lane, second)
+    cached = kept * 2 * HALF + lane
+    is_key = (head >= HEADS) & (head < HEADS + KV_HEADS)
+    tl.store(keys + cached, turned_first, mask=is_key)
+    tl.store(keys + cached + HALF, turned_second, mask=is_key)
+    is_value = present & (head >= HEADS + KV_HEADS)
+    tl.store(values + cached, first, mask=is_value)
+    tl.store(values + cached + HALF, second, mask=is_value)
 
 
 def rotate_and_keep(
@@ -136,9 +155,9 @@ def rotate_and_keep(
     """
     batch, kv_heads, context, head_dim = keys.shape
     rows = projected.shape[0]
-    _rotate[(rows, heads + 2 * kv_heads)](
+    _rotate[(rows,)](
         projected, cos, sin, keys, values, rows // batch, context, offset,
-        HEADS=heads, KV_HEADS=kv_heads, HALF=head_dim // 2, num_warps=1 if head_dim <= 128 else 2,
+        HEADS=heads, KV_HEADS=kv_heads, HALF=head_dim // 2, BLOCK=triton.next_power_of_2(heads + 2 * kv_heads),
     )  # fmt: skip
     return projected[:, : heads * head_dim]
 

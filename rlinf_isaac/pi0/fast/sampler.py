@@ -49,9 +49,10 @@ class GraphSampler:
     def __call__(self, observation: Observation, noise: Tensor) -> Tensor:
         """Actions (B, H, A) float32 on the model's device; the arguments may be on any device."""
         inputs = gather(observation, noise)
-        key = tuple(tuple(tensor.shape) for tensor in inputs)
+        padded = bool(observation.padded) or inputs.prompt_mask.shape[1] > observation.prompt_mask.shape[1]
+        key = (padded, *(tuple(tensor.shape) for tensor in inputs))
         with torch.cuda.device(self.device):
-            captured = self.graphs.pop(key, None) or self._capture(inputs)
+            captured = self.graphs.pop(key, None) or self._capture(inputs, padded)
             self.graphs[key] = captured
             if len(self.graphs) > KEPT_GRAPHS:
                 self.graphs.popitem(last=False)
@@ -60,19 +61,19 @@ class GraphSampler:
             captured.graph.replay()
             return captured.actions.clone()
 
-    def _capture(self, inputs: Inputs) -> _Captured:
+    def _capture(self, inputs: Inputs, padded: bool) -> _Captured:
         start = time.perf_counter()
         inputs = Inputs(*(tensor.to(self.device, copy=True) for tensor in inputs))
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # compiles the kernels, and lets libraries take their workspaces
-                self.run(inputs)
+                self.run(inputs, padded)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Graphs share one pool of memory: they never run at the same time, and what they return is copied.
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            actions = self.run(inputs)
+            actions = self.run(inputs, padded)
         self.warmup_seconds += time.perf_counter() - start
         return _Captured(graph, inputs, actions)
 
@@ -106,13 +107,13 @@ def fits(model: Pi0) -> bool:
     )
 
 
-def _network(model: Pi0, num_steps: int) -> Callable[[Inputs], Tensor]:
+def _network(model: Pi0, num_steps: int) -> Callable[[Inputs, bool], Tensor]:
     if fits(model):
         from rlinf_isaac.pi0.fast.network import FastNetwork
 
         return FastNetwork(model, num_steps)
 
-    def plain(inputs: Inputs) -> Tensor:
-        return model.sample(inputs.observation(), inputs.noise, num_steps)
+    def plain(inputs: Inputs, padded: bool) -> Tensor:
+        return model.sample(inputs.observation(padded), inputs.noise, num_steps)
 
     return plain
