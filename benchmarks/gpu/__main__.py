@@ -5,8 +5,8 @@
     python benchmarks/gpu
 
 Weights and inputs are random: 2 views of 224 px, 48 prompt tokens, chunk 50, 10 denoising steps, bfloat16 as OpenPI
-mixes it. Times are medians of CUDA events, fastest and slowest behind them. rlinf-openpi's packages go into an environment of
-their own, with this project's; without them the stages that need them fail, and the others run.
+mixes it. Times are medians of CUDA events, fastest and slowest behind them. rlinf-openpi's packages go into an
+environment of their own, with this project's; without them the stages that need them fail, and the others run.
 """
 
 from __future__ import annotations

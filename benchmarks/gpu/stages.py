@@ -1,4 +1,4 @@
-"""What is measured, stage by stage. A stage is a process: it starts with an empty GPU, and may fail or be stopped alone."""
+"""What is measured, stage by stage. A stage is a process: it starts on an empty GPU, and may fail alone."""
 
 from __future__ import annotations
 

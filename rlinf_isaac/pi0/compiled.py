@@ -5,12 +5,12 @@ from __future__ import annotations
 from rlinf_isaac.pi0.model import Pi0
 
 
-def compile_blocks(model: Pi0) -> Pi0:
+def compile_blocks(model: Pi0, backend: str = "inductor") -> Pi0:
     """Compiles every transformer layer in place. Layers of one kind share their code, so that three are compiled.
 
-    Names and shapes of the state dict stay: the modules are the same.
+    Names and shapes of the state dict stay: the modules are the same. `backend` is one of `torch.compile`.
     """
     tower = model.vlm.vision_tower.vision_model
     for layer in (*tower.encoder.layers, *model.vlm.language_model.layers, *model.expert.layers):
-        layer.compile()
+        layer.compile(backend=backend)
     return model

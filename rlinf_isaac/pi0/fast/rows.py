@@ -25,24 +25,6 @@ def release(CHAIN: tl.constexpr):
         tl.extra.cuda.gdc_launch_dependents()
 
 
-@triton.jit
-def fetch(rows, CHAIN: tl.constexpr, WIDTH: tl.constexpr):
-    """Has the second-level cache read `WIDTH` elements behind each of the pointers `rows`.
-
-    Before `wait`: what a kernel before this one wrote must not be touched yet, but weights never change.
-    """
-    if CHAIN > 1:
-        size: tl.constexpr = WIDTH * (rows.dtype.element_ty.primitive_bitwidth // 8)
-        tl.inline_asm_elementwise(
-            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;",
-            "=r,l,r",
-            [rows.to(tl.int64), tl.full(rows.shape, size, tl.int32)],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
-
-
 def chained(wanted: bool = True) -> dict[str, bool]:
     """Launch options of a kernel that begins with `wait`: it is set up while the kernel before it still runs.
 
