@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,12 +55,14 @@ def main() -> None:
 def _run(stage: str, limit: int) -> Iterator[tuple[str, float, str, str]]:
     start = time.perf_counter()
     command = [sys.executable, str(Path(__file__).parent), "--stage", stage]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-        output, failure = result.stdout, result.stderr.strip().splitlines()[-1:] if result.returncode else []
-    except subprocess.TimeoutExpired as error:
-        output = (error.stdout or b"").decode()
-        failure = [f"stopped after {limit} s"]
+    with tempfile.TemporaryDirectory() as cache:  # compiled kernels: every stage starts without any
+        caches = {"TRITON_CACHE_DIR": f"{cache}/triton", "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=os.environ | caches)
+            output, failure = result.stdout, result.stderr.strip().splitlines()[-1:] if result.returncode else []
+        except subprocess.TimeoutExpired as error:
+            output = (error.stdout or b"").decode()
+            failure = [f"stopped after {limit} s"]
     for line in output.splitlines():
         if line.startswith(MARK):
             yield tuple(json.loads(line.removeprefix(MARK)))

@@ -34,15 +34,7 @@ _VARIANTS = {
 
 def load(pi05: bool, dtype: str, horizon: int) -> torch.nn.Module:
     """A full-size ``PI0Pytorch`` on the GPU with random weights, in eval mode; its `sample_actions` is not compiled."""
-    gemma = types.ModuleType("openpi.models.gemma")
-    gemma.get_config = _VARIANTS.__getitem__  # type: ignore[attr-defined]
-    gemma.Config = _Gemma  # type: ignore[attr-defined]
-    tools = types.ModuleType("openpi.shared.image_tools")
-    sys.modules |= {"openpi.models.gemma": gemma, "openpi.shared.image_tools": tools}
-    import openpi.models
-    import openpi.shared
-
-    openpi.models.gemma, openpi.shared.image_tools = gemma, tools
+    _replace_jax()
     from openpi.models_pytorch import pi0_pytorch
 
     settings = types.SimpleNamespace(
@@ -62,8 +54,22 @@ def load(pi05: bool, dtype: str, horizon: int) -> torch.nn.Module:
         torch.compile = compile
 
 
+def _replace_jax() -> None:
+    """Put the two replacements where OpenPI's modules import them from."""
+    gemma = types.ModuleType("openpi.models.gemma")
+    gemma.get_config = _VARIANTS.__getitem__  # type: ignore[attr-defined]
+    gemma.Config = _Gemma  # type: ignore[attr-defined]
+    tools = types.ModuleType("openpi.shared.image_tools")
+    sys.modules |= {"openpi.models.gemma": gemma, "openpi.shared.image_tools": tools}
+    import openpi.models
+    import openpi.shared
+
+    openpi.models.gemma, openpi.shared.image_tools = gemma, tools
+
+
 def only_views(count: int) -> None:
     """Lets OpenPI encode `count` cameras. As shipped it encodes all three, the masked one included."""
+    _replace_jax()
     from openpi.models_pytorch import preprocessing_pytorch
 
     keys = preprocessing_pytorch.IMAGE_KEYS[:count]

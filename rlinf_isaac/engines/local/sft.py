@@ -147,9 +147,10 @@ def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig,
 
 
 def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, torch.optim.AdamW]:
-    model = Pi0(config.model)
+    with device:  # a full-size model is built in seconds on a GPU, in minutes on a CPU
+        model = Pi0(config.model)
     initialise(model, config.sft.seed)
-    to_precision(model.to(device), config.compute.dtype).train()
+    to_precision(model, config.compute.dtype).train()
     if config.compute.compile and device.type == "cuda":
         compile_blocks(model)
     kind = MasterAdamW if config.compute.master_weights else torch.optim.AdamW

@@ -49,7 +49,9 @@ def test_bfloat16_follows_the_float32_copies() -> None:
         torch.testing.assert_close(found, wanted.to(torch.bfloat16), atol=0, rtol=1e-2)
         assert (found.float() - begun.float()).norm() > 3 * 1e-3
     moved = sum((found.float() - begun.float()).norm() for found, begun in zip(alone, start, strict=True))
-    assert moved < 0.5 * sum((found.float() - begun.float()).norm() for found, begun in zip(rounded, start, strict=True))
+    assert moved < 0.5 * sum(
+        (found.float() - begun.float()).norm() for found, begun in zip(rounded, start, strict=True)
+    )
 
 
 def test_gradients_are_used_up_and_forgotten() -> None:
