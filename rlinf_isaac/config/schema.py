@@ -201,7 +201,8 @@ class RlConfig:
 class ComputeConfig:
     """Where and how torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1.
 
-    `dtype` is that of the parameters: ``float32``, or ``bfloat16`` as OpenPI mixes it (`pi0.precision`); `rl` is float32.
+    `dtype` is that of the parameters: ``float32``, or ``bfloat16`` as OpenPI mixes it (`pi0.precision`); not of `rl`,
+    which is float32.
     `master_weights` trains bfloat16 parameters by float32 copies: next to a learning rate of 2.5e-5, bfloat16 alone
     rounds most updates away. OpenPI has no copies. `compile` is for CUDA devices: Triton kernels and CUDA graphs for
     inference, `torch.compile` for training; false takes the plain path, as every other device does.

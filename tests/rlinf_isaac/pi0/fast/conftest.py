@@ -1,4 +1,4 @@
-"""Without a GPU Triton interprets its kernels, in float32 (it has no bfloat16 products there). With one they are real."""
+"""Without a GPU Triton interprets its kernels, in float32: it has no bfloat16 products there. With one they are real."""
 
 from __future__ import annotations
 
