@@ -78,6 +78,19 @@ def test_events_of_a_run_and_of_the_same_run_again(small_dataset, tmp_path):
     assert sorted(map(repr, again)) == sorted(map(repr, events))
 
 
+@pytest.mark.parametrize("masters", ["true", "false"])
+def test_bfloat16_resumes_with_the_same_bytes(small_dataset, tmp_path, masters):
+    overrides = ("compute.dtype=bfloat16", f"compute.master_weights={masters}")
+    whole, stopped = (job(small_dataset, tmp_path / name, *overrides) for name in ("whole", "stopped"))
+    wanted = [event for event in LocalEngine().sft(whole) if isinstance(event, CheckpointSaved)]
+    assert read_bundle(wanted[-1].path).manifest.dtypes.keys() == {"BF16", "F32"}
+    run = LocalEngine().sft(stopped)
+    next(event for event in run if isinstance(event, CheckpointSaved))
+    run.close()
+    found = [event for event in LocalEngine().sft(stopped) if isinstance(event, CheckpointSaved)]
+    assert [(event.step, event.digest) for event in found] == [(event.step, event.digest) for event in wanted]
+
+
 def test_the_loss_falls(small_dataset, tmp_path):
     overrides = [
         "sft.steps=150",
