@@ -19,6 +19,9 @@ from rlinf_isaac.pi0.observation import Observation
 KEPT_GRAPHS = 8
 PROMPT_STEP = 16
 """Prompts are padded to a multiple of this, so that prompts of about the same length share a graph."""
+MADE_FOR = (9, 10)
+"""Major compute capabilities whose multiprocessors have the 227 KiB of shared memory that the kernels' tiles take:
+Hopper and its successor for data centres. Ampere and consumer cards have less."""
 
 
 class _Captured(NamedTuple):
@@ -96,12 +99,13 @@ def gather(observation: Observation, noise: Tensor) -> Inputs:
 
 
 def fits(model: Pi0) -> bool:
-    """Whether `FastNetwork` can run a model: bfloat16, sizes that its kernels' tiles divide, Triton installed."""
-    config = model.config
+    """Whether `FastNetwork` can run a model: bfloat16, sizes that its tiles divide, a GPU for them, Triton installed."""
+    config, weight = model.config, model.vlm.language_model.embed_tokens.weight
     sizes = [config.expert.width, config.expert.mlp_dim, config.expert.num_heads * config.expert.head_dim]
     return (
         importlib.util.find_spec("triton") is not None
-        and model.vlm.language_model.embed_tokens.weight.dtype == torch.bfloat16
+        and weight.dtype == torch.bfloat16
+        and (not weight.is_cuda or torch.cuda.get_device_capability(weight.device)[0] in MADE_FOR)
         and config.expert.head_dim in (32, 64, 128, 256)
         and all(size % 32 == 0 for size in sizes)
     )
