@@ -99,7 +99,7 @@ def gather(observation: Observation, noise: Tensor) -> Inputs:
 
 
 def fits(model: Pi0) -> bool:
-    """Whether `FastNetwork` can run a model: bfloat16, sizes that its tiles divide, a GPU for them, Triton installed."""
+    """Whether `FastNetwork` can run a model: bfloat16, sizes its tiles divide, a GPU for them, Triton installed."""
     config, weight = model.config, model.vlm.language_model.embed_tokens.weight
     sizes = [config.expert.width, config.expert.mlp_dim, config.expert.num_heads * config.expert.head_dim]
     return (
