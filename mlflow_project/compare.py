@@ -209,18 +209,18 @@ def _what_must_agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
 
 
 def _without_repetitions(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The same checkpoint with the same seeds and settings gives the same rows: the later one is kept."""
+    """The same checkpoint with the same seeds and settings gives the same rows: the first one is kept, beside the
+    others of its sweep."""
     kept: list[Evaluation] = []
     for each in evaluations:
-        kept = [
-            other
+        if not any(
+            other.checkpoint == each.checkpoint
+            and other.successes.keys() == each.successes.keys()
+            and other.settings == each.settings
+            and not pairing_problem(other, each)
             for other in kept
-            if other.checkpoint != each.checkpoint
-            or other.successes.keys() != each.successes.keys()
-            or pairing_problem(other, each)
-            or other.settings != each.settings
-        ]
-        kept.append(each)
+        ):
+            kept.append(each)
     return kept
 
 
@@ -244,9 +244,12 @@ def _rank(index: int, pairs: Sequence[Pair], n: int) -> tuple[int, int]:
 
 
 def _labels(ordered: Sequence[Evaluation]) -> list[str]:
-    """Run names; with the sweep's where several are compared, and with the run's id where that is still not unique."""
-    several = len({each.sweep for each in ordered}) > 1
-    names = [f"{each.sweep_name} / {each.name}" if several else each.name for each in ordered]
+    """Run names; with the sweep's where they are not unique, and with the run's id where that is not unique either."""
+    plain = [each.name for each in ordered]
+    names = [
+        name if plain.count(name) == 1 else f"{each.sweep_name} / {name}"
+        for name, each in zip(plain, ordered, strict=True)
+    ]
     return [
         name if names.count(name) == 1 and name not in ("seed", SOLVED_BY, DISAGREE) else f"{name} ({each.run})"
         for name, each in zip(names, ordered, strict=True)

@@ -64,6 +64,11 @@ class Evaluation:
         return {row.seed: row.success for row in self.rows}
 
     @property
+    def parent(self) -> str | None:
+        """sha256 of the checkpoint that this one was trained from, or None."""
+        return self.tags.get("lineage.parent.sha256")
+
+    @property
     def stopped_by_rule(self) -> bool:
         """Whether the number of episodes depended on their outcomes."""
         return self.settings.get("stop_rule") is not None

@@ -118,7 +118,7 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         "command": shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})
-    return tags | _git_tags(Path(project_root)) | _gpu_tags() | _user_tags()
+    return tags | git_tags(project_root) | gpu_tags() | _user_tags()
 
 
 def environment_digest() -> str:
@@ -131,7 +131,7 @@ def environment_digest() -> str:
     return json_digest({"python": platform.python_version(), "distributions": installed})
 
 
-def _git_tags(root: Path) -> dict[str, str]:
+def git_tags(root: str | Path) -> dict[str, str]:
     """Commit, branch and dirtiness of the checkout that holds `root`. The digest of the diff tells two dirty states of
     one commit apart (``mlflow run`` itself records the commit only: a dirty tree looks clean)."""
     commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")
@@ -148,7 +148,8 @@ def _git_tags(root: Path) -> dict[str, str]:
     return tags
 
 
-def _gpu_tags() -> dict[str, str]:
+def gpu_tags() -> dict[str, str]:
+    """``gpu`` and ``gpu.driver``, where there is one."""
     output = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     lines = [line.strip() for line in (output or b"").decode(errors="replace").splitlines() if "," in line]
     if not lines:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
@@ -73,8 +74,13 @@ class ProgressView:
 
 
 def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
-    """Drive an engine's stream: show its progress, hand every other event to the listeners."""
-    with ProgressView() as view:
+    """Drive an engine's stream: show its progress, hand every other event to the listeners.
+
+    However this ends, the engine has cleaned up before it returns: an exception would keep the generator alive.
+    """
+    with ProgressView() as view, ExitStack() as stack:
+        if isinstance(stream, Generator):
+            stack.callback(stream.close)
         for event in stream:
             if isinstance(event, events.Progress):
                 view.show(event)

@@ -8,7 +8,7 @@ videos' addresses (``/get-artifact``) from the origin in its own. Everything fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34
 """Of the plot, in SVG units."""
+BESIDE = 30
+"""How far right of its start a checkpoint stands that was trained from it."""
 LARGEST_NUMBER_OF_TICKS = 10
 
 
@@ -34,6 +36,15 @@ class Point:
     low: float
     high: float
     title: str
+
+
+@dataclass
+class Series:
+    """One sweep in the plot: lines of (x, y), and points."""
+
+    name: str
+    lines: list[list[tuple[float, float]]] = field(default_factory=lambda: [[]])
+    points: list[Point] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -81,14 +92,15 @@ class Group:
 def render(comparison: Comparison, title: str) -> str:
     """The page. In the videos' addresses runs stand as `Evaluation.run` names them."""
     standings = comparison.standings
-    steps = sorted({each.evaluation.step for each in standings})
+    starts = _starts(standings)
+    steps = sorted({each.evaluation.step for each in standings if each.label not in starts})
     return _template().render(
         title=title,
         comparison=comparison,
         rank_note=RANK_NOTE,
         several_sweeps=len({each.evaluation.sweep for each in standings}) > 1,
         facts=_facts(comparison),
-        series=_series(standings, steps),
+        series=_series(standings, starts, steps),
         x_ticks=[(_x(step, steps), step) for step in steps[:: -(-len(steps) // LARGEST_NUMBER_OF_TICKS)]],
         y_ticks=[(_y(rate), f"{rate:.0%}") for rate in (0, 0.25, 0.5, 0.75, 1)],
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM},
@@ -131,15 +143,29 @@ def _same(mappings: Sequence[Mapping[str, Any]], key: str) -> bool:
     return all(each.get(key) == mappings[0].get(key) for each in mappings)
 
 
-def _series(standings: Sequence[Standing], steps: Sequence[int]) -> list[tuple[str, list[Point]]]:
-    """Per sweep its name and its points, from the earliest step to the latest."""
-    series: dict[str, tuple[str, list[Point]]] = {}
-    for each in sorted(standings, key=lambda each: each.evaluation.step):
-        rate = each.success
-        point = Point(
-            *(_x(each.evaluation.step, steps), _y(rate.rate), _y(rate.low), _y(rate.high)), f"{each.label}: {rate}"
-        )
-        series.setdefault(each.evaluation.sweep, (each.evaluation.sweep_name, []))[1].append(point)
+def _starts(standings: Sequence[Standing]) -> dict[str, Standing]:
+    """Label of a checkpoint that was trained from another one in the comparison -> that one."""
+    known = {each.evaluation.checkpoint: each for each in standings}
+    starts = {each.label: known[parent] for each in standings if (parent := each.evaluation.parent) in known}
+    return {label: start for label, start in starts.items() if start.label not in starts}
+
+
+def _series(standings: Sequence[Standing], starts: Mapping[str, Standing], steps: Sequence[int]) -> list[Series]:
+    """Per sweep its points, from the earliest step to the latest.
+
+    Reinforcement learning counts iterations, not steps: what came of another checkpoint here stands beside that one.
+    """
+    series: dict[str, Series] = {}
+    for each in sorted(standings, key=lambda each: (each.label in starts, each.evaluation.step)):
+        rate, start = each.success, starts.get(each.label)
+        x = _x(each.evaluation.step, steps) if start is None else _x(start.evaluation.step, steps) + BESIDE
+        point = Point(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{each.label}: {rate}")
+        mine = series.setdefault(each.evaluation.sweep, Series(each.evaluation.sweep_name))
+        mine.points.append(point)
+        if start is None:
+            mine.lines[0].append((point.x, point.y))
+        else:
+            mine.lines.append([(_x(start.evaluation.step, steps), _y(start.success.rate)), (point.x, point.y)])
     return list(series.values())
 
 

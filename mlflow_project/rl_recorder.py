@@ -8,7 +8,7 @@ nested in them, so that their episodes, videos and rates look like those of `eva
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.events import CheckpointSaved, EpisodeDone, EvaluationFinished, EvaluationStarted, Event
+from rlinf_isaac.events import (
+    CheckpointSaved,
+    EpisodeDone,
+    EvaluationFinished,
+    EvaluationStarted,
+    Event,
+    FileSaved,
+    Metrics,
+)
 from rlinf_isaac.statistics import PairedGain
 
 
@@ -82,6 +90,7 @@ class RlRecorder:
             model_name=model_name,
             dataset=dataset,
             name=f"before and after rl from step {start.step}",
+            run_name=self._evaluation_name,
             upload_weights="none",
         )
         self._successes: dict[str, dict[int, bool]] = {}
@@ -93,7 +102,15 @@ class RlRecorder:
             self.last = event
 
     def evaluate(self, event: Event) -> None:
-        """Record one event of the evaluation."""
+        """Record one event of the evaluation.
+
+        What an engine measures besides the episodes is left out: RLinf's names for it are those of the training's
+        curves, at steps of other checkpoints. Its files keep apart from the training's.
+        """
+        if isinstance(event, Metrics):
+            return
+        if isinstance(event, FileSaved):
+            event = replace(event, name=f"evaluation/{event.name}")
         self._evaluation(event)
         if isinstance(event, EvaluationStarted):
             self._successes[event.digest] = {}
@@ -106,6 +123,11 @@ class RlRecorder:
         """The last checkpoint of the training."""
         assert self.last is not None
         return read_bundle(self.last.path)
+
+    def _evaluation_name(self, event: EvaluationStarted) -> str:
+        """Iterations are no optimiser steps: beside other checkpoints the name has to say which are meant."""
+        start = f"step-{self._start.step}"
+        return start if event.digest == self._start.digest else f"{start}-rl-{event.step}"
 
     def _compare(self) -> None:
         assert self.last is not None

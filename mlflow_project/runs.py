@@ -43,12 +43,14 @@ class TrackedRun:
         uploader: the thread that brings the journal to MLflow, shared with the verb this one runs inside.
         tracking_uri: where the run lives.
         outcome: how far MLflow is, once the outermost verb's block has been left.
+        nested: whether it is part of another verb's run.
     """
 
     recorder: Recorder
     uploader: Uploader
     tracking_uri: str
     outcome: Outcome | None = None
+    nested: bool = False
 
     def ids(self) -> tuple[str, str] | None:
         """(MLflow run id, experiment id), or None when no server has the run soon."""
@@ -87,7 +89,7 @@ def tracked_run(
     source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
-        run = TrackedRun(recorder, _current.uploader, _current.tracking_uri)
+        run = TrackedRun(recorder, _current.uploader, _current.tracking_uri, nested=True)
         with _as_current(run), _closing(recorder):
             yield run
         return

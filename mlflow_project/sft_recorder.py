@@ -6,7 +6,7 @@ from mlflow_project.checkpoints import UploadWeights, log_bundle_files, log_mode
 from mlflow_project.lineage import DatasetInput
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.events import CheckpointSaved, Event, Metrics
+from rlinf_isaac.events import CheckpointSaved, Event, FileSaved, Metrics
 
 
 class SftRecorder:
@@ -32,10 +32,12 @@ class SftRecorder:
             recorder.dataset(dataset)
 
     def __call__(self, event: Event) -> None:
-        """Record one event; others than metrics and checkpoints are ignored."""
+        """Record one event; others than metrics, checkpoints and files are ignored."""
         if isinstance(event, Metrics):
             self._recorder.metrics(event.values, event.step, time_s=event.time)
         elif isinstance(event, CheckpointSaved):
             bundle = read_bundle(event.path, verify=False)
             log_model(self._recorder, bundle, self._model_name, "output")
             log_bundle_files(self._recorder, bundle, f"checkpoints/{event.step}", self._upload_weights)
+        elif isinstance(event, FileSaved):
+            self._recorder.artifact(event.path, event.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +29,7 @@ from rlinf_isaac.events import (
     EvaluationFinished,
     EvaluationStarted,
     Event,
+    FileSaved,
     Metrics,
     MismatchAllowed,
     VideoSaved,
@@ -46,6 +47,8 @@ class _Running:
     """What is known of the checkpoint that is being evaluated."""
 
     recorder: Recorder
+    name: str
+    tags: Mapping[str, str]
     settings: Mapping[str, Any]
     rows: dict[int, EpisodeRow] = field(default_factory=dict)
     videos: dict[int, Path] = field(default_factory=dict)
@@ -67,14 +70,16 @@ class SweepRecorder:
         model_name: str,
         dataset: DatasetInput,
         name: str = "sweep",
+        run_name: Callable[[EvaluationStarted], str] = lambda event: f"step-{event.step}",
         upload_weights: UploadWeights = "auto",
     ) -> None:
         """Args:
         parent: the sweep's run.
         params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
         model_name: as of `checkpoints.model_name`, for checkpoints MLflow does not know yet.
-        name: title of the comparison.
         dataset: what is evaluated on (`lineage.evaluation_dataset`); metrics are linked to it.
+        name: title of the comparison.
+        run_name: of a checkpoint's nested run.
         upload_weights: whether nested runs hold the weights.
         """
         self.comparison: Comparison | None = None
@@ -84,6 +89,7 @@ class SweepRecorder:
         self._model_name = model_name
         self._dataset = dataset
         self._name = name
+        self._run_name = run_name
         self._upload_weights: UploadWeights = upload_weights
         self._evaluations: dict[int, _Running] = {}
         parent.dataset(dataset)
@@ -103,10 +109,13 @@ class SweepRecorder:
             self._finish(event)
         elif isinstance(event, Metrics):
             self._parent.metrics(event.values, event.step, time_s=event.time)
+        elif isinstance(event, FileSaved):
+            self._parent.artifact(event.path, event.name)
 
     def _start(self, event: EvaluationStarted) -> None:
         bundle = read_bundle(event.path, verify=False)
-        recorder = self._parent.start_run(f"step-{event.step}", bundle_tags(bundle))
+        name, tags = self._run_name(event), bundle_tags(bundle)
+        recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
         # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
         recorder.params({"step": event.step}, prefix="checkpoint")
@@ -115,7 +124,7 @@ class SweepRecorder:
         log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
         if event.settings:
             recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
-        self._evaluations[event.step] = _Running(recorder, event.settings)
+        self._evaluations[event.step] = _Running(recorder, name, tags, event.settings)
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
         """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
@@ -138,11 +147,11 @@ class SweepRecorder:
             dataset=(self._dataset.name, self._dataset.digest),
         )
         recorder.end("FINISHED")
-        tags = {MISMATCH_TAG: "true"} if evaluation.mismatch else {}
+        tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})
         self._finished.append(
             Evaluation(
                 run=f"{{{{run:{recorder.run}}}}}",
-                name=f"step-{event.step}",
+                name=evaluation.name,
                 experiment="{{experiment}}",
                 sweep=f"{{{{run:{self._parent.run}}}}}",
                 sweep_name=self._name,

@@ -25,6 +25,11 @@ ROLLOUT = "rollout"
 LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
 """Tag of a run with images; without it the UI offers no chart of them."""
 COLUMNS = (SUCCESS, "eval/success_low", "eval/success_high", "eval/episodes", "eval/return_mean")
+CHARTS = (SUCCESS, "eval/success_low", "eval/drop_rate", "eval/timeout_rate")
+"""Of the saved view of evaluated checkpoints."""
+GAIN_COLUMNS = ("before/success_once", SUCCESS, "gain/success_once", "gain/gained", "gain/lost", "gain/p_value")
+GAIN_CHARTS = GAIN_COLUMNS[:3]
+"""Of the saved view of what reinforcement learning made of its starts."""
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -112,23 +117,34 @@ def view_name(parent_run_id: str) -> str:
     return f"rlinf-isaac-{parent_run_id}"
 
 
-def save_comparison_view(parent: Recorder, runs: Sequence[str] | None = None) -> None:
+def save_comparison_view(
+    parent: Recorder,
+    runs: Sequence[str] | None = None,
+    *,
+    columns: Sequence[str] = COLUMNS,
+    charts: Sequence[str] = CHARTS,
+) -> None:
     """Save how the runs that `parent` compares are shown: flat, sorted by success, with columns and charts.
 
     Args:
         parent: the link to its view is `comparison_link`.
         runs: MLflow ids of the runs; those nested in `parent` when None.
+        columns: metrics in the table.
+        charts: metrics with a bar chart each.
     """
     if _version_is_known():
         run_id = f"{{{{run:{parent.run}}}}}"  # known when it is uploaded
         chosen = _nested_in(run_id) if runs is None else f"attributes.run_id IN ({', '.join(map(repr, runs))})"
-        state = json.dumps(comparison_view(chosen), separators=(",", ":"))
+        state = json.dumps(comparison_view(chosen, columns, charts), separators=(",", ":"))
         parent.experiment_tag(f"mlflow.sharedViewState.{view_name(run_id)}", state)
 
 
-def comparison_view(search_filter: str) -> dict[str, Any]:
-    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for the runs found."""
-    columns = [f"metrics.`{key}`" for key in COLUMNS]
+def comparison_view(
+    search_filter: str, metrics: Sequence[str] = COLUMNS, charts: Sequence[str] = CHARTS
+) -> dict[str, Any]:
+    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for the runs found, with a
+    column for each of `metrics` and a bar chart for each of `charts`."""
+    columns = [f"metrics.`{key}`" for key in metrics]
     chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
     rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "showRunParams": False}
     bars = [
@@ -140,7 +156,7 @@ def comparison_view(search_filter: str) -> dict[str, Any]:
             "metricKey": metric,
             "displayName": metric,
         }
-        for number, metric in enumerate((SUCCESS, "eval/success_low", "eval/drop_rate", "eval/timeout_rate"))
+        for number, metric in enumerate(charts)
     ]
     return {
         "searchFilter": search_filter,

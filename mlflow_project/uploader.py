@@ -191,7 +191,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    for noisy in ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
+    for noisy in ("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 

@@ -88,6 +88,10 @@ class TrainingDiverged(RlinfIsaacError):
     """A loss or gradient became NaN or infinite. The last good checkpoint is kept."""
 
 
+class EngineFailed(RlinfIsaacError):
+    """RLinf, Ray or one of their workers failed, died or hung. What was announced stays; nothing is left running."""
+
+
 class PromotionRefused(RlinfIsaacError):
     """A checkpoint may not become champion, or nothing can be rolled back. Aliases are as others left them. Exit code
     3: nothing failed, the answer is no."""

@@ -128,6 +128,14 @@ class EvaluationFinished:
 
 
 @dataclass(frozen=True)
+class FileSaved:
+    """A file that belongs to the run lies at `path`; `name` is what it is called there, with slashes."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a named piece of work has come, for a progress bar. `unit` is ``B`` where bytes are counted."""
 
@@ -146,5 +154,6 @@ Event = (
     | EpisodeDone
     | VideoSaved
     | EvaluationFinished
+    | FileSaved
     | Progress
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 from rlinf_isaac.errors import Problem
@@ -18,6 +20,19 @@ def installed_version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def importable_version(package: str) -> str | None:
+    """Version of what ``import package`` would import: that of a source checkout on the path, or the installed one."""
+    try:
+        spec = importlib.util.find_spec(package)
+        if spec and spec.origin:
+            project = tomllib.loads((Path(spec.origin).parents[1] / "pyproject.toml").read_text())["project"]
+            if project.get("name") == package and "version" in project:
+                return project["version"]
+    except (OSError, ValueError, KeyError):  # no checkout
+        pass
+    return installed_version(package)
 
 
 def output_of(*command: str) -> bytes | None:

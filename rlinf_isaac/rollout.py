@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from rlinf_isaac.envs.contract import policy_images, policy_state
-from rlinf_isaac.events import Outcome
+from rlinf_isaac.events import EpisodeRow, Outcome
 from rlinf_isaac.pi0.policy import episode_noise
 
 
@@ -69,6 +69,22 @@ class Episode:
     subtasks: dict[str, bool] = field(default_factory=dict)
     outcome: Outcome | None = None
     chunks: list[Chunk] = field(default_factory=list)
+
+    def row(self, step: int, checkpoint: str, policy_seed: int) -> EpisodeRow:
+        """The result as an evaluation records it, for the checkpoint of `step` with that digest."""
+        assert self.outcome is not None
+        return EpisodeRow(
+            checkpoint_step=step,
+            checkpoint=checkpoint,
+            seed=self.seed,
+            env_index=self.env_index,
+            success=self.outcome == "success",
+            outcome=self.outcome,
+            length=self.length,
+            episode_return=self.episode_return,
+            policy_seed=policy_seed,
+            subtasks=dict(self.subtasks),
+        )
 
 
 Draw = Callable[[Sequence[Episode | None]], Any]
@@ -138,7 +154,7 @@ def rollout(
         for slot in np.flatnonzero(active).tolist():
             episode = running[slot]
             assert episode is not None
-            _advance(episode, step, slot, calls)
+            advance(episode, step, slot, calls)
             if episode.outcome is not None:
                 running[slot] = None
                 yield episode
@@ -166,7 +182,8 @@ def _episode_noise(policy: Policy, policy_seed: int) -> Draw:
     return draw
 
 
-def _advance(episode: Episode, step: Any, slot: int, call: int) -> None:
+def advance(episode: Episode, step: Any, slot: int, call: int) -> None:
+    """Add to an episode what came of one action chunk (`ChunkStep`) in its slot; sets the outcome if it ended."""
     steps = int(step.steps[slot])
     episode.calls += 1
     episode.length += steps

@@ -166,6 +166,20 @@ def verify_video(path: str | Path, frames: int) -> VideoInfo:
     Raises:
         VideoError: it does not decode, is cut off, holds another number of frames, or is not H.264 in yuv420p.
     """
+    info = decode_video(path)
+    if (info.codec, info.pixel_format) != (CODEC, PIXEL_FORMAT):
+        raise VideoError(f"{path} is {info.codec} {info.pixel_format}; browsers need {CODEC} {PIXEL_FORMAT}")
+    if info.frames != frames:
+        raise VideoError(f"{path} holds {info.frames} frames, {frames} were recorded")
+    return info
+
+
+def decode_video(path: str | Path) -> VideoInfo:
+    """Decode a whole video and count its frames.
+
+    Raises:
+        VideoError: it does not decode, or is cut off.
+    """
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path} does not exist")
@@ -192,7 +206,7 @@ def verify_video(path: str | Path, frames: int) -> VideoInfo:
     if result.returncode != 0 or stream is None:
         errors = [line for line in messages.splitlines() if "[error]" in line or "[fatal]" in line]
         raise VideoError(f"{path} does not decode: {_abridge(errors)}")
-    info = VideoInfo(
+    return VideoInfo(
         frames=sum(not line.startswith(b"#") for line in result.stdout.splitlines()),
         width=int(stream["width"]),
         height=int(stream["height"]),
@@ -200,11 +214,6 @@ def verify_video(path: str | Path, frames: int) -> VideoInfo:
         codec=stream["codec"],
         pixel_format=stream["pixel_format"],
     )
-    if (info.codec, info.pixel_format) != (CODEC, PIXEL_FORMAT):
-        raise VideoError(f"{path} is {info.codec} {info.pixel_format}; browsers need {CODEC} {PIXEL_FORMAT}")
-    if info.frames != frames:
-        raise VideoError(f"{path} holds {info.frames} frames, {frames} were recorded")
-    return info
 
 
 _FILTERS = (

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 
 
 def look_up(directory, subject, *arguments):
     """Exit code, chain, and the codes of its breaks, in the store of a directory."""
     words = ["lineage", str(subject), "--json", *map(str, arguments)]
-    result = CliRunner().invoke(main, words, env={"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"})
+    result = CliRunner().invoke(cli, words, env={"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"})
     chain = json.loads(result.stdout)["chain"] if result.stdout.startswith("{") else None
     return result.exit_code, chain, [problem["code"] for node in walk(chain) for problem in node["problems"]]
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, small_config
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 from mlflow_project.lineage import evaluation_dataset, lerobot_dataset
 from mlflow_project.runs import tracked_run
 from mlflow_project.sweep_recorder import SweepRecorder
@@ -122,7 +122,7 @@ class World:
 
     def promote(self, *arguments: Any) -> Result:
         words = ["promote", *map(str, arguments), "--name", self.name, "--output", str(self.directory / "out")]
-        return CliRunner().invoke(main, words, env={"MLFLOW_TRACKING_URI": self.uri})
+        return CliRunner().invoke(cli, words, env={"MLFLOW_TRACKING_URI": self.uri})
 
     def aliases(self) -> dict[str, str]:
         """Alias -> sha256 of the bundle it stands for."""

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from click.testing import Result
 from mlflow_project.evaluations import Evaluation
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.rlinf.tensorboard import Scalar
 from rlinf_isaac.events import EpisodeRow
 
 # A pi0 small enough to train in a second. Everything else is the preset `tiny`.
@@ -123,6 +124,19 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     """All episode rows below an evaluation's output, sorted by checkpoint and seed."""
     lines = [line for file in directory.rglob("episodes.jsonl") for line in file.read_text().splitlines()]
     return sorted(map(json.loads, lines), key=lambda row: (row["checkpoint_step"], row["seed"]))
+
+
+def write_scalars(path: Path, scalars: Iterable[Scalar]) -> Path:
+    """An event file by TensorBoard's own writer of records, which is done when this is."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with open(path, "wb") as file:
+        for tag, step, value, time in scalars:
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+            RecordWriter(file).write(Event(wall_time=time, step=step, summary=summary).SerializeToString())
+    return path
 
 
 SETTINGS = {

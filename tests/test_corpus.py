@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from corpus.jobs import KINDS, make_twins
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 
 CASES = [pytest.param(kind, case, id=f"{kind.name}: {case.name}") for kind in KINDS for case in kind.cases]
 
@@ -29,10 +29,10 @@ def run(tmp_path, monkeypatch):
 
     def invoke(words):
         if words[0] == "doctor":
-            result = CliRunner().invoke(main, [*words, "--json"])
+            result = CliRunner().invoke(cli, [*words, "--json"])
             problems = json.loads(result.stdout)["problems"]
             return result.exit_code, {each["code"] for each in problems if each["level"] == "error"}
-        result = CliRunner().invoke(main, words)
+        result = CliRunner().invoke(cli, words)
         return result.exit_code, {line.split()[1] for line in result.stderr.splitlines() if line.startswith("error ")}
 
     return invoke

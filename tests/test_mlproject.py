@@ -79,9 +79,9 @@ def test_a_missing_required_option_is_a_usage_error(verb):
 
 def test_help_of_all_verbs_imports_nothing_heavy():
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import VERBS, main\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import VERBS, cli\n"
         "for arguments in [['--help'], *([verb, '--help'] for verb in VERBS)]:\n"
-        "    result = CliRunner().invoke(main, arguments)\n"
+        "    result = CliRunner().invoke(cli, arguments)\n"
         "    assert result.exit_code == 0, result.output\n"
         "print([name for name in ('torch', 'mujoco', 'mlflow', 'ray', 'pyarrow') if name in sys.modules])"
     )

@@ -20,6 +20,7 @@ VERBS = (
     "convert",
     "promote",
     "serve",
+    "ingest",
     "sync",
 )
 
@@ -39,7 +40,7 @@ class VerbGroup(click.Group):
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rlinf-isaac")
-def main() -> None:
+def cli() -> None:
     """Post-train pi0 / pi0.5 on Franka stack-cube, tracked in MLflow.
 
     \b

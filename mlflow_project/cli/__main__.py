@@ -1,5 +1,5 @@
 """``python -m mlflow_project.cli VERB``: started by MLproject, so that the code of this very checkout runs."""
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 
-main(prog_name="rlinf-isaac")
+cli(prog_name="rlinf-isaac")

@@ -53,6 +53,36 @@ upload_weights = click.option(
 )
 
 
+def engine(command: Command) -> Command:
+    """The options that say where a job runs; `mlflow_project.cli._engine` makes an engine of them."""
+    for each in reversed(
+        (
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "rlinf"]),
+                default="local",
+                show_default=True,
+                help="Where the job runs: in this process, or on RLinf and Ray.",
+            ),
+            option(
+                "--rlinf-python",
+                "Interpreter that has RLinf; auto: that of a virtual environment in --rlinf-source, else this one.",
+            ),
+            option(
+                "--rlinf-source", "Setup scripts or virtual environments to source first, e.g. 'a.sh,venv'.", "none"
+            ),
+            option("--rlinf-overrides", "Changes of RLinf's config, e.g. 'rollout.pipeline_stage_num=2'.", "none"),
+            option(
+                "--ray-address",
+                "Running Ray cluster, HOST:PORT; auto: one of its own, which ends with the job; env: what RAY_ADDRESS "
+                "says, in a Ray job its cluster.",
+            ),
+        )
+    ):
+        command = each(command)
+    return command
+
+
 def words(text: str) -> tuple[str, ...]:
     """The words of an option that takes several, separated by commas or spaces; ``none`` has none."""
     return () if text == "none" else tuple(text.replace(",", " ").split())

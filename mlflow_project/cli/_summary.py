@@ -10,17 +10,20 @@ from rich.text import Text
 from mlflow_project import ui
 from mlflow_project.cli._session import stdout
 from mlflow_project.compare import Comparison
-from mlflow_project.comparison_recorder import PAGE
 from mlflow_project.promotion import Judgement
 from mlflow_project.rl_recorder import Improved
 from mlflow_project.runs import TrackedRun
 
 
-def print_comparison(comparison: Comparison, tracked: TrackedRun) -> None:
-    """Print the checkpoints by success rate, with the places the tests leave possible, and where to look at them."""
+def print_comparison(comparison: Comparison) -> None:
+    """Print the checkpoints by success rate, with the places the tests leave possible."""
     table = Table(title="Checkpoints by success", title_justify="left")
-    for column in ("rank", "checkpoint", "success", "95 % Wilson", "n", "drops", "time-outs", "length"):
-        table.add_column(column, justify="left" if column == "checkpoint" else "right")
+    table.add_column("rank", justify="right")
+    # Where it is narrow the headings fold, not the names.
+    widest = max(len(each.label) for each in comparison.standings)
+    table.add_column("checkpoint", min_width=min(widest, 24), overflow="fold")
+    for column in ("success", "95 % Wilson", "n", "drops", "time-outs", "length"):
+        table.add_column(column, justify="right")
     for each in comparison.standings:
         rate = each.success
         interval = f"{100 * rate.low:.0f} .. {100 * rate.high:.0f} %"
@@ -32,11 +35,10 @@ def print_comparison(comparison: Comparison, tracked: TrackedRun) -> None:
         notes.append(f"P-values: {comparison.method}.")
     for note in notes:
         stdout.print(note, markup=False)
-    print_links(tracked, PAGE)
 
 
-def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
-    """Print what reinforcement learning made of every start checkpoint, and where to look at it."""
+def print_gains(improved: Sequence[Improved]) -> None:
+    """Print what reinforcement learning made of every start checkpoint."""
     table = Table(title="Before and after, on the same held-out seeds", title_justify="left")
     for column in ("from step", "before", "after", "gained", "lost", "n", "p (one-sided)"):
         table.add_column(column, justify="right")
@@ -48,7 +50,6 @@ def print_gains(improved: Sequence[Improved], tracked: TrackedRun) -> None:
     stdout.print(table)
     for each in improved:
         stdout.print(f"checkpoint     {each.path}")
-    print_links(tracked)
 
 
 def print_rulings(judgement: Judgement) -> None:
@@ -64,8 +65,8 @@ def print_rulings(judgement: Judgement) -> None:
 
 def print_links(tracked: TrackedRun, page: str | None = None) -> None:
     """Print the command that serves the UI (for a local store), and the link to the artifact `page` of `tracked` or,
-    without one, to the runs nested in it."""
-    ids = tracked.ids()
+    without one, to the runs nested in it. A verb inside of another leaves that to the outer one."""
+    ids = None if tracked.nested else tracked.ids()
     if ids is None:
         return
     run_id, experiment_id = ids

@@ -13,6 +13,7 @@ from mlflow_project.cli._session import PROJECT, preflight, verb_session
 if TYPE_CHECKING:
     from mlflow_project.compare import Comparison
     from mlflow_project.evaluations import Evaluation
+    from mlflow_project.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -56,20 +57,28 @@ def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
 
 def run(evaluations: list[Evaluation], output: Path) -> Comparison:
     """Compare in a tracked run of its own; prints the comparison and returns it."""
-    from mlflow_project import ui
-    from mlflow_project.cli._summary import print_comparison
-    from mlflow_project.compare import compare
-    from mlflow_project.comparison_recorder import record_comparison
+    from mlflow_project.cli._summary import print_comparison, print_links
+    from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import provenance_tags
     from mlflow_project.runs import tracked_run
 
+    title = " and ".join(dict.fromkeys(each.sweep_name for each in evaluations))
+    with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
+        comparison = record(evaluations, tracked, title)
+    print_comparison(comparison)
+    print_links(tracked, PAGE)
+    return comparison
+
+
+def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:
+    """Compare, and record page, tables, description and saved view in a run that is there already."""
+    from mlflow_project import ui
+    from mlflow_project.compare import compare
+    from mlflow_project.comparison_recorder import record_comparison
+
     comparison = compare(evaluations)
     compared = [each.evaluation for each in comparison.standings]
-    sweeps = list(dict.fromkeys(each.sweep for each in compared))
-    title = " and ".join(dict.fromkeys(each.sweep_name for each in compared))
-    with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
-        tracked.recorder.tags({"compared.sweeps": " ".join(sweeps)})
-        ui.save_comparison_view(tracked.recorder, [each.run for each in compared])
-        record_comparison(tracked.recorder, comparison, title)
-    print_comparison(comparison, tracked)
+    tracked.recorder.tags({"compared.sweeps": " ".join(dict.fromkeys(each.sweep for each in compared))})
+    ui.save_comparison_view(tracked.recorder, [each.run for each in compared])
+    record_comparison(tracked.recorder, comparison, title)
     return comparison

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _checkpoints as checkpoints
+from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config
-from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.base import Engine, EvaluationJob
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.sequential import StopRule
 
@@ -26,6 +27,8 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac eval --ckpt-root result/isaaclab_openpi/sft/tiny-0123abcd/checkpoints
   rlinf-isaac eval --ckpt-root CHECKPOINTS --until-decided --episodes 200 --batch 25
+  rlinf-isaac eval --ckpt-root CHECKPOINTS --engine rlinf --rlinf-python rlinf-venv/bin/python
+  rlinf-isaac eval --ckpt-root CHECKPOINTS --engine rlinf --ray-address head:6379 --parallel 4
   mlflow run . -e eval -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
 
 KEYS = {
@@ -65,6 +68,14 @@ OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLI
     "Go on although norm stats, tokenizer, prompt, action chunk, state or environment are not those of the training; "
     "the run is tagged with it and its checkpoints cannot be promoted.",
 )
+@options.engine
+@click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --engine rlinf: checkpoints side by side, each on its own accelerator or node of the Ray cluster.",
+)
 @options.upload_weights
 @options.output
 @options.overrides
@@ -80,7 +91,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         with preflight() as findings:
             job = check(findings, output=output, **settings)
         assert job is not None
-        run(job, output, upload_weights)
+        run(job, output, upload_weights, engines.chosen_engine(settings))
 
 
 def check(
@@ -95,13 +106,15 @@ def check(
     output: Path,
     overrides: str,
     quick: bool = False,
-    **chosen: str,
+    **chosen: Any,
 ) -> EvaluationJob | None:
     """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     job = None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
+    if job is not None:
+        engines.check_engine(findings, chosen, [job])
     if job is None or not until_decided:
         return job
     return replace(job, stop_rule=_stop_rule(findings, job, batch))
@@ -140,19 +153,26 @@ def plan(
     return None
 
 
-def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights = "auto") -> Comparison:
-    """Evaluate as a tracked sweep; prints the comparison and returns it."""
+def run(
+    job: EvaluationJob,
+    output: Path,
+    upload_weights: options.UploadWeights = "auto",
+    engine: Engine | None = None,
+) -> Comparison:
+    """Evaluate as a tracked sweep, on the local engine if none is given; prints the comparison and returns it."""
     from mlflow_project.checkpoints import model_name
-    from mlflow_project.cli._summary import print_comparison
+    from mlflow_project.cli._summary import print_comparison, print_links
+    from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
     from mlflow_project.sweep_recorder import SweepRecorder
     from rlinf_isaac.engines.local import LocalEngine
 
+    engine = engine or LocalEngine()
     config, rule = job.config, job.stop_rule and asdict(job.stop_rule)
     name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
-    with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
+    with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config))
         recorder = SweepRecorder(
             tracked.recorder,
@@ -162,9 +182,10 @@ def run(job: EvaluationJob, output: Path, upload_weights: options.UploadWeights 
             name=name,
             upload_weights=upload_weights,
         )
-        watch(LocalEngine().evaluate(job), recorder)
+        watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None
-    print_comparison(recorder.comparison, tracked)
+    print_comparison(recorder.comparison)
+    print_links(tracked, PAGE)
     return recorder.comparison
 
 

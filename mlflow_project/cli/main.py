@@ -78,7 +78,8 @@ def run(
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 
-    with tracked_run("main", output=output, name=f"main {config.preset}", tags=provenance_tags(PROJECT)) as tracked:
+    name = f"main {config.preset}"
+    with tracked_run("main", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
         dataset = demos.run(config, output)
         stats = norm_stats.run(config, dataset, output)
         job = sft.plan(config, dataset, stats, output)
@@ -94,28 +95,33 @@ def run(
             with preflight() as findings:
                 jobs = rl.plan(findings, start, _overrides(config, "eval.", "rl."), output)
             rl.run(jobs, output, upload_weights)
-        _decide(tracked, output, compared=not improve)
+        _decide(tracked, output, title=name, improved=improve)
 
 
-def _decide(tracked: TrackedRun, output: Path, *, compared: bool) -> None:
-    """Compare all checkpoints of this run unless they are `compared`, and let the best one pass the gate if it can.
+def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) -> None:
+    """Compare all checkpoints of this run, and let the best one pass the gate if it can.
 
     A refusal is a result, not a failure of `main`.
     """
     from mlflow_project.cli import compare, promote
+    from mlflow_project.cli._summary import print_comparison, print_links
+    from mlflow_project.comparison_recorder import PAGE
 
     ids = tracked.ids()
     if ids is None or not tracked.delivered():
-        stdout.print("MLflow does not have these runs yet: nothing is promoted now; `sync`, then `promote` this run.")
+        stdout.print("MLflow does not have these runs yet; nothing is compared and promoted. When `sync` has brought")
+        stdout.print("them there, `rlinf-isaac promote` with this run's id does.")
         return
-    if not compared:
-        with preflight() as findings:
-            evaluations = compare.check(findings, runs=(ids[0],))
-        compare.run(evaluations, output)
+    with preflight() as findings:
+        evaluations = compare.check(findings, runs=(ids[0],))
+    comparison = compare.record(evaluations, tracked, title)
+    if improved:  # else `eval` has shown the same
+        print_comparison(comparison)
     with preflight() as findings:
         job = promote.check(findings, subject=ids[0])
     assert job is not None
     promote.run(job, output)
+    print_links(tracked, PAGE)
 
 
 def _overrides(config: JobConfig, *sections: str) -> list[str]:

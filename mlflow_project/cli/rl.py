@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _checkpoints as checkpoints
+from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.digest import json_digest
-from rlinf_isaac.engines.base import EvaluationJob, RlJob
+from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
 
 if TYPE_CHECKING:
     from mlflow_project.rl_recorder import Improved
@@ -56,6 +57,7 @@ OVERRIDABLE = ("rl.", "eval.", "env.renderer=", "env.max_episode_steps=", "compu
 @options.option("--eval-episodes", "Held-out episodes on which start and result are compared.")
 @options.option("--renderer", "egl, rays (no GL needed) or auto.")
 @options.device
+@options.engine
 @options.upload_weights
 @options.output
 @options.overrides
@@ -69,7 +71,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     with verb_session():
         with preflight() as findings:
             jobs = check(findings, output=output, **settings)
-        run(jobs, output, upload_weights)
+        run(jobs, output, upload_weights, engines.chosen_engine(settings))
 
 
 def check(
@@ -86,13 +88,21 @@ def check(
     """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
-    return [] if findings.errors else plan(findings, bundles, changes, output, preset)
+    jobs = [] if findings.errors else plan(findings, bundles, changes, output, preset, engines.suffix(chosen))
+    engines.check_engine(findings, chosen, jobs)
+    return [] if findings.errors else jobs
 
 
 def plan(
-    findings: Findings, bundles: Sequence[Bundle], overrides: list[str], output: Path, preset: str = options.AUTO
+    findings: Findings,
+    bundles: Sequence[Bundle],
+    overrides: list[str],
+    output: Path,
+    preset: str = options.AUTO,
+    suffix: str = "",
 ) -> list[RlJob]:
-    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
+    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`;
+    `suffix` ends the names of their directories."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
@@ -119,27 +129,33 @@ def plan(
             findings.add(mismatches(bundle, config))
             findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
             job = RlJob(config, bundle, output)
-            name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}"
+            name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}{suffix}"
             jobs.append(replace(job, output=output.absolute() / "rl" / name))
     return [] if findings.errors else jobs
 
 
-def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeights = "auto") -> list[Improved]:
-    """Train and evaluate all jobs, one after the other, as nested runs of one tracked run; prints what was gained."""
+def run(
+    jobs: Sequence[RlJob],
+    output: Path,
+    upload_weights: options.UploadWeights = "auto",
+    engine: Engine | None = None,
+) -> list[Improved]:
+    """Train and evaluate all jobs, one after the other, as nested runs of one tracked run, on the local engine if none
+    is given; prints what was gained."""
     from mlflow_project import ui
     from mlflow_project.checkpoints import model_name
-    from mlflow_project.cli._summary import print_gains
+    from mlflow_project.cli._summary import print_gains, print_links
     from mlflow_project.lineage import evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.rl_recorder import RlRecorder, gains_markdown
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine
 
-    engine, config, improved = LocalEngine(), jobs[0].config, []
+    engine, config, improved = engine or LocalEngine(), jobs[0].config, []
     name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
-    with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
+    with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config, "rl"))
-        ui.save_comparison_view(tracked.recorder)
+        ui.save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
@@ -155,5 +171,6 @@ def run(jobs: Sequence[RlJob], output: Path, upload_weights: options.UploadWeigh
             assert recorder.improved is not None
             improved.append(recorder.improved)
             tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
-    print_gains(improved, tracked)
+    print_gains(improved)
+    print_links(tracked)
     return improved

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
-from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.base import Engine, SftJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
@@ -44,6 +45,7 @@ KEYS = {
 @options.option("--lr", "Peak learning rate.")
 @options.option("--seed", "Seed of weights, batches and noise.")
 @options.device
+@options.engine
 @options.upload_weights
 @options.output
 @options.overrides
@@ -57,7 +59,8 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         with preflight() as findings:
             checked = check(findings, output=output, **settings)
         assert checked is not None
-        checkpoints = run(plan(*checked, output), output, upload_weights)
+        job = plan(*checked, output, engines.suffix(settings))
+        checkpoints = run(job, output, upload_weights, engines.chosen_engine(settings))
         stdout.print(f"checkpoints  {checkpoints}")
         stdout.print(f"evaluate     rlinf-isaac eval --ckpt-root {checkpoints}")
 
@@ -92,11 +95,14 @@ def check(
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     findings.add(check_free_space(output, training_bytes(config)))
     findings.add(check_training_data(config, root, given, quick=quick))
+    engines.check_engine(findings, chosen, [SftJob(config, root, "", b"", output)])
     return config, root, given
 
 
-def plan(config: JobConfig, dataset_root: Path, norm_stats: Path | None, output: Path) -> SftJob:
+def plan(config: JobConfig, dataset_root: Path, norm_stats: Path | None, output: Path, suffix: str = "") -> SftJob:
     """The job of these settings, checked before. Its directory is named by everything that decides the result.
+
+    `suffix` ends that name.
 
     Raises:
         DatasetError: a data file is damaged.
@@ -110,11 +116,13 @@ def plan(config: JobConfig, dataset_root: Path, norm_stats: Path | None, output:
     else:
         stats = norm_stats.read_bytes()
     job = SftJob(config, dataset_root, dataset.digest, stats, output.absolute())
-    return replace(job, output=job.output / "sft" / f"{config.preset}-{json_digest(job.lineage)[:8]}")
+    return replace(job, output=job.output / "sft" / f"{config.preset}-{json_digest(job.lineage)[:8]}{suffix}")
 
 
-def run(job: SftJob, output: Path, upload_weights: options.UploadWeights = "auto") -> Path:
-    """Train as one tracked run; returns the directory that holds the checkpoints."""
+def run(
+    job: SftJob, output: Path, upload_weights: options.UploadWeights = "auto", engine: Engine | None = None
+) -> Path:
+    """Train as one tracked run, on the local engine if none is given; returns the directory of the checkpoints."""
     from mlflow_project.checkpoints import model_name
     from mlflow_project.lineage import digest_tags, lerobot_dataset, provenance_tags
     from mlflow_project.progress import watch
@@ -122,7 +130,9 @@ def run(job: SftJob, output: Path, upload_weights: options.UploadWeights = "auto
     from mlflow_project.sft_recorder import SftRecorder
     from rlinf_isaac.engines.local import LocalEngine
 
-    with tracked_run("sft", output=output, name=f"sft {job.output.name}", tags=provenance_tags(PROJECT)) as tracked:
+    engine = engine or LocalEngine()
+    tags = provenance_tags(PROJECT) | engine.tags()
+    with tracked_run("sft", output=output, name=f"sft {job.output.name}", tags=tags) as tracked:
         values = asdict(job.config)
         sections = ("preset", "model", "policy", "sft", "compute")
         tracked.recorder.params({section: values[section] for section in sections})
@@ -133,5 +143,5 @@ def run(job: SftJob, output: Path, upload_weights: options.UploadWeights = "auto
             dataset=lerobot_dataset(job.dataset, job.dataset_digest),
             upload_weights=upload_weights,
         )
-        watch(LocalEngine().sft(job), recorder)
+        watch(engine.sft(job), recorder)
     return job.output / "checkpoints"

@@ -18,6 +18,9 @@ from rlinf_isaac.errors import BundleError
 class PolicyModel(PythonModel):
     """Observations -> action chunks: the same, bit by bit, as `serve` and the evaluation give for the same noise."""
 
+    # MLflow's own switch: without it, each load warns that `predict` has no types, which would be no arrays' types.
+    _skip_type_hint_validation = True
+
     def load_context(self, context: PythonModelContext) -> None:
         """Verify the bundle, then load it.
 

@@ -112,20 +112,22 @@ def plan_conversion(source: Source, model: ModelConfig, options: Options = AS_ST
 
 
 def fitting_presets(source: Source, options: Options = AS_STORED) -> list[str]:
-    """Names of the shipped presets whose architecture is that of the weights.
+    """Names of the shipped presets whose architecture is that of the weights; of those with the same, the first.
 
     Raises:
         BundleError, WeightsError: as `plan_conversion`, fit aside.
     """
     infos = _select(read_stored(source.weights), options).infos
-    found = []
+    found: dict[str, ModelConfig] = {}
     for preset in preset_names():
+        model = load_config(preset).model
         try:
-            plan_model(infos, load_config(preset).model, str(source.path))
+            plan_model(infos, model, str(source.path))
         except WeightsError:
             continue
-        found.append(preset)
-    return found
+        if model not in found.values():
+            found[preset] = model
+    return list(found)
 
 
 def make_bundle(

@@ -43,12 +43,21 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> JobConfig:
     """The job config of a preset with overrides applied.
 
     Args:
-        preset: a shipped preset's name, or the path of a YAML file with the same keys.
+        preset: a shipped preset's name, or the path of a YAML file with the same keys. Its key ``base`` names a shipped
+            preset whose values hold where it has none.
         overrides: ``section.key=value`` items.
 
     Raises:
         InvalidJob: unknown preset, unknown key (with the nearest known one), value of a wrong type, missing value.
     """
+    values, origin = _read_preset(preset)
+    if (base := values.pop("base", None)) is not None:
+        values = flatten(_read_preset(str(base))[0]) | flatten(values)
+    return build_config(values, origin, overrides)
+
+
+def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
+    """Its nested values, and its file."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     if not path.is_file():
         raise InvalidJob.of(
@@ -63,7 +72,7 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> JobConfig:
         raise InvalidJob.of("bad-preset", f"{path} is not readable YAML: {first}", "mend it") from error
     if not isinstance(values, dict):
         raise InvalidJob.of("bad-preset", f"{path} holds no mapping", "start from a copy of a shipped preset")
-    return build_config(values, str(path), overrides)
+    return {str(key): value for key, value in values.items()}, str(path)
 
 
 def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> JobConfig:

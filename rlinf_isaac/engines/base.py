@@ -99,6 +99,10 @@ class RlJob:
 class Engine(Protocol):
     """Runs jobs. Work that is complete on disk is announced again, not repeated."""
 
+    def tags(self) -> dict[str, str]:
+        """What a run records of where it ran: ``engine``, and the versions that count there."""
+        ...
+
     def sft(self, job: SftJob) -> Iterator[Event]:
         """Train; yields Metrics, CheckpointSaved, Progress."""
         ...

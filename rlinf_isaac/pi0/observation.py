@@ -59,3 +59,14 @@ class Observation:
             prompt_tokens=self.prompt_tokens.to(device),
             prompt_mask=self.prompt_mask.to(device),
         )
+
+    def rows(self, index: slice) -> Observation:
+        """Some of the observations."""
+        return replace(
+            self,
+            images={camera: image[index] for camera, image in self.images.items()},
+            image_masks={camera: mask[index] for camera, mask in self.image_masks.items()},
+            state=self.state[index],
+            prompt_tokens=self.prompt_tokens[index],
+            prompt_mask=self.prompt_mask[index],
+        )

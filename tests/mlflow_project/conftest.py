@@ -39,7 +39,8 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_I
 def own_directory(tmp_path, monkeypatch):
     """Every test works in an empty directory, without the caller's MLflow settings, and leaves none behind."""
     for name in MLFLOW_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that whatever a test leaves is undone
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield
     if "mlflow" in sys.modules:

@@ -144,6 +144,7 @@ def test_an_abandoned_claim_runs_out(registry, models, monkeypatch):
         registry.name,
         f"models:/{models[0][0]}",
         tags={"checkpoint.sha256": "c" * 64, "promotion.replaces": "1", "promotion.state": "open"},
+        model_id=models[0][0],
     )
     with pytest.raises(PromotionRefused, match="if that promotion was interrupted"):
         registry.promote(*models[1], TAGS, "1")
@@ -165,7 +166,7 @@ class TestProcesses:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
         return store
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def promoter(self):
         with mortal(Path(__file__).with_name("mortal_promoter.py")) as process:
             yield process

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mlflow_project.compare import compare
-from mlflow_project.report import p_text, render
+from mlflow_project.report import BESIDE, p_text, render
 
 HOSTILE = [
     "<script>document.title='pwned'</script>",
@@ -48,6 +48,22 @@ def test_the_leaderboard_shows_ties_as_ties(evaluation):
     same = [evaluation("sstt", step) for step in (1, 2, 3)]
     rows = Page(render(compare(same), "sweep")).rows[1:]
     assert [row[:3] for row in rows] == [["1-3", f"step-{step}", "50.0 %"] for step in (1, 2, 3)]
+
+
+def test_what_was_trained_from_another_checkpoint_stands_beside_it(evaluation):
+    first, start = evaluation("sttt", 400), evaluation("sstt", 800)
+    tags = {"lineage.parent.sha256": start.checkpoint}
+    better = evaluation("ssst", 4, sweep="e" * 32, sweep_name="rl", tags=tags, checkpoint="b" * 64)
+    circles = Page(render(compare([first, start, better]), "main")).of("circle")
+    at = sorted((float(each["cx"]), -float(each["cy"])) for each in circles)
+    assert at == sorted(at, key=lambda point: point[1]), "further right is better: 400, 800, 800 with rl"
+    assert at[2][0] == at[1][0] + BESIDE
+
+
+def test_checkpoints_that_claim_to_come_of_each_other_are_shown(evaluation):
+    tags = [{"lineage.parent.sha256": each * 64} for each in "ab"]
+    pair = [evaluation("st", step, tags=tags[step - 1], checkpoint="ba"[step - 1] * 64) for step in (1, 2)]
+    assert len(Page(render(compare(pair), "cycle")).of("circle")) == 2
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -118,11 +134,11 @@ def test_in_a_browser_the_printed_link_shows_the_comparison_and_plays(server, mo
     from selenium.webdriver.support.ui import WebDriverWait
     from support import SHORT_EVALUATION
 
-    from mlflow_project.cli import main
+    from mlflow_project.cli import cli
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     words = ["eval", "--ckpt-root", str(small_checkpoints), "--output", "out", "--overrides", SHORT_EVALUATION]
-    result = CliRunner().invoke(main, words)
+    result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     (link,) = (word for word in result.stdout.split() if word.startswith("http"))
     options = webdriver.ChromeOptions()

@@ -11,7 +11,7 @@ from mlflow_project.rl_recorder import Improved, RlRecorder, gains_markdown
 from mlflow_project.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.events import CheckpointSaved, EpisodeDone, Metrics
+from rlinf_isaac.events import CheckpointSaved, EpisodeDone, FileSaved, Metrics
 from rlinf_isaac.statistics import PairedGain
 
 DATASET = evaluation_dataset({"task": "stack2", "episodes": 5, "first_seed": 5000, "policy_seed": 0})
@@ -65,7 +65,7 @@ def test_a_training_is_a_nested_run_between_two_checkpoints(
     assert tags["checkpoint.sha256"] == tags["lineage.parent.sha256"] == start.digest
     assert tags["lineage.config.sha256"] == job.lineage["config"] != start.lineage["config"]
     assert "lineage.weights.sha256" not in tags, "those of the start are not what the run made"
-    assert {name for name, run in runs.items() if run["parent"] == "from-step-400"} == {"step-400", "step-800"}
+    assert {name for name, run in runs.items() if run["parent"] == "from-step-400"} == {"step-400", "step-400-rl-800"}
 
 
 def test_before_and_after_are_compared_seed_by_seed(store, content, job, training_events, evaluation_events):
@@ -87,6 +87,24 @@ def test_before_and_after_are_compared_seed_by_seed(store, content, job, trainin
         assert (step, last) == (800, pytest.approx(value)), key
     result = next(model for model in found.models if model["name"] == "pi0-tiny-rl-from-400-step-800")
     assert ("gain/gained", 800, 1.0, None) in result["metrics"]
+
+
+def test_what_an_engine_says_of_the_evaluation_does_not_mix_with_the_training(
+    store, content, job, training_events, evaluation_events, tmp_path
+):
+    """RLinf has the same names for both, and counts an evaluation by the step of its checkpoint."""
+    files = {name: tmp_path / f"{name}.yaml" for name in ("training", "evaluation")}
+    for name, path in files.items():
+        path.write_text(name * (2 if name == "training" else 1))
+    training = [FileSaved(files["training"], "rlinf/config.yaml"), Metrics(800, {"eval/return": 1.0}), *training_events]
+    said = [FileSaved(files["evaluation"], "rlinf/config.yaml"), Metrics(5000, {"eval/success_once": 0.9})]
+    record(job, training, [*said, *evaluation_events])
+    run = content(store).runs["from-step-400"]
+    assert [(step, value) for step, _, value in run["metrics"]["eval/success_once"]] == [(800, pytest.approx(0.4))]
+    assert [(step, value) for step, _, value in run["metrics"]["eval/return"]] == [(800, 1.0)]
+    sizes = dict(run["artifacts"])
+    assert sizes["rlinf/config.yaml"] == files["training"].stat().st_size
+    assert sizes["evaluation/rlinf/config.yaml"] == files["evaluation"].stat().st_size
 
 
 def test_weights_are_left_out_on_request(store, content, job, training_events, evaluation_events):

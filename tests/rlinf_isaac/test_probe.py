@@ -3,7 +3,18 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 
-from rlinf_isaac.probe import check_free_space, installed_version, output_of
+from rlinf_isaac.probe import check_free_space, importable_version, installed_version, output_of
+
+
+def test_a_checkout_on_the_path_wins_over_what_is_installed(tmp_path, monkeypatch):
+    assert importable_version("numpy") == importlib.metadata.version("numpy")
+    assert importable_version("no_such_package") is None
+    package = tmp_path / "made_up_package/__init__.py"
+    package.parent.mkdir()
+    package.write_text("raise AssertionError('it is looked at, not imported')")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "made_up_package"\nversion = "0.4.0"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importable_version("made_up_package") == "0.4.0"
 
 
 def test_versions_are_those_of_the_metadata():

@@ -11,6 +11,10 @@ from rlinf_isaac.events import Event
 class LocalEngine:
     """`rlinf_isaac.engines.base.Engine` on one device of this machine."""
 
+    def tags(self) -> dict[str, str]:
+        """Its name; the versions that count are those of this interpreter."""
+        return {"engine": "local"}
+
     def sft(self, job: SftJob) -> Iterator[Event]:
         """Train; see `rlinf_isaac.engines.local.sft`."""
         from rlinf_isaac.engines.local.sft import train

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 
 PROJECT = Path(__file__).parents[3]
 
@@ -19,7 +19,7 @@ def invoke(store) -> Callable[..., Result]:
     """Run a verb in this process, in the test's empty directory with its own store."""
 
     def run(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
     return run
 

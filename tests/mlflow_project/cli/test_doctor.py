@@ -130,11 +130,11 @@ def test_an_unknown_job_or_option_is_a_usage_error(invoke, job):
 
 def test_neither_torch_nor_mlflow_nor_a_simulator_is_imported(small_dataset, small_checkpoints, tmp_path):
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import main\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import cli\n"
         f"for job in ({['sft', '--dataset', str(small_dataset), *OVERRIDES]!r},"
         f" {['eval', '--ckpt-root', str(small_checkpoints)]!r}, {['rl', '--ckpt-root', str(small_checkpoints)]!r},"
         f" ['--dataset', {str(small_dataset)!r}], []):\n"
-        "    result = CliRunner().invoke(main, ['doctor', *job])\n"
+        "    result = CliRunner().invoke(cli, ['doctor', *job])\n"
         "    assert result.exit_code == 0, result.output\n"
         "print([name for name in ('torch', 'mujoco', 'mlflow', 'ray') if name in sys.modules])"
     )

@@ -12,7 +12,7 @@ from lineage_support import edited, kinds, look_up, swapped, walk
 from mlflow import MlflowClient
 from support import SMALL
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 from rlinf_isaac.checkpoint.bundle import read_bundle
 
 OVERRIDES = ",".join([*SMALL, "eval.episodes=2", "eval.videos=0", "env.max_episode_steps=240"])
@@ -26,7 +26,7 @@ def whole_path(tmp_path_factory, empty_database):
     uri = f"sqlite:///{directory / 'mlflow.db'}"
     environment = {"MLFLOW_TRACKING_URI": uri}
     arguments = ["main", "--rl-iterations", "0", "--output", str(directory / "out"), "--overrides", OVERRIDES]
-    result = CliRunner().invoke(main, arguments, env=environment)
+    result = CliRunner().invoke(cli, arguments, env=environment)
     assert result.exit_code == 0, result.output
     client = MlflowClient(uri)
     model = next(model for model in client.search_logged_models(["1"]) if model.name.endswith("step-6"))
@@ -82,7 +82,7 @@ def test_model_bundle_and_run_lead_into_the_same_chain(lineage, whole_path):
     (parent,) = client.search_runs([model.experiment_id], "tags.rlinf_isaac.verb = 'main'")
     code, chain, breaks = lineage(parent.info.run_id)
     assert (code, breaks) == (0, [])
-    assert [child["kind"] for child in chain["children"]] == ["demos", "norm_stats", "sft", "eval"]
+    assert [child["kind"] for child in chain["children"]] == ["demos", "norm_stats", "sft", "eval", "promote"]
     assert kinds(chain).count("checkpoint") == 6
     assert kinds(chain).count("weights") == 3
 
@@ -177,10 +177,10 @@ def test_an_evaluation_with_an_allowed_mismatch_does_not_count(lineage, whole_pa
 
 
 def test_a_bundle_without_a_store_is_checked_by_its_files(small_checkpoints, small_dataset, tmp_path):
-    result = CliRunner().invoke(main, ["lineage", str(small_checkpoints / "4")])
+    result = CliRunner().invoke(cli, ["lineage", str(small_checkpoints / "4")])
     assert result.exit_code == 0, result.output
     assert "unseen" in result.stdout
-    result = CliRunner().invoke(main, ["lineage", str(small_checkpoints / "4"), "--dataset", str(small_dataset)])
+    result = CliRunner().invoke(cli, ["lineage", str(small_checkpoints / "4"), "--dataset", str(small_dataset)])
     assert result.exit_code == 0, result.output
     assert "computed again: the same" in result.stdout
     assert list(tmp_path.iterdir()) == []
@@ -198,6 +198,6 @@ def test_a_bundle_without_a_store_is_checked_by_its_files(small_checkpoints, sma
 )
 def test_what_is_not_there_is_refused(whole_path, subject, code):
     uri = f"sqlite:///{whole_path[0] / 'mlflow.db'}"
-    result = CliRunner().invoke(main, ["lineage", subject], env={"MLFLOW_TRACKING_URI": uri})
+    result = CliRunner().invoke(cli, ["lineage", subject], env={"MLFLOW_TRACKING_URI": uri})
     assert result.exit_code == 2
     assert code in result.stderr

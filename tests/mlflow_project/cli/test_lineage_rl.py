@@ -10,7 +10,7 @@ from lineage_support import edited, kinds, look_up, swapped, walk
 from mlflow import MlflowClient
 from support import SMALL, SMALL_RL
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 from rlinf_isaac.checkpoint.bundle import read_bundle
 
 OVERRIDES = ",".join([*SMALL, "eval.episodes=2", "eval.videos=0", "env.max_episode_steps=240"])
@@ -25,7 +25,7 @@ def improved(tmp_path_factory, empty_database, small_dataset):
 
     def run(*words):
         words = [*words, "--output", directory / "out"]
-        result = CliRunner().invoke(main, list(map(str, words)), env=environment)
+        result = CliRunner().invoke(cli, list(map(str, words)), env=environment)
         assert result.exit_code == 0, result.output + repr(result.exception)
 
     run("sft", "--dataset", small_dataset, "--overrides", OVERRIDES)

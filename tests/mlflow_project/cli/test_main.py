@@ -34,10 +34,10 @@ def test_the_whole_path_and_again(invoke, store, tmp_path):
     assert {status for _, status, _ in runs} == {"FINISHED"}
     # No untrained checkpoint solves anything, so the first one is as good as any.
     assert [(name, nested) for name, _, nested in runs if nested] == [
-        ("main", ["demos", "norm_stats", "sft", "eval", "rl", "compare", "promote"]),
+        ("main", ["demos", "norm_stats", "sft", "eval", "rl", "promote"]),
         ("eval", ["step-2", "step-4", "step-6"]),
         ("rl", ["from-step-2"]),
-        ("from-step-2", ["step-2", "step-1"]),
+        ("from-step-2", ["step-2", "step-2-rl-1"]),
     ]
     assert "Wilson" in result.stdout
     assert "Before and after" in result.stdout

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from promotion_support import LENGTH, World, digest
 from support import SHORT_EVALUATION, only_error, small_config
 
-from mlflow_project.cli import main
+from mlflow_project.cli import cli
 from mlflow_project.gate import RULES
 from mlflow_project.serving.resolve import resolve_model
 from rlinf_isaac.checkpoint.bundle import read_bundle
@@ -30,7 +30,7 @@ def real_settings(small_checkpoints) -> dict:
     """What an evaluation of these checkpoints announces as its settings."""
     from rlinf_isaac.checkpoint.bundle import read_bundle
     from rlinf_isaac.engines.base import EvaluationJob
-    from rlinf_isaac.engines.local.evaluate import evaluation_settings
+    from rlinf_isaac.engines.evaluation import evaluation_settings
     from rlinf_isaac.envs import make_env
 
     config = small_config([SHORT_EVALUATION])
@@ -91,7 +91,7 @@ def first_ever(world: World) -> None:
     path = promoted(world, FAIR)
     assert world.aliases() == {"champion": digest(path), "candidate": digest(path)}
     check_evidence(world)
-    result = CliRunner().invoke(main, ["lineage", f"models:/{world.name}@champion"])
+    result = CliRunner().invoke(cli, ["lineage", f"models:/{world.name}@champion"])
     assert (result.exit_code, "complete: 0 breaks" in result.stdout) == (0, True), result.output
     shutil.rmtree(path)  # the bytes come from the registry now
     assert resolve_model(f"models:/{world.name}@champion").digest == world.aliases()["champion"]
@@ -263,7 +263,7 @@ def check_evidence(world: World) -> None:
 
 def test_what_cannot_be_judged_is_refused_all_at_once(store, tmp_path, small_checkpoints):
     def promote(*words):
-        return CliRunner().invoke(main, ["promote", *map(str, words)])
+        return CliRunner().invoke(cli, ["promote", *map(str, words)])
 
     result = promote("none", "--min-success", "80", "--alpha", "0", "--margin", "x", "--name", "a/b")
     assert result.exit_code == 2

@@ -8,6 +8,7 @@ import yaml
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, SMALL, SMALL_RL, kill_when, only_error, rows_of
 
+from mlflow_project import ui
 from mlflow_project.cli.rl import KEYS, check
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
@@ -68,6 +69,11 @@ def test_two_checkpoints_are_nested_runs_that_differ_in_the_checkpoint_alone(
         assert len(run.inputs.model_inputs) == 1
         assert len(run.outputs.model_outputs) == 2
     assert {name for name in four.data.params if four.data.params[name] != six.data.params[name]} == {"checkpoint/step"}
+    view = client.get_experiment(parent.info.experiment_id).tags[
+        f"mlflow.sharedViewState.{ui.view_name(parent.info.run_id)}"
+    ]
+    assert {*ui.GAIN_COLUMNS, *ui.GAIN_CHARTS} <= set(four.data.metrics)
+    assert all(f"metrics.`{key}`" in json.loads(view)["selectedColumns"] for key in ui.GAIN_COLUMNS)
 
     together = digests(tmp_path / "out")
     assert len(together) == 4

@@ -110,8 +110,8 @@ def test_bad_input_is_one_clear_error(invoke, small_dataset, tmp_path, more, cod
 
 def test_bad_input_is_found_before_torch_is_imported(small_dataset):
     code = (
-        "import sys\nfrom mlflow_project.cli import main\n"
-        "try: main(sys.argv[1:])\n"
+        "import sys\nfrom mlflow_project.cli import cli\n"
+        "try: cli(sys.argv[1:])\n"
         "except SystemExit as end: print(end.code, [n for n in ('torch', 'mujoco', 'mlflow') if n in sys.modules])"
     )
     command = [sys.executable, "-c", code, "sft", "--dataset", str(small_dataset), "--lr", "nan"]

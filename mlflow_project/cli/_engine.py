@@ -1,0 +1,68 @@
+"""From the options `_options.engine` to an engine, and the checks of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlflow_project.cli import _options as options
+from rlinf_isaac.config import split_overrides
+from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob, SftJob
+from rlinf_isaac.errors import InvalidJob, Problem
+
+if TYPE_CHECKING:
+    from rlinf_isaac.engines.rlinf.runtime import Runtime
+    from rlinf_isaac.preflight import Findings
+
+LOCAL = "local"
+
+
+def chosen_engine(chosen: Mapping[str, Any]) -> Engine:
+    """The engine that these options mean. Nothing heavy is imported before it has a job."""
+    if chosen["engine"] == LOCAL:
+        from rlinf_isaac.engines.local import LocalEngine
+
+        return LocalEngine()
+    from rlinf_isaac.engines.rlinf import RlinfEngine
+
+    return RlinfEngine(_runtime(chosen))
+
+
+def suffix(chosen: Mapping[str, Any]) -> str:
+    """What a training's directory is called besides its job: two engines must not go on from each other's state."""
+    return "" if chosen["engine"] == LOCAL else f"-{chosen['engine']}"
+
+
+def check_engine(findings: Findings, chosen: Mapping[str, Any], jobs: Sequence[SftJob | EvaluationJob | RlJob]) -> None:
+    """Whether the chosen engine is there and can run these jobs."""
+    if chosen["engine"] == LOCAL:
+        if chosen.get("parallel", 1) > 1:
+            cause = f"--parallel {chosen['parallel']} with --engine local, which has one simulator"
+            findings.add([Problem("parallel-local", cause, "choose --engine rlinf, or leave --parallel out")])
+    else:
+        from rlinf_isaac.engines.rlinf.preflight import check_jobs, check_runtime
+
+        with findings.collect():
+            runtime = _runtime(chosen)
+            findings.add(check_runtime(runtime))
+            findings.add(check_jobs(jobs, runtime))
+
+
+def _runtime(chosen: Mapping[str, Any]) -> Runtime:
+    from rlinf_isaac.engines.rlinf.runtime import Runtime
+
+    return Runtime(
+        python=None if chosen["rlinf_python"] == options.AUTO else chosen["rlinf_python"],
+        source=options.words(chosen["rlinf_source"]),
+        ray_address=_ray_address(chosen["ray_address"]),
+        overrides=tuple(split_overrides(chosen["rlinf_overrides"])),
+        parallel=chosen.get("parallel", 1),
+    )
+
+
+def _ray_address(chosen: str) -> str | None:
+    if chosen == "env" and "RAY_ADDRESS" not in os.environ:
+        cure = "run it as a Ray job, set RAY_ADDRESS, or name the cluster"
+        raise InvalidJob.of("no-ray-address", "--ray-address env: RAY_ADDRESS is not set here", cure)
+    return {options.AUTO: None, "env": os.environ.get("RAY_ADDRESS")}.get(chosen, chosen)

@@ -1,0 +1,40 @@
+"""The RLinf engine: jobs on Ray, in processes of their own. Needs RLinf in the interpreter of `Runtime.python` only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
+from rlinf_isaac.engines.rlinf.runtime import Runtime
+from rlinf_isaac.events import Event
+
+
+class RlinfEngine:
+    """`rlinf_isaac.engines.base.Engine` on RLinf."""
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+
+    def tags(self) -> dict[str, str]:
+        """Its name, and the versions of the interpreter that has RLinf."""
+        from rlinf_isaac.engines.rlinf.preflight import versions_of
+
+        return {"engine": "rlinf"} | {f"rlinf.version.{k}": v for k, v in versions_of(self.runtime).items()}
+
+    def sft(self, job: SftJob) -> Iterator[Event]:
+        """Train; see `rlinf_isaac.engines.rlinf.sft`."""
+        from rlinf_isaac.engines.rlinf.sft import train
+
+        return train(job, self.runtime)
+
+    def rl(self, job: RlJob) -> Iterator[Event]:
+        """Reinforcement learning; see `rlinf_isaac.engines.rlinf.rl`."""
+        from rlinf_isaac.engines.rlinf.rl import train
+
+        return train(job, self.runtime)
+
+    def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
+        """Evaluate; see `rlinf_isaac.engines.rlinf.evaluate`."""
+        from rlinf_isaac.engines.rlinf.evaluate import evaluate
+
+        return evaluate(job, self.runtime)

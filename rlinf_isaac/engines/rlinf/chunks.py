@@ -1,0 +1,34 @@
+"""What RLinf's env worker takes from an environment's ``chunk_step``, for environments of other people.
+
+RLinf 0.3 (``workers/env/env_worker.py``) takes the last item where observations and infos come as lists, fails with an
+UnboundLocalError where they do not, and looks for keys in an info that may be None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def with_lists(environment: type) -> type:
+    """A subclass of an environment class whose `chunk_step` returns lists, whatever the class itself returns.
+
+    A single observation, or the single info of a chunk, is that of its last step. An info that is None is empty. Where
+    an episode ends, RLinf takes its metrics from the info's ``final_info``; where that is missing, they are those in
+    ``episode``, if any.
+    """
+
+    class WithLists(environment):
+        def chunk_step(self, chunk_actions: Any) -> tuple[list, Any, Any, Any, list]:
+            observations, rewards, terminations, truncations, infos = super().chunk_step(chunk_actions)
+            observations = list(observations) if isinstance(observations, (list, tuple)) else [observations]
+            infos = list(infos) if isinstance(infos, (list, tuple)) else [infos]
+            *before, last = [info or {} for info in infos] or [{}]
+            if "final_info" not in last and torch.logical_or(terminations, truncations).any():
+                last = last | {"final_info": {"episode": last.get("episode", {})}}
+            return observations, rewards, terminations, truncations, [*before, last]
+
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(WithLists, name, getattr(environment, name))
+    return WithLists

@@ -1,0 +1,284 @@
+"""RLinf's config of a job: our own YAML, what the job says, the user's overrides; checked, resolved, frozen.
+
+Nothing is inherited from RLinf's configs, whose keys and groups move between releases. What RLinf would assert after
+Ray has started, and some of what it never checks, is checked here, before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
+from rlinf_isaac.envs.contract import TASKS
+from rlinf_isaac.errors import InvalidJob, Problem
+
+CONFIGS = Path(__file__).parent / "configs"
+
+OURS = (
+    "lane",
+    "runner.ckpt_path",
+    "runner.resume_dir",
+    "rollout.model.model_path",
+    "rollout.model.job",
+    "actor.model.model_path",
+    "actor.model.job",
+    "env.eval.init_params.job",
+    "env.train.init_params.job",
+    "runner.logger.log_path",
+    "data.train_data_paths",
+    "actor.model.norm_stats",
+)
+"""Keys that are the job's business: another value would make it another job than the one that is recorded."""
+
+
+def evaluation_config(
+    job: EvaluationJob, directory: Path, overrides: Sequence[str] = (), *, lane: int | None = None
+) -> DictConfig:
+    """The config of an evaluation whose results go to `directory`; with a `lane`, on that accelerator or node.
+
+    Raises:
+        InvalidJob: an override is unknown or not allowed, or values do not fit each other.
+    """
+    config = job.config
+    slots = min(config.eval.num_envs, config.eval.episodes)
+    values = {
+        "lane": lane,
+        "runner": {"logger": {"log_path": str(directory)}},
+        "env": {"eval": _environment(config, slots) | {"video_cfg": {"save_video": config.eval.videos > 0}}},
+        "rollout": {"model": _model(config, job.bundles[0].path)},
+    }
+    return compose("eval", values, overrides, _unsupported_compute(config))
+
+
+def sft_config(
+    job: SftJob, norm_stats: Path, results: Path, resume: Path | None, overrides: Sequence[str] = ()
+) -> DictConfig:
+    """The config of a fine-tuning.
+
+    Args:
+        job: what to train.
+        norm_stats: file with the job's norm stats.
+        results: where RLinf writes.
+        resume: ``global_step_N`` to go on from.
+        overrides: the user's.
+
+    Raises:
+        InvalidJob: an override is unknown or not allowed, or values do not fit each other.
+    """
+    config, sft = job.config, job.config.sft
+    values = {
+        "runner": {
+            "max_steps": sft.steps,
+            "save_interval": sft.save_interval,
+            "resume_dir": None if resume is None else str(resume),
+            "logger": {"log_path": str(results)},
+        },
+        "data": {"train_data_paths": str(job.dataset)},
+        "actor": {
+            "global_batch_size": sft.batch_size,
+            "seed": sft.seed,
+            "model": _model(config, None) | {"norm_stats": str(norm_stats)},
+            "optim": {
+                "lr": sft.lr,
+                "adam_beta1": sft.beta1,
+                "adam_beta2": sft.beta2,
+                "weight_decay": sft.weight_decay,
+                "clip_grad": sft.clip_grad_norm,
+                "lr_warmup_steps": sft.warmup_steps,
+                "min_lr_rate": sft.final_lr_ratio,
+            },
+        },
+    }
+    return compose("sft", values, overrides, _unsupported_compute(config))
+
+
+def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of reinforcement learning from one checkpoint; `results` and `resume` as of `sft_config`.
+
+    RLinf plays a fixed number of chunks per iteration, the local engine a number of episodes: here it is as many chunks
+    as these episodes can have at most, and an environment goes on with new seeds until they are over.
+
+    Raises:
+        InvalidJob: an override is unknown or not allowed, values do not fit each other, or the job asks for what RLinf
+            does not offer.
+    """
+    config, rl = job.config, job.config.rl
+    if problems := _unsupported(config) + _unsupported_compute(config):
+        raise InvalidJob(problems)
+    chunks = config.env.max_episode_steps // config.policy.action_chunk
+    epochs = -(-rl.episodes // rl.num_envs)
+    rows = rl.num_envs * chunks * epochs
+    batch = _divisor(rows, rl.minibatch * rl.accumulate or rows)
+    eval_envs = min(rl.num_envs, rl.eval_episodes)
+    done = int(resume.name.removeprefix("global_step_")) if resume else 0
+    train = _environment(config, rl.num_envs, seeds=[rl.first_seed + done * rows, 0])
+    held_out = _environment(config, eval_envs, seeds=[rl.eval_first_seed, rl.eval_episodes])
+    values = {
+        "runner": {
+            "max_steps": rl.iterations,
+            "val_check_interval": rl.eval_interval or -1,
+            "save_interval": rl.save_interval,
+            "resume_dir": None if resume is None else str(resume),
+            "logger": {"log_path": str(results)},
+        },
+        "algorithm": {
+            "update_epoch": rl.epochs,
+            "clip_ratio_high": rl.clip_ratio,
+            "clip_ratio_c": rl.dual_clip,
+            "value_clip": rl.value_clip,
+            "huber_delta": rl.huber_delta,
+            "gamma": rl.gamma,
+            "gae_lambda": rl.gae_lambda,
+        },
+        "env": {
+            "train": train | {"rollout_epoch": epochs},
+            "eval": held_out | {"rollout_epoch": -(-rl.eval_episodes // eval_envs)},
+        },
+        "actor": {
+            "global_batch_size": batch,
+            "micro_batch_size": _divisor(batch, rl.minibatch),
+            "seed": rl.seed,
+            "model": _model(config, job.start.path),
+            "optim": {
+                "lr": rl.lr,
+                "value_lr": rl.value_lr,
+                "adam_beta1": rl.beta1,
+                "adam_beta2": rl.beta2,
+                "weight_decay": rl.weight_decay,
+                "clip_grad": rl.clip_grad_norm,
+                "lr_warmup_steps": rl.lr_warmup,
+                "critic_warmup_steps": rl.warmup_iterations * rl.epochs * (rows // batch),
+            },
+        },
+    }
+    return compose("rl", values, overrides)
+
+
+def compose(
+    task: str, values: Mapping[str, Any], overrides: Sequence[str] = (), known: Sequence[Problem] = ()
+) -> DictConfig:
+    """``configs/<task>.yaml`` with `values` and `overrides`, checked and resolved; `known` problems are raised, too."""
+    config = OmegaConf.merge(OmegaConf.load(CONFIGS / f"{task}.yaml"), values)
+    assert isinstance(config, DictConfig)
+    OmegaConf.set_struct(config, True)
+    problems = list(known)
+    for item in overrides:
+        problems += _override(config, item)
+    if problems:
+        raise InvalidJob(problems)
+    OmegaConf.resolve(config)
+    if problems := check(config):
+        raise InvalidJob(problems)
+    return config
+
+
+def check(config: DictConfig) -> list[Problem]:
+    """What RLinf asserts after Ray has started, and what it leaves to chance."""
+    problems = []
+    if "actor" in config and config.actor.global_batch_size % config.actor.micro_batch_size:
+        sizes = (
+            f"{config.actor.global_batch_size} is no multiple of actor.micro_batch_size {config.actor.micro_batch_size}"
+        )
+        problems.append(Problem("rlinf-batch-split", f"actor.global_batch_size {sizes}", "choose one that divides it"))
+    model = config.rollout.model if config.runner.get("only_eval") else config.actor.model
+    chunk = model.num_action_chunks
+    stages = config.rollout.pipeline_stage_num if "rollout" in config else 1
+    for name, env in (config.get("env") or {}).items():
+        if not isinstance(env, DictConfig):
+            continue
+        epoch, episode, envs = env.max_steps_per_rollout_epoch, env.max_episode_steps, env.total_num_envs
+        for key, steps in (("max_steps_per_rollout_epoch", epoch), ("max_episode_steps", episode)):
+            if steps % chunk:
+                below = steps - steps % chunk
+                cause = f"env.{name}.{key} {steps} is no multiple of the action chunk {chunk}"
+                cure = f"use {below or ''}{' or ' if below else ''}{below + chunk}"
+                problems.append(Problem("rlinf-steps-chunk", cause, cure))
+        if epoch < episode:
+            cause = f"env.{name}.max_steps_per_rollout_epoch {epoch} ends before an episode of {episode} steps can"
+            cure = "RLinf would report no episode and exit well; raise it to max_episode_steps"
+            problems.append(Problem("rlinf-short-epoch", cause, cure))
+        if envs % stages or (envs // stages) % env.group_size:
+            cause = (
+                f"env.{name}.total_num_envs {envs} does not divide into {stages} stages"
+                f" (rollout.pipeline_stage_num) of groups of {env.group_size} (group_size)"
+            )
+            problems.append(Problem("rlinf-env-split", cause, "choose a number that both divide"))
+    return problems
+
+
+def _override(config: DictConfig, item: str) -> list[Problem]:
+    """Apply one ``key=value``; what is wrong with it."""
+    key, separator, _ = item.partition("=")
+    if not separator or not key:
+        return [Problem("bad-override", f"'{item}' is not KEY=VALUE", "write e.g. rollout.pipeline_stage_num=2")]
+    if key.startswith(OURS):
+        cause = f"{item} would run something else than what is recorded"
+        return [
+            Problem("rlinf-not-overridable", cause, "choose the checkpoint, the job and --output on the command line")
+        ]
+    try:
+        change = OmegaConf.from_dotlist([item])
+        config.merge_with(change)
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+        cause = f"'{item}': {' '.join(str(error).split())[:200]}"
+        return [Problem("rlinf-unknown-key", cause, f"the keys are those of {CONFIGS.name}/*.yaml of the RLinf engine")]
+    return []
+
+
+def _unsupported(config: JobConfig) -> list[Problem]:
+    rl = config.rl
+    wanted = {
+        "rl.algorithm=grpo": rl.algorithm == "grpo",
+        "rl.target_kl": rl.target_kl > 0,
+        "rl.entropy_bonus": rl.entropy_bonus > 0,
+    }
+    problems = [
+        Problem(
+            "rlinf-unsupported", f"{what} is not available with --engine rlinf", "use --engine local, or leave it out"
+        )
+        for what, asked in wanted.items()
+        if asked
+    ]
+    if rl.eval_interval and rl.save_interval % rl.eval_interval:
+        cause = f"rl.save_interval {rl.save_interval} is no multiple of rl.eval_interval {rl.eval_interval}"
+        problems.append(Problem("rlinf-intervals", cause, "RLinf saves only where it evaluates: make it one"))
+    return problems
+
+
+def _unsupported_compute(config: JobConfig) -> list[Problem]:
+    if config.compute.dtype == "float32":
+        return []
+    cause = f"compute.dtype={config.compute.dtype} is not available with --engine rlinf, whose workers keep float32"
+    return [Problem("rlinf-unsupported", cause, "use --engine local, or leave it out")]
+
+
+def _divisor(total: int, limit: int) -> int:
+    """The largest divisor of `total` that is at most `limit`."""
+    return next(size for size in range(min(total, limit), 0, -1) if total % size == 0)
+
+
+def _environment(config: JobConfig, envs: int, *, seeds: list[int] | None = None) -> dict[str, Any]:
+    prompt = TASKS[config.env.task].prompt
+    return {
+        "total_num_envs": envs,
+        "max_episode_steps": config.env.max_episode_steps,
+        "init_params": {"task_description": prompt, "job": asdict(config), "seeds": seeds},
+    }
+
+
+def _model(config: JobConfig, path: Path | None) -> dict[str, Any]:
+    return {
+        "model_path": None if path is None else str(path),
+        "num_action_chunks": config.policy.action_chunk,
+        "action_dim": config.policy.env_action_dim,
+        "num_steps": config.policy.denoise_steps,
+        "job": asdict(config),
+    }

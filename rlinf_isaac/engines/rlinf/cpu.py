@@ -1,0 +1,103 @@
+"""What RLinf's workers miss on a machine without accelerators: its ``torch_platform`` is None there."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from rlinf.scheduler import Worker
+
+
+class _NoStream:
+    def wait_stream(self, other: Any) -> None: ...
+    def synchronize(self) -> None: ...
+
+
+class CpuPlatform:
+    """The functions of ``torch.cuda`` that RLinf calls, for one CPU device; work is never asynchronous on it."""
+
+    Stream = torch.cpu.Stream
+
+    @staticmethod
+    def is_available() -> bool:
+        """Always: it is what there is."""
+        return True
+
+    @staticmethod
+    def is_initialized() -> bool:
+        """Always; tensors then refuse to record the streams below, and RLinf keeps them alive itself."""
+        return True
+
+    @staticmethod
+    def device_count() -> int:
+        """One."""
+        return 1
+
+    @staticmethod
+    def current_device() -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @staticmethod
+    def set_device(device: Any) -> None:
+        """There is no other."""
+
+    @staticmethod
+    def synchronize(device: Any = None) -> None:
+        """Nothing is under way."""
+
+    @staticmethod
+    def empty_cache() -> None:
+        """There is none."""
+
+    @staticmethod
+    def ipc_collect() -> None:
+        """Nothing is shared."""
+
+    @staticmethod
+    def current_stream(device: Any = None) -> _NoStream:
+        """A stream that is always done."""
+        return _NoStream()
+
+    @staticmethod
+    def stream(stream: Any) -> AbstractContextManager:
+        """torch's own context for CPU streams, which does nothing."""
+        return torch.cpu.stream(stream)
+
+    @staticmethod
+    def get_rng_state(device: Any = None) -> torch.Tensor:
+        """State of the CPU's generator."""
+        return torch.get_rng_state()
+
+    @staticmethod
+    def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
+        """Set the CPU's generator."""
+        torch.set_rng_state(state)
+
+    @staticmethod
+    def memory_allocated(device: Any = None) -> int:
+        """Not counted."""
+        return 0
+
+    max_memory_allocated = memory_reserved = memory_allocated
+
+
+class OnAnyDevice:
+    """Mixin in front of an RLinf worker class: it works without an accelerator, too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if Worker.torch_platform is None:
+            Worker.torch_platform = CpuPlatform
+            Worker.torch_device_type = "cpu"
+        # RLinf sets them on the instance before extensions are loaded.
+        self.torch_platform, self.torch_device_type = Worker.torch_platform, Worker.torch_device_type
+        with ExitStack() as stack:
+            if Worker.torch_platform is CpuPlatform:  # the SFT worker asks torch.cuda itself
+                for name in ("set_device", "current_device"):
+                    stack.enter_context(patch.object(torch.cuda, name, getattr(CpuPlatform, name)))
+            super().__init__(*args, **kwargs)
+
+    def wait_until_made(self) -> None:
+        """Launching a group does not wait; the result of this does."""

@@ -1,0 +1,93 @@
+"""Evaluation on RLinf, as seen from the parent: rows, settings and resuming are those of every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
+from rlinf_isaac.engines.rlinf.config import evaluation_config
+from rlinf_isaac.engines.rlinf.driver_process import DriverProcess
+from rlinf_isaac.engines.rlinf.run import freeze, new_run
+from rlinf_isaac.engines.rlinf.runtime import Runtime
+from rlinf_isaac.engines.rlinf.session import RlinfSession
+from rlinf_isaac.events import EpisodeRow, Event, FileSaved, Metrics
+from rlinf_isaac.video import verify_video
+
+
+def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
+    """Evaluate every bundle of the job on the same seeds: in one simulator, or ``runtime.parallel`` of them.
+
+    Raises:
+        InvalidJob: as every engine's, or RLinf's config does not fit.
+        EngineFailed: RLinf failed; with several lanes, all of them or two with the same checkpoint.
+    """
+    directory = new_run(job.output)
+    lanes = min(runtime.parallel, len(job.bundles))
+    frozen = []
+    for lane in range(lanes):
+        results = directory / f"lane-{lane}" if lanes > 1 else directory
+        config = evaluation_config(job, results, runtime.overrides, lane=lane if lanes > 1 else None)
+        frozen.append(freeze(config, results))
+    environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
+    with ExitStack() as stack:
+        # Threads, even for one lane: whoever listens may take its time, RLinf goes on. They end when the drivers have.
+        pool = stack.enter_context(ThreadPoolExecutor(lanes))
+        session = stack.enter_context(RlinfSession(directory, runtime, environment))
+        drivers = [session.drive(file.parent) for file in frozen]
+        players = []
+        for driver, file in zip(drivers, frozen, strict=True):
+            name = file.parent.name if lanes > 1 else ""
+            ready = yield from driver.start(f"start RLinf {name}".rstrip())
+            yield FileSaved(file, "/".join(filter(None, ("rlinf", name, file.name))))
+            yield Metrics(0, {f"time/start/{part}": seconds for part, seconds in ready["seconds"].items()})
+            players.append(RlinfPlayer(job, driver, ready))
+        yield from evaluate_with(job, players, pool)
+
+
+class RlinfPlayer:
+    """`rlinf_isaac.engines.evaluation.Player` over a driver."""
+
+    settings: Mapping[str, Any] = {"engine": "rlinf"}
+
+    def __init__(self, job: EvaluationJob, driver: DriverProcess, ready: Mapping[str, Any]) -> None:
+        self.identity, self.slots = ready["identity"], ready["slots"]
+        self._job, self._driver = job, driver
+
+    def play(
+        self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
+    ) -> Iterator[EpisodeRow | Event]:
+        """See `Player.play`.
+
+        Raises:
+            EngineFailed: RLinf failed.
+            VideoError: a video of RLinf's recorder is missing or cut off.
+        """
+        stats, recorded = self._job.norm_stats, []
+        for line in self._driver.order(
+            "play",
+            bundle=str(bundle.path),
+            step=bundle.step,
+            norm_stats=None if stats is None else str(stats.path.absolute()),
+            seeds=list(seeds),
+            finished=sorted(finished),
+            films={str(seed): str(path) for seed, path in films.items()},
+        ):
+            if line["kind"] == "episode":
+                known = {"checkpoint_step": bundle.step, "checkpoint": bundle.digest}
+                known["policy_seed"] = self._job.config.eval.policy_seed
+                yield EpisodeRow.from_dict(line["row"] | known)
+            elif line["kind"] == "metrics":
+                yield Metrics(line["step"], line["values"])
+            elif line["kind"] == "recorded":
+                recorded.append(line)
+        # RLinf itself only warns where it could not write a video.
+        for number, line in enumerate(recorded):
+            path = Path(line["path"])
+            verify_video(path, line["frames"])
+            yield FileSaved(path, f"rlinf/video/{bundle.step}/{number}.mp4")

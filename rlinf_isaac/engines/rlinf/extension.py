@@ -1,0 +1,109 @@
+"""``RLINF_EXT_MODULE``: what RLinf calls in every worker before it is made.
+
+RLinf logs an extension's errors and goes on without it. So a sentinel per worker says that all of it happened, and the
+driver refuses to go on where one is missing (`check_sentinels`).
+
+With RLinf's own mains it may be used as well (``RLINF_EXT_MODULE=rlinf_isaac.engines.rlinf.extension``): it then brings
+the seeds, data configs of OpenPI (`openpi_configs`), and environments that may return more than RLinf takes (`chunks`).
+
+Environment variables:
+    RLINF_ISAAC_DIRECTORY: of the run; sentinels and journals go there. Not set under RLinf's own mains.
+    RLINF_ISAAC_CHAIN_EXT: the user's own extension modules, comma separated; loaded after this one.
+    RLINF_ISAAC_SEED: seed of python's, numpy's and torch's generators; a worker adds its rank.
+    RLINF_ISAAC_THREADS: of torch in each worker; 0 leaves torch's default.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import socket
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+ENV_ID = "rlinf-isaac-stack-cube-v0"
+MODEL_TYPE = "rlinf_isaac_pi0"
+
+
+def register() -> None:
+    """Register environment and model, load the user's extensions, seed, leave a sentinel."""
+    sentinel = {"pid": os.getpid(), "host": socket.gethostname(), "error": None}
+    try:
+        _register()
+        _register_theirs()
+        _prepare_worker()
+    except BaseException:
+        sentinel["error"] = traceback.format_exc()
+        raise
+    finally:
+        if (worker := os.environ.get("WORKER_NAME")) and "RLINF_ISAAC_DIRECTORY" in os.environ:
+            path = sentinel_file(directory(), worker)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(sentinel))
+
+
+def directory() -> Path:
+    """Directory of the run."""
+    return Path(os.environ["RLINF_ISAAC_DIRECTORY"])
+
+
+def sentinel_file(run: Path, worker: str) -> Path:
+    """Where the worker of that name says that the extension was loaded."""
+    return run / "workers" / (re.sub(r"[^\w.-]", "-", worker) + ".json")
+
+
+def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:
+    """What is wrong with the extension in these workers: it failed, or RLinf never called it."""
+    problems = []
+    for worker in workers:
+        file = sentinel_file(run, worker)
+        if not file.exists():
+            problems.append(
+                f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
+            )
+        elif error := json.loads(file.read_text())["error"]:
+            problems.append(f"an extension failed in worker {worker}: {error.strip().splitlines()[-1]}")
+    return problems
+
+
+def _register() -> None:
+    from rlinf.envs.isaaclab import REGISTER_ISAACLAB_ENVS
+    from rlinf.models import register_model
+
+    from rlinf_isaac.engines.rlinf.env import RlinfStackCube
+    from rlinf_isaac.engines.rlinf.openpi_configs import register_openpi_configs
+    from rlinf_isaac.engines.rlinf.policy import build_policy
+
+    REGISTER_ISAACLAB_ENVS[ENV_ID] = RlinfStackCube
+    register_model(MODEL_TYPE, build_policy, force=True)
+
+    if "RLINF_ISAAC_DIRECTORY" not in os.environ:  # otherwise the model is ours; importing OpenPI takes seconds of CPU
+        register_openpi_configs()
+
+
+def _register_theirs() -> None:
+    """Load the user's extensions; their environments may return what RLinf does not take."""
+    from rlinf.envs.isaaclab import REGISTER_ISAACLAB_ENVS
+
+    from rlinf_isaac.engines.rlinf.chunks import with_lists
+
+    known = dict(REGISTER_ISAACLAB_ENVS)
+    for name in filter(None, os.environ.get("RLINF_ISAAC_CHAIN_EXT", "").split(",")):
+        module = importlib.import_module(name)
+        if hasattr(module, "register"):
+            module.register()
+    for name, environment in REGISTER_ISAACLAB_ENVS.items():
+        if environment is not known.get(name) and isinstance(environment, type):
+            REGISTER_ISAACLAB_ENVS[name] = with_lists(environment)
+
+
+def _prepare_worker() -> None:
+    import torch
+    from rlinf.utils.utils import seed_everything
+
+    if threads := int(os.environ.get("RLINF_ISAAC_THREADS", "0")):
+        torch.set_num_threads(threads)
+    seed_everything(int(os.environ.get("RLINF_ISAAC_SEED", "0")) + int(os.environ.get("RANK", "0")))

@@ -1,0 +1,30 @@
+"""RLinf's data configs of OpenPI for stack-cube, for those who run OpenPI's own model with RLinf's own mains.
+
+RLinf 0.3 has ``pi05_isaaclab_stack_cube`` only, and no function to add another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+PI05 = "pi05_isaaclab_stack_cube"
+PI0 = "pi0_isaaclab_stack_cube"
+
+
+def register_openpi_configs() -> None:
+    """Add `PI0`: RLinf's `PI05` with OpenPI's pi0 in place of pi0.5, unless there is one. Nothing without OpenPI."""
+    if find_spec("openpi") is None:
+        return
+    from openpi.models.pi0_config import Pi0Config
+    from openpi.training.weight_loaders import CheckpointWeightLoader
+    from rlinf.models.embodiment.openpi.dataconfig import _CONFIGS_DICT
+
+    pi0 = replace(
+        _CONFIGS_DICT[PI05],
+        name=PI0,
+        model=Pi0Config(),
+        weight_loader=CheckpointWeightLoader("checkpoints/jax/pi0_base/params"),
+        pytorch_weight_path="checkpoints/torch/pi0_base",
+    )
+    _CONFIGS_DICT.setdefault(PI0, pi0)

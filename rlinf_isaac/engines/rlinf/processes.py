@@ -1,0 +1,111 @@
+"""Processes that belong to one run, however they were started: found by what they carry with them, and ended.
+
+Ray's daemons and workers leave the process group and the session of whoever started them, and outlive a parent that was
+killed. What stays is the variable `OWNER` that they inherit; and where it cannot be read (Ray writes a process title
+over it), the files that every process of Ray has open in the cluster's own directory (`ray_directory`), which bears
+the owner's name. Linux only (``/proc``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+OWNER = "RLINF_ISAAC_OWNER"
+_END_SECONDS = 5.0
+
+
+def new_owner() -> str:
+    """A name for the processes of a run: which process owns them, and a random part."""
+    return f"{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(2)}"
+
+
+def ray_directory(owner: str) -> Path:
+    """Where an owner's Ray cluster keeps its files. Short: Unix sockets below it may have paths of 107 bytes."""
+    return Path(f"/tmp/rlinf-{owner}")
+
+
+def owned(owner: str) -> list[int]:
+    """Process ids whose environment names this owner, without the caller's."""
+    return [pid for pid, found in _marked() if found == owner]
+
+
+def owned_by(pid: int) -> list[int]:
+    """Process ids that belong to a run of the process `pid`, whether that is alive or not."""
+    return [found for found, owner in _marked() if owner.startswith(f"{pid}-")]
+
+
+def end_owned(owner: str) -> None:
+    """Kill (SIGKILL) every process of this owner but the caller, until there are none."""
+    limit = time.monotonic() + _END_SECONDS
+    while (pids := owned(owner)) and time.monotonic() < limit:
+        _kill(pids)
+        time.sleep(0.02)
+
+
+def end_abandoned() -> list[int]:
+    """Kill what belongs to owners that are gone, killed together with everything that would have cleaned up."""
+    killed = [pid for pid, owner in _marked() if _is_gone(owner)]
+    _kill(killed)
+    for directory in Path("/tmp").glob("rlinf-*-*-*"):
+        if _is_gone(directory.name.removeprefix("rlinf-")):
+            shutil.rmtree(directory, ignore_errors=True)
+    return killed
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits to be reaped."""
+    return _stat(pid)[:1] == ["Z"]
+
+
+def _marked() -> Iterator[tuple[int, str]]:
+    """Running processes with an owner, without the caller."""
+    for path in Path("/proc").glob("[0-9]*"):
+        pid = int(path.name)
+        with suppress(OSError):  # another user's, or gone in the meantime
+            if pid != os.getpid() and not is_zombie(pid) and (owner := _owner(path)):
+                yield pid, owner
+
+
+def _owner(process: Path) -> str | None:
+    prefix = f"{OWNER}=".encode()
+    for entry in (process / "environ").read_bytes().split(b"\0"):
+        if entry.startswith(prefix):
+            return entry.removeprefix(prefix).decode(errors="replace")
+    for link in (process / "fd").iterdir():
+        with suppress(OSError):
+            if match := re.match(r"/tmp/rlinf-(\d+-\d+-[0-9a-f]+)/", os.readlink(link)):
+                return match[1]
+    return None
+
+
+def _is_gone(owner: str) -> bool:
+    match = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]+", owner)
+    return match is not None and _start_time(int(match[1])) != int(match[2])
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``); -1 when there is none."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else -1
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of ``/proc/<pid>/stat`` after the name, which may hold spaces and brackets."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -1,0 +1,128 @@
+"""RLinf as seen from the outside: a Ray cluster of our own or of others, drivers on it, and their end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+
+from rlinf_isaac.engines.rlinf.driver_process import DriverProcess, ending, launch
+from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, ray_directory
+from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
+from rlinf_isaac.errors import EngineFailed
+
+
+class RlinfSession:
+    """Context manager. Whatever happens, nothing that it started is left when the block has ended.
+
+    Attributes:
+        directory: for ``ray.log``.
+    """
+
+    def __init__(self, directory: Path, runtime: Runtime, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` comes on top of the prepared one.
+
+        Raises:
+            InvalidJob: the runtime's setup scripts do not work.
+        """
+        self.directory, self.runtime = directory, runtime
+        self._owner = new_owner()
+        self._ray_directory = ray_directory(self._owner)
+        self._environment = prepared_environment(runtime) | dict(environment or {})
+        self._ray: subprocess.Popen[str] | None = None
+        self._drivers: list[DriverProcess] = []
+
+    def __enter__(self) -> RlinfSession:
+        end_abandoned()
+        with ExitStack() as stack:
+            stack.callback(self._end)
+            self._ray_directory.mkdir(mode=0o700)
+            self._start_ray()
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._cleanup:
+            if error is None:
+                for driver in self._drivers:
+                    driver.stop()
+
+    def drive(self, directory: Path) -> DriverProcess:
+        """Start a driver for the config in this directory. Several share the cluster, and fail one by one."""
+        command = [self.runtime.interpreter, "-m", "rlinf_isaac.engines.rlinf.driver", str(directory)]
+        environment = self._environment | {"RLINF_ISAAC_DIRECTORY": str(directory)}
+        driver = DriverProcess(
+            directory, command, environment, check_cluster=self._check_ray, patience_s=self.runtime.patience_s
+        )
+        self._drivers.append(driver)
+        return driver
+
+    def _start_ray(self) -> None:
+        """Start a head if no cluster is given, and say in the environment where it is."""
+        chained = self._environment.get("RLINF_EXT_MODULE")
+        self._environment |= {
+            OWNER: self._owner,
+            "RLINF_EXT_MODULE": "rlinf_isaac.engines.rlinf.extension",
+            "PYTHONUNBUFFERED": "1",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        if chained:
+            self._environment["RLINF_ISAAC_CHAIN_EXT"] = chained
+        if self.runtime.ray_address is not None:
+            self._environment["RAY_ADDRESS"] = self.runtime.ray_address
+            return
+        ports, host = free_ports(4), "127.0.0.1"
+        self._environment |= {
+            "RLINF_ISAAC_OWN_RAY": "1",
+            "RAY_TMPDIR": str(self._ray_directory),
+            # Whoever can reach a cluster without a token can run code in it.
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": os.urandom(24).hex(),
+        }
+        names = ("--port", "--ray-client-server-port", "--dashboard-port", "--dashboard-agent-listen-port")
+        head = [self.runtime.interpreter, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        head += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address", host]
+        head += ["--temp-dir", str(self._ray_directory)]
+        head += [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
+        self._ray = launch(head, self._environment, self.directory / "ray.log")
+        self._environment["RAY_ADDRESS"] = f"{host}:{ports[0]}"
+
+    def _check_ray(self) -> None:
+        if self._ray is not None and (status := self._ray.poll()) is not None:
+            raise EngineFailed(f"Ray's head ended with {ending(status)} (log: {self.directory / 'ray.log'})")
+
+    def _end(self) -> None:
+        """End everything. In a thread, because launchers send two signals, and the second would interrupt this."""
+        thread = threading.Thread(target=self._end_processes)
+        thread.start()
+        thread.join()
+
+    def _end_processes(self) -> None:
+        processes = [driver.process for driver in self._drivers] + ([self._ray] if self._ray else [])
+        for process in processes:
+            process.kill()
+        end_owned(self._owner)
+        for process in processes:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # an order that it did not take
+                process.stdin.close()
+            process.wait()
+        shutil.rmtree(self._ray_directory, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
