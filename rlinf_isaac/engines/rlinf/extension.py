@@ -42,7 +42,9 @@ def register() -> None:
         if (worker := os.environ.get("WORKER_NAME")) and "RLINF_ISAAC_DIRECTORY" in os.environ:
             path = sentinel_file(directory(), worker)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(sentinel))
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(sentinel))
+            temporary.rename(path)  # the driver may be reading
 
 
 def directory() -> Path:
@@ -56,16 +58,21 @@ def sentinel_file(run: Path, worker: str) -> Path:
 
 
 def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:
-    """What is wrong with the extension in these workers: it failed, or RLinf never called it."""
+    """What is wrong with the extension in these workers: RLinf never called it, or it failed."""
+    problems = [
+        f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
+        for worker in workers
+        if not sentinel_file(run, worker).exists()
+    ]
+    return problems + failed_extensions(run)
+
+
+def failed_extensions(run: Path) -> list[str]:
+    """Why the extension, or one of the user's, failed in the workers where it did."""
     problems = []
-    for worker in workers:
-        file = sentinel_file(run, worker)
-        if not file.exists():
-            problems.append(
-                f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
-            )
-        elif error := json.loads(file.read_text())["error"]:
-            problems.append(f"an extension failed in worker {worker}: {error.strip().splitlines()[-1]}")
+    for file in sorted((run / "workers").glob("*.json")):
+        if error := json.loads(file.read_text())["error"]:
+            problems.append(f"an extension failed in worker {file.stem}: {error.strip().splitlines()[-1]}")
     return problems
 
 
