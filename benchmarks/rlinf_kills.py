@@ -58,7 +58,7 @@ def one(home: Path, arguments: argparse.Namespace, victim: str, chance: random.R
     # Anywhere between the start of Ray and some seconds of episodes; the victim has to exist.
     delay = chance.uniform(0, 45)
     time.sleep(delay)
-    pids = [command.pid] if victim == "command" else wait_for(lambda: find(owner, VICTIMS[victim]), 60) or []
+    pids = [command.pid] if victim == "command" else wait_for(lambda: find(owner, VICTIMS[victim]), 180) or []
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
