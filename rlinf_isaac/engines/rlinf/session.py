@@ -83,6 +83,8 @@ class RlinfSession:
         ports, host = free_ports(4), "127.0.0.1"
         self._environment |= {
             "RLINF_ISAAC_OWN_RAY": "1",
+            # Every worker of RLinf has variables of its own: what Ray starts beforehand is of no use to any.
+            "RAY_prestart_worker_first_driver": "0",
             "RAY_TMPDIR": str(self._ray_directory),
             # Whoever can reach a cluster without a token can run code in it.
             "RAY_AUTH_MODE": "token",
