@@ -88,6 +88,8 @@ def _run(directory: Path, failing: Failing, orders: queue.SimpleQueue[dict[str, 
     clock = Clock(journal)
     config = OmegaConf.load(directory / "config.yaml")
     assert isinstance(config, DictConfig)
+    components = [config.get(name) for name in ("env", "rollout", "actor")]
+    os.environ["RLINF_ISAAC_GROUPS"] = ",".join(each.group_name for each in components if each is not None)
     register()
     module, name = TASKS[config.runner.task_type]
     kind = getattr(importlib.import_module(module, __package__), name)

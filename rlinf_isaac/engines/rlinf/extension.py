@@ -9,6 +9,7 @@ the seeds, data configs of OpenPI (`openpi_configs`), and environments that may 
 Environment variables:
     RLINF_ISAAC_DIRECTORY: of the run; sentinels and journals go there. Not set under RLinf's own mains.
     RLINF_ISAAC_CHAIN_EXT: the user's own extension modules, comma separated; loaded after this one.
+    RLINF_ISAAC_GROUPS: worker groups that need it, comma separated; all when not set.
     RLINF_ISAAC_SEED: seed of python's, numpy's and torch's generators; a worker adds its rank.
     RLINF_ISAAC_THREADS: of torch in each worker; 0 leaves torch's default.
 """
@@ -30,6 +31,9 @@ MODEL_TYPE = "rlinf_isaac_pi0"
 
 def register() -> None:
     """Register environment and model, load the user's extensions, seed, leave a sentinel."""
+    groups = os.environ.get("RLINF_ISAAC_GROUPS")
+    if groups and "GROUP_NAME" in os.environ and os.environ["GROUP_NAME"] not in groups.split(","):
+        return  # RLinf's channels are workers, too, and would import for seconds what they do not need
     sentinel = {"pid": os.getpid(), "host": socket.gethostname(), "error": None}
     try:
         _register()
