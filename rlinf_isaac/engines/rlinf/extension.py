@@ -25,6 +25,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from rlinf_isaac.atomic import write_file
+
 ENV_ID = "rlinf-isaac-stack-cube-v0"
 MODEL_TYPE = "rlinf_isaac_pi0"
 
@@ -46,9 +48,7 @@ def register() -> None:
         if (worker := os.environ.get("WORKER_NAME")) and "RLINF_ISAAC_DIRECTORY" in os.environ:
             path = sentinel_file(directory(), worker)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".new")
-            temporary.write_text(json.dumps(sentinel))
-            temporary.rename(path)  # the driver may be reading
+            write_file(path, json.dumps(sentinel))  # whole or not at all: the driver may be reading
 
 
 def directory() -> Path:
