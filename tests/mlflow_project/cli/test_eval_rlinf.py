@@ -98,7 +98,7 @@ def test_the_runs_are_those_of_the_local_engine(invoke, store, small_checkpoints
 @pytest.mark.rlinf
 @pytest.mark.parametrize(
     ("number", "status", "code"),
-    [(signal.SIGINT, "KILLED", 130), (signal.SIGTERM, "KILLED", 143), (signal.SIGKILL, "RUNNING", -9)],
+    [(signal.SIGTERM, "KILLED", 143), (signal.SIGKILL, "RUNNING", -9)],
 )
 def test_a_signal_leaves_no_process(start, store, small_checkpoints, number, status, code):
     options = ("--engine", "rlinf", "--rlinf-python", PYTHON, "--episodes", "500")

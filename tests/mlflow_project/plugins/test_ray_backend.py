@@ -29,7 +29,7 @@ from mlflow_project.plugins import ray_backend
 from mlflow_project.plugins.ray_backend import RayBackend
 from mlflow_project.plugins.ray_run import end_run
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, owned, ray_directory
-from rlinf_isaac.engines.rlinf.session import free_ports
+from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
 from rlinf_isaac.errors import InvalidJob
 
 PROJECT = Path(__file__).parents[3]
@@ -138,12 +138,9 @@ class Head:
         end_abandoned()
         directory = ray_directory(self.owner)
         directory.mkdir(mode=0o700)
-        names = ("--port", "--ray-client-server-port", "--dashboard-port", "--dashboard-agent-listen-port")
-        ports = free_ports(len(names))
-        self.port = ports[2]
-        command = [PYTHON, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=true"]
-        command += ["--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={directory}"]
-        command += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
+        ports = free_ports(len(RAY_PORTS))
+        self.port = ports[RAY_PORTS.index("dashboard-port")]
+        command = [*ray_head(PYTHON, directory, ports), "--include-dashboard=true", "--num-cpus=2"]
         environment = os.environ | self.variables() | {OWNER: self.owner, "RAY_TMPDIR": str(directory)}
         with open(directory / "head.log", "w+") as log:
             status = subprocess.run(command, env=environment, stdout=log, stderr=log, start_new_session=True).returncode
@@ -171,8 +168,7 @@ class Head:
         shutil.rmtree(ray_directory(self.owner), ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
+def _running_head() -> Iterator[Head]:
     head = Head()
     try:
         head.start()
@@ -181,14 +177,8 @@ def head() -> Iterator[Head]:
         head.end()
 
 
-@pytest.fixture
-def mortal_head() -> Iterator[Head]:
-    head = Head()
-    try:
-        head.start()
-        yield head
-    finally:
-        head.end()
+head = pytest.fixture(scope="module", name="head")(_running_head)
+mortal_head = pytest.fixture(name="mortal_head")(_running_head)  # for a test that kills it
 
 
 @pytest.fixture

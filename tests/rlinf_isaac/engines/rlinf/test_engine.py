@@ -69,6 +69,10 @@ def test_rows_videos_and_checkpoints_of_a_sweep_are_those_of_the_local_engine(en
     assert config.name == "rlinf/config.yaml"
     assert config.path.is_file()
     assert {event.name.rpartition("/")[0] for event in recorded} == {"rlinf/video/2", "rlinf/video/6"}
+    journal = recorded[0].path.parents[3] / "journal/EnvGroup-0.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    frames = [line["frames"] for line in lines if line["kind"] == "recorded"]
+    assert [verify_video(event.path, count).frames for event, count in zip(recorded, frames, strict=True)] == frames
 
     # The same again is announced, not played.
     again = list(engine.evaluate(job))
@@ -148,14 +152,6 @@ def test_weights_that_changed_since_they_were_checked(engine, job):
     finally:
         path.write_bytes(data)
     assert {row["checkpoint_step"] for row in rows_of(job.output)} == {2}
-
-
-def test_the_recorders_videos_decode(engine, job):
-    recorded = [event for event in engine.evaluate(job) if isinstance(event, FileSaved) and "/video/" in event.name]
-    journal = recorded[0].path.parents[3] / "journal/EnvGroup-0.jsonl"
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    frames = [line["frames"] for line in lines if line["kind"] == "recorded"]
-    assert [verify_video(event.path, count).frames for event, count in zip(recorded, frames, strict=True)] == frames
 
 
 def test_nothing_heard_for_too_long_fails_the_run(rlinf_python, job):
