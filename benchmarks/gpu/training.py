@@ -129,7 +129,7 @@ def input_pipeline() -> Iterator[Row]:
     config = load_config("pi0", ["policy.tokenizer=byte", "model.max_token_len=64"])
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as directory:
-        size, frames = config.env.image_size, 200
+        size, frames = config.env.image_size, 330  # more than are read: no image comes from memory
         features = {feature: image_feature(size, size) for feature in IMAGE_FEATURES.values()}
         names = state_names(config.policy.state_layout, 3)
         features |= {"observation.state": vector_feature(names), "action": vector_feature(ACTION_NAMES)}

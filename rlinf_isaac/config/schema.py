@@ -104,6 +104,22 @@ class NormStatsConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """Random changes of the training images (`pi0.augmentation`); by default none.
+
+    `crop` is the side of the part of the view that is kept, 1 being all of it; `rotation_deg` and `shift` (a part of
+    the side) are the most in either direction. Cameras on the wrist are neither cropped nor turned. Colours are
+    multiplied by factors of 1 +- `brightness`, `contrast`, `saturation`. OpenPI: 0.95, 5, no shift, 0.3, 0.4, 0.5."""
+
+    crop: float = 1.0
+    rotation_deg: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+
+@dataclass
 class SftConfig:
     """Supervised fine-tuning with the flow-matching loss. Learning rate: linear warm-up, then cosine to
     `final_lr_ratio` x `lr`. `loss_on_real_dims` leaves the padded action dims out of the loss
@@ -121,6 +137,7 @@ class SftConfig:
     beta2: float = 0.95
     clip_grad_norm: float = 1.0
     loss_on_real_dims: bool = True
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     save_interval: int = MISSING
     log_interval: int = 20
     seed: int = 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, KeysValues, RMSNorm, Rope, masked_bias
-from rlinf_isaac.pi0.observation import Observation
+from rlinf_isaac.pi0.observation import Observation, float_images
 from rlinf_isaac.pi0.siglip import VisionTower
 
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
@@ -67,8 +67,8 @@ class PaliGemmaModel(nn.Module):
         self.language_model = Gemma(config.vlm, vocab_size=config.vocab_size)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """images (B, 3, S, S) -> tokens (B, patches, width)."""
-        return self.multi_modal_projector.linear(self.vision_tower(images))
+        """images (B, 3, S, S), uint8 or float in [-1, 1] -> tokens (B, patches, width)."""
+        return self.multi_modal_projector.linear(self.vision_tower(float_images(images)))
 
     def encode_prompt(self, tokens: Tensor) -> Tensor:
         """tokens (B, L) -> embeddings (B, L, width), scaled as Gemma does."""

@@ -16,7 +16,8 @@ class Observation:
     """A batch of B observations.
 
     Attributes:
-        images: camera key -> (B, 3, S, S) float, in [-1, 1].
+        images: camera key -> (B, 3, S, S); uint8 as cameras give it, or float in [-1, 1]. The model makes floats of
+            bytes, so that a quarter of the data travels to a device.
         image_masks: camera key -> (B,) bool; False where that camera does not exist.
         state: (B, action_dim) float, normalised and zero-padded.
         prompt_tokens: (B, L) int64.
@@ -70,3 +71,8 @@ class Observation:
             prompt_tokens=self.prompt_tokens[index],
             prompt_mask=self.prompt_mask[index],
         )
+
+
+def float_images(images: Tensor) -> Tensor:
+    """uint8 images of any shape -> float32 in [-1, 1], as OpenPI's ``Observation.from_dict``. Floats stay as is."""
+    return images if images.is_floating_point() else images.to(torch.float32) / 255.0 * 2.0 - 1.0

@@ -64,8 +64,11 @@ class Processor:
         normalized = self.state_normalizer.normalize(states)
         tokens, mask = self._prompts(prompts, normalized)
         batch, size = len(states), self.model.vision.image_size
-        absent = torch.zeros(1, 3, size, size).expand(batch, -1, -1, -1)
-        cameras = {CAMERA_OF_VIEW[view]: image_tensor(resize_with_pad(image, size)) for view, image in images.items()}
+        absent = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(batch, -1, -1, -1)
+        cameras = {
+            CAMERA_OF_VIEW[view]: torch.from_numpy(resize_with_pad(image, size)).permute(0, 3, 1, 2)
+            for view, image in images.items()
+        }
         return Observation(
             images={camera: cameras.get(camera, absent) for camera in CAMERAS},
             image_masks={camera: torch.full((batch,), camera in cameras) for camera in CAMERAS},
@@ -155,11 +158,6 @@ class Pi0Policy:
         else:
             actions = self.model.sample(observation.to(self.device), start.to(self.device), self.policy.denoise_steps)
         return self.processor.robot_actions(actions[:, : self.policy.action_chunk], states)
-
-
-def image_tensor(images: np.ndarray) -> Tensor:
-    """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 in [-1, 1], as OpenPI's ``Observation.from_dict``."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255.0 * 2.0 - 1.0
 
 
 def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -31,6 +31,7 @@ from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.pi0.augmentation import Changes, changed, draw
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.observation import Observation
@@ -41,7 +42,8 @@ IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
 
 
 class Batch(NamedTuple):
-    """One optimiser step's input: observation, normalised actions (B, H, A), noise (K B, H, A), flow time (K B,).
+    """One optimiser step's input: observation, normalised actions (B, H, A), noise (K B, H, A), flow time (K B,), and
+    what is to change in the images of each camera.
 
     K is `SftConfig.flow_samples`.
     """
@@ -50,6 +52,19 @@ class Batch(NamedTuple):
     actions: torch.Tensor
     noise: torch.Tensor
     time: torch.Tensor
+    changes: dict[str, Changes]
+
+    def on(self, device: torch.device) -> tuple[Observation, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The arguments of `Pi0.forward` on `device`, the images changed there."""
+        actions, noise, time = (tensor.to(device) for tensor in (self.actions, self.noise, self.time))
+        return changed(self.observation.to(device), self.changes), actions, noise, time
+
+    def rows(self, first: int, last: int) -> Batch:
+        """Samples `first` .. `last` - 1, with all their points of the flow."""
+        points = len(self.noise) // len(self.actions)
+        index, flow = slice(first, last), slice(points * first, points * last)
+        changes = {camera: change.rows(index) for camera, change in self.changes.items()}
+        return Batch(self.observation.rows(index), self.actions[index], self.noise[flow], self.time[flow], changes)
 
 
 def train(job: SftJob) -> Iterator[Event]:
@@ -143,7 +158,11 @@ def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig,
     noise = random.standard_normal((rows, *actions.shape[1:]), dtype=np.float32)
     # The inverse of the Beta(1.5, 1) distribution function u = x^1.5.
     flow_time = random.random(rows) ** (1 / 1.5) * 0.999 + 0.001
-    return Batch(observation, actions, torch.from_numpy(noise), torch.from_numpy(flow_time.astype(np.float32)))
+    random = np.random.default_rng([config.sft.seed, 3, step])
+    drawn = {name: draw(config.sft.augment, name, len(indices), random) for name in observation.present_cameras or ()}
+    changes = {camera: change for camera, change in drawn.items() if any(field is not None for field in change)}
+    flow_time = torch.from_numpy(flow_time.astype(np.float32))
+    return Batch(observation, actions, torch.from_numpy(noise), flow_time, changes)
 
 
 def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, torch.optim.AdamW]:
@@ -169,7 +188,7 @@ def _update(
 ) -> tuple[float, float]:
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config.sft, step)
-    errors = model(batch.observation.to(device), *(tensor.to(device) for tensor in batch[1:]))
+    errors = model(*batch.on(device))
     if config.sft.loss_on_real_dims:
         errors = errors[..., : config.policy.env_action_dim]
     loss = errors.mean()

@@ -115,7 +115,7 @@ class RlinfPi0(Pi0, BasePolicy):
 
     def sft_forward(self, data: Batch, **kwargs: Any) -> torch.Tensor:
         """The flow-matching loss of a batch, a scalar."""
-        errors = super().forward(data.observation.to(self._device), *(tensor.to(self._device) for tensor in data[1:]))
+        errors = super().forward(*data.on(self._device))
         if self.job.sft.loss_on_real_dims:
             errors = errors[..., : self.job.policy.env_action_dim]
         return errors.mean()

@@ -13,7 +13,7 @@ class Inputs(NamedTuple):
     """C cameras that are there, B observations, L prompt tokens, H actions of A dims.
 
     Attributes:
-        images: (C * B, 3, S, S) float32, camera by camera.
+        images: (C * B, 3, S, S) uint8 or float32, camera by camera.
         image_masks: (C, B) bool.
         prompt_tokens, prompt_mask: (B, L).
         state: (B, A).

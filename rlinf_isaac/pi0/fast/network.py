@@ -23,6 +23,7 @@ from rlinf_isaac.pi0.fast.skinny import linear_geglu, linear_parts, linear_qkv
 from rlinf_isaac.pi0.fast.weights import Norm, gemma_weights, layer_norm, norms, vision_weights
 from rlinf_isaac.pi0.gemma import ROPE_BASE, Rope
 from rlinf_isaac.pi0.model import Pi0, sinusoidal_embedding
+from rlinf_isaac.pi0.observation import float_images
 
 SKINNY_ROWS = 64
 """Up to this many suffix tokens (one observation) the expert's GEMMs are `skinny`'s, beyond cuBLAS's are as fast."""
@@ -101,11 +102,15 @@ class FastNetwork:
         return torch.empty_like(tokens).scatter_(1, places[..., None].expand_as(tokens), tokens).flatten(0, 1), lengths
 
     def _encode_images(self, images: Tensor) -> Tensor:
-        """images (N, 3, S, S) -> (N * patches, width of the VLM)."""
+        """images (N, 3, S, S), uint8 or float in [-1, 1] -> (N * patches, width of the VLM)."""
         embeddings, config = self.model.vlm.vision_tower.vision_model.embeddings, self.config.vision
         convolution, count, grid = embeddings.patch_embedding, len(images), config.image_size // config.patch_size
         # A convolution whose stride is its size is a matrix product.
-        cut = images.view(count, 3, grid, config.patch_size, grid, config.patch_size).permute(0, 2, 4, 1, 3, 5)
+        cut = (
+            float_images(images)
+            .view(count, 3, grid, config.patch_size, grid, config.patch_size)
+            .permute(0, 2, 4, 1, 3, 5)
+        )
         x = F.linear(cut.reshape(count, grid**2, -1), convolution.weight.flatten(1), convolution.bias)
         x = (x + embeddings.position_embedding.weight).to(self.dtype).flatten(0, 1)
         patches, width = grid**2, config.width

@@ -53,7 +53,7 @@ class GraphSampler:
         """Actions (B, H, A) float32 on the model's device; the arguments may be on any device."""
         inputs = gather(observation, noise)
         padded = bool(observation.padded) or inputs.prompt_mask.shape[1] > observation.prompt_mask.shape[1]
-        key = (padded, *(tuple(tensor.shape) for tensor in inputs))
+        key = (padded, inputs.images.dtype, *(tuple(tensor.shape) for tensor in inputs))
         with torch.cuda.device(self.device):
             captured = self.graphs.pop(key, None) or self._capture(inputs, padded)
             self.graphs[key] = captured

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from rlinf_isaac.pi0.observation import CAMERAS
+from rlinf_isaac.pi0.observation import CAMERAS, float_images
 
 
 def test_present_cameras_follow_the_masks(config, make_observation) -> None:
@@ -32,3 +32,9 @@ def test_padded_is_what_any_mask_hides(config, make_observation) -> None:
     masks = dict(whole.image_masks) | {CAMERAS[0]: torch.tensor([True, False, True])}
     assert dataclasses.replace(whole, image_masks=masks, padded=None).padded
     assert whole.to("meta").padded is False
+
+
+def test_bytes_become_floats_from_minus_one_to_one() -> None:
+    ends = float_images(torch.tensor([0, 255], dtype=torch.uint8))
+    assert ends.tolist() == [-1.0, 1.0]
+    assert float_images(ends) is ends

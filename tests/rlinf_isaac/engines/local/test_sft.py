@@ -16,6 +16,7 @@ from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft import batch_indices, learning_rate, load_batch
 from rlinf_isaac.errors import InvalidJob, TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.pi0.observation import Observation
 
 
 def job(dataset, output, *overrides):
@@ -41,15 +42,28 @@ def test_every_epoch_sees_every_frame_once(frames, batch, seed):
 
 
 def test_a_batch_is_a_function_of_seed_and_step(small_dataset, tmp_path):
-    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3")
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3", "sft.augment.shift=0.1")
     dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
     first, again, later = (load_batch(dataset, processor, plan_.config, step) for step in (5, 5, 6))
     assert first.noise.shape == (12, 8, 32)
     assert first.time.shape == (12,)
     assert ((first.time > 0) & (first.time <= 1)).all()
-    for a, b, c in zip(first[1:], again[1:], later[1:], strict=True):
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
+    for a, b, c in zip(*(each.on(torch.device("cpu")) for each in (first, again, later)), strict=True):
+        tensors = [list(x.images.values()) if isinstance(x, Observation) else [x] for x in (a, b, c)]
+        assert all(torch.equal(*pair) for pair in zip(*tensors[:2], strict=True))
+        assert not torch.equal(tensors[0][0], tensors[2][0])
+
+
+def test_rows_of_a_batch_keep_their_noise_and_their_changes(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3", "sft.augment.shift=0.1")
+    dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
+    batch = load_batch(dataset, processor, plan_.config, 0)
+    parts = [batch.rows(first, first + 2).on(torch.device("cpu")) for first in (0, 2)]
+    observation, *rest = batch.on(torch.device("cpu"))
+    for camera in observation.present_cameras:
+        assert torch.equal(torch.cat([part[0].images[camera] for part in parts]), observation.images[camera])
+    for whole, *halves in zip(rest, *(part[1:] for part in parts), strict=True):
+        assert torch.equal(torch.cat(halves), whole)
 
 
 def test_flow_time_is_openpis_beta(small_dataset, tmp_path):
