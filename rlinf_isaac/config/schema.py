@@ -124,11 +124,16 @@ class SftConfig:
     """Supervised fine-tuning with the flow-matching loss. Learning rate: linear warm-up, then cosine to
     `final_lr_ratio` x `lr`. `loss_on_real_dims` leaves the padded action dims out of the loss
     (RLinf: ``use_action_chunk_loss``). `flow_samples` is how many (noise, time) points of the flow each sample of the
-    batch contributes to a step; images and prompt are encoded once for all of them. OpenPI has 1."""
+    batch contributes to a step; images and prompt are encoded once for all of them. OpenPI has 1.
+
+    For less memory: `micro_batch` samples at a time go forward and backward, and their gradients add up to the batch's
+    (0: all at once); `activation_checkpointing` computes the inside of every layer again when its gradient is due."""
 
     steps: int = MISSING
     batch_size: int = 32
     flow_samples: int = 1
+    micro_batch: int = 0
+    activation_checkpointing: bool = False
     lr: float = 1e-3
     warmup_steps: int = 100
     final_lr_ratio: float = 0.02

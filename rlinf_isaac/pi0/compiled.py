@@ -1,4 +1,4 @@
-"""Training on a GPU: `torch.compile` of the blocks that all the time goes into."""
+"""Training of large models: `torch.compile` of the blocks that all the time goes into, activation checkpointing."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def compile_blocks(model: Pi0, backend: str = "inductor") -> Pi0:
     for layer in (*tower.encoder.layers, *model.vlm.language_model.layers, *model.expert.layers):
         layer.compile(backend=backend)
     return model
+
+
+def checkpoint_activations(model: Pi0, on: bool) -> None:
+    """Whether training keeps what happens inside the layers for their gradients, or computes it again."""
+    for stack in (model.vlm.vision_tower.vision_model.encoder, model.vlm.language_model, model.expert):
+        stack.checkpointing = on

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import GemmaConfig
+from rlinf_isaac.pi0.checkpointing import run_layer
 
 MASKED = -2.3819763e38
 """Added to the attention logits of masked pairs (big_vision's value). Finite, so that no row can become NaN."""
@@ -167,6 +168,7 @@ class Gemma(nn.Module):
 
     def __init__(self, config: GemmaConfig, vocab_size: int | None = None, condition_width: int | None = None) -> None:
         super().__init__()
+        self.checkpointing = False
         if vocab_size is not None:
             self.embed_tokens = nn.Embedding(vocab_size, config.width)
         self.layers = nn.ModuleList(GemmaLayer(config, condition_width) for _ in range(config.depth))
@@ -179,7 +181,7 @@ class Gemma(nn.Module):
         """
         found = []
         for layer in self.layers[:-1]:
-            x, own = layer(x, rope, bias)
+            x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
             found.append(own)
         last = cast(GemmaLayer, self.layers[-1])
         found.append(last.self_attn.keys_values(last.input_layernorm(x)[0], rope))
@@ -189,7 +191,7 @@ class Gemma(nn.Module):
         """`keys_and_values`, and the normalised output (B, T, width) of the last layer as well."""
         found = []
         for layer in self.layers:
-            x, own = layer(x, rope, bias)
+            x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
             found.append(own)
         return found, self.norm(x)[0]
 
@@ -198,7 +200,7 @@ class Gemma(nn.Module):
     ) -> Tensor:
         """Tokens x (B, T, width) attend to `past` and to each other. Returns the normalised output (B, T, width)."""
         for layer, layer_past in zip(self.layers, past, strict=True):
-            x, _ = layer(x, rope, bias, layer_past, condition)
+            x, _ = run_layer(layer, x, rope, bias, layer_past, condition, checkpointing=self.checkpointing)
         return self.norm(x, condition)[0]
 
 

@@ -36,6 +36,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sft.beta1": _FRACTION,
     "sft.beta2": _FRACTION,
     "sft.seed": _NOT_NEGATIVE,
+    "sft.micro_batch": _NOT_NEGATIVE,
     "sft.augment.crop": ("greater than 0, and 1 for all of the view", lambda x: 0 < x <= 1),
     "sft.augment.rotation_deg": _NOT_NEGATIVE,
     "sft.augment.shift": _FRACTION,

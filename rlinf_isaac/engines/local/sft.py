@@ -32,7 +32,7 @@ from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.augmentation import Changes, changed, draw
-from rlinf_isaac.pi0.compiled import compile_blocks
+from rlinf_isaac.pi0.compiled import checkpoint_activations, compile_blocks
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.observation import Observation
 from rlinf_isaac.pi0.policy import Processor
@@ -161,8 +161,8 @@ def load_batch(dataset: LeRobotDataset, processor: Processor, config: JobConfig,
     random = np.random.default_rng([config.sft.seed, 3, step])
     drawn = {name: draw(config.sft.augment, name, len(indices), random) for name in observation.present_cameras or ()}
     changes = {camera: change for camera, change in drawn.items() if any(field is not None for field in change)}
-    flow_time = torch.from_numpy(flow_time.astype(np.float32))
-    return Batch(observation, actions, torch.from_numpy(noise), flow_time, changes)
+    points = (torch.from_numpy(noise), torch.from_numpy(flow_time.astype(np.float32)))
+    return Batch(observation, actions, *points, changes)
 
 
 def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, torch.optim.AdamW]:
@@ -170,6 +170,7 @@ def _model_and_optimiser(config: JobConfig, device: torch.device) -> tuple[Pi0, 
         model = Pi0(config.model)
     initialise(model, config.sft.seed)
     to_precision(model, config.compute.dtype).train()
+    checkpoint_activations(model, config.sft.activation_checkpointing)
     if config.compute.compile and device.type == "cuda":
         compile_blocks(model)
     kind = MasterAdamW if config.compute.master_weights else torch.optim.AdamW
@@ -188,14 +189,19 @@ def _update(
 ) -> tuple[float, float]:
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config.sft, step)
-    errors = model(*batch.on(device))
-    if config.sft.loss_on_real_dims:
-        errors = errors[..., : config.policy.env_action_dim]
-    loss = errors.mean()
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    size = len(batch.actions)
+    parts = []
+    for first in range(0, size, config.sft.micro_batch or size):
+        part = batch.rows(first, first + (config.sft.micro_batch or size))
+        errors = model(*part.on(device))
+        if config.sft.loss_on_real_dims:
+            errors = errors[..., : config.policy.env_action_dim]
+        loss = errors.mean() * (len(part.actions) / size)
+        loss.backward()
+        parts.append(loss.detach())
     norm = gradient_norm(model.parameters())
-    value, norm_value = loss.item(), float(norm)
+    value, norm_value = torch.stack(parts).sum().item(), float(norm)
     if not (math.isfinite(value) and math.isfinite(norm_value)):
         raise TrainingDiverged(
             f"loss {value}, gradient norm {norm_value} at step {step}; the checkpoints before it are kept. "

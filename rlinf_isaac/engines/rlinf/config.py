@@ -84,6 +84,7 @@ def sft_config(
         "data": {"train_data_paths": str(job.dataset)},
         "actor": {
             "global_batch_size": sft.batch_size,
+            **({"micro_batch_size": sft.micro_batch} if sft.micro_batch else {}),
             "seed": sft.seed,
             "model": _model(config, None) | {"norm_stats": str(norm_stats)},
             "optim": {

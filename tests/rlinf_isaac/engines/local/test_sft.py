@@ -105,6 +105,15 @@ def test_bfloat16_resumes_with_the_same_bytes(small_dataset, tmp_path, masters):
     assert [(event.step, event.digest) for event in found] == [(event.step, event.digest) for event in wanted]
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_micro_batches_add_up_to_the_batch(small_dataset, tmp_path, size):
+    jobs = [job(small_dataset, tmp_path / str(micro), f"sft.micro_batch={micro}") for micro in (0, size)]
+    metrics = [[each for each in LocalEngine().sft(plan_) if isinstance(each, Metrics)] for plan_ in jobs]
+    for whole, parts in zip(*metrics, strict=True):
+        for name in ("train/loss", "train/grad_norm"):
+            assert parts.values[name] == pytest.approx(whole.values[name], rel=1e-4)
+
+
 def test_the_loss_falls(small_dataset, tmp_path):
     overrides = [
         "sft.steps=150",
