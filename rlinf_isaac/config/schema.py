@@ -226,14 +226,18 @@ class ComputeConfig:
     `dtype` is that of the parameters: ``float32``, or ``bfloat16`` as OpenPI mixes it (`pi0.precision`); not of `rl`,
     which is float32.
     `master_weights` trains bfloat16 parameters by float32 copies: next to a learning rate of 2.5e-5, bfloat16 alone
-    rounds most updates away. OpenPI has no copies. `compile` is for CUDA devices: Triton kernels and CUDA graphs for
-    inference, `torch.compile` for training; false takes the plain path, as every other device does.
+    rounds most updates away. OpenPI has no copies.
+    `compile` is for CUDA devices: Triton kernels and CUDA graphs for inference, `torch.compile` for training; false
+    takes the plain path, as every other device does.
+    `num_processes` is on how many GPUs of this machine `sft` trains, or in how many processes on a CPU; FSDP2 shards
+    the model over them. Blocks are compiled only for one.
     """
 
     device: str = "cpu"
     threads: int = 1
     dtype: str = "float32"
     master_weights: bool = True
+    num_processes: int = 1
     compile: bool = True
 
 

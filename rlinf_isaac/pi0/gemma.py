@@ -162,6 +162,10 @@ class GemmaLayer(nn.Module):
         normed, gate = self.post_attention_layernorm(x, condition)
         return add_residual(x, self.mlp(normed), gate), own
 
+    def keys_values(self, x: Tensor, rope: Rope) -> KeysValues:
+        """The layer's own keys and values of x alone."""
+        return self.self_attn.keys_values(self.input_layernorm(x)[0], rope)
+
 
 class Gemma(nn.Module):
     """A stack of layers. With `vocab_size` it embeds tokens; with `condition_width` its norms are adaptive."""
@@ -183,8 +187,7 @@ class Gemma(nn.Module):
         for layer in self.layers[:-1]:
             x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
             found.append(own)
-        last = cast(GemmaLayer, self.layers[-1])
-        found.append(last.self_attn.keys_values(last.input_layernorm(x)[0], rope))
+        found.append(cast(GemmaLayer, self.layers[-1]).keys_values(x, rope))
         return found
 
     def encode(self, x: Tensor, rope: Rope, bias: Tensor | None) -> tuple[list[KeysValues], Tensor]:

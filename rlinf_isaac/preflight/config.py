@@ -65,6 +65,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "policy.env_action_dim": ("7, the stack-cube action", lambda x: x == 7),
     "norm_stats.batch_size": _POSITIVE,
     "compute.threads": _NOT_NEGATIVE,
+    "compute.num_processes": _POSITIVE,
     "compute.dtype": (f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES),
     **RL_RULES,
 }
@@ -79,7 +80,14 @@ def check_config(config: JobConfig) -> list[Problem]:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and holds(value)):
             problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
-    return problems or [*_check_model(config), *_check_policy(config), *check_rl(config)]
+    return problems or [*_check_model(config), *_check_policy(config), *_check_processes(config), *check_rl(config)]
+
+
+def _check_processes(config: JobConfig) -> list[Problem]:
+    if config.sft.batch_size % config.compute.num_processes == 0:
+        return []
+    cause = f"sft.batch_size {config.sft.batch_size} is no multiple of num_processes {config.compute.num_processes}"
+    return [Problem("batch-processes", cause, "every process has the same share: choose one that divides it")]
 
 
 def _check_model(config: JobConfig) -> list[Problem]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlinf_isaac.engines.local.team import own_part, whole
+
 
 class MasterAdamW(torch.optim.AdamW):
     """AdamW that trains float32 copies of bfloat16 parameters, and rounds them to the parameters after every step.
@@ -37,7 +39,7 @@ class MasterAdamW(torch.optim.AdamW):
             parameter.grad = None
         super().step()
         if rounded:
-            torch._foreach_copy_([parameter for parameter, _ in rounded], [master for _, master in rounded])
+            torch._foreach_copy_([own_part(parameter) for parameter, _ in rounded], [own_part(m) for _, m in rounded])
         for _, master in rounded:
             master.grad = None
 
@@ -54,8 +56,8 @@ def trained_copy(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> n
 
 @torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The norm of all gradients together; on their device."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    """The norm of all gradients together, of all shards where they are sharded; on their device."""
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 @torch.no_grad()

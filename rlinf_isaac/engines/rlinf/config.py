@@ -255,10 +255,14 @@ def _unsupported(config: JobConfig) -> list[Problem]:
 
 
 def _unsupported_compute(config: JobConfig) -> list[Problem]:
-    if config.compute.dtype == "float32":
-        return []
-    cause = f"compute.dtype={config.compute.dtype} is not available with --engine rlinf, whose workers keep float32"
-    return [Problem("rlinf-unsupported", cause, "use --engine local, or leave it out")]
+    problems, compute = [], config.compute
+    if compute.dtype != "float32":
+        cause = f"compute.dtype={compute.dtype} is not available with --engine rlinf, whose workers keep float32"
+        problems.append(Problem("rlinf-unsupported", cause, "use --engine local, or leave it out"))
+    if compute.num_processes > 1:
+        cause = f"compute.num_processes={compute.num_processes} is not available with --engine rlinf"
+        problems.append(Problem("rlinf-unsupported", cause, "leave it out: RLinf trains on what its cluster has"))
+    return problems
 
 
 def _divisor(total: int, limit: int) -> int:
