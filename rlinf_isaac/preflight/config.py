@@ -84,10 +84,14 @@ def check_config(config: JobConfig) -> list[Problem]:
 
 
 def _check_processes(config: JobConfig) -> list[Problem]:
-    if config.sft.batch_size % config.compute.num_processes == 0:
-        return []
-    cause = f"sft.batch_size {config.sft.batch_size} is no multiple of num_processes {config.compute.num_processes}"
-    return [Problem("batch-processes", cause, "every process has the same share: choose one that divides it")]
+    problems, size, count = [], config.sft.batch_size, config.compute.num_processes
+    if size % count:
+        cause = f"sft.batch_size {size} is no multiple of compute.num_processes {count}"
+        problems.append(Problem("batch-processes", cause, "choose one that divides it: all have the same share"))
+    if count > 1 and config.compute.device not in ("cpu", "cuda"):
+        cause = f"compute.device is {config.compute.device}, but compute.num_processes {count}"
+        problems.append(Problem("processes-device", cause, "set it to cuda, for a GPU each, or cpu"))
+    return problems
 
 
 def _check_model(config: JobConfig) -> list[Problem]:

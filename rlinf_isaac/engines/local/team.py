@@ -1,7 +1,7 @@
 """Fine-tuning in several processes: one for each GPU, the model sharded over them by FSDP2 (`torch.distributed.fsdp`).
 
 Every process draws the whole batch's noise and loads its own rows, so that the training is the one of a single process
-up to rounding. Checkpoints and training states are whole: a training can go on with another number of processes.
+up to rounding. Checkpoints and training states are whole, in the files that one process writes.
 """
 
 from __future__ import annotations
