@@ -41,11 +41,8 @@ class LocalPlayer:
     def __init__(self, job: EvaluationJob, env: Any) -> None:
         self.identity, self.slots = env.identity.as_dict(), env.num_envs
         compute = job.config.compute
-        # Rows of earlier releases know neither; what they do not say is the default.
-        self.settings: Mapping[str, Any] = {
-            **({} if compute.dtype == "float32" else {"dtype": compute.dtype}),
-            **({"compile": True} if compute.compile and compute.device.startswith("cuda") else {}),
-        }
+        compiled = compute.compile and compute.device.startswith("cuda")
+        self.settings: Mapping[str, Any] = {"compile": True} if compiled else {}
         self._job, self._env = job, env
 
     def play(

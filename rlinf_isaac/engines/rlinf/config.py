@@ -55,7 +55,7 @@ def evaluation_config(
         "env": {"eval": _environment(config, slots) | {"video_cfg": {"save_video": config.eval.videos > 0}}},
         "rollout": {"model": _model(config, job.bundles[0].path)},
     }
-    return compose("eval", values, overrides, _unsupported_compute(config))
+    return compose("eval", values, overrides)
 
 
 def sft_config(
@@ -98,7 +98,7 @@ def sft_config(
             },
         },
     }
-    return compose("sft", values, overrides, _unsupported_compute(config))
+    return compose("sft", values, overrides, _unsupported_sft(config))
 
 
 def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequence[str] = ()) -> DictConfig:
@@ -112,7 +112,7 @@ def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequenc
             does not offer.
     """
     config, rl = job.config, job.config.rl
-    if problems := _unsupported(config) + _unsupported_compute(config):
+    if problems := _unsupported(config):
         raise InvalidJob(problems)
     chunks = config.env.max_episode_steps // config.policy.action_chunk
     epochs = -(-rl.episodes // rl.num_envs)
@@ -254,11 +254,11 @@ def _unsupported(config: JobConfig) -> list[Problem]:
     return problems
 
 
-def _unsupported_compute(config: JobConfig) -> list[Problem]:
+def _unsupported_sft(config: JobConfig) -> list[Problem]:
     problems, compute = [], config.compute
     if compute.dtype != "float32":
-        cause = f"compute.dtype={compute.dtype} is not available with --engine rlinf, whose workers keep float32"
-        problems.append(Problem("rlinf-unsupported", cause, "use --engine local, or leave it out"))
+        cause = f"compute.dtype is {compute.dtype}, but sft --engine rlinf trains float32 parameters"
+        problems.append(Problem("rlinf-unsupported", cause, "add compute.dtype=float32 to --overrides"))
     if compute.num_processes > 1:
         cause = f"compute.num_processes={compute.num_processes} is not available with --engine rlinf"
         problems.append(Problem("rlinf-unsupported", cause, "leave it out: RLinf trains on what its cluster has"))
