@@ -95,7 +95,7 @@ def test_the_runs_are_those_of_the_local_engine(invoke, store, small_checkpoints
     assert parents["rlinf"].data.metrics["eval/num_trajectories"] == 5
 
     # `ingest` of the directory that RLinf wrote: what RLinf says of itself, with its videos.
-    (directory,) = (path.parent for path in (tmp_path / "rlinf").rglob("config.yaml"))
+    (directory,) = (path.parent for path in (tmp_path / "rlinf").rglob("tensorboard"))
     assert invoke("ingest", "--source", directory, "--output", "ingested").exit_code == 0
     (ingested,) = client.search_runs([parents["rlinf"].info.experiment_id], f"tags.`ingest.source` = '{directory}'")
     for name in ingested.data.metrics:

@@ -1,4 +1,4 @@
-"""The backend `rlinf-ray`: refusals in any environment, and (tests marked `rlinf`) jobs of a real Ray cluster."""
+"""The backend `rlinf-ray`: refusals in any environment, and (tests marked `ray`) jobs of a real Ray cluster."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def processes_of(run_id: str) -> list[int]:
     return found
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 @pytest.mark.parametrize("engine", ["local", "rlinf", "rlinf on the job's own cluster"])
 def test_an_evaluation_is_what_it_is_without_ray(head, launch, store, small_checkpoints, tmp_path, engine):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "overrides": SHORT_EVALUATION}
@@ -284,7 +284,7 @@ def test_an_evaluation_is_what_it_is_without_ray(head, launch, store, small_chec
     assert len(tags["mlflow.source.git.commit"]) == 40
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_refused_job_fails(head, launch, store, tmp_path):
     process = launch(head, *on_ray("eval", ckpt_root=tmp_path / "nowhere"))
     output = process.communicate()[0]
@@ -295,7 +295,7 @@ def test_a_refused_job_fails(head, launch, store, tmp_path):
     assert head.job_status(run) == "FAILED"
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_job_that_dies_before_it_adopts_its_run(head, launch, store, tmp_path):
     process = launch(head, *on_ray("main", project_of(tmp_path, "echo last words; kill -9 $$")))
     output = process.communicate()[0]
@@ -305,7 +305,7 @@ def test_a_job_that_dies_before_it_adopts_its_run(head, launch, store, tmp_path)
     assert "last words" in run.data.tags["failure.reason"]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_the_job(head, launch, store, small_checkpoints, number):
     process = launch(head, *on_ray("eval", ckpt_root=small_checkpoints, ckpt_steps="2,6", episodes="500"))
@@ -320,7 +320,7 @@ def test_an_interrupt_stops_the_job(head, launch, store, small_checkpoints, numb
     assert processes_of(parent.info.run_id) == []
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_an_interrupt_while_the_job_waits_for_resources(head, launch, store, tmp_path):
     config = {"entrypoint_resources": {"what nobody has": 1}}
     process = launch(head, *on_ray("main", project_of(tmp_path, "true")), config=config)
@@ -345,7 +345,7 @@ except mlflow.exceptions.ExecutionException as error:
 """
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_program_does_not_have_to_wait(head, launch, store, tmp_path):
     commands = ("tail -f /dev/null", "echo hello", "false")
     projects = []
@@ -362,7 +362,7 @@ def test_a_program_does_not_have_to_wait(head, launch, store, tmp_path):
     assert "third" in [run.info.run_name for run in all_runs(store)]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_what_nobody_waited_for_is_put_right_by_the_next_submission(head, launch, store, tmp_path):
     project = project_of(tmp_path, "kill -9 $$")
     process = launch(head, *on_ray("main", project), config={"wait": False})
@@ -381,7 +381,7 @@ def test_what_nobody_waited_for_is_put_right_by_the_next_submission(head, launch
     assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_nothing_starts_without_a_job_server(head, launch, store, dead_uri):
     process = launch(head, *on_ray("doctor"), config={"address": dead_uri})
     assert "ray-unreachable" in process.communicate()[0]
@@ -392,7 +392,7 @@ def test_nothing_starts_without_a_job_server(head, launch, store, dead_uri):
     assert all_runs(store) == []
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_job_that_ray_does_not_take(head, launch, store):
     process = launch(head, *on_ray("doctor"), config={"runtime_env": {"pip": 1}})
     output = process.communicate()[0]
@@ -400,7 +400,7 @@ def test_a_job_that_ray_does_not_take(head, launch, store):
     assert [run.info.status for run in all_runs(store)] == ["FAILED"]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "500"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 3})
@@ -414,7 +414,7 @@ def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
     assert "has not answered for 3 s" in found.data.tags["failure.reason"]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_only_the_job_server_is_killed(mortal_head, launch, store, small_checkpoints):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2", "episodes": "60"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 0})
