@@ -60,8 +60,8 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise FileExistsError(f"{path} exists already; choose another output or remove it")
     remove_orphans(path)
     temporary = _temporary_sibling(path)
-    temporary.mkdir()
     try:
+        temporary.mkdir()  # inside: an interrupt comes to light when the call has returned
         yield temporary
         _fsync_tree(temporary)
         if replace and path.exists():

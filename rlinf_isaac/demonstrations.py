@@ -8,20 +8,18 @@ not on the number of workers.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import EnvConfig, JobConfig
 from rlinf_isaac.data.lerobot_format import (
@@ -219,17 +217,8 @@ _worker: tuple[Environment, str, float] | None = None
 
 def _start_worker(env_config: EnvConfig, state_layout: str, noise: float) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the parent winds the pool up
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    follow_parent()  # it winds the pool up
     _worker = make_env(env_config, 1), state_layout, noise
-
-
-def _exit_with_parent() -> None:
-    """A worker holds both ends of its queue, so it would wait for ever after its parent was killed."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _work(seed: int) -> RecordedEpisode:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, ray_directory
-from rlinf_isaac.engines.rlinf.session import free_ports
+from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
 
 PYTHON = os.environ.get("RLINF_PYTHON", sys.executable)
 TESTS = Path(__file__).parent
@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 def ray_cluster() -> Iterator[dict[str, str]]:
     """The environment in which RLinf finds a Ray cluster of its own, while the block runs."""
     owner = new_owner()
-    directory, ports = ray_directory(owner), free_ports(4)
+    directory, ports = ray_directory(owner), free_ports(len(RAY_PORTS))
     places = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         OWNER: owner,
@@ -32,12 +32,9 @@ def ray_cluster() -> Iterator[dict[str, str]]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    options = [f"--temp-dir={directory}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
-    names = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
-    options += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     directory.mkdir()
     try:
-        command = [PYTHON, "-m", "ray.scripts.scripts", "start", "--head", *options]
+        command = [*ray_head(PYTHON, directory, ports), "--include-dashboard=false"]
         _run(command, environment, directory / "start.log")
         yield environment | {"RAY_ADDRESS": f"127.0.0.1:{ports[0]}"}
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResul
     with findings.collect():
         results = read_results(Path(source).absolute())
         if not quick:
-            for problem in _broken_videos(results).values():
+            results = replace(results, broken=_broken_videos(results))
+            for problem in results.broken.values():
                 findings.add([Problem("rlinf-video", problem, "it is not logged", level="warning")])
         return results
     return None
@@ -62,7 +64,6 @@ def run(results: RlinfResults, output: Path) -> str | None:
     if known := _recorded_before(results):
         stdout.print(f"recorded already, unchanged, in run {known}")
         return known
-    broken = _broken_videos(results)
     tags = {"engine": "rlinf", "ingest.source": str(results.root), "ingest.digest": results.digest}
     tags |= {"rlinf.task_type": results.task}
     name = f"rlinf {results.root.name}"
@@ -71,10 +72,10 @@ def run(results: RlinfResults, output: Path) -> str | None:
         recorder.params(results.config, prefix="rlinf")
         for point in results.points:
             recorder.metrics(point.values, point.step, time_s=point.time)
-        for file in (*results.files, *(video for video in results.videos if video not in broken)):
+        for file in (*results.files, *(video for video in results.videos if video not in results.broken)):
             recorder.artifact(file, f"rlinf/{file.relative_to(results.root).as_posix()}")
-        if broken:
-            recorder.tags({"ingest.broken_videos": ", ".join(sorted(path.name for path in broken))})
+        if results.broken:
+            recorder.tags({"ingest.broken_videos": ", ".join(sorted(path.name for path in results.broken))})
         commands = {}
         for step, path in results.checkpoints.items():
             stats = _norm_stats_of(path)

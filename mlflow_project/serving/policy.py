@@ -66,6 +66,9 @@ class ServedPolicy:
             reference = min(config.eval.num_envs, config.eval.episodes)
             largest = max(max_batch, reference)
             self.sizes = exact_sizes(self.policy, self.spec, _powers_up_to(largest), reference)
+        if self.policy.compiled:  # before the first request, so that it is answered as fast as the others
+            for size in self.sizes:
+                act(self.policy, [_probe(self.policy, self.spec, (0, 0, 0))], size)
 
     def infer(self, requests: Sequence[Request]) -> np.ndarray:
         """Action chunks (N, chunk, 7) float32 in robot units, in the order of the requests.
@@ -104,6 +107,7 @@ class ServedPolicy:
             "control_hz": self.bundle.config.get("control_hz", CONTROL_HZ),
             "batch_sizes": list(self.sizes),
             "exact": self.exact,
+            "warmup_seconds": round(self.policy.warmup_seconds, 1),
         }
 
 

@@ -105,15 +105,36 @@ class NormStatsConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """Random changes of the training images (`pi0.augmentation`); by default none.
+
+    `crop` is the side of the part of the view that is kept, 1 being all of it; `rotation_deg` and `shift` (a part of
+    the side) are the most in either direction. Cameras on the wrist are neither cropped nor turned. Colours are
+    multiplied by factors of 1 +- `brightness`, `contrast`, `saturation`. OpenPI: 0.95, 5, no shift, 0.3, 0.4, 0.5."""
+
+    crop: float = 1.0
+    rotation_deg: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+
+@dataclass
 class SftConfig:
     """Supervised fine-tuning with the flow-matching loss. Learning rate: linear warm-up, then cosine to
     `final_lr_ratio` x `lr`. `loss_on_real_dims` leaves the padded action dims out of the loss
     (RLinf: ``use_action_chunk_loss``). `flow_samples` is how many (noise, time) points of the flow each sample of the
-    batch contributes to a step; images and prompt are encoded once for all of them. OpenPI has 1."""
+    batch contributes to a step; images and prompt are encoded once for all of them. OpenPI has 1.
+
+    For less memory: `micro_batch` samples at a time go forward and backward, and their gradients add up to the batch's
+    (0: all at once); `activation_checkpointing` computes the inside of every layer again when its gradient is due."""
 
     steps: int = MISSING
     batch_size: int = 32
     flow_samples: int = 1
+    micro_batch: int = 0
+    activation_checkpointing: bool = False
     lr: float = 1e-3
     warmup_steps: int = 100
     final_lr_ratio: float = 0.02
@@ -122,6 +143,7 @@ class SftConfig:
     beta2: float = 0.95
     clip_grad_norm: float = 1.0
     loss_on_real_dims: bool = True
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     save_interval: int = MISSING
     log_interval: int = 20
     seed: int = 0
@@ -200,10 +222,24 @@ class RlConfig:
 
 @dataclass
 class ComputeConfig:
-    """Where torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1."""
+    """Where and how torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1.
+
+    `dtype` is that of the parameters: ``float32``, or ``bfloat16`` as OpenPI mixes it (`pi0.precision`); not of `rl`,
+    which is float32.
+    `master_weights` trains bfloat16 parameters by float32 copies: next to a learning rate of 2.5e-5, bfloat16 alone
+    rounds most updates away. OpenPI has no copies.
+    `compile` is for CUDA devices: Triton kernels and CUDA graphs for inference, `torch.compile` for training; false
+    takes the plain path, as every other device does.
+    `num_processes` is on how many GPUs of this machine `sft` trains, or in how many processes on a CPU; FSDP2 shards
+    the model over them. Blocks are compiled only for one.
+    """
 
     device: str = "cpu"
     threads: int = 1
+    dtype: str = "float32"
+    master_weights: bool = True
+    num_processes: int = 1
+    compile: bool = True
 
 
 @dataclass

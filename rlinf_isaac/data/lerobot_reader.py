@@ -1,7 +1,8 @@
 """Read a LeRobot dataset (v2.1 or v3.0) with pyarrow and Pillow alone: columns as arrays, images on demand.
 
 Opening reads ``meta/`` and the footer of every parquet file, so that a truncated file or a wrong count is found before
-work begins. Numeric columns never touch images. Images stay compressed in memory, per row group, up to a budget.
+work begins. Numeric columns never touch images. Images stay in memory: decoded where all of a camera's fit into the
+budget, for those who read them again and again, else compressed, per row group, the least recently used making room.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +29,19 @@ from rlinf_isaac.data.resolve import DatasetLocation, resolve_dataset
 from rlinf_isaac.errors import DatasetError
 
 
+class _Decoded(NamedTuple):
+    """Images of one camera (num_frames, height, width, 3), and which of them are there yet."""
+
+    images: np.ndarray
+    filled: np.ndarray
+
+
 class LeRobotDataset:
     """A dataset, addressed by the global frame index 0 .. num_frames - 1 (episode after episode).
 
     Args:
         location: a `DatasetLocation`, or what `resolve_dataset` takes.
-        image_cache_bytes: how many bytes of compressed images to keep in memory.
+        image_cache_bytes: how many bytes of images to keep in memory, compressed; as many again decoded.
 
     Attributes:
         root: the dataset's directory.
@@ -68,6 +76,7 @@ class LeRobotDataset:
         self._row_group_starts = np.cumsum(rows) - rows
         self._columns: dict[str, np.ndarray] = {}
         self._images: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
+        self._decoded: dict[str, _Decoded] = {}
         self._image_bytes = 0
         self._image_cache_bytes = image_cache_bytes
 
@@ -136,7 +145,30 @@ class LeRobotDataset:
         if feature.dtype != "image":
             cause = f"feature {key!r} has dtype {feature.dtype}, it holds no images"
             raise DatasetError.of("feature-kind", cause, "use column()")
-        return np.stack([self._decode(key, int(index)) for index in indices])
+        kept = self._decoded.get(key) or self._room_for(key, indices)
+        if kept is None:
+            return np.stack([self._decode(key, int(index)) for index in indices])
+        for index in indices[~kept.filled[indices]]:
+            image = self._decode(key, int(index))
+            if image.shape != (shape := kept.images.shape[1:]):
+                cause = f"{self.root}: {key} of frame {index} has the shape {image.shape}, others {shape}"
+                raise DatasetError.of("image-size", cause, RESTORE)
+            kept.images[index], kept.filled[index] = image, True
+        return kept.images[indices]
+
+    def _room_for(self, key: str, indices: np.ndarray) -> _Decoded | None:
+        """Room for the decoded images of a camera; None where there is too little for all of them."""
+        if not indices.size:
+            return None
+        shape = (self.num_frames, *self._decode(key, int(indices[0])).shape)
+        taken = sum(kept.images.nbytes for kept in self._decoded.values())
+        if taken + math.prod(shape) > self._image_cache_bytes:
+            return None
+        self._decoded[key] = _Decoded(np.empty(shape, np.uint8), np.zeros(self.num_frames, bool))
+        return self._decoded[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_decoded": {}}  # a process that gets the dataset decodes what it needs itself
 
     def _decode(self, key: str, index: int) -> np.ndarray:
         group = int(np.searchsorted(self._row_group_starts, index, side="right")) - 1

@@ -153,6 +153,8 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "denoise_steps": config.policy.denoise_steps,
         "device": config.compute.device,
         "threads": config.compute.threads,
+        # Rows of earlier releases do not know it; what they do not say is the default.
+        **({} if config.compute.dtype == "float32" else {"dtype": config.compute.dtype}),
     }
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import GemmaConfig
+from rlinf_isaac.pi0.checkpointing import run_layer
 
 MASKED = -2.3819763e38
 """Added to the attention logits of masked pairs (big_vision's value). Finite, so that no row can become NaN."""
@@ -112,7 +113,7 @@ class Attention(nn.Module):
         values = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
         return KeysValues(keys.transpose(1, 2), values.transpose(1, 2))
 
-    def forward(self, x: Tensor, context: KeysValues, rope: Rope, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: KeysValues, rope: Rope, bias: Tensor | None) -> Tensor:
         """Tokens x (B, T, width) attend to `context`; `bias` broadcasts to (B, kv_heads, T * group, context T)."""
         batch, length, _ = x.shape
         queries = rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim)))
@@ -146,7 +147,12 @@ class GemmaLayer(nn.Module):
         self.post_attention_layernorm = _norm(config.width, condition_width)
 
     def forward(
-        self, x: Tensor, rope: Rope, bias: Tensor, past: KeysValues | None = None, condition: Tensor | None = None
+        self,
+        x: Tensor,
+        rope: Rope,
+        bias: Tensor | None,
+        past: KeysValues | None = None,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """One layer over x (B, T, width). Returns the new x, and the layer's own keys and values (without `past`)."""
         normed, gate = self.input_layernorm(x, condition)
@@ -156,44 +162,48 @@ class GemmaLayer(nn.Module):
         normed, gate = self.post_attention_layernorm(x, condition)
         return add_residual(x, self.mlp(normed), gate), own
 
+    def keys_values(self, x: Tensor, rope: Rope) -> KeysValues:
+        """The layer's own keys and values of x alone."""
+        return self.self_attn.keys_values(self.input_layernorm(x)[0], rope)
+
 
 class Gemma(nn.Module):
     """A stack of layers. With `vocab_size` it embeds tokens; with `condition_width` its norms are adaptive."""
 
     def __init__(self, config: GemmaConfig, vocab_size: int | None = None, condition_width: int | None = None) -> None:
         super().__init__()
+        self.checkpointing = False
         if vocab_size is not None:
             self.embed_tokens = nn.Embedding(vocab_size, config.width)
         self.layers = nn.ModuleList(GemmaLayer(config, condition_width) for _ in range(config.depth))
         self.norm = _norm(config.width, condition_width)
 
-    def keys_and_values(self, x: Tensor, rope: Rope, bias: Tensor) -> list[KeysValues]:
+    def keys_and_values(self, x: Tensor, rope: Rope, bias: Tensor | None) -> list[KeysValues]:
         """Keys and values of every layer for tokens x (B, T, width).
 
         The last layer only projects them: its output is read by nobody, so it is not computed.
         """
         found = []
         for layer in self.layers[:-1]:
-            x, own = layer(x, rope, bias)
+            x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
             found.append(own)
-        last = cast(GemmaLayer, self.layers[-1])
-        found.append(last.self_attn.keys_values(last.input_layernorm(x)[0], rope))
+        found.append(cast(GemmaLayer, self.layers[-1]).keys_values(x, rope))
         return found
 
-    def encode(self, x: Tensor, rope: Rope, bias: Tensor) -> tuple[list[KeysValues], Tensor]:
+    def encode(self, x: Tensor, rope: Rope, bias: Tensor | None) -> tuple[list[KeysValues], Tensor]:
         """`keys_and_values`, and the normalised output (B, T, width) of the last layer as well."""
         found = []
         for layer in self.layers:
-            x, own = layer(x, rope, bias)
+            x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
             found.append(own)
         return found, self.norm(x)[0]
 
     def forward(
-        self, x: Tensor, rope: Rope, bias: Tensor, past: Sequence[KeysValues], condition: Tensor | None = None
+        self, x: Tensor, rope: Rope, bias: Tensor | None, past: Sequence[KeysValues], condition: Tensor | None = None
     ) -> Tensor:
         """Tokens x (B, T, width) attend to `past` and to each other. Returns the normalised output (B, T, width)."""
         for layer, layer_past in zip(self.layers, past, strict=True):
-            x, _ = layer(x, rope, bias, layer_past, condition)
+            x, _ = run_layer(layer, x, rope, bias, layer_past, condition, checkpointing=self.checkpointing)
         return self.norm(x, condition)[0]
 
 

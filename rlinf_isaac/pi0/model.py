@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, KeysValues, RMSNorm, Rope, masked_bias
-from rlinf_isaac.pi0.observation import Observation
+from rlinf_isaac.pi0.observation import Observation, float_images
 from rlinf_isaac.pi0.siglip import VisionTower
 
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
@@ -30,13 +30,13 @@ class PrefixCache(NamedTuple):
     Attributes:
         keys_values: per layer, of the prefix tokens.
         suffix_rope: rotary tables of the suffix positions.
-        suffix_bias: additive mask from suffix tokens to prefix and suffix tokens.
+        suffix_bias: additive mask from suffix tokens to prefix and suffix tokens; None if all see all.
         mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens, if it was asked for.
     """
 
     keys_values: list[KeysValues]
     suffix_rope: Rope
-    suffix_bias: Tensor
+    suffix_bias: Tensor | None
     mean_token: Tensor | None = None
 
     def repeat(self, times: int) -> PrefixCache:
@@ -44,7 +44,7 @@ class PrefixCache(NamedTuple):
         return PrefixCache(
             [KeysValues(*(x.repeat_interleave(times, 0) for x in layer)) for layer in self.keys_values],
             Rope(*(x.repeat_interleave(times, 0) for x in self.suffix_rope)),
-            self.suffix_bias.repeat_interleave(times, 0),
+            None if self.suffix_bias is None else self.suffix_bias.repeat_interleave(times, 0),
             None if self.mean_token is None else self.mean_token.repeat_interleave(times, 0),
         )
 
@@ -67,8 +67,8 @@ class PaliGemmaModel(nn.Module):
         self.language_model = Gemma(config.vlm, vocab_size=config.vocab_size)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """images (B, 3, S, S) -> tokens (B, patches, width)."""
-        return self.multi_modal_projector.linear(self.vision_tower(images))
+        """images (B, 3, S, S), uint8 or float in [-1, 1] -> tokens (B, patches, width)."""
+        return self.multi_modal_projector.linear(self.vision_tower(float_images(images)))
 
     def encode_prompt(self, tokens: Tensor) -> Tensor:
         """tokens (B, L) -> embeddings (B, L, width), scaled as Gemma does."""
@@ -170,7 +170,9 @@ class Pi0(nn.Module):
         tokens, valid = self._prefix(observation)
         counts = valid.cumsum(1)
         rope = Rope.of(counts - 1, self.config.vlm.head_dim, tokens.dtype)
-        bias = masked_bias(valid[:, None, None, :], tokens.dtype)
+        # Without a mask a GPU has faster attention. On the CPU the mask stays, so that rows round alike in every batch.
+        unmasked = valid.is_cuda and not observation.padded
+        bias = None if unmasked else masked_bias(valid[:, None, None, :], tokens.dtype)
         mean = None
         if mean_token:
             keys_values, output = self.vlm.language_model.encode(tokens, rope, bias)
@@ -178,19 +180,23 @@ class Pi0(nn.Module):
         else:
             keys_values = self.vlm.language_model.keys_and_values(tokens, rope, bias)
 
+        return PrefixCache(keys_values, *self._suffix_places(valid, counts, unmasked, tokens.dtype), mean)
+
+    def _suffix_places(
+        self, valid: Tensor, counts: Tensor, unmasked: bool, dtype: torch.dtype
+    ) -> tuple[Rope, Tensor | None]:
+        """Rotary tables and additive mask of the suffix behind a prefix of which `valid` (B, P) is to be seen."""
         suffix_visible = self._suffix_visible(valid.device)
         length = suffix_visible.shape[0]
         positions = counts[:, -1:] + torch.arange(length, device=valid.device)
+        rope = Rope.of(positions, self.config.expert.head_dim, dtype)
+        if unmasked and self.config.pi05:
+            return rope, None
         prefix_visible = valid[:, None, :].expand(-1, length, -1)
         visible = torch.cat([prefix_visible, suffix_visible.expand(valid.shape[0], -1, -1)], dim=2)
         # One row per query head of a group, as `gemma.Attention` lays them out.
         group = self.config.expert.num_heads // self.config.expert.num_kv_heads
-        return PrefixCache(
-            keys_values=keys_values,
-            suffix_rope=Rope.of(positions, self.config.expert.head_dim, tokens.dtype),
-            suffix_bias=masked_bias(visible.repeat_interleave(group, dim=1)[:, None], tokens.dtype),
-            mean_token=mean,
-        )
+        return rope, masked_bias(visible.repeat_interleave(group, dim=1)[:, None], dtype)
 
     def velocity(self, state: Tensor, x_t: Tensor, time: Tensor, cache: PrefixCache) -> tuple[Tensor, Tensor]:
         """Velocity (B, H, A) at x_t and time (B,), and the expert's output tokens (B, H, W) behind it.
@@ -199,7 +205,7 @@ class Pi0(nn.Module):
         """
         tokens, condition = self._suffix(state, x_t, time)
         output = self.expert(
-            tokens.to(cache.suffix_bias.dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition
+            tokens.to(cache.suffix_rope.cos.dtype), cache.suffix_rope, cache.suffix_bias, cache.keys_values, condition
         )
         action_tokens = output[:, -self.config.action_horizon :].to(self.action_out_proj.weight.dtype)
         return self.action_out_proj(action_tokens).float(), action_tokens

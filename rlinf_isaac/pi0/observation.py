@@ -16,7 +16,8 @@ class Observation:
     """A batch of B observations.
 
     Attributes:
-        images: camera key -> (B, 3, S, S) float, in [-1, 1].
+        images: camera key -> (B, 3, S, S); uint8 as cameras give it, or float in [-1, 1]. The model makes floats of
+            bytes, so that a quarter of the data travels to a device.
         image_masks: camera key -> (B,) bool; False where that camera does not exist.
         state: (B, action_dim) float, normalised and zero-padded.
         prompt_tokens: (B, L) int64.
@@ -24,6 +25,8 @@ class Observation:
         present_cameras: keys with at least one True mask, in the order of `CAMERAS`. Cameras that nobody sees are
             never encoded. Derived from the masks when not given: build observations on the CPU, where looking at a
             mask costs nothing, and then move them.
+        padded: whether some token of the prefix is masked: padding of a prompt, or a camera that only some rows have.
+            Derived like `present_cameras`.
     """
 
     images: dict[str, Tensor]
@@ -32,11 +35,15 @@ class Observation:
     prompt_tokens: Tensor
     prompt_mask: Tensor
     present_cameras: tuple[str, ...] | None = field(default=None)
+    padded: bool | None = field(default=None)
 
     def __post_init__(self) -> None:
         if self.present_cameras is None:
             present = tuple(camera for camera in CAMERAS if camera in self.images and self.image_masks[camera].any())
             object.__setattr__(self, "present_cameras", present)
+        if self.padded is None:
+            masks = [self.image_masks[camera] for camera in self.present_cameras or ()]
+            object.__setattr__(self, "padded", not all(bool(mask.all()) for mask in (*masks, self.prompt_mask)))
 
     @property
     def batch_size(self) -> int:
@@ -64,3 +71,8 @@ class Observation:
             prompt_tokens=self.prompt_tokens[index],
             prompt_mask=self.prompt_mask[index],
         )
+
+
+def float_images(images: Tensor) -> Tensor:
+    """uint8 images of any shape -> float32 in [-1, 1], as OpenPI's ``Observation.from_dict``. Floats stay as is."""
+    return images if images.is_floating_point() else images.to(torch.float32) / 255.0 * 2.0 - 1.0

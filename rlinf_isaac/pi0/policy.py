@@ -12,6 +12,7 @@ from torch import Tensor
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
 from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.pi0.fast.sampler import GraphSampler
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 from rlinf_isaac.pi0.tokenizer import Tokenizer, pad_tokens
@@ -63,8 +64,11 @@ class Processor:
         normalized = self.state_normalizer.normalize(states)
         tokens, mask = self._prompts(prompts, normalized)
         batch, size = len(states), self.model.vision.image_size
-        absent = torch.zeros(1, 3, size, size).expand(batch, -1, -1, -1)
-        cameras = {CAMERA_OF_VIEW[view]: image_tensor(resize_with_pad(image, size)) for view, image in images.items()}
+        absent = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(batch, -1, -1, -1)
+        cameras = {
+            CAMERA_OF_VIEW[view]: torch.from_numpy(resize_with_pad(image, size)).permute(0, 3, 1, 2)
+            for view, image in images.items()
+        }
         return Observation(
             images={camera: cameras.get(camera, absent) for camera in CAMERAS},
             image_masks={camera: torch.full((batch,), camera in cameras) for camera in CAMERAS},
@@ -103,23 +107,40 @@ class Pi0Policy:
         processor: of the same checkpoint.
         policy: action chunk and denoising steps.
         device: torch device.
+        compile: on a CUDA device, sample by `pi0.fast`; weights are then read when the policy first acts, and later
+            changes of them need a new policy.
 
     Raises:
         InvalidJob: the action chunk is longer than the model's horizon.
     """
 
-    def __init__(self, model: Pi0, processor: Processor, policy: PolicyConfig, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        model: Pi0,
+        processor: Processor,
+        policy: PolicyConfig,
+        device: torch.device | str,
+        *,
+        compile: bool = False,
+    ) -> None:
         horizon = model.config.action_horizon
         if policy.action_chunk > horizon:
             cause = f"policy.action_chunk {policy.action_chunk} exceeds model.action_horizon {horizon}"
             raise InvalidJob.of("action-chunk", cause, f"use at most {horizon}")
         self.model = model.to(device).eval()
         self.processor, self.policy, self.device = processor, policy, torch.device(device)
+        self.compiled = compile and self.device.type == "cuda"
+        self._sampler: GraphSampler | None = None
 
     @property
     def noise_shape(self) -> tuple[int, int]:
         """(H, A) of the noise of one environment."""
         return self.model.config.action_horizon, self.model.config.action_dim
+
+    @property
+    def warmup_seconds(self) -> float:
+        """What compiling kernels and capturing graphs has taken so far."""
+        return self._sampler.warmup_seconds if self._sampler else 0.0
 
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray
@@ -129,15 +150,14 @@ class Pi0Policy:
         `noise` (N, H, A) float32 is all the randomness there is: the same inputs give the same actions, bit by bit,
         and for a given N a row does not depend on the other rows (as long as their prompts have the same length).
         """
-        observation = self.processor.observation(images, states, prompts).to(self.device)
-        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32)).to(self.device)
-        actions = self.model.sample(observation, start, self.policy.denoise_steps)
+        observation = self.processor.observation(images, states, prompts)
+        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32))
+        if self.compiled:
+            self._sampler = self._sampler or GraphSampler(self.model, self.policy.denoise_steps)
+            actions = self._sampler(observation, start)
+        else:
+            actions = self.model.sample(observation.to(self.device), start.to(self.device), self.policy.denoise_steps)
         return self.processor.robot_actions(actions[:, : self.policy.action_chunk], states)
-
-
-def image_tensor(images: np.ndarray) -> Tensor:
-    """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 in [-1, 1], as OpenPI's ``Observation.from_dict``."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255.0 * 2.0 - 1.0
 
 
 def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:

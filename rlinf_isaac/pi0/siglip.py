@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import VisionConfig
+from rlinf_isaac.pi0.checkpointing import run_layer
 
 NORM_EPSILON = 1e-6
 
@@ -76,12 +77,13 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
+        self.checkpointing = False
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.depth))
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, T, width) -> the same shape."""
         for layer in self.layers:
-            x = layer(x)
+            x = run_layer(layer, x, checkpointing=self.checkpointing)
         return x
 
 

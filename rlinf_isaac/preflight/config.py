@@ -18,6 +18,7 @@ from rlinf_isaac.preflight.rl import check_rl
 RENDERERS = {"mujoco": ("auto", "egl", "rays"), "isaaclab": ("auto", "newton")}
 """Backend -> its renderers."""
 NORMS = ("auto", "zscore", "quantile")
+DTYPES = ("float32", "bfloat16")
 
 _POSITIVE = ("greater than 0", lambda x: x > 0)
 _NOT_NEGATIVE = ("0 or greater", lambda x: x >= 0)
@@ -36,6 +37,13 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sft.beta1": _FRACTION,
     "sft.beta2": _FRACTION,
     "sft.seed": _NOT_NEGATIVE,
+    "sft.micro_batch": _NOT_NEGATIVE,
+    "sft.augment.crop": ("greater than 0, and 1 for all of the view", lambda x: 0 < x <= 1),
+    "sft.augment.rotation_deg": _NOT_NEGATIVE,
+    "sft.augment.shift": _FRACTION,
+    "sft.augment.brightness": _FRACTION,
+    "sft.augment.contrast": _FRACTION,
+    "sft.augment.saturation": ("between 0 and 1", lambda x: 0 <= x <= 1),
     "eval.episodes": _POSITIVE,
     "eval.num_envs": _POSITIVE,
     "eval.first_seed": _NOT_NEGATIVE,
@@ -57,6 +65,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "policy.env_action_dim": ("7, the stack-cube action", lambda x: x == 7),
     "norm_stats.batch_size": _POSITIVE,
     "compute.threads": _NOT_NEGATIVE,
+    "compute.num_processes": _POSITIVE,
+    "compute.dtype": (f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES),
     **RL_RULES,
 }
 
@@ -70,7 +80,13 @@ def check_config(config: JobConfig) -> list[Problem]:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and holds(value)):
             problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
-    return problems or [*_check_env(config), *_check_model(config), *_check_policy(config), *check_rl(config)]
+    return problems or [
+        *_check_env(config),
+        *_check_model(config),
+        *_check_policy(config),
+        *_check_processes(config),
+        *check_rl(config),
+    ]
 
 
 def _check_env(config: JobConfig) -> list[Problem]:
@@ -82,6 +98,17 @@ def _check_env(config: JobConfig) -> list[Problem]:
     if backend == "isaaclab" and config.env.task != "stack3":
         cause = f"env.task is {config.env.task}, IsaacLab's task has three cubes"
         problems.append(Problem("isaaclab-task", cause, "set env.task=stack3"))
+    return problems
+
+
+def _check_processes(config: JobConfig) -> list[Problem]:
+    problems, size, count = [], config.sft.batch_size, config.compute.num_processes
+    if size % count:
+        cause = f"sft.batch_size {size} is no multiple of compute.num_processes {count}"
+        problems.append(Problem("batch-processes", cause, "choose one that divides it: all have the same share"))
+    if count > 1 and config.compute.device not in ("cpu", "cuda"):
+        cause = f"compute.device is {config.compute.device}, but compute.num_processes {count}"
+        problems.append(Problem("processes-device", cause, "set it to cuda, for a GPU each, or cpu"))
     return problems
 
 

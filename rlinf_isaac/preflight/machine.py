@@ -46,4 +46,8 @@ def check_device(config: JobConfig) -> list[Problem]:
     if device.startswith("cuda") and not Path("/proc/driver/nvidia").exists() and shutil.which("nvidia-smi") is None:
         cause = f"compute.device is {device}, but this machine has no NVIDIA driver"
         return [Problem("no-gpu", cause, "pass --device cpu, or --preset tiny which is made for it")]
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if device == "cuda" and 0 < gpus < config.compute.num_processes:
+        cause = f"compute.num_processes is {config.compute.num_processes}, but this machine has {gpus} GPUs"
+        return [Problem("few-gpus", cause, f"set it to {gpus} or less")]
     return []

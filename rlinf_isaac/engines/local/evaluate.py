@@ -14,7 +14,7 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.local.policies import load_policy
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.events import EpisodeRow, Event
+from rlinf_isaac.events import EpisodeRow, Event, Metrics
 from rlinf_isaac.rollout import rollout
 from rlinf_isaac.video import VideoWriter
 
@@ -38,16 +38,17 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 class LocalPlayer:
     """`rlinf_isaac.engines.evaluation.Player` over a vector environment."""
 
-    settings: Mapping[str, Any] = {}
-
     def __init__(self, job: EvaluationJob, env: Any) -> None:
         self.identity, self.slots = env.identity.as_dict(), env.num_envs
+        compute = job.config.compute
+        compiled = compute.compile and compute.device.startswith("cuda")
+        self.settings: Mapping[str, Any] = {"compile": True} if compiled else {}
         self._job, self._env = job, env
 
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
-    ) -> Iterator[EpisodeRow]:
-        """See `Player.play`."""
+    ) -> Iterator[EpisodeRow | Event]:
+        """See `Player.play`. Seconds that a compiled policy took to get warm come as ``time/warm_up``."""
         config = self._job.config
         with ExitStack() as videos:
             writers: dict[int, VideoWriter] = {}
@@ -59,9 +60,10 @@ class LocalPlayer:
                 writers[seed] = videos.enter_context(writer)
                 return writer
 
+            policy = load_policy(bundle, config, self._job.norm_stats)
             episodes = rollout(
                 self._env,
-                load_policy(bundle, config, self._job.norm_stats),
+                policy,
                 seeds,
                 state_layout=config.policy.state_layout,
                 policy_seed=config.eval.policy_seed,
@@ -69,7 +71,9 @@ class LocalPlayer:
                 open_sink=open_sink,
                 video_size=config.eval.video_size,
             )
-            for episode in episodes:
+            for count, episode in enumerate(episodes):
+                if policy.compiled and not count:
+                    yield Metrics(bundle.step, {"time/warm_up": policy.warmup_seconds})
                 if writer := writers.get(episode.seed):
                     writer.close()
                 yield episode.row(bundle.step, bundle.digest, config.eval.policy_seed)

@@ -12,6 +12,7 @@ from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor
+from rlinf_isaac.pi0.precision import to_precision
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 
@@ -30,7 +31,17 @@ def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | N
     """
     stats = bundle.norm_stats_bytes if norm_stats is None else norm_stats.data
     processor = make_processor(config, from_json(stats, str(norm_stats.path if norm_stats else bundle.path)))
-    device = torch.device(config.compute.device)
-    model = Pi0(config.model)
+    model = empty_model(config)
     load_weights(bundle, model, optional=OPTIONAL_PREFIXES)
-    return Pi0Policy(model.to(device).eval(), processor, config.policy, device)
+    return Pi0Policy(model, processor, config.policy, config.compute.device, compile=config.compute.compile)
+
+
+def empty_model(config: JobConfig) -> Pi0:
+    """The model of `config` on its device, in its number format, with memory but no values: for weights to come."""
+    with torch.device("meta"):
+        model = Pi0(config.model)
+    # Formats first, so that a full-size model never takes the device's memory for float32 as well.
+    to_precision(model, config.compute.dtype).to_empty(device=config.compute.device)
+    paligemma = model.paligemma_with_expert.paligemma
+    paligemma.lm_head.weight = paligemma.model.language_model.embed_tokens.weight  # one tensor each, until here
+    return model

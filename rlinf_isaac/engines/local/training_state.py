@@ -1,9 +1,9 @@
-"""What a training run needs besides its bundles to go on after a kill: optimiser moments and the metrics so far."""
+"""What a training run needs besides its bundles to go on after a kill: the optimiser's state and the metrics so far."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from rlinf_isaac.atomic import append_line, new_directory, read_lines, write_file
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.engines.local.optimiser import trained_copy
+from rlinf_isaac.engines.local.team import shard_as
 from rlinf_isaac.events import Metrics
 
 
 class TrainingState:
-    """AdamW's moments at the last checkpoint, in ``directory``; replaced atomically at every save.
+    """AdamW's moments and master weights at the last checkpoint, in ``directory``; replaced atomically at every save.
 
     Only the newest is kept: a bundle holds the weights, this holds what a bundle should not carry around.
     """
@@ -30,29 +32,44 @@ class TrainingState:
         path = self.directory / "state.json"
         return int(json.loads(path.read_text())["step"]) if path.exists() else 0
 
-    def save(self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        """Write the moments of every parameter that has some."""
-        tensors = {}
-        for name, parameter in model.named_parameters():
-            for moment in ("exp_avg", "exp_avg_sq", "step"):
-                if moment in optimiser.state.get(parameter, {}):
-                    tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment]
+    def save(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write `optimiser_tensors`."""
         with new_directory(self.directory, replace=True) as temporary:
-            save_file(tensors, temporary / "optimizer.safetensors")
+            save_file(dict(tensors), temporary / "optimizer.safetensors")
             (temporary / "state.json").write_text(json.dumps({"step": step}))
 
     def restore(self, bundle: Bundle, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
         """Load the bundle's weights and this state's moments into `model` and `optimiser`."""
         load_weights(bundle, model)
+        self.restore_optimiser(bundle.step, model, optimiser)
+
+    def restore_optimiser(self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
+        """Load this state's moments, and float32 copies, into `optimiser`; `model` has the weights of `step`."""
         tensors = load_file(self.directory / "optimizer.safetensors")
         for name, parameter in model.named_parameters():
+            trained = trained_copy(optimiser, parameter)
+            if trained is not parameter:
+                trained.data.copy_(shard_as(tensors[f"master.{name}"], trained))
             if f"exp_avg.{name}" in tensors:
-                optimiser.state[parameter] = {
+                optimiser.state[trained] = {
                     # States of earlier releases hold no counts: there, every parameter trained in every step.
-                    "step": tensors.get(f"step.{name}", torch.tensor(float(bundle.step))),
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+                    "step": tensors.get(f"step.{name}", torch.tensor(float(step))).to(parameter.device),
+                    "exp_avg": shard_as(tensors[f"exp_avg.{name}"], parameter),
+                    "exp_avg_sq": shard_as(tensors[f"exp_avg_sq.{name}"], parameter),
                 }
+
+
+def optimiser_tensors(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    """The moments of every parameter that has some, and the float32 copies of bfloat16 parameters, by name."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        trained = trained_copy(optimiser, parameter)
+        for moment in ("exp_avg", "exp_avg_sq", "step"):
+            if moment in optimiser.state.get(trained, {}):
+                tensors[f"{moment}.{name}"] = optimiser.state[trained][moment]
+        if trained is not parameter:
+            tensors[f"master.{name}"] = trained.detach()
+    return tensors
 
 
 class MetricsLog:

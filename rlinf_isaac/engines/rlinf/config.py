@@ -84,6 +84,7 @@ def sft_config(
         "data": {"train_data_paths": str(job.dataset)},
         "actor": {
             "global_batch_size": sft.batch_size,
+            **({"micro_batch_size": sft.micro_batch} if sft.micro_batch else {}),
             "seed": sft.seed,
             "model": _model(config, None) | {"norm_stats": str(norm_stats)},
             "optim": {
@@ -97,7 +98,7 @@ def sft_config(
             },
         },
     }
-    return compose("sft", values, overrides)
+    return compose("sft", values, overrides, _unsupported_sft(config))
 
 
 def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequence[str] = ()) -> DictConfig:
@@ -162,12 +163,14 @@ def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequenc
     return compose("rl", values, overrides)
 
 
-def compose(task: str, values: Mapping[str, Any], overrides: Sequence[str] = ()) -> DictConfig:
-    """``configs/<task>.yaml`` with `values` and `overrides`, checked and resolved."""
+def compose(
+    task: str, values: Mapping[str, Any], overrides: Sequence[str] = (), known: Sequence[Problem] = ()
+) -> DictConfig:
+    """``configs/<task>.yaml`` with `values` and `overrides`, checked and resolved; `known` problems are raised, too."""
     config = OmegaConf.merge(OmegaConf.load(CONFIGS / f"{task}.yaml"), values)
     assert isinstance(config, DictConfig)
     OmegaConf.set_struct(config, True)
-    problems = []
+    problems = list(known)
     for item in overrides:
         problems += _override(config, item)
     if problems:
@@ -248,6 +251,17 @@ def _unsupported(config: JobConfig) -> list[Problem]:
     if rl.eval_interval and rl.save_interval % rl.eval_interval:
         cause = f"rl.save_interval {rl.save_interval} is no multiple of rl.eval_interval {rl.eval_interval}"
         problems.append(Problem("rlinf-intervals", cause, "RLinf saves only where it evaluates: make it one"))
+    return problems
+
+
+def _unsupported_sft(config: JobConfig) -> list[Problem]:
+    problems, compute = [], config.compute
+    if compute.dtype != "float32":
+        cause = f"compute.dtype is {compute.dtype}, but sft --engine rlinf trains float32 parameters"
+        problems.append(Problem("rlinf-unsupported", cause, "add compute.dtype=float32 to --overrides"))
+    if compute.num_processes > 1:
+        cause = f"compute.num_processes={compute.num_processes} is not available with --engine rlinf"
+        problems.append(Problem("rlinf-unsupported", cause, "leave it out: RLinf trains on what its cluster has"))
     return problems
 
 

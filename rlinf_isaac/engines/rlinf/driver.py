@@ -19,8 +19,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from rlinf_isaac.engines.rlinf.extension import check_sentinels, failed_extensions, register
 from rlinf_isaac.engines.rlinf.journal import DRIVER, JournalWriter
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned
 
@@ -33,52 +34,73 @@ TASKS = {
 """RLinf's ``runner.task_type`` -> module and class of what does it."""
 
 
-class WorkerFailed(Exception):
-    """RLinf says by SIGUSR1 that a call of a worker failed; it prints why."""
-
-
 def main() -> None:
     """Build what the config says, follow orders until there are no more."""
     directory = Path(sys.argv[1])
-    journal = JournalWriter(directory / "journal", DRIVER)
+    failing = Failing(directory, JournalWriter(directory / "journal", DRIVER))
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(orders,), daemon=True).start()
+    for target in (failing.when_a_worker_does, lambda: _receive(orders)):
+        threading.Thread(target=target, daemon=True).start()
     try:
-        _run(directory, journal, orders)
+        _run(directory, failing, orders)
     except BaseException as error:
-        cause = "" if isinstance(error, WorkerFailed) else f"{type(error).__name__}: {error}"
-        journal.write("failed", cause=cause)
-        sys.stdout.flush()
-        # Not sys.exit: Ray's and RLinf's threads may wait for workers that are gone.
-        os._exit(1)
-    journal.write("stopped")
+        failing.because(f"{type(error).__name__}: {error}")
+    failing.journal.write("stopped")
     sys.stdout.flush()
     _leave_ray()
     os._exit(0)
 
 
-def _run(directory: Path, journal: JournalWriter, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+class Failing:
+    """How the driver fails: it says why in the journal, and ends.
+
+    RLinf says by SIGUSR1 that a call of a worker failed, and prints why. Its handler for that asks Ray's dashboard,
+    which need not run, and ends with a segmentation fault at times. A handler that raises is no better: the exception
+    is lost where the main thread happens to be in a destructor. So a thread hears of the signal, as soon as it comes.
+    """
+
+    def __init__(self, directory: Path, journal: JournalWriter) -> None:
+        self.directory, self.journal = directory, journal
+        self._heard, self._signals = socket.socketpair()
+        self._signals.setblocking(False)
+        signal.set_wakeup_fd(self._signals.fileno())
+
+    def when_a_worker_does(self) -> None:
+        """Wait for the signal."""
+        while self._heard.recv(1)[0] != signal.SIGUSR1:
+            pass
+        self.because("")
+
+    def because(self, cause: str) -> NoReturn:
+        """End the process. Without a cause, it is what RLinf printed."""
+        # A worker whose extension failed fails in many ways, this is why.
+        extensions = "; ".join(failed_extensions(self.directory))
+        self.journal.write("failed", cause=extensions or cause)
+        sys.stdout.flush()
+        # Not sys.exit: Ray's and RLinf's threads may wait for workers that are gone.
+        os._exit(1)
+
+
+def _run(directory: Path, failing: Failing, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
     from omegaconf import DictConfig, OmegaConf
 
+    journal = failing.journal
     clock = Clock(journal)
     config = OmegaConf.load(directory / "config.yaml")
     assert isinstance(config, DictConfig)
-    from rlinf_isaac.engines.rlinf import extension
-
-    extension.register()
+    components = [config.get(name) for name in ("env", "rollout", "actor")]
+    os.environ["RLINF_ISAAC_GROUPS"] = ",".join(each.group_name for each in components if each is not None)
+    register()
     module, name = TASKS[config.runner.task_type]
     kind = getattr(importlib.import_module(module, __package__), name)
     clock.lap("import")
     _wait_for_ray()
     clock.lap("ray")
     work = kind(config, journal, clock)
-    # RLinf's own handler asks Ray's dashboard, which need not run, and ends with a segmentation fault at times.
-    signal.signal(signal.SIGUSR1, _worker_failed)
-    try:
-        work.build()
-    finally:  # a worker without the extension fails in many ways, this is why
-        if problems := extension.check_sentinels(directory, work.workers()):
-            raise RuntimeError("; ".join(problems))
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)  # in place of RLinf's; `Failing` does the rest
+    work.build()
+    if problems := check_sentinels(directory, work.workers()):
+        raise RuntimeError("; ".join(problems))
     work.start()
     journal.write("ready", seconds=clock.laps, **work.describe())
     for order in iter(orders.get, {"do": "stop"}):
@@ -112,11 +134,6 @@ def _receive(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
 def _lines() -> Iterator[str]:
     # A signal may interrupt the read of a buffered file in a way that raises; a plain readline goes on (PEP 475).
     yield from iter(sys.stdin.readline, "")
-
-
-def _worker_failed(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # others will fail, too; the first one says why
-    raise WorkerFailed
 
 
 def _wait_for_ray() -> None:

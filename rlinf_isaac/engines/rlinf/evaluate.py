@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlinf_isaac.checkpoint.bundle import Bundle
@@ -28,23 +28,22 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
         EngineFailed: RLinf failed; with several lanes, all of them or two with the same checkpoint.
     """
     directory = new_run(job.output)
-    lanes = min(runtime.parallel, len(job.bundles))
-    frozen = []
-    for lane in range(lanes):
-        results = directory / f"lane-{lane}" if lanes > 1 else directory
-        config = evaluation_config(job, results, runtime.overrides, lane=lane if lanes > 1 else None)
-        frozen.append(freeze(config, results))
+    count = min(runtime.parallel, len(job.bundles))
+    lanes: dict[str, int | None] = {f"lane-{lane}": lane for lane in range(count)} if count > 1 else {"": None}
+    frozen = {
+        name: freeze(evaluation_config(job, directory / name, runtime.overrides, lane=lane), directory / name)
+        for name, lane in lanes.items()
+    }
     environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
     with ExitStack() as stack:
         # Threads, even for one lane: whoever listens may take its time, RLinf goes on. They end when the drivers have.
-        pool = stack.enter_context(ThreadPoolExecutor(lanes))
+        pool = stack.enter_context(ThreadPoolExecutor(len(lanes)))
         session = stack.enter_context(RlinfSession(directory, runtime, environment))
-        drivers = [session.drive(file.parent) for file in frozen]
+        drivers = {name: session.drive(directory / name) for name in lanes}  # they start side by side
         players = []
-        for driver, file in zip(drivers, frozen, strict=True):
-            name = file.parent.name if lanes > 1 else ""
+        for name, driver in drivers.items():
             ready = yield from driver.start(f"start RLinf {name}".rstrip())
-            yield FileSaved(file, "/".join(filter(None, ("rlinf", name, file.name))))
+            yield FileSaved(frozen[name], (PurePosixPath("rlinf") / name / frozen[name].name).as_posix())
             yield Metrics(0, {f"time/start/{part}": seconds for part, seconds in ready["seconds"].items()})
             players.append(RlinfPlayer(job, driver, ready))
         yield from evaluate_with(job, players, pool)

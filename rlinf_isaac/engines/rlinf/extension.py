@@ -9,6 +9,7 @@ the seeds, data configs of OpenPI (`openpi_configs`), and environments that may 
 Environment variables:
     RLINF_ISAAC_DIRECTORY: of the run; sentinels and journals go there. Not set under RLinf's own mains.
     RLINF_ISAAC_CHAIN_EXT: the user's own extension modules, comma separated; loaded after this one.
+    RLINF_ISAAC_GROUPS: worker groups that need it, comma separated; all when not set.
     RLINF_ISAAC_SEED: seed of python's, numpy's and torch's generators; a worker adds its rank.
     RLINF_ISAAC_THREADS: of torch in each worker; 0 leaves torch's default.
 """
@@ -24,12 +25,17 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from rlinf_isaac.atomic import write_file
+
 ENV_ID = "rlinf-isaac-stack-cube-v0"
 MODEL_TYPE = "rlinf_isaac_pi0"
 
 
 def register() -> None:
     """Register environment and model, load the user's extensions, seed, leave a sentinel."""
+    groups = os.environ.get("RLINF_ISAAC_GROUPS")
+    if groups and "GROUP_NAME" in os.environ and os.environ["GROUP_NAME"] not in groups.split(","):
+        return  # RLinf's channels are workers, too, and would import for seconds what they do not need
     sentinel = {"pid": os.getpid(), "host": socket.gethostname(), "error": None}
     try:
         _register()
@@ -42,7 +48,7 @@ def register() -> None:
         if (worker := os.environ.get("WORKER_NAME")) and "RLINF_ISAAC_DIRECTORY" in os.environ:
             path = sentinel_file(directory(), worker)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(sentinel))
+            write_file(path, json.dumps(sentinel))  # whole or not at all: the driver may be reading
 
 
 def directory() -> Path:
@@ -56,16 +62,21 @@ def sentinel_file(run: Path, worker: str) -> Path:
 
 
 def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:
-    """What is wrong with the extension in these workers: it failed, or RLinf never called it."""
+    """What is wrong with the extension in these workers: RLinf never called it, or it failed."""
+    problems = [
+        f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
+        for worker in workers
+        if not sentinel_file(run, worker).exists()
+    ]
+    return problems + failed_extensions(run)
+
+
+def failed_extensions(run: Path) -> list[str]:
+    """Why the extension, or one of the user's, failed in the workers where it did."""
     problems = []
-    for worker in workers:
-        file = sentinel_file(run, worker)
-        if not file.exists():
-            problems.append(
-                f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
-            )
-        elif error := json.loads(file.read_text())["error"]:
-            problems.append(f"an extension failed in worker {worker}: {error.strip().splitlines()[-1]}")
+    for file in sorted((run / "workers").glob("*.json")):
+        if error := json.loads(file.read_text())["error"]:
+            problems.append(f"an extension failed in worker {file.stem}: {error.strip().splitlines()[-1]}")
     return problems
 
 

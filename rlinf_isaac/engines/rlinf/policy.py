@@ -24,6 +24,7 @@ from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.sft import Batch
 from rlinf_isaac.envs.contract import TASKS
 from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.pi0.compiled import checkpoint_activations
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic, Transitions
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0, initialise
@@ -38,6 +39,7 @@ def build_policy(cfg: Any, torch_dtype: Any) -> RlinfPi0:
     """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; without one, new weights."""
     job = build_config(OmegaConf.to_container(cfg.job, resolve=True), "the job")
     policy = RlinfPi0(job, explore=cfg.add_value_head)
+    checkpoint_activations(policy, job.sft.activation_checkpointing)
     if cfg.model_path is None:
         initialise(policy, job.sft.seed)
     else:
@@ -115,7 +117,7 @@ class RlinfPi0(Pi0, BasePolicy):
 
     def sft_forward(self, data: Batch, **kwargs: Any) -> torch.Tensor:
         """The flow-matching loss of a batch, a scalar."""
-        errors = super().forward(data.observation.to(self._device), *(tensor.to(self._device) for tensor in data[1:]))
+        errors = super().forward(*data.on(self._device))
         if self.job.sft.loss_on_real_dims:
             errors = errors[..., : self.job.policy.env_action_dim]
         return errors.mean()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class RlinfResults:
         checkpoints: global step -> ``global_step_<N>``.
         videos: mp4 files.
         files: what else belongs to the run: ``metrics.log``, ``config.yaml``.
+        broken: those of the videos that do not decode -> why, once somebody has looked.
         digest: sha256 over the metrics, the config, and names and sizes of everything else.
     """
 
@@ -56,6 +57,7 @@ class RlinfResults:
     videos: tuple[Path, ...]
     files: tuple[Path, ...]
     digest: str
+    broken: Mapping[Path, str] = field(default_factory=dict)
 
     def at(self, step: int) -> dict[str, float]:
         """The metrics of a checkpoint's global step."""

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,9 @@ from rlinf_isaac.engines.rlinf.driver_process import DriverProcess, ending, laun
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, ray_directory
 from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
 from rlinf_isaac.errors import EngineFailed
+
+RAY_PORTS = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
+"""Ports of a Ray head that are the same for every cluster unless they are chosen; the first is that of its address."""
 
 
 class RlinfSession:
@@ -80,21 +83,20 @@ class RlinfSession:
         if self.runtime.ray_address is not None:
             self._environment["RAY_ADDRESS"] = self.runtime.ray_address
             return
-        ports, host = free_ports(4), "127.0.0.1"
+        ports = free_ports(len(RAY_PORTS))
         self._environment |= {
             "RLINF_ISAAC_OWN_RAY": "1",
+            # Every worker of RLinf has variables of its own: what Ray starts beforehand is of no use to any.
+            "RAY_prestart_worker_first_driver": "0",
             "RAY_TMPDIR": str(self._ray_directory),
             # Whoever can reach a cluster without a token can run code in it.
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": os.urandom(24).hex(),
         }
-        names = ("--port", "--ray-client-server-port", "--dashboard-port", "--dashboard-agent-listen-port")
-        head = [self.runtime.interpreter, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        head += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address", host]
-        head += ["--temp-dir", str(self._ray_directory)]
-        head += [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
-        self._ray = launch(head, self._environment, self.directory / "ray.log")
-        self._environment["RAY_ADDRESS"] = f"{host}:{ports[0]}"
+        head = ray_head(self.runtime.interpreter, self._ray_directory, ports)
+        command = [*head, "--block", "--include-dashboard=false"]
+        self._ray = launch(command, self._environment, self.directory / "ray.log")
+        self._environment["RAY_ADDRESS"] = f"127.0.0.1:{ports[0]}"
 
     def _check_ray(self) -> None:
         if self._ray is not None and (status := self._ray.poll()) is not None:
@@ -117,6 +119,19 @@ class RlinfSession:
                 process.stdin.close()
             process.wait()
         shutil.rmtree(self._ray_directory, ignore_errors=True)
+
+
+def ray_head(python: str, directory: Path, ports: Sequence[int]) -> list[str]:
+    """The command that starts the head of a Ray cluster at 127.0.0.1.
+
+    Args:
+        python: interpreter that has Ray.
+        directory: for its files; short (`processes.ray_directory`).
+        ports: as many as `RAY_PORTS`.
+    """
+    command = [python, "-m", "ray.scripts.scripts", "start", "--head", "--disable-usage-stats"]
+    command += ["--node-ip-address=127.0.0.1", f"--temp-dir={directory}"]
+    return command + [f"--{name}={port}" for name, port in zip(RAY_PORTS, ports, strict=True)]
 
 
 def free_ports(count: int) -> list[int]:

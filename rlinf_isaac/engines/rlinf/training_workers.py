@@ -51,12 +51,4 @@ class Batches:
             batch = load_batch(self.dataset, self.processor, self.config, worker.global_step)
             for index in range(worker.gradient_accumulation):
                 first = (index * world + worker._rank) * size
-                yield share(batch, first, first + size)
-
-
-def share(batch: Batch, first: int, last: int) -> Batch:
-    """Samples `first` .. `last` - 1 of a batch, with all their points of the flow."""
-    points = len(batch.noise) // len(batch.actions)
-    flow = slice(points * first, points * last)
-    observation = batch.observation.rows(slice(first, last))
-    return Batch(observation, batch.actions[first:last], batch.noise[flow], batch.time[flow])
+                yield batch.rows(first, first + size)

@@ -11,6 +11,7 @@ from rlinf.workers.env.env_worker import EnvWorker
 from rlinf.workers.rollout.hf.huggingface_worker import MultiStepRolloutWorker
 
 from rlinf_isaac.engines.rlinf.cpu import OnAnyDevice
+from rlinf_isaac.pi0.precision import to_precision
 
 
 class Simulators(OnAnyDevice, EnvWorker):
@@ -47,4 +48,5 @@ class Policies(OnAnyDevice, MultiStepRolloutWorker):
         if wanted != self.loaded:
             stats = None if play["norm_stats"] is None else Path(play["norm_stats"])
             self.hf_model.load_bundle(Path(play["bundle"]), stats)
+            to_precision(self.hf_model, self.hf_model.job.compute.dtype)
             self.loaded = wanted

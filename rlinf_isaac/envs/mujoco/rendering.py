@@ -8,8 +8,11 @@ Neither depends on the variable MUJOCO_GL, except that a value which switches GL
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
 import weakref
+from pathlib import Path
 from typing import Protocol
 
 import mujoco
@@ -53,6 +56,7 @@ class EglRenderer:
         # (lp_fence_signalled reads the counter without the lock). The heap was seen corrupted in just that way, once in
         # some 50 000 images. Without the threads small images are drawn as fast. Must be set before the first context.
         os.environ.setdefault("LP_NUM_THREADS", "0")
+        _load_triton_first()
         from mujoco.egl import GLContext
 
         self._model = model
@@ -84,6 +88,19 @@ class EglRenderer:
         image = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
         mujoco.mjr_readPixels(image, None, self._rect, self._context)
         return np.ascontiguousarray(image[::-1])  # GL's first row is the bottom one
+
+
+def _load_triton_first() -> None:
+    """Load Triton's library, if it is installed, before Mesa's.
+
+    Mesa's software renderer brings an LLVM whose names all libraries see that come later. Triton has an LLVM of its
+    own; its calls would end up in Mesa's, and ``import triton``, which torch does for itself, in a segmentation fault.
+    """
+    spec = importlib.util.find_spec("triton")
+    if spec is not None and spec.origin is not None:
+        library = Path(spec.origin).parent / "_C/libtriton.so"
+        if library.exists():
+            ctypes.CDLL(str(library))  # 45 ms; Python itself is not entered
 
 
 def egl_problem() -> str | None:

@@ -94,11 +94,24 @@ def test_the_runs_are_those_of_the_local_engine(invoke, store, small_checkpoints
     assert (Path(parents["rlinf"].info.artifact_uri) / "rlinf/config.yaml").is_file()
     assert parents["rlinf"].data.metrics["eval/num_trajectories"] == 5
 
+    # `ingest` of the directory that RLinf wrote: what RLinf says of itself, with its videos.
+    (directory,) = (path.parent for path in (tmp_path / "rlinf").rglob("tensorboard"))
+    assert invoke("ingest", "--source", directory, "--output", "ingested").exit_code == 0
+    (ingested,) = client.search_runs([parents["rlinf"].info.experiment_id], f"tags.`ingest.source` = '{directory}'")
+    for name in ingested.data.metrics:
+        runs = (ingested.info.run_id, parents["rlinf"].info.run_id)
+        points = [{each.step: each.value for each in client.get_metric_history(run, name)} for run in runs]
+        assert points[0] == pytest.approx(points[1], rel=1e-6)
+        assert list(points[0]) == [2, 6]
+    recorded = [Path(run.info.artifact_uri) / "rlinf" for run in (ingested, parents["rlinf"])]
+    films = [sorted(path.read_bytes() for path in root.rglob("*.mp4")) for root in recorded]
+    assert films[0] == films[1] != []
+
 
 @pytest.mark.rlinf
 @pytest.mark.parametrize(
     ("number", "status", "code"),
-    [(signal.SIGINT, "KILLED", 130), (signal.SIGTERM, "KILLED", 143), (signal.SIGKILL, "RUNNING", -9)],
+    [(signal.SIGTERM, "KILLED", 143), (signal.SIGKILL, "RUNNING", -9)],
 )
 def test_a_signal_leaves_no_process(start, store, small_checkpoints, number, status, code):
     options = ("--engine", "rlinf", "--rlinf-python", PYTHON, "--episodes", "500")

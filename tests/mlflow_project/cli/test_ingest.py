@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from safetensors.torch import load_file
-from support import SHORT_EVALUATION, SMALL, only_error, small_config, write_scalars
+from support import SMALL, only_error, write_scalars
 
 from mlflow_project.cli.ingest import command
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
@@ -192,21 +190,3 @@ def test_what_is_no_result_directory_is_refused(ingest, results, tmp_path, damag
     code = "no-rlinf-results" if damage.startswith("no ") and damage != "no yaml" else "rlinf-results-damaged"
     only_error(ingest(source), code)
     assert not (tmp_path / "mlflow.db").exists()
-
-
-@pytest.mark.rlinf
-def test_what_this_projects_own_evaluation_on_rlinf_left(ingest, small_checkpoints, tmp_path):
-    from rlinf_isaac.engines.base import EvaluationJob
-    from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
-    from rlinf_isaac.events import FileSaved, Metrics
-
-    engine = RlinfEngine(Runtime(python=os.environ.get("RLINF_PYTHON", sys.executable)))
-    job = EvaluationJob(small_config([SHORT_EVALUATION]), (read_bundle(small_checkpoints / "6"),), tmp_path / "eval")
-    events = list(engine.evaluate(job))
-    (said,) = (event.values for event in events if isinstance(event, Metrics) and event.step == 6)
-    config, *videos = (event.path for event in events if isinstance(event, FileSaved))
-    ingest(config.parent)
-    (run,) = runs(tmp_path).values()
-    assert run.data.metrics == pytest.approx(dict(said))
-    logged = sorted(path.read_bytes() for path in Path(run.info.artifact_uri).rglob("*.mp4"))
-    assert logged == sorted(path.read_bytes() for path in videos)

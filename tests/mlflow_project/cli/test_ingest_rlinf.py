@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from rlinf_support import ray_cluster, run_stock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-pytestmark = pytest.mark.rlinf
+# One worker of pytest-xdist plays them all (--dist loadgroup): RLinf's runners are started once.
+pytestmark = [pytest.mark.rlinf, pytest.mark.xdist_group("stock_rlinf")]
 
 CHECKPOINTS = [2, 3]  # save_interval 2, and the last
 

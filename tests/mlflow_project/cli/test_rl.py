@@ -176,7 +176,12 @@ def test_a_checkpoint_of_a_preset_of_ones_own_brings_its_section_rl(invoke, smal
     small = ",".join([*SMALL, "sft.steps=2"])
     assert invoke("sft", "--dataset", small_dataset, "--preset", "mine.yaml", "--overrides", small).exit_code == 0
     (root,) = tmp_path.glob("result/isaaclab_openpi/sft/*/checkpoints")
-    common = dict.fromkeys(KEYS, "auto") | {"ckpt_root": str(root), "ckpt_steps": "auto", "overrides": "none"}
+    common = dict.fromkeys(KEYS, "auto") | {
+        "engine": "local",
+        "ckpt_root": str(root),
+        "ckpt_steps": "auto",
+        "overrides": "none",
+    }
     for chosen, lr in (("auto", 0.5), ("tiny", load_config("tiny").rl.lr), ("mine.yaml", 0.5)):
         findings = Findings()
         (job,) = check(findings, preset=chosen, output=tmp_path, **common)

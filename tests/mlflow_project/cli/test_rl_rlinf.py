@@ -86,6 +86,9 @@ def test_the_runs_are_those_of_the_local_engine(invoke, store, small_checkpoints
     assert made.lineage == expected.lineage
     assert made.norm_stats_bytes == expected.norm_stats_bytes
     assert read_keys(made.path) == read_keys(expected.path)
+    # Before the first step of the optimiser the policy is the one that played.
+    (ratio,) = client.get_metric_history(ours.info.run_id, "train/actor/ratio")
+    assert (ratio.step, ratio.value) == (1, pytest.approx(1, abs=0.05))
 
     # What RLinf logged is what the run has under RLinf's names.
     assert invoke("ingest", "--source", roots[0].parent / "rlinf", "--output", "ingested").exit_code == 0

@@ -9,10 +9,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from rlinf_support import PYTHON
-from support import SMALL
+from support import SMALL, small_config
 
+from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
+from rlinf_isaac.events import CheckpointSaved
 
 pytestmark = pytest.mark.rlinf
 
@@ -28,8 +31,8 @@ def curve(store) -> Callable[[Run, str], dict[int, float]]:
 
 
 def test_the_run_is_that_of_the_local_engine(invoke, store, content, curve, small_dataset, tmp_path):
-    for engine in ("local", "rlinf"):
-        options = ("--output", engine, "--engine", engine, "--rlinf-python", PYTHON, "--overrides", ",".join(SMALL))
+    for name in ("local", "rlinf"):
+        options = ("--output", name, "--engine", name, "--rlinf-python", PYTHON, "--overrides", ",".join(SMALL))
         result = invoke("sft", "--dataset", small_dataset, *options)
         assert result.exit_code == 0, result.output
     client = MlflowClient(store)
@@ -54,11 +57,23 @@ def test_the_run_is_that_of_the_local_engine(invoke, store, content, curve, smal
     assert ours["datasets"] == theirs["datasets"] != []
     assert ours["model outputs"] == theirs["model outputs"] != []
     assert {name for name, _ in ours["artifacts"]} == {name for name, _ in theirs["artifacts"]} | {"rlinf/config.yaml"}
-    (roots,) = zip(*(tmp_path.glob(f"{engine}/sft/*/checkpoints") for engine in ("rlinf", "local")), strict=True)
+    (roots,) = zip(*(tmp_path.glob(f"{name}/sft/*/checkpoints") for name in ("rlinf", "local")), strict=True)
     for ours, theirs in zip(*(find_bundles(root).values() for root in roots), strict=True):
         assert read_keys(ours) == read_keys(theirs)
         assert read_bundle(ours).norm_stats_bytes == read_bundle(theirs).norm_stats_bytes
         assert read_bundle(ours).lineage == read_bundle(theirs).lineage
+        assert read_bundle(ours).config["engine"]["rlinf"].startswith("0.3.")
+
+    # One that was killed and resumed ends with the same bytes.
+    engine = RlinfEngine(Runtime(python=PYTHON))
+    disturbed = plan(small_config(), small_dataset, None, tmp_path / "disturbed", "-rlinf")
+    for event in engine.sft(disturbed):
+        if isinstance(event, CheckpointSaved):
+            break  # the generator is closed: everything is killed
+    resumed = [event for event in engine.sft(disturbed) if isinstance(event, CheckpointSaved)]
+    for event, (step, path) in zip(resumed, find_bundles(roots[0]).items(), strict=True):
+        assert event.step == step
+        assert (event.path / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
 
     # RLinf logged every step, of which the run has the means.
     results = roots[0].parent / "rlinf"

@@ -1,4 +1,4 @@
-"""The backend `rlinf-ray`: refusals in any environment, and (tests marked `rlinf`) jobs of a real Ray cluster."""
+"""The backend `rlinf-ray`: refusals in any environment, and (tests marked `ray`) jobs of a real Ray cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mlflow_project.plugins import ray_backend
 from mlflow_project.plugins.ray_backend import RayBackend
 from mlflow_project.plugins.ray_run import end_run
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, owned, ray_directory
-from rlinf_isaac.engines.rlinf.session import free_ports
+from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
 from rlinf_isaac.errors import InvalidJob
 
 PROJECT = Path(__file__).parents[3]
@@ -138,12 +138,9 @@ class Head:
         end_abandoned()
         directory = ray_directory(self.owner)
         directory.mkdir(mode=0o700)
-        names = ("--port", "--ray-client-server-port", "--dashboard-port", "--dashboard-agent-listen-port")
-        ports = free_ports(len(names))
-        self.port = ports[2]
-        command = [PYTHON, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=true"]
-        command += ["--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={directory}"]
-        command += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
+        ports = free_ports(len(RAY_PORTS))
+        self.port = ports[RAY_PORTS.index("dashboard-port")]
+        command = [*ray_head(PYTHON, directory, ports), "--include-dashboard=true", "--num-cpus=2"]
         environment = os.environ | self.variables() | {OWNER: self.owner, "RAY_TMPDIR": str(directory)}
         with open(directory / "head.log", "w+") as log:
             status = subprocess.run(command, env=environment, stdout=log, stderr=log, start_new_session=True).returncode
@@ -171,8 +168,7 @@ class Head:
         shutil.rmtree(ray_directory(self.owner), ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
+def _running_head() -> Iterator[Head]:
     head = Head()
     try:
         head.start()
@@ -181,14 +177,8 @@ def head() -> Iterator[Head]:
         head.end()
 
 
-@pytest.fixture
-def mortal_head() -> Iterator[Head]:
-    head = Head()
-    try:
-        head.start()
-        yield head
-    finally:
-        head.end()
+head = pytest.fixture(scope="module", name="head")(_running_head)
+mortal_head = pytest.fixture(name="mortal_head")(_running_head)  # for a test that kills it
 
 
 @pytest.fixture
@@ -265,7 +255,7 @@ def processes_of(run_id: str) -> list[int]:
     return found
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 @pytest.mark.parametrize("engine", ["local", "rlinf", "rlinf on the job's own cluster"])
 def test_an_evaluation_is_what_it_is_without_ray(head, launch, store, small_checkpoints, tmp_path, engine):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "overrides": SHORT_EVALUATION}
@@ -294,7 +284,7 @@ def test_an_evaluation_is_what_it_is_without_ray(head, launch, store, small_chec
     assert len(tags["mlflow.source.git.commit"]) == 40
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_refused_job_fails(head, launch, store, tmp_path):
     process = launch(head, *on_ray("eval", ckpt_root=tmp_path / "nowhere"))
     output = process.communicate()[0]
@@ -305,7 +295,7 @@ def test_a_refused_job_fails(head, launch, store, tmp_path):
     assert head.job_status(run) == "FAILED"
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_job_that_dies_before_it_adopts_its_run(head, launch, store, tmp_path):
     process = launch(head, *on_ray("main", project_of(tmp_path, "echo last words; kill -9 $$")))
     output = process.communicate()[0]
@@ -315,7 +305,7 @@ def test_a_job_that_dies_before_it_adopts_its_run(head, launch, store, tmp_path)
     assert "last words" in run.data.tags["failure.reason"]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_the_job(head, launch, store, small_checkpoints, number):
     process = launch(head, *on_ray("eval", ckpt_root=small_checkpoints, ckpt_steps="2,6", episodes="500"))
@@ -330,7 +320,7 @@ def test_an_interrupt_stops_the_job(head, launch, store, small_checkpoints, numb
     assert processes_of(parent.info.run_id) == []
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_an_interrupt_while_the_job_waits_for_resources(head, launch, store, tmp_path):
     config = {"entrypoint_resources": {"what nobody has": 1}}
     process = launch(head, *on_ray("main", project_of(tmp_path, "true")), config=config)
@@ -355,7 +345,7 @@ except mlflow.exceptions.ExecutionException as error:
 """
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_program_does_not_have_to_wait(head, launch, store, tmp_path):
     commands = ("tail -f /dev/null", "echo hello", "false")
     projects = []
@@ -372,7 +362,7 @@ def test_a_program_does_not_have_to_wait(head, launch, store, tmp_path):
     assert "third" in [run.info.run_name for run in all_runs(store)]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_what_nobody_waited_for_is_put_right_by_the_next_submission(head, launch, store, tmp_path):
     project = project_of(tmp_path, "kill -9 $$")
     process = launch(head, *on_ray("main", project), config={"wait": False})
@@ -391,7 +381,7 @@ def test_what_nobody_waited_for_is_put_right_by_the_next_submission(head, launch
     assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_nothing_starts_without_a_job_server(head, launch, store, dead_uri):
     process = launch(head, *on_ray("doctor"), config={"address": dead_uri})
     assert "ray-unreachable" in process.communicate()[0]
@@ -402,7 +392,7 @@ def test_nothing_starts_without_a_job_server(head, launch, store, dead_uri):
     assert all_runs(store) == []
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_a_job_that_ray_does_not_take(head, launch, store):
     process = launch(head, *on_ray("doctor"), config={"runtime_env": {"pip": 1}})
     output = process.communicate()[0]
@@ -410,7 +400,7 @@ def test_a_job_that_ray_does_not_take(head, launch, store):
     assert [run.info.status for run in all_runs(store)] == ["FAILED"]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2,6", "episodes": "500"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 3})
@@ -424,7 +414,7 @@ def test_the_cluster_is_killed(mortal_head, launch, store, small_checkpoints):
     assert "has not answered for 3 s" in found.data.tags["failure.reason"]
 
 
-@pytest.mark.rlinf
+@pytest.mark.ray
 def test_only_the_job_server_is_killed(mortal_head, launch, store, small_checkpoints):
     parameters = {"ckpt_root": small_checkpoints, "ckpt_steps": "2", "episodes": "60"}
     process = launch(mortal_head, *on_ray("eval", **parameters), config={"patience_s": 0})

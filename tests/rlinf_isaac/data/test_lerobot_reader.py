@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlinf_isaac.data import lerobot_reader
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.png import encode_png
 from rlinf_isaac.data.resolve import resolve_dataset
 from rlinf_isaac.errors import DatasetError
 
@@ -121,6 +123,16 @@ def test_cache_of_compressed_images_keeps_to_its_budget(tmp_path, random_episode
     assert len(small._images) == 3
 
 
+def test_images_that_fit_are_decoded_once(v21_root, monkeypatch):
+    dataset = LeRobotDataset(v21_root)
+    first = dataset.images(FRONT_IMAGE, [3, 0, 3])
+    monkeypatch.setattr(lerobot_reader, "decode_image", lambda data: pytest.fail("decoded again"))
+    assert np.array_equal(dataset.images(FRONT_IMAGE, [0, 3, 3]), first[[1, 0, 2]])
+    first[:] = 0  # what was given away is the caller's
+    assert dataset.images(FRONT_IMAGE, [3]).any()
+    assert not dataset.__getstate__()["_decoded"]
+
+
 def test_can_be_sent_to_worker_processes(v21_root):
     dataset = LeRobotDataset(v21_root)
     copy = pickle.loads(pickle.dumps(dataset))
@@ -216,6 +228,16 @@ class TestDamage:
         edit_json(v21_root / "meta/info.json", features=features)
         with pytest.raises(DatasetError, match="not of the feature's shape"):
             LeRobotDataset(v21_root).column(STATE)
+
+    def test_images_of_different_sizes_are_named(self, v21_root):
+        def with_a_small_image(table: pa.Table) -> pa.Table:
+            values = [*table[FRONT_IMAGE].to_pylist()]
+            values[2]["bytes"] = encode_png(np.zeros((4, 4, 3), np.uint8))
+            return table.set_column(0, FRONT_IMAGE, pa.array(values, table[FRONT_IMAGE].type))
+
+        rewrite(first_data_file(v21_root), with_a_small_image)
+        with pytest.raises(DatasetError, match=r"frame 2 has the shape \(4, 4, 3\)"):
+            LeRobotDataset(v21_root).images(FRONT_IMAGE, range(5))
 
     def test_damaged_image_is_named(self, v21_root):
         def with_half_an_image(table: pa.Table) -> pa.Table:

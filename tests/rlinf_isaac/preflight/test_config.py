@@ -33,6 +33,10 @@ def test_the_shipped_cpu_presets_have_no_problem():
         "policy.norm=minmax",
         "demos.noise=-0.1",
         "norm_stats.batch_size=0",
+        "sft.augment.crop=0",
+        "sft.augment.shift=1.0",
+        "sft.micro_batch=-1",
+        "compute.num_processes=0",
     ],
 )
 def test_values_out_of_range_name_the_key_and_the_range(override):
@@ -53,6 +57,7 @@ def test_values_out_of_range_name_the_key_and_the_range(override):
         ("policy.action_chunk=20", "chunk-horizon"),
         ("policy.tokenizer=/nowhere/paligemma.model", "no-tokenizer"),
         ("model.action_dim=16", "state-dim"),
+        ("compute.num_processes=3", "batch-processes"),
         ("policy.delta_actions=six", "bad-delta-mask"),
         ("policy.delta_actions='7,1'", "bad-delta-mask"),
     ],
@@ -70,3 +75,9 @@ def test_steps_that_the_chunk_does_not_divide_come_with_the_two_nearest():
 
 def test_the_expert_may_be_wider_than_the_vlm():
     assert check_config(load_config("tiny", ["model.expert.width=96", "model.expert.mlp_dim=200"])) == []
+
+
+def test_several_processes_have_a_gpu_each():
+    for device, expected in (("cuda", []), ("cpu", []), ("cuda:1", ["processes-device"])):
+        config = load_config("tiny", [f"compute.device={device}", "compute.num_processes=2"])
+        assert codes(check_config(config)) == expected

@@ -24,7 +24,7 @@ from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_exp
 from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.update import make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Players, Result
-from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
+from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors
 from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
@@ -170,5 +170,5 @@ def _save(
         lineage=job.lineage,
         overwrite=True,  # of a run that was killed before it saved the training state; the bytes will be equal
     )
-    state.save(iteration, whole, optimiser)
+    state.save(iteration, optimiser_tensors(whole, optimiser))
     return CheckpointSaved(iteration, path, bundle.digest)

@@ -8,19 +8,17 @@ its gradient is rounded, depends on the number of workers alone. With one worker
 from __future__ import annotations
 
 import atexit
-import os
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing import active_children, get_context
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 
+from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import make_processor
@@ -164,19 +162,10 @@ _player: Player | None = None
 
 def _start_worker(config: JobConfig, norm_stats: bytes, slots: int) -> None:
     global _player
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the parent winds the pool up
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    follow_parent()  # it winds the pool up
     torch.set_num_threads(1)  # the workers are the parallelism
     _player = Player(config, norm_stats, slots)
     atexit.register(_player.env.close)  # before the GL libraries end
-
-
-def _exit_with_parent() -> None:
-    """A worker holds both ends of its queue, so it would wait for ever after its parent was killed."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _work(method: str, weights: Mapping[str, np.ndarray], arguments: tuple[Any, ...]) -> Any:

@@ -16,6 +16,7 @@ from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft import batch_indices, learning_rate, load_batch
 from rlinf_isaac.errors import InvalidJob, TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.pi0.observation import Observation
 
 
 def job(dataset, output, *overrides):
@@ -41,15 +42,28 @@ def test_every_epoch_sees_every_frame_once(frames, batch, seed):
 
 
 def test_a_batch_is_a_function_of_seed_and_step(small_dataset, tmp_path):
-    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3")
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3", "sft.augment.shift=0.1")
     dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
     first, again, later = (load_batch(dataset, processor, plan_.config, step) for step in (5, 5, 6))
     assert first.noise.shape == (12, 8, 32)
     assert first.time.shape == (12,)
     assert ((first.time > 0) & (first.time <= 1)).all()
-    for a, b, c in zip(first[1:], again[1:], later[1:], strict=True):
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
+    for a, b, c in zip(*(each.on(torch.device("cpu")) for each in (first, again, later)), strict=True):
+        tensors = [list(x.images.values()) if isinstance(x, Observation) else [x] for x in (a, b, c)]
+        assert all(torch.equal(*pair) for pair in zip(*tensors[:2], strict=True))
+        assert not torch.equal(tensors[0][0], tensors[2][0])
+
+
+def test_rows_of_a_batch_keep_their_noise_and_their_changes(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3", "sft.augment.shift=0.1")
+    dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
+    batch = load_batch(dataset, processor, plan_.config, 0)
+    parts = [batch.rows(first, first + 2).on(torch.device("cpu")) for first in (0, 2)]
+    observation, *rest = batch.on(torch.device("cpu"))
+    for camera in observation.present_cameras:
+        assert torch.equal(torch.cat([part[0].images[camera] for part in parts]), observation.images[camera])
+    for whole, *halves in zip(rest, *(part[1:] for part in parts), strict=True):
+        assert torch.equal(torch.cat(halves), whole)
 
 
 def test_flow_time_is_openpis_beta(small_dataset, tmp_path):
@@ -76,6 +90,28 @@ def test_events_of_a_run_and_of_the_same_run_again(small_dataset, tmp_path):
 
     again = [event for event in LocalEngine().sft(plan_) if not isinstance(event, Progress)]
     assert sorted(map(repr, again)) == sorted(map(repr, events))
+
+
+@pytest.mark.parametrize("masters", ["true", "false"])
+def test_bfloat16_resumes_with_the_same_bytes(small_dataset, tmp_path, masters):
+    overrides = ("compute.dtype=bfloat16", f"compute.master_weights={masters}")
+    whole, stopped = (job(small_dataset, tmp_path / name, *overrides) for name in ("whole", "stopped"))
+    wanted = [event for event in LocalEngine().sft(whole) if isinstance(event, CheckpointSaved)]
+    assert read_bundle(wanted[-1].path).manifest.dtypes.keys() == {"BF16", "F32"}
+    run = LocalEngine().sft(stopped)
+    next(event for event in run if isinstance(event, CheckpointSaved))
+    run.close()
+    found = [event for event in LocalEngine().sft(stopped) if isinstance(event, CheckpointSaved)]
+    assert [(event.step, event.digest) for event in found] == [(event.step, event.digest) for event in wanted]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_micro_batches_add_up_to_the_batch(small_dataset, tmp_path, size):
+    jobs = [job(small_dataset, tmp_path / str(micro), f"sft.micro_batch={micro}") for micro in (0, size)]
+    metrics = [[each for each in LocalEngine().sft(plan_) if isinstance(each, Metrics)] for plan_ in jobs]
+    for whole, parts in zip(*metrics, strict=True):
+        for name in ("train/loss", "train/grad_norm"):
+            assert parts.values[name] == pytest.approx(whole.values[name], rel=1e-4)
 
 
 def test_the_loss_falls(small_dataset, tmp_path):

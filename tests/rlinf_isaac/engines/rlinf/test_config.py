@@ -140,7 +140,8 @@ def test_the_package_brings_its_configs():
 def test_full_size_presets_compose(evaluation, reinforcement, tmp_path, preset):
     job = load_config(preset)
     assert {problem.code for problem in check_config(job)} <= {"no-tokenizer"}  # PaliGemma's is not shipped
-    sft = sft_config(SftJob(job, tmp_path / "data", "0" * 64, b"{}", tmp_path), tmp_path / "stats", tmp_path, None)
+    trained = load_config(preset, ["compute.dtype=float32"])
+    sft = sft_config(SftJob(trained, tmp_path / "data", "0" * 64, b"{}", tmp_path), tmp_path / "stats", tmp_path, None)
     evaluation = evaluation_config(replace(evaluation, config=job), tmp_path)
     rl = rl_config(replace(reinforcement, config=job), tmp_path, None)
     for model in (sft.actor.model, evaluation.rollout.model, rl.actor.model):
@@ -148,6 +149,14 @@ def test_full_size_presets_compose(evaluation, reinforcement, tmp_path, preset):
         assert model.job.model.pi05 == preset.startswith("pi05")
     for env in (evaluation.env.eval, rl.env.eval, rl.env.train):
         assert env.max_steps_per_rollout_epoch == env.max_episode_steps == job.env.max_episode_steps
+
+
+def test_fine_tuning_in_a_format_that_its_workers_do_not_have_is_refused(tmp_path):
+    config = small_config(["compute.dtype=bfloat16", "compute.num_processes=2"])
+    job = SftJob(config, tmp_path, "0" * 64, b"{}", tmp_path)
+    with pytest.raises(InvalidJob) as caught:
+        sft_config(job, tmp_path / "stats", tmp_path, None)
+    assert codes(caught) == ["rlinf-unsupported"] * 2
 
 
 # RLinf v0.3 (0505431), examples/embodiment/config/isaaclab_franka_stack_cube_ppo_gr00t.yaml and what it includes.

@@ -17,7 +17,7 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, owned, owned_by, ray_directory
-from rlinf_isaac.engines.rlinf.session import free_ports
+from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
 from rlinf_isaac.events import CheckpointSaved, EpisodeDone, EvaluationFinished
 
 pytestmark = pytest.mark.rlinf
@@ -44,26 +44,21 @@ def cluster(rlinf_python, tmp_path, monkeypatch) -> Iterator[tuple[str, Node, No
     """Address of a cluster of two nodes, its head, its other node. It wants a token, as Ray's do by default."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(24))
-    port, *others = free_ports(3)
+    ports = free_ports(len(RAY_PORTS))
+    address = f"127.0.0.1:{ports[0]}"
     nodes = []
 
-    def start(host: str, *words: str) -> Node:
-        owner = new_owner()
-        directory = ray_directory(owner)
-        directory.mkdir(mode=0o700)
-        command = [rlinf_python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *words]
-        command += ["--node-ip-address", host, "--num-cpus", "8"]
-        if "--head" in words:
-            command += ["--temp-dir", str(directory)]
-        with open(tmp_path / f"{host}.log", "w") as log:
+    def start(owner: str, command: list[str]) -> Node:
+        ray_directory(owner).mkdir(mode=0o700)
+        with open(tmp_path / f"node-{len(nodes)}.log", "w") as log:
+            command = [*command, "--block", "--num-cpus=8"]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {OWNER: owner})
         nodes.append(Node(owner, process))
         return nodes[-1]
 
-    ports = ["--port", str(port), "--ray-client-server-port", str(others[0]), "--dashboard-port", str(others[1])]
-    address = f"127.0.0.1:{port}"
     try:
-        head = start("127.0.0.1", "--head", "--include-dashboard=false", *ports)
+        owner = new_owner()
+        head = start(owner, [*ray_head(rlinf_python, ray_directory(owner), ports), "--include-dashboard=false"])
         code = f"import ray; ray.init('{address}'); assert len([n for n in ray.nodes() if n['Alive']]) == %d"
 
         def alive(count: int) -> bool:
@@ -71,7 +66,8 @@ def cluster(rlinf_python, tmp_path, monkeypatch) -> Iterator[tuple[str, Node, No
 
         while not alive(1):
             assert head.process.poll() is None
-        second = start("127.0.0.2", "--address", address)
+        join = [rlinf_python, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"]
+        second = start(new_owner(), [*join, f"--address={address}", "--node-ip-address=127.0.0.2"])
         while not alive(2):
             assert second.process.poll() is None
         yield address, head, second

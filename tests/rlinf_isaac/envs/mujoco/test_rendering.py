@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -127,3 +128,11 @@ def test_an_environment_left_open_exits_quietly() -> None:
     code = PROBE.replace("env.close()\n", "")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["egl", "1"], "")
+
+
+@needs_egl
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_triton_can_be_imported_after_something_was_rendered() -> None:
+    """Mesa's LLVM and Triton's in one process ended it."""
+    code = "from rlinf_isaac.envs.mujoco.rendering import egl_problem; assert not egl_problem(); import torch, triton"
+    subprocess.run([sys.executable, "-c", code], check=True)

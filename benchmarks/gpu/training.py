@@ -1,0 +1,157 @@
+"""Full fine-tuning: samples per second, the share of the GPU's arithmetic, and whether the input keeps up."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import HORIZON, PROMPT, VIEWS, flow, full_config, full_model, observation, seconds, timed
+from stages import Row
+
+from rlinf_isaac.config import load_config
+from rlinf_isaac.config.schema import GemmaConfig, ModelConfig
+from rlinf_isaac.data.lerobot_format import image_feature, vector_feature
+from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
+from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
+from rlinf_isaac.engines.local.sft import IMAGE_FEATURES, load_batch
+from rlinf_isaac.envs.contract import ACTION_NAMES, state_names
+from rlinf_isaac.pi0.compiled import compile_blocks
+from rlinf_isaac.pi0.policy import Processor
+from rlinf_isaac.pi0.tokenizer import ByteTokenizer
+
+SUFFIX = HORIZON + 1
+
+
+def ours() -> Iterator[Row]:
+    """Steps of forward, backward, clipping and AdamW; with OpenPI's bf16 optimiser state, and with float32 copies."""
+    for kind, name, batches in (
+        (torch.optim.AdamW, "bf16 AdamW, as rlinf-openpi", (16, 32, 48)),
+        (MasterAdamW, "float32 master weights", (32,)),
+    ):
+        model = compile_blocks(full_model("pi0").train())
+        optimiser = kind(list(model.parameters()), lr=1e-5, fused=True)
+        for batch in batches:
+            inputs, data = observation(batch), flow(batch)
+
+            def step(model=model, optimiser=optimiser, inputs=inputs, data=data) -> None:
+                model(inputs, *data).mean().backward()
+                clip_gradients(model.parameters(), gradient_norm(model.parameters()), 1.0)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+
+            yield from _rate(f"pi0 SFT ours, {name}", batch, step)
+        del model, optimiser, step
+        torch.cuda.empty_cache()
+
+
+def theirs() -> Iterator[Row]:
+    """rlinf-openpi's step as its users run it: eager, fused AdamW on bfloat16 parameters."""
+    import upstream
+
+    for views in (3, 2):
+        upstream.only_views(views)
+        model = upstream.load(False, "bfloat16", HORIZON).train()
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        inputs, actions = upstream.as_upstream(observation(32)), flow(32)[0]
+
+        def step(model=model, optimiser=optimiser, inputs=inputs, actions=actions) -> None:
+            model(inputs, actions).mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+        name = "as shipped: 3 cameras encoded" if views == 3 else "2 cameras encoded"
+        yield from _rate(f"pi0 SFT rlinf-openpi, {name}", 32, step)
+        del model, optimiser, step
+        torch.cuda.empty_cache()
+
+
+def _rate(what: str, batch: int, step: Callable[[], None]) -> Iterator[Row]:
+    torch.cuda.reset_peak_memory_stats()
+    first = seconds(step)
+    timing = timed(step, 8, 2)
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    rate = batch / timing.median * 1e3
+    tera = rate * 3 * forward_flops(full_config("pi0")) / 1e12
+    note = f"{timing.median:.0f} ms ({timing.best:.0f} .. {timing.worst:.0f}), {tera:.0f} TFLOP/s counted,"
+    yield Row(f"{what}, batch {batch}", rate, "samples/s", f"{note} {memory:.0f} GiB, first step {first:.0f} s")
+
+
+def prefix_flops(config: ModelConfig) -> float:
+    """Multiplications and additions of images and prompt of one observation, one forward pass.
+
+    Without what nobody reads: the output of the VLM's last layer. Two views, 48 prompt tokens.
+    """
+    vision, vlm = config.vision, config.vlm
+    patches = (vision.image_size // vision.patch_size) ** 2
+    layer = 4 * vision.width**2 + 2 * vision.width * vision.mlp_dim
+    image = patches * (vision.depth * layer + 3 * vision.patch_size**2 * vision.width + vision.width * vlm.width)
+    image += vision.depth * 2 * patches**2 * vision.width
+    tokens = VIEWS * patches + PROMPT
+    last = 2 * vlm.width * vlm.num_kv_heads * vlm.head_dim
+    text = tokens * ((vlm.depth - 1) * _layer(vlm) + last)
+    text += (vlm.depth - 1) * 2 * tokens**2 * vlm.num_heads * vlm.head_dim
+    return 2.0 * (VIEWS * image + text)
+
+
+def suffix_flops(config: ModelConfig) -> float:
+    """The same for one pass of the expert over state and actions."""
+    expert = config.expert
+    context = VIEWS * (config.vision.image_size // config.vision.patch_size) ** 2 + PROMPT + SUFFIX
+    attention = 2 * SUFFIX * context * expert.num_heads * expert.head_dim
+    return 2.0 * expert.depth * (SUFFIX * _layer(expert) + attention)
+
+
+def forward_flops(config: ModelConfig) -> float:
+    """One sample of training, forward. The backward pass is counted as twice that; nothing else is counted."""
+    return prefix_flops(config) + suffix_flops(config)
+
+
+def expert_bytes(config: ModelConfig) -> float:
+    """Bytes of the expert's weights in bfloat16, norms aside."""
+    return 2.0 * config.expert.depth * _layer(config.expert)
+
+
+def _layer(gemma: GemmaConfig) -> int:
+    heads = 2 * gemma.num_heads + 2 * gemma.num_kv_heads
+    return gemma.width * (heads * gemma.head_dim + 3 * gemma.mlp_dim)
+
+
+def input_pipeline() -> Iterator[Row]:
+    """Decoding, resizing and tokenising a batch, in the one thread that does so while the GPU trains."""
+    config = load_config("pi0", ["policy.tokenizer=byte", "model.max_token_len=64"])
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as directory:
+        size, frames = config.env.image_size, 330  # more than are read: no image comes from memory
+        features = {feature: image_feature(size, size) for feature in IMAGE_FEATURES.values()}
+        names = state_names(config.policy.state_layout, 3)
+        features |= {"observation.state": vector_feature(names), "action": vector_feature(ACTION_NAMES)}
+        with LeRobotWriter(Path(directory) / "data", fps=20, features=features, robot_type="franka") as writer:
+            # A gradient with noise: compresses about as a rendered scene does.
+            ramp = np.linspace(0, 200, size)[None, :, None, None] + random.integers(0, 8, (frames, size, size, 3))
+            columns = {feature: ramp.astype(np.uint8) for feature in IMAGE_FEATURES.values()}
+            columns["observation.state"] = random.normal(size=(frames, len(names))).astype(np.float32)
+            columns["action"] = random.normal(size=(frames, 7)).astype(np.float32)
+            writer.add_episode(columns, "Stack the cubes.")
+        dataset = LeRobotDataset(Path(directory) / "data")
+        stats = NormStats(state=_unit(len(names)), actions=_unit(7))
+        processor = Processor(config.model, config.policy, stats, ByteTokenizer())
+        durations = []
+        for step in range(10):
+            start = time.perf_counter()
+            load_batch(dataset, processor, config, step)
+            durations.append(time.perf_counter() - start)
+    rate = config.sft.batch_size / statistics.median(durations)
+    yield Row("input pipeline, 2 PNG of 256 px per sample", rate, "samples/s", "one thread, beside the training")
+
+
+def _unit(dim: int) -> FeatureStats:
+    zeros, ones = np.zeros(dim), np.ones(dim)
+    return FeatureStats(mean=zeros, std=ones, q01=-ones, q99=ones)

@@ -1,0 +1,19 @@
+"""Activation checkpointing of one layer (arXiv 1604.06174)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def run_layer(layer: nn.Module, *inputs: Any, checkpointing: bool) -> Any:
+    """`layer` of `inputs`; with `checkpointing` and gradients on, only the inputs are kept for the backward pass.
+
+    Nothing in the layers is random, so no random state is kept either.
+    """
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return layer(*inputs)

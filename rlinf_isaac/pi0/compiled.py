@@ -1,0 +1,22 @@
+"""Training of large models: `torch.compile` of the blocks that all the time goes into, activation checkpointing."""
+
+from __future__ import annotations
+
+from rlinf_isaac.pi0.model import Pi0
+
+
+def compile_blocks(model: Pi0, backend: str = "inductor") -> Pi0:
+    """Compiles every transformer layer in place. Layers of one kind share their code, so that three are compiled.
+
+    Names and shapes of the state dict stay: the modules are the same. `backend` is one of `torch.compile`.
+    """
+    tower = model.vlm.vision_tower.vision_model
+    for layer in (*tower.encoder.layers, *model.vlm.language_model.layers, *model.expert.layers):
+        layer.compile(backend=backend)
+    return model
+
+
+def checkpoint_activations(model: Pi0, on: bool) -> None:
+    """Whether training keeps what happens inside the layers for their gradients, or computes it again."""
+    for stack in (model.vlm.vision_tower.vision_model.encoder, model.vlm.language_model, model.expert):
+        stack.checkpointing = on

@@ -1,0 +1,105 @@
+"""Fine-tuning in two processes on a CPU (gloo), the model sharded over them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import small_config
+
+from mlflow_project.cli.sft import plan
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.local import LocalEngine
+from rlinf_isaac.engines.local.policies import make_processor
+from rlinf_isaac.engines.local.sft import load_batch
+from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.errors import RlinfIsaacError, TrainingDiverged
+from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+
+AUGMENTED = ("sft.augment.shift=0.1", "sft.flow_samples=2")
+
+
+def job(dataset, output, processes, *overrides):
+    config = small_config([f"compute.num_processes={processes}", *AUGMENTED, *overrides])
+    return plan(config, dataset, None, output)
+
+
+def of(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def largest_difference(first, second) -> float:
+    ours, theirs = (load_file(path / "model.safetensors") for path in (first, second))
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in ours)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), pytest.param("bfloat16", 2e-2, marks=pytest.mark.slow)])
+def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_path, dtype, most):
+    one, two = (job(small_dataset, tmp_path / str(n), n, f"compute.dtype={dtype}") for n in (1, 2))
+    expected, events = (list(LocalEngine().sft(plan_)) for plan_ in (one, two))
+    for event, other in zip(of(events, Metrics), of(expected, Metrics), strict=True):
+        assert event.step == other.step
+        for name in ("train/loss", "train/grad_norm"):
+            assert event.values[name] == pytest.approx(other.values[name], rel=most)
+    found, wanted = of(events, CheckpointSaved), of(expected, CheckpointSaved)
+    assert [event.step for event in found] == [event.step for event in wanted] == [2, 4, 6]
+    for event, other in zip(found, wanted, strict=True):
+        assert largest_difference(event.path, other.path) < most
+        assert read_bundle(event.path).manifest.dtypes == read_bundle(other.path).manifest.dtypes
+    assert [event.done for event in of(events, Progress)] == [event.done for event in of(expected, Progress)]
+
+    # Interrupted after the first checkpoint, and ended by two again (the same bytes), or by one.
+    for processes in (2, 1):
+        stopped = job(small_dataset, tmp_path / f"{processes}-later", 2, f"compute.dtype={dtype}")
+        run = LocalEngine().sft(stopped)
+        next(event for event in run if isinstance(event, CheckpointSaved))
+        run.close()
+        stopped.config.compute.num_processes = processes
+        last = of(LocalEngine().sft(stopped), CheckpointSaved)[-1]
+        assert largest_difference(last.path, found[-1].path) <= (0 if processes == 2 else most)
+
+
+def test_shares_are_the_rows_of_the_batch(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path, 2)
+    dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
+    size = plan_.config.sft.batch_size
+    whole = load_batch(dataset, processor, plan_.config, 3).on(torch.device("cpu"))
+    shares = [
+        load_batch(dataset, processor, plan_.config, 3, Team(rank, 2).rows(size)).on(torch.device("cpu"))
+        for rank in range(2)
+    ]
+    for index in (1, 2, 3):
+        assert torch.equal(torch.cat([share[index] for share in shares]), whole[index])
+    for camera in whole[0].present_cameras:
+        assert torch.equal(torch.cat([share[0].images[camera] for share in shares]), whole[0].images[camera])
+
+
+def test_what_one_of_them_raises_is_raised(small_dataset, tmp_path):
+    diverging = job(small_dataset, tmp_path, 2, "sft.lr=1e30", "sft.steps=40", "sft.warmup_steps=0")
+    with pytest.raises(TrainingDiverged, match=r"sft\.lr"):
+        list(LocalEngine().sft(diverging))
+
+
+def test_a_killed_process_ends_the_others_and_the_checkpoint_stays(small_dataset, tmp_path):
+    plan_ = job(small_dataset, tmp_path, 2, "sft.steps=100000", "sft.save_interval=5")
+    run = LocalEngine().sft(plan_)
+    saved = next(event for event in run if isinstance(event, CheckpointSaved))
+    children = _children()
+    assert len(children) >= 2
+    os.kill(max(children), signal.SIGKILL)
+    with pytest.raises(RlinfIsaacError, match="a process of the training died"):
+        list(run)
+    assert not set(children) & set(_children())
+    assert read_bundle(saved.path).step == 5
+
+
+def _children() -> list[int]:
+    from multiprocessing import active_children
+
+    return [child.pid for child in active_children() if child.pid is not None]

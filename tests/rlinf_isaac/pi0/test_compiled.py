@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlinf_isaac.pi0.compiled import checkpoint_activations, compile_blocks
+
+
+@pytest.mark.parametrize(("compiled", "checkpointed"), [(True, False), (False, True), (True, True)])
+def test_loss_and_gradients_are_the_same(model, config, make_observation, make_flow, compiled, checkpointed) -> None:
+    observation, (actions, noise, time) = make_observation(config), make_flow(config)
+    names = list(model.state_dict())
+
+    def step() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        loss = model(observation, actions, noise, time)
+        loss.mean().backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        model.zero_grad(set_to_none=True)
+        return loss.detach(), gradients
+
+    loss, gradients = step()
+    checkpoint_activations(model, checkpointed)
+    if compiled:
+        compile_blocks(model, backend="aot_eager")  # traced forward and backward, without a C++ compiler
+    assert list(model.state_dict()) == names
+    again, found = step()
+    torch.testing.assert_close(again, loss, atol=1e-5, rtol=1e-5)
+    for gradient, wanted in zip(found, gradients, strict=True):
+        assert (gradient is None) == (wanted is None)
+        if gradient is not None:
+            torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-3)
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass(model, config, make_observation, make_flow) -> None:
+    kept = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[-1] += tensor.nbytes
+        return tensor
+
+    for on in (False, True):
+        checkpoint_activations(model, on)
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(make_observation(config), *make_flow(config))
+    assert kept[1] < kept[0] / 2
