@@ -41,6 +41,7 @@ class Simulation:
 
     def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str) -> None:
         from isaaclab.app import launch_simulation
+        from isaaclab_newton.physics import NewtonManager
 
         cfg = task_config(num_envs, image_size, max_episode_steps, device)
         self._open = ExitStack()
@@ -49,6 +50,8 @@ class Simulation:
         self._robot = self.env.scene["robot"]
         if tuple(self._robot.joint_names) != kinematics.JOINT_NAMES:
             raise RuntimeError(f"the robot's joints are {self._robot.joint_names}")
+        if not NewtonManager.get_model().constraint_mimic_count:
+            raise RuntimeError("the second finger follows nothing: the robot's NewtonMimicAPI was not read")
         self._home_quat = kinematics.eef_pose(np.array([contract.DEFAULT_JOINT_POS[: contract.NUM_ARM_JOINTS]]))[1][0]
         self._warm_up()
 
