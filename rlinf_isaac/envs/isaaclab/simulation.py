@@ -5,9 +5,9 @@ when an episode ends and begins. The task resets an env within the step that end
 that all envs share; here the step leaves it as it ended, and `reset` draws the start from the episode's own seed
 (`envs.randomisation`, the distribution of the task's reset events).
 
-Two things that IsaacLab 3.0.0 gets wrong on Newton are put right, and looked after (`check_fresh`): after a reset the
-end-effector's frame is still that of the episode before, until the next step; and the wrist camera hangs in the air
-until the second reset.
+Two things that IsaacLab 3.0.0 gets wrong on Newton are put right: after a reset the end-effector's frame is still that of
+the episode before, until the next step (`check_fresh` refuses such an observation); and the wrist camera stays where the
+hand was at the last reset, since the renderer is told of a camera's pose only then.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Simulation:
         if not NewtonManager.get_model().constraint_mimic_count:
             raise RuntimeError("the second finger follows nothing: the robot's NewtonMimicAPI was not read")
         self._home_quat = kinematics.eef_pose(np.array([contract.DEFAULT_JOINT_POS[: contract.NUM_ARM_JOINTS]]))[1][0]
-        self._warm_up()
+        self.reset(range(num_envs), range(num_envs))
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Start the episode of a seed in each of these rows; nothing of the other rows changes."""
@@ -142,15 +142,6 @@ class Simulation:
             sensor.reset()
         self.env.obs_buf = self.env.observation_manager.compute(update_history=True)
 
-    def _warm_up(self) -> None:
-        """The wrist camera is attached to the hand by the first reset that follows a step."""
-        rows = range(self.env.num_envs)
-        hold = np.zeros((self.env.num_envs, contract.ACTION_DIM), np.float32)
-        hold[:, -1] = 1.0
-        self.reset(rows, rows)
-        self.step(hold)
-        self.reset(rows, rows)
-
     def _image(self, camera: str) -> np.ndarray:
         """What the task's ``image_rgb`` gives, (N, H, W, 3) uint8; rendered now, where the state is newer."""
         image = self.env.scene[camera].data.output["rgb"]
@@ -178,6 +169,7 @@ def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: 
         camera = getattr(cfg.scene, name)
         camera.data_types = ["rgb"]
         camera.renderer_cfg = NewtonWarpRendererCfg()
+        camera.update_latest_camera_pose = True  # or it stays where the last reset found it, the wrist's camera, too
         film = copy.deepcopy(camera)
         film.prim_path = camera.prim_path.removesuffix(name) + VIDEO_PREFIX + name
         camera.width = camera.height = image_size

@@ -210,13 +210,48 @@ def test_the_first_episode_looks_like_the_same_one_later(env) -> None:
         assert (first["policy"][camera][0] != first["policy"][camera][1]).any()
 
 
-def test_the_wrist_camera_moves_with_the_hand(env) -> None:
-    before = env.reset(seed=0)[0]["policy"]
-    action = HOLD.copy()
-    action[2] = 0.1
-    after = env.chunk_step(both(action, 4), ALL).observation["policy"]
-    change = {camera: np.abs(after[camera].astype(float) - before[camera]).mean() for camera in contract.CAMERA_NAMES}
-    assert change[contract.WRIST_CAM] > 2, change
+# Poses of the cameras, position and quaternion wxyz in ROS's convention (z forward, y down), and what each hangs on.
+CAMERAS = {
+    contract.TABLE_CAM: ((1.0, 0.0, 0.4), (0.35355, -0.61237, -0.61237, 0.35355)),  # the base
+    contract.WRIST_CAM: ((0.13, 0.0, -0.15), (-0.70614, 0.03701, 0.03701, -0.70614)),  # panda_hand
+}
+CUBE_CHANNELS = (2, 0, 1)  # blue, red, green
+
+
+def cube_pixels(policy: Row, camera: str) -> np.ndarray:
+    """Where the cubes' centres are in an image, (3, 2) as column and row in pixels, by the poses in the observation."""
+    position, quat = (np.array(each) for each in CAMERAS[camera])
+    if camera == contract.WRIST_CAM:
+        hand = policy["eef_pos"] - kinematics.rotate(policy["eef_quat"], np.array([0, 0, contract.EEF_FRAME_OFFSET]))
+        position = hand + kinematics.rotate(policy["eef_quat"], position)
+        quat = kinematics.multiply(policy["eef_quat"], quat)
+    back = quat * (1, -1, -1, -1)
+    points = np.stack([kinematics.rotate(back, cube - position) for cube in policy["cube_positions"].reshape(3, 3)])
+    focal = contract.CAMERA_FOCAL_LENGTH / contract.CAMERA_APERTURE * SIZE
+    return points[:, :2] / points[:, 2:] * focal + SIZE / 2
+
+
+def test_cameras_see_the_cubes_where_their_poses_put_them(env) -> None:
+    """The wrist's moves with the hand. A simulator may show what was, or from where the camera was."""
+    observation = env.reset(seed=[0, 7])[0]
+    for axis in (None, 0, 1, 2, 3, 4, 5):
+        if axis is not None:
+            action = HOLD.copy()
+            action[axis] = 0.1
+            observation = env.chunk_step(both(action, 4), ALL).observation
+        for i in range(2):
+            policy = row(observation, i)
+            for camera in CAMERAS:
+                seen = 0
+                for channel, (column, line) in zip(CUBE_CHANNELS, cube_pixels(policy, camera), strict=True):
+                    if min(column, line) < 1 or max(column, line) > SIZE - 1:
+                        continue
+                    pixel = policy[camera][int(line), int(column)].astype(int)
+                    if np.ptp(pixel) < 15:  # grey: the hand is in front of it
+                        continue
+                    seen += 1
+                    assert pixel[channel] > 1.3 * np.delete(pixel, channel).max(), (camera, i, axis, channel, pixel)
+                assert seen, (camera, i, axis)
 
 
 def test_a_chunk_is_its_single_steps(env) -> None:
