@@ -103,6 +103,12 @@ def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
     return DatasetInput(name, json_digest(source), "evaluation", "simulator", source, {"episodes": source["episodes"]})
 
 
+def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
+    """What rendered and moved, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``."""
+    names = ("backend", "assets", "renderer", "image_size", "prompt")
+    return {f"sim.{name}": str(environment[name]) for name in names if name in environment}
+
+
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
     """``{"norm_stats": <sha256>}`` -> ``{"lineage.norm_stats.sha256": <sha256>}``; links to nothing are left out."""
     return {f"lineage.{link}.sha256": digest for link, digest in links.items() if digest is not None}

@@ -19,7 +19,7 @@ from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_bundle_fi
 from mlflow_project.compare import Comparison, compare
 from mlflow_project.comparison_recorder import record_comparison
 from mlflow_project.evaluations import EPISODES_FILE, MISMATCH_TAG, SETTINGS_FILE, Evaluation, table_row
-from mlflow_project.lineage import DatasetInput
+from mlflow_project.lineage import DatasetInput, simulator_tags
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.errors import VideoError
@@ -114,7 +114,9 @@ class SweepRecorder:
 
     def _start(self, event: EvaluationStarted) -> None:
         bundle = read_bundle(event.path, verify=False)
-        name, tags = self._run_name(event), bundle_tags(bundle)
+        simulator = simulator_tags(event.settings.get("environment", {}))
+        self._parent.tags(simulator)
+        name, tags = self._run_name(event), bundle_tags(bundle) | simulator
         recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
         # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.

@@ -8,7 +8,7 @@ not on the number of workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -40,6 +40,8 @@ from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
 from rlinf_isaac.events import Event, Progress
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event as StopEvent
+
     from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
@@ -120,8 +122,13 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
         writer.extra = {**recipe, "recipe_digest": json_digest(recipe), "seeds": seeds, "failed_seeds": failed}
 
 
-def record_episode(env: Environment, seed: int, noise: float, state_layout: str) -> RecordedEpisode:
-    """Run the expert in `env` (of one) on one seed. Frames are observed before each action; images become PNG."""
+def record_episode(
+    env: Environment, seed: int, noise: float, state_layout: str, stopped: Callable[[], bool] = lambda: False
+) -> RecordedEpisode:
+    """Run the expert in `env` (of one) on one seed. Frames are observed before each action; images become PNG.
+
+    An episode that is `stopped`, which is asked for at every step, counts as failed.
+    """
     from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
 
     rng = np.random.default_rng([seed, NOISE_STREAM])
@@ -139,7 +146,7 @@ def record_episode(env: Environment, seed: int, noise: float, state_layout: str)
         executed = action.copy()
         executed[: contract.MOTION_DIMS] += rng.normal(0.0, noise, contract.MOTION_DIMS)
         observation, _, terminated, truncated, info = env.step(executed[None])
-        if terminated[0] or truncated[0]:
+        if terminated[0] or truncated[0] or stopped():
             break
     if not info["success"][0]:
         return RecordedEpisode(seed, None)
@@ -192,8 +199,10 @@ def _episodes(
     env_config: EnvConfig, state_layout: str, noise: float, first_seed: int, workers: int
 ) -> Generator[RecordedEpisode]:
     """Episodes of `first_seed`, `first_seed` + 1, ... in this order, without end; `workers` processes run ahead."""
+    context = get_context("spawn")
+    stop = context.Event()
     executor = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(env_config, state_layout, noise)
+        workers, mp_context=context, initializer=_start_worker, initargs=(env_config, state_layout, noise, stop)
     )
     pending: list[Future[RecordedEpisode]] = []
     next_seed = first_seed
@@ -209,19 +218,20 @@ def _episodes(
             "Run again, with a smaller demos.workers if memory is short"
         ) from error
     finally:
+        stop.set()  # an episode can take a minute, and nobody waits for these any more
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[Environment, str, float] | None = None
+_worker: tuple[Environment, str, float, Callable[[], bool]] | None = None
 
 
-def _start_worker(env_config: EnvConfig, state_layout: str, noise: float) -> None:
+def _start_worker(env_config: EnvConfig, state_layout: str, noise: float, stop: StopEvent) -> None:
     global _worker
     follow_parent()  # it winds the pool up
-    _worker = make_env(env_config, 1), state_layout, noise
+    _worker = make_env(env_config, 1), state_layout, noise, stop.is_set
 
 
 def _work(seed: int) -> RecordedEpisode:
     assert _worker is not None
-    env, state_layout, noise = _worker
-    return record_episode(env, seed, noise, state_layout)
+    env, state_layout, noise, stopped = _worker
+    return record_episode(env, seed, noise, state_layout, stopped)

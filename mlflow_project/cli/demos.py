@@ -76,7 +76,7 @@ def dataset_root(config: JobConfig, output: Path) -> Path:
 
 def run(config: JobConfig, output: Path) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
-    from mlflow_project.lineage import lerobot_dataset, provenance_tags
+    from mlflow_project.lineage import lerobot_dataset, provenance_tags, simulator_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
@@ -87,6 +87,7 @@ def run(config: JobConfig, output: Path) -> Path:
         tracked.recorder.params(_read_config(config))
         watch(record_demonstrations(config, root))
         dataset = LeRobotDataset(root)
+        tracked.recorder.tags(simulator_tags((dataset.provenance or {}).get("env", {})))
         tracked.recorder.dataset(lerobot_dataset(root, dataset.digest, "recorded"))
         tracked.recorder.metrics(
             {

@@ -20,7 +20,7 @@ from rlinf_isaac.pi0.tokenizer import load_tokenizer
 ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"
 
 ENVIRONMENT_KEYS = ("task", "renderer", "image_size", "control_hz")
-"""What must be equal between the environment of the training data and the one of the job."""
+"""What must be equal between the environment of the training data and the one of the job, besides the simulator."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,20 @@ def _state_layout(bundle: Bundle, config: JobConfig) -> Iterator[Problem]:
 
 def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | None) -> Iterator[Problem]:
     trained = bundle.config.get("env") or {}
-    planned = {"task": config.env.task, "image_size": config.env.image_size, "control_hz": CONTROL_HZ}
+    planned = {
+        "backend": config.env.backend,
+        "task": config.env.task,
+        "image_size": config.env.image_size,
+        "control_hz": CONTROL_HZ,
+    }
     now = planned if built is None else built
+    simulators = [str(each.get("backend", "")).partition("-")[0] for each in (trained, now)]
+    if all(simulators) and simulators[0] != simulators[1]:
+        cause = f"{bundle.path} was trained in {simulators[0]} (its config.json), the job is in {simulators[1]}"
+        yield Problem("env-mismatch", cause, f"pass --env {simulators[0]}, {ALLOW}")
     for key in ENVIRONMENT_KEYS:
+        if key == "renderer" and simulators[0] != simulators[1]:
+            continue  # each simulator has its own
         if key in trained and key in now and trained[key] != now[key]:
             cause = f"{bundle.path} was trained with {key}={trained[key]!r} (its config.json), the job has {now[key]!r}"
             yield Problem("env-mismatch", cause, f"set env.{key} accordingly, {ALLOW}")

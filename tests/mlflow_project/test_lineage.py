@@ -61,6 +61,11 @@ def test_digest_tags_leave_out_missing_links():
     assert lineage.digest_tags({"dataset": "ab", "parent": None}) == {"lineage.dataset.sha256": "ab"}
 
 
+def test_simulator_tags_of_what_is_known():
+    environment = {"backend": "mujoco-4.0.0", "image_size": 64, "task": "stack2"}
+    assert lineage.simulator_tags(environment) == {"sim.backend": "mujoco-4.0.0", "sim.image_size": "64"}
+
+
 def test_a_lerobot_dataset(tmp_path):
     info = {
         "total_episodes": 3,

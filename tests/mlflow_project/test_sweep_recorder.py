@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from support import SETTINGS
 
 from mlflow_project import ui
 from mlflow_project.evaluations import read_evaluations
@@ -12,7 +14,7 @@ from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
 from mlflow_project.sync import sync
-from rlinf_isaac.events import EvaluationFinished
+from rlinf_isaac.events import EvaluationFinished, EvaluationStarted
 from rlinf_isaac.statistics import wilson_interval
 
 DATASET = evaluation_dataset({"task": "stack2", "episodes": 5, "first_seed": 5000, "policy_seed": 0})
@@ -42,6 +44,21 @@ def test_each_checkpoint_is_a_nested_run_that_differs_in_nothing_else(store, con
     assert first["params"]["cfg/env/task"] == "stack2"
     assert [name for name, _ in first["artifacts"]] == [name for name, _ in second["artifacts"]]
     assert first["datasets"] == second["datasets"] == [(DATASET.name, DATASET.digest)]
+
+
+def test_runs_say_what_simulated(store, content, evaluation_events):
+    events = [
+        replace(event, settings=SETTINGS) if isinstance(event, EvaluationStarted) else event
+        for event in evaluation_events
+    ]
+    record_sweep(events)
+    for run in ("sweep", "step-400"):
+        tags = content(store).runs[run]["tags"]
+        assert {key: value for key, value in tags.items() if key.startswith("sim.")} == {
+            "sim.backend": "mujoco-4.0.0",
+            "sim.assets": "a" * 64,
+            "sim.prompt": "Stack.",
+        }
 
 
 def test_the_metrics_of_a_checkpoint(store, content, evaluation_events):

@@ -220,3 +220,9 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_an_episode_can_be_stopped(env: StackCubeVectorEnv) -> None:
+    asked = iter([False, False, True])
+    episode = record_episode(env, 0, 0.0, "proprio", lambda: next(asked))
+    assert (episode.columns, env.elapsed.tolist()) == (None, [3])

@@ -5,9 +5,9 @@ when an episode ends and begins. The task resets an env within the step that end
 that all envs share; here the step leaves it as it ended, and `reset` draws the start from the episode's own seed
 (`envs.randomisation`, the distribution of the task's reset events).
 
-Two things that IsaacLab 3.0.0 gets wrong on Newton are put right: after a reset the end-effector's frame is still that of
-the episode before, until the next step (`check_fresh` refuses such an observation); and the wrist camera stays where the
-hand was at the last reset, since the renderer is told of a camera's pose only then.
+Two things that IsaacLab 3.0.0 gets wrong on Newton are put right. After a reset the end-effector's frame is still that
+of the episode before, until the next step (`check_fresh` refuses such an observation). And the wrist camera stays where
+the hand was at the last reset: the renderer is told of a camera's pose only then, unless the config asks for more.
 """
 
 from __future__ import annotations

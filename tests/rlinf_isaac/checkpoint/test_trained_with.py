@@ -46,6 +46,7 @@ def test_other_norm_stats_are_named_with_both_digests_and_places(bundle, tmp_pat
         ("policy.action_chunk=4", ["action-chunk-mismatch"]),
         ("policy.state_layout=proprio", ["state-layout-mismatch"]),
         ("env.image_size=32", ["env-mismatch"]),
+        ("env.backend=isaaclab", ["env-mismatch"]),
         ("env.task=stack3", ["prompt-mismatch", "state-layout-mismatch", "env-mismatch"]),
     ],
 )
@@ -67,6 +68,15 @@ def test_the_renderer_is_compared_once_the_environment_is_built(bundle):
     environment = bundle.config["env"]
     other = environment | {"renderer": "another"}
     assert codes(mismatches(bundle, small_config(), environment=other)) == ["env-mismatch"]
+
+
+def test_another_simulator_is_one_mismatch_and_another_release_of_it_none(bundle):
+    environment = bundle.config["env"]
+    isaaclab = environment | {"backend": "isaaclab-3.0.0/newton_mjwarp/cpu", "renderer": "newton"}
+    (problem,) = mismatches(bundle, small_config(["env.backend=isaaclab"]), environment=isaaclab)
+    assert "trained in mujoco" in problem.cause
+    assert "--env mujoco" in problem.cure
+    assert mismatches(bundle, small_config(), environment=environment | {"backend": "mujoco-99.0"}) == []
 
 
 def test_what_a_foreign_checkpoint_does_not_record_cannot_differ(bundle):
