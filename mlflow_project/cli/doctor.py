@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from mlflow_project.cli import _options as options
@@ -126,8 +127,8 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
         for column in ("component", "found", "unlocks"):
             table.add_column(column)
         for each in components:
-            found = each["found"] or ("[bold red]missing[/]" if each["needed"] else f"[dim]none; {each['cure']}[/]")
-            table.add_row(each["name"], found, each["unlocks"])
+            missing = "[bold red]missing[/]" if each["needed"] else f"[dim]none; {escape(each['cure'])}[/]"
+            table.add_row(each["name"], escape(each["found"]) if each["found"] else missing, escape(each["unlocks"]))
         stdout.print(table)
     for key in ("root", "task", "state_layout"):
         if key in report:

@@ -19,17 +19,19 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python, probe
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.probe import installed_version, output_of
 
 DISTRIBUTION = "rlinf-isaac"
 
+_RLINF = "pip install -c constraints-rlinf.txt -e '.[rlinf]'"
+
 OPTIONAL = {
     "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
     "av": ("datasets whose cameras are mp4 files", "pip install 'rlinf-isaac[video]'"),
-    "ray": ("the RLinf engine, which this release does not have yet", "pip install ray"),
-    "rlinf": ("the RLinf engine, which this release does not have yet", "pip install rlinf"),
-    "isaaclab": ("--env isaaclab; in an environment of its own", "rlinf-isaac isaaclab setup --venv PATH"),
+    "ray": ("--engine rlinf and mlflow run -b rlinf-ray", _RLINF),
+    "rlinf": ("--engine rlinf, here or in the environment of --rlinf-python", _RLINF),
     "rlinf-openpi": ("the parity tests with OpenPI", "see tests/rlinf_isaac/pi0/test_parity.py"),
     "lerobot": ("the tests that load our datasets with lerobot", "see tests/rlinf_isaac/data"),
 }
@@ -57,7 +59,7 @@ class Component:
 
 def inspect_environment() -> tuple[list[Component], list[Problem]]:
     """Every component, and the problems among them: what is needed and missing, or of a version that does not work."""
-    components = [*_python(), *_packages(), *_gpu(), *_rendering(), *_optional()]
+    components = [*_python(), *_packages(), *_gpu(), *_rendering(), *_optional(), *_isaaclab()]
     problems = [
         Problem("missing-component", f"{each.name} is missing: {each.unlocks}", each.cure)
         for each in components
@@ -112,6 +114,19 @@ def _rendering() -> Iterator[Component]:
 def _optional() -> Iterator[Component]:
     for name, (unlocks, cure) in OPTIONAL.items():
         yield Component(name, installed_version(name), False, unlocks, cure)
+
+
+def _isaaclab() -> Iterator[Component]:
+    """IsaacLab has an environment of its own, which is looked at where one is named."""
+    python, found = os.environ.get(PYTHON_VARIABLE), None
+    problems = check_python(python)
+    if python and not problems:
+        versions = probe(python) or {}
+        found = f"{versions.get('isaaclab')} ({python})"
+    unlocks = f"--env isaaclab, in the environment that {PYTHON_VARIABLE} names"
+    if python and problems:
+        unlocks += f" ({problems[0].cause})"
+    yield Component("isaaclab", found, False, unlocks, "rlinf-isaac isaaclab setup --venv PATH")
 
 
 def _requirements() -> list[Requirement]:

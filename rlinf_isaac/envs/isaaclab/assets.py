@@ -1,19 +1,21 @@
-"""Stand-in USD assets for IsaacLab's stack task, where NVIDIA's own are out of reach: primitives and public numbers.
+"""What IsaacLab's stack task is made of: USD files below ``ISAACSIM_ASSET_ROOT``, or stand-ins for them.
 
-The task loads robot, table, cubes and ground from ``ISAACSIM_ASSET_ROOT``; the files here have the paths it asks for.
-They are not NVIDIA's: same kinematics and sizes, other shapes, masses, friction and colours. Written with ``pxr``, as
-text, so that the same code gives the same bytes.
+NVIDIA's own are on a server. The stand-ins are primitives with public numbers under the paths that the task asks for:
+same kinematics and sizes, other shapes, masses, friction and colours. Written with ``pxr``, as text, so that the same
+code gives the same bytes.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import newton_usd_schemas  # noqa: F401  (a schema that is not registered before pxr reads its first stage is never known)
 import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
+from rlinf_isaac.digest import file_digest, json_digest
 from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab import kinematics
 
@@ -47,6 +49,27 @@ LINKS: dict[str, tuple[float, Vector, Vector]] = {
     "panda_leftfinger": (0.1, (0.02, 0.015, 0.05), (0.0, 0.0075, 0.028)),
     "panda_rightfinger": (0.1, (0.02, 0.015, 0.05), (0.0, 0.0075, 0.028)),
 }
+
+
+def digest(root: Path) -> str:
+    """sha256 of what the task loads from `root`: its files, and every layer they refer to. Textures are left out.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    names = [GROUND, ROBOT, TABLE, *(BLOCK.format(colour=colour) for colour in CUBE_COLOURS)]
+    if missing := [name for name in names if not (root / name).is_file()]:
+        raise FileNotFoundError(f"{root} (ISAACSIM_ASSET_ROOT) has no {', '.join(missing)}")
+    layers = {layer.realPath for name in names for layer in Usd.Stage.Open(str(root / name)).GetUsedLayers()}
+    return json_digest({os.path.relpath(path, root): file_digest(path) for path in sorted(layers) if path})
+
+
+def hand_path(root: Path) -> str:
+    """Where the hand is in the robot's file, relative to the robot: the wrist camera hangs on it."""
+    stage = Usd.Stage.Open(str(root / ROBOT))
+    robot = stage.GetDefaultPrim().GetPath()
+    (hand,) = (prim.GetPath() for prim in stage.Traverse() if prim.GetName() == kinematics.HAND)
+    return str(hand.MakeRelativePath(robot))
 
 
 def write_assets(root: Path) -> None:

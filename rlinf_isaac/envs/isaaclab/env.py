@@ -88,7 +88,7 @@ class IsaacLabVectorEnv(VectorEnv):
             image_size=image_size,
             control_hz=contract.CONTROL_HZ,
             max_episode_steps=max_episode_steps,
-            assets=f"standin-{self.simulator.ready['assets']}",
+            assets=self.simulator.ready["assets"],
         )
         self.single_observation_space = observation_space(self.task, image_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
 
+ASSET_ROOT = "ISAACSIM_ASSET_ROOT"
+"""IsaacLab's variable; when it is set, what lies there is used instead of the stand-ins."""
+
 
 def _load_package() -> None:
     package = Path(__file__).parents[2]
@@ -47,20 +50,25 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays, receive, send
 
     try:
-        assets = _prepare_assets(Path(settings["assets"]))
-        os.environ["ISAACSIM_ASSET_ROOT"] = str(assets)  # read when isaaclab is imported
+        given = os.environ.get(ASSET_ROOT)
+        root = Path(given) if given else _prepare_stand_ins(Path(settings["assets"]))
+        os.environ[ASSET_ROOT] = str(root)  # read when isaaclab is imported
         from importlib.metadata import version
 
-        from rlinf_isaac.digest import tree_digest
+        from rlinf_isaac.envs.isaaclab import assets
         from rlinf_isaac.envs.isaaclab.simulation import Simulation
+
+        origin = "given" if given else "standin"
+        identity = {"version": version("isaaclab"), "assets": f"{origin}-{assets.digest(root)}"}
 
         num_envs, image_size = settings["num_envs"], settings["image_size"]
         shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
-        simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"])
+        hand = assets.hand_path(root)
+        simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
         simulation.write(shared)
         simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may
         simulation.write_frames(shared)
-        send(connection, ok=True, version=version("isaaclab"), assets=tree_digest(assets))
+        send(connection, ok=True, **identity)
         while True:
             order = receive(connection)
             match order["do"]:
@@ -93,7 +101,7 @@ def _held(shared: SharedArrays) -> np.ndarray:
     return actions
 
 
-def _prepare_assets(root: Path) -> Path:
+def _prepare_stand_ins(root: Path) -> Path:
     """Write the stand-ins once per version of the code that makes them."""
     from rlinf_isaac.digest import file_digest
     from rlinf_isaac.envs.isaaclab import assets, kinematics

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlinf_isaac.envs.isaaclab.versions import check_python
+from rlinf_isaac.envs.isaaclab.versions import REQUIREMENTS, check_python
 from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.probe import output_of
 
 PYTHON = "3.12"
 TORCH = "torch==2.13.0"
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 DOWNLOAD_GB = 3.5
 DISK_GB = 6.0
 """The environment took 5.6 GB on Linux x86_64, where PyPI's torch brings the CUDA libraries along and does not import

@@ -39,11 +39,12 @@ class StaleObservation(RuntimeError):
 class Simulation:
     """N envs of the task, all in one world frame; `write` copies their state into shared memory."""
 
-    def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str) -> None:
+    def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> None:
+        """`hand`: where the robot's file has it (`assets.hand_path`); the rest as `env.IsaacLabVectorEnv`."""
         from isaaclab.app import launch_simulation
         from isaaclab_newton.physics import NewtonManager
 
-        cfg = task_config(num_envs, image_size, max_episode_steps, device)
+        cfg = task_config(num_envs, image_size, max_episode_steps, device, hand)
         self._open = ExitStack()
         self._open.enter_context(launch_simulation(cfg, {"device": device}))
         self.env = _env_class()(cfg=cfg)
@@ -151,7 +152,7 @@ class Simulation:
         return torch.tensor(np.asarray(values, np.float32), device=self.env.device)
 
 
-def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: str) -> Any:
+def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> Any:
     """The task's own config, with what it takes to run it on Newton without Kit."""
     from isaaclab_newton.renderers import NewtonWarpRendererCfg
     from isaaclab_tasks.utils import parse_env_cfg
@@ -164,7 +165,7 @@ def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: 
     cfg.sim.render_interval = cfg.decimation
     cfg.events = {}  # resets are ours
     cfg.episode_length_s = (max_episode_steps - 0.5) * cfg.decimation * cfg.sim.dt  # rounded up to whole steps
-    cfg.scene.wrist_cam.prim_path = f"{{ENV_REGEX_NS}}/Robot/{kinematics.HAND}/wrist_cam"
+    cfg.scene.wrist_cam.prim_path = f"{{ENV_REGEX_NS}}/Robot/{hand}/wrist_cam"
     for name in contract.CAMERA_NAMES:
         camera = getattr(cfg.scene, name)
         camera.data_types = ["rgb"]

@@ -3,7 +3,9 @@ has. Nothing of IsaacLab is imported."""
 
 from __future__ import annotations
 
+import json
 import subprocess
+from pathlib import Path
 
 from rlinf_isaac.errors import Problem
 
@@ -20,6 +22,21 @@ TASK_IDS = {
 """Major version -> the id of the task of `envs.contract`. Release 3 renamed the stacking tasks and kept no alias."""
 
 
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+"""What the simulator's interpreter needs, besides torch."""
+
+_VERSIONS = """
+import importlib.metadata, json, sys
+versions = {}
+for name in sys.argv[1:]:
+    try:
+        versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        versions[name] = None
+print(json.dumps(versions))
+"""
+
+
 def task_id(known: str, version: str) -> str:
     """The id that `version` has for a stacking task known by its 2.x or 3.x id.
 
@@ -32,25 +49,36 @@ def task_id(known: str, version: str) -> str:
     return f"Isaac-{bare}-v0" if version.startswith("2.") else f"IsaacContrib-{bare}"
 
 
-def probe(python: str, timeout_s: float = 20.0) -> str | None:
-    """Version of IsaacLab in the interpreter `python`; None when it has none, or does not run. Reads metadata only."""
-    code = "import importlib.metadata as m; print(m.version('isaaclab'))"
+def probe(python: str, timeout_s: float = 20.0) -> dict[str, str | None] | None:
+    """Versions of what the simulator needs in the interpreter `python`, None for what it has not. Reads metadata only.
+
+    None instead, when it does not run.
+    """
+    names = [line.split("==")[0] for line in REQUIREMENTS.read_text().splitlines() if line and line[0] != "#"]
     try:
-        done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=timeout_s)
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [python, "-I", "-c", _VERSIONS, "torch", *names], capture_output=True, text=True, timeout=timeout_s
+        )
+        return json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def check_python(python: str | None) -> list[Problem]:
-    """Whether this interpreter can run the simulator."""
+    """Whether this interpreter can run the simulator, and what is missing."""
     setup = "rlinf-isaac isaaclab setup --venv PATH makes one; then pass --isaaclab-python PATH/bin/python"
     if python is None:
         return [Problem("no-isaaclab-python", "no interpreter for IsaacLab was named", setup)]
-    version = probe(python)
+    versions = probe(python)
+    if versions is None:
+        return [Problem("no-isaaclab", f"{python} is no interpreter of Python, or does not run", setup)]
+    version = versions["isaaclab"]
     if version is None:
-        return [Problem("no-isaaclab", f"{python} has no IsaacLab, or is no interpreter", setup)]
+        return [Problem("no-isaaclab", f"{python} has no IsaacLab", setup)]
     if not version.startswith(f"{SUPPORTED}."):
         cause = f"{python} has IsaacLab {version}, this project drives {SUPPORTED}"
         return [Problem("isaaclab-version", cause, setup)]
+    if missing := [name for name, found in versions.items() if found is None]:
+        cause = f"{python} has IsaacLab {version}, but not {', '.join(missing)}"
+        return [Problem("isaaclab-incomplete", cause, f"{python} -m pip install {' '.join(missing)}, or {setup}")]
     return []

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support import SMALL
 
+from rlinf_isaac.preflight.environment import Component
+
 PROJECT = Path(__file__).parents[3]
 OVERRIDES = ["--overrides", ",".join(SMALL)]
 
@@ -29,6 +31,12 @@ def test_alone_it_describes_this_machine(invoke, tmp_path):
     text = invoke("doctor").stdout
     assert "ready        yes" in text
     assert "This machine" in text
+
+
+def test_the_way_to_get_a_component_is_printed_as_it_is_typed(invoke, monkeypatch):
+    component = Component("Thing", None, False, "a use", "pip install 'a[b]'")
+    monkeypatch.setattr("rlinf_isaac.preflight.environment.inspect_environment", lambda: ([component], []))
+    assert "'a[b]'" in invoke("doctor").stdout
 
 
 def test_a_job_that_can_start(invoke, small_dataset, small_checkpoints, tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 from support import only_error
 
 FAKE_VENV = """#!{python}
-import sys
-code = sys.argv[-1]
-print("3.0.0" if "isaaclab" in code else "3.12")
+import json, sys
+names = sys.argv[4:]
+print(json.dumps(dict.fromkeys(names, "3.0.0")) if "isaaclab" in names else "3.12")
 """
 
 
@@ -57,7 +57,7 @@ def test_a_job_in_isaaclab_without_one_is_refused_with_the_way_to_get_it(invoke,
     monkeypatch.delenv("ISAACLAB_PYTHON")
     missing = tmp_path / "none" / "python"
     result = invoke("demos", "--env", "isaaclab", "--task", "stack3", "--isaaclab-python", str(missing))
-    only_error(result, "has no IsaacLab")
+    only_error(result, "is no interpreter of Python")
     assert "rlinf-isaac isaaclab setup" in result.stderr
     monkeypatch.delenv("ISAACLAB_PYTHON", raising=False)
     only_error(invoke("demos", "--env", "isaaclab", "--task", "stack3"), "no interpreter for IsaacLab")

@@ -59,3 +59,18 @@ def test_nothing_heavy_is_imported():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_isaaclab_is_looked_for_in_the_environment_that_is_named(monkeypatch, tmp_path):
+    def isaaclab():
+        return next(each for each in inspect_environment()[0] if each.name == "isaaclab")
+
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh\necho '{"isaaclab": "3.0.0", "newton": null}'\n""")
+    python.chmod(0o755)
+    monkeypatch.setenv("ISAACLAB_PYTHON", str(python))
+    assert (isaaclab().found, "but not newton" in isaaclab().unlocks) == (None, True)
+    python.write_text("""#!/bin/sh\necho '{"isaaclab": "3.0.0", "newton": "1.6.1"}'\n""")
+    assert isaaclab().found == f"3.0.0 ({python})"
+    monkeypatch.delenv("ISAACLAB_PYTHON")
+    assert isaaclab().found is None
