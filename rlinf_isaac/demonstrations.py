@@ -8,7 +8,7 @@ not on the number of workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -51,6 +51,8 @@ LABEL = "demonstrations"
 ROBOT_TYPE = "franka"
 NOISE_STREAM = 1  # keeps the noise apart from the reset, which is drawn from the bare seed
 MIN_FAILURES_TO_GIVE_UP = 20
+SIDE_BY_SIDE = {"mujoco": 1, "isaaclab": 8}
+"""Backend -> envs of a worker. An episode is the same in any slot; IsaacLab steps eight in the time of three."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     seeds: list[int] = []
     failed: list[int] = []
     writer = LeRobotWriter(root, fps=contract.CONTROL_HZ, features=features, robot_type=ROBOT_TYPE)
-    episodes = _episodes(env_config, job.policy.state_layout, demos.noise, demos.first_seed, demos.workers)
+    side_by_side = min(SIDE_BY_SIDE[job.env.backend], -(-demos.episodes // demos.workers))
+    episodes = _episodes(
+        env_config, job.policy.state_layout, demos.noise, demos.first_seed, demos.workers, side_by_side
+    )
     with writer, closing(episodes):
         for episode in episodes:
             if episode.columns is None:
@@ -122,36 +127,42 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
         writer.extra = {**recipe, "recipe_digest": json_digest(recipe), "seeds": seeds, "failed_seeds": failed}
 
 
-def record_episode(
-    env: Environment, seed: int, noise: float, state_layout: str, stopped: Callable[[], bool] = lambda: False
-) -> RecordedEpisode:
-    """Run the expert in `env` (of one) on one seed. Frames are observed before each action; images become PNG.
+def record_episodes(
+    env: Environment, seeds: Sequence[int], noise: float, state_layout: str, stopped: Callable[[], bool] = lambda: False
+) -> list[RecordedEpisode]:
+    """Run the expert on these seeds side by side, each in an env of its own, until the last is over.
 
-    An episode that is `stopped`, which is asked for at every step, counts as failed.
+    Frames are observed before each action; images become PNG. `stopped` is asked at every step; episodes that were
+    under way then count as failed.
     """
     from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
 
-    rng = np.random.default_rng([seed, NOISE_STREAM])
-    expert = ScriptedExpert()
-    columns: dict[str, list[Any]] = {FRONT_IMAGE: [], WRIST_IMAGE: [], STATE: [], ACTION: []}
-    observation, _ = env.reset(seed=seed)
-    while True:
+    rngs = [np.random.default_rng([seed, NOISE_STREAM]) for seed in seeds]
+    experts = [ScriptedExpert() for _ in seeds]
+    columns: list[dict[str, list[Any]]] = [{FRONT_IMAGE: [], WRIST_IMAGE: [], STATE: [], ACTION: []} for _ in seeds]
+    succeeded = np.zeros(len(seeds), bool)
+    active = np.ones(len(seeds), bool)
+    observation, _ = env.reset(seed=list(seeds))
+    while active.any() and not stopped():
         policy_obs = observation["policy"]
-        action = expert.act(policy_obs)
-        images = contract.policy_images(policy_obs)
-        columns[FRONT_IMAGE].append(encode_png(images["front"][0]))
-        columns[WRIST_IMAGE].append(encode_png(images["wrist"][0]))
-        columns[STATE].append(contract.policy_state(policy_obs, state_layout)[0])
-        columns[ACTION].append(action)
-        executed = action.copy()
-        executed[: contract.MOTION_DIMS] += rng.normal(0.0, noise, contract.MOTION_DIMS)
-        observation, _, terminated, truncated, info = env.step(executed[None])
-        if terminated[0] or truncated[0] or stopped():
-            break
-    if not info["success"][0]:
-        return RecordedEpisode(seed, None)
-    stacked = {name: np.stack(columns[name]) for name in (STATE, ACTION)}
-    return RecordedEpisode(seed, {**columns, **stacked})
+        images, states = contract.policy_images(policy_obs), contract.policy_state(policy_obs, state_layout)
+        executed = np.zeros((len(seeds), 1, contract.ACTION_DIM), np.float32)
+        for i in np.flatnonzero(active).tolist():
+            action = experts[i].act(policy_obs, i)
+            columns[i][FRONT_IMAGE].append(encode_png(images["front"][i]))
+            columns[i][WRIST_IMAGE].append(encode_png(images["wrist"][i]))
+            columns[i][STATE].append(states[i])
+            columns[i][ACTION].append(action)
+            executed[i, 0] = action
+            executed[i, 0, : contract.MOTION_DIMS] += rngs[i].normal(0.0, noise, contract.MOTION_DIMS)
+        step = env.chunk_step(executed, active)
+        observation = step.observation
+        succeeded |= active & step.success
+        active &= ~(step.success | step.dropped | step.time_out)
+    return [
+        RecordedEpisode(seed, {**each, **{name: np.stack(each[name]) for name in (STATE, ACTION)}} if success else None)
+        for seed, each, success in zip(seeds, columns, succeeded.tolist(), strict=True)
+    ]
 
 
 def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
@@ -196,22 +207,25 @@ def _features(image_size: int, state_layout: str, num_cubes: int) -> dict[str, F
 
 
 def _episodes(
-    env_config: EnvConfig, state_layout: str, noise: float, first_seed: int, workers: int
+    env_config: EnvConfig, state_layout: str, noise: float, first_seed: int, workers: int, side_by_side: int
 ) -> Generator[RecordedEpisode]:
     """Episodes of `first_seed`, `first_seed` + 1, ... in this order, without end; `workers` processes run ahead."""
     context = get_context("spawn")
     stop = context.Event()
     executor = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(env_config, state_layout, noise, stop)
+        workers,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(env_config, side_by_side, state_layout, noise, stop),
     )
-    pending: list[Future[RecordedEpisode]] = []
+    pending: list[Future[list[RecordedEpisode]]] = []
     next_seed = first_seed
     try:
         while True:
             while len(pending) < 2 * workers:
-                pending.append(executor.submit(_work, next_seed))
-                next_seed += 1
-            yield pending.pop(0).result()
+                pending.append(executor.submit(_work, range(next_seed, next_seed + side_by_side)))
+                next_seed += side_by_side
+            yield from pending.pop(0).result()
     except BrokenProcessPool as error:
         raise RlinfIsaacError(
             "a worker process that records demonstrations died (killed, or out of memory); nothing was written. "
@@ -225,13 +239,13 @@ def _episodes(
 _worker: tuple[Environment, str, float, Callable[[], bool]] | None = None
 
 
-def _start_worker(env_config: EnvConfig, state_layout: str, noise: float, stop: StopEvent) -> None:
+def _start_worker(env_config: EnvConfig, side_by_side: int, state_layout: str, noise: float, stop: StopEvent) -> None:
     global _worker
     follow_parent()  # it winds the pool up
-    _worker = make_env(env_config, 1), state_layout, noise, stop.is_set
+    _worker = make_env(env_config, side_by_side), state_layout, noise, stop.is_set
 
 
-def _work(seed: int) -> RecordedEpisode:
+def _work(seeds: range) -> list[RecordedEpisode]:
     assert _worker is not None
     env, state_layout, noise, stopped = _worker
-    return record_episode(env, seed, noise, state_layout, stopped)
+    return record_episodes(env, seeds, noise, state_layout, stopped)

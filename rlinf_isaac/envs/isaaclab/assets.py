@@ -60,7 +60,8 @@ def digest(root: Path) -> str:
     names = [GROUND, ROBOT, TABLE, *(BLOCK.format(colour=colour) for colour in CUBE_COLOURS)]
     if missing := [name for name in names if not (root / name).is_file()]:
         raise FileNotFoundError(f"{root} (ISAACSIM_ASSET_ROOT) has no {', '.join(missing)}")
-    layers = {layer.realPath for name in names for layer in Usd.Stage.Open(str(root / name)).GetUsedLayers()}
+    stages = [Usd.Stage.Open(str(root / name)) for name in names]  # layers die with their stages
+    layers = {layer.realPath for stage in stages for layer in stage.GetUsedLayers()}
     return json_digest({os.path.relpath(path, root): file_digest(path) for path in sorted(layers) if path})
 
 
