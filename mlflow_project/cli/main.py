@@ -20,10 +20,11 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac main
   mlflow run . --env-manager local
-  mlflow run . --env-manager local -P demos=40 -P steps=300 -P episodes=10 -P rl_iterations=0"""
+  mlflow run . --env-manager local -P demos=40 -P steps=300 -P episodes=10 -P rl_iterations=0
+  mlflow run . --env-manager local -P env=isaaclab -P overrides=env.task=stack3,env.max_episode_steps=320"""
 
 KEYS = {"demos": "demos.episodes", "steps": "sft.steps", "save_interval": "sft.save_interval", "seed": "sft.seed"}
-KEYS |= {"episodes": "eval.episodes", "renderer": "env.renderer", "device": "compute.device"}
+KEYS |= {"episodes": "eval.episodes", "env": "env.backend", "renderer": "env.renderer", "device": "compute.device"}
 KEYS |= {"rl_iterations": "rl.iterations"}
 
 
@@ -35,7 +36,9 @@ KEYS |= {"rl_iterations": "rl.iterations"}
 @options.option("--episodes", "Evaluation episodes per checkpoint.")
 @options.option("--rl-iterations", "Rounds of reinforcement learning from the best checkpoint; 0 leaves it out.", "4")
 @options.option("--seed", "Seed of weights, batches and noise.")
-@options.option("--renderer", "egl, rays (no GL needed) or auto.")
+@options.env
+@options.isaaclab_python
+@options.renderer
 @options.device
 @options.upload_weights
 @options.output
@@ -56,13 +59,13 @@ def check(
     findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
 ) -> JobConfig:
     """Check these options and give their config. Everything here is quick."""
-    from rlinf_isaac.preflight import check_config, check_device, check_free_space
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
 
     if chosen["rl_iterations"] == "0":
         chosen["rl_iterations"] = options.AUTO
     config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-    findings.add([*check_config(config), *check_device(config)])
+    findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
     findings.raise_errors()
     findings.add(check_free_space(output, demonstration_bytes(config) + training_bytes(config)))
     return config

@@ -80,19 +80,14 @@ def check_config(config: JobConfig) -> list[Problem]:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and holds(value)):
             problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
-    return problems or [
-        *_check_env(config),
-        *_check_model(config),
-        *_check_policy(config),
-        *_check_processes(config),
-        *check_rl(config),
-    ]
+    problems += _check_env(config)
+    return problems or [*_check_model(config), *_check_policy(config), *_check_processes(config), *check_rl(config)]
 
 
 def _check_env(config: JobConfig) -> list[Problem]:
     problems = []
-    backend, choices = config.env.backend, RENDERERS[config.env.backend]
-    if config.env.renderer not in choices:
+    backend, choices = config.env.backend, RENDERERS.get(config.env.backend)
+    if choices and config.env.renderer not in choices:
         cause = f"env.renderer is {config.env.renderer}"
         problems.append(Problem("bad-value", cause, f"with env.backend={backend} choose one of {', '.join(choices)}"))
     if backend == "isaaclab" and config.env.task != "stack3":
