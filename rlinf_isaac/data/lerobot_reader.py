@@ -76,7 +76,7 @@ class LeRobotDataset:
         self._row_group_starts = np.cumsum(rows) - rows
         self._columns: dict[str, np.ndarray] = {}
         self._images: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
-        self._decoded: dict[str, _Decoded] = {}
+        self._decoded: dict[str, _Decoded | None] = {}  # camera -> its images; None: no room
         self._image_bytes = 0
         self._image_cache_bytes = image_cache_bytes
 
@@ -145,7 +145,9 @@ class LeRobotDataset:
         if feature.dtype != "image":
             cause = f"feature {key!r} has dtype {feature.dtype}, it holds no images"
             raise DatasetError.of("feature-kind", cause, "use column()")
-        kept = self._decoded.get(key) or self._room_for(key, indices)
+        if key not in self._decoded and indices.size:
+            self._decoded[key] = self._room_for(key, int(indices[0]))
+        kept = self._decoded.get(key)
         if kept is None:
             return np.stack([self._decode(key, int(index)) for index in indices])
         for index in indices[~kept.filled[indices]]:
@@ -156,16 +158,13 @@ class LeRobotDataset:
             kept.images[index], kept.filled[index] = image, True
         return kept.images[indices]
 
-    def _room_for(self, key: str, indices: np.ndarray) -> _Decoded | None:
-        """Room for the decoded images of a camera; None where there is too little for all of them."""
-        if not indices.size:
-            return None
-        shape = (self.num_frames, *self._decode(key, int(indices[0])).shape)
-        taken = sum(kept.images.nbytes for kept in self._decoded.values())
+    def _room_for(self, key: str, index: int) -> _Decoded | None:
+        """Room for the decoded images of a camera, all as large as this one; None where there is too little."""
+        shape = (self.num_frames, *self._decode(key, index).shape)
+        taken = sum(kept.images.nbytes for kept in self._decoded.values() if kept is not None)
         if taken + math.prod(shape) > self._image_cache_bytes:
             return None
-        self._decoded[key] = _Decoded(np.empty(shape, np.uint8), np.zeros(self.num_frames, bool))
-        return self._decoded[key]
+        return _Decoded(np.empty(shape, np.uint8), np.zeros(self.num_frames, bool))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_decoded": {}}  # a process that gets the dataset decodes what it needs itself

@@ -10,13 +10,13 @@ def compile_blocks(model: Pi0, backend: str = "inductor") -> Pi0:
 
     Names and shapes of the state dict stay: the modules are the same. `backend` is one of `torch.compile`.
     """
-    tower = model.vlm.vision_tower.vision_model
-    for layer in (*tower.encoder.layers, *model.vlm.language_model.layers, *model.expert.layers):
-        layer.compile(backend=backend)
+    for stack in model.stacks:
+        for layer in stack.layers:
+            layer.compile(backend=backend)
     return model
 
 
 def checkpoint_activations(model: Pi0, on: bool) -> None:
     """Whether training keeps what happens inside the layers for their gradients, or computes it again."""
-    for stack in (model.vlm.vision_tower.vision_model.encoder, model.vlm.language_model, model.expert):
+    for stack in model.stacks:
         stack.checkpointing = on

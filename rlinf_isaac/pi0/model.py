@@ -18,7 +18,7 @@ from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, KeysValues, RMSNorm, Rope, masked_bias
 from rlinf_isaac.pi0.observation import Observation, float_images
-from rlinf_isaac.pi0.siglip import VisionTower
+from rlinf_isaac.pi0.siglip import Encoder, VisionTower
 
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
 """Shortest and longest period of the time embedding; time runs over [0, 1]."""
@@ -136,6 +136,11 @@ class Pi0(nn.Module):
     def expert(self) -> Gemma:
         """The transformer over state and action tokens."""
         return self.paligemma_with_expert.gemma_expert.model
+
+    @property
+    def stacks(self) -> tuple[Encoder, Gemma, Gemma]:
+        """The three transformers: vision encoder, language model, expert. Each has its ``layers``."""
+        return self.vlm.vision_tower.vision_model.encoder, self.vlm.language_model, self.expert
 
     def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Per-element squared error of the velocity, (K B, H, A).

@@ -23,10 +23,10 @@ def to_precision(model: Pi0, dtype: str) -> Pi0:
     bfloat16 is OpenPI's: the transformers except for `KEPT_IN_FLOAT32`. The projections of state, actions and time
     around the expert are float32 in either case. Tied parameters stay tied.
     """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.float32)
+    cast = set()
     if dtype == "bfloat16":
-        for name, parameter in model.paligemma_with_expert.named_parameters():
-            if not any(part in name for part in KEPT_IN_FLOAT32):
-                parameter.data = parameter.data.to(torch.bfloat16)
+        transformers = model.paligemma_with_expert.named_parameters()
+        cast = {parameter for name, parameter in transformers if not any(part in name for part in KEPT_IN_FLOAT32)}
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if parameter in cast else torch.float32)
     return model

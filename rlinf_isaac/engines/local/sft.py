@@ -63,10 +63,21 @@ class Batch(NamedTuple):
 
     def rows(self, first: int, last: int) -> Batch:
         """Samples `first` .. `last` - 1, with all their points of the flow."""
-        points = len(self.noise) // len(self.actions)
-        index, flow = slice(first, last), slice(points * first, points * last)
+        index, flow = slice(first, last), flow_points(first, last, len(self.noise) // len(self.actions))
         changes = {camera: change.rows(index) for camera, change in self.changes.items()}
         return Batch(self.observation.rows(index), self.actions[index], self.noise[flow], self.time[flow], changes)
+
+
+def flow_points(first: int, last: int, points: int) -> slice:
+    """Where the noise and the flow times of samples `first` .. `last` - 1 are, each of which has `points`."""
+    return slice(points * first, points * last)
+
+
+def flow_loss(errors: torch.Tensor, config: JobConfig) -> torch.Tensor:
+    """The loss, a scalar, of the squared errors (..., A) that `Pi0.forward` gives."""
+    if config.sft.loss_on_real_dims:
+        errors = errors[..., : config.policy.env_action_dim]
+    return errors.mean()
 
 
 def train(job: SftJob) -> Iterator[Event]:
@@ -175,7 +186,7 @@ def load_batch(
     drawn = {name: draw(config.sft.augment, name, size, random) for name in observation.present_cameras or ()}
     changes = {name: change.rows(rows) for name, change in drawn.items() if any(field is not None for field in change)}
     first, last, _ = rows.indices(size)
-    flow = slice(points * first, points * last)
+    flow = flow_points(first, last, points)
     tensors = (torch.from_numpy(noise[flow]), torch.from_numpy(flow_time[flow].astype(np.float32)))
     return Batch(observation, actions, *tensors, changes)
 
@@ -211,13 +222,11 @@ def _update(
         group["lr"] = learning_rate(config.sft, step)
     optimiser.zero_grad(set_to_none=True)
     size = len(batch.actions)
+    step_size = config.sft.micro_batch or size
     parts = []
-    for first in range(0, size, config.sft.micro_batch or size):
-        part = batch.rows(first, first + (config.sft.micro_batch or size))
-        errors = model(*part.on(device))
-        if config.sft.loss_on_real_dims:
-            errors = errors[..., : config.policy.env_action_dim]
-        loss = errors.mean() * (len(part.actions) / size)
+    for first in range(0, size, step_size):
+        part = batch.rows(first, first + step_size)
+        loss = flow_loss(model(*part.on(device)), config) * (len(part.actions) / size)
         loss.backward()
         parts.append(loss.detach())
     norm = gradient_norm(model.parameters())

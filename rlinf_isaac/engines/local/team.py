@@ -25,7 +25,7 @@ from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.errors import RlinfIsaacError
 from rlinf_isaac.events import Event
-from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, GemmaLayer, RMSNorm
+from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, RMSNorm
 from rlinf_isaac.pi0.model import Pi0
 
 Name = TypeVar("Name", bound=Hashable)
@@ -81,14 +81,13 @@ class Team:
 
 
 def _units(model: Pi0) -> Iterator[nn.Module]:
-    tower = model.vlm.vision_tower.vision_model
     if len({parameter.dtype for parameter in model.parameters()}) > 1:
         # The gradients of a unit have one format: what stays float32 in a bfloat16 model are units of their own.
-        yield tower.embeddings
+        yield model.vlm.vision_tower.vision_model.embeddings
         yield from (module for module in model.modules() if isinstance(module, RMSNorm | AdaptiveRMSNorm))
         yield from (module for module in model.children() if isinstance(module, nn.Linear))
-    yield from tower.encoder.layers
-    yield from (module for module in model.modules() if isinstance(module, GemmaLayer))
+    for stack in model.stacks:
+        yield from stack.layers
     yield model
 
 

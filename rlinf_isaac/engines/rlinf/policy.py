@@ -21,7 +21,7 @@ from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.sft import Batch
+from rlinf_isaac.engines.local.sft import Batch, flow_loss
 from rlinf_isaac.envs.contract import TASKS
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.pi0.compiled import checkpoint_activations
@@ -117,10 +117,7 @@ class RlinfPi0(Pi0, BasePolicy):
 
     def sft_forward(self, data: Batch, **kwargs: Any) -> torch.Tensor:
         """The flow-matching loss of a batch, a scalar."""
-        errors = super().forward(*data.on(self._device))
-        if self.job.sft.loss_on_real_dims:
-            errors = errors[..., : self.job.policy.env_action_dim]
-        return errors.mean()
+        return flow_loss(super().forward(*data.on(self._device)), self.job)
 
     def default_forward(self, forward_inputs: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, torch.Tensor]:
         """Log-probabilities (B, 7), whose sum is that of the chunk, and values (B, 1) of `forward_inputs` as

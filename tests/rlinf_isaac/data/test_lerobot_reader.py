@@ -133,6 +133,15 @@ def test_images_that_fit_are_decoded_once(v21_root, monkeypatch):
     assert not dataset.__getstate__()["_decoded"]
 
 
+def test_images_without_room_are_decoded_once_each_time(v21_root, monkeypatch):
+    dataset = LeRobotDataset(v21_root, image_cache_bytes=1)
+    dataset.images(FRONT_IMAGE, [0])
+    decode, decoded = lerobot_reader.decode_image, []
+    monkeypatch.setattr(lerobot_reader, "decode_image", lambda data: decoded.append(data) or decode(data))
+    dataset.images(FRONT_IMAGE, [3, 0])
+    assert len(decoded) == 2
+
+
 def test_can_be_sent_to_worker_processes(v21_root):
     dataset = LeRobotDataset(v21_root)
     copy = pickle.loads(pickle.dumps(dataset))
