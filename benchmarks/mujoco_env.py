@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlinf_isaac.envs.contract import CAMERA_NAMES
-from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
+from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.rays import RayRenderer
 from rlinf_isaac.envs.mujoco.rendering import EglRenderer, Renderer, egl_problem
 from rlinf_isaac.envs.mujoco.simulation import Simulation

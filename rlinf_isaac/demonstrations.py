@@ -42,17 +42,14 @@ from rlinf_isaac.events import Event, Progress
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as StopEvent
 
-    from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
-    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-
-    Environment = StackCubeVectorEnv | IsaacLabVectorEnv
+    from rlinf_isaac.envs.vector import StackCubeEnv
 
 LABEL = "demonstrations"
 ROBOT_TYPE = "franka"
 NOISE_STREAM = 1  # keeps the noise apart from the reset, which is drawn from the bare seed
 MIN_FAILURES_TO_GIVE_UP = 20
 SIDE_BY_SIDE = {"mujoco": 1, "isaaclab": 8}
-"""Backend -> envs of a worker. An episode is the same in any slot; IsaacLab steps eight in the time of three."""
+"""Backend -> envs of a worker. An episode is the same in any slot; in IsaacLab several steps cost less in one."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +125,18 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
 
 
 def record_episodes(
-    env: Environment, seeds: Sequence[int], noise: float, state_layout: str, stopped: Callable[[], bool] = lambda: False
+    env: StackCubeEnv,
+    seeds: Sequence[int],
+    noise: float,
+    state_layout: str,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> list[RecordedEpisode]:
     """Run the expert on these seeds side by side, each in an env of its own, until the last is over.
 
     Frames are observed before each action; images become PNG. `stopped` is asked at every step; episodes that were
     under way then count as failed.
     """
-    from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
+    from rlinf_isaac.envs.expert import ScriptedExpert
 
     rngs = [np.random.default_rng([seed, NOISE_STREAM]) for seed in seeds]
     experts = [ScriptedExpert() for _ in seeds]
@@ -167,7 +168,7 @@ def record_episodes(
 
 def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
     """All that decides the dataset's content."""
-    from rlinf_isaac.envs.mujoco.expert import EXPERT_VERSION
+    from rlinf_isaac.envs.expert import EXPERT_VERSION
 
     return {
         "kind": "scripted demonstrations",
@@ -236,7 +237,7 @@ def _episodes(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[Environment, str, float, Callable[[], bool]] | None = None
+_worker: tuple[StackCubeEnv, str, float, Callable[[], bool]] | None = None
 
 
 def _start_worker(env_config: EnvConfig, side_by_side: int, state_layout: str, noise: float, stop: StopEvent) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from rlinf_isaac.envs.contract import policy_images, policy_state
+from rlinf_isaac.envs.vector import StackCubeEnv
 from rlinf_isaac.events import EpisodeRow, Outcome
 from rlinf_isaac.pi0.policy import episode_noise
 
@@ -92,7 +93,7 @@ Draw = Callable[[Sequence[Episode | None]], Any]
 
 
 def rollout(
-    env: Any,
+    env: StackCubeEnv,
     policy: Policy,
     seeds: Sequence[int],
     *,
@@ -161,7 +162,7 @@ def rollout(
         calls += 1
 
 
-def _reset(env: Any, running: list[Episode | None], begin: list[int], *, everything: bool) -> dict[str, Any]:
+def _reset(env: StackCubeEnv, running: list[Episode | None], begin: list[int], *, everything: bool) -> dict[str, Any]:
     # The first reset covers every slot: one without an episode left still feeds its row of the batch.
     episode_seeds = [episode.seed if episode else None for episode in running]
     any_seed = next(seed for seed in episode_seeds if seed is not None)

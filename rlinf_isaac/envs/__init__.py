@@ -8,13 +8,12 @@ from rlinf_isaac.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import EnvConfig
-    from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
-    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+    from rlinf_isaac.envs.vector import StackCubeEnv
 
 BACKENDS = ("mujoco", "isaaclab")
 
 
-def make_env(config: EnvConfig, num_envs: int) -> StackCubeVectorEnv | IsaacLabVectorEnv:
+def make_env(config: EnvConfig, num_envs: int) -> StackCubeEnv:
     """The vector environment a job asks for.
 
     Raises:

@@ -18,8 +18,8 @@ from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.demonstrations import record_demonstrations, record_episodes
 from rlinf_isaac.digest import json_digest, tree_digest
 from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
 from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
 from rlinf_isaac.events import Progress
 

@@ -14,6 +14,7 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.local.policies import load_policy
 from rlinf_isaac.envs import make_env
+from rlinf_isaac.envs.vector import StackCubeEnv
 from rlinf_isaac.events import EpisodeRow, Event, Metrics
 from rlinf_isaac.rollout import rollout
 from rlinf_isaac.video import VideoWriter
@@ -38,8 +39,9 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 class LocalPlayer:
     """`rlinf_isaac.engines.evaluation.Player` over a vector environment."""
 
-    def __init__(self, job: EvaluationJob, env: Any) -> None:
-        self.identity, self.slots = env.identity.as_dict(), env.num_envs
+    def __init__(self, job: EvaluationJob, env: StackCubeEnv) -> None:
+        self.identity: Mapping[str, Any] = env.identity.as_dict()
+        self.slots = env.num_envs
         compute = job.config.compute
         compiled = compute.compile and compute.device.startswith("cuda")
         self.settings: Mapping[str, Any] = {"compile": True} if compiled else {}

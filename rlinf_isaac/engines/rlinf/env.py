@@ -30,7 +30,7 @@ IDLE = -1
 
 
 class RlinfStackCube(gym.Env):
-    """`StackCubeVectorEnv` with the interface of RLinf's ``IsaaclabBaseEnv``; auto-resets between chunks.
+    """`StackCubeEnv` with the interface of RLinf's ``IsaaclabBaseEnv``; auto-resets between chunks.
 
     An observation has ``main_images``, ``wrist_images`` (N, h, w, 3) uint8, ``states`` (N, D) float32,
     ``task_descriptions``, and in ``extra_view_images``, the one field of RLinf's observations that is free, the key of

@@ -1,15 +1,12 @@
-"""IsaacLab's stack-cube task with the interface of the embedded environment (`envs.mujoco.env`)."""
+"""IsaacLab's stack-cube task as this process sees it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from PIL import Image
 
 from rlinf_isaac.cache import cache_directory
@@ -17,28 +14,20 @@ from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab.client import START_SECONDS, SimulatorProcess
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
-from rlinf_isaac.envs.vector import ChunkStep, Observation, checked_actions, indices, observation_space, rows_to_reset
+from rlinf_isaac.envs.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
 from rlinf_isaac.errors import Problem, SimulatorError
 
 TASK = "stack3"
 RENDERER = "newton"
-PHYSICS = "newton_mjwarp"
 DEVICE = "cpu"
 
 
-class IsaacLabVectorEnv(VectorEnv):
-    """Franka stack-cube in IsaacLab 3.0, with the contract of `rlinf_isaac.envs.contract`.
+class IsaacLabVectorEnv(StackCubeEnv):
+    """`StackCubeEnv` in IsaacLab 3.0, in a process of its own.
 
-    As in the embedded environment an episode starts as its seed says, there is no autoreset, and terminal observations
-    are returned. All envs step together here, so an env that is left out of a step, or has ended, cannot be stood
-    still: its row of the observation stays, and it must be reset before it is stepped again.
+    All envs step together here, so an env that is left out of a step, or has ended, cannot be stood still: its row of
+    the observation stays, and it must be reset before it is stepped again.
     """
-
-    metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by the base class)
-        "autoreset_mode": AutoresetMode.DISABLED,
-        "render_fps": contract.CONTROL_HZ,
-    }
-    constructed: ClassVar[int] = 0  # how many were built in this process
 
     def __init__(
         self,
@@ -67,8 +56,7 @@ class IsaacLabVectorEnv(VectorEnv):
         python = python or os.environ.get(PYTHON_VARIABLE)
         _check(num_envs, task, image_size, renderer, max_episode_steps, python)
         assert python is not None
-        type(self).constructed += 1
-        self.num_envs, self.task = num_envs, contract.TASKS[task]
+        super().__init__(num_envs, contract.TASKS[task], image_size)
         self._shared = SharedArrays(num_envs, self.task, image_size)
         settings = {
             "num_envs": num_envs,
@@ -80,55 +68,22 @@ class IsaacLabVectorEnv(VectorEnv):
             "memory": self._shared.fd,
         }
         self.simulator = SimulatorProcess(python, settings, start_s)
+        ready = self.simulator.ready
         self.identity = contract.EnvIdentity(
-            backend=f"isaaclab-{self.simulator.ready['version']}/{PHYSICS}/{DEVICE}",
+            backend=f"isaaclab-{ready['version']}/{ready['physics']}/{DEVICE}",
             task=task,
             prompt=self.task.prompt,
             renderer=RENDERER,
             image_size=image_size,
             control_hz=contract.CONTROL_HZ,
             max_episode_steps=max_episode_steps,
-            assets=self.simulator.ready["assets"],
+            assets=ready["assets"],
         )
-        self.single_observation_space = observation_space(self.task, image_size)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.single_action_space = spaces.Box(-np.inf, np.inf, (contract.ACTION_DIM,), np.float32)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-
-        self.seeds: list[int | None] = [None] * num_envs
-        self.elapsed = np.zeros(num_envs, np.int64)
-        self._done = np.ones(num_envs, bool)
         self._observation = {
             group: {key: np.zeros_like(array) for key, array in arrays.items()}
             for group, arrays in self._shared.observation.items()
         }
-        self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
         self._frames_current = False
-
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, np.ndarray]]:
-        """Start new episodes. See `StackCubeVectorEnv.reset`."""
-        mask, seeds = rows_to_reset(seed, options, self.num_envs)
-        for i in indices(mask):
-            row_seed = seeds[i]
-            self.seeds[i] = int(self.np_random.integers(2**31)) if row_seed is None else int(row_seed)
-        if mask.any():
-            self._order("reset", rows=indices(mask), seeds=[self.seeds[i] for i in indices(mask)])
-            self._order("images")
-            self._take(mask, images=True)
-        self.elapsed[mask] = 0
-        for flags in (self._done, self._success, self._dropped, self._time_out):
-            flags[mask] = False
-        return self.observe(), self._info()
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """One control step of every env. See `StackCubeVectorEnv.step`."""
-        chunk = self.chunk_step(np.asarray(actions)[:, None], np.ones(self.num_envs, bool))
-        info = self._info()
-        return chunk.observation, chunk.rewards[:, 0], info["success"] | info["dropped"], info["time_out"], info
 
     def chunk_step(
         self,
@@ -137,7 +92,7 @@ class IsaacLabVectorEnv(VectorEnv):
         on_frame: Callable[[int, int], None] | None = None,
         images: bool = True,
     ) -> ChunkStep:
-        """Up to T control steps of every active env. See `StackCubeVectorEnv.chunk_step`.
+        """Up to T control steps of every active env. See `StackCubeEnv.chunk_step`.
 
         Envs step side by side: ``on_frame(i, t)`` is called for all envs of a control step before the next one.
         """
@@ -173,7 +128,7 @@ class IsaacLabVectorEnv(VectorEnv):
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
 
     def observe(self, images: bool = True) -> Observation:
-        """The observation of all envs as of their last reset or step; new arrays. Camera keys only with `images`."""
+        """See `StackCubeEnv.observe`."""
         return {
             group: {key: array.copy() for key, array in arrays.items() if images or key not in contract.CAMERA_NAMES}
             for group, arrays in self._observation.items()
@@ -195,6 +150,11 @@ class IsaacLabVectorEnv(VectorEnv):
         """End the simulator."""
         self.simulator.close()
 
+    def _start(self, seeds: Mapping[int, int]) -> None:
+        self._order("reset", rows=list(seeds), seeds=list(seeds.values()))
+        self._order("images")
+        self._take(np.isin(np.arange(self.num_envs), list(seeds)), images=True)
+
     def _order(self, do: str, **values: Any) -> None:
         if self.closed:
             raise SimulatorError.of("env-closed", "the environment is closed", "make a new one")
@@ -209,13 +169,6 @@ class IsaacLabVectorEnv(VectorEnv):
                     array[rows] = self._shared.observation[group][key][rows]
         for name in ("success", "dropped", "time_out"):
             getattr(self, f"_{name}")[rows] = getattr(self._shared, name)[rows]
-
-    def _info(self) -> dict[str, np.ndarray]:
-        return {
-            "success": self._success.copy(),
-            "dropped": self._dropped.copy(),
-            "time_out": self._time_out.copy(),
-        }
 
 
 def _check(

@@ -56,11 +56,9 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         from importlib.metadata import version
 
         from rlinf_isaac.envs.isaaclab import assets
-        from rlinf_isaac.envs.isaaclab.simulation import Simulation
+        from rlinf_isaac.envs.isaaclab.simulation import PHYSICS, Simulation
 
-        origin = "given" if given else "standin"
-        identity = {"version": version("isaaclab"), "assets": f"{origin}-{assets.digest(root)}"}
-
+        origin = f"{'given' if given else 'standin'}-{assets.digest(root)}"
         num_envs, image_size = settings["num_envs"], settings["image_size"]
         shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
         hand = assets.hand_path(root)
@@ -68,7 +66,7 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         simulation.write(shared)
         simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may
         simulation.write_frames(shared)
-        send(connection, ok=True, **identity)
+        send(connection, ok=True, version=version("isaaclab"), physics=PHYSICS, assets=origin)
         while True:
             order = receive(connection)
             match order["do"]:

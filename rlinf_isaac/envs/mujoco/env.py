@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
 from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import terms
 from rlinf_isaac.envs.mujoco.rendering import Renderer, choose_renderer, make_renderer
 from rlinf_isaac.envs.mujoco.simulation import Simulation
-from rlinf_isaac.envs.vector import ChunkStep, Observation, checked_actions, indices, observation_space, rows_to_reset
+from rlinf_isaac.envs.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
 from rlinf_isaac.errors import SimulatorError
 
 
-class StackCubeVectorEnv(VectorEnv):
-    """Franka stack-cube with the contract of `rlinf_isaac.envs.contract`.
-
-    Episodes are functions of their seeds: not of the slot, the number of envs, earlier episodes or neighbours. There is
-    no autoreset; `step` and `chunk_step` return terminal observations, and stepping an env that is done raises
-    `gymnasium.error.ResetNeeded` until `reset` (optionally with ``options={"reset_mask": mask}``) starts a new episode.
-    The reward is 1 on the step that reaches success, which ends the episode, and 0 otherwise.
-    """
-
-    metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by the base class)
-        "autoreset_mode": AutoresetMode.DISABLED,
-        "render_fps": contract.CONTROL_HZ,
-    }
-    constructed: ClassVar[int] = 0  # how many were built in this process
+class StackCubeVectorEnv(StackCubeEnv):
+    """`StackCubeEnv` in MuJoCo, in this process; its envs step one after the other."""
 
     def __init__(
         self,
@@ -59,9 +44,7 @@ class StackCubeVectorEnv(VectorEnv):
         if min(num_envs, image_size, max_episode_steps) < 1:
             sizes = f"num_envs {num_envs}, image_size {image_size}, max_episode_steps {max_episode_steps}"
             raise SimulatorError.of("bad-value", sizes, "each must be at least 1")
-        type(self).constructed += 1
-        self.num_envs = num_envs
-        self.task = contract.TASKS[task]
+        super().__init__(num_envs, contract.TASKS[task], image_size)
         self._simulation = Simulation(num_envs, self.task.num_cubes)
         self._renderers: dict[int, Renderer] = {}
         self.identity = contract.EnvIdentity(
@@ -74,63 +57,10 @@ class StackCubeVectorEnv(VectorEnv):
             max_episode_steps=max_episode_steps,
             assets=bytes_digest(self._simulation.mjcf.encode()),
         )
-        self.single_observation_space = observation_space(self.task, image_size)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.single_action_space = spaces.Box(-np.inf, np.inf, (contract.ACTION_DIM,), np.float32)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-
-        self.seeds: list[int | None] = [None] * num_envs
-        self.elapsed = np.zeros(num_envs, np.int64)
         self._last_action = np.zeros((num_envs, contract.ACTION_DIM), np.float32)
-        self._done = np.ones(num_envs, bool)
-        self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
         self._images = {
             camera: np.zeros((num_envs, image_size, image_size, 3), np.uint8) for camera in contract.CAMERA_NAMES
         }
-
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, np.ndarray]]:
-        """Start new episodes.
-
-        Args:
-            seed: of every env; an int s gives env i the seed s + i; None draws seeds from `np_random`.
-            options: ``{"reset_mask": bool (N,)}`` resets only these envs; the others and their observations stay.
-
-        Returns:
-            Observation of all envs, and info as of `step`.
-        """
-        mask, seeds = rows_to_reset(seed, options, self.num_envs)
-        for i in indices(mask):
-            row_seed = seeds[i]
-            row_seed = int(self.np_random.integers(2**31)) if row_seed is None else int(row_seed)
-            self.seeds[i] = row_seed
-            self._simulation.reset(i, row_seed)
-        self.elapsed[mask] = 0
-        self._last_action[mask] = 0.0
-        for flags in (self._done, self._success, self._dropped, self._time_out):
-            flags[mask] = False
-        self._render(mask)
-        return self.observe(), self._info()
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """One control step of every env.
-
-        Args:
-            actions: (N, 7).
-
-        Returns:
-            observation, reward (N,) float32, terminated (N,), truncated (N,), info with ``success``, ``dropped`` and
-            ``time_out`` (N,).
-
-        Raises:
-            ResetNeeded: an env is done, or was never reset.
-        """
-        chunk = self.chunk_step(np.asarray(actions)[:, None], np.ones(self.num_envs, bool))
-        info = self._info()
-        return chunk.observation, chunk.rewards[:, 0], info["success"] | info["dropped"], info["time_out"], info
 
     def chunk_step(
         self,
@@ -139,18 +69,7 @@ class StackCubeVectorEnv(VectorEnv):
         on_frame: Callable[[int, int], None] | None = None,
         images: bool = True,
     ) -> ChunkStep:
-        """Up to T control steps of every active env; an env stops when it is done. Images are rendered at the end only.
-
-        Args:
-            actions: (N, T, 7).
-            active: (N,) envs to step. The others keep their state and their rows of the observation.
-            on_frame: called as ``on_frame(i, t)`` after control step t of env i, for video.
-            images: whether to render; without, the observation has no cameras.
-
-        Raises:
-            ResetNeeded: an active env is done, or was never reset.
-            ValueError: an array has the wrong shape, or an action is NaN or infinite.
-        """
+        """See `StackCubeEnv.chunk_step`. Images are rendered at the end only, as video frames are when asked for."""
         actions, active = checked_actions(actions, active, self._done)
         horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
@@ -172,7 +91,7 @@ class StackCubeVectorEnv(VectorEnv):
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
 
     def observe(self, images: bool = True) -> Observation:
-        """The observation of all envs as of their last reset or step; new arrays. Camera keys only with `images`."""
+        """See `StackCubeEnv.observe`."""
         policy = self._simulation.measured.policy(self._last_action)
         if images:
             policy |= {camera: rendered.copy() for camera, rendered in self._images.items()}
@@ -195,6 +114,13 @@ class StackCubeVectorEnv(VectorEnv):
             renderer.close()
         self._renderers.clear()
 
+    def _start(self, seeds: Mapping[int, int]) -> None:
+        rows = np.isin(np.arange(self.num_envs), list(seeds))
+        for i, seed in seeds.items():
+            self._simulation.reset(i, seed)
+        self._last_action[rows] = 0.0
+        self._render(rows)
+
     def _control_step(self, i: int, action: np.ndarray) -> None:
         self._simulation.control_step(i, action)
         self._last_action[i] = action
@@ -211,13 +137,6 @@ class StackCubeVectorEnv(VectorEnv):
         return terms.subtask_terms(
             self.task.subtasks, measured.cube_pos[rows], measured.eef_pos[rows], measured.gripper_pos[rows]
         )
-
-    def _info(self) -> dict[str, np.ndarray]:
-        return {
-            "success": self._success.copy(),
-            "dropped": self._dropped.copy(),
-            "time_out": self._time_out.copy(),
-        }
 
     def _render(self, rows: np.ndarray) -> None:
         renderer = self._renderer(self.identity.image_size)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from rlinf_isaac.engines.local.rl.experience import Played
+from rlinf_isaac.envs.vector import StackCubeEnv
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
@@ -71,7 +72,7 @@ class Rollout(NamedTuple):
 
 
 def explore(
-    env: Any,
+    env: StackCubeEnv,
     policy: FlowActorCritic,
     processor: Processor,
     seeds: Sequence[int],

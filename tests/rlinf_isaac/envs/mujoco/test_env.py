@@ -7,8 +7,8 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-from rlinf_isaac.envs.mujoco.expert import ScriptedExpert
 from rlinf_isaac.envs.vector import Observation
 
 SIZE = 16
