@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ NOISE_STREAM = 1  # keeps the noise apart from the reset, which is drawn from th
 MIN_FAILURES_TO_GIVE_UP = 20
 SIDE_BY_SIDE = {"mujoco": 1, "isaaclab": 8}
 """Backend -> envs of a worker. An episode is the same in any slot; in IsaacLab several steps cost less in one."""
+SIDE_BY_SIDE_ON_GPU = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     recorded before is announced and kept.
 
     Args:
-        job: reads `env`, `demos` and ``policy.state_layout``.
+        job: reads `env`, `demos`, ``policy.state_layout`` and ``compute.device``.
         root: the dataset's directory; appears when it is complete.
 
     Yields:
@@ -86,7 +88,7 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
             f"demos.episodes is {demos.episodes}, demos.workers is {demos.workers}",
             "both must be at least 1",
         )
-    env = make_env(job.env, 1)
+    env = make_env(job.env, 1, job.compute.device)
     identity, num_cubes = env.identity, env.task.num_cubes
     env.close()
     recipe = _recipe(job, identity)
@@ -101,10 +103,12 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     seeds: list[int] = []
     failed: list[int] = []
     writer = LeRobotWriter(root, fps=contract.CONTROL_HZ, features=features, robot_type=ROBOT_TYPE)
-    side_by_side = min(SIDE_BY_SIDE[job.env.backend], -(-demos.episodes // demos.workers))
-    episodes = _episodes(
-        env_config, job.policy.state_layout, demos.noise, demos.first_seed, demos.workers, side_by_side
-    )
+    most = SIDE_BY_SIDE[job.env.backend]
+    if most > 1 and job.compute.device.startswith("cuda"):
+        most = SIDE_BY_SIDE_ON_GPU
+    side_by_side = min(most, -(-demos.episodes // demos.workers))
+    play = partial(_start_worker, env_config, side_by_side, job.compute.device, job.policy.state_layout, demos.noise)
+    episodes = _episodes(play, demos.first_seed, demos.workers, side_by_side)
     with writer, closing(episodes):
         for episode in episodes:
             if episode.columns is None:
@@ -208,17 +212,12 @@ def _features(image_size: int, state_layout: str, num_cubes: int) -> dict[str, F
 
 
 def _episodes(
-    env_config: EnvConfig, state_layout: str, noise: float, first_seed: int, workers: int, side_by_side: int
+    start_worker: Callable[[StopEvent], None], first_seed: int, workers: int, side_by_side: int
 ) -> Generator[RecordedEpisode]:
     """Episodes of `first_seed`, `first_seed` + 1, ... in this order, without end; `workers` processes run ahead."""
     context = get_context("spawn")
     stop = context.Event()
-    executor = ProcessPoolExecutor(
-        workers,
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(env_config, side_by_side, state_layout, noise, stop),
-    )
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(stop,))
     pending: list[Future[list[RecordedEpisode]]] = []
     next_seed = first_seed
     try:
@@ -240,10 +239,12 @@ def _episodes(
 _worker: tuple[StackCubeEnv, str, float, Callable[[], bool]] | None = None
 
 
-def _start_worker(env_config: EnvConfig, side_by_side: int, state_layout: str, noise: float, stop: StopEvent) -> None:
+def _start_worker(
+    env_config: EnvConfig, num_envs: int, device: str, state_layout: str, noise: float, stop: StopEvent
+) -> None:
     global _worker
     follow_parent()  # it winds the pool up
-    _worker = make_env(env_config, side_by_side), state_layout, noise, stop.is_set
+    _worker = make_env(env_config, num_envs, device), state_layout, noise, stop.is_set
 
 
 def _work(seeds: range) -> list[RecordedEpisode]:

@@ -28,6 +28,7 @@ KEYS = {
     "first_seed": "demos.first_seed",
     "env": "env.backend",
     "renderer": "env.renderer",
+    "device": "compute.device",
 }
 
 
@@ -39,6 +40,7 @@ KEYS = {
 @options.env
 @options.isaaclab_python
 @options.renderer
+@options.option("--device", "torch device, for --env isaaclab: cpu, cuda, cuda:1.")
 @options.output
 @options.overrides
 def command(output: Path, **settings: Any) -> None:
@@ -57,13 +59,14 @@ def check(
     findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
 ) -> JobConfig:
     """Check these options and give their config. Everything here is quick."""
-    from rlinf_isaac.preflight import check_config, check_free_space, check_simulator
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes
 
     config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-    findings.add(
-        [*check_config(config), *check_simulator(config), *check_free_space(output, demonstration_bytes(config))]
-    )
+    findings.add([*check_config(config), *check_simulator(config)])
+    if config.env.backend == "isaaclab":
+        findings.add(check_device(config))
+    findings.add(check_free_space(output, demonstration_bytes(config)))
     return config
 
 
@@ -71,6 +74,8 @@ def dataset_root(config: JobConfig, output: Path) -> Path:
     """Where the demonstrations of these settings lie."""
     values = flatten(config)
     settings = {key: value for key, value in values.items() if key.startswith(SECTIONS) and key != "demos.workers"}
+    if config.env.backend == "isaaclab":  # which runs there; MuJoCo is on the CPU in any case
+        settings["compute.device"] = config.compute.device.partition(":")[0]
     return output.absolute() / "demos" / f"{config.env.task}-{json_digest(settings)[:8]}"
 
 

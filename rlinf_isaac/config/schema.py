@@ -76,7 +76,7 @@ class PolicyConfig:
 @dataclass
 class EnvConfig:
     """The stack-cube task. `backend`: ``mujoco``, whose `renderer` is ``egl``, ``rays`` (no GL) or ``auto`` (EGL where
-    it works), or ``isaaclab`` (``newton`` or ``auto``; task ``stack3`` only)."""
+    it works), on the CPU; or ``isaaclab`` (``newton`` or ``auto``; task ``stack3`` only), on ``compute.device``."""
 
     backend: str = "mujoco"
     task: str = "stack2"

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 BACKENDS = ("mujoco", "isaaclab")
 
 
-def make_env(config: EnvConfig, num_envs: int) -> StackCubeEnv:
+def make_env(config: EnvConfig, num_envs: int, device: str = "cpu") -> StackCubeEnv:
     """The vector environment a job asks for.
+
+    Args:
+        config: the job's section `env`.
+        num_envs: slots.
+        device: torch device of the job; a simulator that can run there does.
 
     Raises:
         InvalidJob: the backend is unknown.
@@ -33,7 +38,7 @@ def make_env(config: EnvConfig, num_envs: int) -> StackCubeEnv:
     if config.backend == "isaaclab":
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-        return IsaacLabVectorEnv(num_envs, **settings)
+        return IsaacLabVectorEnv(num_envs, **settings, device=device if device.startswith("cuda") else "cpu")
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
     return StackCubeVectorEnv(num_envs, **settings)

@@ -29,7 +29,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     config = job.config
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    env = make_env(config.env, num_envs=min(config.eval.num_envs, config.eval.episodes))
+    env = make_env(config.env, min(config.eval.num_envs, config.eval.episodes), config.compute.device)
     try:
         yield from evaluate_with(job, [LocalPlayer(job, env)])
     finally:

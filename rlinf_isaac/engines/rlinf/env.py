@@ -43,7 +43,7 @@ class RlinfStackCube(gym.Env):
         self.config = build_config(OmegaConf.to_container(cfg.init_params.job), "the job")
         self.seed = cfg.seed + seed_offset  # RLinf's recorder names its directory by it
         self.video_cfg, self.auto_reset, self.is_start = cfg.video_cfg, cfg.auto_reset, True
-        self.env = make_env(self.config.env, num_envs)
+        self.env = make_env(self.config.env, num_envs, self.config.compute.device)
         self._first_slot, self._slots = seed_offset * num_envs, total_num_processes * num_envs
         self._journal = JournalWriter(directory() / "journal", os.environ.get("WORKER_NAME", "env").replace(":", "-"))
         self._seeds = cfg.init_params.seeds

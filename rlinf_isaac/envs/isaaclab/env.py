@@ -19,7 +19,6 @@ from rlinf_isaac.errors import Problem, SimulatorError
 
 TASK = "stack3"
 RENDERER = "newton"
-DEVICE = "cpu"
 
 
 class IsaacLabVectorEnv(StackCubeEnv):
@@ -38,6 +37,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
         max_episode_steps: int = 600,
         python: str | None = None,
         start_s: float = START_SECONDS,
+        device: str = "cpu",
     ) -> None:
         """
         Args:
@@ -48,6 +48,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
             max_episode_steps: control steps until time-out.
             python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
             start_s: how long IsaacLab may take to start.
+            device: torch device that physics and renderer run on: ``cpu``, ``cuda`` or ``cuda:<n>``.
 
         Raises:
             SimulatorError: a value that this backend does not have, or no interpreter with IsaacLab.
@@ -63,14 +64,14 @@ class IsaacLabVectorEnv(StackCubeEnv):
             "task": task,
             "image_size": image_size,
             "max_episode_steps": max_episode_steps,
-            "device": DEVICE,
+            "device": device,
             "assets": str(cache_directory("isaaclab") / "assets"),
             "memory": self._shared.fd,
         }
         self.simulator = SimulatorProcess(python, settings, start_s)
         ready = self.simulator.ready
         self.identity = contract.EnvIdentity(
-            backend=f"isaaclab-{ready['version']}/{ready['physics']}/{DEVICE}",
+            backend=f"isaaclab-{ready['version']}/{ready['physics']}/{device.partition(':')[0]}",
             task=task,
             prompt=self.task.prompt,
             renderer=RENDERER,

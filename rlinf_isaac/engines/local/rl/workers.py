@@ -56,7 +56,7 @@ class Player:
     ) -> None:
         self.config = config
         self.processor = make_processor(config, from_json(norm_stats))
-        self.env = make_env(config.env, num_envs)
+        self.env = make_env(config.env, num_envs, config.compute.device)
         self.policy = policy or FlowActorCritic(
             Pi0(config.model).to(config.compute.device).eval(), config.policy, config.rl
         )
