@@ -53,6 +53,7 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         given = os.environ.get(ASSET_ROOT)
         root = Path(given) if given else _prepare_stand_ins(Path(settings["assets"]))
         os.environ[ASSET_ROOT] = str(root)  # read when isaaclab is imported
+        os.environ["MUJOCO_GL"] = "disable"  # mujoco comes along and renders nothing; the parent's choice may not load
         from importlib.metadata import version
 
         from rlinf_isaac.envs.isaaclab import assets
