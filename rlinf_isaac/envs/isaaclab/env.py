@@ -68,7 +68,10 @@ class IsaacLabVectorEnv(StackCubeEnv):
             "assets": str(cache_directory("isaaclab") / "assets"),
             "memory": self._shared.fd,
         }
-        self.simulator = SimulatorProcess(python, settings, start_s)
+        try:
+            self.simulator = SimulatorProcess(python, settings, start_s)
+        finally:
+            os.close(self._shared.fd)  # the memory is mapped, there and here
         ready = self.simulator.ready
         self.identity = contract.EnvIdentity(
             backend=f"isaaclab-{ready['version']}/{ready['physics']}/{device.partition(':')[0]}",
