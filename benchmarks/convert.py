@@ -71,7 +71,7 @@ def _ours(*, hashes: bool, checks: bool) -> Work:
     from rlinf_isaac.checkpoint.convert.read import read_stored
     from rlinf_isaac.checkpoint.convert.tensors import StoredTensor
     from rlinf_isaac.checkpoint.convert.write import write_files
-    from rlinf_isaac.checkpoint.sources import Weights
+    from rlinf_isaac.checkpoint.find_weights import Weights
 
     def work(source: Path, output: Path) -> None:
         stored = read_stored(Weights("torch", (source,)))

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.chain_store import URI_TAG, Chains
+from mlflow_project.checkpoints import ASSUMED_TAG
 from mlflow_project.compare import compare
 from mlflow_project.evaluations import Evaluation, evaluations_of, read_evaluations, run_id_in
 from mlflow_project.gate import Champion, Evidence
-from mlflow_project.replica import MODEL_TAG
+from mlflow_project.logged_models import MODEL_TAG
+from mlflow_project.looks import Family
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.facts import assumed, spell
 from rlinf_isaac.errors import InvalidJob, Problem, VideoError
 from rlinf_isaac.video import verify_video
 
@@ -34,14 +37,12 @@ class Candidate:
         digest: its sha256, as the store knows it.
         model: its LoggedModel.
         evaluation: its newest one, or that of the sweep.
-        chosen_from: number of other checkpoints evaluated beside it, and itself.
     """
 
     path: Path
     digest: str
     model: LoggedModel
     evaluation: Evaluation
-    chosen_from: int
 
 
 def find_candidate(client: MlflowClient, subject: str) -> Candidate:
@@ -58,16 +59,14 @@ def find_candidate(client: MlflowClient, subject: str) -> Candidate:
             cause = f"{subject} has no finished evaluation in this store"
             raise InvalidJob.of("not-evaluated", cause, f"rlinf-isaac eval --ckpt-root {Path(subject).parent}")
         evaluation = evaluations[0]
-        beside = read_evaluations(client, [evaluation.sweep])
     else:
-        beside = read_evaluations(client, [run_id_in(subject)])
-        evaluation = compare(beside).standings[0].evaluation
+        evaluation = compare(read_evaluations(client, [run_id_in(subject)])).standings[0].evaluation
         model = _model(client, evaluation.checkpoint, subject)
         path = Path(model.tags.get(URI_TAG, ""))
         if not path.is_dir():
             cause = f"the best checkpoint of {subject} lay at {path}, which is gone"
             raise InvalidJob.of("model-bytes-missing", cause, "promote where the checkpoint lies")
-    return Candidate(path, evaluation.checkpoint, model, evaluation, len({each.checkpoint for each in beside}))
+    return Candidate(path, evaluation.checkpoint, model, evaluation)
 
 
 def settings_of(client: MlflowClient, evaluation: Evaluation) -> list[str]:
@@ -77,17 +76,19 @@ def settings_of(client: MlflowClient, evaluation: Evaluation) -> list[str]:
         f"{key.removeprefix('cfg/').replace('/', '.')}={value}"
         for key, value in params.items()
         if key.startswith(("cfg/env/", "cfg/eval/"))
+        and not (key == "cfg/eval/video_size" and params.get("cfg/eval/videos") == "0")  # then it decides nothing
     ]
     seeds = evaluation.successes
     return [*overrides, f"eval.first_seed={min(seeds)}", f"eval.episodes={len(seeds)}"]
 
 
 def inspect(
-    client: MlflowClient, candidate: Candidate, rolled_back: str | None, champion: Champion | None
+    client: MlflowClient, candidate: Candidate, family: Family, rolled_back: str | None, champion: Champion | None
 ) -> tuple[Bundle | None, Evidence]:
     """Look at everything the rules ask about: bytes, chain, rows, videos. Gives the bundle where it is whole.
 
     Args:
+        family: what it could have been picked from.
         rolled_back: version of the same bytes that was rolled back.
         champion: what it is compared with.
     """
@@ -112,10 +113,30 @@ def inspect(
         videos=videos,
         unplayable=unplayable,
         successes=candidate.evaluation.successes,
-        chosen_from=candidate.chosen_from,
+        chosen_from=family.size,
+        newest_sweep=family.newest_sweep,
+        chosen_among=family.parts,
+        since=family.since.version if family.since else None,
+        assumptions=tuple(_assumption_texts(candidate, bundle)),
         rolled_back=rolled_back,
         champion=champion,
     )
+
+
+def assumptions(candidate: Candidate, bundle: Bundle | None) -> dict[str, tuple[str, ...]]:
+    """Field -> what was assumed of it, by whoever made the bundle and by whoever evaluated it; one value where both
+    assumed the same."""
+    pairs = [(field, spell(value)) for field, value in (assumed(bundle) if bundle else {}).items()]
+    for tag, value in candidate.evaluation.tags.items():
+        if tag.startswith(ASSUMED_TAG):
+            pairs.append((tag.removeprefix(ASSUMED_TAG), value))
+    return {field: tuple(dict.fromkeys(v for f, v in pairs if f == field)) for field in sorted(dict(pairs))}
+
+
+def _assumption_texts(candidate: Candidate, bundle: Bundle | None) -> Iterator[str]:
+    for field, values in assumptions(candidate, bundle).items():
+        for value in values:
+            yield f"{field}={value} was assumed of step {candidate.evaluation.step} (nobody recorded it)"
 
 
 def _model(client: MlflowClient, digest: str, subject: str) -> LoggedModel:

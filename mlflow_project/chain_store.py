@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.chain import Node, State, broken, checkpoint_node
 from mlflow_project.evaluations import MISMATCH_TAG
-from mlflow_project.replica import MODEL_TAG
+from mlflow_project.logged_models import MODEL_TAG
 from rlinf_isaac.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 
 URI_TAG = "checkpoint.uri"
+BASE_URI_TAG = "base.uri"
 EPISODES = "eval/episodes"
 """Metric of the runs that evaluated a checkpoint, and of no others."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -77,7 +78,7 @@ class Chains:
 
     def checkpoint(self, path: Path, recorded: str | None) -> Node:
         """A bundle with its dataset, and the checkpoint it was trained from, where the store knows them."""
-        return checkpoint_node(path, recorded, self._find_dataset, self._parent)
+        return checkpoint_node(path, recorded, self._find_dataset, self._parent, self._find_base)
 
     def _version(self, name: str, version: str | None, alias: str | None) -> Node:
         found = (
@@ -178,13 +179,18 @@ class Chains:
                 return replace(
                     node, kind="parent", title=str(model.name), children=(*self._maker(model), *node.children)
                 )
-        return None
+        path = self._find_base(digest, "parent")
+        return None if path is None else replace(self._checkpoint_of(path, digest), kind="parent")
 
     def _find_dataset(self, digest: str) -> Path | None:
         """Where a run of this store saw the dataset."""
         if self._dataset is not None or not self._experiments:
             return self._dataset
-        query = f"tags.`lineage.dataset.sha256` = '{digest}'"
+        # One that was mixed with others is found by its digest as MLflow shows it.
+        queries = (f"tags.`lineage.dataset.sha256` = '{digest}'", f"dataset.digest = '{digest[:32]}'")
+        return next(filter(None, (self._find_dataset_by(query, digest) for query in queries)), None)
+
+    def _find_dataset_by(self, query: str, digest: str) -> Path | None:
         # Those that came first read the data, later ones only what was made of it.
         order = ["attributes.start_time ASC"]
         for run in self._client.search_runs(self._experiments, query, max_results=50, order_by=order):
@@ -193,6 +199,16 @@ class Chains:
                 source = json.loads(each.dataset.source) if each.dataset.source_type == "lerobot" else {}
                 if source.get("sha256") == digest:
                     return Path(source["root"])
+        return None
+
+    def _find_base(self, digest: str, link: str = "base") -> Path | None:
+        """Where the first run of this store that started from a base, or from a bundle (`link` parent), saw it."""
+        if not self._experiments:
+            return None
+        query = f"tags.`lineage.{link}.sha256` = '{digest}'"
+        for run in self._client.search_runs(self._experiments, query, order_by=["attributes.start_time ASC"]):
+            if uri := run.data.tags.get(BASE_URI_TAG):
+                return Path(uri)
         return None
 
     def _models(self, digest: str) -> list[LoggedModel]:
@@ -220,7 +236,7 @@ def _mismatch_problems(run: Run) -> Iterable[Problem]:
     if tags.get(MISMATCH_TAG) == "true":
         codes = sorted(key.removeprefix("mismatch.") for key in tags if key.startswith("mismatch."))
         cause = f"run {run.info.run_id} went on in spite of {', '.join(codes)}"
-        yield Problem("mismatch-allowed", cause, "evaluate again without --allow-mismatch")
+        yield Problem("mismatch-allowed", cause, "do it again without --allow-mismatch")
 
 
 def _link_problems(run: Run, model: LoggedModel | None) -> Iterable[Problem]:

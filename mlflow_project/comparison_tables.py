@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlflow_project.checkpoints import ASSUMED_TAG, NOT_KNOWN_TAG
 from mlflow_project.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
 
 LONGEST = 25
@@ -25,10 +26,24 @@ def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
         cells = [each.place, link, rate, f"{low} to {high}", each.success.n, each.drops, each.timeouts]
         lines.append(f"| {' | '.join(map(str, cells))} | {each.episode_return:.2f} | {each.length:.1f} |")
     notes = [f"And {len(comparison.standings) - LONGEST} more."] if len(comparison.standings) > LONGEST else []
+    notes += training_notes(comparison)
     if comparison.pairs:
         notes += [f"P-values: {comparison.method}. {RANK_NOTE if comparison.ties else ''}".rstrip()]
         notes += [f"Not paired: {reason}." for reason in comparison.unpaired_reasons]
     return "\n\n".join(["\n".join(lines), *map(_plain, notes)]) + "\n"
+
+
+def training_notes(comparison: Comparison) -> list[str]:
+    """What was assumed of the trainings of these checkpoints, and what nobody knows of them; a line for all it holds
+    for."""
+    lines: dict[str, list[str]] = {}
+    for each in comparison.standings:
+        tags = each.evaluation.tags
+        said = [f"{key.removeprefix(ASSUMED_TAG)}={tags[key]}" for key in sorted(tags) if key.startswith(ASSUMED_TAG)]
+        for word, text in (("Assumed", ", ".join(said)), ("Not known", tags.get(NOT_KNOWN_TAG))):
+            if text:
+                lines.setdefault(f"{word} of the training: {text}", []).append(each.label)
+    return [f"{line} ({', '.join(labels)})." for line, labels in lines.items()]
 
 
 def episode_tables(comparison: Comparison) -> list[list[dict[str, Any]]]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.events import EpisodeRow
+from rlinf_isaac.reading import read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+MAX_BYTES = 100_000_000
+"""More than the rows of any evaluation take."""
 EPISODES_FILE = "episodes.json"
 """Artifact: the rows as a table."""
 SETTINGS_FILE = "settings.json"
@@ -72,6 +73,12 @@ class Evaluation:
     def stopped_by_rule(self) -> bool:
         """Whether the number of episodes depended on their outcomes."""
         return self.settings.get("stop_rule") is not None
+
+
+def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
+    """Tags of a run that goes on in spite of these problems; none without any."""
+    tags = {f"mismatch.{problem.code}": problem.cause for problem in allowed}
+    return {MISMATCH_TAG: "true"} | tags if tags else {}
 
 
 def table_row(row: EpisodeRow) -> dict[str, Any]:
@@ -168,10 +175,10 @@ def _evaluations_below(client: MlflowClient, run: Run) -> list[Run]:
 def _read(client: MlflowClient, run: Run) -> Evaluation:
     run_id, tags = run.info.run_id, run.data.tags
     with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
-        table = json.loads(Path(client.download_artifacts(run_id, EPISODES_FILE, scratch)).read_text())
+        table = read_json(client.download_artifacts(run_id, EPISODES_FILE, scratch), MAX_BYTES)
         settings = {}
         if any(entry.path == SETTINGS_FILE for entry in client.list_artifacts(run_id)):
-            settings = json.loads(Path(client.download_artifacts(run_id, SETTINGS_FILE, scratch)).read_text())
+            settings = read_json(client.download_artifacts(run_id, SETTINGS_FILE, scratch), MAX_BYTES)
     rows = [episode_row(dict(zip(table["columns"], values, strict=True))) for values in table["data"]]
     if not rows:
         raise ValueError("it has no rows")

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlflow_project.operations import EndRun, Operation, StartRun, decode, encode
+from mlflow_project.redact import clean_urls
 from rlinf_isaac import atomic
 from rlinf_isaac.errors import RlinfIsaacError
 
@@ -114,7 +115,7 @@ class Journal:
             OSError: the disk refused; nothing of `operations` stays in the journal.
         """
         with self._lock:
-            text = "".join(encode(operation) + "\n" for operation in operations)
+            text = "".join(clean_urls(encode(operation)) + "\n" for operation in operations)
             # A signal may leave this block anywhere: a run counts as open from before its line is written.
             starts = [operation for operation in operations if isinstance(operation, StartRun)]
             self.open_runs |= {operation.run: operation.parent for operation in starts}

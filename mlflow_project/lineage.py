@@ -9,8 +9,8 @@ import importlib.metadata
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class DatasetInput:
         source: JSON-ready, what finds or makes the data again.
         profile: JSON-ready, sizes.
         schema: JSON-ready, ``{"mlflow_colspec": [{"name": ..., "type": ...}]}``, or None.
+        part: its place among several that are mixed, from 1; 0 for one by itself.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DatasetInput:
     source: Mapping[str, Any]
     profile: Mapping[str, Any]
     schema: Mapping[str, Any] | None = None
+    part: int = 0
 
     @property
     def digest(self) -> str:
@@ -57,7 +59,8 @@ class DatasetInput:
     @property
     def link(self) -> str:
         """Its name in the lineage."""
-        return "dataset" if self.source_type == "lerobot" else self.context
+        name = "dataset" if self.source_type == "lerobot" else self.context
+        return f"{name}.{self.part}" if self.part else name
 
 
 _COLUMN_TYPES = {"float32": "float", "float64": "double", "int32": "integer", "int64": "long", "bool": "boolean"}
@@ -86,6 +89,17 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
         profile={key: info.get(f"total_{key}") for key in ("episodes", "frames", "tasks")} | {"fps": info.get("fps")},
         schema={"mlflow_colspec": columns},
     )
+
+
+def lerobot_datasets(roots: Sequence[Path], sha256: str) -> list[DatasetInput]:
+    """The LeRobot dataset with this digest, or those of the mixture with it, as dataset inputs of a training."""
+    from rlinf_isaac.data.dataset_digest import dataset_digest
+
+    if len(roots) == 1:
+        return [lerobot_dataset(roots[0], sha256)]
+    return [
+        replace(lerobot_dataset(root, dataset_digest(root)), part=number) for number, root in enumerate(roots, start=1)
+    ]
 
 
 def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:

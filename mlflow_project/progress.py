@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from mlflow_project.signals import poll
+from mlflow_project.terminal import SafeConsole
 from rlinf_isaac import events
 from rlinf_isaac.events import Event
 
@@ -31,15 +33,15 @@ class ProgressView:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or SafeConsole(stderr=True)
         self._bars = Progress(
-            TextColumn("[bold]{task.description:<12}"),
+            TextColumn("{task.description:<12}", style="bold", markup=False),
             BarColumn(bar_width=28),
             _Done(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self.console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -58,6 +60,7 @@ class ProgressView:
 
     def show(self, progress: events.Progress) -> None:
         """Update the bar (or the lines) of ``progress.label``."""
+        poll()
         if self.console.is_terminal:
             if progress.label not in self._tasks:
                 self._tasks[progress.label] = self._bars.add_task(progress.label, note="", unit=progress.unit)
@@ -70,7 +73,7 @@ class ProgressView:
             self._tenths[progress.label] = tenth
             done = _amount(progress.done, progress.unit), _amount(progress.total, progress.unit)
             line = f"{progress.label:<12} {done[0]}/{done[1]}  {progress.note}"
-            self.console.print(line.rstrip(), highlight=False, markup=False)
+            self.console.print(line.rstrip())
 
 
 def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
@@ -82,6 +85,7 @@ def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
         if isinstance(stream, Generator):
             stack.callback(stream.close)
         for event in stream:
+            poll()  # a signal's exception may have been lost in the engine
             if isinstance(event, events.Progress):
                 view.show(event)
                 continue

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.candidate import Candidate, inspect
+from mlflow_project.candidate import Candidate, assumptions, inspect
+from mlflow_project.checkpoints import ASSUMED_SINCE, ASSUMED_TAG
 from mlflow_project.compare import pairing_problem
 from mlflow_project.evaluations import MISMATCH_TAG, Evaluation, evaluations_of, table_row
 from mlflow_project.gate import Champion, Demands, Ruling, judge
+from mlflow_project.looks import Family, Look, find_family
 from mlflow_project.registry import Registry, Version, now
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.facts import assume_again, assumed_since
 from rlinf_isaac.digest import bytes_digest
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ LOGGED = "checkpoint.logged"
 """Tag of a LoggedModel whose pyfunc model was uploaded whole: the sha256 of the bundle."""
 EVIDENCE = "promotion.json"
 """Artifact with everything the gate saw: of the promotion's run, and of the model below ``promotions/<run id>``."""
+_LOOKS = 3
+"""How often the bytes are logged when other machines log the same ones."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Judgement:
     Attributes:
         bundle: verified; None where it is not whole.
         champion: what it was compared with, or None.
+        family: what it could have been picked from.
     """
 
     candidate: Candidate
@@ -68,6 +74,7 @@ class Judgement:
     demands: Demands
     rulings: tuple[Ruling, ...]
     champion: Opponent | None
+    family: Family
     time: str = field(default_factory=now)
 
     @property
@@ -93,7 +100,9 @@ class Judgement:
             "passed": self.passed,
             "rules": [asdict(ruling) for ruling in self.rulings],
             "demands": asdict(self.demands),
-            "chosen_from": self.candidate.chosen_from,
+            "chosen_from": self.family.size,
+            "newest_sweep": self.family.newest_sweep,
+            "looks": [_look_document(look) for look in self.family.looks],
             "candidate": {"checkpoint": self.candidate.digest} | _evaluation_document(self.candidate.evaluation),
             "champion": champion,
             "digests": {} if self.bundle is None else _digests(self.bundle),
@@ -101,9 +110,14 @@ class Judgement:
         return json.dumps(document, indent=1) + "\n"
 
     def tags(self) -> dict[str, str]:
-        """Tags of the version and of the promotion's run: each rule with its numbers."""
+        """Tags of the version and of the promotion's run: each rule with its numbers, and what was assumed."""
         rules = {f"gate.{ruling.rule}": ruling.because for ruling in self.rulings}
-        return rules | {"gate.evaluation": self.candidate.evaluation.run}
+        assumed = assumptions(self.candidate, self.bundle)
+        return (
+            rules
+            | {"gate.evaluation": self.candidate.evaluation.run, "gate.chosen_from": str(self.family.size)}
+            | {f"promotion.{ASSUMED_TAG}{field}": "; ".join(values) for field, values in assumed.items()}
+        )
 
 
 def champion_evaluation(client: MlflowClient, champion: Version, candidate: Evaluation) -> Evaluation | None:
@@ -127,8 +141,10 @@ def judge_candidate(
 ) -> Judgement:
     """Look at a candidate, and let every rule judge."""
     opponent = None if champion is None else champion.evidence(candidate.evaluation)
-    bundle, evidence = inspect(client, candidate, registry.rolled_back(candidate.digest), opponent)
-    return Judgement(candidate, bundle, demands, judge(evidence, demands), champion)
+    digest, reigns = (champion.version.digest, registry.reigns(champion.version)) if champion else (None, [])
+    family = find_family(client, candidate.evaluation, digest, reigns)
+    bundle, evidence = inspect(client, candidate, family, registry.rolled_back(candidate.digest), opponent)
+    return Judgement(candidate, bundle, demands, judge(evidence, demands), champion, family)
 
 
 def register(client: MlflowClient, registry: Registry, judgement: Judgement, run: str) -> Version:
@@ -143,11 +159,8 @@ def register(client: MlflowClient, registry: Registry, judgement: Judgement, run
     assert judgement.passed
     assert judgement.bundle is not None
     model_id = judgement.candidate.model.model_id
-    if client.get_logged_model(model_id).tags.get(LOGGED) != judgement.bundle.digest:
-        from mlflow_project.serving.log_model import log_policy_model
-
-        log_policy_model(judgement.bundle, model_id=model_id)
-        client.set_logged_model_tags(model_id, {LOGGED: judgement.bundle.digest})
+    with registry.alone({"logged_model": model_id}):
+        _ensure_bytes(client, judgement, judgement.bundle, model_id)
     with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
         (Path(scratch) / EVIDENCE).write_text(judgement.text, encoding="utf-8")
         client.log_model_artifacts(model_id, scratch, f"promotions/{run}")
@@ -160,6 +173,29 @@ def register(client: MlflowClient, registry: Registry, judgement: Judgement, run
     return registry.promote(model_id, judgement.bundle.digest, tags, champion.version.number if champion else None)
 
 
+def _ensure_bytes(client: MlflowClient, judgement: Judgement, bundle: Bundle, model_id: str) -> None:
+    """Give the LoggedModel its bytes, unless it has them.
+
+    MLflow takes off the tag that says it has none, and fails if another machine did so in the same moment.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_project.serving.log_model import log_policy_model
+
+    assumed = assume_again(bundle, judgement.candidate.evaluation.settings.get("assumed") or {})
+    for look in range(_LOOKS):
+        if client.get_logged_model(model_id).tags.get(LOGGED) == bundle.digest:
+            return
+        try:
+            log_policy_model(assumed, model_id=model_id)
+        except MlflowException:
+            if look == _LOOKS - 1:
+                raise
+            continue
+        said = {ASSUMED_SINCE: json.dumps(dict(since))} if (since := assumed_since(assumed)) else {}
+        client.set_logged_model_tags(model_id, {**said, LOGGED: bundle.digest})
+
+
 def _evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "run": evaluation.run,
@@ -167,6 +203,11 @@ def _evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
         "settings": dict(evaluation.settings),
         "rows": [table_row(row) for row in evaluation.rows],
     }
+
+
+def _look_document(look: Look) -> dict[str, Any]:
+    seeds = {"first_seed": look.seeds.start, "episodes": len(look.seeds)}
+    return {"run": look.run, "sweep": look.sweep, "checkpoint": look.checkpoint, **seeds}
 
 
 def _digests(bundle: Bundle) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlflow_project.chain_store import MODEL_ID
-from mlflow_project.replica import MODEL_TAG
+from mlflow_project.logged_models import MODEL_TAG
+from mlflow_project.looks import Reign
 from mlflow_project.store import tracking_uri
 from rlinf_isaac.atomic import exclusive
 from rlinf_isaac.cache import cache_directory
@@ -67,7 +68,7 @@ class Registry:
     def __init__(self, client: MlflowClient, name: str) -> None:
         self.name = name
         self._client = client
-        self._lock = cache_directory("locks") / json_digest({"store": tracking_uri(), "model": name})
+        self._locks, self._store = cache_directory("locks"), tracking_uri()
 
     def aliased(self, alias: str) -> Version | None:
         """The version of an alias, or None."""
@@ -90,6 +91,15 @@ class Registry:
             (v.number for v in self.versions() if v.digest == digest and v.tags.get(STATE) == ROLLED_BACK), None
         )
 
+    def reigns(self, champion: Version) -> list[Reign]:
+        """When a champion took its place, and when those did that it followed; what was rolled back left no reign."""
+        return [
+            Reign(each.created_ms, each.number)
+            for each in self.versions()
+            if each.number == champion.number
+            or (each.tags.get(STATE) == PROMOTED and each.created_ms < champion.created_ms)
+        ]
+
     def promote(self, model_id: str, digest: str, tags: Mapping[str, str], replaces: str | None) -> Version:
         """Register a LoggedModel as a new version and make it champion.
 
@@ -104,7 +114,7 @@ class Registry:
         Raises:
             PromotionRefused: another promotion or a rollback came in between.
         """
-        with self._alone():
+        with self.alone({"model": self.name}):
             self._expect_champion(replaces)
             self._ensure_model()
             claim = {MODEL_TAG: digest, REPLACES: replaces or NONE, STATE: OPEN}
@@ -144,7 +154,7 @@ class Registry:
         Raises:
             PromotionRefused: there is nothing to roll back to.
         """
-        with self._alone():
+        with self.alone({"model": self.name}):
             champion, previous = self.aliased(CHAMPION), self.aliased(PREVIOUS)
             if champion is None:
                 raise PromotionRefused(f"{self.name} has no champion")
@@ -167,9 +177,10 @@ class Registry:
             return champion, previous
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(self._lock):
+    def alone(self, what: Mapping[str, str]) -> Iterator[None]:
+        """One process of this machine at a time works on a thing of the store, such as a registered model."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with exclusive(self._locks / json_digest({"store": self._store} | dict(what))):
             yield
 
     def _win_claim(self, mine: Version, replaces: str | None) -> None:

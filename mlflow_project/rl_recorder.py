@@ -90,6 +90,7 @@ class RlRecorder:
             model_name=model_name,
             dataset=dataset,
             name=f"before and after rl from step {start.step}",
+            planned=2,
             run_name=self._evaluation_name,
             upload_weights="none",
         )

@@ -18,16 +18,19 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.first_store import ensure_store
 from mlflow_project.journal import Journal
+from mlflow_project.mlflow_environment import prepare_environment
 from mlflow_project.recorder import Recorder
+from mlflow_project.redact import without_credentials
 from mlflow_project.signals import Signals, Terminated
-from mlflow_project.store import tracking_uri, without_credentials
-from mlflow_project.sync import sync, sync_command
-from mlflow_project.uploader import Outcome, Uploader, prepare_environment
+from mlflow_project.store import tracking_uri
+from mlflow_project.sync import sync_command, sync_steps
+from mlflow_project.uploader import Outcome, Uploader
 
 DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
-"""How long a finished verb waits for a server that does not answer."""
+"""How long a verb that is done waits for its records to be sent. What is left then is for the next verb, or `sync`."""
 KILLED_LIMIT_S = 5.0
 """How long a killed verb goes on sending; job schedulers kill for good some seconds after SIGTERM."""
 
@@ -96,6 +99,7 @@ def tracked_run(
 
     uri = tracking_uri()
     _import_mlflow(uri)
+    _ensure_store(uri)
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
@@ -104,14 +108,14 @@ def tracked_run(
             tags |= source
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
         # What a killed predecessor left RUNNING is put right on the way.
-        run = TrackedRun(recorder, Uploader(journal, uri, first=lambda: sync(directory)), uri)
+        run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
         try:
             with _as_current(run), _closing(recorder, leave_to_owner=active):
                 yield run
         except (KeyboardInterrupt, Terminated):
             signals.ignore = True
             recorder.end("KILLED", leave_to_owner=active)  # unless a second signal came before this was recorded
-            run.outcome = run.uploader.close(PATIENCE_S, KILLED_LIMIT_S)
+            run.outcome = run.uploader.close(KILLED_LIMIT_S)
             raise
         finally:
             run.outcome = run.outcome or _patient_close(run.uploader, signals)
@@ -177,7 +181,7 @@ def _patient_close(uploader: Uploader, signals: Signals) -> Outcome:
         return uploader.close(PATIENCE_S)
     except (KeyboardInterrupt, Terminated):
         signals.ignore = True
-        return uploader.close(PATIENCE_S, KILLED_LIMIT_S)
+        return uploader.close(KILLED_LIMIT_S)
 
 
 def _run_to_adopt() -> tuple[str | None, bool]:
@@ -219,14 +223,25 @@ def _import_mlflow(uri: str) -> None:
         import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
+def _ensure_store(uri: str) -> None:
+    """Make the first database here, before the uploader's thread, which a killed verb does not wait for."""
+    try:
+        ensure_store(uri)
+    except Exception as error:  # tracking does not stop the work: the uploader tries again, and says so
+        logger.debug("no store at %s yet: %s", without_credentials(uri), error)
+
+
 def _tell(outcome: Outcome) -> None:
     for refusal in outcome.refused:
         logger.warning("MLflow refused: %s", refusal)
+    if outcome.refused:
+        command = sync_command(outcome.journal.parent, "--again")
+        logger.warning("The journal keeps what was refused. To try it again, when the cause is gone:\n  %s", command)
     if outcome.pending:
         logger.warning(
             "%d records are not in MLflow at %s yet (%s). Nothing is lost; bring them there with:\n  %s",
             outcome.pending,
-            without_credentials(outcome.tracking_uri),
+            outcome.tracking_uri,
             outcome.problem,
             sync_command(outcome.journal.parent),
         )

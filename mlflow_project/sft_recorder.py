@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from mlflow_project.checkpoints import UploadWeights, log_bundle_files, log_model
+from collections.abc import Sequence
+
+from mlflow_project.checkpoints import UploadWeights, log_bundle_files, log_model, training_tags, uploads_weights
 from mlflow_project.lineage import DatasetInput
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.facts import assumed, unsaid
 from rlinf_isaac.events import CheckpointSaved, Event, FileSaved, Metrics
 
 
@@ -13,7 +16,8 @@ class SftRecorder:
     """Call it with every event of `Engine.sft`.
 
     Metrics become metrics. Every checkpoint becomes a LoggedModel that is an output of the run at its step, and the
-    bundle's files artifacts below ``checkpoints/<step>/``.
+    bundle's files artifacts below ``checkpoints/<step>/``; below ``checkpoints-raw/<step>/``, and with ``-raw`` behind
+    the model's name, where these are the weights of a step whose checkpoint holds their average.
     """
 
     def __init__(
@@ -21,14 +25,14 @@ class SftRecorder:
         recorder: Recorder,
         *,
         model_name: str,
-        dataset: DatasetInput | None = None,
+        datasets: Sequence[DatasetInput] = (),
         upload_weights: UploadWeights = "auto",
     ) -> None:
-        """Args are those of the run: `model_name` as of `checkpoints.model_name`, `dataset` what it trains on."""
+        """Args are those of the run: `model_name` as of `checkpoints.model_name`, `datasets` what it trains on."""
         self._recorder = recorder
         self._model_name = model_name
         self._upload_weights: UploadWeights = upload_weights
-        if dataset is not None:
+        for dataset in datasets:
             recorder.dataset(dataset)
 
     def __call__(self, event: Event) -> None:
@@ -37,7 +41,11 @@ class SftRecorder:
             self._recorder.metrics(event.values, event.step, time_s=event.time)
         elif isinstance(event, CheckpointSaved):
             bundle = read_bundle(event.path, verify=False)
-            log_model(self._recorder, bundle, self._model_name, "output")
-            log_bundle_files(self._recorder, bundle, f"checkpoints/{event.step}", self._upload_weights)
+            self._recorder.tags(training_tags(assumed(bundle), unsaid(bundle)))
+            suffix = "-raw" if event.path.parent.name == "checkpoints-raw" else ""
+            log_model(self._recorder, bundle, f"{self._model_name}{suffix}", "output")
+            log_bundle_files(self._recorder, bundle, f"checkpoints{suffix}/{event.step}", self._upload_weights)
         elif isinstance(event, FileSaved):
-            self._recorder.artifact(event.path, event.name)
+            weights = event.path.suffix == ".safetensors"
+            if not weights or uploads_weights(event.path.stat().st_size, self._upload_weights):
+                self._recorder.artifact(event.path, event.name)

@@ -15,11 +15,12 @@ from statistics import fmean
 from typing import Any
 
 from mlflow_project import ui
-from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model
+from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model, training_tags
 from mlflow_project.compare import Comparison, compare
 from mlflow_project.comparison_recorder import record_comparison
-from mlflow_project.evaluations import EPISODES_FILE, MISMATCH_TAG, SETTINGS_FILE, Evaluation, table_row
+from mlflow_project.evaluations import EPISODES_FILE, MISMATCH_TAG, SETTINGS_FILE, Evaluation, mismatch_tags, table_row
 from mlflow_project.lineage import DatasetInput, simulator_tags
+from mlflow_project.looks import PLANNED
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.errors import VideoError
@@ -70,6 +71,7 @@ class SweepRecorder:
         model_name: str,
         dataset: DatasetInput,
         name: str = "sweep",
+        planned: int | None = None,
         run_name: Callable[[EvaluationStarted], str] = lambda event: f"step-{event.step}",
         upload_weights: UploadWeights = "auto",
     ) -> None:
@@ -79,6 +81,7 @@ class SweepRecorder:
         model_name: as of `checkpoints.model_name`, for checkpoints MLflow does not know yet.
         dataset: what is evaluated on (`lineage.evaluation_dataset`); metrics are linked to it.
         name: title of the comparison.
+        planned: how many checkpoints are going to be evaluated; the gate of a promotion asks for it.
         run_name: of a checkpoint's nested run.
         upload_weights: whether nested runs hold the weights.
         """
@@ -89,6 +92,7 @@ class SweepRecorder:
         self._model_name = model_name
         self._dataset = dataset
         self._name = name
+        self._planned = {} if planned is None else {PLANNED: str(planned)}
         self._run_name = run_name
         self._upload_weights: UploadWeights = upload_weights
         self._evaluations: dict[int, _Running] = {}
@@ -116,7 +120,8 @@ class SweepRecorder:
         bundle = read_bundle(event.path, verify=False)
         simulator = simulator_tags(event.settings.get("environment", {}))
         self._parent.tags(simulator)
-        name, tags = self._run_name(event), bundle_tags(bundle) | simulator
+        name, tags = self._run_name(event), bundle_tags(bundle) | simulator | self._planned
+        tags |= training_tags(event.assumed, event.unsaid)
         recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
         # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
@@ -130,7 +135,7 @@ class SweepRecorder:
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
         """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
-        tags = {MISMATCH_TAG: "true", f"mismatch.{event.problem.code}": event.problem.cause}
+        tags = mismatch_tags([event.problem])
         self._evaluations[event.step].recorder.tags(tags)
         self._evaluations[event.step].mismatch = True
         self._parent.tags(tags)

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlflow_project.answers import Unreachable
+from mlflow_project.cursor import Cursor
 from mlflow_project.journal import Journal, JournalError, open_runs, read_header, read_operations
 from mlflow_project.recorder import Recorder
-from mlflow_project.replica import Unreachable
+from mlflow_project.redact import without_credentials
+from mlflow_project.replica import OtherStore
 from mlflow_project.state import State
-from mlflow_project.store import with_credentials, without_credentials
-from mlflow_project.uploader import Cursor
+from mlflow_project.store import with_credentials
+
+_PAUSES_S = 0.05, 1.0
+"""Between two tries, the first and the longest."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SyncReport:
     """What one `sync` did.
 
@@ -29,61 +35,104 @@ class SyncReport:
         pending: operations that are still missing there.
         killed: runs that were ended KILLED because their process is gone.
         busy: journals left to the living process that owns them.
-        refused: operations MLflow will never accept, with the reason.
-        problem: why operations are pending, or None.
+        refused: operations MLflow will never accept, with the reason, now or in an earlier `sync`.
+        problems: store -> why operations are pending.
     """
 
-    journals: int
-    applied: int
-    pending: int
-    killed: int
-    busy: tuple[Path, ...]
-    refused: tuple[str, ...]
-    problem: str | None
+    journals: int = 0
+    applied: int = 0
+    pending: int = 0
+    killed: int = 0
+    busy: list[Path] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether MLflow has everything that dead processes have recorded."""
+        return not self.pending and not self.refused
 
 
-def sync(directory: str | Path, *, tracking_uri: str | None = None) -> SyncReport:
+def sync(
+    directory: str | Path, *, tracking_uri: str | None = None, again: bool = False, patience_s: float = 0.0
+) -> SyncReport:
     """Replay every journal in `directory`.
 
     Args:
         tracking_uri: where to; by default each journal's own server.
+        again: try what was refused once more, and bring journals whole into a store that replaced theirs.
+        patience_s: how long to go on when a server takes nothing.
 
     Raises:
         JournalError: a file in `directory` is not a journal.
     """
-    applied = pending = killed = 0
-    busy: list[Path] = []
-    refused: list[str] = []
-    problems: dict[str, str] = {}
-    paths = sorted(Path(directory).glob("*.jsonl"))
-    for path in paths:
-        if not _has_header(path) or _complete(path):
+    report = SyncReport()
+    for _ in sync_steps(directory, report, tracking_uri=tracking_uri, again=again, patience_s=patience_s):
+        pass
+    return report
+
+
+def sync_steps(
+    directory: str | Path,
+    report: SyncReport | None = None,
+    *,
+    tracking_uri: str | None = None,
+    again: bool = False,
+    patience_s: float = 0.0,
+) -> Iterator[SyncReport]:
+    """`sync` step by step; yields the report, which grows, after each step that a server took."""
+    report = SyncReport() if report is None else report
+    for path in sorted(Path(directory).glob("*.jsonl")):
+        report.journals += 1
+        if not _has_header(path):
+            continue
+        uri = tracking_uri or with_credentials(read_header(path)[0].tracking_uri)
+        if not again and _complete(path, uri, report):
             continue
         journal = Journal.take_over(path)
         if journal is None:
-            busy.append(path)
+            report.busy.append(path)
             continue
         try:
-            killed += _end_dead_runs(journal)
-            cursor = Cursor(path, tracking_uri or with_credentials(journal.header.tracking_uri))
-            before = len(cursor.state.refused)
-            if cursor.tracking_uri not in problems:
-                try:
-                    applied += sum(cursor.advance())
-                except Unreachable as error:
-                    problems[cursor.tracking_uri] = f"{without_credentials(cursor.tracking_uri)}: {error}"
-            pending += cursor.pending()
-            refused += cursor.state.refused[before:]
+            for torn in journal.files.rglob(".*.tmp-*"):  # of the file that its owner was writing when it was killed
+                torn.unlink()
+            report.killed += _end_dead_runs(journal)
+            cursor = Cursor(path, uri, again=again)
+            name = without_credentials(uri)
+            try:
+                if name not in report.problems:
+                    for count in _patiently(cursor, patience_s):
+                        report.applied += count
+                        yield report
+            except Unreachable as error:
+                report.problems[name] = f"{name}: {error}"
+            report.pending += cursor.pending()
+            report.refused += cursor.state.refused
         finally:
             journal.close()
-    return SyncReport(
-        len(paths), applied, pending, killed, tuple(busy), tuple(refused), next(iter(problems.values()), None)
-    )
 
 
-def sync_command(directory: Path) -> str:
+def sync_command(directory: Path, *options: str) -> str:
     """The command that replays the journals of `directory`, which is ``<output>/journal``."""
-    return shlex.join(["rlinf-isaac", "sync", "--output", str(directory.parent)])
+    return shlex.join(["rlinf-isaac", "sync", *options, "--output", str(directory.parent)])
+
+
+def _patiently(cursor: Cursor, patience_s: float) -> Iterator[int]:
+    """`Cursor.advance`, again and again until the server has taken nothing for so long."""
+    last, pause = time.monotonic(), _PAUSES_S[0]
+    while True:
+        try:
+            for count in cursor.advance():
+                last, pause = time.monotonic(), _PAUSES_S[0]
+                yield count
+            return
+        except OtherStore:  # that is no moment's trouble
+            raise
+        except Unreachable:
+            if time.monotonic() - last >= patience_s:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _PAUSES_S[1])
 
 
 def _has_header(path: Path) -> bool:
@@ -98,11 +147,17 @@ def _has_header(path: Path) -> bool:
     return True
 
 
-def _complete(path: Path) -> bool:
+def _complete(path: Path, uri: str, report: SyncReport) -> bool:
     """Everything is applied and every run ended. Cheap, and without a lock: a complete journal does not change."""
-    if State.load(path).offset != path.stat().st_size:
+    header, start = read_header(path)
+    name = without_credentials(uri)
+    state = State.load(path, None if name == header.tracking_uri else name)
+    if state.offset != path.stat().st_size or any(not each.final for each in state.aside):
         return False
-    return not open_runs(read_operations(path, read_header(path)[1])[0])
+    if open_runs(read_operations(path, start)[0]):
+        return False
+    report.refused += state.refused
+    return True
 
 
 def _end_dead_runs(journal: Journal) -> int:

@@ -9,14 +9,16 @@ then an orphan stays until `remove_orphans` runs on a machine where that pid is 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from rlinf_isaac.errors import InvalidJob
 
@@ -57,7 +59,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not replace:
-        raise FileExistsError(f"{path} exists already; choose another output or remove it")
+        raise FileExistsError(errno.EEXIST, "it exists already", str(path))
     remove_orphans(path)
     temporary = _temporary_sibling(path)
     try:
@@ -68,7 +70,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             _exchange(temporary, path)
             shutil.rmtree(temporary)
         else:
-            os.rename(temporary, path)
+            _rename_new(temporary, path)
         _fsync_directory(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -78,7 +80,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 def remove_orphans(path: str | Path) -> list[Path]:
     """Remove what killed writers of `path` left beside it; returns what was removed."""
     path = Path(path)
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.tmp-(\d+)-[0-9a-f]+")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.tmp-(\d+)-[0-9a-f]+(-journal)?")  # the latter is sqlite's
     removed = []
     for sibling in path.parent.iterdir() if path.parent.is_dir() else ():
         match = pattern.fullmatch(sibling.name)
@@ -104,14 +106,39 @@ def locked(directory: str | Path) -> Iterator[None]:
     Raises:
         InvalidJob: another process works in `directory`.
     """
-    path = Path(directory) / ".lock"
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            cause = f"another process works in {directory}"
-            raise InvalidJob.of("output-busy", cause, "wait for it, or choose another --output") from None
+    with open(Path(directory) / ".lock", "a") as file:
+        _lock(file, directory)
         yield
+
+
+@contextmanager
+def claimed(path: str | Path) -> Iterator[None]:
+    """Hold the name of an output that is to appear whole (`new_directory`) for one process, as `locked`. The file
+    beside it that this takes is gone afterwards.
+
+    Raises:
+        InvalidJob: another process is about to make `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(open(name, "a"))
+            _lock(file, path)
+            with suppress(FileNotFoundError):  # its holder removed it before it let it go: that lock is nobody's
+                if os.path.sameopenfile(file.fileno(), stack.enter_context(open(name)).fileno()):
+                    break
+        stack.callback(name.unlink, missing_ok=True)
+        yield
+
+
+def _lock(file: IO[str], place: str | Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        cause = f"another process works in {place}"
+        raise InvalidJob.of("output-busy", cause, "wait for it, or choose another --output") from None
 
 
 def append_line(path: str | Path, line: str) -> None:
@@ -133,6 +160,15 @@ def read_lines(path: str | Path) -> list[str]:
         with open(path, "r+b") as file:
             file.truncate(complete)
     return data[:complete].decode().split("\n")[:-1]  # splitlines would also split at U+2028 inside a JSON string
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    try:
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(errno.EEXIST, "another process has made it meanwhile", str(path)) from error
+        raise
 
 
 def _temporary_sibling(path: Path) -> Path:

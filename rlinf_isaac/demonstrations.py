@@ -7,7 +7,6 @@ not on the number of workers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlinf_isaac.atomic import claimed
 from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import EnvConfig, JobConfig
+from rlinf_isaac.data.lerobot_files import MAX_JSON_BYTES
 from rlinf_isaac.data.lerobot_format import (
     ACTION,
     FRONT_IMAGE,
@@ -39,6 +40,7 @@ from rlinf_isaac.digest import json_digest
 from rlinf_isaac.envs import contract, make_env
 from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
 from rlinf_isaac.events import Event, Progress
+from rlinf_isaac.reading import read_json
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as StopEvent
@@ -78,17 +80,24 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     Raises:
         DatasetError: `root` holds something else or a damaged dataset; the message names the differences or the file.
             Nothing is ever overwritten.
-        InvalidJob: no episodes or workers were asked for.
+        InvalidJob: no episodes or workers were asked for, or another process records into `root`.
         RlinfIsaacError: a worker died, or the expert fails more often than not.
     """
-    root, demos = Path(root), job.demos
-    if demos.episodes < 1 or demos.workers < 1:
+    if job.demos.episodes < 1 or job.demos.workers < 1:
         raise InvalidJob.of(
             "no-demonstrations",
-            f"demos.episodes is {demos.episodes}, demos.workers is {demos.workers}",
+            f"demos.episodes is {job.demos.episodes}, demos.workers is {job.demos.workers}",
             "both must be at least 1",
         )
-    env = make_env(job.env, 1, job.compute.device)
+    root = Path(root)
+    with claimed(root):
+        yield from _record(job, root)
+
+
+def _record(job: JobConfig, root: Path) -> Iterator[Event]:
+    demos = job.demos
+    device = job.compute.device if job.env.backend == "isaaclab" else "cpu"
+    env = make_env(job.env, 1, device)
     identity, num_cubes = env.identity, env.task.num_cubes
     env.close()
     recipe = _recipe(job, identity)
@@ -104,10 +113,10 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     failed: list[int] = []
     writer = LeRobotWriter(root, fps=contract.CONTROL_HZ, features=features, robot_type=ROBOT_TYPE)
     most = SIDE_BY_SIDE[job.env.backend]
-    if most > 1 and job.compute.device.startswith("cuda"):
+    if device.startswith("cuda"):
         most = SIDE_BY_SIDE_ON_GPU
     side_by_side = min(most, -(-demos.episodes // demos.workers))
-    play = partial(_start_worker, env_config, side_by_side, job.compute.device, job.policy.state_layout, demos.noise)
+    play = partial(_start_worker, env_config, side_by_side, device, job.policy.state_layout, demos.noise)
     episodes = _episodes(play, demos.first_seed, demos.workers, side_by_side)
     with writer, closing(episodes):
         for episode in episodes:
@@ -186,7 +195,9 @@ def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
 def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
     path = root / "meta" / "provenance.json"
     try:
-        recorded = json.loads(path.read_text())
+        recorded = read_json(path, MAX_JSON_BYTES)
+        if not isinstance(recorded, dict):
+            raise ValueError("no object")
     except (OSError, ValueError) as error:
         cause = f"{root} exists and was not recorded by this verb ({path.name}: {type(error).__name__})"
         raise DatasetError.of("output-exists", cause, "choose another output, or remove it") from error

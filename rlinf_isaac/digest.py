@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rlinf_isaac.reading import open_regular
+
 
 def file_digest(path: str | Path) -> str:
-    """sha256 of a file's bytes."""
-    with open(path, "rb") as file:
+    """sha256 of a regular file's bytes; of anything else OSError, since it may never end."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -42,6 +42,9 @@ class InvalidJob(RlinfIsaacError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Sequence[Problem]]]:
+        return type(self), (self.problems,)  # from one process to another
+
     @classmethod
     def of(cls, code: str, cause: str, cure: str) -> Self:
         """An error of this class with a single problem."""
@@ -90,6 +93,10 @@ class ConversionFailed(RlinfIsaacError):
 
 class TrainingDiverged(RlinfIsaacError):
     """A loss or gradient became NaN or infinite. The last good checkpoint is kept."""
+
+
+class TrainingOutOfMemory(RlinfIsaacError):
+    """The device cannot hold what a training step takes. The last checkpoint is kept."""
 
 
 class EngineFailed(RlinfIsaacError):

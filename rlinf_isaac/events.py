@@ -84,12 +84,15 @@ class EvaluationStarted:
 
     `settings` is everything besides checkpoint and seed that its episodes depend on: ``environment`` (an `EnvIdentity`
     as dict), ``action_chunk``, ``policy_seed`` and more; ``stop_rule`` where the number of episodes depended on them.
+    `assumed` has what a person said of its training, `unsaid` what nobody did (`checkpoint.facts`).
     """
 
     step: int
     path: Path
     digest: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    unsaid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

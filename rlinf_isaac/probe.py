@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
+import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from rlinf_isaac.errors import Problem
 
 TIMEOUT_S = 10.0
+
+_VERSIONS = """
+import importlib.metadata, json, sys
+versions = {}
+for name in sys.argv[1:]:
+    try:
+        versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        versions[name] = None
+print(json.dumps(versions))
+"""
 
 
 def installed_version(distribution: str) -> str | None:
@@ -19,6 +33,19 @@ def installed_version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def versions_in(python: str, distributions: Iterable[str], timeout_s: float = 20.0) -> dict[str, str | None] | None:
+    """Versions of distributions in another interpreter, None for what it has not. Reads their metadata only.
+
+    None instead, when `python` does not run.
+    """
+    try:
+        command = [python, "-I", "-c", _VERSIONS, *distributions]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        return json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
         return None
 
 
@@ -43,11 +70,36 @@ def output_of(*command: str) -> bytes | None:
         return None
 
 
+def check_output(directory: str | Path) -> list[Problem]:
+    """A problem when a directory for results is not there and cannot be made, or nothing can be written into it."""
+    path = _existing(directory)
+    if path.is_symlink() and not path.exists():
+        cause = f"{path} is a symbolic link to {os.readlink(path)}, which does not exist"
+        return [Problem("output-place", cause, "make its target, remove the link, or choose another --output")]
+    if not path.is_dir():
+        return [Problem("output-place", f"{path} is not a directory", "choose another --output")]
+    if not os.access(path, os.W_OK | os.X_OK):
+        cause = f"nothing can be written into {path}: no permission, or the file system is read-only"
+        return [Problem("output-place", cause, "change its permissions, or choose another --output")]
+    return []
+
+
+def _existing(directory: str | Path) -> Path:
+    """The directory, or the nearest above it at whose name there is something. OSError where nothing can have it."""
+    path = Path(directory).absolute()
+    while True:
+        try:
+            os.lstat(path)
+            return path
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent
+
+
 def check_free_space(directory: str | Path, needed_bytes: int) -> list[Problem]:
     """A problem when the file system of `directory` (or its nearest existing parent) lacks room."""
-    path = Path(directory).absolute()
-    while not path.exists():
-        path = path.parent
+    if problems := check_output(directory):
+        return problems
+    path = _existing(directory)
     free = shutil.disk_usage(path).free
     if free >= needed_bytes:
         return []

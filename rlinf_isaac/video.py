@@ -20,6 +20,7 @@ import numpy as np
 
 from rlinf_isaac.atomic import new_file
 from rlinf_isaac.errors import VideoError
+from rlinf_isaac.reading import check_regular
 
 CODEC = "h264"
 PIXEL_FORMAT = "yuv420p"
@@ -181,8 +182,10 @@ def decode_video(path: str | Path) -> VideoInfo:
         VideoError: it does not decode, or is cut off.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path} does not exist")
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read: {error.strerror}") from error
     # framecrc prints one line per decoded frame; passthrough keeps ffmpeg from repeating or dropping any.
     command = [
         *(
@@ -195,8 +198,11 @@ def decode_video(path: str | Path) -> VideoInfo:
             "-xerror",
             "-threads",
             "1",
+            # Whatever it says it is: a playlist in its place could name other files and servers.
+            "-f",
+            "mp4",
             "-i",
-            str(path),
+            f"file:{path}",
         ),
         *("-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framecrc", "pipe:1"),
     ]

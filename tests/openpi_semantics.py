@@ -34,7 +34,8 @@ class RunningStats:
         if not self.count:
             self.mean, self.mean_of_squares = batch.mean(0), (batch**2).mean(0)
             self.low, self.high, self.growths = low, high, np.zeros(len(low), int)
-            self.edges = [self._edges(*ends) for ends in zip(low - 1e-10, high + 1e-10, strict=True)]
+            # Entry by entry, as OpenPI does: numpy 1, which OpenPI is held to, makes float64 of a single float32.
+            self.edges = [self._edges(a - 1e-10, b + 1e-10) for a, b in zip(low, high, strict=True)]
             self.histograms = [np.zeros(BINS) for _ in low]
         elif (low < self.low).any() or (high > self.high).any():
             self.growths += (low < self.low) | (high > self.high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,13 @@ LENGTH = 16
 """Control steps of every episode: the limit of `SHORT_EVALUATION`."""
 
 
-def variant(source: Path, root: Path, norm_stats: bytes | None = None) -> Path:
+def variant(
+    source: Path,
+    root: Path,
+    norm_stats: bytes | None = None,
+    parent: Path | None = None,
+    assumed: Mapping[str, Any] | None = None,
+) -> Path:
     """A checkpoint like `source`, but one that no other test has: its step differs."""
     from safetensors.torch import load_file
 
@@ -40,11 +47,12 @@ def variant(source: Path, root: Path, norm_stats: bytes | None = None) -> Path:
     written = write_bundle(
         root / str(step),
         state_dict=load_file(source / "model.safetensors"),
-        config=bundle.config,
+        config=bundle.config | ({"assumed": dict(assumed)} if assumed else {}),
         norm_stats=norm_stats or bundle.norm_stats_bytes,
         asset_id=bundle.asset_id,
         step=step,
-        lineage={key: value for key, value in bundle.lineage.items() if key not in ("norm_stats", "weights")},
+        lineage={key: value for key, value in bundle.lineage.items() if key not in ("norm_stats", "weights")}
+        | ({"parent": digest(parent)} if parent else {}),
     )
     return written.path
 
@@ -81,15 +89,22 @@ class World:
             run.recorder.dataset(lerobot_dataset(self.dataset, dataset_digest(self.dataset)))
 
     def evaluated(
-        self, *outcomes: str, first_seed: int = 5000, mismatch: bool = False, paths: list[Path] | None = None
+        self,
+        *outcomes: str,
+        first_seed: int = 5000,
+        mismatch: bool = False,
+        paths: list[Path] | None = None,
+        planned: int | None = None,
     ) -> tuple[str, list[Path]]:
-        """Record one sweep, a checkpoint per string of ``s`` and ``t``; gives its run id and the checkpoints."""
+        """Record one sweep, a checkpoint per string of ``s`` and ``t``, or the first of those `planned`; gives its run
+        id and the checkpoints."""
         config = small_config([SHORT_EVALUATION, f"eval.first_seed={first_seed}", f"eval.episodes={len(outcomes[0])}"])
         params = {"env": asdict(config.env), "eval": asdict(config.eval)}
         paths = paths or [self.checkpoint() for _ in outcomes]
         with tracked_run("eval", output=self.directory / "out", name=f"eval {first_seed}") as run:
             dataset = evaluation_dataset(params["env"] | params["eval"])
-            record = SweepRecorder(run.recorder, params=params, model_name="pi0-tiny", dataset=dataset)
+            planned = planned or len(outcomes)
+            record = SweepRecorder(run.recorder, params=params, model_name="pi0-tiny", dataset=dataset, planned=planned)
             for path, ends in zip(paths, outcomes, strict=True):
                 self._record(record, path, ends, first_seed, mismatch)
         ids = run.ids()
@@ -123,6 +138,12 @@ class World:
     def promote(self, *arguments: Any) -> Result:
         words = ["promote", *map(str, arguments), "--name", self.name, "--output", str(self.directory / "out")]
         return CliRunner().invoke(cli, words, env={"MLFLOW_TRACKING_URI": self.uri})
+
+    def nested(self, sweep: str) -> dict[str, str]:
+        """Digest of a checkpoint -> its run in a sweep."""
+        query = f"tags.mlflow.parentRunId = '{sweep}'"
+        runs = self.client.search_runs([self.client.get_run(sweep).info.experiment_id], query)
+        return {run.data.tags["checkpoint.sha256"]: run.info.run_id for run in runs}
 
     def aliases(self) -> dict[str, str]:
         """Alias -> sha256 of the bundle it stands for."""

@@ -12,37 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from click.testing import Result
 
 from mlflow_project.evaluations import Evaluation
-from rlinf_isaac.config import load_config
+from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.rlinf.tensorboard import Scalar
 from rlinf_isaac.events import EpisodeRow
 
-# A pi0 small enough to train in a second. Everything else is the preset `tiny`.
-SMALL = [
-    *(
-        f"model.{part}.{size}"
-        for part in ("vlm", "expert")
-        for size in ("width=32", "depth=2", "mlp_dim=32", "head_dim=8")
-    ),
-    *(f"model.vision.{size}" for size in ("width=32", "depth=1", "mlp_dim=32", "patch_size=32")),
-    "model.action_horizon=8",
-    "policy.action_chunk=8",
-    "policy.denoise_steps=2",
-    "demos.episodes=2",
-    "demos.workers=1",
-    "sft.steps=6",
-    "sft.save_interval=2",
-    "sft.batch_size=4",
-    "sft.flow_samples=1",
-    "sft.log_interval=2",
-    "eval.episodes=5",
-    "eval.num_envs=2",
-    "eval.videos=2",
-    "eval.video_size=32",
-]
+SMALL_PRESET = Path(__file__).with_name("small.yaml")
+SMALL = [f"{key}={value}" for key, value in flatten(yaml.safe_load(SMALL_PRESET.read_text())).items() if key != "base"]
+"""The same as overrides, for what reads all of them: `main`."""
 # Demonstrations need their time; evaluations of an untrained policy end by time-out in any case.
 SHORT_EVALUATION = "env.max_episode_steps=16"
 # Reinforcement learning in seconds: episodes of two chunks.
@@ -71,8 +52,8 @@ V30_VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 
 
 def small_config(overrides: Sequence[str] = ()) -> JobConfig:
-    """The preset `tiny`, shrunk by `SMALL`."""
-    return load_config("tiny", [*SMALL, *overrides])
+    """`SMALL_PRESET` with overrides."""
+    return load_config(str(SMALL_PRESET), overrides)
 
 
 def kill_when(process: subprocess.Popen, text: str, number: int = signal.SIGKILL) -> None:

@@ -13,7 +13,7 @@ from measure import full_model, seconds
 from stages import Row
 
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
-from rlinf_isaac.checkpoint.description import checkpoint_config
+from rlinf_isaac.checkpoint.description import foreign_config
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import load_config
 from rlinf_isaac.digest import bytes_digest
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
         write = lambda: write_bundle(  # noqa: E731
             path,
             state_dict=model.state_dict(),
-            config=checkpoint_config(config),
+            config=foreign_config(config),
             norm_stats=norm_stats,
             asset_id="stack_cube",
             step=1,

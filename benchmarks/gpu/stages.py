@@ -83,6 +83,7 @@ def _milliseconds(what: str, timing: Timing) -> Row:
 def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
     """Name -> (stage, seconds that it may take)."""
     import bundles
+    import foreign
     import parity
     import training
 
@@ -102,4 +103,5 @@ def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
         "sft-theirs": (training.theirs, 120),
         "input": (training.input_pipeline, 120),
         "bundle": (bundles.rows, 240),
+        "foreign": (foreign.rows, 300),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,8 @@ from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.lerobot_writer import LeRobotWriter
 from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
 from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
-from rlinf_isaac.engines.local.sft import IMAGE_FEATURES, load_batch
+from rlinf_isaac.engines.local.sft.batches import IMAGE_FEATURES
+from rlinf_isaac.engines.local.sft.loading import BatchLoader
 from rlinf_isaac.envs.contract import ACTION_NAMES, state_names
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.policy import Processor
@@ -125,11 +125,12 @@ def _layer(gemma: GemmaConfig) -> int:
 
 
 def input_pipeline() -> Iterator[Row]:
-    """Decoding, resizing and tokenising a batch, in the one thread that does so while the GPU trains."""
-    config = load_config("pi0", ["policy.tokenizer=byte", "model.max_token_len=64"])
+    """Decoding, resizing and tokenising, in the one thread that does so while the GPU trains, or in processes."""
+    warm, steps = 16, 48  # the first ones wait for the processes to start, or were ready when those had
+    config = load_config("pi0", ["policy.tokenizer=byte", "model.max_token_len=64", f"sft.steps={steps}"])
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as directory:
-        size, frames = config.env.image_size, 330  # more than are read: no image comes from memory
+        size, frames = config.env.image_size, 330
         features = {feature: image_feature(size, size) for feature in IMAGE_FEATURES.values()}
         names = state_names(config.policy.state_layout, 3)
         features |= {"observation.state": vector_feature(names), "action": vector_feature(ACTION_NAMES)}
@@ -140,16 +141,20 @@ def input_pipeline() -> Iterator[Row]:
             columns["observation.state"] = random.normal(size=(frames, len(names))).astype(np.float32)
             columns["action"] = random.normal(size=(frames, 7)).astype(np.float32)
             writer.add_episode(columns, "Stack the cubes.")
-        dataset = LeRobotDataset(Path(directory) / "data")
+        dataset = LeRobotDataset(Path(directory) / "data", image_cache_bytes=1)  # no image comes from memory
         stats = NormStats(state=_unit(len(names)), actions=_unit(7))
         processor = Processor(config.model, config.policy, stats, ByteTokenizer())
-        durations = []
-        for step in range(10):
-            start = time.perf_counter()
-            load_batch(dataset, processor, config, step)
-            durations.append(time.perf_counter() - start)
-    rate = config.sft.batch_size / statistics.median(durations)
-    yield Row("input pipeline, 2 PNG of 256 px per sample", rate, "samples/s", "one thread, beside the training")
+        for workers in (0, 4, 8):
+            config.sft.loader_workers = workers
+            with BatchLoader(config, dataset, processor, 0, slice(None)) as loader:
+                for step in range(warm):
+                    loader.get(step)
+                start = time.perf_counter()
+                for step in range(warm, steps):
+                    loader.get(step)
+                rate = (steps - warm) * config.sft.batch_size / (time.perf_counter() - start)
+            where = f"{workers} processes" if workers else "one thread, beside the training"
+            yield Row("input pipeline, 2 PNG of 256 px per sample", rate, "samples/s", where)
 
 
 def _unit(dim: int) -> FeatureStats:

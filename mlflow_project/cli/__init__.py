@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
+
+from rlinf_isaac.scratch import own_directory
 
 VERBS = (
     "main",
@@ -27,7 +34,20 @@ VERBS = (
 
 
 class VerbGroup(click.Group):
-    """Finds a verb's command in the module of its name; ``norm-stats`` is accepted for ``norm_stats``."""
+    """Finds a verb's command in the module of its name; ``norm-stats`` is accepted for ``norm_stats``.
+
+    What click says of options that it refuses goes to the terminal by itself, so it is made safe here.
+    """
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """As `click.Group.make_context`."""
+        with _safe_messages():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As `click.Group.invoke`."""
+        with _safe_messages():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs in the order in which one uses them."""
@@ -39,9 +59,24 @@ class VerbGroup(click.Group):
         return importlib.import_module(f"mlflow_project.cli.{name}").command if name in VERBS else None
 
 
+@contextmanager
+def _safe_messages() -> Iterator[None]:
+    """Spell out what would act on a terminal in the messages of click."""
+    try:
+        yield
+    except click.ClickException as error:
+        from mlflow_project.terminal import escaped
+
+        message = error.format_message()
+        if escaped(message, lines=True) == message:
+            raise
+        raise click.UsageError(escaped(message), getattr(error, "ctx", None)) from None
+
+
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rlinf-isaac")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Post-train pi0 / pi0.5 on Franka stack-cube, tracked in MLflow.
 
     \b
@@ -50,3 +85,7 @@ def cli() -> None:
 
     Each verb is also an MLflow entry point: mlflow run . -e VERB -P option=value
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8, a file name that is not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    context.with_resource(own_directory())

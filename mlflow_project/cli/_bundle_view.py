@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from mlflow_project.cli._session import stdout
+from mlflow_project.terminal import SafeConsole, escaped
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.config import build_config
@@ -46,24 +47,24 @@ def show(path: Path) -> None:
     """Print config, lineage and sizes as a tree. All files but the weights are hashed on the way."""
     bundle = read_bundle(path, verify=False)
     manifest, config = bundle.manifest, bundle.config
-    tree = Tree(f"[bold]{bundle.path.absolute()}[/]")
+    tree = Tree(_text((str(bundle.path.absolute()), "bold")))
     tree.add(f"step {bundle.step}, asset id {bundle.asset_id}, sha256 {bundle.digest}")
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(manifest.dtypes.items()))
     weights = tree.add(f"weights: {manifest.key_count} tensors ({dtypes}), {manifest.parameters:,} parameters")
     for name, stored in manifest.tied.items():
-        weights.add(f"{name} is {stored}")
+        weights.add(_text(f"{name} is {stored}"))
     files = tree.add(f"files: {decimal(sum(entry.size for entry in manifest.files.values()))}")
     for name, entry in sorted(manifest.files.items()):
-        files.add(f"{name}  {decimal(entry.size)}  [dim]{entry.sha256[:16]}[/]")
+        files.add(_text(f"{name}  {decimal(entry.size)}  ", (entry.sha256[:16], "dim")))
     lineage = tree.add("lineage")
     for link, digest in sorted(bundle.lineage.items()):
-        lineage.add(f"{link}  {digest or '[yellow]not known[/]'}")
+        lineage.add(_text(f"{link}  ", digest or ("not known", "yellow")))
     _add(tree.add("config"), {key: value for key, value in config.items() if key not in ("job", "norm_stats")})
     if isinstance(config.get("norm_stats"), dict):
         _add(tree.add("norm stats"), {k: v for k, v in config["norm_stats"].items() if k != "original"})
     job = config.get("job") or {}
     _add(tree.add("job"), {key: job[key] for key in ("preset", "model", "policy") if key in job})
-    Console(width=1000, highlight=False).print(tree)  # a digest that is wrapped or cut cannot be copied
+    SafeConsole(width=1000).print(tree)  # a digest that is wrapped or cut cannot be copied
 
 
 def model_of(bundle: Bundle) -> ModelConfig:
@@ -79,7 +80,13 @@ def _add(branch: Tree, values: Mapping[str, Any]) -> None:
     """Nested values, one line each; lists and texts abridged."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            _add(branch.add(key), value)
+            _add(branch.add(_text(str(key))), value)
         else:
             text = str(value)
-            branch.add(f"{key}  [dim]{text if len(text) <= 90 else text[:87] + '...'}[/]")
+            branch.add(_text(f"{key}  ", (text if len(text) <= 90 else text[:87] + "...", "dim")))
+
+
+def _text(*parts: str | tuple[str, str]) -> Text:
+    """One line of what others wrote, some of it with a style."""
+    shown = (escaped(part) if isinstance(part, str) else (escaped(part[0]), part[1]) for part in parts)
+    return Text.assemble(*shown)

@@ -1,14 +1,12 @@
-"""What the verbs that start from checkpoints (eval, rl) share: choosing them, and what may be changed of their job."""
+"""What the verbs that start from checkpoints (eval, rl) share: choosing them, and what they record of their job."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import Problem
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.bundle import Bundle
@@ -27,13 +25,17 @@ def chosen_bundles(findings: Findings, ckpt_root: str, ckpt_steps: str, *, quick
     return bundles
 
 
-def check_overrides(overrides: Iterable[str], allowed: tuple[str, ...]) -> list[Problem]:
-    """Overrides of existing keys that begin with none of `allowed`: they would make it another policy."""
-    return [
-        Problem("not-overridable", f"{item} would change what the checkpoint was trained with", "leave it out")
-        for item in overrides
-        if "=" in item and not item.startswith(allowed) and item.partition("=")[0] in flatten(JobConfig())
-    ]
+def with_assumptions(
+    findings: Findings, bundles: Sequence[Bundle], text: str, overrides: Sequence[str] = ()
+) -> list[Bundle]:
+    """The bundles with what ``--assume`` says of their training entered in their config (`checkpoint.facts`)."""
+    from rlinf_isaac.checkpoint.facts import assume, parse_assumptions
+
+    told = list(bundles)
+    with findings.collect():
+        given = parse_assumptions(text)
+        told = [assume(bundle, given, overrides) for bundle in bundles]
+    return told
 
 
 def recorded(config: JobConfig, *own: str) -> dict[str, Any]:

@@ -29,9 +29,9 @@ def chosen_engine(chosen: Mapping[str, Any]) -> Engine:
     return RlinfEngine(_runtime(chosen))
 
 
-def suffix(chosen: Mapping[str, Any]) -> str:
+def suffix(engine: str) -> str:
     """What a training's directory is called besides its job: two engines must not go on from each other's state."""
-    return "" if chosen["engine"] == LOCAL else f"-{chosen['engine']}"
+    return "" if engine == LOCAL else f"-{engine}"
 
 
 def check_engine(findings: Findings, chosen: Mapping[str, Any], jobs: Sequence[SftJob | EvaluationJob | RlJob]) -> None:

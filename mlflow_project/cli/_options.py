@@ -104,6 +104,20 @@ def engine(command: Command) -> Command:
     return command
 
 
+allow_other_data = flag(
+    "--allow-mismatch",
+    "Go on although prompt or rate of the dataset are not those of the task; the run is tagged with it.",
+)
+
+
+assume = option(
+    "--assume",
+    "What a checkpoint does not say it was trained with, e.g. \"prompt='Stack it.',control_hz=20\"; all: as this job "
+    "has it. Recorded as an assumption.",
+    "none",
+)
+
+
 def words(text: str) -> tuple[str, ...]:
     """The words of an option that takes several, separated by commas or spaces; ``none`` has none."""
     return () if text == "none" else tuple(text.replace(",", " ").split())
@@ -120,6 +134,18 @@ def find_dataset(name: str, repo_id: str = "none") -> Path:
     location = resolve_dataset(name, None if repo_id == "none" else repo_id)
     os.environ.update(location.environment)
     return location.root
+
+
+def find_datasets(names: str, repo_id: str = "none") -> tuple[Path, ...]:
+    """Roots of several datasets, separated by commas, as `find_dataset`. A directory may have commas in its name."""
+    from rlinf_isaac.data.resolve import resolve_dataset
+
+    parts = [names] if Path(names).is_dir() else [part.strip() for part in names.split(",") if part.strip()]
+    if len(parts) < 2:
+        return (find_dataset(names, repo_id),)
+    locations = [resolve_dataset(name, None if repo_id == "none" else repo_id) for name in parts]
+    os.environ.update(locations[0].environment)
+    return tuple(location.root for location in locations)
 
 
 def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from mlflow_project.cli._session import stdout
+from mlflow_project.terminal import escaped
 from rlinf_isaac.checkpoint.convert import ConversionJob
 from rlinf_isaac.checkpoint.convert.tensors import shown
 
@@ -19,10 +19,10 @@ def show(job: ConversionJob) -> None:
     """Print a table of the files to write, and what happens to names, dtypes and tied tensors on the way."""
     plan, weights = job.plan, job.stored.weights
     for file in weights.files if len(weights.files) < _SHOWN else (weights.directory,):
-        stdout.print(f"input        {file} ({weights.format}, {decimal(weights.size)})", markup=False)
-    for note in job.notes:
-        stdout.print(f"             {note}", markup=False)
-    table = Table(title=f"To be written to {escape(str(job.output))}", title_justify="left")
+        stdout.print(f"input        {file} ({weights.format}, {decimal(weights.size)})")
+    for note in (*job.notes, *job.stored.notes):
+        stdout.print(f"             {note}")
+    table = Table(title=f"To be written to {escaped(str(job.output))}", title_justify="left")
     table.add_column("file")
     for column in ("tensors", "size", "dtypes"):
         table.add_column(column, justify="right")
@@ -38,6 +38,7 @@ def show(job: ConversionJob) -> None:
     _line("stripped", plan.stripped)
     _line("renamed", [f"{summary['renamed']} tensors"] if summary["renamed"] else [])
     _line("cast", [f"{count} {kind}" for kind, count in summary["cast"].items()])
+    _line("not cast", [f"{count} {kind}, whose scales lie elsewhere" for kind, count in sorted(plan.not_cast.items())])
     _line("tied", [f"{name} is {kept}" for name, kept in sorted(plan.ties.items())])
     _line("overlapping", [" and ".join(names) for names in plan.overlapping])
     _line("dropped", plan.dropped)
@@ -46,6 +47,6 @@ def show(job: ConversionJob) -> None:
 
 def _line(title: str, items: Sequence[str]) -> None:
     for index, item in enumerate(items[:_SHOWN]):
-        stdout.print(f"{title if index == 0 else '':<13}{shown(item)}", markup=False)
+        stdout.print(f"{title if index == 0 else '':<13}{shown(item)}")
     if len(items) > _SHOWN:
-        stdout.print(f"{'':<13}and {len(items) - _SHOWN} more", markup=False)
+        stdout.print(f"{'':<13}and {len(items) - _SHOWN} more")

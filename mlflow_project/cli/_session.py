@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
+from mlflow_project.cli._trouble import trouble_of
 from mlflow_project.runs import fail_adopted_run
+from mlflow_project.terminal import SafeConsole, escaped
 from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.preflight.findings import Findings
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-stdout = Console(soft_wrap=True, highlight=False)
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+stdout = SafeConsole(soft_wrap=True)
+stderr = SafeConsole(stderr=True, soft_wrap=True)
 
 
 @contextmanager
 def verb_session() -> Iterator[None]:
-    """Turn this project's errors into a message and an exit code: 2 for a job that cannot start, 1 for one that failed.
+    """Turn errors into a message and an exit code: 2 for a job that cannot start, 1 for one that failed.
 
-    Anything else is a bug and keeps its traceback (exit code 1).
+    That are this project's own errors, and what machine, disk, network and memory refuse. Anything else is a bug and
+    keeps its traceback (exit code 1).
     """
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
     try:
         yield
+        sys.stdout.flush()
     except RlinfIsaacError as error:
         fail_adopted_run(str(error))
         show_error(error)
@@ -37,6 +46,15 @@ def verb_session() -> Iterator[None]:
     except KeyboardInterrupt:
         stderr.print("interrupted; the same command goes on where this one stopped")
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        stdout.on_broken_pipe()
+    except Exception as error:
+        problem = trouble_of(error)
+        if problem is None:
+            raise
+        fail_adopted_run(str(problem))
+        show_problem(problem)
+        raise SystemExit(1) from error
 
 
 @contextmanager
@@ -47,27 +65,50 @@ def preflight() -> Iterator[Findings]:
         InvalidJob: with all errors.
     """
     findings = Findings()
-    with findings.collect():
+    with checking(findings):
         yield findings
     for problem in findings.warnings:
         show_problem(problem)
     findings.raise_errors()
 
 
+@contextmanager
+def checking(findings: Findings) -> Iterator[None]:
+    """Note what ends the block early, as `Findings.collect`, and what machine, disk or network refuse, too."""
+    try:
+        with findings.collect():
+            yield
+    except Exception as error:
+        problem = None if isinstance(error, BrokenPipeError) else trouble_of(error, checking=True)
+        if problem is None:
+            raise
+        findings.add([problem])
+
+
 def show_error(error: RlinfIsaacError) -> None:
     """Print an error: every problem with its cause and cure."""
-    if not isinstance(error, InvalidJob):
-        stderr.print(f"[bold red]error[/] {type(error).__name__}: ", end="")
-        stderr.print(str(error), markup=False)
+    if isinstance(error, InvalidJob):
+        for problem in error.problems:
+            show_problem(problem)
         return
-    for problem in error.problems:
-        show_problem(problem)
+    stderr.print(Text.assemble(("error", "bold red"), f" {type(error).__name__}: ", _block(str(error))))
 
 
 def show_problem(problem: Problem, console: Console = stderr) -> None:
-    """Print one problem with its level, code, cause and cure."""
+    """Print one problem with its level, code, cause and cure.
+
+    Where a cause or a cure has several lines the others begin with a bar: a name that holds a newline cannot pass for
+    a line of ours.
+    """
     colour = "bold red" if problem.level == "error" else "bold yellow"
-    console.print(f"[{colour}]{problem.level}[/] [dim]{problem.code}[/] ", end="")
-    console.print(problem.cause, markup=False)
-    console.print("  [green]cure[/] ", end="")
-    console.print(problem.cure, markup=False)
+    console.print(Text.assemble((problem.level, colour), " ", (problem.code, "dim"), " ", _block(problem.cause)))
+    console.print(Text.assemble("  ", ("cure", "green"), " ", _block(problem.cure)))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout, and nothing in it that acts on a terminal."""
+    click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def _block(text: str) -> str:
+    return escaped(text, lines=True).replace("\n", "\n  | ")

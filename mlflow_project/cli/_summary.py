@@ -10,9 +10,11 @@ from rich.text import Text
 from mlflow_project import ui
 from mlflow_project.cli._session import stdout
 from mlflow_project.compare import Comparison
+from mlflow_project.comparison_tables import training_notes
 from mlflow_project.promotion import Judgement
 from mlflow_project.rl_recorder import Improved
 from mlflow_project.runs import TrackedRun
+from mlflow_project.terminal import escaped
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -28,13 +30,19 @@ def print_comparison(comparison: Comparison) -> None:
         rate = each.success
         interval = f"{100 * rate.low:.0f} .. {100 * rate.high:.0f} %"
         counts = map(str, (rate.n, each.drops, each.timeouts))
-        table.add_row(each.place, Text(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}")
+        table.add_row(
+            each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}"
+        )
     stdout.print(table)
-    notes = [comparison.verdict, *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons)]
+    notes = [
+        comparison.verdict,
+        *training_notes(comparison),
+        *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons),
+    ]
     if comparison.pairs:
         notes.append(f"P-values: {comparison.method}.")
     for note in notes:
-        stdout.print(note, markup=False)
+        stdout.print(note)
 
 
 def print_gains(improved: Sequence[Improved]) -> None:
@@ -58,8 +66,8 @@ def print_rulings(judgement: Judgement) -> None:
     for column in ("rule", "", "because"):
         table.add_column(column)
     for ruling in judgement.rulings:
-        mark = "[bold green]pass[/]" if ruling.passed else "[bold red]refuse[/]"
-        table.add_row(ruling.rule, mark, Text(ruling.because))
+        mark = Text("pass", "bold green") if ruling.passed else Text("refuse", "bold red")
+        table.add_row(ruling.rule, mark, ruling.because)
     stdout.print(table, soft_wrap=False)
 
 
@@ -72,10 +80,10 @@ def print_links(tracked: TrackedRun, page: str | None = None) -> None:
     run_id, experiment_id = ids
     if command := ui.serve_command(tracked.tracking_uri):
         stdout.print("\nserve the UI   ", end="")
-        stdout.print(command, markup=False)
+        stdout.print(command)
     stdout.print("then open      " if command else "\nopen           ", end="")
     base_url = ui.base_url(tracked.tracking_uri)
     if page is not None:
-        stdout.print(ui.artifact_link(base_url, experiment_id, run_id, page), markup=False)
+        stdout.print(ui.artifact_link(base_url, experiment_id, run_id, page))
     else:
-        stdout.print(ui.comparison_link(base_url, experiment_id, run_id), markup=False)
+        stdout.print(ui.comparison_link(base_url, experiment_id, run_id))

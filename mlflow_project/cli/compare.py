@@ -9,6 +9,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from rlinf_isaac.probe import check_output
 
 if TYPE_CHECKING:
     from mlflow_project.compare import Comparison
@@ -36,6 +37,7 @@ def command(runs: tuple[str, ...], output: Path) -> None:
     """
     with verb_session():
         with preflight() as findings:
+            findings.add(check_output(output))
             evaluations = check(findings, runs=runs)
         run(evaluations, output)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._bundle_source import remarks, show_read
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
-from rlinf_isaac.errors import NormStatsError, Problem
+from rlinf_isaac.config.reads import check_overrides
+from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
+    from mlflow_project.runs import TrackedRun
+    from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.checkpoint.convert import ConversionJob, Options
     from rlinf_isaac.checkpoint.make import Conversion
     from rlinf_isaac.checkpoint.sources import Source
@@ -38,14 +42,14 @@ def switch(name: str, help: str) -> Callable[[options.Command], options.Command]
 
 @click.command("convert", epilog=EXAMPLE)
 @options.option("--input", "A .pt or .pth file, RLinf's global_step_N, a DCP directory, or safetensors.", None)
-@options.option("--output", "Directory to write; it must not exist yet.", None)
+@options.option("--output", "Directory to write; it must not exist yet, unless this same command made it.", None)
 @options.option("--max-shard-size", "Bytes per file, e.g. 5GB or 512MiB; none: one model.safetensors.", "none")
 @click.option(
     "--dtype",
     type=click.Choice(["keep", "bf16", "fp16", "fp32"]),
     default="keep",
     show_default=True,
-    help="Cast floating-point tensors.",
+    help="Cast floating-point tensors of 16 to 64 bits; smaller ones mean nothing without their scales and stay.",
 )
 @options.option("--keep-dtype", "Patterns of tensors that are not cast, e.g. '*norm*,*.bias'.", "none")
 @options.option("--include", "Patterns of the tensors to write; none: all.", "none")
@@ -84,12 +88,25 @@ class BundleJob:
         config: the job that trained it, as far as it is known.
         step: from the name of the output, or of the checkpoint.
         conversion: how its weights fill the model.
+        stated: facts that the checkpoint's files say.
+        assumed: facts that the person says, with their values.
     """
 
     source: Source
     config: JobConfig
     step: int
     conversion: Conversion
+    stated: frozenset[str]
+    assumed: Mapping[str, Any]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What `make_bundle` and `find_made` want to know, beside weights, config and place."""
+        stats = self.source.norm_stats
+        record = {"mode": "none", "source": stats.path.name, "source_sha256": stats.sha256}
+        told = {"stated": self.stated, "assumed": self.assumed}
+        own = {"asset_id": self.config.policy.asset_id, "step": self.step}
+        return {**own, **told, "norm_stats": stats.read(), "norm_stats_record": record}
 
 
 @dataclass(frozen=True)
@@ -99,10 +116,20 @@ class Job:
     conversion: ConversionJob
     bundle: BundleJob | None
 
+    @property
+    def may_be_finished(self) -> bool:
+        """Whether the output looks like one that this very job made, and was killed after."""
+        from rlinf_isaac.checkpoint.convert import may_be_finished
+        from rlinf_isaac.checkpoint.make_plan import may_be_made
+
+        if self.bundle is None:
+            return may_be_finished(self.conversion)
+        return may_be_made(self.conversion.output, self.bundle.config, self.bundle.source.norm_stats.read())
+
 
 def check(findings: Findings, **settings: Any) -> Job | None:
     """Check these options, all of them; the job, unless `findings` has errors."""
-    from rlinf_isaac.checkpoint.convert import Options, parse_size, prepare
+    from rlinf_isaac.checkpoint.convert import Options, expansion, output_exists, parse_size, prepare
 
     size = None
     with findings.collect():
@@ -118,20 +145,30 @@ def check(findings: Findings, **settings: Any) -> Job | None:
         max_shard_size=size,
     )
     wants_bundle = settings["norm_stats"] != "none" or settings["preset"] != "none"
+    if not wants_bundle:
+        findings.add(check_overrides("convert", options.to_overrides({}, {}, settings["overrides"])))
     conversion = bundle = None
     with findings.collect():
         record = "bundle.json" if wants_bundle else None
-        conversion = prepare(settings["input"], settings["output"], chosen, overwrite=settings["force"], record=record)
+        place = {"overwrite": settings["force"], "record": record, "resume": True}
+        conversion = prepare(settings["input"], settings["output"], chosen, **place)
+        findings.add(filter(None, [expansion(conversion.plan)]))
     if wants_bundle:
         with findings.collect():
             bundle = _check_bundle(findings, chosen, **settings)
-    return None if findings.errors or conversion is None else Job(conversion, bundle)
+    if conversion is None or (wants_bundle and bundle is None):
+        return None
+    job = Job(conversion, bundle)
+    if conversion.there and not job.may_be_finished:
+        findings.add([output_exists(conversion.output)])
+    return None if findings.errors else job
 
 
 def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> BundleJob | None:
+    from rlinf_isaac.checkpoint.configured import configure
+    from rlinf_isaac.checkpoint.said import Said
     from rlinf_isaac.checkpoint.sources import find_source
     from rlinf_isaac.checkpoint.steps import step_of
-    from rlinf_isaac.config import load_config
     from rlinf_isaac.data.norm_stats import from_json
     from rlinf_isaac.data.norm_stats.keys import CHOICE
     from rlinf_isaac.preflight import check_config, check_norm_stats
@@ -140,20 +177,24 @@ def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> Bundl
         cause = "--norm-stats and --preset make a bundle together, and only one of them is given"
         findings.add([Problem("bundle-options", cause, "pass both, or neither for plain safetensors")])
         return None
-    source, config = None, None
-    with findings.collect():
-        config = load_config(settings["preset"], options.to_overrides({}, {}, settings["overrides"]))
-        findings.add(check_config(config))
+    source, configured = None, None
     with findings.collect():
         source = find_source(settings["input"], norm_stats=Path(settings["norm_stats"]))
+    with findings.collect():
+        overrides = options.to_overrides({}, {}, settings["overrides"])
+        findings.add(check_overrides("convert --preset", overrides))
+        configured = configure(settings["preset"], Said() if source is None else source.said, overrides)
+        findings.add(check_config(configured.config, "convert --preset", overrides))
     step = step_of(Path(settings["output"]).name)
     step = source.step if step is None and source is not None else step
     if step is None:
         cause = f"neither {settings['output']} nor the checkpoint's directory says an optimiser step"
         findings.add([Problem("no-step", cause, f"name the output after it: --output {settings['output']}/30000")])
-    if source is None or config is None or step is None:
+    if source is None or configured is None or step is None:
         return None
-    data = source.norm_stats.path.read_bytes()
+    config = configured.config
+    findings.add(remarks(source))
+    data = source.norm_stats.read()
     try:
         from_json(data, str(source.norm_stats.path))
     except NormStatsError as error:
@@ -162,7 +203,10 @@ def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> Bundl
     findings.add(check_norm_stats(data, source.norm_stats.path, config))
     from rlinf_isaac.checkpoint.make import plan_conversion
 
-    return BundleJob(source, config, step, plan_conversion(source, config.model, chosen))
+    for line in configured.lines:
+        stdout.print(f"said         {line}")
+    conversion = plan_conversion(source, config.model, chosen)
+    return BundleJob(source, config, step, conversion, configured.stated, configured.assumed)
 
 
 def show_plan(job: Job) -> None:
@@ -170,22 +214,35 @@ def show_plan(job: Job) -> None:
     from mlflow_project.cli._plan_view import show
 
     show(job.conversion)
+    if job.bundle is not None:
+        weights = job.bundle.conversion
+        for text in (weights.plan.summary, ", ".join(weights.excluded) and f"excluded {', '.join(weights.excluded)}"):
+            if text:
+                stdout.print(f"bundle       {text}")
 
 
 def run(job: Job, *, verify: bool, hash_source: bool) -> None:
-    """Convert as one tracked run, with the plan and the manifest as artifacts."""
+    """Convert as one tracked run, with the plan and the manifest as artifacts.
+
+    What the same command has written, and was killed before all of it was recorded, is recorded as it is.
+
+    Raises:
+        InvalidJob: the output is of another source, or of other options.
+    """
     from mlflow_project.lineage import provenance_tags
     from mlflow_project.progress import ProgressView
     from mlflow_project.runs import tracked_run
 
     conversion = job.conversion
     name = f"convert {conversion.output.name}"
+    with ProgressView() as view:
+        there = _find_there(job, verify, hash_source, view.show) if conversion.there else None
     with tracked_run("convert", output=JOURNAL, name=name, tags=provenance_tags(PROJECT)) as tracked:
         with ProgressView() as view:
             if job.bundle is None:
-                _convert(tracked, conversion, verify, hash_source, view.show)
+                _convert(tracked, conversion, there, verify, hash_source, view.show)
             else:
-                _make_bundle(tracked, job.bundle, conversion)
+                _make_bundle(tracked, job.bundle, conversion, there)
         tracked.recorder.params({"format": conversion.stored.weights.format}, prefix="source")
         tracked.recorder.params({**asdict(conversion.options)}, prefix="options")
         tracked.recorder.metrics(
@@ -193,42 +250,50 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
         )
 
 
+def _find_there(job: Job, verify: bool, hash_source: bool, show: Callable[[Progress], None]) -> Any:
+    """The bundle, or the record of the conversion, that is at the output already, whole and of this very job."""
+    from rlinf_isaac.checkpoint.convert import find_finished, output_exists
+
+    output = job.conversion.output
+    if job.bundle is None:
+        there: Any = find_finished(job.conversion, verify=verify, hash_source=hash_source, progress=show)
+    else:
+        from rlinf_isaac.checkpoint.make import find_made
+
+        there = find_made(job.bundle.conversion, job.bundle.config, output, **job.bundle.parts)
+    if there is None:
+        raise InvalidJob([output_exists(output)])
+    stdout.print(f"there        {output.absolute()}, whole: this command has made it before")
+    return there
+
+
 def _convert(
-    tracked: Any, conversion: ConversionJob, verify: bool, hash_source: bool, show: Callable[[Progress], None]
+    tracked: TrackedRun,
+    conversion: ConversionJob,
+    there: dict[str, Any] | None,
+    verify: bool,
+    hash_source: bool,
+    show: Callable[[Progress], None],
 ) -> None:
     from rlinf_isaac.checkpoint.convert import run as convert
 
-    record = convert(conversion, verify=verify, hash_source=hash_source, progress=show)
+    record = there or convert(conversion, verify=verify, hash_source=hash_source, progress=show)
     tracked.recorder.artifact(conversion.output / "conversion.json", "conversion.json")
-    stdout.print(f"\nconverted    {conversion.output.absolute()}", markup=False)
+    stdout.print(f"\nconverted    {conversion.output.absolute()}")
     for file, digest in record["output"].items():
-        stdout.print(f"             {file} sha256 {digest}", markup=False)
-    for file, entry in record["source"]["files"].items():
-        if entry["sha256"]:
-            stdout.print(f"read         {file} sha256 {entry['sha256']}", markup=False)
+        stdout.print(f"             {file} sha256 {digest}")
+    show_read({file: entry["sha256"] for file, entry in record["source"]["files"].items()})
     stdout.print(f"verified     {'every tensor is that of the source' if record['verified'] else 'not asked for'}")
 
 
-def _make_bundle(tracked: Any, bundle: BundleJob, conversion: ConversionJob) -> None:
+def _make_bundle(tracked: TrackedRun, bundle: BundleJob, conversion: ConversionJob, there: Bundle | None) -> None:
     from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
     from rlinf_isaac.checkpoint.make import make_bundle
 
-    source = bundle.source
-    made = make_bundle(
-        bundle.conversion,
-        bundle.config,
-        conversion.output,
-        asset_id=bundle.config.policy.asset_id,
-        step=bundle.step,
-        norm_stats=source.norm_stats.path.read_bytes(),
-        norm_stats_record={
-            "mode": "none",
-            "source": source.norm_stats.path.name,
-            "source_sha256": source.norm_stats.sha256,
-        },
-        overwrite=conversion.overwrite,
+    made = there or make_bundle(
+        bundle.conversion, bundle.config, conversion.output, **bundle.parts, overwrite=conversion.overwrite
     )
     tracked.recorder.tags(bundle_tags(made))
     log_model(tracked.recorder, made, model_name(bundle.config.preset, pi05=bundle.config.model.pi05), "output")
     log_bundle_files(tracked.recorder, made, f"checkpoints/{made.step}", "none")
-    stdout.print(f"\nbundle       {made.path.absolute()} sha256 {made.digest}", markup=False)
+    stdout.print(f"\nbundle       {made.path.absolute()} sha256 {made.digest}")

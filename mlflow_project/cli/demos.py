@@ -10,6 +10,7 @@ import click
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import flatten, load_config
+from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import json_digest
 
@@ -62,10 +63,10 @@ def check(
     from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes
 
-    config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-    findings.add([*check_config(config), *check_simulator(config)])
-    if config.env.backend == "isaaclab":
-        findings.add(check_device(config))
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    findings.add(check_overrides("demos", changes))
+    config = load_config(preset, changes)
+    findings.add([*check_config(config, "demos", changes), *check_device(config, "demos"), *check_simulator(config)])
     findings.add(check_free_space(output, demonstration_bytes(config)))
     return config
 

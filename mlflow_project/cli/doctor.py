@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import show_problem, stdout, verb_session
+from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.runs import fail_adopted_run
+from mlflow_project.terminal import escaped
 from rlinf_isaac.errors import InvalidJob
 from rlinf_isaac.preflight.findings import Findings
 
@@ -23,6 +23,7 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac doctor
   rlinf-isaac doctor --dataset /data/generated_simdata_full
+  rlinf-isaac doctor --preset mine.yaml
   rlinf-isaac doctor sft --dataset /data/generated_simdata_full --preset pi05
   rlinf-isaac doctor eval --ckpt-root /results/checkpoints --ckpt-steps 25000,30000
   mlflow run . -e doctor -P job="eval --ckpt-root /results/checkpoints\""""
@@ -50,11 +51,13 @@ class DoctorCommand(click.Command):
 @options.option("--dataset", "LeRobot dataset to check in depth: its directory, or a repo id.", "none")
 @options.repo_id
 @options.flag("--full", "Decode every image and video of the dataset, not a sample.")
-@options.option("--preset", "With --dataset: what it must suit; none: any task and state of this project.", "none")
+@options.option(
+    "--preset", "Preset to check on this machine; with --dataset what that must suit, none: any task and state.", "none"
+)
 @options.flag("--json", "Print one JSON object instead of text.")
 @click.argument("job", nargs=-1, type=click.UNPROCESSED)
 def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job: tuple[str, ...]) -> None:
-    """Check a planned job, a dataset, or this machine. Starts nothing, writes nothing, imports no torch.
+    """Check a planned job, a dataset, a preset, or this machine. Starts nothing, writes nothing, imports no torch.
 
     JOB is a verb (main, demos, sft, eval, rl) with its own options: exactly the checks it runs first, except that large
     files are not hashed. Each finding has a stable code, a cause and a cure. Exit code 2 when there are errors.
@@ -62,7 +65,7 @@ def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job
     with verb_session():
         findings = Findings()
         report: dict[str, Any] = {}
-        words = shlex.split(job[0]) if len(job) == 1 else list(job)
+        words = _words(job)
         planned = words and words != ["none"]
         if planned:
             report["job"] = words
@@ -70,12 +73,23 @@ def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job
         if dataset != "none":
             report["dataset"] = dataset
             report |= inspect_dataset(findings, dataset, repo_id, preset, full)
+        elif preset != "none":
+            report["preset"] = preset
+            inspect_preset(findings, preset)
         if not planned and dataset == "none":
             report |= inspect_machine(findings)
         show(findings, report, as_json=json)
         if findings.errors:
             fail_adopted_run(str(InvalidJob(findings.errors)))
             raise SystemExit(2)
+
+
+def _words(job: Sequence[str]) -> list[str]:
+    """The words of a job, which MLproject passes as one."""
+    try:
+        return shlex.split(job[0]) if len(job) == 1 else list(job)
+    except ValueError as error:
+        raise click.UsageError(f"the job {job[0]!r} is no command line: {error}") from error
 
 
 def check_job(findings: Findings, words: Sequence[str]) -> None:
@@ -85,7 +99,7 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
         raise click.UsageError(f"doctor checks the jobs {', '.join(JOBS)}, not {verb!r}")
     module = importlib.import_module(f"mlflow_project.cli.{verb}")
     context = module.command.make_context(verb, list(arguments))
-    with findings.collect():
+    with checking(findings):
         module.check(findings, quick=True, **context.params)
 
 
@@ -95,7 +109,7 @@ def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, fu
     from rlinf_isaac.data.validate import validate_dataset
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
-    with findings.collect():
+    with checking(findings):
         root = options.find_dataset(name, repo_id)
         findings.add(validate_dataset(root, full=full))
         if preset != "none":
@@ -105,6 +119,16 @@ def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, fu
         findings.add(problems)
         return {"root": str(root), "task": task, "state_layout": layout}
     return {}
+
+
+def inspect_preset(findings: Findings, preset: str) -> None:
+    """Check a preset's values, and whether this machine has what they ask for."""
+    from rlinf_isaac.config import load_config
+    from rlinf_isaac.preflight import check_config, check_device, check_simulator
+
+    with checking(findings):
+        config = load_config(preset)
+        findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
 
 
 def inspect_machine(findings: Findings) -> dict[str, Any]:
@@ -120,23 +144,23 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
     """Print what was looked at and what was found."""
     if as_json:
         problems = [asdict(problem) for problem in findings.problems]
-        click.echo(json.dumps({"ok": not findings.errors, "problems": problems, **report}, indent=2))
+        print_json({"ok": not findings.errors, "problems": problems, **report})
         return
     if components := report.get("environment"):
         table = Table(title="This machine", title_justify="left")
         for column in ("component", "found", "unlocks"):
             table.add_column(column)
         for each in components:
-            missing = "[bold red]missing[/]" if each["needed"] else f"[dim]none; {escape(each['cure'])}[/]"
-            table.add_row(each["name"], escape(each["found"]) if each["found"] else missing, escape(each["unlocks"]))
+            missing = Text("missing", "bold red") if each["needed"] else Text(f"none; {each['cure']}", "dim")
+            table.add_row(each["name"], each["found"] or missing, each["unlocks"])
         stdout.print(table)
-    for key in ("root", "task", "state_layout"):
+    for key in ("root", "task", "state_layout", "preset"):
         if key in report:
-            stdout.print(f"{key:<13}{report[key]}", markup=False)
+            stdout.print(f"{key:<13}{report[key]}")
     for problem in findings.problems:
         show_problem(problem, stdout)
     errors, warnings = len(findings.errors), len(findings.warnings)
-    what = " ".join(report.get("job") or [report.get("dataset") or "this machine"])
-    verdict = "[bold red]no[/]" if errors else "[bold green]yes[/]"
-    stdout.print(f"ready        {verdict}  {errors} errors, {warnings} warnings  ", end="")
-    stdout.print(what, markup=False)
+    what = " ".join(report.get("job") or [report.get("dataset") or report.get("preset") or "this machine"])
+    verdict = ("no", "bold red") if errors else ("yes", "bold green")
+    counts = f"  {errors} errors, {warnings} warnings  {escaped(what)}"
+    stdout.print(Text.assemble("ready        ", verdict, counts))

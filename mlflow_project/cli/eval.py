@@ -12,10 +12,13 @@ import click
 from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config
+from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.engines.base import Engine, EvaluationJob
 from rlinf_isaac.errors import Problem
+from rlinf_isaac.probe import check_output
 from rlinf_isaac.sequential import StopRule
 
 if TYPE_CHECKING:
@@ -41,10 +44,6 @@ KEYS = {
     "renderer": "env.renderer",
     "device": "compute.device",
 }
-# What an evaluation may change of the job a checkpoint carries. Of the policy, all but the steps of the flow's
-# integration is a mismatch, which `--allow-mismatch` lets pass; the rest would be another model.
-POLICY = ("action_chunk", "denoise_steps", "state_layout", "tokenizer")
-OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLICY))
 
 
 @click.command("eval", epilog=EXAMPLE)
@@ -71,6 +70,7 @@ OVERRIDABLE = ("eval.", "env.", "compute.", *(f"policy.{name}=" for name in POLI
     "Go on although norm stats, tokenizer, prompt, action chunk, state or environment are not those of the training; "
     "the run is tagged with it and its checkpoints cannot be promoted.",
 )
+@options.assume
 @options.engine
 @click.option(
     "--parallel",
@@ -106,16 +106,20 @@ def check(
     until_decided: bool,
     batch: str,
     allow_mismatch: bool,
+    assume: str,
     output: Path,
     overrides: str,
     quick: bool = False,
     **chosen: Any,
 ) -> EvaluationJob | None:
     """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
+    findings.add(check_output(output))
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     given = None if norm_stats == options.AUTO else Path(norm_stats)
-    job = None if findings.errors else plan(findings, bundles, changes, output, given, allow_mismatch)
+    job = None
+    if not findings.errors:
+        job = plan(findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"])
     if job is not None:
         engines.check_engine(findings, chosen, [job])
     if job is None or not until_decided:
@@ -130,6 +134,8 @@ def plan(
     output: Path,
     norm_stats: Path | None = None,
     allow_mismatch: bool = False,
+    assume: str = "none",
+    engine: str = engines.LOCAL,
 ) -> EvaluationJob | None:
     """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -137,13 +143,15 @@ def plan(
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats, check_simulator
 
-    findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
+    form = on_engine("eval", engine)
+    findings.add(check_overrides(form, overrides))
     findings.add(check_bundles(bundles))
+    bundles = checkpoints.with_assumptions(findings, bundles, assume, overrides)
     if findings.errors:
         return None
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
-        findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
+        findings.add([*check_config(config, form, overrides), *check_device(config, form), *check_simulator(config)])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:
@@ -166,7 +174,7 @@ def run(
     from mlflow_project.checkpoints import model_name
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.comparison_recorder import PAGE
-    from mlflow_project.lineage import evaluation_dataset, provenance_tags
+    from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
     from mlflow_project.sweep_recorder import SweepRecorder
@@ -177,12 +185,14 @@ def run(
     name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
     with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config))
+        tracked.recorder.tags(digest_tags({"norm_stats": print_played(job.bundles, job.norm_stats)}))
         recorder = SweepRecorder(
             tracked.recorder,
             params=checkpoints.recorded(config),
             model_name=model_name(config.preset, pi05=config.model.pi05),
             dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval) | {"stop_rule": rule}),
             name=name,
+            planned=len(job.bundles),
             upload_weights=upload_weights,
         )
         watch(engine.evaluate(job), recorder)

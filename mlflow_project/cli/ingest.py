@@ -11,6 +11,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
+from rlinf_isaac.probe import check_output
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource
@@ -35,6 +36,7 @@ def command(source: str, output: Path) -> None:
     """
     with verb_session():
         with preflight() as findings:
+            findings.add(check_output(output))
             results = check(findings, source=source)
         assert results is not None
         run(results, output)
@@ -88,7 +90,7 @@ def run(results: RlinfResults, output: Path) -> str | None:
             nested.metrics(results.at(step), step)
             nested.end("FINISHED")
     for command in commands.values():
-        stdout.print(f"make a bundle  {command}", markup=False)
+        stdout.print(f"make a bundle  {command}")
     print_links(tracked)
     ids = tracked.ids()
     return None if ids is None else ids[0]

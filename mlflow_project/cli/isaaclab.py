@@ -60,13 +60,13 @@ def run(plan: SetupPlan, *, dry_run: bool) -> None:
     from rlinf_isaac.envs.isaaclab.setup import DISK_GB, DOWNLOAD_GB, set_up
 
     if plan.complete:
-        stdout.print(f"complete     {plan.venv} has IsaacLab", markup=False)
+        stdout.print(f"complete     {plan.venv} has IsaacLab")
     else:
         stdout.print(f"download     about {DOWNLOAD_GB:.1f} GB from the package index, {DISK_GB:.0f} GB on disk")
         for command in plan.commands:
-            stdout.print(f"             {' '.join(command)}", markup=False)
+            stdout.print(f"             {' '.join(command)}")
     if dry_run:
         return
     for doing in set_up(plan):
-        stdout.print(f"now          {doing}", markup=False)
-    stdout.print(f"ready        --env isaaclab --isaaclab-python {plan.python}", markup=False)
+        stdout.print(f"now          {doing}")
+    stdout.print(f"ready        --env isaaclab --isaaclab-python {plan.python}")

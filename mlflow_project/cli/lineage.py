@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import show_problem, stdout, verb_session
+from mlflow_project.cli._session import print_json, show_problem, stdout, verb_session
 from mlflow_project.runs import fail_adopted_run
+from mlflow_project.terminal import escaped
 from rlinf_isaac.errors import InvalidJob
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(subject: str, dataset: str, json: bool) -> None:
         chain = find_chain(subject, root)
         breaks = chain.breaks()
         if json:
-            click.echo(_as_json(chain, complete=not breaks))
+            print_json({"complete": not breaks, "chain": asdict(chain)})
         else:
             stdout.print(_tree(chain), soft_wrap=False)
             for problem in breaks:
@@ -64,11 +64,11 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         InvalidJob: there is no such thing.
     """
     from mlflow_project.chain import checkpoint_node
-    from mlflow_project.store import tracking_uri
+    from mlflow_project.store import is_missing, tracking_uri
 
     path = Path(subject)
     uri = tracking_uri()
-    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would create it
+    if is_missing(uri):
         if path.is_dir():
             return checkpoint_node(path, None, lambda digest: dataset)
         cause = f"{subject} is no directory, and there is no MLflow store at {uri}"
@@ -76,24 +76,20 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
     from mlflow import MlflowClient
 
     from mlflow_project.chain_store import Chains
-    from mlflow_project.uploader import prepare_environment
+    from mlflow_project.mlflow_environment import prepare_environment
 
     prepare_environment()
     chains = Chains(MlflowClient(uri), dataset)
     return chains.of_bundle(path) if path.is_dir() else chains.of(subject)
 
 
-def _as_json(chain: Node, *, complete: bool) -> str:
-    return json.dumps({"complete": complete, "chain": asdict(chain)}, indent=2)
-
-
 def _tree(node: Node, branch: Tree | None = None) -> Tree:
     """The chain as rich draws it: two lines per node, the second with place, digest and remarks."""
     details = [node.where, f"sha256 {node.digest[:16]}" if node.digest else "", *node.remarks]
     label = Text.from_markup(f"{_MARKS[node.state]} {node.kind}  ", overflow="fold")
-    label.append(node.title, "bold")
+    label.append(escaped(node.title), "bold")
     if any(details):
-        label.append("\n" + "  ".join(filter(None, details)), "dim")
+        label.append("\n" + "  ".join(map(escaped, filter(None, details))), "dim")
     grown = Tree(label) if branch is None else branch.add(label)
     for child in node.children:
         _tree(child, grown)

@@ -10,6 +10,7 @@ import click
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import load_config
+from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
 
 if TYPE_CHECKING:
@@ -59,14 +60,27 @@ def check(
     findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
 ) -> JobConfig:
     """Check these options and give their config. Everything here is quick."""
-    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
+    from rlinf_isaac.preflight import (
+        check_config,
+        check_device,
+        check_free_space,
+        check_memory,
+        check_shared_memory,
+        check_simulator,
+        check_trainable,
+    )
     from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
 
+    form = "main"
     if chosen["rl_iterations"] == "0":
-        chosen["rl_iterations"] = options.AUTO
-    config = load_config(preset, options.to_overrides(chosen, KEYS, overrides))
-    findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
+        form, chosen["rl_iterations"] = "main --rl-iterations 0", options.AUTO
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    findings.add(check_overrides(form, changes))
+    config = load_config(preset, changes)
+    findings.add([*check_config(config, form, changes), *check_device(config, form), *check_simulator(config)])
+    findings.add(check_shared_memory(config, form))
     findings.raise_errors()
+    findings.add([*check_trainable(config, has_base=False), *check_memory(config)])
     findings.add(check_free_space(output, demonstration_bytes(config) + training_bytes(config)))
     return config
 
@@ -89,14 +103,14 @@ def run(
         checkpoints = sft.run(job, output, upload_weights)
         with preflight() as findings:
             bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
-            evaluate = evaluation.plan(findings, bundles, _overrides(config, "eval."), output)
+            evaluate = evaluation.plan(findings, bundles, _overrides("eval", config, "eval."), output)
         assert evaluate is not None
         evaluated = [each.evaluation for each in evaluation.run(evaluate, output, upload_weights).standings]
         if improve:
             # Of equally good ones the earliest.
             start = [bundle for bundle in bundles if bundle.digest == evaluated[0].checkpoint]
             with preflight() as findings:
-                jobs = rl.plan(findings, start, _overrides(config, "eval.", "rl."), output)
+                jobs = rl.plan(findings, start, _overrides("rl", config, "eval.", "rl."), output)
             rl.run(jobs, output, upload_weights)
         _decide(tracked, output, title=name, improved=improve)
 
@@ -127,8 +141,12 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
     print_links(tracked, PAGE)
 
 
-def _overrides(config: JobConfig, *sections: str) -> list[str]:
+def _overrides(verb: str, config: JobConfig, *sections: str) -> list[str]:
     """The checkpoints may be older than this call: what they do not fix comes from this job."""
     from rlinf_isaac.config import flatten
 
-    return [f"{key}={value}" for key, value in flatten(config).items() if key.startswith((*sections, "env.renderer"))]
+    return [
+        f"{key}={value}"
+        for key, value in flatten(config).items()
+        if key.startswith((*sections, "env.renderer")) and acts(verb, key, config)
+    ]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, show_problem, stdout, verb_session
+from mlflow_project.terminal import SafeConsole
 from rlinf_isaac.config import load_config
+from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, NormStatsError
-from rlinf_isaac.preflight.norm_stats import PROVENANCE_FILE
+from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.preflight.norm_stats import PROVENANCE_FILE, read_provenance
+from rlinf_isaac.probe import check_output
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import Settings
@@ -31,6 +34,8 @@ Example:
   mlflow run . -e norm_stats -P dataset=/data/generated_simdata_full -P preset=pi05"""
 
 NONE = "none"
+READS = ("state", "actions", "rate")
+"""What of a dataset concerns its statistics: neither its cameras nor its prompts."""
 MODES = ("canonical", "identity")
 TABLE_WIDTH = 130  # at least, in characters
 
@@ -48,6 +53,7 @@ TABLE_WIDTH = 130  # at least, in characters
     help="With --canonicalise: canonical renames; identity is for weights trained while the file had no effect.",
 )
 @options.preset
+@options.allow_other_data
 @options.output
 @options.overrides
 def command(
@@ -57,6 +63,7 @@ def command(
     canonicalise: str,
     norm_stats_mode: str,
     preset: str,
+    allow_mismatch: bool,
     output: Path,
     overrides: str,
 ) -> None:
@@ -68,37 +75,48 @@ def command(
     with verb_session():
         if check != NONE and canonicalise != NONE:
             raise InvalidJob.of("bad-options", "--check and --canonicalise are both given", "give one of them")
+        changes = options.to_overrides({}, {}, overrides)
         if canonicalise != NONE:
+            with preflight() as findings:
+                findings.add(check_overrides("norm_stats --canonicalise", changes))
+                findings.add(check_output(output))
             stdout.print(f"norm stats  {run_canonicalise(Path(canonicalise), _mode(norm_stats_mode), output)}")
             return
         from rlinf_isaac.preflight import check_config, check_dataset
+        from rlinf_isaac.preflight.dataset import allowed
 
         with preflight() as findings:
-            config = load_config(preset, options.to_overrides({}, {}, overrides))
-            # Statistics are wanted before the tokenizer is, and often on another machine.
-            findings.add(problem for problem in check_config(config) if problem.code != "no-tokenizer")
+            form = "norm_stats"
+            if check != NONE:
+                form = "norm_stats --check" if dataset == NONE else "norm_stats --check --dataset"
+            findings.add(check_overrides(form, changes))
+            config = load_config(preset, changes)
+            findings.add(check_config(config, form, changes))
             findings.raise_errors()
             root = None if dataset == NONE else options.find_dataset(dataset, repo_id)
             if check == NONE and root is None:
                 cure = "pass --dataset to compute norm stats, or --check FILE, or --canonicalise FILE"
                 raise InvalidJob.of("no-dataset", "there is no --dataset", cure)
             if check == NONE and root is not None:
-                findings.add(check_dataset(config, root))
+                findings.add(check_output(output))
+                findings.add(check_dataset(config, root, READS, allow=allow_mismatch))
         if check != NONE:
             show(check_file(config, Path(check), root))
         else:
             assert root is not None
-            stdout.print(f"norm stats  {run(config, root, output)}")
+            stdout.print(f"norm stats  {run(config, root, output, allowed(findings.problems))}")
 
 
-def run(config: JobConfig, dataset_root: Path, output: Path) -> Path:
+def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[Problem] = ()) -> Path:
     """Compute the stats and record them as one tracked run; returns the file.
 
-    Its directory is named by the dataset's digest and the settings, and ``provenance.json`` in it says the same.
+    The file's directory is named by the dataset's digest and the settings, and ``provenance.json`` in it says the same.
+    The run is tagged with the differences between dataset and task that are `allowed`.
 
     Raises:
         NormStatsError: the dataset has no statistics: too few frames, or values that are not finite.
     """
+    from mlflow_project.evaluations import mismatch_tags
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
@@ -107,7 +125,7 @@ def run(config: JobConfig, dataset_root: Path, output: Path) -> Path:
     settings = settings_of(config)
     dataset = LeRobotDataset(dataset_root)
     stats = compute_norm_stats(dataset, **settings)
-    name, tags = f"norm_stats {dataset_root.name}", provenance_tags(PROJECT)
+    name, tags = f"norm_stats {dataset_root.name}", provenance_tags(PROJECT) | mismatch_tags(allowed)
     with tracked_run("norm_stats", output=output, name=name, tags=tags) as tracked:
         provenance = {"dataset": dataset.digest, **settings, "norm_stats": stats.digest}
         directory = output.absolute() / "norm_stats" / f"{dataset.digest[:12]}-{_suffix(settings)}"
@@ -130,7 +148,7 @@ def check_file(config: JobConfig, path: Path, dataset_root: Path | None) -> Norm
         path,
         None if dataset_root is None else LeRobotDataset(dataset_root),
         **policy_of(config),
-        settings=settings_of(config),
+        settings=None if dataset_root is None else settings_of(config),
     )
 
 
@@ -149,7 +167,7 @@ def show(report: NormStatsReport) -> None:
             numbers = ("" if value is None else f"{value:.4g}" for value in (dim.mean, dim.std, dim.q01, dim.q99))
             table.add_row(f"{dim.key} {dim.name}", *numbers, normalised, dim.remark)
         # A number that is cut off is no number: a narrow terminal wraps the lines instead.
-        Console(file=stdout.file, width=max(stdout.width, TABLE_WIDTH)).print(table, soft_wrap=True)
+        SafeConsole(file=stdout.file, width=max(stdout.width, TABLE_WIDTH)).print(table, soft_wrap=True)
     if report.digest:
         stdout.print(f"sha256      {report.digest}")
     if report.recomputed:
@@ -185,9 +203,9 @@ def run_canonicalise(path: Path, mode: Mode, output: Path) -> Path:
         tracked.recorder.tags({"lineage.norm_stats.sha256": changed, "lineage.norm_stats.source_sha256": source})
         tracked.recorder.artifact(directory)
     for old, new in result.record["keys"].items():
-        stdout.print(f"{old} -> {new}" + (" (identity)" if new in result.record["identity"] else ""), markup=False)
+        stdout.print(f"{old} -> {new}" + (" (identity)" if new in result.record["identity"] else ""))
     for key in result.record["dropped"]:
-        stdout.print(f"{key} dropped", markup=False)
+        stdout.print(f"{key} dropped")
     return directory / "norm_stats.json"
 
 
@@ -208,11 +226,8 @@ def _suffix(settings: Settings) -> str:
 
 def _provenance_of(path: Path, digest: str) -> dict[str, Any]:
     """What ``provenance.json`` beside a ``norm_stats.json`` says, if it is of these bytes."""
-    try:
-        provenance = json.loads((path.parent / PROVENANCE_FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return provenance if isinstance(provenance, dict) and provenance.get("norm_stats") == digest else {}
+    provenance = read_provenance(path.parent)
+    return provenance if provenance.get("norm_stats") == digest else {}
 
 
 def _write(directory: Path, norm_stats: bytes, provenance: dict[str, Any]) -> None:

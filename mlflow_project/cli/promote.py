@@ -11,6 +11,7 @@ import click
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.errors import InvalidJob, Problem, PromotionRefused
+from rlinf_isaac.probe import check_output
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +55,7 @@ class Job:
     help="Against the champion: shown to be better, or shown to be not worse by --margin or more.",
 )
 @options.option("--margin", "Largest loss of success rate that `not-worse` lets pass.", "0.1")
-@options.option("--alpha", "Error rate of each test, in (0, 0.5).", "0.05")
+@options.option("--alpha", "Error rate of each test, over all evaluations while a champion stays; in (0, 0.5).", "0.05")
 @options.flag("--dry-run", "Judge, and change nothing in the registry.")
 @options.flag("--rollback", "Make the previous champion champion again. Takes no SUBJECT.")
 @options.output
@@ -73,16 +74,20 @@ def command(
 
     Rules: the bundle's bytes and its chain verify, nothing in the chain went on in spite of a mismatch, every video
     plays, the exact lower bound of the success rate reaches --min-success, and against the champion, on the same seeds
-    and settings, --require holds; the champion is evaluated again where that takes it. What the rules saw is stored
-    with the version. Exit code 3: refused, or overtaken by another promotion; a refused one registers nothing.
+    and settings, --require holds; the champion is evaluated again where that takes it. Both allow for everything that
+    was evaluated at this task since the champion took its place: whatever is promoted, and however it is named, it
+    could have been picked from all of that. What the rules saw is stored with the version. Exit code 3: refused, or
+    overtaken by another promotion; a refused one registers nothing.
     """
     with verb_session():
         if rollback:
             with preflight() as findings:
+                findings.add(check_output(output))
                 registry = check_rollback(findings, subject=subject, name=name)
             roll_back(registry, output, dry_run=dry_run)
             return
         with preflight() as findings:
+            findings.add(check_output(output))
             job = check(
                 findings,
                 subject=subject,
@@ -169,17 +174,17 @@ def run(job: Job, output: Path) -> bool:
                 outcome = "promoted"
             except PromotionRefused as error:
                 outcome = "overtaken"
-                stdout.print(str(error), markup=False)
+                stdout.print(str(error))
         tracked.recorder.tags({"promotion.outcome": outcome, "promotion.model": job.name})
         if version is not None:
             tracked.recorder.tags({"promotion.version": version.number})
     if judgement.refused_by:
-        stdout.print(f"Refused by {', '.join(judgement.refused_by)}; nothing was registered.", markup=False)
+        stdout.print(f"Refused by {', '.join(judgement.refused_by)}; nothing was registered.")
     elif job.dry_run:
-        stdout.print(f"Would become champion of {job.name}; nothing was registered.", markup=False)
+        stdout.print(f"Would become champion of {job.name}; nothing was registered.")
     elif version is not None:
         was = f"version {champion.number} is `previous`" if champion else "the first one"
-        stdout.print(f"Version {version.number} of {job.name} is champion; {was}.", markup=False)
+        stdout.print(f"Version {version.number} of {job.name} is champion; {was}.")
         _print_serve(job.name)
     return outcome in ("promoted", "would be promoted")
 
@@ -258,7 +263,7 @@ def _opponent(
 
 
 def _print_serve(name: str) -> None:
-    stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion", markup=False)
+    stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion")
 
 
 def _run_id(tracked: TrackedRun) -> str:
@@ -267,11 +272,12 @@ def _run_id(tracked: TrackedRun) -> str:
     Raises:
         PromotionRefused: the store does not answer; a registry that cannot be read is not written either.
     """
+    from mlflow_project.redact import without_credentials
+
     ids = tracked.ids()
     if ids is None:
-        raise PromotionRefused(
-            f"{tracked.tracking_uri} does not take the run of this promotion; nothing was registered"
-        )
+        uri = without_credentials(tracked.tracking_uri)
+        raise PromotionRefused(f"{uri} does not take the run of this promotion; nothing was registered")
     return ids[0]
 
 

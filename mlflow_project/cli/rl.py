@@ -12,8 +12,10 @@ import click
 from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config, load_config, preset_names
+from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
 
@@ -40,16 +42,6 @@ KEYS = {
     "renderer": "env.renderer",
     "device": "compute.device",
 }
-# What may change of the job a checkpoint carries; the rest is what its weights were trained with.
-OVERRIDABLE = (
-    "rl.",
-    "eval.",
-    "env.backend=",
-    "env.renderer=",
-    "env.max_episode_steps=",
-    "compute.",
-    "policy.denoise_steps=",
-)
 
 
 @click.command("rl", epilog=EXAMPLE)
@@ -64,6 +56,7 @@ OVERRIDABLE = (
 @options.option("--seed", "Seed of rollouts, noise and minibatches.")
 @options.option("--workers", "Processes that play the episodes.")
 @options.option("--eval-episodes", "Held-out episodes on which start and result are compared.")
+@options.assume
 @options.env
 @options.isaaclab_python
 @options.renderer
@@ -91,6 +84,7 @@ def check(
     ckpt_root: str,
     ckpt_steps: str,
     preset: str,
+    assume: str,
     output: Path,
     overrides: str,
     quick: bool = False,
@@ -99,7 +93,7 @@ def check(
     """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
-    jobs = [] if findings.errors else plan(findings, bundles, changes, output, preset, engines.suffix(chosen))
+    jobs = [] if findings.errors else plan(findings, bundles, changes, output, preset, assume, chosen["engine"])
     engines.check_engine(findings, chosen, jobs)
     return [] if findings.errors else jobs
 
@@ -110,12 +104,12 @@ def plan(
     overrides: list[str],
     output: Path,
     preset: str = options.AUTO,
-    suffix: str = "",
+    assume: str = "none",
+    engine: str = engines.LOCAL,
 ) -> list[RlJob]:
-    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`;
-    `suffix` ends the names of their directories."""
+    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
-    from rlinf_isaac.checkpoint.trained_with import mismatches
+    from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import (
         check_bundles,
@@ -127,8 +121,10 @@ def plan(
     )
     from rlinf_isaac.preflight.machine import reinforcement_bytes
 
-    findings.add(checkpoints.check_overrides(overrides, OVERRIDABLE))
+    form = on_engine("rl", engine)
+    findings.add(check_overrides(form, overrides))
     findings.add(check_bundles(bundles))
+    bundles = checkpoints.with_assumptions(findings, bundles, assume, overrides)
     if findings.errors:
         return []
     jobs = []
@@ -139,15 +135,15 @@ def plan(
         if preset != options.AUTO or chosen in preset_names():
             recorded["rl"] = asdict(load_config(chosen).rl)
         config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
-        findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
+        findings.add([*check_config(config, form, overrides), *check_device(config, form), *check_simulator(config)])
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:
             findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
-            findings.add(mismatches(bundle, config))
+            findings.add(not_to_be_allowed(mismatches(bundle, config)))
             findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
             job = RlJob(config, bundle, output)
-            name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}{suffix}"
+            name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}{engines.suffix(engine)}"
             jobs.append(replace(job, output=output.absolute() / "rl" / name))
     return [] if findings.errors else jobs
 
@@ -163,7 +159,7 @@ def run(
     from mlflow_project import ui
     from mlflow_project.checkpoints import model_name
     from mlflow_project.cli._summary import print_gains, print_links
-    from mlflow_project.lineage import evaluation_dataset, provenance_tags
+    from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
     from mlflow_project.progress import watch
     from mlflow_project.rl_recorder import RlRecorder, gains_markdown
     from mlflow_project.runs import tracked_run
@@ -173,6 +169,7 @@ def run(
     name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
     with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config, "rl"))
+        tracked.recorder.tags(digest_tags({"norm_stats": print_played([job.start for job in jobs])}))
         ui.save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
         for job in jobs:
             recorder = RlRecorder(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
-from mlflow_project.cli.eval import plan
+from rlinf_isaac.config import build_config
 from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.reading import read_bytes
 
 if TYPE_CHECKING:
     from mlflow_project.serving.policy import Exact
@@ -26,6 +28,7 @@ Example:
   rlinf-isaac serve result/isaaclab_openpi/sft/tiny-0123abcd/checkpoints/1200 --port 8001
   mlflow run . -e serve -P model=models:/stack-cube@champion"""
 
+_MAX_KEY_BYTES = 10_000
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -50,6 +53,7 @@ def _number(name: str, least: int, most: int, default: int, help: str) -> Callab
     help="Actions bit by bit as in the evaluation, whatever the batch; auto: on the CPU.",
 )
 @options.flag("--any-prompt", "Take prompts that the training did not have.")
+@options.assume
 @options.device
 def command(
     model: str,
@@ -62,6 +66,7 @@ def command(
     max_connections: int,
     exact: Exact,
     any_prompt: bool,
+    assume: str,
     device: str,
 ) -> None:
     """Serve MODEL to robots, by OpenPI's websocket protocol.
@@ -78,7 +83,7 @@ def command(
             if host not in LOOPBACK and api_key == "none":
                 cause = f"everyone who can reach {host}:{port} may use the policy"
                 findings.add([Problem("open-server", cause, "set --api-key, or leave --host out", "warning")])
-            job = check(findings, model, device)
+            job = check(findings, model, device, assume)
         assert job is not None
         from mlflow_project.serving.policy import ServedPolicy
         from mlflow_project.serving.server import Limits, serve_policy
@@ -89,15 +94,26 @@ def command(
         serve_policy(policy, host, port, limits, ready=lambda port: _announce(bundle, host, port))
 
 
-def check(findings: Findings, model: str, device: str) -> tuple[Bundle, JobConfig] | None:
+def check(findings: Findings, model: str, device: str, assume: str = "none") -> tuple[Bundle, JobConfig] | None:
     """The verified bundle and its job on this device, unless `findings` has errors."""
     from mlflow_project.serving.resolve import resolve_model
+    from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.trained_with import serving_mismatches
+    from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
+    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
 
+    changes = options.to_overrides({"device": device}, {"device": "compute.device"}, "none")
     with findings.collect():
         bundle = resolve_model(model)
-        changes = options.to_overrides({"device": device}, {"device": "compute.device"}, "none")
-        job = plan(findings, [bundle], changes, Path())
-        return None if job is None else (bundle, job.config)
+        findings.add(check_bundles([bundle]))
+        (bundle,) = checkpoints.with_assumptions(findings, [bundle], assume)
+        config = build_config(bundle.job, f"{bundle.path}/config.json", changes)
+        findings.add([*check_config(config), *check_device(config)])
+        findings.raise_errors()
+        findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
+        findings.add(serving_mismatches(bundle, config))
+        findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
+        return None if findings.errors else (bundle, config)
     return None
 
 
@@ -112,11 +128,19 @@ def _read_key(place: str) -> str | None:
         return None
     if kind == "env" and os.environ.get(name):
         return os.environ[name]
-    if kind == "file" and Path(name).is_file() and (key := Path(name).read_text().strip()):
+    if kind == "file" and (key := _key_in(Path(name))):
         return key
     # Not the value itself: someone may have given the key.
     cause = f"--api-key names {place if kind in ('env', 'file') else 'neither env: nor file:'}, and there is no key"
     raise InvalidJob.of("no-api-key", cause, "use env:NAME with that variable set, file:PATH, or none")
+
+
+def _key_in(file: Path) -> str:
+    """The key in a file; empty where there is none that can be read."""
+    try:
+        return read_bytes(file, _MAX_KEY_BYTES).decode().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _announce(bundle: Bundle, host: str, port: int) -> None:
@@ -125,5 +149,5 @@ def _announce(bundle: Bundle, host: str, port: int) -> None:
         "from openpi_client.websocket_client_policy import WebsocketClientPolicy\n"
         f'actions = WebsocketClientPolicy("{host}", {port}).infer({{"observation/image": front,'
         ' "observation/wrist_image": wrist, "observation/state": state})["actions"]',
-        markup=False,
+        lines=True,
     )

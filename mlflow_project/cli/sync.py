@@ -12,27 +12,35 @@ from mlflow_project.cli._session import stderr, stdout, verb_session
 EXAMPLE = """\b
 Example:
   rlinf-isaac sync
-  rlinf-isaac sync --output /results --tracking-uri http://tracking:5000"""
+  rlinf-isaac sync --output /results --tracking-uri http://tracking:5000
+  rlinf-isaac sync --again"""
+PATIENCE_S = 10.0
 
 
 @click.command("sync", epilog=EXAMPLE)
 @options.output
 @options.option("--tracking-uri", "Where to send them; auto: where each journal belongs.")
-def command(output: Path, tracking_uri: str) -> None:
+@options.flag("--again", "Try what was refused once more, and bring all to a store that replaced another.")
+def command(output: Path, tracking_uri: str, again: bool) -> None:
     """Replay the journals below OUTPUT: after the tracking server was down, or a verb was killed.
 
-    Nothing is recorded twice. Runs whose process is gone are ended KILLED. Exit code 1 while something is missing.
+    Nothing is recorded twice. Runs whose process is gone are ended KILLED. Exit code 1 while something is missing or
+    was refused.
     """
     with verb_session():
         from mlflow_project.sync import sync
 
-        report = sync(output / "journal", tracking_uri=None if tracking_uri == options.AUTO else tracking_uri)
+        uri = None if tracking_uri == options.AUTO else tracking_uri
+        report = sync(output / "journal", tracking_uri=uri, again=again, patience_s=PATIENCE_S)
         stdout.print(
             f"{report.journals} journals: {report.applied} records sent, {report.pending} pending, "
             f"{report.killed} dead runs ended KILLED, {len(report.busy)} journals of living processes left alone"
         )
         for refusal in report.refused:
-            stderr.print(f"MLflow refused: {refusal}", markup=False)
-        if report.pending:
-            stderr.print(report.problem or "", markup=False)
+            stderr.print(f"MLflow refused: {refusal}")
+        for problem in report.problems.values():
+            stderr.print(problem)
+        if report.refused and not again:
+            stderr.print("The journals keep what was refused; --again tries it once more.")
+        if not report.complete:
             raise SystemExit(1)

@@ -86,7 +86,7 @@ def _run(
     shell_command = utils.load_project(project).get_entry_point(entry_point).compute_command(params, None)
     jobs = connect(config.address)
     store = MlflowClient()
-    end_stale_runs(store, jobs, config.address, experiment_id)
+    end_stale_runs(store, jobs, config.public_address, experiment_id)
 
     active = utils.get_or_create_run(None, project_uri, experiment_id, project, version, entry_point, params)
     run = RayRun(active.info.run_id, store, jobs, config)

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_project.store import without_credentials
+from mlflow_project.redact import has_credentials, without_credentials
 from rlinf_isaac.errors import InvalidJob, Problem
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -51,6 +51,11 @@ class RayConfig:
     entrypoint_resources: Mapping[str, float] = field(default_factory=dict)
     wait: bool = True
     patience_s: float = 60.0
+
+    @property
+    def public_address(self) -> str:
+        """`address` as it is printed and kept: without a user and password."""
+        return without_credentials(self.address)
 
     def entrypoint(self, run_id: str, command: str) -> str:
         """The job's shell command: that of the entry point, where and with what it shall run.
@@ -112,16 +117,23 @@ def check_store(config: RayConfig, tracking_uri: str) -> list[Problem]:
     uri, here = without_credentials(tracking_uri), urlsplit(config.address).hostname in _HERE
     parts = urlsplit(tracking_uri)
     if parts.scheme in ("", "file", "sqlite") or parts.hostname in _HERE:
-        cause = f"the job is to record to {uri}, which is on this machine; the cluster is at {config.address}"
+        cause = f"the job is to record to {uri}, which is on this machine; the cluster is at {config.public_address}"
         cure = "set MLFLOW_TRACKING_URI to a server that the cluster reaches"
         if here:
             problems.append(Problem("ray-local-store", cause, f"{cure}, unless it is this machine", level="warning"))
         else:
             problems.append(Problem("ray-local-store", cause, cure))
+    if has_credentials(tracking_uri):
+        cause = f"MLFLOW_TRACKING_URI ({uri}) has a password in it, and Ray's dashboard shows a job's variables"
+        cure = "leave it out, and give it to the cluster's nodes, in ~/.mlflow/credentials or MLFLOW_TRACKING_PASSWORD"
+        problems.append(Problem("ray-password", cause, cure))
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         if name in os.environ and name not in config.env:
             cause = f"{name} is set here, and is not passed on to the job"
-            cure = f'if the job needs it: "env": {{"{name}": null}} in the backend config'
+            cure = (
+                f"if the job needs it, let the cluster's nodes have it, or pass it on with "
+                f'"env": {{"{name}": null}} in the backend config: then Ray\'s dashboard shows it'
+            )
             problems.append(Problem("ray-credentials", cause, cure, level="warning"))
     return problems
 
@@ -135,7 +147,10 @@ def check_version(config: RayConfig, version: str | None) -> list[Problem]:
 
 
 def _is_url(value: Any) -> bool:
-    return isinstance(value, str) and urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).hostname)
+    try:
+        return isinstance(value, str) and urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).hostname)
+    except ValueError:  # half a bracket, or a character that no host has
+        return False
 
 
 def _is_absolute(value: Any) -> bool:

@@ -18,6 +18,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_project.cli._session import stderr
 from mlflow_project.plugins.ray_config import ADDRESS_VARIABLES, STOP_SECONDS, RayConfig
+from mlflow_project.redact import clean_urls, without_credentials
 from rlinf_isaac.errors import InvalidJob
 
 STATUS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}
@@ -67,10 +68,12 @@ class RayRun(SubmittedRun):
         except Exception as error:  # of many kinds: the upload is too large, the runtime environment is not one, ...
             self._end("FAILED", f"Ray did not take the job: {error}")
             cure = "correct the backend config; .gitignore and runtime_env.excludes leave out what need not go along"
-            raise InvalidJob.of("ray-refused", f"{config.address} did not take the job: {error}", cure) from error
-        for key, value in {"ray.job_id": self.job_id, "ray.address": config.address}.items():
+            raise InvalidJob.of(
+                "ray-refused", f"{config.public_address} did not take the job: {error}", cure
+            ) from error
+        for key, value in {"ray.job_id": self.job_id, "ray.address": config.public_address}.items():
             self._store.set_tag(self._run_id, key, value)
-        stderr.print(f"Ray job {self.job_id}, {config.address}/#/jobs/{self.job_id}")
+        stderr.print(f"Ray job {self.job_id}, {config.public_address}/#/jobs/{self.job_id}")
 
     def wait(self) -> bool:
         """Show the job's log until it ends. True if it succeeded.
@@ -121,10 +124,12 @@ class RayRun(SubmittedRun):
                 job = self._jobs.get_job_info(self.job_id)
             except _no_answer() as error:
                 if "status code 404" in str(error):
-                    reason = f"{self._config.address} has no job {self.job_id} (any more)"
+                    reason = f"{self._config.public_address} has no job {self.job_id} (any more)"
                     return self._end(unknown, reason, seen=False)
                 if time.monotonic() - heard > self._config.patience_s:
-                    silent = f"{self._config.address} has not answered for {self._config.patience_s:.0f} s ({error})"
+                    silent = (
+                        f"{self._config.public_address} has not answered for {self._config.patience_s:.0f} s ({error})"
+                    )
                     return self._end("FAILED", f"{silent}; if the job goes on, it ends this run itself", seen=False)
             else:
                 heard = time.monotonic()
@@ -134,7 +139,7 @@ class RayRun(SubmittedRun):
                     return self._end(STATUS[job.status.name], job.message)
                 if job.status.name == "PENDING" and job.message != said:
                     said = job.message
-                    stderr.print(said, markup=False)
+                    stderr.print(said, lines=True)
             time.sleep(_POLL_SECONDS)
         return self._end("KILLED", "Ray was told to stop the job, and has not done so yet", seen=False)
 
@@ -142,7 +147,7 @@ class RayRun(SubmittedRun):
         self._over.set()
         self._status = end_run(self._store, self._run_id, status, reason, seen=seen)
         if self._status != "FINISHED":
-            stderr.print(f"run {self._run_id} {self._status}: {reason}", markup=False)
+            stderr.print(f"run {self._run_id} {self._status}: {reason}", lines=True)
         return self._status
 
     def _show_log(self) -> None:
@@ -223,7 +228,11 @@ def connect(address: str) -> Any:
         return Client(address)
     except Exception as error:  # nothing listens, another server does, it wants a token, ...
         cure = "name a cluster with a job server (ray[default]); one with a token needs RAY_AUTH_MODE, RAY_AUTH_TOKEN"
-        raise InvalidJob.of("ray-unreachable", f"no Ray job server answers at {address}: {error}", cure) from error
+        raise InvalidJob.of(
+            "ray-unreachable",
+            f"no Ray job server answers at {without_credentials(address)}: {clean_urls(str(error))}",
+            cure,
+        ) from error
     finally:
         os.environ.update(hidden)
 

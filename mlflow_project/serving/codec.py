@@ -7,15 +7,21 @@ here; and unlike it, this module takes whatever comes from the network for hosti
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgpack
 import numpy as np
 
+from mlflow_project.serving.limits import MAX_TEXT, check_limits
 from rlinf_isaac.errors import ObservationError
 
 KINDS = "biufUS"
 """Kinds of dtype that travel: bool, int, uint, float, str, bytes. OpenPI refuses objects, records and complex, too."""
+
+MAX_DIMS = 8
+"""Of an array; images have three."""
+_DTYPE = re.compile("[<>|=]?[A-Za-z?]{1,10}[0-9]{0,9}")
 
 _CURE = "send what openpi_client.msgpack_numpy.packb makes of a dict of numpy arrays, strings and numbers"
 
@@ -26,13 +32,15 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """The value of a message. Its arrays are read-only views of `data`.
+    """The value of a message. Its arrays are read-only views of bytes.
 
     Raises:
-        ObservationError: `data` is not one whole msgpack value, or an array in it does not have the bytes it declares.
+        ObservationError: `data` holds more than `limits` allows (``message-too-large``), is not one whole msgpack
+            value, or an array in it does not have the bytes it declares (``bad-message``).
     """
+    check_limits(data)
     try:
-        return msgpack.unpackb(data, object_hook=_decode)
+        return msgpack.unpackb(data, object_pairs_hook=_decode)
     except Exception as error:  # msgpack, numpy and Unicode raise a dozen different ones on hostile input
         cause = f"the message cannot be decoded: {type(error).__name__}: {str(error)[:200]}"
         raise ObservationError.of("bad-message", cause, _CURE) from error
@@ -48,24 +56,43 @@ def _encode(value: Any) -> Any:
     return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
 
 
-def _decode(value: dict[Any, Any]) -> Any:
+def _decode(pairs: list[tuple[Any, Any]]) -> Any:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a map has a key twice")
     if b"__ndarray__" in value:
-        dtype, shape, data = _dtype(value[b"dtype"]), value[b"shape"], value[b"data"]
-        if not all(type(size) is int and size >= 0 for size in shape):
-            raise ValueError(f"shape {shape}")
-        if math.prod(shape) * dtype.itemsize != len(data):
-            raise ValueError(f"{len(data)} bytes for shape {shape} of {dtype}")
-        return np.ndarray(tuple(shape), dtype, buffer=data)
+        return _array(_dtype(value[b"dtype"]), value[b"shape"], value[b"data"])
     if b"__npgeneric__" in value:
-        if not isinstance(value[b"data"], int | float | str | bytes):
-            raise ValueError(f"scalar {value[b'data']!r}")
-        return _dtype(value[b"dtype"]).type(value[b"data"])
+        return _scalar(_dtype(value[b"dtype"]), value[b"data"])
     return value
 
 
+def _array(dtype: np.dtype, shape: Any, data: Any) -> np.ndarray:
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("the shape of an array is no list of a few sizes")
+    if not isinstance(data, bytes):
+        raise ValueError(f"the data of an array are {type(data).__name__}, not bytes")
+    if not dtype.itemsize and math.prod(shape) > 1:
+        raise ValueError(f"an array of {dtype} without bytes has shape {tuple(shape)}")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError(f"{len(data)} bytes for shape {tuple(shape)} of {dtype}")
+    if dtype.kind in "US" and len(data) > MAX_TEXT:
+        raise ValueError(f"an array of strings has {len(data)} bytes, more than {MAX_TEXT}")
+    if dtype.kind == "U":
+        data.decode("utf-32-be" if dtype.byteorder == ">" else "utf-32-le")  # numpy does not look, and Python crashes
+    return np.ndarray(tuple(shape), dtype, buffer=data)
+
+
+def _scalar(dtype: np.dtype, data: Any) -> np.generic:
+    wanted = {"U": str, "S": bytes}.get(dtype.kind, int | float)
+    if not isinstance(data, wanted):  # numpy makes zeros of a number for S, and reads numbers from strings
+        raise ValueError(f"a scalar of {dtype} is sent as {type(data).__name__}")
+    return dtype.type(data)
+
+
 def _dtype(name: Any) -> np.dtype:
-    if not isinstance(name, str):
-        raise ValueError(f"dtype {name!r}")
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):  # else numpy reads lists of dtypes, of any length
+        raise ValueError(f"dtype {name!r}" if isinstance(name, str) else f"a dtype is a {type(name).__name__}")
     dtype = np.dtype(name)
     if dtype.kind not in KINDS:
         raise ValueError(f"dtype {dtype}")

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlflow_project.checkpoints import bundle_tags, model_name
-from mlflow_project.serving.observation import ObservationSpec, Request
+from mlflow_project.serving.observation import ObservationSpec, Request, as_array
 from mlflow_project.serving.policy import observation_spec, serving_config
 from mlflow_project.serving.resolve import ARTIFACT
 from rlinf_isaac import __version__
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.facts import assumed_since
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import NormStats, from_json
-from rlinf_isaac.envs.contract import ACTION_DIM
 from rlinf_isaac.errors import ObservationError
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
 
-INPUTS = ("observation/image", "observation/wrist_image", "observation/state", "prompt")
+IMAGES = ("observation/image", "observation/wrist_image")
+INPUTS = (*IMAGES, "observation/state", "prompt")
 """Names of the model's inputs, those of the policy server, each with a leading axis of N observations. All randomness
 is in the parameter ``noise_key``: three integers (`observation.NoiseKey`), or three for each observation."""
 
@@ -35,7 +36,7 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
     the temporary directory on the way. The code is not stored: this package is a requirement of the model.
 
     Args:
-        bundle: verified.
+        bundle: verified; what a person assumes of it beyond its files (`facts.assume`) is stored with the model.
         model_id: of the LoggedModel by which the store knows the checkpoint already; it gets these bytes, and keeps its
             metrics and runs. None: a new one.
 
@@ -55,7 +56,12 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
         signature=signature(config, len(spec.state_names)),
         input_example=input_example(config, spec, from_json(bundle.norm_stats_bytes, str(bundle.path))),
         pip_requirements=[f"rlinf-isaac=={__version__}"],
-        model_config={"checkpoint": bundle.digest, "device": "cpu", "any_prompt": False},
+        model_config={
+            "checkpoint": bundle.digest,
+            "device": "cpu",
+            "any_prompt": False,
+            "assumed": dict(assumed_since(bundle)),
+        },
         tags=bundle_tags(bundle),
         step=bundle.step,
         model_id=model_id,
@@ -63,18 +69,22 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
 
 
 def signature(config: JobConfig, state_dims: int) -> ModelSignature:
-    """Images of any size, state and prompt -> action chunk."""
+    """Images of any size, state and prompt -> action chunk.
+
+    Images are declared as objects, which MLflow passes on as they are. With another dtype it casts the numbers of JSON
+    to that one: floats in [0, 1] would be black as uint8.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
     image, wrist, state, prompt = INPUTS
     inputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), image),
-        TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), wrist),
+        TensorSpec(np.dtype(object), (-1,), image),
+        TensorSpec(np.dtype(object), (-1,), wrist),
         TensorSpec(np.dtype(np.float32), (-1, state_dims), state),
         TensorSpec(np.dtype(str), (-1,), prompt),
     ]
-    actions = TensorSpec(np.dtype(np.float32), (-1, config.policy.action_chunk, ACTION_DIM))
+    actions = TensorSpec(np.dtype(np.float32), (-1, config.policy.action_chunk, config.policy.env_action_dim))
     return ModelSignature(
         Schema(inputs), Schema([actions]), ParamSchema([ParamSpec("noise_key", "long", [0, 0, 0], (-1,))])
     )
@@ -92,18 +102,56 @@ def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) ->
     )
 
 
-def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
-    """The rows of a batch of observations.
+def read_requests(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
+    """The rows of a batch of observations: numpy arrays, or of images what JSON has (integers from 0 to 255, or floats
+    in [0, 1]).
 
     Raises:
-        ObservationError: one of them is not what the policy takes, or ``noise_key`` does not fit their number.
+        ObservationError: one of them is not what the policy takes, there are not as many of each input, or
+            ``noise_key`` does not fit their number.
     """
-    rows = len(inputs[INPUTS[0]])
+    counts = {name: len(values) if np.ndim(values) else None for name, values in inputs.items()}
+    if len(set(counts.values())) > 1 or None in counts.values():
+        cause = "the inputs are not of the same number of observations: "
+        cause += ", ".join(f"{'no list' if count is None else count} of {name}" for name, count in counts.items())
+        raise ObservationError.of("observation-rows", cause, "send one of each input for each observation")
+    rows = next(iter(counts.values()), None) or 0
     keys = np.reshape((params or {}).get("noise_key", (0, 0, 0)), -1).tolist()
     if len(keys) not in (3, 3 * rows):
         cause = f"noise_key has {len(keys)} entries for {rows} observations"
         raise ObservationError.of("observation-noise-key", cause, "send three, or three for each observation")
     return [
-        spec.parse({name: values[row] for name, values in inputs.items()} | {"noise_key": keys[k : k + 3]}, (0, 0, 0))
+        spec.parse(_row(inputs, row) | {"noise_key": keys[k : k + 3]}, (0, 0, 0))
         for row, k in ((row, 3 * row if len(keys) > 3 else 0) for row in range(rows))
     ]
+
+
+def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
+    """As `read_requests`, for models whose signature still has images of uint8: their stored code calls this name.
+
+    Raises:
+        ObservationError: also for an image without a value above 1, which is what MLflow makes of floats in [0, 1].
+    """
+    for name in IMAGES:
+        image = inputs.get(name)
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size and image.max() <= 1:
+            cause = f"{name} holds no value above 1: it is black, or MLflow has cast floats in [0, 1] to integers"
+            raise ObservationError.of("observation-image", cause, "send integers from 0 to 255")
+    return read_requests(inputs, params, spec)
+
+
+def _row(inputs: Mapping[str, Any], row: int) -> dict[str, Any]:
+    return {name: _pixels(name, values[row]) if name in IMAGES else values[row] for name, values in inputs.items()}
+
+
+def _pixels(name: str, image: Any) -> Any:
+    """An image for `ObservationSpec.parse`. JSON's integers become uint8: it has no types of its own."""
+    if isinstance(image, np.ndarray) and image.dtype != object:
+        return image
+    values = as_array(image.tolist() if isinstance(image, np.ndarray) else image)
+    if values.dtype.kind not in "iu" or not values.size or values.min() < 0 or values.max() > 255:
+        return values
+    if values.max() == 1:
+        cause = f"{name} holds only the integers 0 and 1, which may mean black and white, or two kinds of black"
+        raise ObservationError.of("observation-image", cause, "send integers from 0 to 255, or floats in [0, 1]")
+    return values.astype(np.uint8)

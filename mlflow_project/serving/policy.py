@@ -19,12 +19,12 @@ import torch
 
 from mlflow_project.serving.observation import VIEWS, NoiseKey, ObservationSpec, Request
 from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.checkpoint.trained_with import mismatches
+from rlinf_isaac.checkpoint.facts import assumed, recorded, spell
+from rlinf_isaac.checkpoint.trained_with import serving_mismatches
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import load_policy
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS
 from rlinf_isaac.errors import InvalidJob, ObservationError
 from rlinf_isaac.pi0.policy import Pi0Policy, episode_noise
 
@@ -44,8 +44,8 @@ class ServedPolicy:
 
     Raises:
         ValueError: the bundle was not verified.
-        InvalidJob: its weights do not fill the model, this machine's tokenizer is not the one of the training, or
-            the device cannot be exact.
+        InvalidJob: its weights do not fill the model, this machine's tokenizer is not the one of the training,
+            something of the training is not known, or the device cannot be exact.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ServedPolicy:
     ) -> None:
         if not bundle.verified:
             raise ValueError(f"{bundle.path} was read without hashing its weights")
-        if problems := mismatches(bundle, config):
+        if problems := serving_mismatches(bundle, config):
             raise InvalidJob(problems)
         if config.compute.threads:  # for the whole process, as in the evaluation: it decides bits, too
             torch.set_num_threads(config.compute.threads)
@@ -71,13 +71,15 @@ class ServedPolicy:
                 act(self.policy, [_probe(self.policy, self.spec, (0, 0, 0))], size)
 
     def infer(self, requests: Sequence[Request]) -> np.ndarray:
-        """Action chunks (N, chunk, 7) float32 in robot units, in the order of the requests.
+        """Action chunks (N, chunk, action dims) float32 in robot units, in the order of the requests.
 
         Raises:
             ObservationError: the actions for one of the requests are not finite.
             TokenizerError: one of the prompts is too long.
         """
-        actions = np.empty((len(requests), self.config.policy.action_chunk, len(ACTION_NAMES)), np.float32)
+        actions = np.empty(
+            (len(requests), self.config.policy.action_chunk, self.config.policy.env_action_dim), np.float32
+        )
         by_prompt: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             by_prompt.setdefault(request.prompt, []).append(index)
@@ -100,15 +102,25 @@ class ServedPolicy:
             "step": self.bundle.step,
             "preset": self.config.preset,
             "image_size": self.spec.image_size,
+            **announced(self.bundle),
             "state_names": list(self.spec.state_names),
-            "prompts": list(self.spec.prompts),
-            "action_names": list(ACTION_NAMES),
             "action_horizon": policy.action_chunk,
-            "control_hz": self.bundle.config.get("control_hz", CONTROL_HZ),
             "batch_sizes": list(self.sizes),
             "exact": self.exact,
             "warmup_seconds": round(self.policy.warmup_seconds, 1),
         }
+
+
+def announced(bundle: Bundle) -> dict[str, Any]:
+    """What clients are told of the training, as it is recorded or assumed; null for what is neither."""
+    return {
+        "prompts": list((bundle.config.get("prompts") or {}).values()),
+        "control_hz": recorded(bundle, "control_hz", "control_hz"),
+        "state_names": recorded(bundle, "state", "state_names"),
+        "action_names": recorded(bundle, "actions", "action_names"),
+        "images": recorded(bundle, "images", "images"),
+        "assumed": {fact: spell(value) for fact, value in assumed(bundle).items()},
+    }
 
 
 def serving_config(bundle: Bundle, device: str = "cpu") -> JobConfig:
@@ -121,10 +133,11 @@ def serving_config(bundle: Bundle, device: str = "cpu") -> JobConfig:
 
 
 def observation_spec(bundle: Bundle, config: JobConfig, *, any_prompt: bool = False) -> ObservationSpec:
-    """What the policy of a bundle takes; what its ``config.json`` leaves out is that of the job's task."""
+    """What the policy of a bundle takes. A dim that has no name, and that nobody assumes one for, is called by its
+    number."""
     dims = len(from_json(bundle.norm_stats_bytes, str(bundle.path)).state.mean)
-    names = bundle.config.get("state_names") or [str(index) for index in range(dims)]
-    prompts = (bundle.config.get("prompts") or {"0": TASKS[config.env.task].prompt}).values()
+    names = recorded(bundle, "state", "state_names") or [str(index) for index in range(dims)]
+    prompts = (bundle.config.get("prompts") or {}).values()
     return ObservationSpec(config.model.vision.image_size, tuple(names), tuple(prompts), any_prompt)
 
 

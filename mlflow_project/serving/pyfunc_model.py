@@ -5,14 +5,16 @@ It needs this package where it is loaded, in the version that logged it; the che
 
 from __future__ import annotations
 
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from mlflow_project.serving.log_model import requests_of
+from mlflow_project.serving.log_model import read_requests
 from mlflow_project.serving.policy import ServedPolicy, serving_config
 from mlflow_project.serving.resolve import ARTIFACT
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.checkpoint.facts import assume
+from rlinf_isaac.errors import BundleError, InvalidJob
 
 
 class PolicyModel(PythonModel):
@@ -32,12 +34,21 @@ class PolicyModel(PythonModel):
         if bundle.digest != settings["checkpoint"]:
             cause = f"{bundle.path} holds the bundle {bundle.digest}, not {settings['checkpoint']}, which was logged"
             raise BundleError.of("model-replaced", cause, "log the checkpoint again")
+        bundle = assume(bundle, settings.get("assumed") or {})
         config = serving_config(bundle, settings["device"])
         self._policy = ServedPolicy(bundle, config, any_prompt=settings["any_prompt"])
 
     def predict(self, context, model_input, params=None):  # MLflow would take types for a schema of its own
-        """Action chunks (N, chunk, 7) float32, in robot units, for a dict of the arrays in `log_model.INPUTS`."""
-        return self._policy.infer(requests_of(model_input, params, self._policy.spec))
+        """Action chunks (N, chunk, 7) float32, in robot units, for a dict of the arrays in `log_model.INPUTS`.
+
+        Raises:
+            MlflowException: an observation is refused, for the same reasons and with the same codes as by `serve`. Of
+                this class, `mlflow models serve` makes status 400.
+        """
+        try:
+            return self._policy.infer(read_requests(model_input, params, self._policy.spec))
+        except InvalidJob as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 set_model(PolicyModel())

@@ -7,6 +7,7 @@ it once. To forget bundles, remove their directories.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.chain_store import MODEL_ID, URI_TAG, VERSION
-from mlflow_project.replica import MODEL_TAG
-from mlflow_project.store import tracking_uri
+from mlflow_project.checkpoints import ASSUMED_SINCE
+from mlflow_project.logged_models import MODEL_TAG
+from mlflow_project.store import is_missing, tracking_uri
 from rlinf_isaac.atomic import exclusive, new_directory
 from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.facts import assume_again
 from rlinf_isaac.errors import BundleError, InvalidJob
 
 if TYPE_CHECKING:
@@ -44,12 +47,12 @@ def resolve_model(name: str) -> Bundle:
     if not VERSION.fullmatch(name) and not MODEL_ID.fullmatch(name):
         return read_bundle(name)
     uri = tracking_uri()
-    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would create it
+    if is_missing(uri):
         raise InvalidJob.of("unknown-model", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from mlflow_project.uploader import prepare_environment
+    from mlflow_project.mlflow_environment import prepare_environment
 
     prepare_environment()
     client = MlflowClient(uri)
@@ -59,7 +62,8 @@ def resolve_model(name: str) -> Bundle:
         if not _SHA256.fullmatch(digest):  # it becomes the name of a directory
             cause = f"{name} is not a checkpoint of this project: its model's tag {MODEL_TAG} is {digest!r}, no sha256"
             raise InvalidJob.of("foreign-model", cause, "register it with `promote`")
-        return _local(model, digest) or _cached(model, digest, uri)
+        bundle = _local(model, digest) or _cached(model, digest, uri)
+        return assume_again(bundle, json.loads(model.tags.get(ASSUMED_SINCE, "{}")))
     except MlflowException as error:
         raise InvalidJob.of("unknown-model", f"{name} at {uri}: {error}", "look at its versions and aliases") from error
 

@@ -7,8 +7,10 @@ is an error. ``GET /healthz`` answers OK. So far as OpenPI; its clients work unc
 - An error is a line with a stable code instead of a traceback, and after an observation that was refused the connection
   goes on. After an internal error it is closed with code 1011, as OpenPI does.
 - A client may add ``noise_key`` to its observation and gets the same actions, bit by bit, for the same observation.
-- There are limits. Too large a message closes its connection (1009), one connection too many is turned away (503),
-  browsers are (403, they send an Origin), and clients without the API key, where there is one (401).
+- Messages are decoded in threads, large ones (`intake`) one at a time, so that they do not hold up the others.
+- There are limits. What a message may hold is checked before it is decoded (`limits`). Too large a message closes its
+  connection (1009), one connection too many is turned away (503), browsers are (403, they send an Origin), and clients
+  without the API key, where there is one (401).
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -33,6 +37,7 @@ from websockets.http11 import Response
 
 from mlflow_project.serving.batcher import Batcher
 from mlflow_project.serving.codec import pack, unpack
+from mlflow_project.serving.intake import LARGE, Intake, Places
 from mlflow_project.serving.observation import NoiseKey, Request
 from mlflow_project.serving.policy import ServedPolicy
 from rlinf_isaac.errors import InvalidJob, ObservationError
@@ -73,9 +78,10 @@ class PolicyServer:
         self._metadata = pack(policy.metadata())
         self._seed = secrets.randbits(32)  # of the noise of those who bring none
         self._numbers = itertools.count()
-        self._clients: set[ServerConnection] = set()
-        self._busy: set[ServerConnection] = set()
+        self._clients: set[Intake] = set()
+        self._busy: set[Intake] = set()
         self._stopping = asyncio.Event()
+        self._decoders = ThreadPoolExecutor(2, "decoder"), ThreadPoolExecutor(1, "decoder of large ones")
         self._batcher = Batcher(
             policy.infer,
             max_batch=policy.max_batch,
@@ -93,6 +99,7 @@ class PolicyServer:
             self._serve,
             host,
             port,
+            create_connection=partial(Intake, Places()),  # type: ignore[arg-type]  # a class, it says; it calls it
             compression=None,  # images do not get smaller, and it costs milliseconds
             max_size=self.limits.max_message,
             max_queue=1,  # a client that does not wait for its answers is not read on
@@ -111,6 +118,8 @@ class PolicyServer:
         finally:
             server.close()
             batching.cancel()
+            for decoder in self._decoders:
+                decoder.shutdown(wait=False)
 
     def stop(self) -> None:
         """Accept nothing more."""
@@ -135,6 +144,7 @@ class PolicyServer:
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Intake)
         if len(self._clients) >= self.limits.max_connections:  # several were let in at the same moment
             await connection.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
             return
@@ -147,7 +157,7 @@ class PolicyServer:
             self._clients.discard(connection)
             self._busy.discard(connection)
 
-    async def _converse(self, connection: ServerConnection) -> None:
+    async def _converse(self, connection: Intake) -> None:
         await connection.send(self._metadata)
         number, previous = next(self._numbers), None
         for call in itertools.count():
@@ -159,7 +169,15 @@ class PolicyServer:
             began = time.monotonic()
             reply: bytes | str
             try:
-                reply = await self._reply(message, (self._seed, number % 2**32, call % 2**32), previous)
+                decoding = self._decode(message, (self._seed, number % 2**32, call % 2**32))
+                del message  # while the model works, only what it needs is kept
+                try:
+                    request = await decoding
+                except ObservationError:
+                    connection.done(refused=True)
+                    raise
+                connection.done()
+                reply = await self._reply(request, began, previous)
             except InvalidJob as error:
                 reply = str(error)
             except Exception:
@@ -171,10 +189,7 @@ class PolicyServer:
             self._busy.discard(connection)
             previous = time.monotonic() - began
 
-    async def _reply(self, message: str | bytes, noise_key: NoiseKey, previous: float | None) -> bytes:
-        began = time.monotonic()
-        # In a thread: decoding and resizing large images would hold up everyone else.
-        request = await asyncio.to_thread(self._parse, message, noise_key)
+    async def _reply(self, request: Request, began: float, previous: float | None) -> bytes:
         answer = await self._batcher.ask(request)
         timing = {"infer_ms": 1e3 * (time.monotonic() - began), "queue_ms": 1e3 * answer.queue_s}
         if previous is not None:
@@ -187,6 +202,11 @@ class PolicyServer:
                 "server_timing": timing,
             }
         )
+
+    def _decode(self, message: str | bytes, noise_key: NoiseKey) -> asyncio.Future[Request]:
+        """In a thread: decoding and resizing large images would hold up everyone else."""
+        decoder = self._decoders[len(message) > LARGE]
+        return asyncio.get_running_loop().run_in_executor(decoder, self._parse, message, noise_key)
 
     def _parse(self, message: str | bytes, noise_key: NoiseKey) -> Request:
         if isinstance(message, str):

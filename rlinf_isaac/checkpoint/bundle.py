@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.atomic import new_directory
+from rlinf_isaac.checkpoint.described import description_problems
 from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE, read_keys
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, FileEntry, Manifest, UnknownVersion, is_safe_name
 from rlinf_isaac.checkpoint.steps import find_bundles, parse_steps, select_bundles
-from rlinf_isaac.checkpoint.verify import CONFIG_FILE, check_files, check_parts, list_files, norm_stats_files
+from rlinf_isaac.checkpoint.verify import CONFIG_FILE, MAX_BYTES, check_files, check_parts, list_files, norm_stats_files
 from rlinf_isaac.digest import bytes_digest, file_digest, json_digest
 from rlinf_isaac.errors import BundleError
+from rlinf_isaac.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,7 @@ __all__ = [
     "Bundle",
     "assemble_bundle",
     "check_asset_id",
+    "config_bytes",
     "find_bundles",
     "parse_steps",
     "read_bundle",
@@ -176,15 +179,11 @@ def assemble_bundle(
     if path.exists() and not overwrite:
         raise BundleError.of("bundle-exists", f"{path} exists already", "remove it or choose another output")
     check_asset_id(asset_id)
-    try:
-        config_bytes = (json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-    except (TypeError, ValueError) as error:
-        cause = f"{path}: the config cannot be written as JSON: {error}"
-        raise BundleError.of("bundle-config", cause, "leave only numbers, strings, lists and maps in it") from error
+    content = config_bytes(config, path)
     links = {"config": json_digest(config), "norm_stats": bytes_digest(norm_stats), **lineage}
 
     with new_directory(path, replace=overwrite) as directory:
-        (directory / CONFIG_FILE).write_bytes(config_bytes)
+        (directory / CONFIG_FILE).write_bytes(content)
         for file in norm_stats_files(directory, asset_id):
             file.parent.mkdir(parents=True)
             file.write_bytes(norm_stats)
@@ -195,6 +194,22 @@ def assemble_bundle(
         seal(directory, asset_id=asset_id, step=step, lineage=links, tied=tied)
     # `seal` has just hashed the bytes; hashing them once more would prove nothing new.
     return replace(read_bundle(path, verify=False), verified=True)
+
+
+def config_bytes(config: Mapping[str, Any], path: Path) -> bytes:
+    """The one byte string of a ``config.json``.
+
+    Args:
+        path: of the bundle, for the message.
+
+    Raises:
+        BundleError: a value is not JSON.
+    """
+    try:
+        return (json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        cause = f"{path}: the config cannot be written as JSON: {error}"
+        raise BundleError.of("bundle-config", cause, "leave only numbers, strings, lists and maps in it") from error
 
 
 def check_asset_id(asset_id: str) -> None:
@@ -251,7 +266,7 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     """
     path = Path(path)
     try:
-        manifest = Manifest.from_bytes((path / MANIFEST_FILE).read_bytes())
+        manifest = Manifest.read(path / MANIFEST_FILE)
     except OSError as error:
         what = "no such directory" if not path.is_dir() else f"no readable {MANIFEST_FILE} in it ({error.strerror})"
         cause = f"{path} is not a checkpoint bundle: {what}"
@@ -266,9 +281,11 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     try:
         check_files(path, manifest, hash_weights=verify)
         check_parts(path, manifest)
-        config = json.loads((path / CONFIG_FILE).read_bytes())
-        norm_stats = norm_stats_files(path, manifest.asset_id)[0].read_bytes()
+        config = read_json(path / CONFIG_FILE, MAX_BYTES)
+        norm_stats = read_bytes(norm_stats_files(path, manifest.asset_id)[0], MAX_BYTES)
     except OSError as error:
         cause = f"{error.filename} cannot be read: {error.strerror}"
         raise BundleError.of("bundle-unreadable", cause, "check its permissions") from error
+    if problems := description_problems(config, str(path / CONFIG_FILE)):
+        raise BundleError(problems)
     return Bundle(path, config, norm_stats, manifest, verified=verify)

@@ -6,21 +6,22 @@ initialised policy. Here everything short of a full match is a `WeightsError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.header import TensorInfo, read_keys
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.errors import BundleError, Problem, WeightsError
-from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
+from rlinf_isaac.pi0.layout import TIED, UNREAD, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
 _WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
 # Prefixes of a whole state dict: DDP, LeRobot and RLinf policies, RLinf's distributed checkpoints.
 _LEADING_PREFIXES = ("module.", "model.", "fsdp_checkpoint.", "state_dict.")
-_RLINF_PREFIXES = ("img.", "llm.")
-_RLINF_CONVERTER = "python -m rlinf.utils.ckpt_convertor.openpi.convert --mode openpi_rlinf_to_openpi_pytorch"
+RLINF_PREFIXES = ("img.", "llm.")
+"""What names of RLinf's own pi0 model begin with, and of no other's: `layouts.openpi_rlinf` maps them to OpenPI's."""
 _SHOWN = 5
 
 
@@ -29,14 +30,28 @@ class LoadPlan:
     """How to fill a model from a checkpoint.
 
     Attributes:
-        sources: model parameter -> name of the stored tensor with its value. Covers every parameter.
+        sources: model parameter -> name of the stored tensor with its value. Covers every parameter but `unread`.
         ties: model parameter that is not stored itself -> the model parameter it shares its value with.
         stripped: wrapper prefixes and segments that were removed from stored names, in order of discovery.
+        unread: model parameters that are not stored and that nothing reads (`layout.UNREAD`): they become zeros.
     """
 
     sources: Mapping[str, str]
     ties: Mapping[str, str] = field(default_factory=dict)
     stripped: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """``812 of 813 parameters are stored; ...`` where some are not; empty otherwise."""
+        if not self.unread:
+            return ""
+        count = len(self.sources) + len(self.unread)
+        names = ", ".join(self.unread)
+        return (
+            f"{len(self.sources)} of {count} parameters are stored; {len(self.unread)} is not and is never read:"
+            f" {names} becomes zeros"
+        )
 
 
 def check_coverage(source: str | Path, model: ModelConfig, *, optional: tuple[str, ...] = ()) -> list[Problem]:
@@ -54,14 +69,25 @@ def check_coverage(source: str | Path, model: ModelConfig, *, optional: tuple[st
 
 
 def plan_model(
-    stored: Mapping[str, TensorInfo], model: ModelConfig, source: str, *, optional: tuple[str, ...] = ()
+    stored: Mapping[str, TensorInfo],
+    model: ModelConfig,
+    source: str,
+    *,
+    optional: tuple[str, ...] = (),
+    left_out: Collection[str] = (),
 ) -> LoadPlan:
-    """How to fill ``Pi0(model)`` from stored tensors, as `plan_load`.
+    """How to fill ``Pi0(model)`` from stored tensors, as `plan_load`; all but the parameters that are `left_out`.
 
     Raises:
         WeightsError: as `plan_load`; or a tensor is not of a floating-point type.
     """
-    plan = plan_load(stored, state_dict_shapes(model), ties=TIED, optional=optional, source=source)
+    shapes = state_dict_shapes(model)
+    if left_out:
+        bare, _ = strip_wrappers(stored, shapes)
+        stored = {own: stored[own] for name, own in bare.items() if name not in left_out}
+        shapes = {name: shape for name, shape in shapes.items() if name not in left_out}
+    unread = tuple(name for name in UNREAD if name in shapes)
+    plan = plan_load(stored, shapes, ties=TIED, optional=optional, unread=unread, source=source)
     for name, tensor in plan.sources.items():
         if not is_floating_point(stored[tensor].dtype):
             cause = f"{source}: {name} is {stored[tensor].dtype}, not a floating-point type"
@@ -75,6 +101,7 @@ def plan_load(
     *,
     ties: Iterable[tuple[str, str]] = (),
     optional: tuple[str, ...] = (),
+    unread: tuple[str, ...] = (),
     source: str = "checkpoint",
 ) -> LoadPlan:
     """Match stored tensors and model parameters one to one.
@@ -85,13 +112,14 @@ def plan_load(
         ties: pairs of names that share one tensor, according to the model or the checkpoint's manifest; a stored one
             stands for the other.
         optional: prefixes of stored names that the model may do without.
+        unread: names of the model that need not be stored, because nothing reads them.
         source: what to call the checkpoint in messages.
 
     Raises:
         WeightsError: another framework's layout; or names missing, unexpected or of another shape, all of them counted.
     """
     canonical, stripped = strip_wrappers(stored, expected)
-    refuse_rlinf_layout(canonical, source)
+    _refuse_rlinf_layout(canonical, source)
 
     shared: dict[str, str] = {}
     for pair in ties:
@@ -100,7 +128,9 @@ def plan_load(
                 shared[name] = other
     sources = {name: canonical[shared.get(name, name)] for name in expected if shared.get(name, name) in canonical}
 
-    missing = sorted(expected.keys() - sources.keys())
+    absent = expected.keys() - sources.keys()
+    unstored = tuple(name for name in unread if name in absent)
+    missing = sorted(absent - set(unstored))
     left_over = canonical.keys() - expected.keys() - set(shared.values())
     unexpected = sorted(name for name in left_over if not name.startswith(optional))
     misshapen = [
@@ -116,7 +146,7 @@ def plan_load(
             f"{source} does not fit the model ({len(stored)} tensors stored, {len(expected)} expected):{details}",
             "use the checkpoint's own config, or the checkpoint of this model",
         )
-    return LoadPlan(sources, {name: other for name, other in shared.items() if other in expected}, stripped)
+    return LoadPlan(sources, {name: other for name, other in shared.items() if other in expected}, stripped, unstored)
 
 
 def strip_wrappers(
@@ -157,12 +187,16 @@ def _most(names: Iterable[str], prefix: str) -> bool:
     return 2 * sum(flags) > len(flags)
 
 
-def refuse_rlinf_layout(names: Iterable[str], source: str) -> None:
+def _refuse_rlinf_layout(names: Iterable[str], source: str) -> None:
     """Raise WeightsError where names (without wrappers) are those of RLinf's own pi0 model, ``img.*`` and ``llm.*``."""
-    example = next((name for name in sorted(names) if name.startswith(_RLINF_PREFIXES)), None)
+    example = next((name for name in sorted(names) if name.startswith(RLINF_PREFIXES)), None)
     if example is not None:
         cause = f"{source} has the layout of RLinf's openpi_rlinf models ({example}), not OpenPI's"
-        raise WeightsError.of("rlinf-layout", cause, f"convert it with: {_RLINF_CONVERTER}")
+        cure = (
+            "make a bundle of it, which has OpenPI's: "
+            f"rlinf-isaac bundle make {shlex.quote(source)} --step 0 --norm-stats NORM_STATS"
+        )
+        raise WeightsError.of("rlinf-layout", cause, cure)
 
 
 def _abridge(label: str, names: list[str]) -> str:

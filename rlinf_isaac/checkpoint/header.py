@@ -10,17 +10,15 @@ A sharded checkpoint is several such files plus ``model.safetensors.index.json``
 
 from __future__ import annotations
 
-import errno
-import json
 import math
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlinf_isaac.errors import BundleError
+from rlinf_isaac.reading import open_regular, parse_json, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -112,9 +110,7 @@ def read_layout(path: str | Path) -> Layout:
         BundleError: `path` is missing, truncated, or breaks the format in any way the library would refuse.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never end
-            raise OSError(errno.EINVAL, "it is not a file")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             if len(prefix) < 8:
@@ -129,7 +125,7 @@ def read_layout(path: str | Path) -> Layout:
     except OSError as error:
         cause = f"{path} cannot be read: {error.strerror}"
         raise BundleError.of("weights-unreadable", cause, "check its name and permissions") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         cause = f"{path} is not a whole safetensors file: {error}"
         raise BundleError.of("damaged-safetensors", cause, "copy or convert it again") from error
 
@@ -143,7 +139,7 @@ def _parse(header: bytes, data_bytes: int) -> Layout:
     """As `parse_header`; spans are counted from the beginning of the data."""
     if not header.startswith(b"{"):
         raise ValueError("its header does not start with '{'")
-    entries = json.loads(header.decode(), object_pairs_hook=_unique)
+    entries = parse_json(header)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its __metadata__ is not a map of strings")
@@ -178,18 +174,10 @@ def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict of JSON pairs; a repeated key, which `json` would silently let win, is a ValueError."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("it names a key twice")
-    return values
-
-
 def _read_index(path: Path) -> dict[str, set[str]]:
     """Shard file name -> the tensor names the index places there."""
     try:
-        index = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        index = read_json(path, MAX_HEADER_BYTES)
         weight_map = index["weight_map"]
         if not isinstance(weight_map, Mapping) or not weight_map:
             raise ValueError("weight_map is empty or not a map")
@@ -200,7 +188,7 @@ def _read_index(path: Path) -> dict[str, set[str]]:
                 raise ValueError(f"{name!r} is not the name of a safetensors file beside it")
             shards.setdefault(name, set()).add(tensor)
         return shards
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         cause = f"{path} is not a safetensors index: {error}"
         raise BundleError.of("weights-index", cause, "copy the checkpoint again") from error
 

@@ -1,133 +1,41 @@
-"""A bundle out of a checkpoint that OpenPI, RLinf or anyone else wrote. Needs torch.
+"""A bundle out of a checkpoint that OpenPI, RLinf, lerobot or anyone else wrote. Needs torch.
 
-Before a byte is written, every name and shape is checked against the architecture. Safetensors files whose names need
-no change are copied byte for byte, shards as shards; anything else becomes one ``model.safetensors``.
+Safetensors files whose names need no change are copied byte for byte, shards as shards; anything else becomes one
+``model.safetensors``. What is known of the training, by whose word, and what is not goes into ``config.json``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlinf_isaac.checkpoint.bundle import Bundle, assemble_bundle, read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, assemble_bundle, config_bytes, read_bundle
 from rlinf_isaac.checkpoint.convert.cast import torch_dtype
-from rlinf_isaac.checkpoint.convert.plan import Options, Output, exempt_from_cast, output_dtype, plan_files
-from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
-from rlinf_isaac.checkpoint.convert.select import WHOLE, choose, find_state_dict, rename
+from rlinf_isaac.checkpoint.convert.plan import Output, OutputFile, plan_files
 from rlinf_isaac.checkpoint.convert.source import Buffer, SourceFiles
-from rlinf_isaac.checkpoint.convert.tensors import SplitTensor, StoredTensor, Unstorable
-from rlinf_isaac.checkpoint.convert.write import write_files
-from rlinf_isaac.checkpoint.coverage import LoadPlan, plan_model, strip_wrappers
-from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
-from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE, TensorInfo
-from rlinf_isaac.checkpoint.sources import Source, name_within
+from rlinf_isaac.checkpoint.convert.tensors import AnyDense
+from rlinf_isaac.checkpoint.convert.write import planned_digests, write_files
+from rlinf_isaac.checkpoint.description import config_digest, foreign_config
+from rlinf_isaac.checkpoint.facts import ASSUMED, FACTS, NOT_KNOWN, not_known, with_assumed
+from rlinf_isaac.checkpoint.find_weights import name_within
+from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE
+from rlinf_isaac.checkpoint.make_plan import AS_STORED, Conversion, fitting_presets, plan_conversion
+from rlinf_isaac.checkpoint.sources import Located
+from rlinf_isaac.checkpoint.verify import CONFIG_FILE, norm_stats_files
 from rlinf_isaac.checkpoint.weights import check_finite
-from rlinf_isaac.config import load_config, preset_names
-from rlinf_isaac.config.schema import JobConfig, ModelConfig
+from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest, file_digest
-from rlinf_isaac.errors import Problem, WeightsError
-from rlinf_isaac.pi0.layout import TIED
+from rlinf_isaac.errors import BundleError, WeightsError
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 
-
-AnyDense = StoredTensor | SplitTensor
-
-AS_STORED = Options(state_dict_key=WHOLE)
-"""A bundle holds what the checkpoint holds, under the model's own names; everything in the file has to fit."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """How the weights of a source become those of a bundle. Nothing has been written yet.
-
-    Attributes:
-        source: where they are.
-        stored: what is stored there.
-        plan: how it fills the model.
-        outputs: the tensors to write, in the order of the model's parameters.
-        twins: name of a tied parameter that is stored twice, and the two tensors, whose values must be the same.
-        stripped: wrappers and prefixes removed from names.
-        excluded: stored names that are left out because a pattern says so.
-        options: what else was asked for.
-    """
-
-    source: Source
-    stored: Stored
-    plan: LoadPlan
-    outputs: tuple[Output, ...]
-    twins: tuple[tuple[str, AnyDense, AnyDense], ...]
-    stripped: tuple[str, ...]
-    excluded: tuple[str, ...]
-    options: Options
-
-    @property
-    def copies_files(self) -> bool:
-        """Whether the source's safetensors files are taken as they are."""
-        renamed = any(name != stored for name, stored in self.plan.sources.items() if name not in self.plan.ties)
-        changed = renamed or self.excluded or any(output.is_cast for output in self.outputs)
-        return self.source.weights.format == "safetensors" and not changed and self.options.max_shard_size is None
-
-
-def plan_conversion(source: Source, model: ModelConfig, options: Options = AS_STORED) -> Conversion:
-    """Check the weights of `source` against an architecture.
-
-    Args:
-        source: the checkpoint.
-        model: the architecture its weights must fill completely.
-        options: what to do beyond copying; ``exclude`` has patterns (``value_head.*``) of stored tensors that are no
-            part of the model, such as RL's value head.
-
-    Raises:
-        BundleError: the weights are damaged, or a bundle is not the one that was sealed.
-        WeightsError: they do not fit the model, are unsafe to read, or a pattern matches nothing.
-    """
-    if source.kind == "bundle":
-        read_bundle(source.path)
-    stored = read_stored(source.weights)
-    chosen = _select(stored, options)
-    plan = plan_model(chosen.infos, model, str(source.weights.files[0]))
-    exempt, unmatched = exempt_from_cast(plan.sources, options.keep_dtype)
-    if unmatched:
-        raise WeightsError(unmatched)
-    # Tied parameters become one and the same view, under the name that sorts first.
-    owner = {max(pair): min(pair) for pair in TIED}
-    outputs, twins = [], []
-    for name, own in plan.sources.items():
-        origin = plan.sources[owner.get(name, name)]
-        tensor = chosen.tensors[origin]
-        if tensor != chosen.tensors[own]:
-            twins.append((name, tensor, chosen.tensors[own]))
-        dtype = output_dtype(options, tensor.dtype, exempt=owner.get(name, name) in exempt)
-        outputs.append(Output(name, chosen.names[origin], dtype, tensor))
-    stripped = (*chosen.stripped, *plan.stripped)
-    return Conversion(source, stored, plan, tuple(outputs), tuple(twins), stripped, chosen.excluded, options)
-
-
-def fitting_presets(source: Source, options: Options = AS_STORED) -> list[str]:
-    """Names of the shipped presets whose architecture is that of the weights; of those with the same, the first.
-
-    Raises:
-        BundleError, WeightsError: as `plan_conversion`, fit aside.
-    """
-    infos = _select(read_stored(source.weights), options).infos
-    found: dict[str, ModelConfig] = {}
-    for preset in preset_names():
-        model = load_config(preset).model
-        try:
-            plan_model(infos, model, str(source.path))
-        except WeightsError:
-            continue
-        if model not in found.values():
-            found[preset] = model
-    return list(found)
+__all__ = ["AS_STORED", "Conversion", "find_made", "fitting_presets", "make_bundle", "plan_conversion"]
 
 
 def make_bundle(
@@ -140,6 +48,8 @@ def make_bundle(
     norm_stats: bytes,
     norm_stats_record: Mapping[str, Any],
     dataset: LeRobotDataset | None = None,
+    stated: Collection[str] = (),
+    assumed: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write the bundle of a checkpoint, atomically.
@@ -153,6 +63,8 @@ def make_bundle(
         norm_stats: bytes of ``norm_stats.json``, with canonical keys.
         norm_stats_record: JSON-ready, where they came from and how their keys were changed.
         dataset: what the checkpoint was trained on, if that is known.
+        stated: facts (`facts.FACTS`) whose value in `config` the checkpoint's own files say.
+        assumed: facts that a person says, with their values.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -160,112 +72,167 @@ def make_bundle(
         WeightsError: a weight is NaN or infinite, or tied weights differ.
         TokenizerError: the tokenizer of `config` cannot be read.
     """
-    source = conversion.source
-    description = checkpoint_config(config, dataset)
-    description["norm_stats"] = dict(norm_stats_record)
-    description["source"] = {
-        "kind": source.kind,
-        "format": source.weights.format,
-        "files": {name_within(source.path, file): file_digest(file) for file in source.weights.files},
-        "stripped": list(conversion.stripped),
-        "excluded": list(conversion.excluded),
-    }
     return assemble_bundle(
         output,
         write_weights=lambda directory: _write_weights(conversion, directory),
-        config=description,
+        config=_description(conversion, config, norm_stats_record, dataset, stated, assumed),
         norm_stats=norm_stats,
         asset_id=asset_id,
         step=step,
-        lineage={
-            "config": config_digest(config),
-            "dataset": None if dataset is None else dataset.digest,
-            "norm_stats": bytes_digest(norm_stats),
-            "parent": source.parent,
-        },
+        lineage=_lineage(conversion.source, config, norm_stats, dataset),
         overwrite=overwrite,
     )
 
 
-class _Chosen(NamedTuple):
-    """Tensors by their names in the state dict, the names they have in the file, and what was removed."""
+def find_made(
+    conversion: Conversion,
+    config: JobConfig,
+    output: str | Path,
+    *,
+    asset_id: str,
+    step: int,
+    norm_stats: bytes,
+    norm_stats_record: Mapping[str, Any],
+    dataset: LeRobotDataset | None = None,
+    stated: Collection[str] = (),
+    assumed: Mapping[str, Any] | None = None,
+) -> Bundle | None:
+    """The bundle at `output`, if it is whole and `make_bundle` with the same arguments would write the same bytes.
 
-    tensors: dict[str, AnyDense]
-    names: dict[str, str]
-    stripped: tuple[str, ...]
-    excluded: tuple[str, ...]
+    The source is read twice and the bundle once; nothing is written.
+    """
+    try:
+        there = read_bundle(output)
+    except BundleError:
+        return None
+    description = _description(conversion, config, norm_stats_record, dataset, stated, assumed)
+    digests, tied = _weights_digests(conversion)
+    digests[CONFIG_FILE] = bytes_digest(config_bytes(description, Path(output)))
+    for file in norm_stats_files(there.path, asset_id):
+        digests[file.relative_to(there.path).as_posix()] = bytes_digest(norm_stats)
+    manifest = there.manifest
+    found = {name: entry.sha256 for name, entry in manifest.files.items()}, manifest.step, manifest.asset_id
+    links = _lineage(conversion.source, config, norm_stats, dataset)
+    same = found == (digests, step, asset_id) and (manifest.lineage, manifest.tied) == (links, tied)
+    return there if same else None
 
-    @property
-    def infos(self) -> dict[str, TensorInfo]:
-        return {name: tensor.info for name, tensor in self.tensors.items()}
 
-
-def _select(stored: Stored, options: Options) -> _Chosen:
-    """The tensors of the state dict that no pattern leaves out; wrappers are left to `plan_model`."""
-    # A distributed checkpoint has the optimiser in it, twice as large as the model and never asked for.
-    find = stored.weights.format == "dcp" and options.state_dict_key == WHOLE
-    state_dict = find_state_dict(stored.tensors, None if find else options.state_dict_key)
-    found = {
-        ".".join(keys[len(state_dict) :]): tensor
-        for keys, tensor in stored.tensors.items()
-        if keys[: len(state_dict)] == state_dict
+def _description(
+    conversion: Conversion,
+    config: JobConfig,
+    norm_stats_record: Mapping[str, Any],
+    dataset: LeRobotDataset | None,
+    stated: Collection[str],
+    assumed: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of ``config.json``."""
+    source = conversion.source
+    description = _describe(source, config, dataset, stated, assumed)
+    description["norm_stats"] = dict(norm_stats_record)
+    description["source"] = {
+        "kind": source.kind,
+        "format": source.weights.format,
+        **({"hub": source.hub} if source.hub else {}),
+        "files": {name_within(source.path, file): file_digest(file) for file in source.weights.files},
+        **({"layout": conversion.layout} if conversion.layout else {}),
+        **({"notes": list(conversion.stored.notes)} if conversion.stored.notes else {}),
+        "stripped": list(conversion.stripped),
+        "excluded": list(conversion.excluded),
+        **({"zeros": list(conversion.plan.unread)} if conversion.plan.unread else {}),
+        **({"said": _said(source)} if source.said.places or source.said.remarks else {}),
     }
-    stripped: tuple[str, ...] = ()
-    names = {name: name for name in found}
-    problems: list[Problem] = []
-    if options.strip_prefix:
-        names, stripped, problems = rename(found, options.strip_prefix)
-    excluded: set[str] = set()
-    # Once for what may hide a wrapper from the majority vote (an optimiser's state), once for what is in a wrapper.
-    for pattern in options.exclude:
-        bare, _ = strip_wrappers(name for name in names if name not in excluded)
-        kept, unmatched = choose(bare, exclude=[pattern])
-        excluded |= set(bare.values()) - {bare[key] for key in kept}
-        problems += unmatched
-    if options.include:
-        bare, _ = strip_wrappers(name for name in names if name not in excluded)
-        kept, unmatched = choose(bare, include=options.include)
-        excluded |= set(bare.values()) - {bare[key] for key in kept}
-        problems += unmatched
-    tensors: dict[str, AnyDense] = {}
-    for name, own in names.items():
-        tensor = found[own]
-        if name in excluded:
-            continue
-        if isinstance(tensor, Unstorable):
-            cause = f"{stored.weights.files[0]}: {own} is {tensor.kind}"
-            problems.append(Problem("not-a-dense-tensor", cause, f"{tensor.cure}; or leave it out with --exclude"))
-        else:
-            tensors[name] = tensor
-    if problems:
-        raise WeightsError(problems)
-    stored_names = {name: ".".join((*state_dict, own)) for name, own in names.items()}
-    return _Chosen(tensors, stored_names, stripped, tuple(sorted(stored_names[name] for name in excluded)))
+    return description
+
+
+def _lineage(
+    source: Located, config: JobConfig, norm_stats: bytes, dataset: LeRobotDataset | None
+) -> dict[str, str | None]:
+    return {
+        "config": config_digest(config),
+        "dataset": None if dataset is None else dataset.digest,
+        "norm_stats": bytes_digest(norm_stats),
+        "parent": source.parent,
+    }
+
+
+def _describe(
+    source: Located,
+    config: JobConfig,
+    dataset: LeRobotDataset | None,
+    stated: Collection[str],
+    assumed: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of ``config.json``; that of a bundle which is made anew keeps what the first one knew."""
+    if source.kind != "bundle":
+        return foreign_config(config, dataset, stated=stated, assumed=assumed)
+    parent = read_bundle(source.path, verify=False)
+    unknown = not_known(parent)
+    described = foreign_config(config, dataset)
+    earlier = parent.config.get(ASSUMED) or {}
+    if dataset is None:
+        kept = parent.config.keys() - {"job", "norm_stats", "source", NOT_KNOWN}
+        described |= {key: parent.config[key] for key in kept}
+    else:
+        described["tokenizer"] = parent.config.get("tokenizer")
+        if of_keys := {name: value for name, value in earlier.items() if FACTS[name].key is not None}:
+            described[ASSUMED] = {**of_keys, **(described.get(ASSUMED) or {})}
+    described[NOT_KNOWN] = left = [name for name in described[NOT_KNOWN] if name in unknown]
+    new = {name: value for name, value in (assumed or {}).items() if name in unknown}
+    return with_assumed(described, left, new, config) if new else described
+
+
+def _said(source: Located) -> dict[str, Any]:
+    """What the source's files said, for the record; not of a bundle, whose own record is the job."""
+    if source.kind == "bundle":
+        return {"remarks": list(source.said.remarks)}
+    values, places = source.said.values, source.said.places
+    return {
+        "values": {key: {"value": values[key], "place": places[key]} for key in sorted(values)},
+        "doubtful": list(source.said.doubtful),
+        "remarks": list(source.said.remarks),
+    }
 
 
 def _write_weights(conversion: Conversion, directory: Path) -> Mapping[str, str]:
     """Write the safetensors files; returns name that is not stored -> name of the tensor it shares."""
-    _check_twins(conversion)
+    check_twins(conversion)
     if conversion.copies_files:
         return _copy_files(conversion, directory)
-    # The manifest says what is tied. With a single entry in its metadata a file is the one that save_file writes.
-    files, ties, _ = plan_files(conversion.outputs, conversion.options.max_shard_size, note_ties=False)
+    files, ties = _files(conversion)
     write_files(files, directory, checked=conversion.stored.storages, hashes=False, inspect=_check_finite)
     return ties
 
 
-def _copy_files(conversion: Conversion, directory: Path) -> Mapping[str, str]:
-    """Copy one file, or shards and their index. The values are looked at one tensor at a time."""
+def _weights_digests(conversion: Conversion) -> tuple[dict[str, str], Mapping[str, str]]:
+    """sha256 of each file that `_write_weights` writes, and what it returns."""
+    if conversion.copies_files:
+        return {name: file_digest(file) for name, file in _copied(conversion).items()}, conversion.plan.ties
+    files, ties = _files(conversion)
+    return planned_digests(files), ties
+
+
+def _files(conversion: Conversion) -> tuple[tuple[OutputFile, ...], Mapping[str, str]]:
+    # The manifest says what is tied. With a single entry in its metadata a file is the one that save_file writes.
+    files, ties, _ = plan_files(conversion.outputs, conversion.options.max_shard_size, note_ties=False)
+    return files, ties
+
+
+def _copied(conversion: Conversion) -> dict[str, Path]:
+    """Name in the bundle -> file to copy: one file, or shards and their index."""
     files = conversion.source.weights.files
+    if len(files) == 1:
+        return {WEIGHTS_FILE: files[0]}
+    return {file.name: file for file in (*files, files[0].parent / INDEX_FILE)}
+
+
+def _copy_files(conversion: Conversion, directory: Path) -> Mapping[str, str]:
+    """Copy the files as they are. The values are looked at one tensor at a time."""
     with SourceFiles() as source:
         for output in {output.stored: output for output in conversion.outputs}.values():
             for piece in source.pieces(output.source):
                 _check_finite(output, piece)
-    if len(files) == 1:
-        shutil.copyfile(files[0], directory / WEIGHTS_FILE)
-    else:
-        for file in (*files, files[0].parent / INDEX_FILE):
-            shutil.copyfile(file, directory / file.name)
+    for name, file in _copied(conversion).items():
+        shutil.copyfile(file, directory / name)
     return conversion.plan.ties
 
 
@@ -273,8 +240,12 @@ def _check_finite(output: Output, piece: Buffer) -> None:
     check_finite(output.name, torch.frombuffer(piece, dtype=torch_dtype(output.dtype)))
 
 
-def _check_twins(conversion: Conversion) -> None:
-    """A checkpoint may store both names of a tied parameter, but then with one value."""
+def check_twins(conversion: Conversion) -> None:
+    """A checkpoint may store both names of a tied parameter, but then with one value.
+
+    Raises:
+        WeightsError: the values differ.
+    """
     with SourceFiles() as source:
         for name, *twins in conversion.twins:
             if len({_fingerprint(source, twin) for twin in twins}) > 1:
@@ -283,7 +254,7 @@ def _check_twins(conversion: Conversion) -> None:
                 raise WeightsError.of("tied-weights-differ", cause, cure)
 
 
-def _fingerprint(source: SourceFiles, tensor: StoredTensor | SplitTensor) -> tuple[str, str]:
+def _fingerprint(source: SourceFiles, tensor: AnyDense) -> tuple[str, str]:
     digest = hashlib.sha256()
     for piece in source.pieces(tensor):
         digest.update(piece)

@@ -11,15 +11,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.digest import json_digest
+from rlinf_isaac.reading import parse_json, read_bytes
 
 MANIFEST_FILE = "bundle.json"
 FORMAT = "rlinf-isaac-bundle"
 FORMAT_VERSION = 1
 
-_MAX_BYTES = 16_000_000
+MAX_BYTES = 16_000_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*")
 
@@ -75,14 +77,16 @@ class Manifest:
         return (json.dumps({**content, "digest": self.digest}, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """The manifest in a file. Raises OSError where it cannot be read, and ValueError as `from_bytes`."""
+        return cls.from_bytes(read_bytes(path, MAX_BYTES))
+
+    @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
         """The inverse of `to_bytes`. Raises ValueError (`UnknownVersion`), saying what is wrong, for other bytes."""
-        if len(data) > _MAX_BYTES:
+        if len(data) > MAX_BYTES:
             raise ValueError(f"it has {len(data)} bytes, no manifest is that large")
-        try:
-            values = json.loads(data.decode())
-        except RecursionError as error:
-            raise ValueError("it nests too deeply") from error
+        values = parse_json(data)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(f"it is not of the format {FORMAT}")
         if (version := values.get("format_version")) != FORMAT_VERSION:

@@ -3,6 +3,8 @@
     <step>/model.safetensors, metadata.pt, assets/<asset_id>/norm_stats.json       OpenPI (PyTorch)
     global_step_<N>/actor/model_state_dict/full_weights.pt, actor/dcp_checkpoint/  RLinf, training
     <model>/model.safetensors or shards, <asset_id>/norm_stats.json                RLinf, model directory
+    checkpoints/<step>/pretrained_model/model.safetensors, policy_preprocessor*    lerobot
+    <model>/params/ (orbax), assets/<asset_id>/norm_stats.json                     OpenPI (JAX)
     model.safetensors, *.safetensors, *.pt, dcp_checkpoint/                        loose weights
     bundle.json                                                                    a bundle of ours
 
@@ -12,139 +14,167 @@ of the evaluation would be those of other weights than the ones that were meant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from rlinf_isaac.checkpoint.coverage import refuse_rlinf_layout, strip_wrappers
 from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource, find_norm_stats, given_norm_stats
-from rlinf_isaac.checkpoint.header import INDEX_FILE, read_header, weight_files
+from rlinf_isaac.checkpoint.find_weights import FULL_WEIGHTS, LEROBOT_INNER, Weights, find_weights_in, root_of
+from rlinf_isaac.checkpoint.header import read_header
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
+from rlinf_isaac.checkpoint.said import Said, read_said
 from rlinf_isaac.checkpoint.steps import step_of
-from rlinf_isaac.errors import BundleError
-
-Format = Literal["safetensors", "torch", "dcp"]
-
-FULL_WEIGHTS = ("full_weights.pt", "model_state_dict/full_weights.pt", "actor/model_state_dict/full_weights.pt")
-DCP = ("", "dcp_checkpoint", "actor/dcp_checkpoint")
-# Below what a person may point at inside RLinf's global_step_<N>.
-_RLINF_INNER = ("actor", "model_state_dict", "dcp_checkpoint")
-# Saved beside weights by OpenPI and RLinf, and no weights themselves.
-_NOT_WEIGHTS = ("metadata.pt", "optimizer.pt", "data.pt", "rng.pt")
+from rlinf_isaac.errors import BundleError, InvalidJob
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where the weights are.
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Weights as they were found, and what lies around them.
 
     Attributes:
-        format: ``safetensors``, ``torch`` (a pickled state dict) or ``dcp`` (torch.distributed.checkpoint).
-        files: one file, the shards, or the files of a DCP directory.
-    """
-
-    format: Format
-    files: tuple[Path, ...]
-
-    @property
-    def directory(self) -> Path:
-        """The directory that holds the files."""
-        return self.files[0].parent
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(file.stat().st_size for file in self.files)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint as it was found.
-
-    Attributes:
-        kind: layout it has.
+        kind: layout the checkpoint has.
         path: directory of the checkpoint (or the one file that was named).
         weights: where its weights are.
-        norm_stats: its norm stats.
         step: from the directory's name; None where that says nothing.
-        asset_id: from where the norm stats lie; None where that says nothing.
         notes: what was decided between candidates, for people.
-        parent: digest of the bundle, where the source is one.
+        parent: digest of the bundle, where it is one.
+        said: what its own files say of its training.
+        hub: ``hf://org/name@commit``, where it was downloaded from the Hugging Face Hub.
     """
 
-    kind: Literal["bundle", "openpi", "rlinf", "weights"]
+    kind: Literal["bundle", "openpi", "rlinf", "lerobot", "weights"]
     path: Path
     weights: Weights
-    norm_stats: NormStatsSource
     step: int | None
-    asset_id: str | None
     notes: tuple[str, ...] = ()
     parent: str | None = None
+    said: Said = field(default_factory=Said)
+    hub: str = ""
 
 
-def find_source(path: str | Path, *, norm_stats: Path | None = None, weights: Path | None = None) -> Source:
-    """Find out what the checkpoint at `path` is, and where its weights and norm stats are.
+@dataclass(frozen=True, kw_only=True)
+class Source(Located):
+    """A checkpoint with the norm stats that it was trained with.
+
+    Attributes:
+        norm_stats: its norm stats.
+        asset_id: from where the norm stats lie; None where that says nothing.
+    """
+
+    norm_stats: NormStatsSource
+    asset_id: str | None
+
+
+def find_source(
+    path: str | Path,
+    *,
+    norm_stats: Path | None = None,
+    weights: Path | None = None,
+    asset_id: str | None = None,
+) -> Source:
+    """Find out what the checkpoint at `path` is, where its weights and norm stats are, and what it says of itself.
 
     Args:
         path: directory or file of the checkpoint.
         norm_stats: take this file instead of looking for one.
         weights: take these weights (a file, or a directory of shards or of DCP) instead of looking for them.
+        asset_id: which norm stats to take, where there are several.
 
     Raises:
-        BundleError: there are no weights, several that may disagree, or they are of a framework we do not read.
+        BundleError: there are no weights, several that may disagree, they are of a framework we do not read, or what
+            the checkpoint says of itself is damaged or cannot be done here.
         NormStatsError: there are no norm stats, or several that differ.
+        InvalidJob: several of these.
     """
-    path = Path(path)
+    place = _place(Path(path), weights)
+    errors: list[InvalidJob] = []
+    stats = said = None
+    try:
+        stats = (
+            find_norm_stats(place.root, asset_id) if norm_stats is None else given_norm_stats(norm_stats, place.root)
+        )
+    except InvalidJob as error:
+        errors.append(error)
+    try:
+        said = _read_said(place, [stats] if stats is not None else [])
+    except InvalidJob as error:
+        errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if stats is None or said is None:
+        problems = [problem for error in errors for problem in error.problems]
+        raise InvalidJob(list(dict.fromkeys(problems)))
+    asset = place.manifest.asset_id if place.manifest else stats.asset_id
+    located = _located(place, said, stats.notes)
+    return Source(**vars(located), norm_stats=stats, asset_id=asset)
+
+
+def find_located(path: str | Path, stats: Callable[[Path], Iterable[NormStatsSource]]) -> Located:
+    """As `find_source`, for who wants the weights whichever norm stats lie beside them.
+
+    Args:
+        path: directory or file of the checkpoint.
+        stats: all that are found below its directory; where they lie tells who wrote a checkpoint.
+
+    Raises:
+        BundleError: as `find_source`.
+    """
+    place = _place(Path(path), None)
+    return _located(place, _read_said(place, stats(place.root)), ())
+
+
+class _Place(NamedTuple):
+    """Where a checkpoint lies, before anything in it but names was read."""
+
+    root: Path
+    weights: Weights
+    kind: Literal["openpi", "rlinf", "weights"]
+    manifest: Manifest | None
+    notes: tuple[str, ...]
+
+
+def _place(path: Path, weights: Path | None) -> _Place:
     if not path.exists():
         raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name a checkpoint's directory or file")
-    root = _root(path)
+    root = root_of(path)
     manifest = _manifest(root) if weights is None else None
     notes: list[str] = []
-    found = _find_weights(path if weights is None else weights, root if weights is None else None, notes)
-    if found.format == "safetensors":
-        names, _ = strip_wrappers(name for file in found.files for name in read_header(file))
-        refuse_rlinf_layout(names, str(found.files[0]))
-    stats = find_norm_stats(root) if norm_stats is None else given_norm_stats(norm_stats, root)
-    return Source(
-        kind="bundle" if manifest else _kind(root, found),
-        path=root,
-        weights=found,
-        norm_stats=stats,
-        step=manifest.step if manifest else step_of(root.name),
-        asset_id=manifest.asset_id if manifest else stats.asset_id,
-        notes=(*notes, *stats.notes),
-        parent=manifest.digest if manifest else None,
+    found = find_weights_in(path if weights is None else weights, root if weights is None else None, notes)
+    for file in found.files if found.format == "safetensors" else ():
+        read_header(file)
+    return _Place(root, found, _kind(root, found), manifest, tuple(notes))
+
+
+def _read_said(place: _Place, stats: Iterable[NormStatsSource]) -> Said:
+    # A model's directory of RLinf has no mark but the place of its norm stats.
+    placed = any(
+        each.made is None and each.asset_id is not None and each.path.is_relative_to(place.root) for each in stats
+    )
+    return read_said(place.root, openpi=place.kind in ("openpi", "rlinf") or placed)
+
+
+def _located(place: _Place, said: Said, notes: tuple[str, ...]) -> Located:
+    return Located(
+        kind="bundle" if place.manifest else place.kind if said.writer == "" else said.writer,
+        path=place.root,
+        weights=place.weights,
+        step=place.manifest.step if place.manifest else _step(place.root),
+        notes=(*place.notes, *notes),
+        parent=place.manifest.digest if place.manifest else None,
+        said=said,
     )
 
 
-def find_weights(path: str | Path) -> tuple[Weights, tuple[str, ...]]:
-    """Only the weights of the checkpoint at `path` (a file or a directory), and what was decided between candidates.
-
-    Raises:
-        BundleError: there are none, several that may disagree, or they are of a framework we do not read.
-    """
-    path = Path(path)
-    notes: list[str] = []
-    if not path.exists():
-        raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name a checkpoint's directory or file")
-    return _find_weights(path, _root(path), notes), tuple(notes)
-
-
-def name_within(root: Path, file: Path) -> str:
-    """The file's name relative to the checkpoint, or alone: where a checkpoint lay is not part of what it is."""
-    file = file.absolute()
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-
-
-def _root(path: Path) -> Path:
-    """The checkpoint's directory: `path`, or the directory around it where `path` is a part inside a checkpoint."""
-    directory = path.absolute() if path.is_dir() else path.absolute().parent
-    inner = directory
-    while inner.name in _RLINF_INNER:
-        inner = inner.parent
-    return inner if inner != directory and step_of(inner.name) is not None else directory
+def _step(root: Path) -> int | None:
+    """The step in the name of the checkpoint's directory, or of what it is a link to."""
+    named = root.parent if root.name == LEROBOT_INNER else root
+    return step_of(named.name) if step_of(named.name) is not None else step_of(named.resolve().name)
 
 
 def _kind(root: Path, weights: Weights) -> Literal["openpi", "rlinf", "weights"]:
+    if weights.format == "jax":
+        return "openpi"
     if weights.format == "safetensors" and ((root / "metadata.pt").exists() or (root / "assets").is_dir()):
         return "openpi"
     if weights.format == "dcp" or any((root / name).exists() for name in FULL_WEIGHTS):
@@ -156,89 +186,7 @@ def _manifest(root: Path) -> Manifest | None:
     if not (root / MANIFEST_FILE).is_file():
         return None
     try:
-        return Manifest.from_bytes((root / MANIFEST_FILE).read_bytes())
+        return Manifest.read(root / MANIFEST_FILE)
     except (OSError, ValueError) as error:
         cause = f"{root / MANIFEST_FILE}: {error}"
         raise BundleError.of("manifest-damaged", cause, "copy the bundle again from where it was made") from error
-
-
-def _find_weights(path: Path, root: Path | None, notes: list[str]) -> Weights:
-    """The weights at `path`; below `root` as well, where `path` is a part of that checkpoint."""
-    if not path.exists():
-        raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name the weights' file or directory")
-    if path.is_file():
-        return _weights_file(path)
-    if not path.is_dir():
-        raise BundleError.of("no-weights", f"{path} is neither a file nor a directory", "name the weights themselves")
-    directory = path if root is None else root
-    candidates = _candidates(directory)
-    torch_files = [each for each in candidates if each.format == "torch"]
-    if len(torch_files) == 1 and {each.format for each in candidates} == {"torch", "dcp"}:
-        # Two forms of one state, saved together by RLinf; full_weights.pt is already gathered.
-        candidates = torch_files
-        notes.append(f"{torch_files[0].files[0]} is read; the distributed checkpoint beside it holds the same weights")
-    if len(candidates) > 1:
-        listed = "\n".join(f"  {each.files[0]} ({each.size} bytes)" for each in candidates)
-        cause = f"{directory} holds several weights that may disagree:\n{listed}"
-        raise BundleError.of("ambiguous-weights", cause, "say which are meant: --weights FILE")
-    if not candidates:
-        raise BundleError.of(*_no_weights(directory))
-    return candidates[0]
-
-
-def _weights_file(path: Path) -> Weights:
-    if path.name == INDEX_FILE:
-        return Weights("safetensors", tuple(weight_files(path.parent)))
-    if path.suffix == ".safetensors":
-        return Weights("safetensors", (path,))
-    if path.suffix in (".pt", ".pth"):
-        return Weights("torch", (path,))
-    if path.name == ".metadata" or path.suffix == ".distcp":
-        return _dcp(path.parent)
-    cause = f"{path} is neither *.safetensors, *.pt, *.pth nor a directory of DCP"
-    raise BundleError.of("no-weights", cause, "name the file that holds the weights")
-
-
-def _candidates(directory: Path) -> list[Weights]:
-    """All weights of a checkpoint's directory. JAX's are refused here, so that nothing else is taken in their stead."""
-    if (directory / "params").is_dir():
-        cause = f"{directory / 'params'} holds a JAX checkpoint"
-        cure = "convert it with openpi's examples/convert_jax_model_to_pytorch.py, and name what that writes"
-        raise BundleError.of("jax-checkpoint", cause, cure)
-    found = []
-    tensors = sorted(directory.glob("*.safetensors"))
-    if len(tensors) == 1 and not (directory / INDEX_FILE).exists():
-        found.append(Weights("safetensors", (tensors[0],)))
-    elif (directory / INDEX_FILE).exists():
-        found.append(Weights("safetensors", tuple(weight_files(directory))))
-    else:
-        found += [Weights("safetensors", (file,)) for file in tensors]
-    pickles = [directory / name for name in FULL_WEIGHTS]
-    pickles += [
-        file
-        for file in sorted([*directory.glob("*.pt"), *directory.glob("*.pth")])
-        if file.name not in _NOT_WEIGHTS and file not in pickles
-    ]
-    found += [Weights("torch", (file,)) for file in pickles if file.is_file()]
-    distributed = [directory / name for name in DCP]
-    return found + [
-        _dcp(place) for place in distributed if any(place.glob("*.distcp")) or (place / ".metadata").exists()
-    ]
-
-
-def _dcp(directory: Path) -> Weights:
-    files = sorted(directory.glob("*.distcp"))
-    if not files or not (directory / ".metadata").is_file():
-        cause = f"{directory} lacks {'its .distcp files' if files == [] else '.metadata'}"
-        raise BundleError.of("weights-file-missing", cause, "copy the distributed checkpoint again, complete")
-    return Weights("dcp", (directory / ".metadata", *files))
-
-
-def _no_weights(directory: Path) -> tuple[str, str, str]:
-    """Code, cause and cure for a directory without weights, by what is below it."""
-    steps = sorted(entry.name for entry in directory.iterdir() if entry.is_dir() and step_of(entry.name) is not None)
-    if steps:
-        cause = f"{directory} holds the checkpoints {', '.join(steps)}"
-        return "several-checkpoints", cause, f"name one of them: {directory / steps[-1]}"
-    cause = f"{directory} holds neither *.safetensors, full_weights.pt, a single *.pt nor dcp_checkpoint/"
-    return "no-weights", cause, "name the directory of one checkpoint, or its weights: --weights FILE"

@@ -129,7 +129,7 @@ def _unsealed(root: Path) -> dict[int, Path]:
 def _sealed_step(directory: Path) -> int | None:
     """The step a bundle was sealed with; None where its manifest is damaged, which `read_bundle` reports in full."""
     try:
-        return Manifest.from_bytes((directory / MANIFEST_FILE).read_bytes()).step
+        return Manifest.read(directory / MANIFEST_FILE).step
     except (OSError, ValueError):
         return None
 

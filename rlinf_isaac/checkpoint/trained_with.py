@@ -1,25 +1,28 @@
 """Is a job what the weights were trained with? Compares a bundle's own record with the job that is to run it.
 
-Each difference is one that costs success silently: the policy still moves, only worse. None of it needs torch.
+Each difference is one that costs success silently: the policy still moves, only worse. What the record leaves open is
+no match either, and one question asks for all of it (`facts`). None of it needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.facts import FACTS, as_in_job, assumed, not_known, recorded, spell
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.envs.contract import CONTROL_HZ, TASKS, state_names
+from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"
 
-ENVIRONMENT_KEYS = ("task", "renderer", "image_size", "control_hz")
+ENVIRONMENT_KEYS = ("task", "renderer", "image_size")
 """What must be equal between the environment of the training data and the one of the job, besides the simulator."""
 
 
@@ -54,7 +57,8 @@ def mismatches(
     """Every way in which a job is not what the weights of `bundle` were trained with.
 
     Args:
-        bundle: its ``config.json`` says what it was trained with; what that leaves out cannot be compared.
+        bundle: its ``config.json`` says what it was trained with. What that leaves open is one problem, ``not-known``;
+            assumptions (`facts.assume`) are compared like records.
         config: of the job.
         norm_stats: what the job normalises with instead of the bundle's own.
         environment: identity of the environment as built. Before it is built, what `config` alone decides is compared.
@@ -62,14 +66,78 @@ def mismatches(
     Raises:
         TokenizerError: the job's tokenizer cannot be read.
     """
+    unknown = unknown_problem(bundle, config)
+    known = _Known(bundle)
     return [
+        *([unknown] if unknown else []),
         *_norm_stats(bundle, norm_stats),
-        *_tokenizer(bundle, config),
-        *_prompt(bundle, config),
-        *_action_chunk(bundle, config),
-        *_state_layout(bundle, config),
+        *_tokenizer(known, config),
+        *_prompt(known, config),
+        *_control_rate(known),
+        *_action_chunk(known, config),
+        *_state_layout(known, config),
+        *_action_names(known),
+        *_images(known, config),
         *_environment(bundle, config, environment),
     ]
+
+
+def not_to_be_allowed(problems: Iterable[Problem]) -> list[Problem]:
+    """Mismatches for a verb that has no ``--allow-mismatch``: their cures name what it has."""
+    return [replace(problem, cure=problem.cure.removesuffix(f", {ALLOW}")) for problem in problems]
+
+
+def serving_mismatches(bundle: Bundle, config: JobConfig) -> list[Problem]:
+    """What keeps a policy from being served: something that nobody says of its training, or another tokenizer.
+
+    The robot is not here to be compared. A server announces what the policy was trained with (prompts, rate, names of
+    states and actions), and refuses observations of another form when they come.
+
+    Raises:
+        TokenizerError: the job's tokenizer cannot be read.
+    """
+    unknown = unknown_problem(bundle, config)
+    return not_to_be_allowed([*([unknown] if unknown else []), *_tokenizer(_Known(bundle), config)])
+
+
+def unknown_problem(bundle: Bundle, config: JobConfig) -> Problem | None:
+    """The one question about everything that is not known of `bundle`; its cure can be typed as it stands."""
+    unknown = not_known(bundle)
+    if not unknown:
+        return None
+    listed = "".join(f"\n  {name}: {FACTS[name].meaning}" for name in unknown)
+    values = as_in_job(unknown, config)
+    words = ",".join(f"{name}={spell(value, quoted=True)}" for name, value in values.items())
+    cure = (
+        f"if it was trained with what this job has, pass --assume all, which is --assume {_in_double_quotes(words)};"
+        f" name what differs with its own value, {ALLOW}"
+    )
+    return Problem("not-known", f"nobody says of {bundle.path} what it was trained with:{listed}", cure)
+
+
+class _Known:
+    """What a bundle says it was trained with, and who says it; None for what is not known.
+
+    Attributes:
+        path: of the bundle.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.path, self._bundle = bundle.path, bundle
+
+    def get(self, fact: str, record: str) -> Any:
+        """The value of a fact, which ``config.json`` records as `record`."""
+        return recorded(self._bundle, fact, record)
+
+    def job(self, fact: str, section: str, field: str) -> Any:
+        """The value of a fact that the job in ``config.json`` has."""
+        if fact in not_known(self._bundle):
+            return None
+        return ((self._bundle.config.get("job") or {}).get(section) or {}).get(field)
+
+    def source(self, fact: str) -> str:
+        """Who says it."""
+        return "as is assumed" if fact in assumed(self._bundle) else "its config.json"
 
 
 def _norm_stats(bundle: Bundle, given: NormStatsFile | None) -> Iterator[Problem]:
@@ -82,45 +150,83 @@ def _norm_stats(bundle: Bundle, given: NormStatsFile | None) -> Iterator[Problem
         yield Problem("norm-stats-mismatch", cause, f"leave --norm-stats at auto, {ALLOW}")
 
 
-def _tokenizer(bundle: Bundle, config: JobConfig) -> Iterator[Problem]:
-    trained = bundle.config.get("tokenizer")
+def _tokenizer(known: _Known, config: JobConfig) -> Iterator[Problem]:
+    trained = known.get("tokenizer", "tokenizer")
     now = load_tokenizer(config.policy, config.model).fingerprint
     if trained is not None and trained != now:
         cause = (
-            f"{bundle.path} was trained with the tokenizer {_tokenizer_name(trained)} (its config.json),"
+            f"{known.path} was trained with the tokenizer {_tokenizer_name(trained)} ({known.source('tokenizer')}),"
             f" the job has {_tokenizer_name(now)} (policy.tokenizer={config.policy.tokenizer})"
         )
         yield Problem("tokenizer-mismatch", cause, f"set policy.tokenizer to the checkpoint's, {ALLOW}")
 
 
-def _prompt(bundle: Bundle, config: JobConfig) -> Iterator[Problem]:
-    trained, now = list((bundle.config.get("prompts") or {}).values()), TASKS[config.env.task].prompt
+def _prompt(known: _Known, config: JobConfig) -> Iterator[Problem]:
+    trained, now = list((known.get("prompt", "prompts") or {}).values()), TASKS[config.env.task].prompt
     if trained and now not in trained:
         cause = (
-            f"{bundle.path} was trained with the prompt {' or '.join(map(repr, trained))} (its config.json),"
+            f"{known.path} was trained with the prompt {' or '.join(map(repr, trained))} ({known.source('prompt')}),"
             f" the task {config.env.task} gives {now!r}"
         )
-        yield Problem("prompt-mismatch", cause, f"set env.task to the one it was trained for, {ALLOW}")
+        fitting = next((task.name for task in TASKS.values() if task.prompt in trained), None)
+        cure = f"set env.task={fitting}" if fitting else "no task of this release gives that prompt: evaluate elsewhere"
+        yield Problem("prompt-mismatch", cause, f"{cure}, {ALLOW}")
 
 
-def _action_chunk(bundle: Bundle, config: JobConfig) -> Iterator[Problem]:
-    trained = ((bundle.config.get("job") or {}).get("policy") or {}).get("action_chunk")
-    now = config.policy.action_chunk
+def _control_rate(known: _Known) -> Iterator[Problem]:
+    trained = known.get("control_hz", "control_hz")
+    if trained is not None and trained != CONTROL_HZ:
+        cause = (
+            f"{known.path} was trained at {trained} Hz ({known.source('control_hz')}), the job controls at"
+            f" {CONTROL_HZ} Hz: the same actions move the robot at another speed"
+        )
+        yield Problem("control-rate-mismatch", cause, f"train on data at {CONTROL_HZ} Hz, {ALLOW}")
+
+
+def _action_chunk(known: _Known, config: JobConfig) -> Iterator[Problem]:
+    trained, now = known.job("action_chunk", "policy", "action_chunk"), config.policy.action_chunk
     if trained is not None and trained != now:
-        cause = f"{bundle.path} was trained with policy.action_chunk {trained} (its config.json), the job has {now}"
+        cause = (
+            f"{known.path} was trained with policy.action_chunk {trained} ({known.source('action_chunk')}),"
+            f" the job has {now}"
+        )
         yield Problem("action-chunk-mismatch", cause, f"leave policy.action_chunk out, {ALLOW}")
 
 
-def _state_layout(bundle: Bundle, config: JobConfig) -> Iterator[Problem]:
-    trained = bundle.config.get("state_names")
+def _state_layout(known: _Known, config: JobConfig) -> Iterator[Problem]:
+    trained = known.get("state", "state_names")
     now = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
     if trained and list(trained) != now:
         cause = (
-            f"{bundle.path} was trained with the state {_abridge(trained)} (its config.json),"
-            f" {config.policy.state_layout} of {config.env.task} is {_abridge(now)}"
+            f"{known.path} was trained with the state {_abridge(trained)} ({known.source('state')}),"
+            f" {config.policy.state_layout} of {config.env.task} is {_abridge(now)}{_where(trained, now)}"
         )
         cure = "set env.task and policy.state_layout to the ones it was trained with"
         yield Problem("state-layout-mismatch", cause, f"{cure}, {ALLOW}")
+
+
+def _action_names(known: _Known) -> Iterator[Problem]:
+    trained = known.get("actions", "action_names")
+    if trained and list(trained) != list(ACTION_NAMES):
+        cause = (
+            f"{known.path} was trained to give the actions {_abridge(trained)} ({known.source('actions')}), the"
+            f" environment takes {_abridge(ACTION_NAMES)}{_where(trained, ACTION_NAMES)}"
+        )
+        yield Problem("action-names-mismatch", cause, f"train on data whose actions are those, in that order, {ALLOW}")
+
+
+def _images(known: _Known, config: JobConfig) -> Iterator[Problem]:
+    """Sizes of the training images, where no simulator says how it rendered them."""
+    now = config.env.image_size
+    for view, (height, width) in (known.get("images", "images") or {}).items():
+        if (height, width) != (now, now):
+            cause = (
+                f"{known.path} was trained with {view} images of {width} x {height} pixels (its config.json), the"
+                f" environment renders {now} x {now}"
+            )
+            square = height == width
+            cure = f"set env.image_size={width}" if square else "train on square images: others are padded with black"
+            yield Problem("image-size-mismatch", cause, f"{cure}, {ALLOW}")
 
 
 def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | None) -> Iterator[Problem]:
@@ -129,7 +235,6 @@ def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | N
         "backend": config.env.backend,
         "task": config.env.task,
         "image_size": config.env.image_size,
-        "control_hz": CONTROL_HZ,
     }
     now = planned if built is None else built
     simulators = [str(each.get("backend", "")).partition("-")[0] for each in (trained, now)]
@@ -148,6 +253,22 @@ def _tokenizer_name(fingerprint: Mapping[str, Any]) -> str:
     return f"{fingerprint.get('kind')} ({fingerprint.get('vocab_size')} tokens, sha256 {fingerprint.get('sha256')})"
 
 
-def _abridge(names: list[str]) -> str:
+def _abridge(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return f"[{shown}, ... {len(names)} dims]" if len(names) > 3 else f"[{shown}]"
+
+
+def _where(trained: Sequence[str], now: Sequence[str]) -> str:
+    """Where two lists of names part, unless their numbers say enough."""
+    if len(trained) != len(now):
+        return ""
+    if sorted(trained) == sorted(now):
+        return f"; the same names in another order: {', '.join(trained)}"
+    dim = next(number for number, pair in enumerate(zip(trained, now, strict=True)) if pair[0] != pair[1])
+    return f"; dim {dim} is {trained[dim]} there and {now[dim]} here"
+
+
+def _in_double_quotes(text: str) -> str:
+    """A word for the shell; `shlex.quote` would break up the single quotes round a prompt beyond reading."""
+    escaped = re.sub(r'([\\"$`])', r"\\\1", text)
+    return f'"{escaped}"'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,11 @@ from rlinf_isaac.checkpoint.header import read_keys, weight_files
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
 from rlinf_isaac.digest import file_digest
 from rlinf_isaac.errors import BundleError
+from rlinf_isaac.reading import read_json
 
 CONFIG_FILE = "config.json"
+MAX_BYTES = 16_000_000
+"""More than any of the JSON files of a bundle has."""
 _COPY_AGAIN = "copy the bundle again from where it was made"
 
 
@@ -90,8 +92,8 @@ def list_files(directory: Path) -> set[str]:
 
 def _check_json_object(path: Path) -> None:
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = read_json(path, MAX_BYTES)
+    except ValueError as error:
         raise BundleError.of("bundle-json", f"{path} is not JSON: {error}", _COPY_AGAIN) from error
     if not isinstance(value, dict):
         cause = f"{path} holds a JSON {type(value).__name__}, not an object"

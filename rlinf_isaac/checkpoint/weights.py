@@ -15,6 +15,7 @@ from rlinf_isaac.checkpoint.coverage import LoadPlan, is_floating_point, plan_lo
 from rlinf_isaac.checkpoint.header import read_header, weight_files
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
 from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.pi0.layout import UNREAD
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class LoadedWeights:
         tensors: number of tensors read.
         stripped: wrapper prefixes removed from their names.
         ties: parameter that was not stored -> parameter it shares its memory with.
+        unread: parameters that were not stored and are zeros now, because nothing reads them.
     """
 
     tensors: int
     stripped: tuple[str, ...]
     ties: Mapping[str, str]
+    unread: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -57,12 +60,15 @@ def load_weights(
         {name: tuple(tensor.shape) for name, tensor in targets.items()},
         ties=[*_model_ties(targets), *recorded_ties.items()],
         optional=optional,
+        unread=UNREAD,
         source=str(source.path if isinstance(source, Bundle) else source),
     )
     for name, tensor in targets.items():
         if tensor.is_meta:
             cause = f"{name} is on the meta device"
             raise WeightsError.of("meta-model", cause, "call model.to_empty(device=...) before loading")
+        if name in plan.unread:
+            continue
         dtype = stored[plan.sources[name]].dtype
         if tensor.is_floating_point() != is_floating_point(dtype):
             cause = f"{name} is {tensor.dtype} in the model, {dtype} in {source}"
@@ -71,7 +77,10 @@ def load_weights(
     _copy(headers, plan, targets)
     for name, other in plan.ties.items():
         _tie(model, name, other)
-    return LoadedWeights(len(set(plan.sources.values())), plan.stripped, plan.ties)
+    with torch.no_grad():
+        for name in plan.unread:
+            targets[name].zero_()
+    return LoadedWeights(len(set(plan.sources.values())), plan.stripped, plan.ties, plan.unread)
 
 
 def save_weights(

@@ -9,6 +9,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.yaml_text import check_yaml_text, read_yaml_text
 
+MAX_OVERRIDES = 20_000
+"""Characters. A command line with more is no work of a person, and a preset has room for more."""
+LONGEST_KEY = 200
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -34,6 +40,9 @@ def split_overrides(text: str | Iterable[str]) -> list[str]:
     """
     items: list[str] = []
     for part in [text] if isinstance(text, str) else text:
+        if len(part) > MAX_OVERRIDES:
+            cause = f"config overrides of {len(part)} characters: {part[:40]!r}..."
+            raise InvalidJob.of("bad-override", cause, "write them into a preset, and name its file with --preset")
         if part.strip().lower() not in ("", "none", "auto"):
             items += re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"|[^\s,])+", part)
     return items
@@ -66,7 +75,7 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
             f"use one of {', '.join(preset_names())}, or a .yaml file",
         )
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
+        values = OmegaConf.to_container(OmegaConf.load(StringIO(read_yaml_text(path))))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         first = " ".join(str(error).split())[:300]
         raise InvalidJob.of("bad-preset", f"{path} is not readable YAML: {first}", "mend it") from error
@@ -85,19 +94,14 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
     problems = _apply(config, _flatten(values), origin)
     pairs: list[tuple[str, Any]] = []
     for item in overrides:
-        key, separator, _ = item.partition("=")
-        if not separator or not key:
-            problems.append(Problem("bad-override", f"'{item}' is not KEY=VALUE", "write e.g. sft.lr=3e-4"))
-            continue
         try:
-            pairs += _flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item])))
-        except (ValueError, YAMLError, OmegaConfBaseException) as error:
-            cause = f"'{item}' cannot be read: {' '.join(str(error).split())[:300]}"
-            problems.append(Problem("bad-override", cause, "write e.g. sft.lr=3e-4; put quotes round a text"))
+            pairs += _read_override(item)
+        except InvalidJob as error:
+            problems += error.problems
     problems += _apply(config, pairs, "the command line")
     if not problems:
         problems = [
-            Problem("missing-value", f"{key} has no value in {origin}", "add it there or set it as an override")
+            Problem("missing-value", f"{key} has no value in {origin}", "add it there")
             for key in sorted(OmegaConf.missing_keys(config))
         ]
     if problems:
@@ -113,9 +117,31 @@ def flatten(config: Any) -> dict[str, Any]:
     return dict(_flatten(values))
 
 
-def known_keys() -> list[str]:
+@cache
+def known_keys() -> tuple[str, ...]:
     """Every key that an override may set."""
-    return list(_schema_keys(JobConfig(), ""))
+    return tuple(_schema_keys(JobConfig(), ""))
+
+
+def keys_of(override: str) -> list[str]:
+    """The keys that an override sets, existing or not: ``rl={lr: 1e-5, epochs: 2}`` sets two. None of an unreadable."""
+    try:
+        return [key for key, _ in _read_override(override)]
+    except InvalidJob:
+        return []
+
+
+def _read_override(item: str) -> list[tuple[str, Any]]:
+    """Key and value of ``section.key=value``, or of several in braces."""
+    key, separator, value = item.partition("=")
+    if not separator or not key or len(key) > LONGEST_KEY:
+        raise InvalidJob.of("bad-override", f"'{item}' is not KEY=VALUE", "write e.g. sft.lr=3e-4")
+    try:
+        check_yaml_text(value)
+        return _flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item])))
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+        cause = f"'{item}' cannot be read: {' '.join(str(error).split())[:300]}"
+        raise InvalidJob.of("bad-override", cause, "write e.g. sft.lr=3e-4; put quotes round a text") from error
 
 
 def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[Problem]:
@@ -130,9 +156,13 @@ def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[P
         if key not in known:
             problems.append(Problem("unknown-key", f"'{key}' ({origin}) is not a config key", _suggest(key, known)))
             continue
-        if isinstance(value, str) and "${" in value:  # would read environment variables, secrets included, into params
+        if _interpolates(value):  # would read environment variables, secrets included, into params
             cause = f"{key}={value} ({origin}) is an interpolation"
             problems.append(Problem("interpolation", cause, "write the value itself"))
+            continue
+        if _is_out_of_range(value):
+            cause = f"{key} ({origin}) has more than 64 bits"
+            problems.append(Problem("bad-value", cause, "give a smaller number"))
             continue
         try:
             OmegaConf.update(config, key, value)
@@ -142,6 +172,22 @@ def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[P
                 Problem("bad-value", f"{key}={value} ({origin}): {reason}", "give a value of the right type")
             )
     return problems
+
+
+def _interpolates(value: Any) -> bool:
+    """Whether omegaconf would look something up for it, itself or anything within it."""
+    if isinstance(value, dict):
+        return any(_interpolates(each) for pair in value.items() for each in pair)
+    if isinstance(value, list | tuple):
+        return any(map(_interpolates, value))
+    return isinstance(value, str) and "${" in value
+
+
+def _is_out_of_range(value: Any) -> bool:
+    """Whether a number is larger than any that is computed with here: 64 bits, as in numpy and torch."""
+    if isinstance(value, list | tuple):
+        return any(map(_is_out_of_range, value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _first_key(known: set[str], section: str) -> str:

@@ -1,6 +1,6 @@
 """The structured job config. One preset YAML fills it; the command line overrides it; an unknown key is an error.
 
-Every verb reads its own section plus `model`, `policy` and `env`; what it read is logged as MLflow params ``cfg/...``.
+Which keys a verb reads is in `reads`; the sections it has to do with are MLflow params ``cfg/...`` of its run.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
+
+from rlinf_isaac.config.sft_schema import SftConfig
 
 
 @dataclass
@@ -105,51 +107,6 @@ class NormStatsConfig:
 
 
 @dataclass
-class AugmentConfig:
-    """Random changes of the training images (`pi0.augmentation`); by default none.
-
-    `crop` is the side of the part of the view that is kept, 1 being all of it; `rotation_deg` and `shift` (a part of
-    the side) are the most in either direction. Cameras on the wrist are neither cropped nor turned. Colours are
-    multiplied by factors of 1 +- `brightness`, `contrast`, `saturation`. OpenPI: 0.95, 5, no shift, 0.3, 0.4, 0.5."""
-
-    crop: float = 1.0
-    rotation_deg: float = 0.0
-    shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-
-
-@dataclass
-class SftConfig:
-    """Supervised fine-tuning with the flow-matching loss. Learning rate: linear warm-up, then cosine to
-    `final_lr_ratio` x `lr`. `loss_on_real_dims` leaves the padded action dims out of the loss
-    (RLinf: ``use_action_chunk_loss``). `flow_samples` is how many (noise, time) points of the flow each sample of the
-    batch contributes to a step; images and prompt are encoded once for all of them. OpenPI has 1.
-
-    For less memory: `micro_batch` samples at a time go forward and backward, and their gradients add up to the batch's
-    (0: all at once); `activation_checkpointing` computes the inside of every layer again when its gradient is due."""
-
-    steps: int = MISSING
-    batch_size: int = 32
-    flow_samples: int = 1
-    micro_batch: int = 0
-    activation_checkpointing: bool = False
-    lr: float = 1e-3
-    warmup_steps: int = 100
-    final_lr_ratio: float = 0.02
-    weight_decay: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip_grad_norm: float = 1.0
-    loss_on_real_dims: bool = True
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    save_interval: int = MISSING
-    log_interval: int = 20
-    seed: int = 0
-
-
-@dataclass
 class EvalConfig:
     """Evaluation. Seeds are `first_seed` .. `first_seed` + `episodes` - 1, the same for every checkpoint."""
 
@@ -230,8 +187,9 @@ class ComputeConfig:
     rounds most updates away. OpenPI has no copies.
     `compile` is for CUDA devices: Triton kernels and CUDA graphs for inference, `torch.compile` for training; false
     takes the plain path, as every other device does.
-    `num_processes` is on how many GPUs of this machine `sft` trains, or in how many processes on a CPU; FSDP2 shards
-    the model over them. Blocks are compiled only for one.
+    `num_processes` is on how many GPUs of this machine `sft` trains, or in how many processes on a CPU; torchrun sets
+    it for several machines. With `sharding` ``replicate`` each holds the model, which is fastest (DDP); with ``shard``
+    each holds its part of everything (FSDP2); ``auto`` takes copies where the estimate of the memory allows them.
     """
 
     device: str = "cpu"
@@ -239,6 +197,7 @@ class ComputeConfig:
     dtype: str = "float32"
     master_weights: bool = True
     num_processes: int = 1
+    sharding: str = "auto"
     compile: bool = True
 
 

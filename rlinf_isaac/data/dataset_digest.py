@@ -57,13 +57,19 @@ def cached_dataset_digest(root: str | Path) -> str | None:
 def dataset_files(root: Path) -> list[Path]:
     """Every regular file of meta/, data/ and videos/, sorted. Links are followed: the hub's cache consists of them."""
     files = []
+    linked: set[Path] = set()
     for part in DIGESTED:
         for directory, directories, names in os.walk(root / part, followlinks=True):
             for name in directories:
                 link = Path(directory, name)
-                if link.is_symlink() and Path(directory).resolve().is_relative_to(link.resolve()):
-                    cause = f"{link} is a symbolic link to a directory above itself"
+                if not link.is_symlink():
+                    continue
+                target = link.resolve()
+                if target in linked or Path(directory).resolve().is_relative_to(target):
+                    where = "that another link leads to" if target in linked else "above itself"
+                    cause = f"{link} is a symbolic link to a directory {where}"
                     raise DatasetError.of("dataset-link-loop", cause, "remove the link")
+                linked.add(target)
             files += [path for name in names if (path := Path(directory, name)).is_file()]
     return sorted(files)
 

@@ -19,6 +19,8 @@ ACTION = "action"
 FRONT_IMAGE = "observation.images.front"
 WRIST_IMAGE = "observation.images.wrist"
 
+LABELS = ("state", "action", "motor")
+"""What converters write in place of names, in the singular or the plural."""
 NUMERIC_DTYPES = ("float32", "float64", "int64", "int32", "bool")
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -31,16 +33,32 @@ class Feature:
         dtype: ``image`` (PNG in parquet), ``video`` (mp4 beside it), or a numpy dtype name.
         shape: of one frame; images are (height, width, 3).
         names: of the entries, or of the axes of an image.
+        grouped: whether they came under a heading (``{"motors": [...]}``), as lerobot labels whatever a robot has.
     """
 
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
+    grouped: bool = False
 
     @property
     def is_visual(self) -> bool:
         """Whether its frames are camera images."""
         return self.dtype in ("image", "video")
+
+    @property
+    def dim_names(self) -> tuple[str, ...] | None:
+        """A name for every entry of a vector that says what it is; None where there are no such names.
+
+        Labels are none: a heading (``["state"]``, which openpi's and RLinf's converters write; ``{"motors": [...]}``),
+        numbers, or one word for several entries.
+        """
+        names = self.names or ()
+        one_each = len(self.shape) == 1 and len(names) == len(set(names)) == self.shape[0]
+        label = len(names) == 1 and names[0].rstrip("s") in LABELS
+        if self.grouped or label or not one_each or all(name.isdecimal() for name in names):
+            return None
+        return names
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in ``meta/info.json``."""

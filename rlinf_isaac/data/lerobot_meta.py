@@ -17,12 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from rlinf_isaac.data.findings import SHOWN, first_few
-from rlinf_isaac.data.lerobot_files import RESTORE, read_json, read_json_lines, read_parquet
+from rlinf_isaac.data.lerobot_files import RESTORE, read_json, read_json_lines, read_parquet, read_texts
 from rlinf_isaac.data.lerobot_format import CHUNKS_SIZE, READ_VERSIONS, Feature
+from rlinf_isaac.data.path_template import PathTemplate
 from rlinf_isaac.data.resolve import INFO_FILE
 from rlinf_isaac.errors import DatasetError, Problem
 
@@ -96,7 +99,12 @@ def parse_features(root: Path, info: dict[str, Any]) -> dict[str, Feature]:
     """The features that ``meta/info.json`` describes. Raises DatasetError."""
     with _format_errors(root / INFO_FILE):
         features = {
-            name: Feature(str(value["dtype"]), _shape(value["shape"]), _names(value.get("names")))
+            name: Feature(
+                str(value["dtype"]),
+                _shape(value["shape"]),
+                _names(value.get("names")),
+                grouped=isinstance(value.get("names"), dict),
+            )
             for name, value in info["features"].items()
         }
         if not features:
@@ -128,7 +136,7 @@ def read_tasks(root: Path, version: str) -> list[tuple[int, str]]:
         if version == "v2.1":
             rows = [(row["task_index"], row["task"]) for row in read_json_lines(root / "meta" / "tasks.jsonl")]
         else:
-            table = read_parquet(root / "meta" / "tasks.parquet").to_pydict()
+            table = read_texts(root / "meta" / "tasks.parquet")
             (task_column,) = set(table) - {"task_index"}  # "__index_level_0__" or "task", as pandas named the index
             rows = list(zip(table["task_index"], table[task_column], strict=True))
         for index, task in rows:
@@ -168,41 +176,48 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) 
 
 
 def _read_episodes_v21(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
-    chunks_size = info.get("chunks_size", CHUNKS_SIZE)
+    chunks_size, (data, videos) = _count(info.get("chunks_size", CHUNKS_SIZE)), _templates(info, video_keys)
     for row in read_json_lines(root / "meta" / "episodes.jsonl"):
         index, length = _count(row["episode_index"]), _count(row["length"])
         place = {"episode_index": index, "episode_chunk": index // chunks_size}
-        videos = {key: (_path(info["video_path"], video_key=key, **place), 0.0) for key in video_keys}
-        yield Episode(index, length, _path(info["data_path"], **place), videos)
+        films = {key: (videos.fill({**place, "video_key": key}), 0.0) for key in video_keys}
+        yield Episode(index, length, data.fill(place), films)
 
 
 def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
+    data, videos = _templates(info, video_keys)
     columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     for key in video_keys:
         columns += [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DatasetError.of("meta-missing", f"{root / 'meta' / 'episodes'} has no parquet file", RESTORE)
-    for row in (row for file in files for row in read_parquet(file, columns).to_pylist()):
+    for row in (row for file in files for row in _numbers(read_parquet(file, columns))):
         index, length = _count(row["episode_index"]), _count(row["length"])
-        data = _path(info["data_path"], chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
-        videos = {}
+        place = {name: _count(row[f"data/{name}"]) for name in ("chunk_index", "file_index")}
+        films = {}
         for key in video_keys:
-            at = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+            at = {name: _count(row[f"videos/{key}/{name}"]) for name in ("chunk_index", "file_index")}
             start = float(row[f"videos/{key}/from_timestamp"])
             if not 0 <= start < math.inf:
                 raise ValueError(f"episode {index} starts at {start} s of its video")
-            videos[key] = (_path(info["video_path"], video_key=key, **at), start)
-        yield Episode(index, length, data, videos)
+            films[key] = (videos.fill({**at, "video_key": key}), start)
+        yield Episode(index, length, data.fill(place), films)
 
 
-def _path(template: str, **values: Any) -> str:
-    """A path template of info.json, filled in. It is data from outside, so it may not lead out of the dataset."""
-    path = PurePosixPath(template.format(**values))
-    if path.is_absolute() or ".." in path.parts:
-        cause = f"{INFO_FILE.as_posix()}: the path {template!r} leads out of the dataset"
-        raise DatasetError.of("path-outside", cause, "restore the template that lerobot wrote")
-    return str(path)
+def _numbers(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table that has nothing but numbers: a text that is stored once could stand in all of them."""
+    for field in table.schema:
+        if not pa.types.is_integer(field.type) and not pa.types.is_floating(field.type):
+            raise TypeError(f"{field.name} is stored as {field.type}")
+    return table.to_pylist()
+
+
+def _templates(info: dict[str, Any], video_keys: list[str]) -> tuple[PathTemplate, PathTemplate]:
+    """Of data and of videos; where there are no videos, that of videos is not looked at."""
+    version = info["codebase_version"]
+    data = PathTemplate(info["data_path"], "data_path", version)
+    return data, PathTemplate(info["video_path"], "video_path", version) if video_keys else data
 
 
 @contextmanager

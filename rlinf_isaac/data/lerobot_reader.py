@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rlinf_isaac.data.dataset_digest import dataset_digest
-from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors, read_parquet
+from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors, read_parquet
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
 from rlinf_isaac.data.lerobot_meta import read_meta
 from rlinf_isaac.data.png import decode_image
@@ -51,10 +52,13 @@ class LeRobotDataset:
         num_frames, num_episodes: totals.
         provenance: ``meta/provenance.json`` (where the data came from), or None.
         episode_lengths, episode_starts: (num_episodes,) int64; frames, and global index of the first frame.
+        row_weights: None; of a `Mixture`, how often each frame counts.
 
     Raises:
         DatasetError: meta and files contradict each other, or a file is missing or damaged.
     """
+
+    row_weights: np.ndarray | None = None
 
     def __init__(self, location: DatasetLocation | str | Path, *, image_cache_bytes: int = 2 << 30) -> None:
         self.location = location if isinstance(location, DatasetLocation) else resolve_dataset(location)
@@ -79,6 +83,12 @@ class LeRobotDataset:
         self._decoded: dict[str, _Decoded | None] = {}  # camera -> its images; None: no room
         self._image_bytes = 0
         self._image_cache_bytes = image_cache_bytes
+
+    def for_one_of(self, users: int) -> LeRobotDataset:
+        """The same dataset for one of so many processes, or parts of a mixture, which share the memory for images."""
+        copied = copy(self)
+        copied._image_cache_bytes //= users
+        return copied
 
     @cached_property
     def digest(self) -> str:
@@ -167,7 +177,8 @@ class LeRobotDataset:
         return _Decoded(np.empty(shape, np.uint8), np.zeros(self.num_frames, bool))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_decoded": {}}  # a process that gets the dataset decodes what it needs itself
+        # A process that gets the dataset reads and decodes what it needs itself.
+        return self.__dict__ | {"_decoded": {}, "_images": OrderedDict(), "_image_bytes": 0}
 
     def _decode(self, key: str, index: int) -> np.ndarray:
         group = int(np.searchsorted(self._row_group_starts, index, side="right")) - 1
@@ -187,7 +198,7 @@ class LeRobotDataset:
             return self._images[key, group]
         file, number = self._row_groups[group]
         with parquet_errors(self.root / file):
-            parquet = pq.ParquetFile(self.root / file, metadata=self._footers[file], page_checksum_verification=True)
+            parquet = open_parquet(self.root / file, self._footers[file])
             column = parquet.read_row_group(number, columns=[key])[key]
         images = column.combine_chunks().field("bytes")
         self._images[key, group] = images
@@ -232,7 +243,7 @@ class LeRobotDataset:
         for file, expected in frames.items():
             path = self.root / file
             with parquet_errors(path):
-                footer = pq.read_metadata(path)
+                footer = open_parquet(path).metadata
             if footer.num_rows != expected:
                 cause = f"{path} holds {footer.num_rows} frames, but meta/ says {expected}"
                 raise DatasetError.of("frame-count", cause, RESTORE)

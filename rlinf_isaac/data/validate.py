@@ -114,13 +114,17 @@ def _check_surplus_files(root: Path, episodes: Sequence[Episode], findings: Fold
 
 
 def _check_leftovers(root: Path, findings: FoldedFindings) -> None:
-    """Temporary directories of writers that were killed, in and beside the dataset."""
+    """Temporary files of writers that were killed, in and beside the dataset.
+
+    lerobot keeps frames in ``images/<camera>/episode_000000/`` while it records, and removes all but the empty
+    ``images/<camera>/`` when an episode is saved.
+    """
     inside = [path for path in root.rglob(".*.tmp-*") if _TEMPORARY.fullmatch(path.name)]
     try:
         beside = [path for path in root.parent.glob(f".{root.name}.tmp-*") if _TEMPORARY.fullmatch(path.name)]
     except OSError:  # the parent may be closed to us although the dataset is not
         beside = []
-    images = [root / "images"] if (root / "images").is_dir() else []  # where lerobot keeps frames while it records
+    images = [root / "images"] if any(not path.is_dir() for path in root.glob("images/**/*")) else []
     if leftovers := sorted([*inside, *beside, *images]):
         cause = f"a writer is at work or was killed: {first_few(leftovers)}"
         findings.add("writer-leftover", cause, "remove what it left when no writer is running", "warning")

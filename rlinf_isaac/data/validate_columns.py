@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlinf_isaac.data.findings import FoldedFindings
-from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors
+from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors
 from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
 from rlinf_isaac.data.validate_schema import SchemaChecks
@@ -73,7 +73,7 @@ def check_columns(
         path = root / name
         try:
             with parquet_errors(path):
-                parquet = pq.ParquetFile(path, page_checksum_verification=True)
+                parquet = open_parquet(path)
                 readable = schemas.check(path, parquet.schema_arrow, findings)
                 table = parquet.read(columns=readable, use_threads=False).select(readable)
                 if readable and len(table) != parquet.metadata.num_rows:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlinf_isaac.data.findings import FoldedFindings
-from rlinf_isaac.data.lerobot_files import RESTORE, parquet_errors
+from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors
 from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
 from rlinf_isaac.data.png import decode_image
@@ -60,7 +59,7 @@ def _check_group(
     path = root / file.name
     try:
         with parquet_errors(path):
-            parquet = pq.ParquetFile(path, metadata=file.footer, page_checksum_verification=True)
+            parquet = open_parquet(path, file.footer)
             table = parquet.read_row_group(group, columns=[name])
             if name not in table.column_names or not holds_images(table[name].type):
                 return  # reported with the schema

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.checkpoint.description import config_digest
+from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.events import Event
 from rlinf_isaac.sequential import StopRule
+
+if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.base import Base
+    from rlinf_isaac.data.mixture import AnyDataset
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,14 @@ class SftJob:
     Attributes:
         config: the resolved job config.
         dataset: root of a LeRobot dataset.
-        dataset_digest: its digest, for the lineage.
+        dataset_digest: its digest, or that of the mixture, for the lineage.
         norm_stats: bytes of the norm_stats.json that belongs to the dataset.
         output: directory of this job; checkpoints land in ``output/checkpoints/<step>``.
+        base: the checkpoint that training starts from; None for random weights.
+        processes: how many processes of this machine train, one for each GPU. It is not part of what the job is: a
+            training goes on with another number.
+        sharding: how they share the model (`engines.local.spread`).
+        mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
     """
 
     config: JobConfig
@@ -33,16 +42,35 @@ class SftJob:
     dataset_digest: str
     norm_stats: bytes
     output: Path
+    base: Base | None = None
+    mixed_with: tuple[Path, ...] = ()
+    processes: int = 1
+    sharding: Literal["replicate", "shard"] = "shard"
+
+    @property
+    def datasets(self) -> tuple[Path, ...]:
+        """The roots of all datasets."""
+        return (self.dataset, *self.mixed_with)
 
     @property
     def lineage(self) -> dict[str, str | None]:
         """Digests of everything the checkpoints come from."""
-        return {
+        links: dict[str, str | None] = {
             "config": config_digest(self.config),
             "dataset": self.dataset_digest,
             "norm_stats": bytes_digest(self.norm_stats),
             "parent": None,
         }
+        return links if self.base is None else links | {self.base.link: self.base.digest}
+
+    def description(self, dataset: AnyDataset) -> dict[str, Any]:
+        """``config.json`` of the checkpoints; `dataset` is what lies at ``self.datasets``."""
+        described = checkpoint_config(self.config, dataset)
+        if self.base is not None:
+            described["base"] = self.base.record
+            if self.base.norm_stats is not None:
+                described["norm_stats"] = dict(self.base.norm_stats)
+        return described
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlinf_isaac.atomic import append_line, locked, read_lines, write_file
+from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.digest import json_digest
@@ -104,7 +105,9 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
             bundle,
             root / f"{bundle.step}-{bundle.digest[:8]}",
             (
-                EvaluationStarted(bundle.step, bundle.path, bundle.digest, announced),
+                EvaluationStarted(
+                    bundle.step, bundle.path, bundle.digest, announced, facts.assumed(bundle), facts.unsaid(bundle)
+                ),
                 *(MismatchAllowed(bundle.step, bundle.digest, problem) for problem in problems[bundle.digest]),
             ),
         )
@@ -155,6 +158,8 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "threads": config.compute.threads,
         # Rows of earlier releases do not know it; what they do not say is the default.
         **({} if config.compute.dtype == "float32" else {"dtype": config.compute.dtype}),
+        # What a person says of the weights decides how they are run.
+        **({"assumed": dict(said)} if (said := facts.assumed(job.bundles[0])) else {}),
     }
 
 

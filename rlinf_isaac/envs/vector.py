@@ -10,10 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rlinf_isaac.envs import contract
+
+try:
+    from gymnasium.vector import AutoresetMode
+
+    NO_AUTORESET: Any = AutoresetMode.DISABLED
+except ImportError:  # before gymnasium 1.1, where nothing reads it
+    NO_AUTORESET = "Disabled"
 
 Observation = dict[str, dict[str, np.ndarray]]
 
@@ -55,9 +62,10 @@ class StackCubeEnv(VectorEnv):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by the base class)
-        "autoreset_mode": AutoresetMode.DISABLED,
+        "autoreset_mode": NO_AUTORESET,
         "render_fps": contract.CONTROL_HZ,
     }
+    closed = False  # gymnasium 0.29 sets it, and more that its `close` reads, in a constructor that is not called here
     constructed: ClassVar[int] = 0  # how many of a kind were built in this process
     identity: contract.EnvIdentity
 
@@ -157,6 +165,12 @@ class StackCubeEnv(VectorEnv):
     @abstractmethod
     def _start(self, seeds: Mapping[int, int]) -> None:
         """Start the episode of a seed in each of these envs; not empty."""
+
+    def close(self, **kwargs: Any) -> None:
+        """Free what the simulator holds; closing twice is fine."""
+        if not self.closed:
+            self.close_extras(**kwargs)
+            self.closed = True
 
     def _info(self) -> dict[str, np.ndarray]:
         return {

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlinf_isaac.config.schema import AugmentConfig
+from rlinf_isaac.config.sft_schema import AugmentConfig
 from rlinf_isaac.pi0.observation import Observation, float_images
 
 
@@ -31,7 +31,7 @@ class Changes(NamedTuple):
     view: Tensor | None
     colour: Tensor | None
 
-    def rows(self, index: slice) -> Changes:
+    def rows(self, index: slice | Tensor) -> Changes:
         """The changes of some of the images."""
         return Changes(*(None if field is None else field[index] for field in self))
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import torch
+
 from rlinf_isaac.pi0.model import Pi0
 
 
-def compile_blocks(model: Pi0, backend: str = "inductor") -> Pi0:
+def compile_blocks(model: Pi0, backend: str = "inductor", *, inside_hooks: bool = False) -> Pi0:
     """Compiles every transformer layer in place. Layers of one kind share their code, so that three are compiled.
 
-    Names and shapes of the state dict stay: the modules are the same. `backend` is one of `torch.compile`.
+    Names and shapes of the state dict stay: the modules are the same. `backend` is one of `torch.compile`. With
+    `inside_hooks` only what a layer computes is compiled, for hooks such as FSDP's, which gather its parameters first.
     """
     for stack in model.stacks:
         for layer in stack.layers:
-            layer.compile(backend=backend)
+            if inside_hooks:
+                layer.forward = torch.compile(layer.forward, backend=backend)
+            else:
+                layer.compile(backend=backend)
     return model
 
 

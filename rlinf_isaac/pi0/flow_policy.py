@@ -10,8 +10,10 @@ flow-SDE, at one randomly chosen step of a call (or more), the other steps being
     The drift makes up for the noise: as dt goes to 0, the distribution of x at every t stays that of the plain flow.
 flow-noise, at every step: mean = x - v dt, std learned (`heads.NoiseHead`).
 
-The log-probability of a call is that of its stochastic steps: over the executed part of the chunk and the robot's real
-dims it is summed; for flow-noise it is averaged over the starting noise and the K steps, as RLinf does.
+The log-probability of a call is that of its stochastic steps, summed over the robot's real dims of the `action_chunk`
+actions that the environment is given; for flow-noise it is averaged over the starting noise and the K steps, as RLinf
+does. All `action_chunk` actions count, as in RLinf, also those of an episode's last chunk that came after its end: no
+reward depends on them, so they add noise to the gradient and no bias.
 Sampling and `log_probabilities` share `_transition`, so that for equal weights and an equal number of rows the
 recomputed log-probability is the sampled one bit by bit.
 """
@@ -95,7 +97,8 @@ class FlowActorCritic(nn.Module):
         model.expert.requires_grad_(True)
         steps = policy.denoise_steps
         times = [1 - step / steps for step in range(steps)]
-        levels = [rl.noise_level * math.sqrt(t / (1 - t if t < 1 else 1 / steps)) for t in times]
+        level = rl.noise_level if rl.exploration == "flow_sde" else 0.0  # flow-noise has a head instead
+        levels = [level * math.sqrt(t / (1 - t if t < 1 else 1 / steps)) for t in times]
         self.register_buffer("times", torch.tensor(times, device=device), persistent=False)
         self.register_buffer("levels", torch.tensor(levels, device=device), persistent=False)
 

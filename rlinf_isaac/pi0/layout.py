@@ -18,9 +18,23 @@ _EXPERT = "paligemma_with_expert.gemma_expert."
 TIED = ((_VLM + "model.language_model.embed_tokens.weight", _VLM + "lm_head.weight"),)
 """Pairs of names that are one tensor. OpenPI's files hold the second of each."""
 
+UNREAD = (_EXPERT + "lm_head.weight",)
+"""Names that no computation reads: the action expert never names tokens. OpenPI's files have them, with whatever values
+the model was made with; where they are missing, zeros are as good."""
+
 OPTIONAL_PREFIXES = ("value_head.", "noise_head.")
 """Names that a checkpoint of reinforcement learning has besides: its critic and its exploration noise. They do not act,
 so what loads a policy leaves them out, by name and whatever their shapes."""
+
+KEPT_IN_FLOAT32 = (
+    "vision_tower.vision_model.embeddings.",
+    "input_layernorm",
+    "post_attention_layernorm",
+    "model.norm",
+)
+"""Parts of the transformers' parameter names that OpenPI does not cast: patches, positions, Gemma's norms, those of
+pi0.5 with the layers that make their scales. Source: ``to_bfloat16_for_selected_params`` in OpenPI's
+``gemma_pytorch.py``. Its ``model.norm`` also finds ``language_model.norm``."""
 
 
 def state_dict_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -32,7 +32,7 @@ class Processor:
         tokenizer: see `load_tokenizer`.
 
     Raises:
-        NormStatsError: statistics are missing, or of another size than the actions.
+        NormStatsError: statistics are missing, or of fewer dims than the actions.
         InvalidJob: the robot's dims do not fit into the model's, or `policy.delta_actions` does not fit the dims.
     """
 
@@ -58,7 +58,7 @@ class Processor:
             prompts: N task descriptions.
 
         Raises:
-            NormStatsError: D is not the size of the norm stats.
+            NormStatsError: D is more than the norm stats have.
             TokenizerError: a prompt is too long.
         """
         normalized = self.state_normalizer.normalize(states)

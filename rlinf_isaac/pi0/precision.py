@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from rlinf_isaac.pi0.layout import KEPT_IN_FLOAT32
 from rlinf_isaac.pi0.model import Pi0
-
-KEPT_IN_FLOAT32 = (
-    "vision_tower.vision_model.embeddings.",
-    "input_layernorm",
-    "post_attention_layernorm",
-    "model.norm",
-)
-"""Parts of the transformers' parameter names that OpenPI does not cast: patches, positions, Gemma's norms, those of
-pi0.5 with the layers that make their scales. Source: ``to_bfloat16_for_selected_params`` in OpenPI's
-``gemma_pytorch.py``. Its ``model.norm`` also finds ``language_model.norm``."""
 
 
 def to_precision(model: Pi0, dtype: str) -> Pi0:

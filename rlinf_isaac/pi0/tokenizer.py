@@ -14,8 +14,12 @@ import numpy as np
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
 from rlinf_isaac.digest import bytes_digest, json_digest
 from rlinf_isaac.errors import TokenizerError
+from rlinf_isaac.reading import TooLarge, read_bytes
 
 TOKENIZER_CURE = "set policy.tokenizer to the path of PaliGemma's SentencePiece model (paligemma_tokenizer.model)"
+
+MAX_BYTES = 64_000_000
+"""PaliGemma's SentencePiece model has 4 MB."""
 
 STATE_BIN_EDGES = np.linspace(-1, 1, 256 + 1)[:-1]
 """Left edges of the 256 bins of a normalised state in pi0.5's prompt; below the first edge the bin is -1."""
@@ -73,9 +77,13 @@ class SentencePieceTokenizer:
                 f"policy.tokenizer {str(path)!r} needs the package sentencepiece",
                 "pip install 'rlinf-isaac[tokenizer]'",
             ) from None
-        if not Path(path).is_file():
-            raise TokenizerError.of("no-tokenizer", f"the tokenizer {path} does not exist", TOKENIZER_CURE)
-        proto = Path(path).read_bytes()
+        try:
+            proto = read_bytes(path, MAX_BYTES)
+        except OSError as error:
+            cause = f"the tokenizer {path} cannot be read: {error.strerror}"
+            raise TokenizerError.of("no-tokenizer", cause, TOKENIZER_CURE) from error
+        except TooLarge as error:
+            raise TokenizerError.of("bad-tokenizer", f"the tokenizer {path}: {error}", TOKENIZER_CURE) from error
         self._sha256 = bytes_digest(proto)
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto)

@@ -63,12 +63,18 @@ def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack([_resize_one(image, size) for image in flat]).reshape(*images.shape[:-3], size, size, -1)
 
 
+def resized_sides(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width in pixels of an image in the square of `size` that `resize_with_pad` makes; 0 of a side that
+    is more than `size` times shorter than the other, which cannot be resized."""
+    ratio = max(width / size, height / size)
+    return int(height / ratio), int(width / ratio)
+
+
 def _resize_one(image: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
     height, width = image.shape[:2]
-    ratio = max(width / size, height / size)
-    resized_height, resized_width = int(height / ratio), int(width / ratio)
+    resized_height, resized_width = resized_sides(height, width, size)
     # Pillow's bilinear filter widens when it shrinks (no aliasing); torch's and OpenCV's do not.
     resized = Image.fromarray(image).resize((resized_width, resized_height), resample=Image.Resampling.BILINEAR)
     top, left = (size - resized_height) // 2, (size - resized_width) // 2
@@ -104,6 +110,9 @@ def norm_mode(norm: str, pi05: bool) -> NormMode:
 class Normalizer:
     """OpenPI's normalisation of one field, and its inverse: normalised = (x - offset) / scale + shift.
 
+    Statistics may be of more dims than the data, as those that are published for a model's full width: the first ones
+    count, as in OpenPI.
+
     z-score: offset mean, scale std + 1e-6, shift 0.
     quantile: offset q01, scale (q99 - q01 + 1e-6) / 2, shift -1, so that q01..q99 becomes -1..1.
 
@@ -135,16 +144,20 @@ class Normalizer:
         return self.offset.shape[-1]
 
     def normalize(self, x: np.ndarray) -> np.ndarray:
-        """Robot units (..., D) -> model units, float32."""
-        return ((self._checked(x) - self.offset) / self.scale + self.shift).astype(np.float32)
+        """Robot units (..., d), d <= D -> model units, float32."""
+        x = self._checked(x)
+        dims = x.shape[-1]
+        return ((x - self.offset[:dims]) / self.scale[:dims] + self.shift).astype(np.float32)
 
     def unnormalize(self, x: np.ndarray) -> np.ndarray:
-        """Model units (..., D) -> robot units, float32."""
-        return ((self._checked(x) - self.shift) * self.scale + self.offset).astype(np.float32)
+        """Model units (..., d), d <= D -> robot units, float32."""
+        x = self._checked(x)
+        dims = x.shape[-1]
+        return ((x - self.shift) * self.scale[:dims] + self.offset[:dims]).astype(np.float32)
 
     def check_dims(self, dims: int) -> None:
-        """Raises NormStatsError unless the data has as many dims as the statistics."""
-        if dims != self.dims:
+        """Raises NormStatsError where the data has more dims than the statistics."""
+        if dims > self.dims:
             cause = f"{self.name!r} has {dims} dims but its norm stats have {self.dims}"
             cure = "use the norm stats of the dataset this policy was trained on"
             raise NormStatsError.of("norm-stats-dim", cause, cure)

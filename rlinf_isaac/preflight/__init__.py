@@ -7,8 +7,10 @@ from rlinf_isaac.preflight.checkpoints import check_bundles
 from rlinf_isaac.preflight.config import check_config
 from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
 from rlinf_isaac.preflight.findings import Findings
-from rlinf_isaac.preflight.machine import check_device, check_simulator
+from rlinf_isaac.preflight.machine import check_device, check_shared_memory, check_simulator
+from rlinf_isaac.preflight.memory import check_memory
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
+from rlinf_isaac.preflight.training import check_trainable
 from rlinf_isaac.probe import check_free_space
 
 __all__ = [
@@ -18,8 +20,11 @@ __all__ = [
     "check_dataset",
     "check_device",
     "check_free_space",
+    "check_memory",
     "check_norm_stats",
+    "check_shared_memory",
     "check_simulator",
+    "check_trainable",
     "check_training_data",
     "suitable_job",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, find_bundles, read_bundle
 from rlinf_isaac.checkpoint.description import config_digest
+from rlinf_isaac.config import flatten, keys_of
 from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.errors import Problem
 
 
@@ -30,3 +32,21 @@ def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:
                 cure = "evaluate checkpoints of one training run together, others in a sweep of their own"
                 problems.append(Problem("mixed-checkpoints", cause, cure))
     return problems
+
+
+def check_carried(job: SftJob, overrides: Iterable[str]) -> Iterator[Problem]:
+    """Overrides of what checkpoints only carry (`config.reads`), when the training's checkpoints are there already.
+
+    No step of the training depends on it, so it goes on from them; but a checkpoint that is sealed does not change.
+    """
+    bundles = find_bundles(job.output / "checkpoints")
+    keys = [key for item in overrides for key in keys_of(item) if key.startswith("env.")]
+    if not (bundles and keys):
+        return
+    path, chosen = bundles[min(bundles)], flatten(job.config)
+    carried = flatten(read_bundle(path, verify=False).job)
+    for key in keys:
+        if key in carried and carried[key] != chosen[key]:
+            cause = f"{path} is there already and carries {key}={carried[key]}, the job has {chosen[key]}"
+            cure = f"give {key}={chosen[key]} to eval and rl, or choose another --output"
+            yield Problem("carried-otherwise", cause, cure)

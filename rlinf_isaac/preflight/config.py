@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.config import flatten
+from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.contract import STATE_LAYOUTS, TASKS, state_names
 from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl import RULES as RL_RULES
-from rlinf_isaac.preflight.rl import check_rl
+from rlinf_isaac.preflight.rl import Misfit, check_rl
 
 RENDERERS = {"mujoco": ("auto", "egl", "rays"), "isaaclab": ("auto", "newton")}
 """Backend -> its renderers."""
 NORMS = ("auto", "zscore", "quantile")
+SHARDING = ("auto", "replicate", "shard")
 DTYPES = ("float32", "bfloat16")
+TRAINABLE = ("all", "expert", "lora")
 
 _POSITIVE = ("greater than 0", lambda x: x > 0)
 _NOT_NEGATIVE = ("0 or greater", lambda x: x >= 0)
@@ -38,6 +41,20 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sft.beta2": _FRACTION,
     "sft.seed": _NOT_NEGATIVE,
     "sft.micro_batch": _NOT_NEGATIVE,
+    "sft.val_episodes": _NOT_NEGATIVE,
+    "sft.val_frames": _POSITIVE,
+    "sft.val_interval": _NOT_NEGATIVE,
+    "sft.eval_interval": _NOT_NEGATIVE,
+    "sft.eval_episodes": _POSITIVE,
+    "sft.eval_first_seed": _NOT_NEGATIVE,
+    "sft.decay_steps": _NOT_NEGATIVE,
+    "sft.trainable": (f"one of {', '.join(TRAINABLE)}", lambda x: x in TRAINABLE),
+    "sft.ema_decay": _FRACTION,
+    "sft.lora.vlm_rank": _POSITIVE,
+    "sft.lora.vlm_alpha": _POSITIVE,
+    "sft.lora.expert_rank": _POSITIVE,
+    "sft.lora.expert_alpha": _POSITIVE,
+    "sft.loader_workers": _NOT_NEGATIVE,
     "sft.augment.crop": ("greater than 0, and 1 for all of the view", lambda x: 0 < x <= 1),
     "sft.augment.rotation_deg": _NOT_NEGATIVE,
     "sft.augment.shift": _FRACTION,
@@ -66,14 +83,22 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "norm_stats.batch_size": _POSITIVE,
     "compute.threads": _NOT_NEGATIVE,
     "compute.num_processes": _POSITIVE,
+    "compute.sharding": (f"one of {', '.join(SHARDING)}", lambda x: x in SHARDING),
     "compute.dtype": (f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES),
     **RL_RULES,
 }
 
 
-def check_config(config: JobConfig) -> list[Problem]:
-    """Values out of range and values that do not fit each other, in any section."""
-    problems = []
+def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str] = ()) -> list[Problem]:
+    """Values out of range, in any section; and of the keys that a verb reads, values that do not fit each other.
+
+    Args:
+        config: of the job.
+        form: of the verb, a key of `reads.FORMS`. What it does not read cannot keep it from working, and could not be
+            mended on its command line.
+        overrides: those among `config`; the ones that do nothing in this job are reported, too.
+    """
+    problems = check_overrides(form, overrides, config)
     values = flatten(config)
     for key, (meaning, holds) in _RULES.items():
         value = values[key]
@@ -81,7 +106,11 @@ def check_config(config: JobConfig) -> list[Problem]:
         if not (finite and holds(value)):
             problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {meaning}"))
     problems += _check_env(config)
-    return problems or [*_check_model(config), *_check_policy(config), *_check_processes(config), *check_rl(config)]
+    if problems:
+        return problems
+    checks = (_check_model, _check_policy, _check_processes, _check_played, _check_schedule, check_rl)
+    misfits = [misfit for check in checks for misfit in check(config)]
+    return [problem for keys, problem in misfits if all(acts(form, key, config) for key in keys)]
 
 
 def _check_env(config: JobConfig) -> list[Problem]:
@@ -96,56 +125,76 @@ def _check_env(config: JobConfig) -> list[Problem]:
     return problems
 
 
-def _check_processes(config: JobConfig) -> list[Problem]:
-    problems, size, count = [], config.sft.batch_size, config.compute.num_processes
+def _check_processes(config: JobConfig) -> Iterator[Misfit]:
+    size, count = config.sft.batch_size, config.compute.num_processes
     if size % count:
         cause = f"sft.batch_size {size} is no multiple of compute.num_processes {count}"
-        problems.append(Problem("batch-processes", cause, "choose one that divides it: all have the same share"))
+        problem = Problem("batch-processes", cause, "choose one that divides it: all have the same share")
+        yield ("sft.batch_size", "compute.num_processes"), problem
     if count > 1 and config.compute.device not in ("cpu", "cuda"):
         cause = f"compute.device is {config.compute.device}, but compute.num_processes {count}"
-        problems.append(Problem("processes-device", cause, "set it to cuda, for a GPU each, or cpu"))
-    return problems
+        problem = Problem("processes-device", cause, "set it to cuda, for a GPU each, or cpu")
+        yield ("compute.device", "compute.num_processes"), problem
 
 
-def _check_model(config: JobConfig) -> list[Problem]:
-    problems = []
+def _check_played(config: JobConfig) -> Iterator[Misfit]:
+    sft = config.sft
+    if sft.save_interval > 0 and sft.eval_interval % sft.save_interval:
+        cause = f"sft.eval_interval {sft.eval_interval} is no multiple of sft.save_interval {sft.save_interval}"
+        problem = Problem("eval-interval", cause, "choose one: it is checkpoints that play")
+        yield ("sft.eval_interval", "sft.save_interval"), problem
+
+
+def _check_schedule(config: JobConfig) -> Iterator[Misfit]:
+    decay, warmup = config.sft.decay_steps, config.sft.warmup_steps
+    if 0 < decay <= warmup:
+        cause = f"sft.decay_steps {decay} counts the warm-up in, which has {warmup} steps (sft.warmup_steps)"
+        problem = Problem("decay-warmup", cause, "make it larger, or 0 for all of sft.steps")
+        yield ("sft.decay_steps", "sft.warmup_steps"), problem
+
+
+def _check_model(config: JobConfig) -> Iterator[Misfit]:
     model = config.model
     vision = model.vision
     if vision.image_size % vision.patch_size:
         cause = f"model.vision.image_size {vision.image_size} is no multiple of patch_size {vision.patch_size}"
-        problems.append(Problem("patch-size", cause, "choose an image size that the patches tile"))
+        problem = Problem("patch-size", cause, "choose an image size that the patches tile")
+        yield ("model.vision.image_size", "model.vision.patch_size"), problem
     if vision.width % vision.num_heads:
         cause = f"model.vision.width {vision.width} is no multiple of num_heads {vision.num_heads}"
-        problems.append(Problem("vision-heads", cause, "choose a width that the heads divide"))
-    same = ("depth", "num_heads", "num_kv_heads", "head_dim")
-    for name in same:
+        problem = Problem("vision-heads", cause, "choose a width that the heads divide")
+        yield ("model.vision.width", "model.vision.num_heads"), problem
+    for name in ("depth", "num_heads", "num_kv_heads", "head_dim"):
         left, right = getattr(model.vlm, name), getattr(model.expert, name)
         if left != right:
             cause = f"model.vlm.{name} is {left} but model.expert.{name} is {right}"
-            problems.append(Problem("expert-shape", cause, "VLM and expert share attention: make them equal"))
-    return problems
+            problem = Problem("expert-shape", cause, "VLM and expert share attention: make them equal")
+            yield (f"model.vlm.{name}", f"model.expert.{name}"), problem
 
 
-def _check_policy(config: JobConfig) -> list[Problem]:
-    problems = []
+def _check_policy(config: JobConfig) -> Iterator[Misfit]:
     policy, model = config.policy, config.model
     if policy.action_chunk > model.action_horizon:
         cause = f"policy.action_chunk {policy.action_chunk} exceeds model.action_horizon {model.action_horizon}"
-        problems.append(Problem("chunk-horizon", cause, f"execute at most {model.action_horizon} actions of a chunk"))
+        problem = Problem("chunk-horizon", cause, f"execute at most {model.action_horizon} actions of a chunk")
+        yield ("policy.action_chunk", "model.action_horizon"), problem
     if rest := config.env.max_episode_steps % policy.action_chunk:
         below = config.env.max_episode_steps - rest
         above = below + policy.action_chunk
         cause = f"env.max_episode_steps {below + rest} is no multiple of policy.action_chunk {policy.action_chunk}"
-        problems.append(Problem("steps-chunk", cause, f"use {below} or {above}" if below else f"use {above}"))
+        problem = Problem("steps-chunk", cause, f"use {below} or {above}" if below else f"use {above}")
+        yield ("env.max_episode_steps", "policy.action_chunk"), problem
     size = len(state_names(policy.state_layout, TASKS[config.env.task].num_cubes))
     try:
-        problems += check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
+        problems = check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
     except InvalidJob as error:
-        problems += error.problems
+        problems = list(error.problems)
+    yield from ((("policy.delta_actions",), problem) for problem in problems)
     if size > model.action_dim:
         cause = f"state layout {policy.state_layout} has {size} dims, the model takes {model.action_dim}"
-        problems.append(Problem("state-dim", cause, "use state_layout=proprio or a larger model.action_dim"))
+        problem = Problem("state-dim", cause, "use state_layout=proprio or a larger model.action_dim")
+        yield ("policy.state_layout", "model.action_dim"), problem
     if policy.tokenizer != "byte" and not Path(policy.tokenizer).is_file():
         cause = f"the tokenizer {policy.tokenizer} does not exist"
-        problems.append(Problem("no-tokenizer", cause, "set policy.tokenizer to PaliGemma's SentencePiece model"))
-    return problems
+        problem = Problem("no-tokenizer", cause, "set policy.tokenizer to PaliGemma's SentencePiece model")
+        yield ("policy.tokenizer",), problem

@@ -21,21 +21,58 @@ from packaging.requirements import Requirement
 
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python, probe
 from rlinf_isaac.errors import Problem
-from rlinf_isaac.probe import installed_version, output_of
+from rlinf_isaac.probe import installed_version, output_of, versions_in
 
 DISTRIBUTION = "rlinf-isaac"
 
-_RLINF = "pip install -c constraints-rlinf.txt -e '.[rlinf]'"
-
 OPTIONAL = {
     "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
+    "huggingface_hub": ("checkpoints of the Hugging Face Hub, hf://org/name", "pip install 'rlinf-isaac[hub]'"),
+    "tensorstore": ("JAX checkpoints of OpenPI", "pip install 'rlinf-isaac[jax]'"),
     "av": ("datasets whose cameras are mp4 files", "pip install 'rlinf-isaac[video]'"),
-    "ray": ("--engine rlinf and mlflow run -b rlinf-ray", _RLINF),
-    "rlinf": ("--engine rlinf, here or in the environment of --rlinf-python", _RLINF),
-    "rlinf-openpi": ("the parity tests with OpenPI", "see tests/rlinf_isaac/pi0/test_parity.py"),
-    "lerobot": ("the tests that load our datasets with lerobot", "see tests/rlinf_isaac/data"),
+    "ray": ("mlflow run -b rlinf-ray", "pip install -c constraints.txt -e '.[ray]'"),
 }
-"""Distribution -> what it unlocks, and how to get it."""
+"""Distribution for this interpreter -> what it unlocks, and how to get it."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Somebody else's package, in an interpreter of its own.
+
+    Attributes:
+        distribution: what is looked for.
+        variable: names its interpreter.
+        unlocks: what it is for.
+        cure: the line, of README, that makes the interpreter.
+    """
+
+    distribution: str
+    variable: str
+    unlocks: str
+    cure: str
+
+
+GUESTS = (
+    Guest(
+        "rlinf",
+        "RLINF_PYTHON",
+        "--engine rlinf --rlinf-python",
+        "python3.11 -m venv rlinf-venv && rlinf-venv/bin/pip install -c constraints-rlinf.txt torch torchvision"
+        " && rlinf-venv/bin/pip install -c constraints-rlinf.txt -e '.[rlinf]'",
+    ),
+    Guest(
+        "rlinf-openpi",
+        "OPENPI_PYTHON",
+        "comparisons with OpenPI's own code",
+        "python3.11 -m venv openpi-venv && openpi-venv/bin/pip install -c constraints-openpi.txt -e '.[openpi]'",
+    ),
+    Guest(
+        "lerobot",
+        "LEROBOT_PYTHON",
+        "datasets in lerobot's own readers",
+        "python3.11 -m venv lerobot-venv && lerobot-venv/bin/pip install -c constraints-lerobot.txt -e '.[lerobot]'",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +96,7 @@ class Component:
 
 def inspect_environment() -> tuple[list[Component], list[Problem]]:
     """Every component, and the problems among them: what is needed and missing, or of a version that does not work."""
-    components = [*_python(), *_packages(), *_gpu(), *_rendering(), *_optional(), *_isaaclab()]
+    components = [*_python(), *_packages(), *_gpu(), *_rendering(), *_optional(), *_guests(), *_isaaclab()]
     problems = [
         Problem("missing-component", f"{each.name} is missing: {each.unlocks}", each.cure)
         for each in components
@@ -114,6 +151,19 @@ def _rendering() -> Iterator[Component]:
 def _optional() -> Iterator[Component]:
     for name, (unlocks, cure) in OPTIONAL.items():
         yield Component(name, installed_version(name), False, unlocks, cure)
+
+
+def _guests() -> Iterator[Component]:
+    """A guest is looked for in this interpreter, and in its own where one is named."""
+    for each in GUESTS:
+        found, python = installed_version(each.distribution), os.environ.get(each.variable)
+        unlocks = f"{each.unlocks}; here, or in the interpreter that {each.variable} names"
+        if found is None and python:
+            versions = versions_in(python, [each.distribution])
+            found = versions[each.distribution] if versions else None
+            missing = "lacks it" if versions else "does not run"
+            found, unlocks = (f"{found} ({python})", unlocks) if found else (None, f"{unlocks} ({python} {missing})")
+        yield Component(each.distribution, found, False, unlocks, each.cure)
 
 
 def _isaaclab() -> Iterator[Component]:

@@ -7,15 +7,22 @@ import os
 import shutil
 from pathlib import Path
 
+from rlinf_isaac.config.reads import acts
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
+from rlinf_isaac.torchrun import launch
 
 
 def training_bytes(config: JobConfig) -> int:
-    """About what fine-tuning leaves on the disk: every checkpoint in fp32, and the optimiser's state (three times)."""
-    return _training_bytes(config, math.ceil(config.sft.steps / config.sft.save_interval))
+    """About what fine-tuning leaves on the disk: every checkpoint in fp32, and the optimiser's state (three times).
+
+    An average of the weights is one more in that state, and ``sft.evaluate_raw`` as many checkpoints again.
+    """
+    checkpoints, averaged = math.ceil(config.sft.steps / config.sft.save_interval), config.sft.ema_decay > 0
+    return _training_bytes(config, checkpoints * (2 if averaged and config.sft.evaluate_raw else 1) + averaged)
 
 
 def reinforcement_bytes(config: JobConfig) -> int:
@@ -38,8 +45,26 @@ def check_simulator(config: JobConfig) -> list[Problem]:
     return check_python(os.environ.get(PYTHON_VARIABLE)) if config.env.backend == "isaaclab" else []
 
 
-def check_device(config: JobConfig) -> list[Problem]:
-    """A CUDA device where there is no NVIDIA driver; found out without importing torch."""
+def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:
+    """Whether loader processes can hand over their batches: containers often have 64 MB of shared memory."""
+    workers, batches = config.sft.loader_workers, BATCHES_AHEAD + 1
+    if not (acts(form, "sft.loader_workers", config) and workers and place.is_dir()):
+        return []
+    # Of each sample mostly the images of two cameras.
+    one = config.sft.batch_size * 2 * 3 * config.model.vision.image_size**2
+    free, needed = shutil.disk_usage(place).free, one * workers * batches
+    if free >= needed:
+        return []
+    cause = f"{place} has {free >> 20} MiB free, {workers} loader processes take up to {needed >> 20} MiB"
+    cure = f"set sft.loader_workers={free // (one * batches)}, or give the container more (docker run --shm-size)"
+    return [Problem("shared-memory", cause, cure)]
+
+
+def check_device(config: JobConfig, form: str = "main") -> list[Problem]:
+    """A CUDA device where there is no NVIDIA driver; found out without importing torch. A form of a verb
+    (`reads.FORMS`) that leaves the device to others is not asked for one, nor one process for several."""
+    if not acts(form, "compute.device", config):
+        return []
     device = config.compute.device
     if device.split(":")[0] not in ("cpu", "cuda", "mps"):
         return [Problem("bad-value", f"compute.device is {device}", "set it to cpu, cuda, cuda:<n> or mps")]
@@ -47,7 +72,12 @@ def check_device(config: JobConfig) -> list[Problem]:
         cause = f"compute.device is {device}, but this machine has no NVIDIA driver"
         return [Problem("no-gpu", cause, "pass --device cpu, or --preset tiny which is made for it")]
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    if device == "cuda" and 0 < gpus < config.compute.num_processes:
-        cause = f"compute.num_processes is {config.compute.num_processes}, but this machine has {gpus} GPUs"
+    several = acts(form, "compute.num_processes", config)
+    if device != "cuda" or not several:
+        return []
+    place = launch()
+    here = config.compute.num_processes if place is None else place.local_size
+    if 0 < gpus < here:
+        cause = f"{here} processes are to train on this machine, which has {gpus} GPUs"
         return [Problem("few-gpus", cause, f"set it to {gpus} or less")]
     return []

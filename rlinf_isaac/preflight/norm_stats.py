@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
 from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.pi0.transforms import norm_mode
+from rlinf_isaac.reading import read_json
 
 PROVENANCE_FILE = "provenance.json"
+_MAX_BYTES = 4_000_000
 HASHED_AT_ONCE = 1 << 30
 """Bytes of a dataset that a quick check hashes; above, it relies on an earlier hash."""
 
@@ -59,17 +60,22 @@ def check_given_norm_stats(path: Path, root: Path, config: JobConfig, *, quick: 
     report = check_norm_stats_file(path, LeRobotDataset(root), **policy_of(config), settings=settings)
     if report.digest is None or report.errors:
         return report.problems
-    provenance_file = path.parent / PROVENANCE_FILE
-    try:
-        provenance = json.loads(provenance_file.read_bytes())
-    except (OSError, ValueError):
-        provenance = {}
+    provenance = read_provenance(path.parent)
     if "dataset" in provenance:
         return [*report.problems, *_check_origin(path, provenance, report.digest, settings, root, quick=quick)]
     if report.recomputed in ("equal", "close"):
         return report.problems
     cause = f"{path} has no {PROVENANCE_FILE} beside it, and is not what {root} gives: nothing says what it belongs to"
     return [Problem("norm-stats-provenance", cause, _CURE)]
+
+
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """What ``provenance.json`` beside a ``norm_stats.json`` says; nothing where there is none that can be read."""
+    try:
+        values = read_json(directory / PROVENANCE_FILE, _MAX_BYTES)
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def policy_of(config: JobConfig) -> dict[str, Any]:

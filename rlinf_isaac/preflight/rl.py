@@ -10,6 +10,8 @@ from rlinf_isaac.config.schema import JobConfig, RlConfig
 from rlinf_isaac.errors import Problem
 
 Rule = tuple[str, Callable[[Any], bool]]
+Misfit = tuple[tuple[str, ...], Problem]
+"""Keys whose values do not fit each other, and how. A verb that does not read one of them is not concerned."""
 
 _POSITIVE: Rule = ("greater than 0", lambda x: x > 0)
 _NOT_NEGATIVE: Rule = ("0 or greater", lambda x: x >= 0)
@@ -59,23 +61,22 @@ RULES: dict[str, Rule] = {
 """What each value alone must be."""
 
 
-def check_rl(config: JobConfig) -> list[Problem]:
+def check_rl(config: JobConfig) -> Iterator[Misfit]:
     """Values of `rl` that do not fit each other or the other sections."""
     rl = config.rl
-    problems = []
     if rl.num_envs % rl.workers:
         cause = f"rl.num_envs {rl.num_envs} cannot be spread over rl.workers {rl.workers}"
-        problems.append(Problem("rl-workers", cause, f"use a multiple of {rl.workers}"))
+        yield ("rl.num_envs", "rl.workers"), Problem("rl-workers", cause, f"use a multiple of {rl.workers}")
     if rl.algorithm == "grpo" and rl.episodes % rl.group_size:
         cause = f"rl.episodes {rl.episodes} makes no whole groups of rl.group_size {rl.group_size}"
-        problems.append(Problem("rl-groups", cause, f"use a multiple of {rl.group_size}"))
+        yield ("rl.episodes", "rl.group_size"), Problem("rl-groups", cause, f"use a multiple of {rl.group_size}")
     if rl.noise_steps > config.policy.denoise_steps:
         cause = f"rl.noise_steps {rl.noise_steps} exceeds policy.denoise_steps {config.policy.denoise_steps}"
-        problems.append(Problem("rl-noise", cause, "use 0 for all of them"))
+        yield ("rl.noise_steps", "policy.denoise_steps"), Problem("rl-noise", cause, "use 0 for all of them")
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
-        problems.append(Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16"))
-    return [*problems, *_check_seeds(config)]
+        yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
+    yield from (((), problem) for problem in _check_seeds(config))
 
 
 def seed_ranges(config: JobConfig) -> dict[str, range]:
@@ -109,4 +110,4 @@ def _check_seeds(config: JobConfig) -> Iterator[Problem]:
                 f"{key} gives the seeds {seeds.start} to {seeds.stop - 1}, {other} the seeds {others.start} to "
                 f"{others.stop - 1}: what trains would also be tested"
             )
-            yield Problem("rl-seeds", cause, f"move {other} away")
+            yield Problem("rl-seeds", cause, "move one of them away")

@@ -72,6 +72,11 @@ CASES = [
     Case("expert of another depth", "expert-shape", _set("model.expert.depth", 3)),
     Case("patches that do not tile", "patch-size", _set("model.vision.patch_size", 15)),
     Case("a delta mask beyond the action", "bad-delta-mask", _set("policy.delta_actions", "9")),
+    Case("a decay that ends in the warm-up", "decay-warmup", _set("sft.decay_steps", 50)),
+    Case("unknown choice of what trains", "bad-value", _set("sft.trainable", "head")),
+    Case("adapters without a rank", "bad-value", _set("sft.lora.vlm_rank", 0)),
+    Case("an average that never moves", "bad-value", _set("sft.ema_decay", 1.0)),
+    Case("adapters of a random model", "frozen-random", _set("sft.trainable", "lora")),
     Case("no tokenizer file", "no-tokenizer", _set("policy.tokenizer", "nowhere.model")),
 ]
 

@@ -161,7 +161,7 @@ HEADERS = [
     ),
     Hostile(
         "a name that is half a character",
-        "bad-tensor-name",
+        "damaged-safetensors",
         _json(f"{{{_entry(chr(92) + 'ud800', 0, 4)}}}".encode(), bytes(4)),
         SAFETENSORS,
     ),

@@ -227,6 +227,6 @@ GROW = [
     ),
     Hostile("a pickled name that is half a character", "bad-tensor-name", _saved(_half_a_character)),
     Hostile("a name that commands the terminal", "not-a-dense-tensor", _saved(_escape_sequence)),
-    Hostile("keys that read alike", "damaged-pickle", _saved(_two_of_one_name)),
+    Hostile("keys that read alike", "duplicate-names", _saved(_two_of_one_name)),
     Hostile("names that read alike", "duplicate-names", _saved(_dotted_twice)),
 ]

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from support import make_evaluation
 
+from mlflow_project.replica import RUN_TAG
+from mlflow_project.unique import CLAIM, COUNTS
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 from rlinf_isaac.events import (
     CheckpointSaved,
@@ -52,7 +54,7 @@ def empty_database(tmp_path_factory) -> Path:
     """A database with MLflow's tables; making them takes seconds, copying does not."""
     from mlflow import MlflowClient
 
-    from mlflow_project.uploader import prepare_environment
+    from mlflow_project.mlflow_environment import prepare_environment
 
     prepare_environment()
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -74,6 +76,8 @@ class Server:
     directory: Path
     port: int
     process: subprocess.Popen | None = None
+    backend: str | None = None
+    """URI of its database; a sqlite file in `directory` where there is none."""
 
     @property
     def uri(self) -> str:
@@ -81,7 +85,7 @@ class Server:
 
     def start(self) -> None:
         command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.directory / 'mlflow.db'}"]
+        command += ["--backend-store-uri", self.backend or f"sqlite:///{self.directory / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.directory / "artifacts")]
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
@@ -119,6 +123,30 @@ def shared_server(tmp_path_factory, empty_database) -> Iterator[Server]:
     server = Server(directory, free_port())
     yield server
     server.kill()
+
+
+@pytest.fixture
+def make_server(tmp_path, empty_database) -> Iterator[Callable[..., Server]]:
+    """Start servers that no other test has, on the database with a URI or on an empty one of sqlite."""
+    servers: list[Server] = []
+
+    def make(backend: str | None = None) -> Server:
+        directory = tmp_path / f"server{len(servers)}"
+        directory.mkdir()
+        shutil.copy(empty_database, directory / "mlflow.db")
+        servers.append(Server(directory, free_port(), backend=backend))
+        servers[-1].start()
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def own_server(make_server) -> Server:
+    """A server that no other test has, running."""
+    return make_server()
 
 
 @pytest.fixture
@@ -172,8 +200,8 @@ class MlflowContent:
     models: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_content(uri: str, experiment: str = "rlinf-isaac") -> MlflowContent:
-    """Everything in one experiment. Fails on two runs of one name: the tests name their runs differently."""
+def read_content(uri: str, experiment: str = "rlinf-isaac", *, by_name: bool = True) -> MlflowContent:
+    """Everything in one experiment. Fails on two runs of one name, or of one journal's uuid without `by_name`."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -181,7 +209,7 @@ def read_content(uri: str, experiment: str = "rlinf-isaac") -> MlflowContent:
     if found is None:
         return MlflowContent()
     runs = client.search_runs([found.experiment_id], max_results=1000)
-    names = {run.info.run_id: run.info.run_name for run in runs}
+    names = {run.info.run_id: run.info.run_name if by_name else run.data.tags[RUN_TAG] for run in runs}
     assert len(set(names.values())) == len(runs), f"runs with equal names: {sorted(names.values())}"
     models = client.search_logged_models([found.experiment_id])
     model_names = {model.model_id: model.name for model in models}
@@ -194,7 +222,8 @@ def read_content(uri: str, experiment: str = "rlinf-isaac") -> MlflowContent:
 
     for run in (client.get_run(each.info.run_id) for each in runs):  # a search leaves out the model inputs
         inputs = run.inputs.dataset_inputs
-        content.runs[run.info.run_name] = {
+        assert run.data.params.pop(CLAIM, COUNTS) == COUNTS, "an adopted one has none"
+        content.runs[names[run.info.run_id]] = {
             "status": run.info.status,
             "end_time": run.info.end_time,
             "parent": names.get(run.data.tags.get("mlflow.parentRunId")),
@@ -214,7 +243,7 @@ def read_content(uri: str, experiment: str = "rlinf-isaac") -> MlflowContent:
             {
                 "name": model.name,
                 "status": str(model.status),
-                "params": model.params,
+                "params": {key: value for key, value in model.params.items() if key != CLAIM},
                 "tags": model.tags,
                 "metrics": sorted(
                     ((m.key, m.step, m.value, m.dataset_digest) for m in model.metrics or []), key=repr

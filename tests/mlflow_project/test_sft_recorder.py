@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mlflow_project.lineage import DatasetInput
 from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.events import CheckpointSaved, FileSaved
 
 DATASET = DatasetInput("stack2", "d" * 64, "training", "lerobot", {"root": "/data"}, {"episodes": 3})
 
 
 def record(events, **options):
     with tracked_run("sft", output=Path("out")) as run:
-        recorder = SftRecorder(run.recorder, model_name="pi0-tiny", dataset=DATASET, **options)
+        recorder = SftRecorder(run.recorder, model_name="pi0-tiny", datasets=[DATASET], **options)
         for event in events:
             recorder(event)
     assert run.outcome.refused == ()
@@ -68,3 +71,23 @@ def test_a_resumed_training_announces_again_and_makes_no_second_model(store, con
     found = content(store)
     assert [model["name"] for model in found.models] == ["pi0-tiny-step-400", "pi0-tiny-step-800"]
     assert found.runs["resumed"]["model outputs"] == [("pi0-tiny-step-400", 400), ("pi0-tiny-step-800", 800)]
+
+
+def test_raw_weights_are_models_of_their_own(store, content, bundles):
+    raw = bundles[0].parent.parent / "checkpoints-raw" / bundles[0].name
+    raw.parent.mkdir()
+    bundles[0].rename(raw)
+    record([CheckpointSaved(400, raw, read_bundle(raw).digest)])
+    run = content(store).runs["sft"]
+    assert run["model outputs"] == [("pi0-tiny-raw-step-400", 400)]
+    assert "checkpoints-raw/400/bundle.json" in {name for name, _ in run["artifacts"]}
+
+
+@pytest.mark.parametrize(("upload", "expected"), [("none", 1), ("auto", 2)])
+def test_files_of_weights_are_uploaded_like_those_of_bundles(store, content, tmp_path, upload, expected):
+    files = [tmp_path / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for file in files:
+        file.write_text("{}")
+    record([FileSaved(file, f"adapters/400/{file.name}") for file in files], upload_weights=upload)
+    names = [name for name, _ in content(store).runs["sft"]["artifacts"]]
+    assert len([name for name in names if name.startswith("adapters/400/")]) == expected

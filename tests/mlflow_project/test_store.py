@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_project import store
+from mlflow_project.redact import without_credentials
 
 
 def test_the_default_is_the_working_directory():
@@ -31,7 +32,7 @@ def test_a_relative_database_is_made_absolute(monkeypatch):
     ],
 )
 def test_credentials_are_taken_out_and_put_back(monkeypatch, uri, clean):
-    assert store.without_credentials(uri) == clean
+    assert without_credentials(uri) == clean
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert store.with_credentials(clean) == uri
     assert store.with_credentials("http://elsewhere") == "http://elsewhere"

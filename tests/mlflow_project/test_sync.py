@@ -24,9 +24,12 @@ def abandoned_journal(directory, uri, name="run", metrics=3):
 
 
 def test_runs_of_a_dead_process_are_killed_inside_out(tmp_path, store, content):
-    abandoned_journal(tmp_path / "journal", store)
+    torn = abandoned_journal(tmp_path / "journal", store).with_suffix(".files") / "run" / ".table.json.tmp-12-ab"
+    torn.parent.mkdir(parents=True)
+    torn.touch()
     report = sync(tmp_path / "journal")
-    assert (report.journals, report.killed, report.pending, report.problem) == (1, 2, 0, None)
+    assert not torn.exists(), "its writer is dead"
+    assert (report.journals, report.killed, report.pending, report.problems) == (1, 2, 0, {})
     runs = content(store).runs
     assert {run["status"] for run in runs.values()} == {"KILLED"}
     assert "last record" in runs["run-child"]["tags"]["failure.reason"]
@@ -66,7 +69,7 @@ def test_a_living_owner_is_left_alone(tmp_path, store):
     journal = Journal.create(tmp_path / "journal", "sft", store)
     Recorder.start(journal, "run", experiment="rlinf-isaac")
     report = sync(tmp_path / "journal")
-    assert report.busy == (journal.path,)
+    assert report.busy == [journal.path]
     assert (report.applied, report.killed) == (0, 0)
 
 
@@ -75,7 +78,7 @@ def test_a_server_that_is_down_leaves_everything_pending(tmp_path, dead_uri):
     abandoned_journal(tmp_path / "journal", dead_uri, "two")
     report = sync(tmp_path / "journal")
     assert report.pending == 2 * (2 + 3 + 4)  # runs, metrics, and for each run its end with a reason
-    assert dead_uri in report.problem
+    assert dead_uri in report.problems[dead_uri]
 
 
 def test_a_journal_killed_before_its_header_is_skipped(tmp_path, store):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_project.cursor import Cursor
 from mlflow_project.journal import Journal
 from mlflow_project.recorder import Recorder
 from mlflow_project.state import state_path
-from mlflow_project.uploader import Cursor, Uploader
+from mlflow_project.uploader import Uploader
 
 SHA = "f" * 64
 
@@ -82,15 +83,16 @@ def test_a_crash_after_any_step_before_its_cursor_is_saved_changes_nothing(
     state_path(journal.path).unlink()
     shutil.copy(empty_database, tmp_path / "second.db")
     second = f"sqlite:///{tmp_path / 'second.db'}"
+    state = state_path(journal.path, second)
     while True:
-        saved = state_path(journal.path).read_bytes() if state_path(journal.path).exists() else None
+        saved = state.read_bytes() if state.exists() else None
         if next(Cursor(journal.path, second).advance(), None) is None:
             break
         # The step's effect is in MLflow, its cursor is not: the process died in between.
         if saved is None:
-            state_path(journal.path).unlink()
+            state.unlink()
         else:
-            state_path(journal.path).write_bytes(saved)
+            state.write_bytes(saved)
         next(Cursor(journal.path, second).advance())
     assert content(second) == expected
 
@@ -118,7 +120,7 @@ def test_the_thread_follows_the_journal_and_drains_it(tmp_path, store, content):
     journal = Journal.create(tmp_path / "journal", "sft", store)
     uploader = Uploader(journal, store)
     record_everything(journal, tmp_path)
-    outcome = uploader.close()
+    outcome = uploader.close(limit_s=60)
     assert (outcome.pending, outcome.problem) == (0, None)
     assert content(store).runs["sweep"]["status"] == "FINISHED"
     assert Journal.take_over(journal.path) is not None, "the lock is free"
@@ -132,7 +134,7 @@ def test_without_a_server_nothing_blocks_and_the_rest_is_counted(tmp_path, dead_
         run.metrics({"loss": 1.0}, step)
     run.end("FINISHED")
     with caplog.at_level(logging.WARNING):
-        outcome = uploader.close(patience_s=0.1)
+        outcome = uploader.close(limit_s=0.5)
     assert outcome.pending == 102
     assert outcome.problem
 
@@ -144,7 +146,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing_does_not_block(tmp_
         journal = Journal.create(tmp_path / "journal", "sft", uri)
         uploader = Uploader(journal, uri)
         Recorder.start(journal, "run").end("FINISHED")
-        outcome = uploader.close(patience_s=0.1, limit_s=0.5)
+        outcome = uploader.close(limit_s=0.5)
     assert outcome.pending == 2
 
 
@@ -167,7 +169,7 @@ def test_a_damaged_journal_is_reported_and_does_not_stop_the_work(tmp_path, stor
     with open(journal.path, "ab") as file:
         file.write(b"damage\n")
     uploader = Uploader(journal, store)
-    outcome = uploader.close()
+    outcome = uploader.close(limit_s=60)
     assert outcome.pending == 1
     assert "damage" in outcome.problem or "not an operation" in outcome.problem
     assert not any(thread.name == "mlflow-uploader" for thread in threading.enumerate())

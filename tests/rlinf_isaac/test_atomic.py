@@ -231,3 +231,55 @@ with atomic.locked(sys.argv[1]):
         child.wait()
         with atomic.locked(tmp_path):
             pass
+
+
+class TestClaimed:
+    CODE = """
+import sys
+from rlinf_isaac import atomic
+with atomic.claimed(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+    def test_one_process_at_a_time_and_released_by_a_kill(self, tmp_path):
+        path = tmp_path / "new" / "output"
+        child = subprocess.Popen(
+            [sys.executable, "-c", self.CODE, str(path)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(InvalidJob, match="output-busy"), atomic.claimed(path):
+            pass
+        child.kill()
+        child.wait()
+        with atomic.claimed(path), atomic.new_directory(path) as directory:
+            (directory / "a").touch()
+        assert [each.name for each in path.parent.iterdir()] == ["output"]
+
+    def test_a_lock_that_its_holder_has_just_removed_is_nobodys(self, tmp_path, monkeypatch):
+        """Another process opened the file before it was removed, and locked it afterwards."""
+        name = tmp_path / ".output.lock"
+        lock, removed = atomic._lock, []
+
+        def lock_late(file, place):
+            if not removed:
+                removed.append(name.unlink())
+            lock(file, place)
+
+        monkeypatch.setattr(atomic, "_lock", lock_late)
+        with atomic.claimed(tmp_path / "output"):
+            assert name.exists()
+            with pytest.raises(InvalidJob, match="output-busy"), atomic.claimed(tmp_path / "output"):
+                pass
+
+
+def test_a_directory_that_another_process_has_made_meanwhile(tmp_path):
+    def make(path):
+        with atomic.new_directory(path):
+            path.mkdir()
+            (path / "theirs").touch()
+
+    with pytest.raises(FileExistsError, match="meanwhile"):
+        make(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from rlinf_isaac.atomic import claimed
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
 from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.demonstrations import record_demonstrations, record_episodes
@@ -28,6 +29,7 @@ SCRIPT = """
 import os, sys, threading
 from multiprocessing import active_children
 from pathlib import Path
+from rlinf_isaac.atomic import claimed
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
 from rlinf_isaac.demonstrations import record_demonstrations
 
@@ -155,6 +157,12 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="not recorded by"):
         list(record_demonstrations(job(), tmp_path))
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_two_at_once_do_not_record_one_dataset(tmp_path: Path) -> None:
+    with claimed(tmp_path / "x"), pytest.raises(InvalidJob, match="output-busy"):
+        list(record_demonstrations(job(), tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_seeds_are_skipped_and_listed(tmp_path: Path, env: StackCubeVectorEnv) -> None:

@@ -9,7 +9,8 @@
 No torch is needed but for a cast and for comparing the result (`run(verify=True)`).
 """
 
-from rlinf_isaac.checkpoint.convert.job import ConversionJob, prepare, read_record, run
+from rlinf_isaac.checkpoint.convert.finished import find_finished, may_be_finished
+from rlinf_isaac.checkpoint.convert.job import ConversionJob, expansion, output_exists, prepare, read_record, run
 from rlinf_isaac.checkpoint.convert.layout import parse_size
 from rlinf_isaac.checkpoint.convert.plan import Options, Output, OutputFile, Plan, plan_conversion
 
@@ -19,6 +20,10 @@ __all__ = [
     "Output",
     "OutputFile",
     "Plan",
+    "expansion",
+    "find_finished",
+    "may_be_finished",
+    "output_exists",
     "parse_size",
     "plan_conversion",
     "prepare",

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rlinf_isaac.reading import open_regular
+
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
@@ -54,7 +56,7 @@ class _Entry(NamedTuple):
 
 def is_archive(path: Path, begin: int = 0) -> bool:
     """Whether a zip archive begins at byte `begin` of a file."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if begin > os.fstat(file.fileno()).st_size:
             raise ValueError("the file ends before what should be in it begins")
         return os.pread(file.fileno(), 4, begin) in (b"PK\3\4", b"PK\5\6")
@@ -73,7 +75,7 @@ def read_records(path: Path, begin: int = 0, length: int | None = None) -> dict[
         ValueError: a damaged one; the message says where.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         fd = file.fileno()
         size = os.fstat(fd).st_size
         end = size if length is None else begin + length

@@ -19,6 +19,7 @@ from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torc
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.reading import read_bytes
 
 _MODULE = "torch.distributed.checkpoint.metadata."
 _COPY_AGAIN = "copy the distributed checkpoint again"
@@ -33,9 +34,7 @@ def read_distributed(directory: Path) -> TorchFile:
     """
     file = directory / ".metadata"
     try:
-        if file.stat().st_size > _MAX_METADATA_BYTES:
-            raise ValueError("it is larger than any metadata")
-        metadata = unpickle.loads(file.read_bytes())
+        metadata = unpickle.loads(read_bytes(file, _MAX_METADATA_BYTES))
         entries, places, paths = _sections(metadata)
         tensors: dict[Keys, AnyTensor] = {}
         for name, entry in entries.items():

@@ -10,28 +10,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.atomic import new_directory
+from rlinf_isaac.atomic import claimed, new_directory
 from rlinf_isaac.checkpoint.convert.plan import Options, Plan, plan_conversion
 from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
+from rlinf_isaac.checkpoint.convert.tensors import StoredTensor, shown
 from rlinf_isaac.checkpoint.convert.write import hashing, write_files
-from rlinf_isaac.checkpoint.sources import find_weights, name_within
+from rlinf_isaac.checkpoint.find_weights import find_weights, name_within
 from rlinf_isaac.errors import ConversionFailed, InvalidJob, Problem, WeightsError
 from rlinf_isaac.events import Progress
 from rlinf_isaac.probe import check_free_space
+from rlinf_isaac.reading import read_json
 
 RECORD_FILE = "conversion.json"
+_MAX_RECORD_BYTES = 100_000_000
 _FORMAT_VERSION = 1
 _MARGIN = 1 << 20  # bytes for the index, the record and the file system's own
 
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """A conversion that can start.
+    """A conversion that can start, or that an earlier command has finished.
 
     Attributes:
         source: what the person named.
@@ -42,6 +45,7 @@ class ConversionJob:
         overwrite: replace a directory that an earlier conversion wrote.
         notes: what was decided between candidates, for people.
         stamps: sizes and times of the source's files, from before they were read.
+        there: the output exists and may be this conversion's own; `finished` tells.
     """
 
     source: Path
@@ -52,6 +56,7 @@ class ConversionJob:
     overwrite: bool
     notes: tuple[str, ...]
     stamps: tuple[tuple[int, int], ...]
+    there: bool = False
 
 
 def prepare(
@@ -61,6 +66,7 @@ def prepare(
     *,
     overwrite: bool = False,
     record: str | None = None,
+    resume: bool = False,
 ) -> ConversionJob:
     """Check all that can be checked before a byte is written. Reads only headers: well under a second.
 
@@ -71,12 +77,15 @@ def prepare(
         options: what to do beyond copying.
         overwrite: replace `output` if it is a directory that an earlier conversion wrote.
         record: file by which such a directory is known; ``conversion.json`` when None.
+        resume: do not refuse such a directory; `finished` tells whether it is this conversion's own.
 
     Raises:
         InvalidJob: with every problem found.
     """
     source, output = Path(source), Path(output)
-    problems = check_output(output, overwrite, record or RECORD_FILE)
+    record = record or RECORD_FILE
+    there = resume and not overwrite and (output / record).is_file()
+    problems = check_output(output, overwrite or there, record)
     try:
         weights, notes = find_weights(source)
         stamps = _stamps(weights.files)
@@ -84,13 +93,15 @@ def prepare(
         plan = plan_conversion(stored.tensors, options, recorded_ties=stored.ties, others=stored.others)
     except InvalidJob as error:
         raise InvalidJob([*problems, *error.problems]) from error
-    problems += check_free_space(output.absolute().parent, plan.nbytes + _MARGIN)
+    if not there:
+        said = {problem.code for problem in problems}
+        problems += [each for each in _check_space(output.absolute().parent, plan) if each.code not in said]
     if output.absolute() in (source.absolute(), *(file.absolute().parent for file in weights.files)) and overwrite:
         cause = f"{output} is where the input lies"
         problems.append(Problem("output-is-input", cause, "choose another --output"))
     if problems:
         raise InvalidJob(problems)
-    return ConversionJob(source, stored, options, plan, output, overwrite, notes, stamps)
+    return ConversionJob(source, stored, options, plan, output, overwrite, notes, stamps, there)
 
 
 def check_output(output: Path, overwrite: bool, record: str = RECORD_FILE) -> list[Problem]:
@@ -107,11 +118,39 @@ def check_output(output: Path, overwrite: bool, record: str = RECORD_FILE) -> li
     if not output.is_dir():
         return [Problem("output-is-a-file", f"{output} is not a directory", "choose another --output or remove it")]
     if not overwrite:
-        return [Problem("output-exists", f"{output} exists already", "pass --force, or choose another --output")]
+        return [output_exists(output)]
     if any(output.iterdir()) and not (output / record).is_file():
         cause = f"{output} was not written by a conversion (it has no {record})"
         return [Problem("output-not-ours", cause, "choose another --output or remove it")]
     return []
+
+
+def output_exists(output: Path) -> Problem:
+    """The refusal of an output that something else than this very conversion made."""
+    return Problem("output-exists", f"{output} exists already", "pass --force, or choose another --output")
+
+
+def expansion(plan: Plan) -> Problem | None:
+    """A warning where stored bytes become many more: torch stores one element of an expanded tensor for all of it."""
+    expanded = plan.expanded
+    if not expanded:
+        return None
+    largest = max(expanded, key=lambda output: output.nbytes)
+    storages = {output.source.storage for output in expanded if isinstance(output.source, StoredTensor)}
+    stored = sum(storage.size for storage in storages)
+    written = sum(output.nbytes for output in expanded) / 1e9
+    count = "one tensor repeats its" if len(expanded) == 1 else f"{len(expanded)} tensors repeat their"
+    cause = (
+        f"{stored} stored bytes become {written:.3g} GB: {count} elements (tensor.expand),"
+        f" the largest is {shown(largest.stored)} {list(largest.source.shape)}"
+    )
+    return Problem("expanded-tensors", cause, "leave them out with --exclude if they are not meant", level="warning")
+
+
+def _check_space(directory: Path, plan: Plan) -> list[Problem]:
+    problems = check_free_space(directory, plan.nbytes + _MARGIN)
+    why = expansion(plan)
+    return [replace(each, cause=f"{each.cause}; {why.cause}") if why else each for each in problems]
 
 
 def run(
@@ -136,12 +175,14 @@ def run(
 
     Raises:
         WeightsError: the source is damaged, or changed meanwhile. Nothing is left behind.
+        InvalidJob: another process makes the same output, or has just made it.
         ConversionFailed: the disk is full, or what was written is not what should have been. Nothing is left behind.
     """
     files = job.stored.weights.files
-    done = _Counter("convert", job.plan.nbytes + _only_checked(job), progress)
+    done = Counter("convert", job.plan.nbytes + _only_checked(job), progress)
     try:
         with (
+            claimed(job.output),
             new_directory(job.output, replace=job.overwrite) as directory,
             hashing(files if hash_source else ()) as source_digests,
         ):
@@ -152,14 +193,18 @@ def run(
             if verify:
                 from rlinf_isaac.checkpoint.convert.verify import compare
 
-                compared = _Counter("verify", job.plan.total_size, progress)
+                compared = Counter("verify", job.plan.total_size, progress)
                 compare(job.stored.weights, job.plan, directory, compared.advance)
                 compared.finish()
-            record = _record(job, digests, {str(file): digest for file, digest in source_digests().items()}, verify)
+            of_source = {str(file): digest for file, digest in source_digests().items()}
+            record = record_of(job, digests, of_source, verified=verify)
             if _stamps(files) != job.stamps:
                 cause = f"{job.source} was changed while it was converted"
                 raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
             (directory / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    except FileExistsError as error:
+        cause = f"{job.output} was made by another process meanwhile"
+        raise InvalidJob.of("output-exists", cause, "look at what it holds; or choose another --output") from error
     except OSError as error:
         cause = f"{error.filename or job.output}: {error.strerror or error}"
         raise ConversionFailed(f"{cause}; nothing was left in {job.output}") from error
@@ -174,19 +219,25 @@ def read_record(output: str | Path) -> dict[str, Any]:
     """
     path = Path(output) / RECORD_FILE
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path, _MAX_RECORD_BYTES)
         if record["format"] != "rlinf-isaac-conversion":
             raise ValueError("it is of another format")
         return record
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         cause = f"{path} is not the record of a conversion: {error}"
         raise WeightsError.of("conversion-record", cause, "convert the checkpoint again") from error
 
 
-def _record(
-    job: ConversionJob, digests: dict[str, str | None], source_digests: dict[str, str], verified: bool
+def record_of(
+    job: ConversionJob, digests: Mapping[str, str | None], source_digests: Mapping[str, str], *, verified: bool
 ) -> dict[str, Any]:
-    """Neither times nor places: equal inputs and options give an equal record."""
+    """The content of ``conversion.json``. Neither times nor places: equal inputs and options give an equal record.
+
+    Args:
+        digests: sha256 of the written files, by name.
+        source_digests: sha256 of the source's files, by path; of those that were hashed.
+        verified: whether the result was compared with the source.
+    """
     root = job.source if job.source.is_dir() else job.source.parent
     files = job.stored.weights.files
     record = {
@@ -203,7 +254,7 @@ def _record(
             },
         },
         "options": asdict(job.options),
-        "output": digests,
+        "output": dict(digests),
         "plan": job.plan.summary(),
         "verified": verified,
     }
@@ -221,7 +272,7 @@ def _only_checked(job: ConversionJob) -> int:
     return sum(storage.size for storage in job.stored.storages if storage not in used)
 
 
-class _Counter:
+class Counter:
     """Bytes done so far, told once per 16 MiB."""
 
     def __init__(self, label: str, total: int, tell: Callable[[Progress], None]) -> None:
@@ -229,10 +280,12 @@ class _Counter:
         self._done = self._told = 0
 
     def advance(self, count: int) -> None:
+        """Count bytes."""
         self._done = min(self._done + count, self._total)
         if self._done - self._told >= 1 << 24:
             self._told = self._done
             self._tell(Progress(self._label, self._done, self._total, unit="B"))
 
     def finish(self) -> None:
+        """Tell that all is done."""
         self._tell(Progress(self._label, self._total, self._total, unit="B"))

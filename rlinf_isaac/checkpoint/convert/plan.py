@@ -6,12 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from rlinf_isaac.checkpoint.convert.layout import file_names, file_order, header, split
-from rlinf_isaac.checkpoint.convert.select import Keys, choose, find_state_dict, rename
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, bytes_of, shown
+from rlinf_isaac.checkpoint.convert.select import Keys, choose, exempt_from_cast, find_state_dict, rename
+from rlinf_isaac.checkpoint.convert.tensors import (
+    AnyDense,
+    AnyTensor,
+    StoredTensor,
+    Unstorable,
+    ZeroTensor,
+    bytes_of,
+    shown,
+)
 from rlinf_isaac.checkpoint.header import MAX_HEADER_BYTES, TensorInfo
 from rlinf_isaac.errors import Problem, WeightsError
 
@@ -24,7 +31,7 @@ class Options:
     """What a conversion shall do beyond copying.
 
     Attributes:
-        dtype: ``bf16``, ``fp16`` or ``fp32`` for all floating-point tensors; ``keep``: as they are.
+        dtype: ``bf16``, ``fp16`` or ``fp32`` for all floating-point tensors of 16 to 64 bits; ``keep``: as they are.
         keep_dtype: patterns of tensors that are not cast.
         include: patterns of the tensors to write; all when empty.
         exclude: patterns of those to leave out.
@@ -56,7 +63,7 @@ class Output:
     name: str
     stored: str
     dtype: str
-    source: StoredTensor | SplitTensor
+    source: AnyDense | ZeroTensor
 
     @property
     def info(self) -> TensorInfo:
@@ -100,6 +107,7 @@ class Plan:
         stripped: wrappers and prefixes removed from names.
         dropped: names in the source that are not written.
         others: number of entries of the source that are no tensors.
+        not_cast: dtype -> number of floating-point tensors of it that a cast leaves as they are.
     """
 
     files: tuple[OutputFile, ...]
@@ -109,6 +117,7 @@ class Plan:
     stripped: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     others: int = 0
+    not_cast: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tensors(self) -> list[Output]:
@@ -125,6 +134,11 @@ class Plan:
         """Bytes of all files."""
         return sum(file.nbytes for file in self.files)
 
+    @property
+    def expanded(self) -> list[Output]:
+        """Tensors that take more bytes than their storage has: torch's ``expand`` stores one element for many."""
+        return [tensor for tensor in self.tensors if tensor.source.stored_bytes < tensor.source.nbytes]
+
     def summary(self) -> dict[str, Any]:
         """JSON-ready: what a person or a later program wants to know of it."""
         tensors = self.tensors
@@ -135,6 +149,7 @@ class Plan:
             "bytes": self.total_size,
             "dtypes": dict(sorted(Counter(tensor.dtype for tensor in tensors).items())),
             "cast": dict(sorted(Counter(f"{t.source.dtype} -> {t.dtype}" for t in tensors if t.is_cast).items())),
+            "not_cast": dict(self.not_cast),
             "renamed": sum(tensor.name != tensor.stored for tensor in tensors),
             "state_dict": self.state_dict,
             "stripped": list(self.stripped),
@@ -196,7 +211,8 @@ def plan_conversion(
     dropped = [".".join(keys) for keys in tensors if keys[: len(state_dict)] != state_dict]
     left_out = names.keys() - set(chosen)
     dropped += [".".join((*state_dict, stored)) for name, stored in names.items() if name in left_out]
-    return Plan(files, ties, overlapping, ".".join(state_dict), stripped, tuple(dropped), others)
+    left = Counter(output.dtype for output in outputs if options.dtype in CASTS and _is_tiny_float(output.dtype))
+    return Plan(files, ties, overlapping, ".".join(state_dict), stripped, tuple(dropped), others, left)
 
 
 def plan_files(
@@ -245,18 +261,9 @@ def output_dtype(options: Options, dtype: str, *, exempt: bool) -> str:
     return CASTS[options.dtype] if options.dtype in CASTS and dtype in _CASTABLE and not exempt else dtype
 
 
-def exempt_from_cast(names: Iterable[str], patterns: Iterable[str]) -> tuple[set[str], list[Problem]]:
-    """The names that a pattern of ``keep_dtype`` matches, and the patterns that match nothing."""
-    names = list(names)
-    exempt: set[str] = set()
-    problems = []
-    for pattern in patterns:
-        hits = {name for name in names if fnmatchcase(name, pattern)}
-        if not hits:
-            cause = f"--keep-dtype {pattern} matches no tensor of the checkpoint"
-            problems.append(Problem("keep-dtype-matches-nothing", cause, "leave it out or correct it"))
-        exempt |= hits
-    return exempt, problems
+def _is_tiny_float(dtype: str) -> bool:
+    """Whether it is a floating-point type of 8 bits or fewer, whose values mean nothing without their scales."""
+    return dtype.startswith(("F4", "F6", "F8"))
 
 
 def _ties(outputs: Iterable[Output]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from rlinf_isaac.checkpoint.convert.distributed import read_distributed
 from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, StoredTensor, dense_stride
 from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.header import read_layout
-from rlinf_isaac.checkpoint.sources import Weights
 from rlinf_isaac.errors import WeightsError
 
 
@@ -23,6 +23,8 @@ class Stored:
         others: number of entries that are no tensors (numbers, texts).
         storages: the runs of bytes that have a checksum, whether tensors use them or not.
         ties: name that is not stored -> name of the tensor it shares, as a safetensors file records it.
+        layout: whose names the file has, where the tensors here have OpenPI's instead (`checkpoint.layouts`).
+        notes: what was done to the values, one sentence each.
     """
 
     weights: Weights
@@ -30,15 +32,19 @@ class Stored:
     others: int
     storages: tuple[Storage, ...]
     ties: dict[str, str]
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_stored(weights: Weights) -> Stored:
     """Open weights of any format.
 
     Raises:
-        BundleError: a safetensors file is damaged.
+        BundleError: a safetensors file is damaged, or a JAX checkpoint incomplete.
         WeightsError: another file is damaged, wants to run code, or there are no tensors.
     """
+    if weights.format == "jax":
+        return _read_jax(weights)
     if weights.format == "safetensors":
         found, ties = _read_safetensors(weights.files)
     else:
@@ -48,7 +54,25 @@ def read_stored(weights: Weights) -> Stored:
     if not found.tensors:
         cause = f"{weights.files[0]} holds no tensors"
         raise WeightsError.of("empty-weights", cause, "name the file that holds the model's state dict")
+    if () in found.tensors:
+        cause = f"{weights.files[0]} holds one tensor without a name, not a state dict"
+        cure = "where it was made, save it under a name: torch.save({'NAME': tensor}, ...)"
+        raise WeightsError.of("unnamed-tensor", cause, cure)
     return Stored(weights, found.tensors, found.others, found.storages, ties)
+
+
+def _read_jax(weights: Weights) -> Stored:
+    from rlinf_isaac.checkpoint.convert.orbax import OrbaxStore
+    from rlinf_isaac.checkpoint.layouts import openpi_jax
+
+    store = OrbaxStore(weights.files)
+    if not store.arrays:
+        cause = f"{weights.files[0]} lists no arrays"
+        raise WeightsError.of("empty-weights", cause, "name the params/ of a model")
+    tensors: dict[Keys, AnyTensor] = dict(openpi_jax.to_openpi(store.arrays))
+    merged = openpi_jax.merged_adapters(store.arrays)
+    note = f"{merged} LoRA adapters are merged into their weights, with OpenPI's scale of 1"
+    return Stored(weights, tensors, store.others, (), {}, openpi_jax.NAME, (note,) if merged else ())
 
 
 def _read_safetensors(files: tuple[Path, ...]) -> tuple[TorchFile, dict[str, str]]:

@@ -20,13 +20,16 @@ from safetensors import safe_open
 from torch.distributed.checkpoint.metadata import Metadata
 
 from rlinf_isaac.checkpoint.convert.archive import is_archive
+from rlinf_isaac.checkpoint.convert.load_archive import load_archive
 from rlinf_isaac.checkpoint.convert.plan import Output
 from rlinf_isaac.checkpoint.convert.source import SourceFiles
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES, TORCH_NAMES
-from rlinf_isaac.checkpoint.sources import Weights
+from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.errors import WeightsError
 
 Reference = Callable[[Output], torch.Tensor]
+
+_UNREADABLE = (pickle.UnpicklingError, dcp.CheckpointException, RuntimeError, KeyError)
 
 _DCP_GLOBALS = {
     "torch.distributed.checkpoint.metadata": {
@@ -60,15 +63,17 @@ def open_reference(weights: Weights) -> Iterator[Reference]:
             yield _safetensors(weights.files)
         elif weights.format == "dcp":
             yield _distributed(weights.directory)
+        elif weights.format == "jax":
+            with SourceFiles() as source:
+                yield lambda output: _own(output, source)
         elif is_archive(weights.files[0]):
-            content = torch.load(weights.files[0], map_location="cpu", mmap=True, weights_only=True)
             tensors: dict[str, torch.Tensor] = {}
-            _flatten(content, (), tensors)
+            _flatten(load_archive(weights.files[0]), (), tensors)
             yield lambda output: tensors[output.stored]
         else:
             with SourceFiles() as source:
-                yield lambda output: _legacy(output, source)
-    except (pickle.UnpicklingError, dcp.CheckpointException, RuntimeError, KeyError) as error:
+                yield lambda output: _own(output, source)
+    except _UNREADABLE as error:
         cause = f"torch cannot read {weights.files[0]}: {str(error).strip().splitlines()[0] if str(error) else error!r}"
         raise WeightsError.of(
             "not-verified", cause, "pass --verify false if you trust the conversion all the same"
@@ -85,8 +90,8 @@ def _safetensors(files: tuple[Path, ...]) -> Reference:
     return find
 
 
-def _legacy(output: Output, source: SourceFiles) -> torch.Tensor:
-    """torch cannot map these files and would read them whole; so this is the converter's own reading, once more."""
+def _own(output: Output, source: SourceFiles) -> torch.Tensor:
+    """The converter's own reading, once more: torch cannot map old ``.pt`` files, and cannot read orbax's at all."""
     dtype = getattr(torch, TORCH_NAMES[output.source.dtype])
     data = b"".join(map(bytes, source.pieces(output.source)))
     flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)

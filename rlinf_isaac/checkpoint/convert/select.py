@@ -114,8 +114,8 @@ def choose(
     Returns:
         The names, in their order, and the patterns that match nothing.
     """
-    included, unknown = _matching(names, include) if include else (set(names), [])
-    excluded, superfluous = _matching(names, exclude)
+    included, unknown = matching(names, include) if include else (set(names), [])
+    excluded, superfluous = matching(names, exclude)
     cure = "leave it out or correct it"
     problems = [
         Problem("include-matches-nothing", f"--include {shown(pattern)} matches no tensor of the checkpoint", cure)
@@ -128,7 +128,20 @@ def choose(
     return [name for name in names if name in included and name not in excluded], problems
 
 
-def _matching(names: Mapping[str, str], patterns: Sequence[str]) -> tuple[set[str], list[str]]:
+def exempt_from_cast(names: Iterable[str], patterns: Iterable[str]) -> tuple[set[str], list[Problem]]:
+    """The names that a pattern of ``keep_dtype`` matches, and the patterns that match nothing."""
+    exempt, unmatched = matching({name: name for name in names}, patterns)
+    return exempt, [
+        Problem(
+            "keep-dtype-matches-nothing",
+            f"--keep-dtype {pattern} matches no tensor of the checkpoint",
+            "leave it out or correct it",
+        )
+        for pattern in unmatched
+    ]
+
+
+def matching(names: Mapping[str, str], patterns: Iterable[str]) -> tuple[set[str], list[str]]:
     """Names that a pattern matches as they are or as they were in the file; patterns that match none."""
     found: set[str] = set()
     unmatched = []

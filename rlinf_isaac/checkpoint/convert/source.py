@@ -12,7 +12,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rlinf_isaac.checkpoint.convert.tensors import SplitTensor, Storage, StoredTensor
+from rlinf_isaac.checkpoint.convert.tensors import (
+    AnyDense,
+    ComputedTensor,
+    SplitTensor,
+    Storage,
+    StoredTensor,
+    ZeroTensor,
+)
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.errors import WeightsError
 
@@ -46,13 +53,18 @@ class SourceFiles:
         self._maps.clear()
         self._stack.close()
 
-    def pieces(self, tensor: StoredTensor | SplitTensor) -> Iterator[Buffer]:
+    def pieces(self, tensor: AnyDense | ZeroTensor) -> Iterator[Buffer]:
         """The tensor's elements, dense and in order. A piece is valid until the next one is asked for.
 
         Raises:
-            WeightsError: a checksum is not that of the bytes, or a file has become shorter.
+            WeightsError: a checksum is not that of the bytes, or a file has become shorter or holds something else.
         """
-        if isinstance(tensor, SplitTensor):
+        if isinstance(tensor, ZeroTensor):
+            zeros = memoryview(bytearray(min(PIECE, tensor.nbytes)))
+            yield from (zeros[: tensor.nbytes - begin] for begin in range(0, tensor.nbytes, PIECE))
+        elif isinstance(tensor, ComputedTensor):
+            yield from self._computed_pieces(tensor)
+        elif isinstance(tensor, SplitTensor):
             yield from self._split_pieces(tensor)
         elif tensor.is_contiguous:
             yield from self._plain(tensor)
@@ -70,8 +82,7 @@ class SourceFiles:
     def raise_if_changed(self) -> None:
         """Raise WeightsError where a file was written to since it was opened here."""
         for file, stamp in self._stamps.items():
-            now = os.stat(file)
-            if (now.st_size, now.st_mtime_ns) != stamp:
+            if _stamp(os.stat(file)) != stamp:
                 cause = f"{file} was changed while it was read"
                 raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
 
@@ -122,9 +133,21 @@ class SourceFiles:
             self.check(piece.storage)
             box = tuple(slice(low, low + size) for low, size in zip(corner, piece.shape, strict=True))
             whole[box] = self._array(piece)
-        flat = whole.reshape(-1).view(np.uint8).data
-        for begin in range(0, len(flat), PIECE):
-            yield flat[begin : begin + PIECE]
+        yield from _cut(whole)
+
+    def _computed_pieces(self, tensor: ComputedTensor) -> Iterator[Buffer]:
+        import numpy as np
+
+        for file in tensor.files:
+            if file not in self._stamps:
+                self._stamps[file] = _stamp(os.stat(file))
+        array = tensor.read()
+        if array.shape != tensor.shape or array.itemsize * 8 != BITS[tensor.dtype]:
+            cause = (
+                f"{tensor.key[0]} is {array.dtype} {list(array.shape)} now, and was {tensor.dtype} {list(tensor.shape)}"
+            )
+            raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
+        yield from _cut(np.require(array, requirements=["C", "W"]))
 
     def _array(self, tensor: StoredTensor) -> np.ndarray:
         """The tensor as a view of its mapped file, of unsigned integers of its width."""
@@ -142,9 +165,19 @@ class SourceFiles:
         if file not in self._open:
             self._open[file] = fd = os.open(file, os.O_RDONLY)
             self._stack.callback(os.close, fd)
-            status = os.fstat(fd)
-            self._stamps[file] = status.st_size, status.st_mtime_ns
+            self._stamps[file] = _stamp(os.fstat(fd))
         return self._open[file]
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _cut(array: np.ndarray) -> Iterator[Buffer]:
+    """The bytes of a dense array, piece by piece."""
+    flat = array.reshape(-1).view("u1").data
+    for begin in range(0, len(flat), PIECE):
+        yield flat[begin : begin + PIECE]
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:

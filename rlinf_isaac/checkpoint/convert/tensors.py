@@ -7,10 +7,15 @@ saves tied weights and slices of a fused weight, so a storage is compared by wha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlinf_isaac.checkpoint.header import BITS, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # torch's name of a dtype -> safetensors' name.
 DTYPES = {
@@ -78,6 +83,11 @@ class DenseTensor:
         """Bytes of its elements, laid out densely."""
         return bytes_of(self.dtype, self.shape)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of what it is a view of: fewer than `nbytes` where it repeats elements (``tensor.expand``)."""
+        return self.nbytes
+
 
 @dataclass(frozen=True)
 class StoredTensor(DenseTensor):
@@ -92,6 +102,11 @@ class StoredTensor(DenseTensor):
     stride: tuple[int, ...]
     storage: Storage
     offset: int = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its storage."""
+        return self.storage.size
 
     @property
     def span(self) -> tuple[int, int]:
@@ -120,6 +135,32 @@ class SplitTensor(DenseTensor):
 
     pieces: tuple[tuple[tuple[int, ...], StoredTensor], ...]
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its pieces' storages."""
+        return sum(piece.stored_bytes for _, piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class ZeroTensor(DenseTensor):
+    """A tensor of zeros, which lies in no file."""
+
+
+@dataclass(frozen=True)
+class ComputedTensor(DenseTensor):
+    """A tensor whose values are computed when they are asked for, such as a layer of an array of another format.
+
+    Attributes:
+        key: what it is; two of one dtype, shape and key are one and the same tensor.
+        read: its values as an array of `shape`, whose elements are those of `dtype` or unsigned integers of its width
+            with the same bits. It is called once for every use of the values, and nothing keeps them.
+        files: what it reads, so that a change of them meanwhile is noticed.
+    """
+
+    key: tuple[str | int, ...]
+    read: Callable[[], np.ndarray] = field(compare=False, repr=False)
+    files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+
 
 @dataclass(frozen=True)
 class Unstorable:
@@ -134,7 +175,10 @@ class Unstorable:
     cure: str
 
 
-AnyTensor = StoredTensor | SplitTensor | Unstorable
+AnyDense = StoredTensor | SplitTensor | ComputedTensor
+"""A tensor with values that a checkpoint holds."""
+
+AnyTensor = AnyDense | Unstorable
 
 
 def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, shown
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden, PersistentId
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.reading import open_regular
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MAX_PICKLE_BYTES = 512_000_000
@@ -32,6 +33,10 @@ _SAVE_AGAIN = "where it was made, save the tensors alone: torch.save(model.state
 _COPY_AGAIN = "copy it again, or convert it where it was made"
 
 Keys = tuple[str, ...]
+
+
+class SameName(ValueError):
+    """Two entries of a file have one name once keys are texts, as ``{0: a, "0": b}``; its only argument is the name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> To
         WeightsError: it is damaged, wants to run code, or holds no tensors.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if is_archive(path, begin):
                 return _read_zip(path, file, begin, length)
             file.seek(begin)
@@ -73,6 +78,10 @@ def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> To
         raise WeightsError.of(
             "foreign-archive", cause, "load it in torch where it was made, and save it again"
         ) from error
+    except SameName as error:
+        cause = f"{path}: two of its entries are called {error.args[0]}, by a number and by a text"
+        cure = "where it was made, give one of them another key; names in safetensors are texts"
+        raise WeightsError.of("duplicate-names", cause, cure) from error
     except ValueError as error:
         raise WeightsError.of("damaged-torch-file", f"{path} is damaged: {error}", _COPY_AGAIN) from error
     except OSError as error:
@@ -227,7 +236,7 @@ def _flatten(
             continue
         length += path_length
         if path in tensors:
-            raise pickle.UnpicklingError(f"two of its entries are called {shown('.'.join(path))}")
+            raise SameName(shown(".".join(path)))
         if length > _MAX_NAME_BYTES:
             raise pickle.UnpicklingError("the names of its tensors are too long")
         tensors[path] = tensor

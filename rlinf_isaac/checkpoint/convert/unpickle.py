@@ -119,12 +119,14 @@ class Forbidden(pickle.UnpicklingError):
     """A pickle named what no state dict needs; its only argument is the name."""
 
 
-def load(stream: BinaryIO, ids: list[Any] | None = None) -> Any:
+def load(stream: BinaryIO, ids: list[Any] | None = None, *, inert: bool = False) -> Any:
     """Unpickle one object from where `stream` stands; the stream then stands behind it.
 
     Args:
         stream: with ``read`` and ``readline``.
         ids: gets every persistent id that the pickle has.
+        inert: let it name anything: no name is ever imported or called, so that what a config holds besides numbers
+            and texts does no harm. Weights name little, and whatever else they name is a reason to refuse them.
 
     Returns:
         dicts, lists, tuples, numbers and texts; `Call`, `Name` and `PersistentId` in place of everything else.
@@ -136,7 +138,7 @@ def load(stream: BinaryIO, ids: list[Any] | None = None) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # it would look at all of these small objects again and again, and free none
     try:
-        unpickler = _Unpickler(stream)
+        unpickler = _Inert(stream) if inert else _Unpickler(stream)
         unpickler.ids = [] if ids is None else ids
         return unpickler.load()
     except pickle.UnpicklingError:
@@ -148,10 +150,10 @@ def load(stream: BinaryIO, ids: list[Any] | None = None) -> Any:
             gc.enable()
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes, *, inert: bool = False) -> Any:
     """Unpickle `data`, as `load`; nothing may follow the object."""
     stream = io.BytesIO(data)
-    value = load(stream)
+    value = load(stream, inert=inert)
     if stream.read(1):
         raise pickle.UnpicklingError("something follows the pickle")
     return value
@@ -245,6 +247,16 @@ class _Unpickler(_PurePython):
     dispatch[pickle.NEWOBJ[0]] = _new
     dispatch[pickle.REDUCE[0]] = _call
     dispatch[pickle.BUILD[0]] = _build
+
+
+class _Inert(_Unpickler):
+    """Knows every name, and does nothing with it."""
+
+    def find_class(self, module: str, name: str) -> Name:
+        full = f"{module}.{name}".replace("__builtin__.", "builtins.")
+        if len(full) > 200:
+            raise pickle.UnpicklingError("it names something with a very long name")
+        return Name(full)
 
 
 def _dict(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

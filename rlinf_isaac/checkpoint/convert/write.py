@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,12 +52,38 @@ def write_files(
         for storage in checked:
             advance(source.check(storage))
         source.raise_if_changed()
-    if len(files) > 1:
-        total = sum(tensor.nbytes for file in files for tensor in file.tensors)
-        content = layout.index(((file.name, [tensor.name for tensor in file.tensors]) for file in files), total)
-        (directory / INDEX_FILE).write_bytes(content)
-        digests[INDEX_FILE] = hashlib.sha256(content).hexdigest() if hashes else None
+    for name, content in _index(files).items():
+        (directory / name).write_bytes(content)
+        digests[name] = hashlib.sha256(content).hexdigest() if hashes else None
     return digests
+
+
+def planned_digests(files: Iterable[OutputFile], *, advance: Advance = lambda count: None) -> dict[str, str]:
+    """What `write_files` would return, without writing: what is there already can be told from it.
+
+    Raises:
+        WeightsError: the source is damaged or changes meanwhile, or a value does not fit its new dtype.
+    """
+    files = tuple(files)
+    digests = {}
+    with SourceFiles() as source:
+        for file in files:
+            digest = hashlib.sha256(file.header)
+            for tensor in file.tensors:
+                for piece in _pieces(tensor, source):
+                    digest.update(piece)
+                    advance(len(piece))
+            digests[file.name] = digest.hexdigest()
+        source.raise_if_changed()
+    return digests | {name: hashlib.sha256(content).hexdigest() for name, content in _index(files).items()}
+
+
+def _index(files: Sequence[OutputFile]) -> dict[str, bytes]:
+    """Name and content of the index; empty for a single file."""
+    if len(files) == 1:
+        return {}
+    total = sum(tensor.nbytes for file in files for tensor in file.tensors)
+    return {INDEX_FILE: layout.index(((file.name, [t.name for t in file.tensors]) for file in files), total)}
 
 
 def _write_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
 from rlinf_isaac.data.norm_stats.keys import identity
 from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, from_json, read_bytes
-from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats, digest
+from rlinf_isaac.data.norm_stats.stats import KEYS, VECTORS, FeatureStats, NormStats, digest
 from rlinf_isaac.errors import NormStatsError, Problem
 from rlinf_isaac.pi0.transforms import Normalizer, NormMode
 
@@ -94,9 +95,9 @@ def check_norm_stats_file(
 
     Args:
         path: the file.
-        dataset: real rows to normalise; the dims must be the dataset's.
+        dataset: real rows to normalise; its dims are the first ones of the file's, which may have more.
         mode: ``quantile`` (pi0.5) needs q01 and q99; see `norm_mode`.
-        names: what the policy's dims are called, by ``state`` and ``actions``; their number is checked.
+        names: what the policy's dims are called, by ``state`` and ``actions``; the file must have as many at least.
         settings: how statistics of `dataset` are computed, and what its action rows are; absolute actions and no
             comparison without them.
 
@@ -112,6 +113,7 @@ def check_norm_stats_file(
         report.problems += error.problems
         return report
     report.problems += _check_dims(stats, path, dataset, names) + _check_quantiles(stats, path, mode)
+    stats = _used(stats, dataset, names)
     rows: dict[str, np.ndarray] = {}
     if dataset is not None and not report.errors:
         rows = sample_rows(dataset, settings)
@@ -132,17 +134,40 @@ def check_policy(
 def _check_dims(
     stats: NormStats, path: str | Path, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None
 ) -> list[Problem]:
+    """Too few dims are an error. Of too many the first ones count, as in OpenPI, which is worth a word."""
     problems = []
     for key in KEYS:
-        expected = {"the policy": len(names[key])} if names else {}
-        if dataset is not None and (feature := dataset.features.get(FEATURE_OF_KEY[key])):
-            expected[f"the dataset {dataset.root}"] = feature.shape[0]
-        for owner, dims in expected.items():
-            if (found := getattr(stats, key).dim) != dims:
-                cause = f"{path}: the norm stats of '{key}' have {found} dims, {owner} has {dims}"
+        found = getattr(stats, key).dim
+        for owner, dims in _dims_of(key, dataset, names).items():
+            cause = f"{path}: the norm stats of '{key}' have {found} dims, {owner} has {dims}"
+            if found < dims:
                 cure = "use the norm stats of the policy's own training data"
                 problems.append(Problem("norm-stats-dim", cause, cure))
+            elif found > dims:
+                cure = "nothing to do if they were made for a model's full width; OpenPI takes the first ones as well"
+                problems.append(Problem("norm-stats-longer", f"{cause}: the first {dims} count", cure, level="warning"))
     return problems
+
+
+def _dims_of(key: str, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> dict[str, int]:
+    """Whose dims of ``state`` or ``actions`` are known -> how many there are."""
+    dims = {"the policy": len(names[key])} if names else {}
+    if dataset is not None and (feature := dataset.features.get(FEATURE_OF_KEY[key])):
+        dims[f"the dataset {dataset.root}"] = feature.shape[0]
+    return dims
+
+
+def _used(stats: NormStats, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> NormStats:
+    """The first dims of `stats`, as many as the policy or the dataset has."""
+    features = {key: getattr(stats, key) for key in KEYS}
+    for key, feature in features.items():
+        dims = min(_dims_of(key, dataset, names).values(), default=feature.dim)
+        if dims < feature.dim:
+            first: dict[str, Any] = {
+                name: None if (vector := getattr(feature, name)) is None else vector[:dims] for name in VECTORS
+            }
+            features[key] = FeatureStats(**first)
+    return NormStats(**features)
 
 
 def _check_quantiles(stats: NormStats, path: str | Path, mode: NormMode) -> list[Problem]:

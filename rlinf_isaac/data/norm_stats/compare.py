@@ -8,14 +8,14 @@ import numpy as np
 
 from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
 from rlinf_isaac.data.lerobot_format import STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.norm_stats.compute import Settings
 from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats
 
 SAMPLED_ROWS = 100_000
 
 
-def sample_rows(dataset: LeRobotDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
+def sample_rows(dataset: AnyDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
     """Rows of ``state`` and ``actions`` as training sees them, from frames spread evenly over the dataset.
 
     Actions are those of whole chunks, relative to the state where the settings say so.

@@ -39,7 +39,7 @@ from rlinf_isaac.data.norm_stats.stats import QUANTILES, FeatureStats, NormStats
 from rlinf_isaac.errors import InvalidJob, NormStatsError
 
 if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.mixture import AnyDataset
 
 OPENPI_BATCH_SIZE = 32
 DIGITS = 9  # kept of each entry's largest magnitude: finer than float32, coarser than the order of summation shows
@@ -66,7 +66,7 @@ def settings_of(config: JobConfig) -> Settings:
 
 
 def compute_norm_stats(
-    dataset: LeRobotDataset,
+    dataset: AnyDataset,
     action_horizon: int,
     *,
     batch_size: int = OPENPI_BATCH_SIZE,
@@ -77,7 +77,7 @@ def compute_norm_stats(
     """Statistics of a dataset; see the module docstring for the definitions.
 
     Args:
-        dataset: only its numeric columns are read.
+        dataset: only its numeric columns are read. Of a mixture with weights, each row counts by those.
         action_horizon: length of an action chunk, as the policy is configured.
         batch_size: frames come in whole batches of this many; 1 counts every frame.
         delta_actions: which action dims are relative to the state; see `parse_delta_mask`.
@@ -104,9 +104,12 @@ def compute_norm_stats(
 
     weights = chunk_weights(dataset.episode_lengths, action_horizon, frames)
     last = np.repeat(dataset.episode_starts + dataset.episode_lengths - 1, dataset.episode_lengths)[:frames]
-    state_rows = [_once(states[:frames, entry], None) for entry in range(states.shape[1])]
+    counts = dataset.row_weights
+    if counts is not None:
+        weights, counts = weights * counts, counts[:frames]
+    state_rows = [_once(states[:frames, entry], counts) for entry in range(states.shape[1])]
     action_rows = [
-        _delta(actions[:, entry], states[:frames, entry], last, action_horizon)
+        _delta(actions[:, entry], states[:frames, entry], last, action_horizon, counts)
         if entry < len(mask) and mask[entry]
         else _once(actions[:, entry], weights)
         for entry in range(actions.shape[1])
@@ -151,14 +154,14 @@ def _once(column: np.ndarray, weights: np.ndarray | None) -> Rows:
     return lambda: [(column, weights)]
 
 
-def _delta(column: np.ndarray, state: np.ndarray, last: np.ndarray, horizon: int) -> Rows:
+def _delta(column: np.ndarray, state: np.ndarray, last: np.ndarray, horizon: int, counts: np.ndarray | None) -> Rows:
     """Rows action[min(t + k, last of the episode)] - state[t], one k after the other, never all in memory."""
     starts = np.arange(len(state))
 
-    def rows() -> Iterable[tuple[np.ndarray, None]]:
+    def rows() -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
         for k in range(horizon):
             difference = column[np.minimum(starts + k, last)] - state
-            yield difference.astype(column.dtype, copy=False), None
+            yield difference.astype(column.dtype, copy=False), counts
 
     return rows
 

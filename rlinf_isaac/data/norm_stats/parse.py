@@ -7,15 +7,17 @@ with a file that is keyed well.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rlinf_isaac import reading
 from rlinf_isaac.data.norm_stats.stats import KEYS, VECTORS, FeatureStats, NormStats
 from rlinf_isaac.errors import NormStatsError, Problem
 
+MAX_BYTES = 4_000_000
+"""More than any ``norm_stats.json`` has: a thousand dims take 80 kB."""
 RECOMPUTE = "compute the file anew: rlinf-isaac norm_stats --dataset DATASET"
 CANONICALISE = (
     "rename the keys explicitly: rlinf-isaac norm_stats --canonicalise FILE --norm-stats-mode canonical|identity, "
@@ -31,9 +33,10 @@ def load(path: str | Path) -> NormStats:
 def read_bytes(path: str | Path) -> bytes:
     """The bytes of a ``norm_stats.json``. Raises NormStatsError when there is no such file."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise NormStatsError.of("norm-stats-missing", f"{path} cannot be read ({error.strerror})", RECOMPUTE) from error
+        return reading.read_bytes(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise NormStatsError.of("norm-stats-missing", f"{path} cannot be read ({why})", RECOMPUTE) from error
 
 
 def from_json(data: bytes | str, source: str = "norm stats") -> NormStats:
@@ -61,8 +64,8 @@ def read_entries(data: bytes | str, source: str) -> dict[str, Any]:
         NormStatsError: the bytes are not JSON, or not of OpenPI's schema.
     """
     try:
-        content = json.loads(data.decode() if isinstance(data, bytes) else data, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        content = reading.parse_json(data, finite=False)  # what is not finite has a message of its own
+    except ValueError as error:
         cause = f"{source} is not JSON ({error}); the file is damaged"
         raise NormStatsError.of("norm-stats-not-json", cause, f"restore it, or {RECOMPUTE}") from error
     stats = content.get("norm_stats") if isinstance(content, dict) else None
@@ -130,15 +133,6 @@ def _vector(values: Any, source: str) -> np.ndarray | None:
         cause = f"{source}: entry {entry} is {vector[entry]}, not among the finite numbers"
         raise NormStatsError.of("norm-stats-not-finite", cause, RECOMPUTE)
     return vector
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no key stands twice: which of the two a reader takes is anybody's guess."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return values
 
 
 def _is_lerobot_feature(value: Any) -> bool:

@@ -16,8 +16,8 @@ class LocalEngine:
         return {"engine": "local"}
 
     def sft(self, job: SftJob) -> Iterator[Event]:
-        """Train; see `rlinf_isaac.engines.local.sft`."""
-        from rlinf_isaac.engines.local.sft import train
+        """Train; see `rlinf_isaac.engines.local.sft.train`."""
+        from rlinf_isaac.engines.local.sft.train import train
 
         return train(job)
 

@@ -12,7 +12,7 @@ import torch
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
-from rlinf_isaac.engines.local.policies import load_policy
+from rlinf_isaac.engines.local.policies import compiles, load_policy
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.vector import StackCubeEnv
 from rlinf_isaac.events import EpisodeRow, Event, Metrics
@@ -42,9 +42,7 @@ class LocalPlayer:
     def __init__(self, job: EvaluationJob, env: StackCubeEnv) -> None:
         self.identity: Mapping[str, Any] = env.identity.as_dict()
         self.slots = env.num_envs
-        compute = job.config.compute
-        compiled = compute.compile and compute.device.startswith("cuda")
-        self.settings: Mapping[str, Any] = {"compile": True} if compiled else {}
+        self.settings: Mapping[str, Any] = {"compile": True} if compiles(job.config.compute) else {}
         self._job, self._env = job, env
 
     def play(
@@ -71,7 +69,7 @@ class LocalPlayer:
                 policy_seed=config.eval.policy_seed,
                 finished=finished,
                 open_sink=open_sink,
-                video_size=config.eval.video_size,
+                video_size=config.eval.video_size if films else 0,
             )
             for count, episode in enumerate(episodes):
                 if policy.compiled and not count:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlinf_isaac.engines.local.team import own_part, whole
+from rlinf_isaac.engines.local.team import is_sharded, own_part, shard_as, whole
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -17,16 +17,24 @@ class MasterAdamW(torch.optim.AdamW):
     bfloat16 has 8 bits of mantissa: of an update below a 256th of a weight, nothing would be left. Parameters in
     float32 are trained themselves, so that for a float32 model this is `torch.optim.AdamW`.
 
+    Args:
+        parameters: by name.
+        exact: name -> the float32 values (whole, where the parameter is sharded) that a bfloat16 parameter was rounded
+            from: a copy of the rounded ones would begin without 16 bits of the mantissa. The copy takes their memory.
+        options: of `torch.optim.AdamW`.
+
     Attributes:
         masters: parameter -> what is trained for it; the keys of `state`.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], **options: Any) -> None:
+    def __init__(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], exact: Mapping[str, Tensor], **options: Any
+    ) -> None:
         self.masters = {
-            parameter: nn.Parameter(parameter.detach().float()) if parameter.dtype == torch.bfloat16 else parameter
-            for parameter in parameters
+            parameter: parameter if parameter.dtype == torch.float32 else nn.Parameter(shard_as(exact[name], parameter))
+            for name, parameter in parameters
         }
-        super().__init__(self.masters.values(), **options)
+        super().__init__(by_kind(self.masters.values()), **options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -49,15 +57,25 @@ class MasterAdamW(torch.optim.AdamW):
             parameter.grad = None
 
 
+def by_kind(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameter groups: the sharded ones and the whole ones, which one fused step of an optimiser cannot mix."""
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(is_sharded(parameter), []).append(parameter)
+    return [{"params": group} for group in groups.values()]
+
+
 def trained_copy(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> nn.Parameter:
     """What `optimiser` trains for a parameter: itself, or a float32 copy. The key of its state."""
-    return optimiser.masters[parameter] if isinstance(optimiser, MasterAdamW) else parameter
+    return optimiser.masters.get(parameter, parameter) if isinstance(optimiser, MasterAdamW) else parameter
 
 
 @torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The norm of all gradients together, of all shards where they are sharded; on their device."""
-    return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    groups = by_kind(parameter for parameter in parameters if parameter.grad is not None)
+    norms = [whole(torch.nn.utils.get_total_norm([each.grad for each in group["params"]])) for group in groups]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
 @torch.no_grad()
@@ -67,6 +85,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, most: float
     Waits for the norm. Where it is small the gradients, gigabytes of a large model, are not touched.
     """
     factor = float(torch.clamp(most / (norm + 1e-6), max=1.0))
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if factor < 1.0:
         torch._foreach_mul_(gradients, factor)

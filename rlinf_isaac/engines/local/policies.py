@@ -7,7 +7,7 @@ import torch
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.schema import ComputeConfig, JobConfig
 from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
@@ -33,7 +33,12 @@ def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | N
     processor = make_processor(config, from_json(stats, str(norm_stats.path if norm_stats else bundle.path)))
     model = empty_model(config)
     load_weights(bundle, model, optional=OPTIONAL_PREFIXES)
-    return Pi0Policy(model, processor, config.policy, config.compute.device, compile=config.compute.compile)
+    return Pi0Policy(model, processor, config.policy, config.compute.device, compile=compiles(config.compute))
+
+
+def compiles(compute: ComputeConfig) -> bool:
+    """Whether inference is compiled: asked for, and on a device for which there are kernels."""
+    return compute.device.startswith("cuda") and compute.compile
 
 
 def empty_model(config: JobConfig) -> Pi0:

@@ -16,6 +16,8 @@ from rlinf_isaac.engines.local.optimiser import trained_copy
 from rlinf_isaac.engines.local.team import shard_as
 from rlinf_isaac.events import Metrics
 
+AVERAGE = "average."
+
 
 class TrainingState:
     """AdamW's moments and master weights at the last checkpoint, in ``directory``; replaced atomically at every save.
@@ -43,13 +45,23 @@ class TrainingState:
         load_weights(bundle, model)
         self.restore_optimiser(bundle.step, model, optimiser)
 
-    def restore_optimiser(self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        """Load this state's moments, and float32 copies, into `optimiser`; `model` has the weights of `step`."""
+    def restore_optimiser(
+        self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW
+    ) -> dict[str, torch.Tensor]:
+        """Load this state's moments, and float32 copies, into `optimiser`; `model` has the weights of `step`, but for
+        those that the bundle does not hold as they are (`trained_tensors`), which are loaded, too.
+
+        Returns:
+            Averages of weights by name, if there are some.
+        """
         tensors = load_file(self.directory / "optimizer.safetensors")
         for name, parameter in model.named_parameters():
             trained = trained_copy(optimiser, parameter)
             if trained is not parameter:
                 trained.data.copy_(shard_as(tensors[f"master.{name}"], trained))
+                parameter.data.copy_(trained.data)  # what a bundle holds may be an average
+            elif f"raw.{name}" in tensors:
+                parameter.data.copy_(shard_as(tensors[f"raw.{name}"], parameter))
             if f"exp_avg.{name}" in tensors:
                 optimiser.state[trained] = {
                     # States of earlier releases hold no counts: there, every parameter trained in every step.
@@ -57,6 +69,7 @@ class TrainingState:
                     "exp_avg": shard_as(tensors[f"exp_avg.{name}"], parameter),
                     "exp_avg_sq": shard_as(tensors[f"exp_avg_sq.{name}"], parameter),
                 }
+        return {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
 
 
 def optimiser_tensors(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
@@ -70,6 +83,16 @@ def optimiser_tensors(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> d
         if trained is not parameter:
             tensors[f"master.{name}"] = trained.detach()
     return tensors
+
+
+def trained_tensors(
+    model: torch.nn.Module, optimiser: torch.optim.AdamW, averages: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What a bundle of averages, or with adapters merged into it, does not say: the parameters that train, as far as
+    `optimiser_tensors` has no copies of them, and the averages."""
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    raw = {f"raw.{name}": each.detach() for name, each in trained if trained_copy(optimiser, each) is each}
+    return raw | {f"{AVERAGE}{name}": tensor for name, tensor in averages.items()}
 
 
 class MetricsLog:

@@ -35,6 +35,7 @@ OURS = (
     "runner.logger.log_path",
     "data.train_data_paths",
     "actor.model.norm_stats",
+    "actor.model.base",
 )
 """Keys that are the job's business: another value would make it another job than the one that is recorded."""
 
@@ -86,7 +87,7 @@ def sft_config(
             "global_batch_size": sft.batch_size,
             **({"micro_batch_size": sft.micro_batch} if sft.micro_batch else {}),
             "seed": sft.seed,
-            "model": _model(config, None) | {"norm_stats": str(norm_stats)},
+            "model": _model(config, None) | {"norm_stats": str(norm_stats), "base": _base(job)},
             "optim": {
                 "lr": sft.lr,
                 "adam_beta1": sft.beta1,
@@ -98,7 +99,7 @@ def sft_config(
             },
         },
     }
-    return compose("sft", values, overrides, _unsupported_sft(config))
+    return compose("sft", values, overrides, _unsupported_sft(job))
 
 
 def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequence[str] = ()) -> DictConfig:
@@ -254,14 +255,27 @@ def _unsupported(config: JobConfig) -> list[Problem]:
     return problems
 
 
-def _unsupported_sft(config: JobConfig) -> list[Problem]:
-    problems, compute = [], config.compute
+def _unsupported_sft(job: SftJob) -> list[Problem]:
+    problems, compute = [], job.config.compute
+    if job.mixed_with:
+        cause = f"--dataset names {len(job.datasets)} datasets, but sft --engine rlinf trains on one"
+        problems.append(Problem("rlinf-unsupported", cause, "give one dataset, or leave --engine rlinf out"))
     if compute.dtype != "float32":
         cause = f"compute.dtype is {compute.dtype}, but sft --engine rlinf trains float32 parameters"
         problems.append(Problem("rlinf-unsupported", cause, "add compute.dtype=float32 to --overrides"))
     if compute.num_processes > 1:
         cause = f"compute.num_processes={compute.num_processes} is not available with --engine rlinf"
         problems.append(Problem("rlinf-unsupported", cause, "leave it out: RLinf trains on what its cluster has"))
+    sft = job.config.sft
+    wanted = {
+        "trainable=all": sft.trainable != "all",
+        "train_vision=true": sft.trainable == "all" and not sft.train_vision,
+        "ema_decay=0": sft.ema_decay > 0,
+        "decay_steps=0": sft.decay_steps not in (0, sft.steps),
+    }
+    for need in (need for need, otherwise in wanted.items() if otherwise):
+        cause = f"sft --engine rlinf trains only with sft.{need}"
+        problems.append(Problem("rlinf-unsupported", cause, f"add sft.{need} to --overrides, or use --engine local"))
     return problems
 
 
@@ -277,6 +291,10 @@ def _environment(config: JobConfig, envs: int, *, seeds: list[int] | None = None
         "max_episode_steps": config.env.max_episode_steps,
         "init_params": {"task_description": prompt, "job": asdict(config), "seeds": seeds},
     }
+
+
+def _base(job: SftJob) -> str | None:
+    return None if job.base is None else str(job.base.named.path)
 
 
 def _model(config: JobConfig, path: Path | None) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from torch import nn
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.checkpoint.load_base import load_base
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.sft import Batch, flow_loss
+from rlinf_isaac.engines.local.sft.batches import Batch
+from rlinf_isaac.engines.local.sft.update import flow_loss
 from rlinf_isaac.envs.contract import TASKS
 from rlinf_isaac.errors import TrainingDiverged
 from rlinf_isaac.pi0.compiled import checkpoint_activations
@@ -36,12 +38,15 @@ STREAM = 5
 
 
 def build_policy(cfg: Any, torch_dtype: Any) -> RlinfPi0:
-    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; without one, new weights."""
+    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; else the base at ``cfg.base``, or new
+    weights."""
     job = build_config(OmegaConf.to_container(cfg.job, resolve=True), "the job")
     policy = RlinfPi0(job, explore=cfg.add_value_head)
     checkpoint_activations(policy, job.sft.activation_checkpointing)
     if cfg.model_path is None:
         initialise(policy, job.sft.seed)
+        if cfg.get("base") is not None:
+            load_base(Path(cfg.base), policy, job.model, job.sft.fresh)
     else:
         policy.load_bundle(Path(cfg.model_path))
     return policy

@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from rlinf_isaac.digest import bytes_digest, json_digest
-from rlinf_isaac.engines.rlinf.tensorboard import TornFile, read_scalars
+from rlinf_isaac.engines.rlinf.tensorboard import read_scalars
 from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.yaml_text import read_yaml_text
 
 BOARDS = ("tensorboard", "tensorboard/all")
 EVENTS = "events.out.tfevents.*"
@@ -78,10 +79,11 @@ def read_results(root: Path) -> RlinfResults:
         example = f", such as {near[0]}" if near else ""
         raise InvalidJob.of("no-rlinf-results", cause, f"name the directory that was runner.logger.log_path{example}")
     try:
-        config = yaml.safe_load(config_file.read_text())
+        text = read_yaml_text(config_file)
+        config = yaml.safe_load(text)
         task = config["runner"]["task_type"]
         scalars = [scalar for file in events for scalar in read_scalars(file)]
-    except (TornFile, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
         cause = f"{root}/tensorboard is damaged: {type(error).__name__} {' '.join(str(error).split())[:200]}"
         raise InvalidJob.of("rlinf-results-damaged", cause, "restore the file, or leave the damaged one out") from error
     # RLinf counts steps from 0 where it logs, and from 1 where it saves; an evaluation alone has step 0.
@@ -100,7 +102,7 @@ def read_results(root: Path) -> RlinfResults:
     others = [*videos, *(file for path in checkpoints.values() for file in path.rglob("*") if file.is_file())]
     identity = {
         "metrics": [[tag, step, repr(value)] for tag, step, value, _ in scalars],
-        "config": bytes_digest(config_file.read_bytes()),
+        "config": bytes_digest(text.encode()),
         "files": sorted([file.relative_to(root).as_posix(), file.stat().st_size] for file in others),
     }
     return RlinfResults(

@@ -10,7 +10,6 @@ import numpy as np
 
 from rlinf_isaac.atomic import locked, write_file
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
-from rlinf_isaac.checkpoint.description import checkpoint_config
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training_state import MetricsLog
@@ -52,7 +51,7 @@ def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
     norm_stats = results / "norm_stats.json"
     frozen = freeze(sft_config(job, norm_stats, results, saved.get(start), runtime.overrides), directory)
     write_file(norm_stats, job.norm_stats)
-    description = checkpoint_config(job.config, LeRobotDataset(job.dataset))
+    description = job.description(LeRobotDataset(job.dataset))
     seen: dict[str, list[float]] = {}
     with RlinfSession(directory, runtime, {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}) as session:
         driver = session.drive(directory)
@@ -68,7 +67,7 @@ def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
             if "train/loss" not in line["values"]:  # RLinf logs a step's times first
                 continue
             if step % config.log_interval == 0 or step == config.steps:
-                entry = Metrics(step, _summary(seen))
+                entry = Metrics(step, _summary(seen, config.batch_size))
                 metrics.append(entry)
                 yield entry
                 seen = {}
@@ -94,8 +93,9 @@ def _seal(job: SftJob, path: Path, step: int, description: dict) -> CheckpointSa
     return CheckpointSaved(step, bundle.path, bundle.digest)
 
 
-def _summary(seen: dict[str, list[float]]) -> dict[str, float]:
+def _summary(seen: dict[str, list[float]], batch_size: int) -> dict[str, float]:
     """Means over the steps since the last summary; the learning rate is the last one."""
     values = {name: float(np.mean(each)) for name, each in seen.items()}
     values["train/learning_rate"] = seen["train/learning_rate"][-1]
-    return values | {"time/steps_per_second": 1 / values["time/step"]}
+    rate = 1 / values["time/step"]
+    return values | {"time/steps_per_second": rate, "time/samples_per_second": rate * batch_size}

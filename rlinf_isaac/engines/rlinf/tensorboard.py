@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rlinf_isaac.reading import check_regular
+
 
 class Scalar(NamedTuple):
     """One logged value. `time` is unix seconds."""
@@ -29,12 +31,14 @@ def read_scalars(path: str | Path) -> Iterator[Scalar]:
 
     Raises:
         TornFile: a record in the middle is damaged.
+        OSError: it is missing, or no file.
     """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.tensorflow_stub.errors import DataLossError, OutOfRangeError
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
+    check_regular(path)
     reader = PyRecordReader_New(str(path))
     while True:
         try:

@@ -14,7 +14,7 @@ from rlinf_isaac.config import build_config
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import make_processor
-from rlinf_isaac.engines.local.sft import Batch, load_batch
+from rlinf_isaac.engines.local.sft.batches import Batch, load_batch, rows_of
 from rlinf_isaac.engines.rlinf.cpu import OnAnyDevice
 
 
@@ -35,8 +35,8 @@ class Learner(OnAnyDevice, EmbodiedFSDPActor):
 
 
 class Batches:
-    """The micro batches of one rank, without end. Which they are depends on the worker's global step alone, so that a
-    resumed training sees what an undisturbed one does."""
+    """The micro batches of one rank, which loads no others, without end. Which they are depends on the worker's global
+    step alone, so that a resumed training sees what an undisturbed one does."""
 
     def __init__(self, worker: Trainer) -> None:
         model = worker.cfg.actor.model
@@ -46,9 +46,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         worker = self.worker
-        size, world = worker.micro_batch_size, worker._world_size
+        size, parts = worker.micro_batch_size, worker.gradient_accumulation
+        rows = rows_of(worker._rank, worker._world_size, size, parts)
         while True:
-            batch = load_batch(self.dataset, self.processor, self.config, worker.global_step)
-            for index in range(worker.gradient_accumulation):
-                first = (index * world + worker._rank) * size
-                yield batch.rows(first, first + size)
+            batch = load_batch(self.dataset, self.processor, self.config, worker.global_step, rows)
+            yield from (batch.rows(part * size, (part + 1) * size) for part in range(parts))

@@ -3,11 +3,10 @@ has. Nothing of IsaacLab is imported."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 
 from rlinf_isaac.errors import Problem
+from rlinf_isaac.probe import versions_in
 
 PYTHON_VARIABLE = "ISAACLAB_PYTHON"
 """Names the interpreter that has IsaacLab. Where it lies is no part of what a job is, so it is no config key."""
@@ -25,17 +24,6 @@ TASK_IDS = {
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 """What the simulator's interpreter needs, besides torch."""
 
-_VERSIONS = """
-import importlib.metadata, json, sys
-versions = {}
-for name in sys.argv[1:]:
-    try:
-        versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        versions[name] = None
-print(json.dumps(versions))
-"""
-
 
 def task_id(known: str, version: str) -> str:
     """The id that `version` has for a stacking task known by its 2.x or 3.x id.
@@ -50,18 +38,9 @@ def task_id(known: str, version: str) -> str:
 
 
 def probe(python: str, timeout_s: float = 20.0) -> dict[str, str | None] | None:
-    """Versions of what the simulator needs in the interpreter `python`, None for what it has not. Reads metadata only.
-
-    None instead, when it does not run.
-    """
+    """Versions of what the simulator needs in the interpreter `python`, as of `versions_in`."""
     names = [line.split("==")[0] for line in REQUIREMENTS.read_text().splitlines() if line and line[0] != "#"]
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", _VERSIONS, "torch", *names], capture_output=True, text=True, timeout=timeout_s
-        )
-        return json.loads(done.stdout)
-    except (OSError, subprocess.TimeoutExpired, ValueError):
-        return None
+    return versions_in(python, ["torch", *names], timeout_s)
 
 
 def check_python(python: str | None) -> list[Problem]:

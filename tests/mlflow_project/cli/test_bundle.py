@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpus.foreign import (
+    dummy_config,
+    dummy_model,
+    dummy_preset,
+    norm_stats_json,
+    save_conversion,
+    save_lerobot,
+    without_the_unread,
+)
+from corpus.hub import Hub, serve
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
-from support import SHORT_EVALUATION, SMALL, only_error, rows_of
+from support import SHORT_EVALUATION, SMALL_PRESET, only_error, rows_of
 
 from rlinf_isaac.checkpoint.bundle import read_bundle, seal
 from rlinf_isaac.checkpoint.weights import load_weights
@@ -19,7 +29,6 @@ from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.digest import bytes_digest, file_digest
 from rlinf_isaac.pi0.model import Pi0
 
-OVERRIDES = ",".join(SMALL)
 ASSET = "isaaclab_stack_cube"
 
 
@@ -51,7 +60,7 @@ class TestMake:
         self, invoke, store, rlinf, small_dataset, small_checkpoints, tmp_path
     ):
         for step in (2, 4):
-            options = ("--preset", "tiny", "--overrides", OVERRIDES, "--dataset", small_dataset, "--output", "out")
+            options = ("--preset", SMALL_PRESET, "--dataset", small_dataset, "--output", "out")
             result = invoke("bundle", "make", rlinf / f"global_step_{step}", *options)
             assert result.exit_code == 0, result.output
             source = rlinf / f"global_step_{step}"
@@ -73,14 +82,17 @@ class TestMake:
         assert load_file(root / "4/model.safetensors").keys() == load_file(trained.path / "model.safetensors").keys()
 
         evaluation = ("--episodes", "2", "--videos", "1", "--output", "out", "--overrides", SHORT_EVALUATION)
-        result = invoke("eval", "--ckpt-root", root, *evaluation)
+        refused = invoke("eval", "--ckpt-root", root, *evaluation)
+        assert refused.exit_code == 2
+        assert "tokenizer: the prompt tokenizer" in refused.stderr, "the dataset says the rest"
+        result = invoke("eval", "--ckpt-root", root, "--assume", "all", *evaluation)
         assert result.exit_code == 0, result.output
         assert [row["checkpoint"] for row in rows_of(tmp_path / "out/eval")] == [
             digest for step in ("2", "4") for digest in [read_bundle(root / step).digest] * 2
         ]
 
     def test_the_run_holds_manifest_config_and_norm_stats(self, invoke, store, rlinf):
-        options = ("--preset", "tiny", "--overrides", OVERRIDES, "--output", "out")
+        options = ("--preset", SMALL_PRESET, "--output", "out")
         assert invoke("bundle", "make", rlinf / "global_step_4", *options).exit_code == 0
         client = MlflowClient(store)
         (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
@@ -100,6 +112,8 @@ class TestMake:
         assert made.lineage["parent"] == source.digest
         assert made.config["job"] == source.config["job"]
         assert made.weights_digest == source.weights_digest
+        again = invoke("bundle", "make", bundle_path, "--name", "again", "--output", "out")
+        assert (again.exit_code, "this command has made it before" in again.stdout) == (0, True), again.output
 
     def test_the_preset_is_recognised_by_its_shapes(self, invoke, store, tmp_path):
         from rlinf_isaac.config import load_config
@@ -124,7 +138,7 @@ class TestMake:
         good = json.loads(file.read_bytes())["norm_stats"]
         renamed = {"observation.state": good["state"], "action": good["actions"]}
         file.write_text(json.dumps({"norm_stats": renamed}))
-        options = ("--preset", "tiny", "--overrides", OVERRIDES, "--output", "out")
+        options = ("--preset", SMALL_PRESET, "--output", "out")
         refused = invoke("bundle", "make", rlinf / "global_step_4", *options)
         only_error(refused, "norm-stats-keys")
         assert "--norm-stats-mode canonical" in refused.stderr
@@ -146,9 +160,9 @@ class TestMake:
         ("code", "options"),
         [
             ("unknown-architecture", ("--preset", "auto")),
-            ("weights-keys", ("--overrides", f"{OVERRIDES},model.pi05=true")),
-            ("weights-shapes", ("--overrides", f"{OVERRIDES},model.vocab_size=299")),
-            ("norm-stats-dim", ("--overrides", f"{OVERRIDES},policy.state_layout=proprio")),
+            ("weights-keys", ("--overrides", "model.pi05=true")),
+            ("weights-shapes", ("--overrides", "model.vocab_size=299")),
+            ("norm-stats-dim", ("--overrides", "env.task=stack3")),
             ("no-norm-stats", ("--norm-stats", "nowhere.json")),
             ("missing-checkpoint", ("--weights", "nowhere.pt")),
             ("exclude-matches-nothing", ("--exclude", "value_head.*")),
@@ -156,21 +170,38 @@ class TestMake:
             ("unknown-preset", ("--preset", "tinny")),
             ("bad-asset-id", ("--asset-id", "../up")),
             ("bad-name", ("--name", "../up")),
-            ("bad-value", ("--overrides", f"{OVERRIDES},policy.action_chunk=0")),
+            ("bad-value", ("--overrides", "policy.action_chunk=0")),
         ],
     )
     def test_refusals_write_nothing(self, invoke, store, rlinf, code, options):
-        before = ("--preset", "tiny", "--overrides", OVERRIDES, "--output", "out")
+        before = ("--preset", SMALL_PRESET, "--output", "out")
         only_error(invoke("bundle", "make", rlinf / "global_step_4", *before, *options), code)
         assert not Path("out").exists()
         assert MlflowClient(store).get_experiment_by_name("rlinf-isaac") is None
 
-    def test_an_existing_bundle_needs_force(self, invoke, store, rlinf):
-        options = ("--preset", "tiny", "--overrides", OVERRIDES, "--output", "out")
-        assert invoke("bundle", "make", rlinf / "global_step_4", *options).exit_code == 0
+    def test_an_existing_bundle_is_its_own_or_needs_force(self, invoke, store, rlinf):
+        arguments = ("bundle", "make", rlinf / "global_step_4", "--preset", SMALL_PRESET, "--output", "out")
+        assert invoke(*arguments).exit_code == 0
         first = read_bundle("out/bundles/stack_cube_sft/4")
-        only_error(invoke("bundle", "make", rlinf / "global_step_4", *options), "bundle-exists")
-        assert invoke("bundle", "make", rlinf / "global_step_4", *options, "--force").exit_code == 0
+        files = [path for path in first.path.rglob("*") if path.is_file()]
+        written = {path: path.stat().st_mtime_ns for path in files}
+        again = invoke(*arguments)
+        assert (again.exit_code, "this command has made it before" in again.stdout) == (0, True), again.output
+        for other in ("control_hz=30", "prompt='Another one.'"):
+            only_error(invoke(*arguments, "--assume", other), "bundle-exists")
+        only_error(invoke(*arguments, "--asset-id", "other"), "bundle-exists")
+        assert {path: path.stat().st_mtime_ns for path in files} == written
+        assert len(MlflowClient(store).search_logged_models(["1"])) == 1
+
+        weights = rlinf / "global_step_4" / "actor" / "model_state_dict" / "full_weights.pt"
+        kept = weights.read_bytes()
+        weights.write_bytes((rlinf / "global_step_2" / weights.relative_to(rlinf / "global_step_4")).read_bytes())
+        only_error(invoke(*arguments), "bundle-exists")
+        weights.write_bytes(kept)
+        sealed = (first.path / "model.safetensors").read_bytes()
+        (first.path / "model.safetensors").write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
+        only_error(invoke(*arguments), "bundle-exists")
+        assert invoke(*arguments, "--force").exit_code == 0
         assert read_bundle("out/bundles/stack_cube_sft/4") == first
 
 
@@ -231,3 +262,132 @@ def read_manifest(path: Path) -> dict:
 def load_file_bytes(data: bytes, folder: Path) -> dict[str, torch.Tensor]:
     (folder.parent / "whole.safetensors").write_bytes(data)
     return load_file(folder.parent / "whole.safetensors")
+
+
+class TestMakeOfForeignCheckpoints:
+    """What they say of themselves goes before the preset; what nobody says is left open."""
+
+    @pytest.fixture
+    def preset(self, tmp_path) -> Path:
+        return dummy_preset(tmp_path / "dummy.yaml", pi05=True)
+
+    @pytest.fixture
+    def model(self) -> Pi0:
+        return dummy_model(dummy_config(True))
+
+    def make(self, invoke, source, preset, *options):
+        return invoke("bundle", "make", source, "--preset", preset, "--output", "out", *options)
+
+    def test_a_base_of_openpi(self, invoke, store, tmp_path, preset, model):
+        """Which statistics, and which step: each is asked for, and each answer works as it is typed."""
+        source = save_conversion(tmp_path / "pi05_base", model, "droid", "trossen")
+        refused = self.make(invoke, source, preset)
+        only_error(refused, "ambiguous-norm-stats")
+        assert "--asset-id droid (or trossen)" in refused.stderr
+        refused = self.make(invoke, source, preset, "--asset-id", "trossen")
+        only_error(refused, "no-step")
+        assert "--step N; 0 for a published model or base" in refused.stderr
+        result = self.make(invoke, source, preset, "--asset-id", "trossen", "--step", "0")
+        assert result.exit_code == 0, result.output
+        for line in (
+            "said         model.action_horizon 20 (config.json: action_horizon); the preset has 16",
+            "said         policy.norm auto (OpenPI's rule",
+        ):
+            assert line in result.stdout
+        assert result.stderr.count("norm-stats-longer") == 2
+        bundle = read_bundle("out/bundles/pi05_base/0")
+        assert bundle.job["model"]["action_horizon"] == 20
+        assert (bundle.asset_id, bundle.config["prompts"]) == ("trossen", None)
+        sliced = {"state": {"stored": 32, "used": 8}, "actions": {"stored": 33, "used": 7}}
+        assert bundle.config["norm_stats"]["dims"] == sliced
+        assert not {"action_horizon", "norm"} & set(bundle.config["not_known"])
+        assert {"prompt", "discrete_state_input", "tokenizer"} <= set(bundle.config["not_known"])
+
+    def test_a_model_of_the_hub(self, start, store, tmp_path, preset, model, monkeypatch):
+        """Downloaded once, with its commit in its record; made again offline it is found to be there."""
+        base = save_conversion(tmp_path / "base", model, "droid")
+        files = {file.relative_to(base).as_posix(): file.read_bytes() for file in base.rglob("*") if file.is_file()}
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        words = ("bundle", "make", "hf://lab/pi05-base", "--step", "0", "--preset", preset, "--output", "out")
+        with serve(Hub({"lab/pi05-base": {"main": files}})) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            for offline, told in (("0", "fetched      hf://lab/pi05-base@"), ("1", "there        ")):
+                monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+                process = start(*words)
+                stdout, stderr = process.communicate()
+                assert process.returncode == 0, stderr
+                assert told in stdout
+        bundle = read_bundle("out/bundles/pi05-base/0")
+        commit = hub.commit("lab/pi05-base", "main")
+        assert bundle.config["source"]["hub"] == f"hf://lab/pi05-base@{commit}"
+        assert bundle.config["source"]["files"].keys() == {"model.safetensors"}
+
+    def test_a_step_of_a_lerobot_run(self, invoke, store, tmp_path, preset, model):
+        run = tmp_path / "train"
+        save_lerobot(run / "checkpoints/000030/pretrained_model", model, "pi05")
+        only_error(self.make(invoke, run, preset), "several-checkpoints")
+        told = "prompt='Stack the red block.',control_hz=30"
+        result = self.make(invoke, run / "checkpoints/000030", preset, "--assume", told)
+        assert result.exit_code == 0, result.output
+        assert "assumed      control_hz 30" in result.stdout
+        bundle = read_bundle("out/bundles/train/30")
+        assert bundle.config["assumed"] == {"prompt": "Stack the red block.", "control_hz": 30}
+        assert bundle.config["not_known"] == ["state", "actions", "tokenizer"]
+        assert bundle.config["norm_stats"]["format"] == "lerobot"
+        assert bundle.config["source"]["said"]["values"]["model.action_horizon"]["place"] == "config.json: chunk_size"
+        assert json.loads(bundle.norm_stats_bytes)["norm_stats"].keys() == {"state", "actions"}
+
+    def test_eval_names_the_command_for_a_lerobot_run_and_it_works(self, invoke, store, tmp_path, preset, model):
+        save_lerobot(tmp_path / "train/checkpoints/000030/pretrained_model", model, "pi05")
+        refused = invoke("eval", "--ckpt-root", tmp_path / "train/checkpoints", "--output", "out")
+        only_error(refused, "not-a-bundle")
+        named = f"rlinf-isaac bundle make {tmp_path}/train/checkpoints/000030"
+        assert named in refused.stderr
+        result = self.make(invoke, named.split()[-1], preset)
+        assert result.exit_code == 0, result.output
+
+    @pytest.mark.parametrize(
+        ("code", "options"),
+        [
+            ("override-contradicts", ("--overrides", "model.action_horizon=16")),
+            ("override-contradicts", ("--overrides", "policy.norm=zscore")),
+            ("override-contradicts", ("--assume", "discrete_state_input=false")),
+            ("bad-assumption", ("--assume", "prompts=x")),
+            ("no-norm-stats", ("--norm-stats", "nowhere.json")),
+        ],
+    )
+    def test_refusals(self, invoke, store, tmp_path, preset, model, code, options):
+        source = save_lerobot(tmp_path / "30", model, "pi05")
+        only_error(self.make(invoke, source, preset, *options), code)
+        assert not Path("out").exists()
+
+    def test_all_that_nobody_says_may_be_assumed(self, invoke, store, tmp_path, preset, model):
+        source = save_lerobot(tmp_path / "run" / "30", model, "pi05")
+        result = self.make(invoke, source, preset, "--assume", "all")
+        assert result.exit_code == 0, result.output
+        bundle = read_bundle("out/bundles/run/30")
+        assert bundle.config["not_known"] == []
+        assert set(bundle.config["assumed"]) == {"prompt", "control_hz", "state", "actions", "tokenizer"}
+
+    def test_how_it_is_executed_is_the_users_choice(self, invoke, store, tmp_path, preset, model):
+        source = save_lerobot(tmp_path / "run" / "30", model, "pi05")
+        result = self.make(invoke, source, preset, "--overrides", "policy.action_chunk=4")
+        assert result.exit_code == 0, result.output
+        assert "policy.action_chunk 4 (yours); config.json: n_action_steps says 10" in result.stdout
+        bundle = read_bundle("out/bundles/run/30")
+        assert (bundle.job["policy"]["action_chunk"], bundle.config["assumed"]) == (4, {"action_chunk": 4})
+
+    def test_what_the_dataset_says_is_not_assumed(self, invoke, store, rlinf, small_dataset):
+        options = ("--preset", SMALL_PRESET, "--dataset", small_dataset, "--assume", "control_hz=5")
+        only_error(invoke("bundle", "make", rlinf / "global_step_4", *options), "needless-assumption")
+
+    def test_what_is_never_read_may_be_missing(self, invoke, store, tmp_path, preset, model):
+        source = tmp_path / "run" / "5"
+        source.mkdir(parents=True)
+        save_file({n: t.clone() for n, t in without_the_unread(model.state_dict()).items()}, source / "m.safetensors")
+        (source / "norm_stats.json").write_text(norm_stats_json())
+        result = self.make(invoke, source, preset)
+        assert result.exit_code == 0, result.output
+        count = len(model.state_dict())
+        assert f"{count - 1} of {count} parameters are stored; 1 is not and is never read" in result.stdout
+        assert invoke("bundle", "verify", "out/bundles/run/5").exit_code == 0

@@ -3,15 +3,15 @@ from __future__ import annotations
 import signal
 
 from mlflow import MlflowClient
-from support import SMALL, kill_when, only_error
+from support import SMALL_PRESET, kill_when, only_error
 
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 
-OVERRIDES = ",".join(SMALL)
+SMALL = ("--preset", SMALL_PRESET)
 
 
 def test_the_same_command_reuses_a_complete_dataset(invoke, store, tmp_path):
-    first = invoke("demos", "--output", "out", "--overrides", OVERRIDES)
+    first = invoke("demos", "--output", "out", *SMALL)
     assert first.exit_code == 0, first.output
     root = next((tmp_path / "out" / "demos").iterdir())
     assert f"dataset  {root}" in first.stdout
@@ -19,7 +19,7 @@ def test_the_same_command_reuses_a_complete_dataset(invoke, store, tmp_path):
     assert (dataset.num_episodes, dataset.fps, dataset.version) == (2, 20, "v2.1")
 
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert invoke("demos", "--output", "out", "--overrides", OVERRIDES).exit_code == 0
+    assert invoke("demos", "--output", "out", *SMALL).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == written
 
     client = MlflowClient(store)
@@ -34,7 +34,7 @@ def test_the_same_command_reuses_a_complete_dataset(invoke, store, tmp_path):
 
 def test_other_settings_lead_to_another_dataset(invoke, tmp_path):
     for noise in ("0.01", "0.02"):
-        assert invoke("demos", "--output", "out", "--overrides", f"{OVERRIDES},demos.noise={noise}").exit_code == 0
+        assert invoke("demos", "--output", "out", *SMALL, "--overrides", f"demos.noise={noise}").exit_code == 0
     assert len(list((tmp_path / "out" / "demos").iterdir())) == 2
 
 

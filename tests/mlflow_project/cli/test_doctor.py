@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import SMALL
+from support import SMALL_PRESET
 
 from rlinf_isaac.preflight.environment import Component
 
 PROJECT = Path(__file__).parents[3]
-OVERRIDES = ["--overrides", ",".join(SMALL)]
+SMALL = ["--preset", str(SMALL_PRESET)]
 
 
 def report_of(result):
@@ -41,11 +41,11 @@ def test_the_way_to_get_a_component_is_printed_as_it_is_typed(invoke, monkeypatc
 
 def test_a_job_that_can_start(invoke, small_dataset, small_checkpoints, tmp_path):
     for job in (
-        ["sft", "--dataset", small_dataset, *OVERRIDES],
+        ["sft", "--dataset", small_dataset, *SMALL],
         ["eval", "--ckpt-root", small_checkpoints, "--ckpt-steps", "2,6"],
         ["rl", "--ckpt-root", small_checkpoints, "--ckpt-steps", "2,6"],
-        ["demos", *OVERRIDES],
-        ["main", *OVERRIDES],
+        ["demos", *SMALL],
+        ["main", *SMALL],
     ):
         result = invoke("doctor", *job, "--json")
         assert result.exit_code == 0, result.output
@@ -65,7 +65,7 @@ def test_a_dataset_is_found_by_leaf_home_and_repo_id(invoke, small_dataset, monk
     ]
     (tmp_path / "link").symlink_to(home)
     for place in places:
-        result = invoke("doctor", "sft", "--dataset", *place, *OVERRIDES, "--json")
+        result = invoke("doctor", "sft", "--dataset", *place, *SMALL, "--json")
         assert result.exit_code == 0, result.output
         assert os.environ["HF_HUB_OFFLINE"] == "1"
         assert Path(os.environ["HF_LEROBOT_HOME"], name).samefile(small_dataset)
@@ -76,7 +76,7 @@ def test_a_dataset_is_found_by_leaf_home_and_repo_id(invoke, small_dataset, monk
 
 @pytest.mark.parametrize("switches", [["--json", "sft"], ["sft", "--json", "true"], ["--json", "true", "sft"]])
 def test_switches_may_stand_anywhere(invoke, small_dataset, switches):
-    result = invoke("doctor", *switches, "--dataset", small_dataset, *OVERRIDES)
+    result = invoke("doctor", *switches, "--dataset", small_dataset, *SMALL)
     assert result.exit_code == 0, result.output
     assert report_of(result)["ok"] is True
 
@@ -88,8 +88,8 @@ def test_a_job_in_one_word_is_split_as_by_a_shell(invoke, small_checkpoints):
 
 
 def test_all_problems_of_a_job_come_at_once_with_the_codes_of_the_verb(invoke, small_dataset):
-    job = ["sft", "--dataset", small_dataset, "--norm-stats", "nowhere.json", "--overrides"]
-    job.append(",".join([*SMALL, "policy.state_layout=proprio"]))
+    job = ["sft", "--dataset", small_dataset, "--norm-stats", "nowhere.json", *SMALL]
+    job += ["--overrides", "policy.state_layout=proprio"]
     result = invoke("doctor", *job, "--json")
     assert result.exit_code == 2
     assert {"feature-dim", "norm-stats-missing"} <= set(codes(result))
@@ -129,6 +129,21 @@ def test_a_dataset_is_described_and_compared_with_a_preset(invoke, small_dataset
     assert codes(invoke("doctor", "--dataset", "nowhere", "--json")) == ["dataset-not-found"]
 
 
+def test_a_preset_is_checked_by_itself_and_beside_a_job(invoke, small_checkpoints):
+    assert codes(invoke("doctor", "--preset", "tinny", "--json")) == ["unknown-preset"]
+    assert "ready        no" in invoke("doctor", "--preset", "tinny").stdout
+    result = invoke("doctor", "--preset", SMALL_PRESET, "--json")
+    assert result.exit_code == 0, result.output
+    assert (codes(result), report_of(result)["preset"]) == ([], str(SMALL_PRESET))
+    assert report_of(result)["environment"], "the machine is described, too"
+    Path("mine.yaml").write_text(
+        "base: tiny\nsft: {batch_size: 5}\ncompute: {num_processes: 2}\npolicy: {tokenizer: x.model}\n"
+    )
+    result = invoke("doctor", "--preset", "mine.yaml", "--json", "eval", "--ckpt-root", small_checkpoints)
+    assert result.exit_code == 2
+    assert set(codes(result)) == {"batch-processes", "no-tokenizer"}
+
+
 @pytest.mark.parametrize("job", [["sync"], ["dance"], ["--dataste", "x"], ["sft"]])
 def test_an_unknown_job_or_option_is_a_usage_error(invoke, job):
     result = invoke("doctor", *job)
@@ -139,7 +154,7 @@ def test_an_unknown_job_or_option_is_a_usage_error(invoke, job):
 def test_neither_torch_nor_mlflow_nor_a_simulator_is_imported(small_dataset, small_checkpoints, tmp_path):
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import cli\n"
-        f"for job in ({['sft', '--dataset', str(small_dataset), *OVERRIDES]!r},"
+        f"for job in ({['sft', '--dataset', str(small_dataset), *SMALL]!r},"
         f" {['eval', '--ckpt-root', str(small_checkpoints)]!r}, {['rl', '--ckpt-root', str(small_checkpoints)]!r},"
         f" ['--dataset', {str(small_dataset)!r}], []):\n"
         "    result = CliRunner().invoke(cli, ['doctor', *job])\n"

@@ -30,6 +30,10 @@ def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(invoke, store, s
     assert result.exit_code == 0, result.output
     client, (parent,), children = runs_of(store)
     assert [run.info.run_name for run in children] == ["step-2", "step-4", "step-6"]
+    bundle = read_bundle(small_checkpoints / "2")
+    digest, stats = bytes_digest(bundle.norm_stats_bytes), bundle.path / bundle.asset_id / "norm_stats.json"
+    assert f"norm stats   sha256 {digest} (in the checkpoint, {stats} and 2 more)" in result.stdout
+    assert {run.data.tags["lineage.norm_stats.sha256"] for run in [parent, *children]} == {digest}
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
 
     differing = {
@@ -93,27 +97,25 @@ def test_more_episodes_keep_the_rows_there_are(invoke, small_checkpoints, tmp_pa
     assert len(journal.read_text().splitlines()) == 5
 
 
-def test_killed_and_started_again_gives_the_same_rows(start, store, small_checkpoints, tmp_path):
-    arguments = evaluate(small_checkpoints, "--episodes", 20, overrides="env.max_episode_steps=64")
+def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, small_checkpoints, tmp_path):
+    arguments = evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64")
     process = start(*arguments)
-    kill_when(process, "eval 4       6/20")
+    kill_when(process, "eval 4       2/10")
     survived = rows_of(tmp_path / "out")
-    assert 20 < len(survived) < 40
-    process = start(*arguments)
-    assert process.wait() == 0, process.stderr.read()
+    assert 10 < len(survived) < 20
+    assert invoke(*arguments).exit_code == 0
     resumed = rows_of(tmp_path / "out")
-    assert len(resumed) == 60
+    assert len(resumed) == 30
     assert [row for row in resumed if row in survived] == survived
 
     shutil.rmtree(tmp_path / "out")
-    process = start(*arguments)
-    assert process.wait() == 0, process.stderr.read()
+    assert invoke(*arguments).exit_code == 0, "undisturbed"
     assert rows_of(tmp_path / "out") == resumed
 
 
 def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
-    process = start(*evaluate(small_checkpoints, "--episodes", 20, overrides="env.max_episode_steps=64"))
-    kill_when(process, "eval 4       4/20", signal.SIGTERM)
+    process = start(*evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64"))
+    kill_when(process, "eval 4       2/10", signal.SIGTERM)
     assert process.returncode == 143
     _, (parent,), children = runs_of(store)
     assert parent.info.status == "KILLED"
@@ -149,21 +151,21 @@ def test_until_decided_stops_as_soon_as_the_best_is_separated(invoke, store, sma
     assert parent.inputs.dataset_inputs[0].dataset.name == "stack2 x up to 12 episodes"
 
 
-def test_until_decided_killed_and_started_again_goes_on(start, store, small_checkpoints, tmp_path):
+def test_until_decided_killed_and_started_again_goes_on(invoke, start, store, small_checkpoints, tmp_path):
     arguments = evaluate(
-        small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 20, overrides="env.max_episode_steps=64"
+        small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 10, overrides="env.max_episode_steps=64"
     )
     arguments += ["--until-decided", "--batch", "5"]
     process = start(*arguments)
-    kill_when(process, "eval 4       8/20")
+    kill_when(process, "eval 2       6/10")  # in the second batch of five
     survived = rows_of(tmp_path / "out")
-    assert 15 < len(survived) < 25
-    process = start(*arguments)
-    assert process.wait() == 0, process.stderr.read()
+    assert 10 < len(survived) < 20
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
     resumed = rows_of(tmp_path / "out")
-    assert len(resumed) == 40
+    assert len(resumed) == 20
     assert [row for row in resumed if row in survived] == survived
-    assert "Not decided within 20 episodes each" in process.stdout.read()
+    assert "Not decided within 10 episodes each" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_an_empty_root_is_refused(invoke, tmp_path):
 
 @pytest.mark.parametrize(
     ("overrides", "code"),
-    [("sft.lr=1", "not-overridable"), ("model.action_horizon=9", "not-overridable"), ("eval.episods=3", "unknown-key")],
+    [("sft.lr=1", "not-read"), ("model.action_horizon=9", "not-overridable"), ("eval.episods=3", "unknown-key")],
 )
 def test_overrides_that_make_no_sense_here_are_refused(invoke, small_checkpoints, overrides, code):
     only_error(invoke(*evaluate(small_checkpoints, overrides=overrides)), code)
@@ -245,6 +247,7 @@ def test_other_norm_stats_are_refused_or_tagged(invoke, store, small_checkpoints
     result = invoke(*arguments, "--allow-mismatch")
     assert result.exit_code == 0, result.output
     assert "warning norm-stats-mismatch" in result.stderr
+    assert f"sha256 {bytes_digest(other.read_bytes())} (given, {other})" in result.stdout
     _, parents, children = runs_of(store)
     tagged = [run for run in [*parents, *children] if run.data.tags.get("allow_mismatch") == "true"]
     assert sorted(run.info.run_name.split()[0] for run in tagged) == ["eval", "step-2", "step-4"]
@@ -260,7 +263,7 @@ def test_norm_stats_of_equal_bytes_are_no_mismatch(invoke, small_checkpoints, tm
 
 
 def test_norm_stats_of_another_size_cannot_be_allowed(invoke, small_checkpoints):
-    overrides = f"{SHORT_EVALUATION},policy.state_layout=proprio"
+    overrides = f"{SHORT_EVALUATION},env.task=stack3"
     result = invoke(*evaluate(small_checkpoints, "--ckpt-steps", 2, "--allow-mismatch", overrides=overrides))
     assert result.exit_code == 2
     assert "norm-stats-dim" in result.stderr

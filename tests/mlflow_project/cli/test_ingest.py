@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from safetensors.torch import load_file
-from support import SMALL, only_error, write_scalars
+from support import SMALL_PRESET, only_error, write_scalars
 
 from mlflow_project.cli.ingest import command
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
@@ -108,7 +108,7 @@ def test_the_printed_command_makes_a_bundle_with_the_norm_stats_beside_the_weigh
     assert tags["lineage.norm_stats.sha256"] == bytes_digest(bundle.norm_stats_bytes)
     command = tags["mlflow.note.content"].strip()
     assert command in printed
-    words = [*shlex.split(command)[1:], "--preset", "tiny", "--overrides", ",".join(SMALL)]
+    words = [*shlex.split(command)[1:], "--preset", SMALL_PRESET]
     assert invoke(*words, "--output", tmp_path / "output").exit_code == 0
     (made,) = find_bundles(tmp_path / "output/bundles/ppo").values()
     assert read_bundle(made).norm_stats_bytes == bundle.norm_stats_bytes

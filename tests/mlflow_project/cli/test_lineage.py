@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from lineage_support import edited, kinds, look_up, swapped, walk
 from mlflow import MlflowClient
-from support import SMALL
+from support import SMALL_PRESET
 
 from mlflow_project.cli import cli
 from rlinf_isaac.checkpoint.bundle import read_bundle
 
-OVERRIDES = ",".join([*SMALL, "eval.episodes=2", "eval.videos=0", "env.max_episode_steps=240"])
+OVERRIDES = "eval.episodes=2,eval.videos=0"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def whole_path(tmp_path_factory, empty_database):
     shutil.copy(empty_database, directory / "mlflow.db")
     uri = f"sqlite:///{directory / 'mlflow.db'}"
     environment = {"MLFLOW_TRACKING_URI": uri}
-    arguments = ["main", "--rl-iterations", "0", "--output", str(directory / "out"), "--overrides", OVERRIDES]
+    arguments = ["main", "--rl-iterations", "0", "--output", str(directory / "out")]
+    arguments += ["--preset", str(SMALL_PRESET), "--overrides", OVERRIDES]
     result = CliRunner().invoke(cli, arguments, env=environment)
     assert result.exit_code == 0, result.output
     client = MlflowClient(uri)

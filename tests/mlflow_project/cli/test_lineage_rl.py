@@ -8,12 +8,10 @@ import pytest
 from click.testing import CliRunner
 from lineage_support import edited, kinds, look_up, swapped, walk
 from mlflow import MlflowClient
-from support import SMALL, SMALL_RL
+from support import SMALL_PRESET, SMALL_RL
 
 from mlflow_project.cli import cli
 from rlinf_isaac.checkpoint.bundle import read_bundle
-
-OVERRIDES = ",".join([*SMALL, "eval.episodes=2", "eval.videos=0", "env.max_episode_steps=240"])
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +26,10 @@ def improved(tmp_path_factory, empty_database, small_dataset):
         result = CliRunner().invoke(cli, list(map(str, words)), env=environment)
         assert result.exit_code == 0, result.output + repr(result.exception)
 
-    run("sft", "--dataset", small_dataset, "--overrides", OVERRIDES)
+    run("sft", "--dataset", small_dataset, "--preset", SMALL_PRESET)
     (root,) = directory.glob("out/sft/*/checkpoints")
-    run("rl", "--ckpt-root", root, "--ckpt-steps", 4, "--overrides", ",".join([*SMALL_RL, "eval.episodes=2"]))
+    overrides = ",".join([*SMALL_RL, "eval.episodes=2", "eval.videos=0"])
+    run("rl", "--ckpt-root", root, "--ckpt-steps", 4, "--overrides", overrides)
     (result,) = directory.glob("out/rl/*/checkpoints/1")
     return directory, root / "4", result
 

@@ -11,6 +11,7 @@ from support import SHORT_EVALUATION, SMALL, SMALL_RL, only_error, rows_of
 
 SHORT_RL = [item for item in SMALL_RL if item != SHORT_EVALUATION]
 OVERRIDES = ",".join([*SMALL, *SHORT_RL, "eval.episodes=2", "rl.episodes=2"])
+OVERRIDES_WITHOUT_RL = ",".join([*SMALL, "eval.episodes=2"])
 WITHOUT_RL = ["main", "--rl-iterations", "0", "--output", "out", "--overrides"]
 PROJECT = Path(__file__).parents[3]
 
@@ -24,6 +25,13 @@ def tree(store, experiment="rlinf-isaac"):
         if parent := run.data.tags.get("mlflow.parentRunId"):
             children[parent].append(run.info.run_name.split()[0])
     return [(run.info.run_name.split()[0], run.info.status, children[run.info.run_id]) for run in runs]
+
+
+def promotions(store) -> list[str]:
+    """Of how many evaluations each promotion's candidate could have been picked."""
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("rlinf-isaac").experiment_id
+    return [run.data.tags["gate.chosen_from"] for run in client.search_runs([experiment], "tags.`gate.rows` != ''")]
 
 
 def test_the_whole_path_and_again(invoke, store, tmp_path):
@@ -43,6 +51,8 @@ def test_the_whole_path_and_again(invoke, store, tmp_path):
     assert "Before and after" in result.stdout
     assert "mlflow server" in result.stdout
     assert "workflowType=machine_learning" in result.stdout
+    # Three of the sweep, and what rl made of one of them; the start itself was played twice.
+    assert promotions(store) == ["4"]
 
     data = [
         path
@@ -56,10 +66,11 @@ def test_the_whole_path_and_again(invoke, store, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in data} == written
     assert rows_of(tmp_path / "out" / "eval") == rows
     assert len(tree(store)) == 2 * len(runs)
+    assert promotions(store) == ["4", "4"]  # the same rows again are no chances
 
 
 def test_a_failing_step_fails_its_run_and_the_parent(invoke, store):
-    result = invoke(*WITHOUT_RL, OVERRIDES + ",sft.lr=1e30,sft.steps=40")
+    result = invoke(*WITHOUT_RL, OVERRIDES_WITHOUT_RL + ",sft.lr=1e30,sft.steps=40")
     assert result.exit_code == 1
     statuses = {name: status for name, status, _ in tree(store)}
     assert statuses == {"main": "FAILED", "demos": "FINISHED", "norm_stats": "FINISHED", "sft": "FAILED"}
@@ -77,7 +88,7 @@ def test_inside_an_active_run_it_is_adopted(invoke, store):
 
     mlflow.set_tracking_uri(store)
     with mlflow.start_run(run_name="mine") as mine:
-        result = invoke(*WITHOUT_RL, OVERRIDES)
+        result = invoke(*WITHOUT_RL, OVERRIDES_WITHOUT_RL + ",sft.steps=2,eval.episodes=1")
         assert result.exit_code == 0, result.output
         assert MlflowClient(store).get_run(mine.info.run_id).info.status == "RUNNING"
     assert tree(store, "Default")[0] == ("mine", "FINISHED", ["demos", "norm_stats", "sft", "eval", "promote"])
@@ -94,7 +105,11 @@ def test_mlflow_run_adopts_the_launchers_run(store, tmp_path):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     process = subprocess.run(
-        [*command, "-P", f"overrides={OVERRIDES}"], env=environment, capture_output=True, text=True, check=False
+        [*command, "-P", f"overrides={OVERRIDES_WITHOUT_RL}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
     runs = tree(store, "Default")

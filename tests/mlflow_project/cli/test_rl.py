@@ -6,13 +6,14 @@ import shutil
 import pytest
 import yaml
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, SMALL, SMALL_RL, kill_when, only_error, rows_of
+from support import SHORT_EVALUATION, SMALL_PRESET, SMALL_RL, kill_when, only_error, rows_of
 
 from mlflow_project import ui
 from mlflow_project.cli.rl import KEYS, check
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
-from rlinf_isaac.config import PRESETS, load_config
+from rlinf_isaac.config import load_config
+from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight import Findings
 
@@ -59,6 +60,10 @@ def test_two_checkpoints_are_nested_runs_that_differ_in_the_checkpoint_alone(
     client, runs = runs_of(store)
     four, six = runs["from-step-4"], runs["from-step-6"]
     (parent,) = (run for run in runs.values() if "mlflow.parentRunId" not in run.data.tags)
+    used = bytes_digest(read_bundle(small_checkpoints / "4").norm_stats_bytes)
+    assert f"norm stats   sha256 {used} (in the checkpoint, {small_checkpoints / '4'}" in result.stdout
+    for run in (parent, four, six):
+        assert run.data.tags["lineage.norm_stats.sha256"] == used
     for run in (four, six):
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.info.status == "FINISHED"
@@ -87,7 +92,8 @@ def test_two_checkpoints_are_nested_runs_that_differ_in_the_checkpoint_alone(
 @pytest.mark.parametrize("choice", [["--algorithm", "grpo"], ["--exploration", "flow_noise"]])
 def test_the_other_algorithm_and_the_other_exploration(invoke, store, small_checkpoints, tmp_path, choice):
     more = ["--ckpt-steps", 6, "--iterations", 1, "--reward", "shaped", *choice]
-    result = invoke(*train(small_checkpoints, *more, overrides=f"{OVERRIDES},rl.group_size=2"))
+    overrides = f"{OVERRIDES},rl.group_size=2" if "grpo" in choice else OVERRIDES.replace("rl.noise_steps=0,", "")
+    result = invoke(*train(small_checkpoints, *more, overrides=overrides))
     assert result.exit_code == 0, result.output + repr(result.exception)
     run = runs_of(store)[1]["from-step-6"]
     assert run.data.params[f"cfg/rl/{choice[0].strip('-')}"] == choice[1]
@@ -171,16 +177,17 @@ def test_a_job_that_cannot_start_says_why(invoke, small_checkpoints, options, co
 
 
 def test_a_checkpoint_of_a_preset_of_ones_own_brings_its_section_rl(invoke, small_dataset, tmp_path):
-    preset = yaml.safe_load((PRESETS / "tiny.yaml").read_text()) | {"preset": "mine", "rl": {"lr": 0.5}}
+    preset = yaml.safe_load(SMALL_PRESET.read_text()) | {"preset": "mine", "rl": {"lr": 0.5}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
-    small = ",".join([*SMALL, "sft.steps=2"])
-    assert invoke("sft", "--dataset", small_dataset, "--preset", "mine.yaml", "--overrides", small).exit_code == 0
+    arguments = ("--dataset", small_dataset, "--preset", "mine.yaml", "--steps", 2)
+    assert invoke("sft", *arguments).exit_code == 0
     (root,) = tmp_path.glob("result/isaaclab_openpi/sft/*/checkpoints")
     common = dict.fromkeys(KEYS, "auto") | {
         "engine": "local",
         "ckpt_root": str(root),
         "ckpt_steps": "auto",
         "overrides": "none",
+        "assume": "none",
     }
     for chosen, lr in (("auto", 0.5), ("tiny", load_config("tiny").rl.lr), ("mine.yaml", 0.5)):
         findings = Findings()

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support import SMALL, kill_when, only_error
+from support import SHORT_EVALUATION, SMALL_PRESET, kill_when, only_error
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
-
-OVERRIDES = ",".join(SMALL)
+from rlinf_isaac.data.dataset_digest import dataset_digest
+from rlinf_isaac.digest import bytes_digest
 
 
 def sft(dataset, *more):
-    return ["sft", "--dataset", dataset, "--output", "out", "--overrides", OVERRIDES, *more]
+    return ["sft", "--dataset", dataset, "--output", "out", "--preset", SMALL_PRESET, *more]
 
 
 def digests(directory):
@@ -28,6 +31,9 @@ def test_checkpoints_are_logged_models_with_their_lineage(invoke, store, small_d
     assert result.exit_code == 0, result.output
     bundles = digests(tmp_path)
     assert list(bundles) == [2, 4, 6]
+    (bundle,) = (read_bundle(path) for path in tmp_path.glob("out/sft/*/checkpoints/6"))
+    used = f"sha256 {bytes_digest(bundle.norm_stats_bytes)} (computed from the dataset {small_dataset})"
+    assert used in result.stdout
 
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("rlinf-isaac").experiment_id
@@ -42,39 +48,130 @@ def test_checkpoints_are_logged_models_with_their_lineage(invoke, store, small_d
     files = {file.path for file in client.list_artifacts(run.info.run_id, "checkpoints/6")}
     assert {"checkpoints/6/model.safetensors", "checkpoints/6/bundle.json"} <= files
 
+    again = sft(small_dataset, "--overrides", "env.max_episode_steps=16")
+    only_error(invoke(*again), "carried-otherwise")
+    assert digests(tmp_path) == bundles
+    assert invoke(*sft(small_dataset, "--overrides", "env.max_episode_steps=240")).exit_code == 0
 
-@pytest.mark.parametrize("moment", ["sft          60/", "sft          180/"])
-def test_killed_and_started_again_ends_with_the_same_bytes(start, small_dataset, tmp_path, moment):
-    long = ["--steps", "300", "--save-interval", "100"]
-    arguments = [*sft(small_dataset), *long]
-    kill_when(start(*arguments), moment)
-    killed = digests(tmp_path) if list(tmp_path.glob("out/sft/*/checkpoints")) else {}
-    assert 300 not in killed
-    process = start(*arguments)
-    assert process.wait() == 0, process.stderr.read()
+
+def test_killed_and_started_again_ends_with_the_same_bytes(invoke, start, small_dataset, tmp_path):
+    """Killed twice: before the first checkpoint, and after it."""
+    arguments = [*sft(small_dataset), "--steps", "120", "--save-interval", "40"]
+    kill_when(start(*arguments), "sft          24/")
+    assert not list(tmp_path.glob("out/sft/*/checkpoints/40"))
+    kill_when(start(*arguments), "sft          72/")
+    killed = digests(tmp_path)
+    assert 40 in killed
+    assert 120 not in killed
+    assert invoke(*arguments).exit_code == 0
     resumed = digests(tmp_path)
 
     shutil.rmtree(tmp_path / "out")
-    process = start(*arguments)
-    assert process.wait() == 0, process.stderr.read()
-    assert list(resumed) == [100, 200, 300]
+    assert invoke(*arguments).exit_code == 0, "undisturbed"
+    assert list(resumed) == [40, 80, 120]
     assert digests(tmp_path) == resumed
     assert killed.items() <= resumed.items()
 
 
-def test_a_resumed_run_has_the_whole_curve(start, store, small_dataset, tmp_path):
-    arguments = [*sft(small_dataset), "--steps", "100", "--save-interval", "25"]
-    kill_when(start(*arguments), "sft          70/")
-    process = start(*arguments)
-    assert process.wait() == 0, process.stderr.read()
+def test_nothing_is_left_of_a_killed_training_and_its_loader_processes(start, small_dataset, tmp_path):
+    """They hold the pipes of the command as well: that these end says that all of them have."""
+    before = set(os.listdir("/dev/shm"))
+    more = ("--steps", "120", "--save-interval", "20", "--overrides", "sft.loader_workers=2")
+    kill_when(start(*sft(small_dataset), *more), "sft          24/")
+    assert {each for each in os.listdir("/dev/shm") if each.startswith("torch_")} <= before
+    assert 20 in digests(tmp_path)
+
+
+@pytest.fixture
+def two_datasets(small_dataset, tmp_path):
+    """A copy of the dataset, which says something else of where it came from, beside it."""
+    other = shutil.copytree(small_dataset, tmp_path / "other")
+    path = other / "meta/provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"copied": True}))
+    return f"{small_dataset},{other}"
+
+
+def test_a_mixture_is_trained_on_and_each_dataset_is_in_the_lineage(invoke, store, two_datasets, tmp_path):
+    result = invoke(*sft(two_datasets, "--overrides", "sft.mix=[2,1]"))
+    assert result.exit_code == 0, result.output
+    assert list(digests(tmp_path)) == [2, 4, 6]
+    (path,) = tmp_path.glob("out/sft/*/checkpoints/6")
+    bundle = read_bundle(path)
+    parts = [dataset_digest(Path(root)) for root in two_datasets.split(",")]
+    assert bundle.config["mixture"] == {"datasets": parts, "weights": [2.0, 1.0]}
+
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
+    tags = {name: value for name, value in run.data.tags.items() if name.startswith("lineage.dataset")}
+    numbered = {f"lineage.dataset.{number}.sha256": part for number, part in enumerate(parts, start=1)}
+    assert tags == {"lineage.dataset.sha256": bundle.lineage["dataset"]} | numbered
+    inputs = client.get_run(run.info.run_id).inputs.dataset_inputs
+    assert sorted(each.dataset.digest for each in inputs) == sorted(part[:32] for part in parts)
+
+    shown = invoke("lineage", path)
+    assert shown.exit_code == 0, shown.output
+    assert "mixture of 2 datasets" in shown.stdout
+    assert "computed again: the same" in shown.stdout
+    (tmp_path / "other/meta/provenance.json").write_text("{}")
+    shown = invoke("lineage", path)
+    assert shown.exit_code == 2
+    assert "dataset-changed" in shown.stdout
+    assert "computed again" not in shown.stdout
+
+
+def test_datasets_that_do_not_fit_are_refused_at_once(invoke, two_datasets, tmp_path):
+    path = tmp_path / "other/meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"]["action"]["names"].reverse()
+    path.write_text(json.dumps(info))
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke(*sft(two_datasets, "--norm-stats", "some.json", "--overrides", "sft.mix=[1,2,3]"))
+    assert result.exit_code == 2
+    for code in ("mix-dims", "mix-count", "mix-norm-stats"):
+        assert f"error {code} " in " ".join(result.stderr.split()), result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    only_error(invoke(*sft(two_datasets.split(",")[0], "--overrides", "sft.mix=[1]")), "mix-count")
+
+
+def test_a_resumed_run_has_the_whole_curve(invoke, start, store, small_dataset, tmp_path):
+    arguments = [*sft(small_dataset), "--steps", "60", "--save-interval", "15"]
+    kill_when(start(*arguments), "sft          36/")
+    assert invoke(*arguments).exit_code == 0
     client = MlflowClient(store)
     runs = client.search_runs(
         [client.get_experiment_by_name("rlinf-isaac").experiment_id], order_by=["start_time DESC"]
     )
     assert runs[0].info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(runs[0].info.run_id, "train/loss")]
-    assert steps == list(range(2, 101, 2))
-    assert sorted(output.step for output in runs[0].outputs.model_outputs) == [25, 50, 75, 100]
+    assert steps == list(range(2, 61, 2))
+    assert sorted(output.step for output in runs[0].outputs.model_outputs) == [15, 30, 45, 60]
+
+
+def test_an_average_is_paired_with_the_weights_that_it_is_of(invoke, store, small_dataset, tmp_path):
+    averaged = "sft.ema_decay=0.9,sft.evaluate_raw=true"
+    trained = invoke(*sft(small_dataset, "--overrides", averaged))
+    assert trained.exit_code == 0, trained.output
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("rlinf-isaac").experiment_id
+    models = client.search_logged_models([experiment])
+    assert sorted(model.name for model in models) == sorted(
+        f"pi0-tiny{raw}-step-{step}" for raw in ("", "-raw") for step in (2, 4, 6)
+    )
+    sweeps = []
+    for line in re.findall(r"rlinf-isaac (eval --ckpt-root \S+)", trained.stdout):
+        more = ("--ckpt-steps", 6, "--episodes", 2, "--output", "out", "--overrides", SHORT_EVALUATION)
+        result = invoke(*line.split(), *more)
+        assert result.exit_code == 0, result.output
+        runs = client.search_runs([experiment], "tags.rlinf_isaac.verb = 'eval'")
+        sweeps += [run.info.run_id for run in runs if run.info.run_id not in sweeps]
+    assert len(sweeps) == 2
+    compared = invoke("compare", *sweeps, "--output", "out")
+    assert compared.exit_code == 0, compared.output
+    assert "Not paired" not in compared.stdout
+    (run,) = client.search_runs([experiment], "tags.rlinf_isaac.verb = 'compare'")
+    table = client.load_table(experiment, "paired_episodes.json", [run.info.run_id])
+    assert list(table["seed"]) == [5000, 5001]
+    assert len(table.columns) == 1 + 2 + 2
 
 
 def test_finished_training_is_not_repeated(invoke, small_dataset, tmp_path):
@@ -101,6 +198,11 @@ def test_another_seed_is_another_training(invoke, small_dataset, tmp_path):
         (["--overrides", "env.max_episode_steps=100"], "use 96 or 104"),
         (["--device", "gpu"], "compute.device is gpu"),
         (["--norm-stats", "missing.json"], "norm-stats-missing"),
+        (["--overrides", "sft.trainable=lora"], "frozen-random"),
+        (["--overrides", "sft.train_vision=false"], "frozen-random"),
+        (["--overrides", "sft.decay_steps=50"], "decay-warmup"),
+        (["--overrides", "sft.lora.vlm_rank=8"], "sft.lora.vlm_rank only with sft.trainable=lora"),
+        (["--overrides", "sft.evaluate_raw=true"], "sft.evaluate_raw only with sft.ema_decay above 0"),
     ],
 )
 def test_bad_input_is_one_clear_error(invoke, small_dataset, tmp_path, more, code):
@@ -120,9 +222,11 @@ def test_bad_input_is_found_before_torch_is_imported(small_dataset):
 
 
 def test_norm_stats_of_other_data_are_refused(invoke, small_dataset, tmp_path):
-    assert invoke("norm_stats", "--dataset", small_dataset, "--output", "out", "--overrides", OVERRIDES).exit_code == 0
+    assert invoke("norm_stats", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET).exit_code == 0
     (stats,) = tmp_path.glob("out/norm_stats/*/norm_stats.json")
-    assert invoke(*sft(small_dataset, "--norm-stats", stats)).exit_code == 0
+    result = invoke(*sft(small_dataset, "--norm-stats", stats))
+    assert result.exit_code == 0, result.output
+    assert f"sha256 {bytes_digest(stats.read_bytes())} (given, {stats})" in result.stdout
 
     provenance = json.loads((stats.parent / "provenance.json").read_text())
     (stats.parent / "provenance.json").write_text(json.dumps(provenance | {"dataset": "0" * 64}))
@@ -137,7 +241,7 @@ def test_norm_stats_of_other_data_are_refused(invoke, small_dataset, tmp_path):
 
 
 def test_mis_keyed_norm_stats_are_refused(invoke, small_dataset, tmp_path):
-    assert invoke("norm_stats", "--dataset", small_dataset, "--output", "out", "--overrides", OVERRIDES).exit_code == 0
+    assert invoke("norm_stats", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET).exit_code == 0
     (stats,) = tmp_path.glob("out/norm_stats/*/norm_stats.json")
     values = json.loads(stats.read_text())["norm_stats"]
     stats.write_text(json.dumps({"norm_stats": {"observation.state": values["state"], "action": values["actions"]}}))
@@ -155,3 +259,24 @@ def test_divergence_fails_the_run_and_keeps_the_checkpoints(invoke, store, small
     (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
     assert run.info.status == "FAILED"
     assert "TrainingDiverged" in run.data.tags["failure.reason"]
+
+
+def test_torchrun_starts_it_on_several_machines(invoke, store, small_dataset, tmp_path):
+    """Two processes of one machine, which is what it starts on each of several; one goes on alone."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [str(word) for word in sft(small_dataset, "--steps", "4", "--save-interval", "2")]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "-m", "mlflow_project.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("checkpoints  ") == 1
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["cfg/compute/num_processes"] == "2"
+    assert len(run.outputs.model_outputs) == 2
+    made = digests(tmp_path)
+    assert list(made) == [2, 4]
+    # What two made, one takes over.
+    assert invoke(*words).exit_code == 0
+    assert digests(tmp_path) == made

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 from mlflow import MlflowClient
-from support import SMALL, kill_when
-
-OVERRIDES = ",".join(SMALL)
+from support import SMALL_PRESET, kill_when
 
 
 def test_nothing_to_do(invoke):
@@ -14,7 +12,7 @@ def test_nothing_to_do(invoke):
 
 def test_what_a_dead_server_missed_arrives_at_another(invoke, start, store, small_dataset, dead_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_uri)
-    process = start("norm_stats", "--dataset", small_dataset, "--output", "out", "--overrides", OVERRIDES)
+    process = start("norm_stats", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET)
     _, log = process.communicate()
     assert process.returncode == 0, "a dead server does not fail the work"
     assert "rlinf-isaac sync --output" in log
@@ -30,8 +28,8 @@ def test_what_a_dead_server_missed_arrives_at_another(invoke, start, store, smal
 
 
 def test_a_killed_verb_is_ended_killed(invoke, start, store, small_dataset):
-    process = start("sft", "--dataset", small_dataset, "--output", "out", "--steps", "2000", "--overrides", OVERRIDES)
-    kill_when(process, "200/2000")
+    process = start("sft", "--dataset", small_dataset, "--output", "out", "--steps", "500", "--preset", SMALL_PRESET)
+    kill_when(process, " 50/500")
     result = invoke("sync", "--output", "out")
     assert "1 dead runs ended KILLED" in result.stdout
     client = MlflowClient(store)

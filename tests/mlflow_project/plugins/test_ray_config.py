@@ -133,9 +133,16 @@ def test_a_server_is_fine_and_its_password_is_asked_about(monkeypatch):
     assert check_store(config, "https://mlflow.example.org") == []
 
 
-def test_a_password_in_the_stores_address_is_not_printed():
-    [problem] = check_store(at("head"), "http://me:hunter2@localhost:5000")
+@pytest.mark.parametrize("uri", ["http://me:hunter2@server:5000", "postgresql://server/x?user=me&password=hunter2"])
+def test_a_password_in_the_stores_address_is_refused_and_not_printed(uri):
+    [problem] = check_store(at("head"), uri)
+    assert (problem.code, problem.level) == ("ray-password", "error")
     assert "hunter2" not in str(problem)
+
+
+def test_a_password_in_the_clusters_address_is_not_shown():
+    config = read_config(MINIMAL | {"address": "http://me:hunter2@head:8265/"})
+    assert (config.address, config.public_address) == ("http://me:hunter2@head:8265", "http://head:8265")
 
 
 def test_a_version_that_would_not_run_is_refused():

@@ -62,7 +62,7 @@ def refusal(data: bytes) -> str | None:
 @settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_decoded_or_refused(data):
-    assert refusal(data) in (None, "bad-message")
+    assert refusal(data) in (None, "bad-message", "message-too-large")
 
 
 @settings(deadline=None)
@@ -71,7 +71,7 @@ def test_a_damaged_message_is_decoded_or_refused(value, data):
     message = bytearray(pack(value))
     for _ in range(3):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
-    assert refusal(bytes(message)) in (None, "bad-message")
+    assert refusal(bytes(message)) in (None, "bad-message", "message-too-large")
 
 
 def array(data=b"\0" * 8, dtype="<f4", shape=(2,)) -> bytes:
@@ -101,10 +101,9 @@ def array(data=b"\0" * 8, dtype="<f4", shape=(2,)) -> bytes:
         msgpack.packb({b"__npgeneric__": True, b"data": 1, b"dtype": "O"}),
         msgpack.packb({b"__npgeneric__": True, b"data": [1], b"dtype": "<i4"}),
         b"",
-        b"\x91" * 5000,
         msgpack.packb(1) * 2,
         msgpack.packb({1: 2}),
-        b"\xdf\xff\xff\xff\xff",
+        b"\xdc\x00\x02\x01",
     ],
 )
 def test_hostile_messages(message):

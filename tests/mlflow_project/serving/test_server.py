@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults.bombs import TEXT, bombs
 from serving_support import Running, expected, observation, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -48,6 +49,10 @@ def raw(server: Running, **options: Any) -> Iterator[ClientConnection]:
     with connect(address, compression=None, max_size=None, close_timeout=0.1, **options) as connection:
         unpack(connection.recv(timeout=60))
         yield connection
+
+
+def halves(message: bytes) -> list[bytes]:
+    return [message[: len(message) // 2], message[len(message) // 2 :]]
 
 
 def ask(server: Running, index: int) -> np.ndarray:
@@ -92,10 +97,7 @@ class TestProtocol:
     @pytest.mark.parametrize(
         ("message", "code"),
         [
-            (b"\xc1 not msgpack", "bad-message"),
-            ("text", "bad-message"),
             (pack([1, 2]), "bad-message"),
-            (pack({"prompt": "x"}), "observation-missing"),
             (pack(observation(0) | {"observation/state": np.zeros(3)}), "observation-state"),
             (pack(observation(0) | {"observation/image": np.zeros((2, 2))}), "observation-image"),
         ],
@@ -107,6 +109,20 @@ class TestProtocol:
             assert isinstance(answer, str)
             assert answer.startswith(f"[{code}] ")
             assert "Traceback" not in answer
+            connection.send(pack(observation(1)))
+            np.testing.assert_array_equal(unpack(connection.recv())["actions"], expected(policy, observation(1)))
+
+    def test_every_bomb_is_answered_with_its_code_and_the_connection_goes_on(self, server, policy):
+        """Those of every kind of msgpack, and text, whole and in fragments."""
+        with raw(server) as connection:
+            for bomb in bombs(1 << 18):
+                text = bomb.name == "text"
+                for message in (TEXT * 100, [TEXT] * 100) if text else (bomb.message, halves(bomb.message)):
+                    connection.send(message)
+                    answer = connection.recv()
+                    assert isinstance(answer, str), bomb.name
+                    assert answer.startswith(f"[{bomb.code}] "), bomb.name
+                    assert len(answer) < 5000, bomb.name
             connection.send(pack(observation(1)))
             np.testing.assert_array_equal(unpack(connection.recv())["actions"], expected(policy, observation(1)))
 
@@ -255,6 +271,42 @@ class TestLimits:
             with pytest.raises(ConnectionClosed) as closed:
                 connection.recv()
             assert closed.value.rcvd.code == 1009
+
+    def test_large_messages_take_turns(self, policy):
+        """More of them than there are places, with images that are taken and with such that are refused."""
+        taken = observation(0, size=800)
+        refused = taken | {"observation/state": np.zeros(3)}
+        with running(policy) as server, ExitStack() as stack:
+            clients = [stack.enter_context(raw(server)) for _ in range(5)]
+            for client in clients[1:]:
+                client.send(pack(refused))
+            clients[0].send(pack(taken))
+            assert all(client.recv().startswith("[observation-state]") for client in clients[1:])
+            np.testing.assert_array_equal(unpack(clients[0].recv())["actions"], expected(policy, taken))
+            clients[1].send(pack(observation(1)))  # it waits for its penalty
+            np.testing.assert_array_equal(unpack(clients[1].recv())["actions"], expected(policy, observation(1)))
+
+    def test_a_large_message_that_does_not_end_loses_its_place(self, policy, monkeypatch):
+        monkeypatch.setattr("mlflow_project.serving.intake.SLOW_S", 0.1)
+        with running(policy) as server, ExitStack() as stack:
+            slow = [stack.enter_context(raw(server)) for _ in range(2)]
+            for client in slow:
+                client.socket.sendall(b"\x82\xff" + (8 << 20).to_bytes(8, "big") + bytes((4 << 20) + 4))
+            for client in slow:
+                with pytest.raises(ConnectionClosed) as closed:
+                    client.recv()
+                assert closed.value.rcvd.code == 1008
+            with raw(server) as other:
+                monkeypatch.undo()
+                other.send(pack(observation(0, size=800)))
+                unpack(other.recv())
+
+    def test_a_message_of_endless_fragments(self, server):
+        with raw(server) as connection:
+            with suppress(ConnectionClosed, OSError):
+                connection.socket.sendall(b"\x02\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 20_000)
+            with pytest.raises(ConnectionClosed):
+                connection.recv()
 
     def test_browsers_are_turned_away(self, server):
         """Any web page may open a websocket to 127.0.0.1; it says where it comes from."""

@@ -212,6 +212,27 @@ class TestRead:
         with pytest.raises(BundleError, match="differ; both must be"):
             reseal(path)
 
+    @pytest.mark.parametrize(
+        ("entry", "value"),
+        [
+            ("prompts", ["Stack."]),
+            ("prompts", {"0": 7}),
+            ("state_names", 7),
+            ("action_names", [7]),
+            ("control_hz", 10**39),
+            ("images", {"front": [0, 0]}),
+            ("job", {"model": [1]}),
+            ("assumed", {"state": 7}),
+            ("source", {"files": []}),
+        ],
+    )
+    def test_a_description_of_another_form_even_when_sealed_again(self, path, entry, value):
+        config = json.loads((path / "config.json").read_bytes())
+        (path / "config.json").write_text(json.dumps({**config, entry: value}))
+        reseal(path)
+        with pytest.raises(BundleError, match=f"bundle-description.*{entry}"):
+            read_bundle(path)
+
     def test_a_tie_to_a_tensor_that_is_not_there(self, path):
         with pytest.raises(BundleError, match="cannot be tied to nowhere"):
             reseal(path, tied={"embed": "nowhere"})

@@ -109,9 +109,9 @@ def test_two_models_in_one_file():
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module."])
-def test_rlinfs_other_layout_is_refused_with_its_converter(prefix):
+def test_rlinfs_other_layout_is_refused_with_what_renames_it(prefix):
     file = stored({f"{prefix}{name}": (1,) for name in ("img.pos_embedding", "llm.layers.0.attn.weight", "out.bias")})
-    with pytest.raises(WeightsError, match="--mode openpi_rlinf_to_openpi_pytorch"):
+    with pytest.raises(WeightsError, match="rlinf-isaac bundle make checkpoint --step 0"):
         plan_load(file, EXPECTED)
 
 

@@ -1,22 +1,46 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 
 from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
+from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest, foreign_config
+from rlinf_isaac.checkpoint.facts import FACTS
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.envs.contract import ACTION_NAMES, state_names
 
 
-def test_with_and_without_its_dataset_the_same_is_said(small_dataset):
-    """The task's own prompt, rate and layouts are those its demonstrations carry; only the environment is unknown."""
+def test_what_nobody_says_of_a_foreign_checkpoint_is_not_known():
     config = small_config()
-    known = json.loads(json.dumps(checkpoint_config(config, LeRobotDataset(small_dataset))))
-    assumed = json.loads(json.dumps(checkpoint_config(config)))
-    assert known["env"]["task"] == config.env.task
-    assert assumed == known | {"env": None}
+    said = foreign_config(config, stated={"action_horizon"})
+    assert said["not_known"] == [name for name in FACTS if name != "action_horizon"]
+    for record in ("prompts", "control_hz", "state_names", "action_names", "tokenizer", "env"):
+        assert said[record] is None
+    assert said["job"] == asdict(config)
+
+
+def test_its_dataset_says_prompt_rate_and_layouts_of_a_foreign_checkpoint(small_dataset):
+    config, dataset = small_config(), LeRobotDataset(small_dataset)
+    own, foreign = checkpoint_config(config, dataset), foreign_config(config, dataset)
+    unknown = foreign.pop("not_known")
+    assert not {"prompt", "control_hz", "state", "actions"} & set(unknown)
+    assert foreign == own | {"tokenizer": None}
+
+
+def test_dims_without_names_are_an_assumption_of_the_checkpoint(small_dataset, tmp_path):
+    root = tmp_path / "unnamed"
+    shutil.copytree(small_dataset, root)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["observation.state"]["names"] = ["state"]
+    info["features"]["action"]["names"] = {"motors": list(ACTION_NAMES)}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    said = checkpoint_config(small_config(), LeRobotDataset(root))
+    assert said["state_names"] is said["action_names"] is None
+    assert said["assumed"] == {"state": state_names("proprio+cubes", 2), "actions": list(ACTION_NAMES)}
+    assert "assumed" not in checkpoint_config(small_config(), LeRobotDataset(small_dataset))
 
 
 def test_it_is_what_a_trained_checkpoint_carries(small_checkpoints, small_dataset):

@@ -15,7 +15,7 @@ from huggingface_hub import save_torch_state_dict
 from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import Bundle, assemble_bundle, read_bundle, write_bundle
-from rlinf_isaac.checkpoint.description import checkpoint_config
+from rlinf_isaac.checkpoint.description import foreign_config
 from rlinf_isaac.checkpoint.header import INDEX_FILE
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.errors import BundleError
@@ -36,7 +36,7 @@ def model() -> Pi0:
 def bundle(request, tmp_path, model) -> Bundle:
     """A whole pi0, as one file or as the hub's library splits it."""
     arguments = {
-        "config": checkpoint_config(small_config()),
+        "config": foreign_config(small_config()),
         "norm_stats": NORM_STATS,
         "asset_id": "RLinf/IsaacLab-Stack-Cube-Data",
         "step": 400,

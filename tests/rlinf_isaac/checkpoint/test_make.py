@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file, save_model
 from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle, seal
-from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
+from rlinf_isaac.checkpoint.description import config_digest, foreign_config
 from rlinf_isaac.checkpoint.make import AS_STORED, fitting_presets, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
@@ -147,7 +147,7 @@ def test_the_bundle_holds_the_model_and_what_it_came_from(tmp_path, config, mode
     }
     origin = bundle.config.pop("source")
     assert bundle.config.pop("norm_stats") == RECORD
-    assert bundle.config == json.loads(json.dumps(checkpoint_config(config)))
+    assert bundle.config == json.loads(json.dumps(foreign_config(config)))
     assert origin["files"] == {name: file_digest(path / name) for name in origin["files"]}
     assert origin["excluded"] == []
 
@@ -171,7 +171,7 @@ def test_the_policy_of_a_made_bundle_acts(tmp_path, config, model):
     bundle = make(save_rlinf(tmp_path, model), config, tmp_path / "out")
     policy = load_policy(bundle, config)
     images = {camera: np.zeros((1, 64, 64, 3), np.uint8) for camera in ("front", "wrist")}
-    observation = policy.processor.observation(images, np.zeros((1, 23), np.float32), [bundle.config["prompts"]["0"]])
+    observation = policy.processor.observation(images, np.zeros((1, 23), np.float32), ["Stack."])
     noise = torch.zeros(1, config.model.action_horizon, config.model.action_dim)
     assert model.eval().sample(observation, noise, 2).equal(policy.model.sample(observation, noise, 2))
 
@@ -221,11 +221,10 @@ class TestExclude:
         return path
 
     @pytest.mark.parametrize("prefix", ["", "module."])
-    def test_left_out_only_when_asked(self, tmp_path, config, model, prefix):
+    @pytest.mark.parametrize("exclude", [(), ("value_head.*",)])
+    def test_left_out_by_itself_or_when_asked(self, tmp_path, config, model, prefix, exclude):
         path = self.save(tmp_path, model, prefix)
-        with pytest.raises(WeightsError, match=r"2 unexpected: value_head\.mlp\.0\.weight"):
-            make(path, config, tmp_path / "out")
-        bundle = make(path, config, tmp_path / "out", ("value_head.*",))
+        bundle = make(path, config, tmp_path / "out", exclude)
         names = [f"{prefix}value_head.mlp.{i}.weight" for i in (0, 2)]
         assert bundle.config["source"]["excluded"] == names
         assert bundle.config["source"]["stripped"] == ([prefix.removesuffix(".")] if prefix else [])
@@ -237,8 +236,16 @@ class TestExclude:
         path = save_openpi(tmp_path, model)
         tensors = load_file(path / "model.safetensors") | {"value_head.weight": torch.ones(1)}
         save_file(tensors, path / "model.safetensors")
-        bundle = make(path, config, tmp_path / "out", ("value_head.*",))
+        bundle = make(path, config, tmp_path / "out")
         assert "value_head.weight" not in load_file(bundle.path / "model.safetensors")
+
+    def test_anything_else_stays_and_does_not_fit(self, tmp_path, config, model):
+        path = save_openpi(tmp_path, model)
+        tensors = load_file(path / "model.safetensors") | {"value_head_2.weight": torch.ones(1)}
+        save_file(tensors, path / "model.safetensors")
+        with pytest.raises(WeightsError, match=r"1 unexpected: value_head_2\.weight"):
+            make(path, config, tmp_path / "out")
+        make(path, config, tmp_path / "out", ("value_head_2.*",))
 
     def test_an_optimiser_that_hides_the_models_prefix(self, tmp_path, config, model):
         path = tmp_path / "train.pt"
@@ -306,7 +313,7 @@ class TestRefusals:
             make(path, config, tmp_path / "out")
         assert error.value.problems[0].code == "weights-dtype"
 
-    def test_rlinfs_other_layout_in_a_pickle(self, tmp_path, config, model):
+    def test_names_that_begin_as_rlinfs_and_are_not(self, tmp_path, config, model):
         path = save_rlinf(tmp_path, model, "llm.")
         with pytest.raises(WeightsError) as error:
             make(path, config, tmp_path / "out")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlinf_isaac.checkpoint.sources import find_source
 from rlinf_isaac.digest import bytes_digest
@@ -21,6 +22,8 @@ def tree(root: Path, *names: str, stats: bytes = STATS) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "norm_stats.json":
             file.write_bytes(stats)
+        elif file.name == "metadata.pt":
+            torch.save({"global_step": 30000}, file)
         elif file.suffix == ".safetensors":
             write_safetensors(file, "action_in_proj.weight")
         else:
@@ -202,12 +205,7 @@ class TestRefusals:
 
     def test_jax(self, tmp_path):
         names = ("params/_METADATA", "assets/cube/norm_stats.json", "model.safetensors")
-        assert refusal(tree(tmp_path, *names)) == "jax-checkpoint"
-
-    def test_rlinfs_other_layout(self, tmp_path):
-        tree(tmp_path, "norm_stats.json")
-        write_safetensors(tmp_path / "model.safetensors", "model.img.pos_embedding")
-        assert refusal(tmp_path) == "rlinf-layout"
+        assert refusal(tree(tmp_path, *names)) == "ambiguous-weights"
 
     @pytest.mark.parametrize(
         "names",

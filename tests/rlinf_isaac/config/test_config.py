@@ -1,9 +1,12 @@
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from rlinf_isaac.config import PRESETS, build_config, flatten, known_keys, load_config, preset_names, split_overrides
 from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.pi0.layout import state_dict_shapes
 
 
 def codes(error: InvalidJob) -> list[str]:
@@ -16,6 +19,22 @@ def test_every_preset_is_complete(preset):
     assert config.preset == preset
     assert config.policy.action_chunk <= config.model.action_horizon
     assert config.model.vision.image_size % config.model.vision.patch_size == 0
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05"])
+def test_the_presets_for_a_base_are_openpis_recipe(family):
+    """`Pi0Config`, `TrainConfig`, `CosineDecaySchedule` and `AdamW` of OpenPI, as they are without a word."""
+    config, plain = load_config(f"{family}_base"), load_config(family)
+    model, sft = config.model, config.sft
+    assert (model.action_dim, model.action_horizon, model.max_token_len) == (32, 50, 48 if family == "pi0" else 200)
+    assert model.pi05 == model.discrete_state_input == (family == "pi05")
+    assert (model.vlm, model.expert, model.vision) == (plain.model.vlm, plain.model.expert, plain.model.vision)
+    assert (sft.steps, sft.batch_size, sft.warmup_steps, sft.decay_steps) == (30_000, 32, 1_000, 30_000)
+    assert (sft.lr, sft.lr * sft.final_lr_ratio) == (2.5e-5, pytest.approx(2.5e-6))
+    assert (sft.beta1, sft.beta2, sft.weight_decay, sft.clip_grad_norm) == (0.9, 0.95, 1e-10, 1.0)
+    assert (sft.ema_decay, sft.trainable, sft.loss_on_real_dims) == (0.99, "all", False)
+    assert (config.compute.dtype, config.compute.master_weights) == ("bfloat16", True)
+    assert load_config(f"{family}_base", ["sft.steps=20000"]).sft.decay_steps == 30_000
 
 
 def test_overrides_win_and_keep_their_types():
@@ -78,12 +97,39 @@ def test_a_section_is_no_value_and_may_be_empty(tmp_path):
     assert load_config(str(preset)) == load_config("tiny")
 
 
-def test_environment_variables_never_reach_a_config(monkeypatch):
-    monkeypatch.setenv("SECRET", "hunter2")
-    with pytest.raises(InvalidJob) as error:
-        load_config("tiny", ["policy.asset_id=${oc.env:SECRET}"])
-    assert error.value.problems[0].code == "interpolation"
-    assert "hunter2" not in str(error.value)
+LOOKED_UP = {
+    "policy.asset_id": "'${oc.env:SECRET}'",
+    "policy.norm": "'a ${oc.env:SECRET} b'",
+    "policy.tokenizer": "'${policy.asset_id}'",
+    "policy.delta_actions": "'${mine:1}'",
+    "rl.value_widths": "['${oc.env:SECRET}', 64]",
+    "rl.lr": "[64, [1, {a: ['${oc.decode:${oc.env:SECRET}}']}]]",
+}
+
+
+@pytest.mark.parametrize("key", LOOKED_UP)
+def test_environment_variables_never_reach_a_config(key, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET", "12345")
+    OmegaConf.register_new_resolver("mine", lambda value: "12345", replace=True)
+    section, _, name = key.partition(".")
+    preset = tmp_path / "mine.yaml"
+    preset.write_text(f"base: tiny\n{section}: {{{name}: {LOOKED_UP[key]}}}\n")
+    for load in (
+        lambda: load_config("tiny", [f"{key}={LOOKED_UP[key]}"]),
+        lambda: load_config("tiny", [f"{section}={{{name}: {LOOKED_UP[key]}}}"]),
+        lambda: load_config(str(preset)),
+        lambda: build_config({section: {name: yaml.safe_load(LOOKED_UP[key])}}, "a checkpoint"),
+    ):
+        with pytest.raises(InvalidJob) as error:
+            load()
+        assert error.value.problems[0].code == "interpolation"
+        assert "12345" not in str(error.value)
+
+
+def test_numbers_beyond_64_bits(tmp_path):
+    for value in ("9" * 20, "9" * 400, f"-{'9' * 20}"):
+        with pytest.raises(InvalidJob, match="more than 64 bits"):
+            load_config("tiny", [f"sft.steps={value}"])
 
 
 @pytest.mark.parametrize("text", ["sft.lr=[1,", "sft.lr={a: }}"])
@@ -122,3 +168,11 @@ def test_quotes_keep_their_commas():
     items = split_overrides("policy.delta_actions='6,-1',sft.steps=3")
     assert items == ["policy.delta_actions='6,-1'", "sft.steps=3"]
     assert load_config("tiny", items).policy.delta_actions == "6,-1"
+
+
+def test_the_first_preset_of_an_architecture_is_the_plain_one():
+    """It is the one that `bundle make` takes where it recognises an architecture by its weights."""
+    first: dict[str, str] = {}
+    for preset in preset_names():
+        first.setdefault(repr(sorted(state_dict_shapes(load_config(preset).model).items())), preset)
+    assert sorted(first.values()) == ["pi0", "pi05", "small", "tiny"]

@@ -6,13 +6,14 @@ import pytest
 from corpus import configs
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.preflight import Findings, check_config
+from rlinf_isaac.preflight import Findings, check_config, check_trainable
 
 
 def codes_of(path):
     findings = Findings()
     with findings.collect():
-        findings.add(check_config(load_config(str(path))))
+        config = load_config(str(path))
+        findings.add([*check_config(config), *check_trainable(config, has_base=False)])
     return {problem.code for problem in findings.errors}
 
 

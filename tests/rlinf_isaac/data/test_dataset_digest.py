@@ -199,8 +199,12 @@ def test_files_that_changed_a_moment_ago_are_not_kept(root, cache):
     assert dataset_digest(root) == first
 
 
-def test_link_loop_inside_a_dataset(root):
-    (root / "data" / "loop").symlink_to(root / "data")
+@pytest.mark.parametrize("target", ["data", "elsewhere"])
+def test_link_loop_inside_a_dataset(root, target):
+    """Above itself; or twice to one place, which links to links make billions of."""
+    (root / "elsewhere").mkdir()
+    for name in ("loop", "again"):
+        (root / "data" / name).symlink_to(root / target)
     with pytest.raises(DatasetError) as error:
         dataset_digest(root)
     assert error.value.problems[0].code == "dataset-link-loop"

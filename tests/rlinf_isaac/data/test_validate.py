@@ -119,11 +119,18 @@ class TestCounts:
 
 def test_leftovers_of_killed_writers(v21_root):
     (v21_root.parent / f".{v21_root.name}.tmp-123-0a1b2c3d").mkdir()
-    (v21_root / "images").mkdir()
+    (v21_root / "images/observation.images.front/episode_000003").mkdir(parents=True)
+    (v21_root / "images/observation.images.front/episode_000003/frame_000000.png").write_bytes(b"")
     (v21_root / "meta" / ".info.json.tmp-99-00ff00ff").write_text("{")
     (problem,) = validate_dataset(v21_root)
     assert (problem.code, problem.level) == ("writer-leftover", "warning")
     assert all(name in problem.cause for name in (".tmp-123-", "images", ".tmp-99-"))
+
+
+def test_the_empty_folders_that_lerobots_recorder_leaves_are_none(v21_root):
+    for camera in ("front", "wrist"):
+        (v21_root / f"images/observation.images.{camera}").mkdir(parents=True)
+    assert validate_dataset(v21_root) == []
 
 
 def test_stray_files_and_link_loops(v21_root):

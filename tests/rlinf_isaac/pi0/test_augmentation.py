@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.config.schema import AugmentConfig
+from rlinf_isaac.config.sft_schema import AugmentConfig
 from rlinf_isaac.pi0.augmentation import Changes, apply, draw
 from rlinf_isaac.pi0.observation import float_images
 

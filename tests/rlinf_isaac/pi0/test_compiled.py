@@ -44,3 +44,20 @@ def test_checkpointing_keeps_less_for_the_backward_pass(model, config, make_obse
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             model(make_observation(config), *make_flow(config))
     assert kept[1] < kept[0] / 2
+
+
+def test_nothing_of_a_frozen_vlm_is_kept(model, config, make_observation, make_flow) -> None:
+    kept: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    model.paligemma_with_expert.paligemma.requires_grad_(False)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        cache = model.prefix_cache(make_observation(config))
+        assert kept == []
+        model(make_observation(config), *make_flow(config)).mean().backward()
+    assert not any(tensor.requires_grad for layer in cache.keys_values for tensor in layer)
+    assert kept
+    assert model.action_in_proj.weight.grad is not None

@@ -1,15 +1,8 @@
 """Our model, transforms and prompts against OpenPI's own code (PyPI: rlinf-openpi), tiny sizes, float32.
 
-Opt-in, in an environment made for it, because the pins of rlinf-openpi (torch 2.7.1, numpy < 2) exclude ours:
+Opt-in, in the interpreter that README makes with the extra openpi, and pytest in it (CONTRIBUTING.md, "Opt-in tests"):
 
-    python3.11 -m venv parity
-    parity/bin/pip install torch==2.13.0 "numpy<2.3" jax==0.5.3 flax==0.10.2 chex==0.1.90 orbax-checkpoint==0.11.13 \
-        beartype==0.19.0 jaxtyping==0.2.36 numpydantic einops augmax tqdm-loggable fsspec filelock \
-        huggingface_hub==0.36.0 tokenizers==0.21.4 regex pyyaml requests sentencepiece pillow safetensors \
-        pytest hypothesis omegaconf pyarrow
-    parity/bin/pip install --no-deps rlinf-openpi==0.1.1 rlinf-transformer-openpi==4.53.2 openpi-client==0.1.2
-    PYTHONPATH=. parity/bin/python -m pytest -m parity --confcutdir tests/rlinf_isaac/pi0 \
-        tests/rlinf_isaac/pi0/test_parity.py -s
+    openpi-venv/bin/python -m pytest -m parity tests/rlinf_isaac/pi0/test_parity.py -s
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def test_refusals(config, model, policy_config, processor, norm_stats) -> None:
         processor.observation(images, np.zeros((4, 20), np.float32), PROMPTS)
     with pytest.raises(TokenizerError, match="max_token_len is 64"):
         processor.observation(images, states, ["x" * 100] * 4)
-    with pytest.raises(NormStatsError, match="'actions' has 6 dims"):
-        Processor(config, dataclasses.replace(policy_config, env_action_dim=6), norm_stats, ByteTokenizer())
+    with pytest.raises(NormStatsError, match="'actions' has 8 dims"):
+        Processor(config, dataclasses.replace(policy_config, env_action_dim=8), norm_stats, ByteTokenizer())
     with pytest.raises(InvalidJob, match="env_action_dim 40"):
         Processor(config, dataclasses.replace(policy_config, env_action_dim=40), norm_stats, ByteTokenizer())
     with pytest.raises(InvalidJob, match=r"action_chunk 7 exceeds model\.action_horizon 6"):

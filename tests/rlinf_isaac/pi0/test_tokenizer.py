@@ -88,7 +88,7 @@ def test_load_tokenizer(model_file: Path, tmp_path: Path, make_config) -> None:
     assert isinstance(load_tokenizer(PolicyConfig(tokenizer=str(model_file)), model), SentencePieceTokenizer)
     with pytest.raises(TokenizerError, match=r"258 tokens, model\.vocab_size is 100"):
         load_tokenizer(PolicyConfig(), make_config(False, vocab_size=100))
-    with pytest.raises(TokenizerError, match=r"missing\.model does not exist"):
+    with pytest.raises(TokenizerError, match=r"missing\.model cannot be read"):
         load_tokenizer(PolicyConfig(tokenizer=str(tmp_path / "missing.model")), model)
     damaged = tmp_path / "damaged.model"
     damaged.write_bytes(b"not a model")

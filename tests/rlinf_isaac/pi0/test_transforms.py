@@ -101,6 +101,16 @@ def test_quantiles_are_the_ends_of_the_range(norm_stats) -> None:
     np.testing.assert_allclose(normalizer.normalize(norm_stats.state.q99), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["zscore", "quantile"])
+def test_statistics_of_more_dims_than_the_data_count_with_their_first(norm_stats, mode) -> None:
+    """As those that are published for the width of a model: OpenPI takes ``mean[..., : x.shape[-1]]``."""
+    padded = FeatureStats(*(np.append(vector, np.full(24, 7.0)) for vector in norm_stats.state.as_dict().values()))
+    longer, exact = (Normalizer.of("state", stats, mode) for stats in (padded, norm_stats.state))
+    x = np.random.default_rng(0).normal(size=(5, 8))
+    np.testing.assert_array_equal(longer.normalize(x), exact.normalize(x))
+    np.testing.assert_array_equal(longer.unnormalize(x), exact.unnormalize(x))
+
+
 def test_wrong_dims_and_missing_quantiles_are_refused(norm_stats) -> None:
     with pytest.raises(NormStatsError, match="'state' has 20 dims but its norm stats have 8"):
         Normalizer.of("state", norm_stats.state, "zscore").normalize(np.zeros((2, 20)))

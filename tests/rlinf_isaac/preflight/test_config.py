@@ -77,6 +77,33 @@ def test_the_expert_may_be_wider_than_the_vlm():
     assert check_config(load_config("tiny", ["model.expert.width=96", "model.expert.mlp_dim=200"])) == []
 
 
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [
+        ("eval", ["compute.num_processes=3"]),
+        ("eval", ["compute.num_processes=2", "compute.device=cuda:1"]),
+        ("eval", ["policy.denoise_steps=1", "rl.noise_steps=2"]),
+        ("eval", ["eval.episodes=50", "rl.num_envs=3", "rl.workers=2"]),
+        ("sft", ["rl.algorithm=grpo", "rl.episodes=3"]),
+        ("norm_stats", ["model.action_horizon=4"]),
+        ("norm_stats", ["policy.tokenizer=nowhere.model"]),
+        ("demos", ["policy.tokenizer=nowhere.model"]),
+        ("rl --engine rlinf", ["rl.num_envs=3", "rl.workers=2"]),
+    ],
+)
+def test_what_a_verb_does_not_read_cannot_refuse_it(form, settings):
+    """An eval could not mend the number of processes that a checkpoint was trained with, nor the section rl."""
+    config = load_config("tiny", settings)
+    assert codes(check_config(config)) != []
+    assert check_config(config, form) == []
+
+
+def test_overrides_that_do_nothing_are_found_with_the_values():
+    config = load_config("tiny", ["rl.group_size=3"])
+    assert codes(check_config(config, "rl", ["rl.group_size=3"])) == ["not-read"]
+    assert check_config(config, "rl") == []
+
+
 def test_several_processes_have_a_gpu_each():
     for device, expected in (("cuda", []), ("cpu", []), ("cuda:1", ["processes-device"])):
         config = load_config("tiny", [f"compute.device={device}", "compute.num_processes=2"])

@@ -36,7 +36,7 @@ def test_a_dataset_that_differs_is_described(small_dataset, tmp_path):
     tasks = (root / "meta" / "tasks.jsonl").read_text()
     (root / "meta" / "tasks.jsonl").write_text(tasks.replace("Stack", "Pile"))
     problems = check_dataset(small_config(["policy.state_layout=proprio"]), root)
-    assert sorted(codes(problems)) == ["feature-dim", "fps", "no-feature", "prompt"]
+    assert sorted(codes(problems)) == ["feature-dim", "fps", "no-feature", "prompt", "unused-camera"]
     assert "observation.images.side" in next(problem.cause for problem in problems if problem.code == "no-feature")
 
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
+import pytest
+
 from rlinf_isaac.preflight import environment
-from rlinf_isaac.preflight.environment import check_requirements, inspect_environment
+from rlinf_isaac.preflight.environment import GUESTS, check_requirements, inspect_environment
 
 
 def test_what_is_here_is_found_with_its_version():
@@ -74,3 +77,23 @@ def test_isaaclab_is_looked_for_in_the_environment_that_is_named(monkeypatch, tm
     assert isaaclab().found == f"3.0.0 ({python})"
     monkeypatch.delenv("ISAACLAB_PYTHON")
     assert isaaclab().found is None
+
+
+@pytest.mark.parametrize("guest", GUESTS, ids=lambda guest: guest.distribution)
+def test_a_guest_is_looked_for_here_and_in_the_interpreter_that_is_named(monkeypatch, tmp_path, guest):
+    def component():
+        return next(each for each in environment._guests() if each.name == guest.distribution)
+
+    monkeypatch.delenv(guest.variable, raising=False)
+    here = environment.installed_version(guest.distribution)
+    assert component().found == here
+    python = tmp_path / "venv" / "bin" / "python"
+    monkeypatch.setenv(guest.variable, str(python))
+    assert (component().found, "does not run" in component().unlocks) == (here, here is None)
+    venv.create(tmp_path / "venv", symlinks=True)
+    assert (component().found, "lacks it" in component().unlocks) == (here, here is None)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    metadata = packages / f"{guest.distribution.replace('-', '_')}-9.8.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {guest.distribution}\nVersion: 9.8\n")
+    assert component().found == (here or f"9.8 ({python})")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlinf_isaac.atomic import claimed
 from rlinf_isaac.checkpoint.convert import Options, prepare, read_record, run
 from rlinf_isaac.checkpoint.convert import job as jobs
 from rlinf_isaac.errors import ConversionFailed, InvalidJob, WeightsError
@@ -103,6 +104,15 @@ class TestFailure:
         finally:
             subprocess.run(["umount", str(disk)], check=True)
 
+    def test_another_process_has_the_output_or_has_just_made_it(self, save, tmp_path):
+        job = replace(prepare(save(STATE), tmp_path / "theirs"), output=tmp_path / "theirs")
+        with claimed(job.output), pytest.raises(InvalidJob, match="output-busy"):
+            run(job, verify=False)
+        run(job, verify=False)
+        with pytest.raises(InvalidJob, match=r"output-exists.* was made by another process meanwhile"):
+            run(job, verify=False)
+        assert (job.output / "conversion.json").is_file()
+
     def test_a_source_that_changes(self, save, tmp_path):
         path = save(STATE)
         job = prepare(path, tmp_path / "out")
@@ -141,9 +151,13 @@ def test_records(save, tmp_path):
 
 
 def test_several_safetensors_files_without_an_index(tmp_path):
+    """One model where they share no name; otherwise nobody can say which is meant."""
     for name in "ab":
         save_file({name: torch.ones(1)}, tmp_path / f"{name}.safetensors")
-    assert codes(tmp_path, tmp_path / "out") == ["ambiguous-weights"]
+    run(prepare(tmp_path, tmp_path / "out"))
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "b"}
+    save_file({"a": torch.zeros(1)}, tmp_path / "c.safetensors")
+    assert codes(tmp_path, tmp_path / "again") == ["ambiguous-weights"]
 
 
 def test_nothing_of_it_needs_torch():

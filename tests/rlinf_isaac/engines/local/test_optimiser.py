@@ -13,6 +13,13 @@ def parameters(dtype: torch.dtype, seed: int = 0) -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
 
 
+def named(chosen: list[nn.Parameter]) -> tuple[list[tuple[str, nn.Parameter]], dict[str, torch.Tensor]]:
+    """Names and parameters, and their values in float32."""
+    return [(str(n), each) for n, each in enumerate(chosen)], {
+        str(n): each.detach().float() for n, each in enumerate(chosen)
+    }
+
+
 def give_gradients(chosen: list[nn.Parameter], seed: int, scale: float = 1.0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in chosen:
@@ -22,7 +29,7 @@ def give_gradients(chosen: list[nn.Parameter], seed: int, scale: float = 1.0) ->
 def test_in_float32_it_is_adamw() -> None:
     ours, theirs = parameters(torch.float32), parameters(torch.float32)
     options = dict(lr=0.1, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    mine, other = MasterAdamW(ours, **options), torch.optim.AdamW(theirs, **options)
+    mine, other = MasterAdamW(*named(ours), **options), torch.optim.AdamW(theirs, **options)
     for step in range(3):
         for chosen, optimiser in ((ours, mine), (theirs, other)):
             give_gradients(chosen, step)
@@ -37,7 +44,7 @@ def test_bfloat16_follows_the_float32_copies() -> None:
     rounded, exact, alone = parameters(torch.bfloat16), parameters(torch.bfloat16), parameters(torch.bfloat16)
     exact = [nn.Parameter(parameter.detach().float()) for parameter in exact]
     options = dict(lr=1e-4, weight_decay=0.0, fused=True)
-    pairs = [(rounded, MasterAdamW(rounded, **options))]
+    pairs = [(rounded, MasterAdamW(*named(rounded), **options))]
     pairs += [(chosen, torch.optim.AdamW(chosen, **options)) for chosen in (exact, alone)]
     start = [parameter.detach().clone() for parameter in rounded]
     for _ in range(100):
@@ -56,7 +63,7 @@ def test_bfloat16_follows_the_float32_copies() -> None:
 
 def test_gradients_are_used_up_and_forgotten() -> None:
     chosen = parameters(torch.bfloat16)
-    optimiser = MasterAdamW(chosen, lr=0.1)
+    optimiser = MasterAdamW(*named(chosen), lr=0.1)
     give_gradients(chosen[:2], 0)  # the third takes part in nothing
     optimiser.step()
     assert all(parameter.grad is None for parameter in chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,17 +17,18 @@ from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.policies import make_processor
-from rlinf_isaac.engines.local.sft import load_batch
+from rlinf_isaac.engines.local.sft.batches import load_batch
 from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.errors import RlinfIsaacError, TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.pi0.model import Pi0, initialise
 
 AUGMENTED = ("sft.augment.shift=0.1", "sft.flow_samples=2")
 
 
-def job(dataset, output, processes, *overrides):
-    config = small_config([f"compute.num_processes={processes}", *AUGMENTED, *overrides])
-    return plan(config, dataset, None, output)
+def job(dataset, output, processes, *overrides, sharding="shard"):
+    spread = (f"compute.num_processes={processes}", f"compute.sharding={sharding}")
+    return plan(small_config([*spread, *AUGMENTED, *overrides]), dataset, None, output)
 
 
 def of(events, kind):
@@ -39,9 +41,12 @@ def largest_difference(first, second) -> float:
     return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in ours)
 
 
+@pytest.mark.parametrize("sharding", ["replicate", "shard"])
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), pytest.param("bfloat16", 2e-2, marks=pytest.mark.slow)])
-def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_path, dtype, most):
-    one, two = (job(small_dataset, tmp_path / str(n), n, f"compute.dtype={dtype}") for n in (1, 2))
+def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_path, dtype, most, sharding):
+    more = (f"compute.dtype={dtype}", "sft.micro_batch=1" if sharding == "replicate" else "sft.micro_batch=0")
+    one, two = (job(small_dataset, tmp_path / str(n), n, *more, sharding=sharding) for n in (1, 2))
+    assert one.lineage == two.lineage
     expected, events = (list(LocalEngine().sft(plan_)) for plan_ in (one, two))
     for event, other in zip(of(events, Metrics), of(expected, Metrics), strict=True):
         assert event.step == other.step
@@ -56,13 +61,32 @@ def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_p
 
     # Interrupted after the first checkpoint, and ended by two again (the same bytes), or by one.
     for processes in (2, 1):
-        stopped = job(small_dataset, tmp_path / f"{processes}-later", 2, f"compute.dtype={dtype}")
+        stopped = job(small_dataset, tmp_path / f"{processes}-later", 2, *more, sharding=sharding)
         run = LocalEngine().sft(stopped)
         next(event for event in run if isinstance(event, CheckpointSaved))
         run.close()
-        stopped.config.compute.num_processes = processes
-        last = of(LocalEngine().sft(stopped), CheckpointSaved)[-1]
+        last = of(LocalEngine().sft(replace(stopped, processes=processes)), CheckpointSaved)[-1]
         assert largest_difference(last.path, found[-1].path) <= (0 if processes == 2 else most)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_float32_copies_begin_with_the_values_before_they_are_rounded(small_dataset, tmp_path, processes):
+    """A step that is far too small for float32 leaves them as they began."""
+    more = ("compute.dtype=bfloat16", "sft.steps=1", "sft.lr=1e-20", "sft.weight_decay=0")
+    plan_ = job(small_dataset, tmp_path, processes, *more)
+    (saved,) = of(LocalEngine().sft(plan_), CheckpointSaved)
+    state = load_file(plan_.output / "training_state" / "optimizer.safetensors")
+    model = Pi0(plan_.config.model)
+    initialise(model, plan_.config.sft.seed)
+    begun = dict(model.named_parameters())
+    copies = {name.removeprefix("master."): each for name, each in state.items() if name.startswith("master.")}
+    rounded = load_file(saved.path / "model.safetensors")
+    assert len(copies) > 20
+    for name, copy in copies.items():
+        torch.testing.assert_close(copy, begun[name].detach(), rtol=0, atol=1e-15)
+        if name in rounded:
+            assert torch.equal(rounded[name], copy.to(torch.bfloat16))
+    assert any(not torch.equal(copy, copy.to(torch.bfloat16).float()) for copy in copies.values())
 
 
 def test_shares_are_the_rows_of_the_batch(small_dataset, tmp_path):
@@ -103,3 +127,24 @@ def _children() -> list[int]:
     from multiprocessing import active_children
 
     return [child.pid for child in active_children() if child.pid is not None]
+
+
+@pytest.mark.parametrize("sharding", ["replicate", "shard"])
+def test_what_stays_float32_is_averaged_too(small_dataset, tmp_path, sharding):
+    """Of the bfloat16 model: norms and projections, whole in every process, train as in one process."""
+    more = ("compute.dtype=bfloat16", "sft.steps=2", "sft.save_interval=2", "sft.lr=1e-2", "sft.warmup_steps=0")
+    one, two = (job(small_dataset, tmp_path / str(n), n, *more, sharding=sharding) for n in (1, 2))
+    first, second = (of(LocalEngine().sft(each), CheckpointSaved)[-1].path for each in (one, two))
+    ours, theirs = (load_file(path / "model.safetensors") for path in (first, second))
+    whole = [name for name, tensor in ours.items() if tensor.dtype == torch.float32]
+    assert len(whole) > 10
+    begun = dict(initial(one).named_parameters())
+    moved = max(float((ours[name] - begun[name]).abs().max()) for name in whole)
+    apart = max(float((ours[name] - theirs[name]).abs().max()) for name in whole)
+    assert apart < 0.2 * moved
+
+
+def initial(plan_) -> Pi0:
+    model = Pi0(plan_.config.model)
+    initialise(model, plan_.config.sft.seed)
+    return model

@@ -1,6 +1,6 @@
 """RLinf for the tests marked `rlinf`: that of RLINF_PYTHON, or of this interpreter.
 
-python -m venv rlinf-venv && rlinf-venv/bin/pip install -c constraints-rlinf.txt torch torchvision
+python3.11 -m venv rlinf-venv && rlinf-venv/bin/pip install -c constraints-rlinf.txt torch torchvision
 rlinf-venv/bin/pip install -c constraints-rlinf.txt -e '.[rlinf]'
 RLINF_PYTHON=rlinf-venv/bin/python python -m pytest -m rlinf
 """

@@ -151,12 +151,30 @@ def test_full_size_presets_compose(evaluation, reinforcement, tmp_path, preset):
         assert env.max_steps_per_rollout_epoch == env.max_episode_steps == job.env.max_episode_steps
 
 
+def test_fine_tuning_of_a_kind_that_it_does_not_have_is_refused_with_a_cure(tmp_path):
+    asked = ["sft.trainable=lora", "sft.ema_decay=0.9", "sft.decay_steps=500"]
+    job = SftJob(small_config(asked), tmp_path, "0" * 64, b"{}", tmp_path)
+    with pytest.raises(InvalidJob) as caught:
+        sft_config(job, tmp_path / "stats", tmp_path, None)
+    assert codes(caught) == ["rlinf-unsupported"] * 3
+    cures = [problem.cure.split()[1].rstrip(",") for problem in caught.value.problems]
+    cured = SftJob(small_config([*asked, *cures]), tmp_path, "0" * 64, b"{}", tmp_path)
+    assert sft_config(cured, tmp_path / "stats", tmp_path, None)
+
+
 def test_fine_tuning_in_a_format_that_its_workers_do_not_have_is_refused(tmp_path):
     config = small_config(["compute.dtype=bfloat16", "compute.num_processes=2"])
     job = SftJob(config, tmp_path, "0" * 64, b"{}", tmp_path)
     with pytest.raises(InvalidJob) as caught:
         sft_config(job, tmp_path / "stats", tmp_path, None)
     assert codes(caught) == ["rlinf-unsupported"] * 2
+
+
+def test_fine_tuning_on_several_datasets_is_refused(tmp_path):
+    job = SftJob(small_config(), tmp_path, "0" * 64, b"{}", tmp_path, mixed_with=(tmp_path / "other",))
+    with pytest.raises(InvalidJob, match="names 2 datasets") as caught:
+        sft_config(job, tmp_path / "stats", tmp_path, None)
+    assert codes(caught) == ["rlinf-unsupported"]
 
 
 # RLinf v0.3 (0505431), examples/embodiment/config/isaaclab_franka_stack_cube_ppo_gr00t.yaml and what it includes.

@@ -1,11 +1,9 @@
 """The data configs that the extension adds to RLinf's, with the real OpenPI (rlinf-openpi) and RLinf.
 
-Opt-in, in the environment that `tests/rlinf_isaac/pi0/test_parity.py` describes, with RLinf in it:
+Opt-in, in the interpreter with the extras openpi and ray, and RLinf without what it lists (CONTRIBUTING.md, "Opt-in
+tests"):
 
-    parity/bin/pip install tyro ml_collections "ray[default]" accelerate
-    parity/bin/pip install --no-deps rlinf==0.3.0
-    PYTHONPATH=. parity/bin/python -m pytest -m parity --noconftest \
-        tests/rlinf_isaac/engines/rlinf/test_openpi_configs.py
+    openpi-venv/bin/python -m pytest -m parity tests/rlinf_isaac/engines/rlinf/test_openpi_configs.py
 """
 
 from __future__ import annotations

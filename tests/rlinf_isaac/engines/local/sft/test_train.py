@@ -13,7 +13,8 @@ from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.policies import make_processor
-from rlinf_isaac.engines.local.sft import batch_indices, learning_rate, load_batch
+from rlinf_isaac.engines.local.sft.batches import batch_indices, load_batch, rows_of
+from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.errors import InvalidJob, TrainingDiverged
 from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
 from rlinf_isaac.pi0.observation import Observation
@@ -30,6 +31,33 @@ def test_learning_rate_warms_up_and_ends_at_its_ratio():
     assert rates[9] == max(rates) == 1.0
     assert rates[-1] == pytest.approx(0.1)
     assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_the_decay_may_end_before_the_steps_or_go_on_behind_them():
+    overrides = ["sft.warmup_steps=10", "sft.lr=1.0", "sft.final_lr_ratio=0.1"]
+    whole, short, long = (
+        small_config([*overrides, f"sft.steps={steps}", f"sft.decay_steps={decay}"]).sft
+        for steps, decay in ((100, 0), (150, 100), (60, 100))
+    )
+    rates = [learning_rate(whole, step) for step in range(1, 101)]
+    assert [learning_rate(short, step) for step in range(1, 151)] == rates + [rates[-1]] * 50
+    assert [learning_rate(long, step) for step in range(1, 61)] == rates[:60]
+
+
+def test_the_rate_is_a_step_ahead_of_openpis():
+    """optax's ``warmup_cosine_decay_schedule`` as OpenPI calls it, written down from its documentation."""
+    config = small_config(["sft.warmup_steps=10", "sft.lr=1.0", "sft.final_lr_ratio=0.1", "sft.steps=100"]).sft
+
+    def openpis(step):  # 0-based
+        if step < 10:
+            return 1 / 11 + (1 - 1 / 11) * step / 10
+        done = min(1, (step - 10) / 90)
+        return 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * done))
+
+    for step in range(1, 11):
+        assert openpis(step - 1) == pytest.approx(learning_rate(config, step) * 10 / 11)
+    for step in range(11, 101):
+        assert openpis(step - 1) == pytest.approx(learning_rate(config, step - 1))
 
 
 @settings(deadline=None, max_examples=50)
@@ -64,6 +92,28 @@ def test_rows_of_a_batch_keep_their_noise_and_their_changes(small_dataset, tmp_p
         assert torch.equal(torch.cat([part[0].images[camera] for part in parts]), observation.images[camera])
     for whole, *halves in zip(rest, *(part[1:] for part in parts), strict=True):
         assert torch.equal(torch.cat(halves), whole)
+
+
+@given(world=st.integers(1, 8), size=st.integers(1, 5), parts=st.integers(1, 4))
+def test_processes_that_take_turns_have_all_rows_between_them(world, size, parts):
+    shares = [rows_of(rank, world, size, parts) for rank in range(world)]
+    turns = np.stack(shares).reshape(world, parts, size).transpose(1, 0, 2)
+    assert turns.reshape(-1).tolist() == list(range(world * size * parts))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rows_in_turns_are_loaded_as_they_are_in_the_whole_batch(small_dataset, tmp_path, rank):
+    plan_ = job(small_dataset, tmp_path, "sft.flow_samples=3", "sft.augment.shift=0.1")
+    dataset, processor = LeRobotDataset(small_dataset), make_processor(plan_.config, from_json(plan_.norm_stats))
+    whole = load_batch(dataset, processor, plan_.config, 1)
+    own = load_batch(dataset, processor, plan_.config, 1, rows_of(rank, 2, 1, 2))
+    assert len(own.actions) == 2
+    for part, row in enumerate((rank, 2 + rank)):
+        (ours, *rest), (theirs, *expected) = (
+            batch.rows(first, first + 1).on(torch.device("cpu")) for batch, first in ((own, part), (whole, row))
+        )
+        assert all(torch.equal(*pair) for pair in zip(rest, expected, strict=True))
+        assert all(torch.equal(ours.images[camera], theirs.images[camera]) for camera in theirs.present_cameras)
 
 
 def test_flow_time_is_openpis_beta(small_dataset, tmp_path):

@@ -1,0 +1,181 @@
+"""What `bundle make` infers of a checkpoint, and prints: its config, step, asset id, norm stats, name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_project.cli import _options as options
+from mlflow_project.cli._session import stdout
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+
+if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.configured import Configured
+    from rlinf_isaac.checkpoint.sources import Source
+
+# Directories between an experiment and its steps that say nothing about which experiment it is.
+_NAMELESS = ("checkpoints", "actor", "model", "pretrained_model", "last", "")
+_SHOWN = 20
+
+
+def find_config(
+    source: Source,
+    preset: str,
+    exclude: tuple[str, ...],
+    overrides: list[str],
+    assumptions: Mapping[str, Any],
+    known: Collection[str],
+) -> Configured:
+    """The job that trained the checkpoint, as far as it is known: a bundle says so itself, of others their files say
+    some, and their shapes the architecture."""
+    from rlinf_isaac.checkpoint.bundle import read_bundle
+    from rlinf_isaac.checkpoint.configured import configure
+
+    if preset == options.AUTO and source.kind == "bundle":
+        return configure(read_bundle(source.path, verify=False).job, source.said, overrides, assumptions, known)
+    chosen = _fitting_preset(source, exclude) if preset == options.AUTO else preset
+    stdout.print(f"preset       {chosen}")
+    configured = configure(chosen, source.said, overrides, assumptions, known)
+    for title, lines in (("said", configured.lines), ("assumed", _spelled(configured.assumed))):
+        for line in lines:
+            stdout.print(f"{title:<13}{line}")
+    return configured
+
+
+def _spelled(values: Mapping[str, Any]) -> list[str]:
+    from rlinf_isaac.checkpoint.facts import spell
+
+    return [f"{name} {spell(value)}" for name, value in values.items()]
+
+
+def with_asset_id(config: JobConfig, asset_id: str, source: Source) -> JobConfig:
+    from rlinf_isaac.checkpoint.bundle import check_asset_id
+
+    if asset_id == options.AUTO:
+        asset_id = source.asset_id or config.policy.asset_id
+    stdout.print(f"asset id     {asset_id}")
+    check_asset_id(asset_id)
+    return replace(config, policy=replace(config.policy, asset_id=asset_id))
+
+
+def remarks(source: Source) -> list[Problem]:
+    """What a person should know of the checkpoint's own files; it is recorded in the bundle as well."""
+    cure = "nothing to do if that is meant; the bundle records it (config.json: source.said.remarks)"
+    return [Problem("checkpoint-remark", remark, cure, level="warning") for remark in source.said.remarks]
+
+
+def _fitting_preset(source: Source, exclude: tuple[str, ...]) -> str:
+    from rlinf_isaac.checkpoint.make import AS_STORED, fitting_presets
+
+    fitting = fitting_presets(source, replace(AS_STORED, exclude=exclude))
+    if len(fitting) != 1:
+        cause = f"the shapes in {source.path} are those of {' and '.join(fitting) or 'none of the presets'}"
+        cure = "name the nearest with --preset, and it says which tensors differ; then use --overrides or --exclude"
+        raise InvalidJob.of("unknown-architecture", cause, cure)
+    return fitting[0]
+
+
+def read_norm_stats(source: Source, mode: str) -> tuple[bytes, dict[str, Any]]:
+    """Bytes with canonical keys, and the record of where they came from."""
+    from rlinf_isaac.checkpoint.find_weights import name_within
+    from rlinf_isaac.data.norm_stats import from_json
+    from rlinf_isaac.data.norm_stats.keys import CHOICE, canonicalise
+
+    file = source.norm_stats.path
+    data = source.norm_stats.read()
+    origin = {"source": name_within(source.path, file), "source_sha256": source.norm_stats.sha256}
+    origin |= source.norm_stats.record
+    if mode != "none":
+        result = canonicalise(data, mode, str(file))  # type: ignore[arg-type]  # click has checked the choice
+        return result.data, result.record | origin
+    try:
+        from_json(data, str(file))
+    except NormStatsError as error:
+        mended = [replace(each, cure=CHOICE) if each.code == "norm-stats-keys" else each for each in error.problems]
+        raise NormStatsError(mended) from error
+    return data, {"mode": mode, **origin}
+
+
+def sliced_dims(data: bytes, config: JobConfig) -> dict[str, Any]:
+    """For the record: of which key more dims are stored than the policy has; the first ones count."""
+    from rlinf_isaac.data.norm_stats import from_json
+    from rlinf_isaac.preflight.norm_stats import policy_of
+
+    try:
+        stats = from_json(data)
+    except NormStatsError:  # whoever checks the file says so
+        return {}
+    used = {key: len(names) for key, names in policy_of(config)["names"].items()}
+    stored = {key: getattr(stats, key).dim for key in used}
+    longer = {key: {"stored": stored[key], "used": used[key]} for key in used if stored[key] > used[key]}
+    return {"dims": longer} if longer else {}
+
+
+def find_step(text: str, source: Source) -> int:
+    if text == options.AUTO:
+        if source.step is None:
+            cause = f"the name of {source.path} says no optimiser step"
+            cure = (
+                "pass the step at which it was saved: --step N; 0 for a published model or base, where nobody says one"
+            )
+            raise InvalidJob.of("no-step", cause, cure)
+        number = source.step
+    elif text.isascii() and text.isdecimal():
+        number = int(text)
+    else:
+        raise InvalidJob.of("bad-step", f"--step {text} is not a non-negative integer", "pass one, such as 30000")
+    stdout.print(f"step         {number}")
+    return number
+
+
+def run_name(name: str, path: Path) -> str:
+    """`name`, or the checkpoint's experiment: the nearest directory whose name is neither a step nor a filler."""
+    from rlinf_isaac.checkpoint.steps import step_of
+
+    if name != options.AUTO:
+        if Path(name).name != name:
+            raise InvalidJob.of("bad-name", f"--name {name} is not the name of a directory", "leave out its path")
+        return name
+    names = [folder.name for folder in (path, *path.parents)]
+    return next((name for name in names if name not in _NAMELESS and step_of(name) is None), "checkpoint")
+
+
+def local_source(source: Path) -> tuple[Path, Path, str]:
+    """The checkpoint's directory here, what it may be named after, and its URI with the commit if it is of the hub."""
+    from rlinf_isaac.checkpoint import hub
+
+    if not hub.is_hub(source):
+        return source, source, ""
+    location = hub.parse(source)
+    fetched = hub.fetch(source)
+    stdout.print(f"fetched      {fetched.uri}")
+    return fetched.path, Path(location.repo, location.folder), fetched.uri
+
+
+def path_or_none(text: str) -> Path | None:
+    return None if text == options.AUTO else Path(text)
+
+
+def show_source(source: Source) -> None:
+    """What was found, with digests; the weights' own take a while and come with the bundle."""
+    lines = [f"checkpoint   {source.path} ({source.kind})"]
+    weights = source.weights
+    if weights.format == "jax":
+        lines.append(f"weights      {weights.directory} ({len(weights.files)} files of {weights.size} bytes)")
+    else:
+        lines += [f"weights      {file} ({file.stat().st_size} bytes)" for file in weights.files]
+    lines += [f"norm stats   {place} sha256 {source.norm_stats.sha256}" for place in source.norm_stats.places]
+    for line in [*lines, *(f"             {note}" for note in source.notes)]:
+        stdout.print(line)
+
+
+def show_read(digests: Mapping[str, str | None]) -> None:
+    """The files that were read, with their sha256 where they were hashed; of orbax's dozens only the first."""
+    hashed = [(name, digest) for name, digest in digests.items() if digest]
+    for name, digest in hashed[:_SHOWN]:
+        stdout.print(f"read         {name} sha256 {digest}")
+    if len(hashed) > _SHOWN:
+        stdout.print(f"read         and {len(hashed) - _SHOWN} files more")

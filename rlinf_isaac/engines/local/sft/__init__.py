@@ -1,0 +1,1 @@
+"""Supervised fine-tuning in this process, or in several of this machine."""

@@ -1,0 +1,129 @@
+"""Which frames, noise and flow times a training step has: functions of (seed, step)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
+from rlinf_isaac.data.mixture import AnyDataset, Mixture
+from rlinf_isaac.data.subset import Subset
+from rlinf_isaac.pi0.augmentation import Changes, changed, draw
+from rlinf_isaac.pi0.observation import Observation
+from rlinf_isaac.pi0.policy import Processor
+
+IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
+Rows = slice | np.ndarray
+"""Which rows of a batch: a slice, or their numbers (n,) int64."""
+
+
+class Batch(NamedTuple):
+    """One optimiser step's input: observation, normalised actions (B, H, A), noise (K B, H, A), flow time (K B,), and
+    what is to change in the images of each camera.
+
+    K is `SftConfig.flow_samples`.
+    """
+
+    observation: Observation
+    actions: torch.Tensor
+    noise: torch.Tensor
+    time: torch.Tensor
+    changes: dict[str, Changes]
+
+    def on(self, device: torch.device) -> tuple[Observation, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The arguments of `Pi0.forward` on `device`, the images changed there."""
+        actions, noise, time = (tensor.to(device) for tensor in (self.actions, self.noise, self.time))
+        return changed(self.observation.to(device), self.changes), actions, noise, time
+
+    def rows(self, first: int, last: int) -> Batch:
+        """Samples `first` .. `last` - 1, with all their points of the flow."""
+        index, flow = slice(first, last), flow_points(first, last, len(self.noise) // len(self.actions))
+        changes = {camera: change.rows(index) for camera, change in self.changes.items()}
+        return Batch(self.observation.rows(index), self.actions[index], self.noise[flow], self.time[flow], changes)
+
+
+def flow_points(first: int, last: int, points: int) -> slice:
+    """Where the noise and the flow times of samples `first` .. `last` - 1 are, each of which has `points`."""
+    return slice(points * first, points * last)
+
+
+def rows_of(rank: int, world: int, size: int, accumulation: int) -> np.ndarray:
+    """Rows of one of `world` processes that take turns: `accumulation` micro batches of `size` rows each, of which the
+    first ones are ranks 0 .. world - 1's first, and so on. (accumulation * size,) int64."""
+    first = (np.arange(accumulation) * world + rank) * size
+    return (first[:, None] + np.arange(size)).reshape(-1)
+
+
+def batch_indices(num_frames: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Frames of the batch of 0-based `step`: consecutive pieces of one permutation per epoch, (batch_size,) int64."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    indices = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(positions // num_frames):
+        chosen = positions // num_frames == epoch
+        indices[chosen] = _epoch_order(num_frames, seed, int(epoch))[positions[chosen] % num_frames]
+    return indices
+
+
+def batch_frames(dataset: AnyDataset | Subset, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """`batch_indices` of a dataset; of a mixture, by the weights of its parts."""
+    indices = batch_indices(dataset.num_frames, batch_size, seed, step)
+    if isinstance(dataset, Mixture):
+        epochs = np.arange(step * batch_size, (step + 1) * batch_size) // dataset.num_frames
+        for epoch in np.unique(epochs):
+            indices[epochs == epoch] = dataset.drawn(seed, int(epoch))[indices[epochs == epoch]]
+    return indices
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, 1, epoch]).permutation(num_frames)
+
+
+def load_frames(
+    dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, indices: np.ndarray
+) -> tuple[Observation, torch.Tensor, np.ndarray]:
+    """Of some frames: observation, normalised actions (B, H, A), states (B, D) in robot units."""
+    states = dataset.column(STATE)[indices]
+    observation = processor.observation(
+        {camera: dataset.images(feature, indices) for camera, feature in IMAGE_FEATURES.items()},
+        states,
+        [dataset.prompt(int(index)) for index in indices],
+    )
+    chunks = dataset.action_chunks(indices, config.model.action_horizon)
+    return observation, processor.target_actions(chunks, states), states
+
+
+def flow_time(uniform: np.ndarray) -> np.ndarray:
+    """Flow times Beta(1.5, 1) * 0.999 + 0.001, as OpenPI, of uniform numbers in [0, 1)."""
+    # The inverse of the Beta(1.5, 1) distribution function u = x^1.5.
+    return uniform ** (1 / 1.5) * 0.999 + 0.001
+
+
+def load_batch(
+    dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, step: int, rows: Rows = slice(None)
+) -> Batch:
+    """Rows of the batch of 0-based `step`, on the CPU.
+
+    A row has its noise, its time and its changes whichever others are asked for with it.
+    """
+    size, points = config.sft.batch_size, config.sft.flow_samples
+    numbers = np.arange(size)[rows]
+    indices = batch_frames(dataset, size, config.sft.seed, step)[numbers]
+    observation, actions, _ = load_frames(dataset, processor, config, indices)
+    random = np.random.default_rng([config.sft.seed, 2, step])
+    noise = random.standard_normal((size * points, *actions.shape[1:]), dtype=np.float32)
+    time = flow_time(random.random(size * points))
+    random = np.random.default_rng([config.sft.seed, 3, step])
+    drawn = {name: draw(config.sft.augment, name, size, random) for name in observation.present_cameras or ()}
+    changes = {
+        name: change.rows(torch.from_numpy(numbers))
+        for name, change in drawn.items()
+        if any(field is not None for field in change)
+    }
+    flow = (points * numbers[:, None] + np.arange(points)).reshape(-1)
+    tensors = (torch.from_numpy(noise[flow]), torch.from_numpy(time[flow].astype(np.float32)))
+    return Batch(observation, actions, *tensors, changes)

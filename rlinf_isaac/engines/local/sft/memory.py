@@ -1,0 +1,194 @@
+"""How much memory of a GPU a fine-tuning takes, computed from its config. No torch.
+
+What has to be there is counted from the names and shapes of the parameters. What autograd keeps for the backward pass
+is counted in numbers per token and layer, as the compiled layers keep them: of a Gemma layer six times its width,
+queries, keys, values, the attended, and three times its feed-forward width; of a vision layer eight times its width and
+twice its feed-forward width. Attention keeps no matrix of scores.
+
+Against what was measured on one H200, `torch.cuda.max_memory_allocated` of the full-size pi0 with two views, 48 prompt
+tokens, horizon 50, everything trained, layers compiled:
+
+    batch 32, bfloat16 alone           70 GiB measured, 73 computed
+    batch 48, bfloat16 alone           96 GiB           100
+    batch 32, float32 copies          100 GiB           98
+
+So far an estimate is to be trusted within a tenth, where that is how a job trains. Activation checkpointing, a frozen
+VLM, adapters and several processes have not been measured; layers that are not compiled keep about half as much again
+(an earlier model of the same shapes took 98 GiB at batch 32 in bfloat16 alone; 100 computed). The CUDA context, some
+0.5 GiB, and what the allocator holds beyond are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+from rlinf_isaac.config.schema import GemmaConfig, JobConfig, VisionConfig
+from rlinf_isaac.pi0.layout import KEPT_IN_FLOAT32, TIED, UNREAD, state_dict_shapes
+from rlinf_isaac.pi0.trainable import EXPERT, VISION, VLM, adapted_layers, is_trained
+
+VIEWS = 2
+"""Cameras of the task: front and wrist."""
+NOT_COMPILED = 1.5
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device.
+
+    Attributes:
+        weights: parameters, adapters among them.
+        copies: float32 copies of what is trained in bfloat16.
+        moments: of AdamW.
+        average: of the weights (``sft.ema_decay``).
+        gradients: when all of them are there.
+        activations: what autograd keeps of one micro-batch.
+        accumulates: whether gradients of earlier micro-batches lie beside the activations.
+    """
+
+    weights: int
+    copies: int
+    moments: int
+    average: int
+    gradients: int
+    activations: int
+    accumulates: bool
+
+    @property
+    def peak(self) -> int:
+        """The most at a time: at the end of a forward pass, or in the optimiser's step."""
+        kept = self.weights + self.copies + self.moments + self.average
+        during = self.activations + (self.gradients if self.accumulates else 0)
+        return kept + max(during, self.gradients, self.copies)  # the step makes the gradients float32
+
+
+def training_memory(config: JobConfig) -> Memory:
+    """About what `sft` of this config takes of each device."""
+    sft, compute = config.sft, config.compute
+    rows = sft.batch_size // compute.num_processes
+    micro = min(sft.micro_batch or rows, rows)
+    weights, trained, rounded, moments = 0, 0, 0, 0
+    for name, count, size in _parameters(config):
+        weights += count * size
+        if _trains(name, config):
+            trained += count
+            rounded += count if size == 2 else 0
+            # A parameter that nothing reads has no gradient, hence no moments.
+            moments += 0 if name in UNREAD else 2 * count * (4 if size == 4 or compute.master_weights else 2)
+    shards = 1 if compute.sharding == "replicate" else compute.num_processes
+    return Memory(
+        weights=weights // shards + (_gathered(config) if shards > 1 else 0),
+        copies=4 * rounded // shards if compute.master_weights else 0,
+        moments=moments // shards,
+        average=4 * trained // shards if sft.ema_decay else 0,
+        gradients=(4 * trained - 2 * rounded) // shards,
+        activations=micro * _kept_of_a_sample(config),
+        accumulates=micro < rows,
+    )
+
+
+def choose_sharding(config: JobConfig, available: int | None) -> Literal["replicate", "shard"]:
+    """How several processes share the model: as the job says, or ``auto``.
+
+    Copies of the model are taken where the estimate for them leaves a tenth of a device free, to which it is accurate.
+    `available` is a device's memory in bytes; where it is not known, as on a CPU, there is room.
+    """
+    if config.compute.num_processes == 1:
+        return "replicate"
+    sharding = config.compute.sharding
+    if sharding in ("replicate", "shard"):
+        return cast(Literal["replicate", "shard"], sharding)
+    copies = replace(config, compute=replace(config.compute, sharding="replicate"))
+    fits = available is None or training_memory(copies).peak <= 0.9 * available
+    return "replicate" if fits else "shard"
+
+
+def remedies(config: JobConfig) -> list[tuple[str, int]]:
+    """Overrides that take less memory, each alone, and then all together, with the peak in bytes of each."""
+    sft, found = config.sft, []
+    rows = sft.batch_size // config.compute.num_processes
+    changes: dict[str, int | bool | str] = {}
+    if (half := min(sft.micro_batch or rows, rows) // 2) > 0:
+        changes["micro_batch"] = half
+    if not sft.activation_checkpointing:
+        changes["activation_checkpointing"] = True
+    if sft.trainable == "all":
+        changes["trainable"] = "lora"
+    sets = [{name: value} for name, value in changes.items()]
+    for chosen in [*sets, changes] if len(changes) > 1 else sets:
+        words = ",".join(f"sft.{name}={str(value).lower()}" for name, value in chosen.items())
+        found.append((words, training_memory(replace(config, sft=replace(sft, **chosen))).peak))  # type: ignore[arg-type]
+    return found
+
+
+def advice(config: JobConfig) -> str:
+    """`remedies` in words: ``sft.micro_batch=16 (about 71 GiB), ...``."""
+    return ", ".join(f"{words} (about {peak / GIB:.1f} GiB)" for words, peak in remedies(config))
+
+
+def _parameters(config: JobConfig) -> Iterator[tuple[str, int, int]]:
+    """Name, count of numbers and bytes of each, of every parameter; adapters have a name that says so."""
+    tied = {second for _, second in TIED}
+    for name, shape in state_dict_shapes(config.model).items():
+        if name not in tied:
+            cast = name.startswith((VLM, EXPERT)) and not any(part in name for part in KEPT_IN_FLOAT32)
+            yield name, math.prod(shape), 2 if cast and config.compute.dtype == "bfloat16" else 4
+    if config.sft.trainable == "lora":
+        shapes = state_dict_shapes(config.model)
+        for layer, rank, _ in adapted_layers(config):
+            yield f"{layer}.lora", rank * sum(shapes[f"{layer}.weight"]), 4
+
+
+def _trains(name: str, config: JobConfig) -> bool:
+    return name.endswith(".lora") or is_trained(name, config.sft)
+
+
+def _gathered(config: JobConfig) -> int:
+    """What a process holds whole while it computes, though it is sharded: all outside of the layers, and two layers."""
+    sizes = [(name, count * size) for name, count, size in _parameters(config)]
+    outside = sum(size for name, size in sizes if ".layers." not in name)
+    layer = sum(size for name, size in sizes if "language_model.layers.0." in name)
+    return outside + 2 * layer
+
+
+def _kept_of_a_sample(config: JobConfig) -> int:
+    """Bytes that autograd keeps of one sample, its points of the flow included."""
+    model, sft, compute = config.model, config.sft, config.compute
+    patches = VIEWS * (model.vision.image_size // model.vision.patch_size) ** 2
+    prefix, suffix = patches + model.max_token_len, sft.flow_samples * (model.action_horizon + (not model.pi05))
+    vision = is_trained(VISION, sft)
+    stacks = [
+        (patches, model.vision.depth, model.vision.width, _of_vision(model.vision), vision),
+        (prefix, model.vlm.depth - 1, model.vlm.width, _of_gemma(model.vlm), sft.trainable != "expert"),
+        (suffix, model.expert.depth, model.expert.width, _of_gemma(model.expert), True),
+    ]
+    numbers = 0
+    for tokens, depth, width, inside, has_gradients in stacks:
+        if has_gradients:
+            numbers += tokens * depth * (width if sft.activation_checkpointing else inside)
+    # One layer at a time lies there whole, with gradients or without.
+    if sft.activation_checkpointing or sft.trainable == "expert":
+        numbers += max(tokens * inside for tokens, _, _, inside, _ in stacks)
+    numbers += _keys_and_values(config, prefix, suffix)
+    compiled = compute.compile and compute.device.startswith("cuda")
+    images = VIEWS * 3 * 4 * model.vision.image_size**2
+    return int(numbers * (2 if compute.dtype == "bfloat16" else 4) * (1 if compiled else NOT_COMPILED)) + images
+
+
+def _keys_and_values(config: JobConfig, prefix: int, suffix: int) -> int:
+    """Of the prefix, once for each point of the flow, and joined with those of the suffix in every layer."""
+    model = config.model
+    joined = config.sft.flow_samples * prefix + suffix
+    return 2 * model.vlm.depth * model.vlm.num_kv_heads * model.vlm.head_dim * (prefix + joined)
+
+
+def _of_gemma(config: GemmaConfig) -> int:
+    heads = 2 * config.num_heads + 2 * config.num_kv_heads
+    return 6 * config.width + heads * config.head_dim + 3 * config.mlp_dim
+
+
+def _of_vision(config: VisionConfig) -> int:
+    return 8 * config.width + 2 * config.mlp_dim

@@ -1,0 +1,93 @@
+"""What a training leaves on disk, and what an interrupted one has left.
+
+checkpoints/<step>      the bundle: the weights, or their average, adapters merged into them
+checkpoints-raw/<step>  with sft.evaluate_raw: the weights of that step where the other has their average
+adapters/<step>         with sft.trainable=lora: what trained, beside the base (`adapter_files`)
+training_state          what the next step needs besides
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
+from rlinf_isaac.engines.local.sft.ema import Average
+from rlinf_isaac.engines.local.sft.watching import plot_of
+from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors, trained_tensors
+from rlinf_isaac.events import CheckpointSaved, Event, FileSaved
+from rlinf_isaac.pi0.lora import merged, scales
+from rlinf_isaac.pi0.model import Pi0
+
+BUNDLES, RAW, ADAPTERS = "checkpoints", "checkpoints-raw", "adapters"
+
+
+def save(
+    job: SftJob,
+    description: dict[str, Any],
+    state: TrainingState,
+    model: Pi0,
+    optimiser: torch.optim.AdamW,
+    average: Average,
+    step: int,
+    team: Team,
+) -> Iterator[CheckpointSaved | FileSaved]:
+    """Write the bundle of a step and the state to go on from; every process of `team` takes part."""
+    parameters, lora = dict(model.named_parameters(remove_duplicate=False)), scales(model)
+    weights = team.collect({id(parameter): parameter.detach() for parameter in parameters.values()})
+    averages = team.collect(average.values)
+    rest = trained_tensors(model, optimiser, average.values) if average.values or lora else {}
+    moments = team.collect(optimiser_tensors(model, optimiser) | rest)
+    if not team.first:
+        return
+    raw = {name: weights[id(parameter)] for name, parameter in parameters.items()}
+    averaged = {id(parameters[name]): value.to(parameters[name].dtype).cpu() for name, value in averages.items()}
+    chosen = {name: averaged.get(id(parameter), raw[name]) for name, parameter in parameters.items()}
+    if lora:
+        trained = {name: chosen[name] for name, parameter in parameters.items() if parameter.requires_grad}
+        write_adapters(job.output / ADAPTERS / str(step), trained, job.config)
+    _write(job, description, BUNDLES, step, merged(chosen, lora))
+    if averages and job.config.sft.evaluate_raw:
+        _write(job, description, RAW, step, merged(raw, lora))
+    state.save(step, moments)
+    yield from _saved(job.output, step, verify=False)
+
+
+def _write(job: SftJob, description: dict[str, Any], root: str, step: int, weights: dict[str, Tensor]) -> None:
+    write_bundle(
+        job.output / root / str(step),
+        state_dict=weights,
+        config=description,
+        norm_stats=job.norm_stats,
+        asset_id=job.config.policy.asset_id,
+        step=step,
+        lineage=job.lineage,
+        overwrite=True,  # of a run that was killed before it saved the training state; the bytes will be equal
+    )
+
+
+def announce(output: Path, metrics: MetricsLog, until: int) -> Iterator[Event]:
+    """The metrics and checkpoints up to a step, again; metrics after it are forgotten."""
+    yield from metrics.rewind(until)
+    for step in sorted(find_bundles(output / BUNDLES)):
+        if step <= until:
+            yield from _saved(output, step, verify=True)
+
+
+def _saved(output: Path, step: int, *, verify: bool) -> Iterator[CheckpointSaved | FileSaved]:
+    """What lies there of a step; where the weights were not written just now, they are hashed."""
+    for root in (BUNDLES, RAW):
+        if (path := find_bundles(output / root).get(step)) is not None:
+            yield CheckpointSaved(step, path, read_bundle(path, verify=verify).digest)
+    for name in FILES:
+        if (file := output / ADAPTERS / str(step) / name).is_file():
+            yield FileSaved(file, f"{ADAPTERS}/{step}/{name}")
+    if (picture := plot_of(output, step)).path.is_file():
+        yield picture

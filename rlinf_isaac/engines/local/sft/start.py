@@ -1,0 +1,69 @@
+"""The model and the optimiser that a training begins or goes on with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.load_base import load_base
+from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.optimiser import MasterAdamW, by_kind
+from rlinf_isaac.engines.local.sft.update import parts_of
+from rlinf_isaac.engines.local.spread import Spread
+from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.pi0.compiled import checkpoint_activations
+from rlinf_isaac.pi0.lora import add_adapters
+from rlinf_isaac.pi0.model import Pi0, initialise
+from rlinf_isaac.pi0.precision import to_precision
+from rlinf_isaac.pi0.trainable import is_trained
+
+
+def _load(model: Pi0, job: SftJob, start: Bundle | None) -> None:
+    """The weights to begin with: those of `start`, or what every first start has.
+
+    Into the weights of `start` adapters are merged. They go on beside the weights that they began with, and what else
+    trains comes from the training state.
+    """
+    sft = job.config.sft
+    if start is not None and sft.trainable != "lora":
+        load_weights(start, model)
+    elif job.base is not None:
+        load_base(job.base.named.path, model, job.config.model, sft.fresh)
+
+
+def model_and_optimiser(job: SftJob, team: Team, start: Bundle | None) -> tuple[Spread, torch.optim.AdamW]:
+    """The model as this process of `team` trains it: with the weights of `start`, of the job's base, or random ones.
+
+    What is frozen has no gradient, no optimiser state and no float32 copy. Where the whole VLM is, autograd keeps
+    nothing of it: no gradient is asked for below the keys and values that it gives.
+    """
+    config = job.config
+    device = team.device(config.compute.device)
+    masters = config.compute.dtype == "bfloat16" and config.compute.master_weights
+    with device:  # a full-size model is built in seconds on a GPU, in minutes on a CPU
+        model = Pi0(config.model)
+    initialise(model, config.sft.seed)
+    _load(model, job, start)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_trained(name, config.sft))
+    # The memory of what is rounded goes on as the float32 copies, which are to be exact.
+    exact = {name: each.detach() for name, each in model.named_parameters() if masters and each.requires_grad}
+    to_precision(model, config.compute.dtype).train()
+    if config.sft.trainable == "lora":
+        add_adapters(model, config)
+    checkpoint_activations(model, config.sft.activation_checkpointing)
+    compiled = device.type == "cuda" and config.compute.compile
+    spread = Spread(model, team, job.sharding, compile=compiled, parts=parts_of(config, team))
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {
+        "lr": config.sft.lr,
+        "betas": (config.sft.beta1, config.sft.beta2),
+        "weight_decay": config.sft.weight_decay,
+        "fused": True,
+    }
+    if masters:
+        return spread, MasterAdamW(trained, exact, **options)
+    return spread, torch.optim.AdamW(by_kind(parameter for _, parameter in trained), **options)

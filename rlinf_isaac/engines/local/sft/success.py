@@ -1,0 +1,42 @@
+"""How often the newest checkpoint of a training solves the task, on seeds that no other evaluation uses."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.local.policies import load_policy
+from rlinf_isaac.envs import make_env
+from rlinf_isaac.envs.vector import StackCubeEnv
+from rlinf_isaac.rollout import rollout
+
+
+class Success:
+    """Plays ``sft.eval_episodes`` episodes from ``sft.eval_first_seed`` on, in an environment of its own."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+        self._env: StackCubeEnv | None = None
+
+    def measure(self, bundle: Bundle) -> dict[str, float]:
+        """``heldout/success_once``, ``heldout/episode_length`` (control steps), ``time/evaluation_s``."""
+        began, config, sft = time.perf_counter(), self._config, self._config.sft
+        if self._env is None:
+            self._env = make_env(config.env, min(config.eval.num_envs, sft.eval_episodes), config.compute.device)
+        policy = load_policy(bundle, config)
+        seeds = range(sft.eval_first_seed, sft.eval_first_seed + sft.eval_episodes)
+        layout, policy_seed = config.policy.state_layout, config.eval.policy_seed
+        played = list(rollout(self._env, policy, seeds, state_layout=layout, policy_seed=policy_seed))
+        return {
+            "heldout/success_once": float(np.mean([each.outcome == "success" for each in played])),
+            "heldout/episode_length": float(np.mean([each.length for each in played])),
+            "time/evaluation_s": time.perf_counter() - began,
+        }
+
+    def close(self) -> None:
+        """Close the environment, if there is one."""
+        if self._env is not None:
+            self._env.close()

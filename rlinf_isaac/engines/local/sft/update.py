@@ -1,0 +1,63 @@
+"""One optimiser step: the loss, its gradient, clipping."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.local.optimiser import clip_gradients, gradient_norm
+from rlinf_isaac.engines.local.sft.batches import Batch
+from rlinf_isaac.engines.local.sft.schedule import learning_rate
+from rlinf_isaac.engines.local.spread import Spread
+from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.errors import TrainingDiverged
+
+
+def flow_loss(errors: torch.Tensor, config: JobConfig) -> torch.Tensor:
+    """The loss, a scalar, of the squared errors (..., A) that `Pi0.forward` gives."""
+    if config.sft.loss_on_real_dims:
+        errors = errors[..., : config.policy.env_action_dim]
+    return errors.mean()
+
+
+def parts_of(config: JobConfig, team: Team) -> int:
+    """How many micro-batches a step of one process has."""
+    rows = config.sft.batch_size // team.size
+    return -(-rows // (config.sft.micro_batch or rows))
+
+
+def update(
+    spread: Spread, optimiser: torch.optim.AdamW, batch: Batch, config: JobConfig, step: int, team: Team
+) -> tuple[float, float]:
+    """Train one step, 1-based; returns the loss and the gradient's norm before clipping.
+
+    Raises:
+        TrainingDiverged: one of them is not finite; the weights are then unchanged.
+    """
+    device = team.device(config.compute.device)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(config.sft, step)
+    optimiser.zero_grad(set_to_none=True)
+    size = len(batch.actions)
+    step_size = config.sft.micro_batch or size
+    parts = []
+    for first in range(0, size, step_size):
+        part = batch.rows(first, first + step_size)
+        with spread.part(last=first + step_size >= size):
+            loss = flow_loss(spread(*part.on(device)), config) * (len(part.actions) / size)
+            loss.backward()
+        parts.append(loss.detach())
+    spread.average_whole_gradients()
+    parameters = list(spread.model.parameters())
+    norm = gradient_norm(parameters)
+    value, norm_value = team.mean(torch.stack(parts).sum()).item(), float(norm)
+    if not (math.isfinite(value) and math.isfinite(norm_value)):
+        raise TrainingDiverged(
+            f"loss {value}, gradient norm {norm_value} at step {step}; the checkpoints before it are kept. "
+            f"Lower sft.lr (now {config.sft.lr}) or check the data with norm_stats"
+        )
+    clip_gradients(parameters, norm, config.sft.clip_grad_norm)
+    optimiser.step()
+    return value, norm_value

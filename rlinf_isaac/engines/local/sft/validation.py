@@ -1,0 +1,103 @@
+"""How well a model in training does on episodes that it never trains on: the loss, and the error of sampled actions.
+
+Noise and flow times are the same at every measurement and in every training of the same seed, so that what changes
+between two figures is the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.lerobot_format import ACTION
+from rlinf_isaac.data.mixture import AnyDataset
+from rlinf_isaac.data.subset import Subset, held_out_part
+from rlinf_isaac.engines.local.sft.batches import Batch, flow_time, load_frames
+from rlinf_isaac.engines.local.sft.plot import plot_chunks
+from rlinf_isaac.engines.local.sft.update import flow_loss
+from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.pi0.policy import Processor
+
+STREAM = 6
+"""Keeps these random numbers apart from those of the training under the same seed."""
+
+
+class Validation:
+    """The held-out episodes of a job.
+
+    Args:
+        dataset: the whole.
+        processor: of the job.
+        config: of the job; ``sft.val_episodes`` is above 0.
+        team: the processes that train together; each measures its share of the frames.
+    """
+
+    def __init__(self, dataset: AnyDataset, processor: Processor, config: JobConfig, team: Team) -> None:
+        self._config, self._processor, self._team = config, processor, team
+        self._data = held_out_part(dataset, config.sft.val_episodes, config.sft.seed)
+        count = min(config.sft.val_frames, self._data.num_frames)
+        # Evenly over the episodes, so that each phase of the task counts.
+        self._frames = np.linspace(0, self._data.num_frames - 1, count).round().astype(np.int64)
+
+    @torch.no_grad()
+    def measure(self, model: Pi0) -> dict[str, float]:
+        """``val/loss``: the flow-matching loss. ``val/action_mse``: the mean squared error of sampled action chunks
+        against the recorded ones, normalised, over the robot's own dims. All processes have to ask."""
+        config, real = self._config, self._config.policy.env_action_dim
+        loss = error = count = 0.0
+        model.eval()
+        for batch, _ in self._batches(self._share()):
+            observation, actions, noise, time = batch.on(self._team.device(config.compute.device))
+            loss += float(flow_loss(model(observation, actions, noise, time), config)) * len(actions)
+            chunks = model.sample(observation, noise, config.policy.denoise_steps)
+            error += float((chunks[..., :real] - actions[..., :real]).square().mean()) * len(actions)
+            count += len(actions)
+        model.train()
+        device = self._team.device(config.compute.device)
+        total = self._team.mean(torch.tensor([loss, error, count], dtype=torch.float64, device=device))
+        return {"val/loss": float(total[0] / total[2]), "val/action_mse": float(total[1] / total[2])}
+
+    @torch.no_grad()
+    def plot(self, model: Pi0, step: int, path: Path) -> None:
+        """Draw what the policy would do along the first held-out episode, beside what was recorded. All processes have
+        to ask, and the first one writes the PNG."""
+        config, chunk = self._config, self._config.policy.action_chunk
+        first = Subset(self._data.dataset, self._data.episodes[:1])
+        starts = np.arange(0, first.num_frames, chunk)
+        predicted = []
+        model.eval()
+        for batch, states in self._batches(starts, first):
+            observation, _, noise, _ = batch.on(self._team.device(config.compute.device))
+            chunks = model.sample(observation, noise, config.policy.denoise_steps)
+            predicted.append(self._processor.robot_actions(chunks[:, :chunk], states))
+        model.train()
+        if self._team.first:
+            names = self._data.dataset.features[ACTION].dim_names
+            recorded = first.column(ACTION)[:, : config.policy.env_action_dim]
+            title = f"step {step}, held-out episode {self._data.episodes[0]}"
+            plot_chunks(path, recorded, starts, np.concatenate(predicted), names, self._data.dataset.fps, title)
+
+    def _share(self) -> np.ndarray:
+        """This process's frames; all have as many, for sharded models answer together."""
+        size = self._team.size
+        whole = self._frames[: max(1, len(self._frames) // size) * size]
+        return np.resize(whole, -(-len(whole) // size) * size)[self._team.rank :: size]
+
+    def _batches(self, frames: np.ndarray, data: Subset | None = None) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Batches of the training's size (``sft.micro_batch``, where it has one), and their states in robot units."""
+        data, sft = data or self._data, self._config.sft
+        size = max(1, (sft.micro_batch or sft.batch_size) // (1 if sft.micro_batch else self._team.size))
+        for first in range(0, len(frames), size):
+            yield self._batch(data, frames[first : first + size])
+
+    def _batch(self, data: Subset, indices: np.ndarray) -> tuple[Batch, np.ndarray]:
+        observation, actions, states = load_frames(data, self._processor, self._config, indices)
+        randoms = [np.random.default_rng([self._config.sft.seed, STREAM, int(data.frames[each])]) for each in indices]
+        noise = np.stack([each.standard_normal(actions.shape[1:], dtype=np.float32) for each in randoms])
+        time = flow_time(np.array([each.random() for each in randoms])).astype(np.float32)
+        return Batch(observation, actions, torch.from_numpy(noise), torch.from_numpy(time), {}), states

@@ -1,0 +1,87 @@
+"""What is measured of a training beside its loss: on held-out episodes, and by playing. Everything is durable before it
+is told, and what a kill left out is measured by the training that goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rlinf_isaac.atomic import read_lines
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.data.mixture import AnyDataset
+from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.sft.ema import Average
+from rlinf_isaac.engines.local.sft.success import Success
+from rlinf_isaac.engines.local.sft.validation import Validation
+from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training_state import MetricsLog
+from rlinf_isaac.events import Event, FileSaved, Metrics
+from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.pi0.policy import Processor
+
+PLAYED = "heldout/success_once"
+
+
+def plot_of(output: Path, step: int) -> FileSaved:
+    """The picture of a checkpoint in the directory of a job, which is told of with the checkpoint."""
+    return FileSaved(output / "validation" / f"step-{step}.png", f"validation/step-{step}.png")
+
+
+class Watching:
+    """The measurements of one training, as often as its config says; a context manager. All processes of the team take
+    part in `validate`, the first one alone in `play`."""
+
+    def __init__(self, job: SftJob, dataset: AnyDataset, processor: Processor, team: Team, metrics: MetricsLog) -> None:
+        config = job.config.sft
+        self._job, self._team, self._metrics = job, team, metrics
+        self._validation = Validation(dataset, processor, job.config, team) if config.val_episodes else None
+        self._success = Success(job.config) if config.eval_interval and team.first else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._success is not None:
+            self._success.close()
+
+    def validate(self, model: Pi0, average: Average, step: int) -> Iterator[Event]:
+        """Measure what a checkpoint of `step` would hold on held-out episodes, where that is due; before it is written.
+
+        `average` is that of the weights of `model`, which checkpoints hold where there is one.
+        """
+        config = self._job.config.sft
+        if self._validation is None:
+            return
+        last = step == config.steps
+        measured = last or step % (config.val_interval or config.save_interval) == 0
+        drawn = last or step % config.save_interval == 0
+        if not (measured or drawn):
+            return
+        with average.in_place(model):
+            figures = self._validation.measure(model) if measured else {}
+            if drawn:
+                self._validation.plot(model, step, plot_of(self._job.output, step).path)
+        if figures:
+            yield from self._log(Metrics(step, figures))
+
+    def play(self, bundle: Bundle) -> Iterator[Event]:
+        """Play with a checkpoint that was just written, where that is due."""
+        config, step = self._job.config.sft, bundle.step
+        if self._success is not None and (step == config.steps or step % config.eval_interval == 0):
+            yield from self._log(Metrics(step, self._success.measure(bundle)))
+
+    def catch_up(self, bundle: Bundle) -> Iterator[Event]:
+        """Play with the checkpoint that training goes on from, if a kill came before that."""
+        logged = (json.loads(line) for line in read_lines(self._metrics.path))
+        if not any(entry["step"] == bundle.step and PLAYED in entry["values"] for entry in logged):
+            yield from self.play(bundle)
+
+    def _log(self, entry: Metrics) -> Iterator[Metrics]:
+        if self._team.first:
+            self._metrics.append(entry)
+        yield entry

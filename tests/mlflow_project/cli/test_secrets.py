@@ -1,0 +1,104 @@
+"""Secrets of the tracking URI and of the environment, planted and looked for wherever a verb leaves something."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support import SHORT_EVALUATION, SMALL_PRESET
+
+SECRET = "Zx9-hunter2-planted"
+VARIABLES = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD")
+PROJECT = Path(__file__).parents[3]
+
+
+def run_verb(uri: str, *arguments: object) -> tuple[int, str]:
+    """Exit code and output of a verb as a process of its own, with secrets in its environment."""
+    command = [sys.executable, "-m", "mlflow_project.cli", *map(str, arguments)]
+    secrets = {name: f"{SECRET}-{number}" for number, name in enumerate(VARIABLES)}
+    environment = os.environ | secrets | {"PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout.decode()
+
+
+def places_of(secret: str, *roots: Path) -> list[str]:
+    """Files below `roots` with the secret in their name or bytes."""
+    found = []
+    for path in (each for root in roots for each in root.rglob("*")):
+        if secret in path.name or (path.is_file() and secret.encode() in path.read_bytes()):
+            found.append(str(path))
+    return found
+
+
+@contextmanager
+def watched_processes() -> Iterator[list[str]]:
+    """Command lines with the secret of all processes that live while the block runs."""
+    seen: list[str] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    line = path.read_bytes()
+                except OSError:  # it has ended
+                    continue
+                if SECRET.encode() in line:
+                    seen.append(line.decode(errors="replace"))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def with_password(uri: str, query: str = "") -> str:
+    return uri.replace("http://", f"http://bob:{SECRET}@") + query
+
+
+def test_a_training_and_an_evaluation_leave_none_anywhere(own_server, small_dataset, tmp_path):
+    uri = with_password(own_server.uri)
+    training = ("sft", "--dataset", small_dataset, "--preset", SMALL_PRESET, "--steps", 2, "--output", "out")
+    with watched_processes() as seen:
+        code, output = run_verb(uri, *training)
+        assert (code, SECRET in output) == (0, False), output
+        (root,) = tmp_path.glob("out/sft/*/checkpoints")
+        short = ("--episodes", 2, "--overrides", SHORT_EVALUATION)
+        code, output = run_verb(uri, "eval", "--ckpt-root", root, *short, "--output", "out")
+        assert (code, SECRET in output) == (0, False), output
+    assert seen == []
+    own_server.kill()
+    assert places_of(SECRET, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("norm_stats", "--dataset", "{dataset}", "--output", "out"),
+        ("sync", "--output", "out"),
+        ("promote", "0" * 32, "--output", "out"),
+        ("promote", "--rollback", "--output", "out"),
+        ("compare", "0" * 32, "--output", "out"),
+        ("lineage", "0" * 32),
+        ("serve", "models:/stack-cube@champion"),
+        ("serve", "models:/stack-cube/1"),
+    ],
+    ids=lambda arguments: "-".join(arguments[:2]).replace("/", " "),
+)
+def test_a_server_that_is_down_is_named_without_its_password(
+    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, arguments
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password(dead_uri))
+    result = invoke(*(str(small_dataset) if each == "{dataset}" else each for each in arguments))
+    assert SECRET not in result.output + repr(result.exception)
+    assert "Traceback" not in result.output
+    assert places_of(SECRET, tmp_path) == []

@@ -1,0 +1,62 @@
+"""Which config keys a piece of code reads: every access to a field of a config, and from where."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from rlinf_isaac.config import schema, sft_schema
+
+GENERIC = {
+    "rlinf_isaac.config",
+    *(f"rlinf_isaac.{name}" for name in ("config.reads", "preflight.config", "preflight.rl")),
+}
+"""Modules of ours that go through all keys, or check all of them, and so read none for a purpose of the verb."""
+PLACES = {
+    schema.JobConfig: "",
+    schema.GemmaConfig: "model.vlm.",
+    schema.VisionConfig: "model.vision.",
+    sft_schema.AugmentConfig: "sft.augment.",
+    sft_schema.LoraConfig: "sft.lora.",
+    **{type(section): f"{name}." for name, section in vars(schema.JobConfig()).items() if is_dataclass(section)},
+}
+"""Class of a section -> what its keys begin with, unless it was come by through another one."""
+
+Reading = dict[str, set[str]]
+"""Key -> functions that read it, as ``module.function``."""
+
+
+@contextmanager
+def reading() -> Iterator[Reading]:
+    """What is read in this block, in this process."""
+    found: Reading = defaultdict(set)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, place in PLACES.items():
+            patch.setattr(kind, "__getattribute__", _recorder({each.name for each in fields(kind)}, place, found))
+        yield found
+
+
+def _recorder(names: set[str], default: str, found: Reading) -> Callable[[Any, str], Any]:
+    def getattribute(self: Any, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name not in names:
+            return value
+        key = object.__getattribute__(self, "__dict__").get("_place", default) + name
+        if is_dataclass(value):
+            value.__dict__["_place"] = f"{key}."
+            return value
+        frame = sys._getframe(1)
+        while frame.f_code.co_name.startswith("<") and frame.f_back is not None:  # a comprehension, a lambda
+            frame = frame.f_back
+        module = frame.f_globals["__name__"]
+        if module.startswith(("rlinf_isaac.", "mlflow_project.")) and module not in GENERIC:
+            found[key].add(f"{module}.{frame.f_code.co_qualname}")
+        return value
+
+    return getattribute

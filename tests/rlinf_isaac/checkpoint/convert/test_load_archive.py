@@ -1,0 +1,111 @@
+"""What torch's own safe reader does not know: pickles of other protocols, verified all the same."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from rlinf_isaac.checkpoint.convert import Options, prepare, run
+from rlinf_isaac.checkpoint.convert.load_archive import load_archive
+from rlinf_isaac.checkpoint.convert.tensors import DTYPES
+from rlinf_isaac.errors import ConversionFailed, InvalidJob
+
+PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+
+
+@pytest.fixture
+def content() -> dict[str, torch.Tensor]:
+    base = torch.arange(24.0)
+    tensors = {
+        "base": base,
+        "slice": base[2:14].reshape(3, 4).t(),
+        "parameter": torch.nn.Parameter(torch.ones(3)),
+        "empty": torch.zeros(0, 4),
+        "scalar": torch.tensor(3),
+    }
+    return tensors | {name: torch.zeros(5).to(getattr(torch, name)) for name in DTYPES}
+
+
+@PROTOCOLS
+def test_every_tensor_is_verified(tmp_path, content, protocol):
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol)
+    assert run(prepare(tmp_path / "w.pt", tmp_path / "out"))["verified"]
+
+
+@PROTOCOLS
+def test_it_reads_what_torch_reads(tmp_path, content, protocol):
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol)
+    found = load_archive(tmp_path / "w.pt")
+    for name, tensor in content.items():
+        assert (found[name].dtype, found[name].shape, found[name].stride()) == (
+            tensor.dtype,
+            tensor.shape,
+            tensor.stride(),
+        )
+        assert torch.equal(found[name].reshape(-1).view(torch.uint8), tensor.detach().reshape(-1).view(torch.uint8))
+    assert found["slice"].untyped_storage().data_ptr() == found["base"].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_fault_of_the_writer_is_found(tmp_path, content, protocol, monkeypatch):
+    from rlinf_isaac.checkpoint.convert import write
+
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol)
+    pieces = write._pieces
+    monkeypatch.setattr(
+        write, "_pieces", lambda tensor, source: (bytes(reversed(bytes(piece))) for piece in pieces(tensor, source))
+    )
+    with pytest.raises(ConversionFailed, match="was written wrongly"):
+        run(prepare(tmp_path / "w.pt", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_nothing_is_executed(tmp_path, bomb, protocol):
+    """Not even when it is asked for what the converter would have refused before."""
+    torch.save({"w": torch.ones(1), "x": bomb}, tmp_path / "w.pt", pickle_protocol=protocol)
+    with pytest.raises(InvalidJob) as error:
+        prepare(tmp_path / "w.pt", tmp_path / "out")
+    assert error.value.problems[0].code == "unsafe-pickle"
+    with pytest.raises(Exception, match=r"mkdir|WeightsUnpickler|Unsupported"):
+        load_archive(tmp_path / "w.pt")
+
+
+class TestNames:
+    def test_a_number_and_a_text_that_become_one_name(self, save, refusal):
+        assert refusal(save({"a": {0: torch.ones(1), "0": torch.ones(1)}})) == "duplicate-names"
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_a_tensor_without_a_name(self, save, refusal, legacy):
+        assert refusal(save(torch.ones(2), legacy)) == "unnamed-tensor"
+
+    def test_a_tensor_that_is_called_nothing(self, save, refusal):
+        assert refusal(save({"": torch.ones(2)})) == "bad-tensor-name"
+
+
+class TestExpanded:
+    def test_what_repeats_its_elements_is_compared_in_little_memory(self, save, convert):
+        """1 GiB when dense, of which neither the writer nor the comparison has more than blocks in memory."""
+        from safetensors import safe_open
+
+        out = convert(save({"w": torch.ones(1).expand(2**14, 2**14)}))
+        with safe_open(out / "model.safetensors", framework="pt") as file:
+            assert file.get_slice("w").get_shape() == [2**14, 2**14]
+            assert (file.get_slice("w")[-1] == 1).all()
+
+    def test_only_they_are_named(self, save, tmp_path):
+        base = torch.zeros(64)
+        plan = prepare(save({"a": base, "b": base[:8], "c": base[:1].expand(4, 100)}), tmp_path / "out").plan
+        assert [tensor.name for tensor in plan.expanded] == ["c"]
+
+
+def test_floats_of_eight_bits_stay_and_are_counted(save, tmp_path):
+    content = {"a": torch.ones(4), "b": torch.zeros(4).to(torch.float8_e5m2), "c": torch.ones(4, dtype=torch.int64)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan = prepare(save(content), tmp_path / "out", Options(dtype="bf16")).plan
+    assert {tensor.name: tensor.dtype for tensor in plan.tensors} == {"a": "BF16", "b": "F8_E5M2", "c": "I64"}
+    assert plan.not_cast == {"F8_E5M2": 1}
+    assert prepare(save(content), tmp_path / "out").plan.not_cast == {}
