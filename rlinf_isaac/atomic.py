@@ -114,7 +114,7 @@ def locked(directory: str | Path) -> Iterator[None]:
 @contextmanager
 def claimed(path: str | Path) -> Iterator[None]:
     """Hold the name of an output that is to appear whole (`new_directory`) for one process, as `locked`. The file
-    beside it that this takes is gone afterwards.
+    beside it that this takes is gone afterwards; one that a kill left is free for the next, who removes it.
 
     Raises:
         InvalidJob: another process is about to make `path`.
