@@ -3,7 +3,8 @@
 checkpoints/<step>      the bundle: the weights, or their average, adapters merged into them
 checkpoints-raw/<step>  with sft.evaluate_raw: the weights of that step where the other has their average
 adapters/<step>         with sft.trainable=lora: what trained, beside the base (`adapter_files`)
-training_state          what the next step needs besides
+training_state          what the next step needs besides; no step follows the last one, and several times the size of
+                        its weights would lie there for nothing: that it is done is all that stays
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ def save(
     parameters, lora = dict(model.named_parameters(remove_duplicate=False)), scales(model)
     weights = team.collect({id(parameter): parameter.detach() for parameter in parameters.values()})
     averages = team.collect(average.values)
-    rest = trained_tensors(model, optimiser, average.values) if average.values or lora else {}
-    moments = team.collect(optimiser_tensors(model, optimiser) | rest)
+    kept = {}
+    if step < job.config.sft.steps:
+        rest = trained_tensors(model, optimiser, average.values) if average.values or lora else {}
+        kept = team.collect(optimiser_tensors(model, optimiser) | rest)
     if not team.first:
         return
     raw = {name: weights[id(parameter)] for name, parameter in parameters.items()}
@@ -56,7 +59,7 @@ def save(
     _write(job, description, BUNDLES, step, merged(chosen, lora))
     if averages and job.config.sft.evaluate_raw:
         _write(job, description, RAW, step, merged(raw, lora))
-    state.save(step, moments)
+    state.save(step, kept)
     yield from _saved(job.output, step, verify=False)
 
 

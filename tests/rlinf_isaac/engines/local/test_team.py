@@ -72,9 +72,11 @@ def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_p
 @pytest.mark.parametrize("processes", [1, 2])
 def test_float32_copies_begin_with_the_values_before_they_are_rounded(small_dataset, tmp_path, processes):
     """A step that is far too small for float32 leaves them as they began."""
-    more = ("compute.dtype=bfloat16", "sft.steps=1", "sft.lr=1e-20", "sft.weight_decay=0")
+    more = ("compute.dtype=bfloat16", "sft.save_interval=1", "sft.lr=1e-20", "sft.weight_decay=0")
     plan_ = job(small_dataset, tmp_path, processes, *more)
-    (saved,) = of(LocalEngine().sft(plan_), CheckpointSaved)
+    run = LocalEngine().sft(plan_)
+    saved = next(event for event in run if isinstance(event, CheckpointSaved))
+    run.close()
     state = load_file(plan_.output / "training_state" / "optimizer.safetensors")
     model = Pi0(plan_.config.model)
     initialise(model, plan_.config.sft.seed)
