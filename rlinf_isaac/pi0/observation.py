@@ -54,11 +54,11 @@ class Observation:
         """The same observation on `device`."""
         return replace(
             self,
-            images={camera: image.to(device) for camera, image in self.images.items()},
-            image_masks={camera: mask.to(device) for camera, mask in self.image_masks.items()},
-            state=self.state.to(device),
-            prompt_tokens=self.prompt_tokens.to(device),
-            prompt_mask=self.prompt_mask.to(device),
+            images={camera: to_device(image, device) for camera, image in self.images.items()},
+            image_masks={camera: to_device(mask, device) for camera, mask in self.image_masks.items()},
+            state=to_device(self.state, device),
+            prompt_tokens=to_device(self.prompt_tokens, device),
+            prompt_mask=to_device(self.prompt_mask, device),
         )
 
     def rows(self, index: slice) -> Observation:
@@ -76,3 +76,8 @@ class Observation:
 def float_images(images: Tensor) -> Tensor:
     """uint8 images of any shape -> float32 in [-1, 1], as OpenPI's ``Observation.from_dict``. Floats stay as is."""
     return images if images.is_floating_point() else images.to(torch.float32) / 255.0 * 2.0 - 1.0
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """`tensor` on `device`; a GPU fetches it by itself where it is pinned."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ class MasterAdamW(torch.optim.AdamW):
             parameter: parameter if parameter.dtype == torch.float32 else nn.Parameter(shard_as(exact[name], parameter))
             for name, parameter in parameters
         }
+        self._parameters = {trained: parameter for parameter, trained in self.masters.items()}
         super().__init__(by_kind(self.masters.values()), **options)
 
     @torch.no_grad()
@@ -50,6 +53,45 @@ class MasterAdamW(torch.optim.AdamW):
             torch._foreach_copy_([own_part(parameter) for parameter, _ in rounded], [own_part(m) for _, m in rounded])
         for _, master in rounded:
             master.grad = None
+
+    @torch.no_grad()
+    def clipped_step(self, norm: Tensor, most: float) -> None:
+        """One step from gradients whose norm is `norm`, scaled to at most `most`.
+
+        On a GPU nothing waits for the norm, and where that is not finite nothing is changed; who asks for the norm
+        afterwards knows. Elsewhere it has to be finite.
+        """
+        if not (norm.is_cuda and has_kernel()):
+            clip_gradients(self.masters, norm, most)
+            self.step()
+            return
+        from rlinf_isaac.engines.local.adamw_kernel import adamw_step
+
+        factor = torch.where(norm.isfinite(), _factor(norm, most), torch.nan).float()
+        for group in self.param_groups:
+            options = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+            for trained in group["params"]:
+                parameter = self._parameters[trained]
+                if parameter.grad is None:
+                    continue
+                state = self.state[trained]
+                if not state:
+                    state |= {"step": torch.zeros(())} | {
+                        moment: torch.zeros_like(trained) for moment in ("exp_avg", "exp_avg_sq")
+                    }
+                state["step"] = state["step"].cpu() + 1  # on the CPU: reading it waits for nothing
+                adamw_step(
+                    own_part(parameter),
+                    own_part(trained),
+                    own_part(parameter.grad),
+                    own_part(state["exp_avg"]),
+                    own_part(state["exp_avg_sq"]),
+                    factor,
+                    step=int(state["step"]),
+                    **options,
+                )
+                if parameter is not trained:
+                    parameter.grad = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the parameters."""
@@ -84,7 +126,17 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, most: float
 
     Waits for the norm. Where it is small the gradients, gigabytes of a large model, are not touched.
     """
-    factor = float(torch.clamp(most / (norm + 1e-6), max=1.0))
+    factor = float(_factor(norm, most))
     gradients = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if factor < 1.0:
         torch._foreach_mul_(gradients, factor)
+
+
+@cache
+def has_kernel() -> bool:
+    """Whether Triton is there, which CUDA builds of torch bring along."""
+    return find_spec("triton") is not None
+
+
+def _factor(norm: Tensor, most: float) -> Tensor:
+    return torch.clamp(most / (norm + 1e-6), max=1.0)

@@ -13,7 +13,7 @@ from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.mixture import AnyDataset, Mixture
 from rlinf_isaac.data.subset import Subset
 from rlinf_isaac.pi0.augmentation import Changes, changed, draw
-from rlinf_isaac.pi0.observation import Observation
+from rlinf_isaac.pi0.observation import Observation, to_device
 from rlinf_isaac.pi0.policy import Processor
 
 IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
     def on(self, device: torch.device) -> tuple[Observation, torch.Tensor, torch.Tensor, torch.Tensor]:
         """The arguments of `Pi0.forward` on `device`, the images changed there."""
-        actions, noise, time = (tensor.to(device) for tensor in (self.actions, self.noise, self.time))
+        actions, noise, time = (to_device(tensor, device) for tensor in (self.actions, self.noise, self.time))
         return changed(self.observation.to(device), self.changes), actions, noise, time
 
     def rows(self, first: int, last: int) -> Batch:

@@ -62,7 +62,7 @@ class Memory:
         """The most at a time: at the end of a forward pass, or in the optimiser's step."""
         kept = self.weights + self.copies + self.moments + self.average
         during = self.activations + (self.gradients if self.accumulates else 0)
-        return kept + max(during, self.gradients, self.copies)  # the step makes the gradients float32
+        return kept + max(during, self.gradients)
 
 
 def training_memory(config: JobConfig) -> Memory:
