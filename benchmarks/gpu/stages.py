@@ -83,6 +83,7 @@ def _milliseconds(what: str, timing: Timing) -> Row:
 def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
     """Name -> (stage, seconds that it may take)."""
     import bundles
+    import engine
     import foreign
     import parity
     import training
@@ -101,6 +102,10 @@ def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
         "theirs-max-autotune": (lambda: theirs("max-autotune"), 600),
         "sft-ours": (training.ours, 240),
         "sft-theirs": (training.theirs, 120),
+        "engine": (engine.one_gpu, 300),
+        "engine-memory": (engine.memory, 420),
+        "engine-two": (engine.several, 420),
+        "engine-on": (engine.going_on, 580),
         "input": (training.input_pipeline, 120),
         "bundle": (bundles.rows, 240),
         "foreign": (foreign.rows, 300),

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import numpy as np
 import torch
+from frames import frames, unit_stats
 from measure import HORIZON, PROMPT, VIEWS, flow, full_config, full_model, observation, seconds, timed
 from stages import Row
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import GemmaConfig, ModelConfig
-from rlinf_isaac.data.lerobot_format import image_feature, vector_feature
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
+from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
-from rlinf_isaac.engines.local.sft.batches import IMAGE_FEATURES
 from rlinf_isaac.engines.local.sft.loading import BatchLoader
-from rlinf_isaac.envs.contract import ACTION_NAMES, state_names
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.policy import Processor
 from rlinf_isaac.pi0.tokenizer import ByteTokenizer
@@ -128,22 +122,9 @@ def input_pipeline() -> Iterator[Row]:
     """Decoding, resizing and tokenising, in the one thread that does so while the GPU trains, or in processes."""
     warm, steps = 16, 48  # the first ones wait for the processes to start, or were ready when those had
     config = load_config("pi0", ["policy.tokenizer=byte", "model.max_token_len=64", f"sft.steps={steps}"])
-    random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as directory:
-        size, frames = config.env.image_size, 330
-        features = {feature: image_feature(size, size) for feature in IMAGE_FEATURES.values()}
-        names = state_names(config.policy.state_layout, 3)
-        features |= {"observation.state": vector_feature(names), "action": vector_feature(ACTION_NAMES)}
-        with LeRobotWriter(Path(directory) / "data", fps=20, features=features, robot_type="franka") as writer:
-            # A gradient with noise: compresses about as a rendered scene does.
-            ramp = np.linspace(0, 200, size)[None, :, None, None] + random.integers(0, 8, (frames, size, size, 3))
-            columns = {feature: ramp.astype(np.uint8) for feature in IMAGE_FEATURES.values()}
-            columns["observation.state"] = random.normal(size=(frames, len(names))).astype(np.float32)
-            columns["action"] = random.normal(size=(frames, 7)).astype(np.float32)
-            writer.add_episode(columns, "Stack the cubes.")
-        dataset = LeRobotDataset(Path(directory) / "data", image_cache_bytes=1)  # no image comes from memory
-        stats = NormStats(state=_unit(len(names)), actions=_unit(7))
-        processor = Processor(config.model, config.policy, stats, ByteTokenizer())
+    with frames(config) as directory:
+        dataset = LeRobotDataset(directory / "data", image_cache_bytes=1)  # no image comes from memory
+        processor = Processor(config.model, config.policy, from_json(unit_stats(config)), ByteTokenizer())
         for workers in (0, 4, 8):
             config.sft.loader_workers = workers
             with BatchLoader(config, dataset, processor, 0, slice(None)) as loader:
@@ -155,8 +136,3 @@ def input_pipeline() -> Iterator[Row]:
                 rate = (steps - warm) * config.sft.batch_size / (time.perf_counter() - start)
             where = f"{workers} processes" if workers else "one thread, beside the training"
             yield Row("input pipeline, 2 PNG of 256 px per sample", rate, "samples/s", where)
-
-
-def _unit(dim: int) -> FeatureStats:
-    zeros, ones = np.zeros(dim), np.ones(dim)
-    return FeatureStats(mean=zeros, std=ones, q01=-ones, q99=ones)
