@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from rlinf_isaac.engines.local.team import is_sharded, own_part, shard_as, whole
+from rlinf_isaac.engines.local.team import is_sharded, own_part, shard_as, summed, whole
+
+if TYPE_CHECKING:
+    from rlinf_isaac.engines.local.adamw_kernel import Kernels  # imports Triton
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -36,7 +40,8 @@ class MasterAdamW(torch.optim.AdamW):
             parameter: parameter if parameter.dtype == torch.float32 else nn.Parameter(shard_as(exact[name], parameter))
             for name, parameter in parameters
         }
-        self._parameters = {trained: parameter for parameter, trained in self.masters.items()}
+        self._due: list[int] = []
+        self._groups: list[tuple[Kernels, list[int], bool]] = []
         super().__init__(by_kind(self.masters.values()), **options)
 
     @torch.no_grad()
@@ -54,44 +59,68 @@ class MasterAdamW(torch.optim.AdamW):
         for _, master in rounded:
             master.grad = None
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether `clipped_step` can be used: on a GPU, with Triton, which CUDA builds of torch bring along."""
+        return next(iter(self.masters)).is_cuda and find_spec("triton") is not None
+
     @torch.no_grad()
-    def clipped_step(self, norm: Tensor, most: float) -> None:
-        """One step from gradients whose norm is `norm`, scaled to at most `most`.
+    def clipped_step(self, most: float, sound: Tensor) -> Tensor:
+        """One step from the gradients of the parameters, scaled so that their norm is at most `most`.
 
-        On a GPU nothing waits for the norm, and where that is not finite nothing is changed; who asks for the norm
-        afterwards knows. Elsewhere it has to be finite.
+        Nothing waits for the device. Where the norm is not finite, or `sound`, a scalar, is not, nothing is changed.
+
+        Returns:
+            The norm before it was scaled, scalar float32 on the device, for whoever wants to know.
         """
-        if not (norm.is_cuda and has_kernel()):
-            clip_gradients(self.masters, norm, most)
-            self.step()
-            return
-        from rlinf_isaac.engines.local.adamw_kernel import adamw_step
+        due, gradients = [], []
+        for parameter, trained in self.masters.items():
+            if parameter.grad is not None:
+                due.append((parameter, trained))
+                gradients.append(own_part(parameter.grad).contiguous())
+        groups = self._grouped(due)
+        squares = torch.zeros((), dtype=torch.float64, device=sound.device)
+        for kernels, members, sharded in groups:
+            kernels.find([gradients[member] for member in members])
+            total = kernels.squared_norm()
+            squares += summed(total) if sharded else total
+        norm = squares.sqrt().float()
+        factor = torch.where(norm.isfinite() & sound.isfinite(), _factor(norm, most), torch.nan)
+        options = {name: self.param_groups[0][name] for name in ("lr", "betas", "eps", "weight_decay")}
+        for kernels, members, _ in groups:
+            states = [self.state[due[member][1]] for member in members]
+            for state in states:
+                state["step"] = state["step"].cpu() + 1  # on the CPU, where reading it waits for nothing
+            kernels.step([int(state["step"]) for state in states], factor, **options)
+        for parameter, trained in due:
+            if parameter is not trained:
+                parameter.grad = None
+        return norm
 
-        factor = torch.where(norm.isfinite(), _factor(norm, most), torch.nan).float()
-        for group in self.param_groups:
-            options = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
-            for trained in group["params"]:
-                parameter = self._parameters[trained]
-                if parameter.grad is None:
-                    continue
-                state = self.state[trained]
-                if not state:
-                    state |= {"step": torch.zeros(())} | {
-                        moment: torch.zeros_like(trained) for moment in ("exp_avg", "exp_avg_sq")
-                    }
-                state["step"] = state["step"].cpu() + 1  # on the CPU: reading it waits for nothing
-                adamw_step(
-                    own_part(parameter),
-                    own_part(trained),
-                    own_part(parameter.grad),
-                    own_part(state["exp_avg"]),
-                    own_part(state["exp_avg_sq"]),
-                    factor,
-                    step=int(state["step"]),
-                    **options,
-                )
-                if parameter is not trained:
-                    parameter.grad = None
+    def _grouped(self, due: list[tuple[nn.Parameter, nn.Parameter]]) -> list[tuple[Kernels, list[int], bool]]:
+        """For each kind of parameter: kernels, which of `due` they are, and whether the processes have shards of them.
+
+        They hold addresses: made again when others are due than the last time, which is when the first step is.
+        """
+        names = [id(parameter) for parameter, _ in due]
+        if names == self._due:
+            return self._groups
+        from rlinf_isaac.engines.local.adamw_kernel import Kernels, Trained
+
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for number, (parameter, trained) in enumerate(due):
+            kinds.setdefault((parameter is trained, is_sharded(parameter)), []).append(number)
+            if not self.state[trained]:
+                moments = {name: torch.zeros_like(trained) for name in _MOMENTS}
+                self.state[trained] |= {"step": torch.zeros(()), **moments}
+        self._due, self._groups = names, []
+        for (_, sharded), members in kinds.items():
+            tensors = [
+                Trained(*map(own_part, (*due[member], *(self.state[due[member][1]][m] for m in _MOMENTS))))
+                for member in members
+            ]
+            self._groups.append((Kernels(tensors), members, sharded))
+        return self._groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the parameters."""
@@ -130,12 +159,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, most: float
     gradients = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if factor < 1.0:
         torch._foreach_mul_(gradients, factor)
-
-
-@cache
-def has_kernel() -> bool:
-    """Whether Triton is there, which CUDA builds of torch bring along."""
-    return find_spec("triton") is not None
 
 
 def _factor(norm: Tensor, most: float) -> Tensor:

@@ -63,6 +63,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def summed(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; all of them have to ask."""
+    dist.all_reduce(value)
+    return value
+
+
 def own_part(tensor: Tensor) -> Tensor:
     """This process's shard, in the same memory."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

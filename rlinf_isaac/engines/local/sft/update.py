@@ -7,7 +7,7 @@ import math
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm, has_kernel
+from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
 from rlinf_isaac.engines.local.sft.batches import Batch
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.spread import Spread
@@ -33,7 +33,7 @@ def update(
 ) -> tuple[float, float]:
     """Train one step, 1-based; returns the loss and the gradient's norm before clipping.
 
-    Where the optimiser clips by itself, on a GPU, the device is waited for when all its work of the step is underway.
+    Where the optimiser clips by itself, on a GPU, the device is waited for when all work of the step is under way.
 
     Raises:
         TrainingDiverged: one of them is not finite; the weights are then unchanged.
@@ -53,18 +53,17 @@ def update(
         parts.append(loss.detach())
     spread.average_whole_gradients()
     parameters = list(spread.model.parameters())
-    norm = gradient_norm(parameters)
-    total = team.mean(torch.stack(parts).sum())
-    ahead = optimiser if isinstance(optimiser, MasterAdamW) and norm.is_cuda and has_kernel() else None
-    if ahead:
-        ahead.clipped_step(torch.where(total.isfinite(), norm, torch.nan), config.sft.clip_grad_norm)
-    value, norm_value = torch.stack([total, norm]).tolist()
+    loss = team.mean(torch.stack(parts).sum())
+    most = config.sft.clip_grad_norm
+    ahead = optimiser if isinstance(optimiser, MasterAdamW) and optimiser.has_kernels else None
+    norm = ahead.clipped_step(most, sound=loss) if ahead else gradient_norm(parameters)
+    value, norm_value = torch.stack([loss, norm]).tolist()
     if not (math.isfinite(value) and math.isfinite(norm_value)):
         raise TrainingDiverged(
             f"loss {value}, gradient norm {norm_value} at step {step}; the checkpoints before it are kept. "
             f"Lower sft.lr (now {config.sft.lr}) or check the data with norm_stats"
         )
     if not ahead:
-        clip_gradients(parameters, norm, config.sft.clip_grad_norm)
+        clip_gradients(parameters, norm, most)
         optimiser.step()
     return value, norm_value

@@ -1,15 +1,11 @@
-"""Without a GPU Triton interprets its kernels, in float32: it has no bfloat16 products there. With one they run."""
+"""Without a GPU Triton interprets its kernels, in float32: it has no bfloat16 products there."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined: before anything imports one
 
 collect_ignore = [] if importlib.util.find_spec("triton") else ["test_kernels.py", "test_network.py"]
 
