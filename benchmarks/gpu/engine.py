@@ -50,8 +50,6 @@ def memory() -> Iterator[Row]:
             ("sft.trainable=lora", "sft.batch_size=8"),
             ("sft.trainable=lora", "sft.batch_size=8", "sft.train_vision=false"),
             ("sft.trainable=lora", "sft.batch_size=8", "sft.micro_batch=4"),
-            ("sft.trainable=lora", "sft.batch_size=32"),
-            ("sft.trainable=expert", "sft.batch_size=32"),
             ("sft.batch_size=32", "sft.micro_batch=8"),
             ("sft.batch_size=32", "sft.activation_checkpointing=true"),
         ):

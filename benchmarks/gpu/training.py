@@ -30,14 +30,20 @@ def ours() -> Iterator[Row]:
         (MasterAdamW, "float32 master weights", (32,)),
     ):
         model = compile_blocks(full_model("pi0").train())
-        optimiser = kind(list(model.parameters()), lr=1e-5, fused=True)
+        named = list(model.named_parameters())
+        exact = ({name: each.detach().float() for name, each in named},) if kind is MasterAdamW else ()
+        optimiser = kind(named, *exact, lr=1e-5, fused=True)
         for batch in batches:
             inputs, data = observation(batch), flow(batch)
 
             def step(model=model, optimiser=optimiser, inputs=inputs, data=data) -> None:
-                model(inputs, *data).mean().backward()
-                clip_gradients(model.parameters(), gradient_norm(model.parameters()), 1.0)
-                optimiser.step()
+                loss = model(inputs, *data).mean()
+                loss.backward()
+                if isinstance(optimiser, MasterAdamW):
+                    optimiser.clipped_step(1.0, sound=loss.detach()).item()
+                else:
+                    clip_gradients(model.parameters(), gradient_norm(model.parameters()), 1.0)
+                    optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
 
             yield from _rate(f"pi0 SFT ours, {name}", batch, step)
