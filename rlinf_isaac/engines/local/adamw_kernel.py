@@ -19,7 +19,8 @@ from torch import Tensor
 
 BLOCK = 1024
 _ALIGNMENT = 16
-"""Bytes; where all tensors begin at a multiple of it, several numbers are read at a time."""
+"""Bytes, and numbers. Where all tensors begin at a multiple of it and have a multiple of it, a thread reads and writes
+several numbers at a time: what is loaded from a table, Triton knows nothing about."""
 
 
 @triton.jit
@@ -29,11 +30,17 @@ def _address(row, column: tl.constexpr, TYPE: tl.constexpr, ALIGNMENT: tl.conste
 
 
 @triton.jit
+def _count(counts, tensor, ALIGNMENT: tl.constexpr):
+    count = tl.load(counts + tensor)
+    return tl.multiple_of(count, ALIGNMENT) if ALIGNMENT > 1 else count
+
+
+@triton.jit
 def _squares(addresses, blocks, counts, sums, TYPE: tl.constexpr, ALIGNMENT: tl.constexpr, BLOCK: tl.constexpr):
     block = tl.program_id(0)
     tensor = tl.load(blocks + 2 * block).to(tl.int64)
     offsets = tl.load(blocks + 2 * block + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = offsets < tl.load(counts + tensor)
+    inside = offsets < _count(counts, tensor, ALIGNMENT)
     gradient = _address(addresses + 5 * tensor, 2, TYPE, ALIGNMENT)
     value = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
     tl.store(sums + block, tl.sum(value * value, 0))
@@ -48,8 +55,9 @@ def _step(
     tensor = tl.load(blocks + 2 * block).to(tl.int64)
     offsets = tl.load(blocks + 2 * block + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(factor)
-    count = tl.load(counts + tensor)
-    inside = offsets < tl.where(scale == scale, count, 0)  # nothing is changed where the factor is not a number
+    if scale != scale:
+        return  # nothing is changed where the factor is not a number
+    inside = offsets < _count(counts, tensor, ALIGNMENT)
     row = addresses + 5 * tensor
     trained = _address(row, 1, tl.float32, ALIGNMENT) + offsets
     gradient = _address(row, 2, TYPE, ALIGNMENT) + offsets
@@ -97,6 +105,7 @@ class Kernels:
         self._type = tl.bfloat16 if tensors[0].parameter.dtype == torch.bfloat16 else tl.float32
         self._own = torch.tensor([[each.data_ptr() for each in four] for four in tensors])
         counts = torch.tensor([each.trained.numel() for each in tensors])
+        self._even = bool((counts % _ALIGNMENT == 0).all())
         blocks = -(-counts // BLOCK)
         tensor = torch.repeat_interleave(torch.arange(len(blocks)), blocks)
         number = torch.arange(int(blocks.sum())) - torch.repeat_interleave(blocks.cumsum(0) - blocks, blocks)
@@ -107,7 +116,7 @@ class Kernels:
         """Say where the gradients are, contiguous and of the parameters' format, for the next calls."""
         pointers = torch.tensor([each.data_ptr() for each in gradients])
         addresses = torch.stack([*self._own[:, :2].unbind(1), pointers, *self._own[:, 2:].unbind(1)], 1)
-        self._alignment = _ALIGNMENT if bool((addresses % _ALIGNMENT == 0).all()) else 1
+        self._alignment = _ALIGNMENT if self._even and bool((addresses % _ALIGNMENT == 0).all()) else 1
         self._addresses = self._upload(addresses)
 
     def squared_norm(self) -> Tensor:

@@ -5,16 +5,23 @@ is counted in numbers per token and layer, as the compiled layers keep them: of 
 queries, keys, values, the attended, and three times its feed-forward width; of a vision layer eight times its width and
 twice its feed-forward width. Attention keeps no matrix of scores.
 
-Against what was measured on one H200, `torch.cuda.max_memory_allocated` of the full-size pi0 with two views, 48 prompt
-tokens, horizon 50, everything trained, layers compiled:
+Against what was measured on one H200, `torch.cuda.max_memory_allocated` of the full-size pi0 with two views, layers
+compiled; everything trained, 48 prompt tokens, horizon 50:
 
     batch 32, bfloat16 alone           70 GiB measured, 73 computed
     batch 48, bfloat16 alone           96 GiB           100
-    batch 32, float32 copies          100 GiB           98
+    batch 32, float32 copies           93 GiB           98
+    batch 48, float32 copies          118 GiB           125
 
-So far an estimate is to be trusted within a tenth, where that is how a job trains. Activation checkpointing, a frozen
-VLM, adapters and several processes have not been measured; layers that are not compiled keep about half as much again
-(an earlier model of the same shapes took 98 GiB at batch 32 in bfloat16 alone; 100 computed). The CUDA context, some
+and batch 32 with float32 copies, four points of the flow, 96 prompt tokens, horizon 16:
+
+    everything                        100 GiB measured, 102 computed
+    adapters and the vision tower      69 GiB           70
+    the expert                         14 GiB           16
+
+So an estimate is to be trusted within a tenth. Activation checkpointing and several processes have not been measured;
+layers that are not compiled keep about half as much again (an earlier model of the same shapes took 98 GiB at batch 32
+in bfloat16 alone; 100 computed). The CUDA context, some
 0.5 GiB, and what the allocator holds beyond are not counted.
 """
 

@@ -11,6 +11,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDING = 0 if torch.cuda.is_available() else 2**-7  # the interpreter cuts off where a GPU rounds to the nearest
 OPTIONS = {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 SHAPES = ((), (7,), (33, 61), (1024,), (5, 1025))
+EVEN = ((16,), (1024,), (48, 33))
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
@@ -18,31 +19,32 @@ def dtype(request) -> torch.dtype:
     return request.param
 
 
-def drawn(seed: int, dtype: torch.dtype) -> list[torch.Tensor]:
+def drawn(seed: int, dtype: torch.dtype, shapes=SHAPES) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(DEVICE, dtype) for shape in SHAPES]
+    return [torch.randn(shape, generator=generator).to(DEVICE, dtype) for shape in shapes]
 
 
-def begun(dtype: torch.dtype):
+def begun(dtype: torch.dtype, shapes=SHAPES):
     """Tensors as an optimiser has them at the beginning."""
     from rlinf_isaac.engines.local.adamw_kernel import Trained
 
-    values = drawn(0, torch.float32)
+    values = drawn(0, torch.float32, shapes)
     return [
         Trained(value if dtype == torch.float32 else value.to(dtype), value, *torch.zeros((2, *value.shape)).to(DEVICE))
         for value in values
     ]
 
 
+@pytest.mark.parametrize("shapes", [SHAPES, EVEN], ids=["any size", "multiples of 16"])
 @pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not aligned"])
-def test_steps_and_norms_are_those_of_torch(dtype, offset):
+def test_steps_and_norms_are_those_of_torch(dtype, offset, shapes):
     from rlinf_isaac.engines.local.adamw_kernel import Kernels
 
-    tensors = begun(dtype)
+    tensors = begun(dtype, shapes)
     expected = [nn.Parameter(each.trained.clone()) for each in tensors]
     reference, kernels = torch.optim.AdamW(expected, **OPTIONS), Kernels(tensors)
     for step in range(1, 5):
-        gradients = drawn(step, dtype)
+        gradients = drawn(step, dtype, shapes)
         memory = torch.empty(sum(each.numel() for each in gradients) + offset, dtype=dtype, device=DEVICE)
         places = memory[offset:].split([each.numel() for each in gradients])
         for place, each in zip(places, gradients, strict=True):
