@@ -17,7 +17,6 @@ from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.errors import TrainingOutOfMemory
 
-
 FOUR_POINTS = ("sft.flow_samples=4", "model.max_token_len=96", "model.action_horizon=16")
 
 
