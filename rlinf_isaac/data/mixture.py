@@ -101,9 +101,7 @@ class Mixture:
 
     def drawn(self, seed: int, epoch: int) -> np.ndarray:
         """Which frames an epoch draws, by number, (num_frames,) int64, not shuffled yet."""
-        if self.counts is None:
-            return np.arange(self.num_frames)
-        return _drawn(self.sizes, self.counts, seed, epoch)
+        return drawn(self.sizes, self.counts, seed, epoch)
 
     def _dataset_of(self, indices: np.ndarray) -> np.ndarray:
         if indices.size and (indices.min() < 0 or indices.max() >= self.num_frames):
@@ -144,6 +142,14 @@ def apportion(total: int, weights: Sequence[float]) -> tuple[int, ...]:
     left = total - int(parts.sum())
     parts[np.argsort(parts - exact, kind="stable")[:left]] += 1
     return tuple(parts.tolist())
+
+
+def drawn(sizes: tuple[int, ...], counts: tuple[int, ...] | None, seed: int, epoch: int) -> np.ndarray:
+    """Which frames an epoch draws of parts with `sizes` frames, numbered through: `counts` of each, or every one once.
+
+    (the sum of `sizes`,) int64, not shuffled yet.
+    """
+    return np.arange(sum(sizes)) if counts is None else _drawn(sizes, counts, seed, epoch)
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlinf_isaac.data.lerobot_format import ACTION
-from rlinf_isaac.data.mixture import AnyDataset
+from rlinf_isaac.data.mixture import AnyDataset, Mixture, apportion, drawn
 
 STREAM = 4
 """Keeps the choice of episodes apart from a training's other random choices under the same seed."""
@@ -33,6 +33,16 @@ class Subset:
         self.frames = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
         self.num_frames = len(self.frames)
         self._columns: dict[str, np.ndarray] = {}
+        self._sizes: tuple[int, ...] = (self.num_frames,)
+        self._counts: tuple[int, ...] | None = None
+        if isinstance(dataset, Mixture) and dataset.weights:
+            ends = np.searchsorted(self.frames, [*dataset.starts[1:], dataset.num_frames])
+            self._sizes = tuple(np.diff(ends, prepend=0).tolist())
+            self._counts = apportion(self.num_frames, dataset.weights)
+
+    def drawn(self, seed: int, epoch: int) -> np.ndarray:
+        """As `Mixture.drawn`: the weights of a mixture are those of what is left of its parts."""
+        return drawn(self._sizes, self._counts, seed, epoch)
 
     def for_one_of(self, number: int) -> Subset:
         """As `LeRobotDataset.for_one_of`."""

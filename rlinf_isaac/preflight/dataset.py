@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,15 +186,21 @@ def check_held_out(config: JobConfig, roots: Sequence[Path]) -> list[Problem]:
     """
     # pyarrow takes a moment; --help should not wait for it
     from rlinf_isaac.data.lerobot_meta import read_meta
+    from rlinf_isaac.data.subset import held_out_episodes
 
     held_out = config.sft.val_episodes
     if not held_out:
         return []
-    if config.sft.mix:
-        cause = f"sft.val_episodes is {held_out}, and sft.mix has weights: what is left could not have those shares"
-        return [Problem("val-mixture", cause, "leave one of the two out")]
-    episodes = sum(len(read_meta(root).episodes) for root in roots)
+    counts = [len(read_meta(root).episodes) for root in roots]
+    episodes = sum(counts)
     if held_out < episodes:
+        apart = held_out_episodes(episodes, held_out, config.sft.seed)
+        ends = list(accumulate(counts))
+        for root, first, end in zip(roots, [0, *ends], ends, strict=False):
+            if config.sft.mix and sum(first <= each < end for each in apart) == end - first:
+                cause = f"sft.val_episodes {held_out} leaves none of the {end - first} episodes of {root}"
+                cure = "hold out fewer of them, choose another sft.seed, or leave that dataset out"
+                return [Problem("val-mixture", f"{cause}, which sft.mix has a weight for", cure)]
         return []
     where = " and ".join(map(str, roots))
     cause = f"sft.val_episodes {held_out} leaves none of the {episodes} episodes of {where} to train on"

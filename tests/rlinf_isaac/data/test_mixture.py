@@ -11,6 +11,8 @@ from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.mixture import Mixture, apportion, open_datasets
 from rlinf_isaac.data.norm_stats import compute_norm_stats
+from rlinf_isaac.data.subset import Subset
+from rlinf_isaac.engines.local.sft.batches import batch_frames
 
 LENGTHS = [[5, 12], [3, 9, 1], [7]]
 
@@ -76,6 +78,18 @@ def test_draws_follow_the_weights_and_no_frame_is_drawn_twice_as_often_as_anothe
     assert np.array_equal(mixed.drawn(5, 3), mixed.drawn(5, 3))
     assert not np.array_equal(mixed.drawn(5, 3), mixed.drawn(6, 3))
     assert open_datasets(roots).drawn(5, 3).tolist() == list(range(37))
+
+
+def test_what_is_left_of_a_mixture_is_drawn_by_its_weights(roots):
+    mixed = open_datasets(roots, [1, 1, 3])
+    left = Subset(mixed, [0, 2, 3, 5])  # 5 of 17 frames, 12 of 13, 7 of 7
+    drawn = np.concatenate([left.drawn(5, epoch) for epoch in range(20)])
+    often = np.split(np.bincount(drawn, minlength=24), [5, 17])
+    assert [int(each.sum()) for each in often] == [20 * count for count in apportion(24, [1, 1, 3])]
+    assert all(np.ptp(each) <= 1 for each in often)
+    assert Subset(open_datasets(roots), [0, 2]).drawn(5, 3).tolist() == list(range(8))
+    batch = np.concatenate([batch_frames(left, 6, 0, step) for step in range(4)])
+    assert [int(((batch >= first) & (batch < end)).sum()) for first, end in ((0, 5), (5, 17), (17, 24))] == [5, 5, 14]
 
 
 @pytest.mark.parametrize("delta", ["none", "1,-1"])

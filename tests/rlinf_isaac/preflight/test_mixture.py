@@ -8,6 +8,8 @@ import pytest
 from support import small_config
 
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE
+from rlinf_isaac.data.subset import held_out_episodes
+from rlinf_isaac.preflight.dataset import check_held_out
 from rlinf_isaac.preflight.mixture import check_mixture
 
 
@@ -68,3 +70,18 @@ def test_all_differences_at_once(small_dataset, other):
         features[ACTION]["shape"], features[ACTION]["names"] = [2], ["a", "b"]
 
     assert codes([small_dataset, other(change)]) == ["mix-fps", "mix-cameras", "mix-dims", "mix-dims"]
+
+
+def test_enough_episodes_are_left_of_every_dataset_with_a_weight(small_dataset, other):
+    roots = [small_dataset, other(lambda info: None)]
+
+    def found(held_out, mix, among=roots):
+        config = small_config([f"sft.val_episodes={held_out}", f"sft.mix=[{mix}]"])
+        return [problem.code for problem in check_held_out(config, among)]
+
+    (apart,) = held_out_episodes(4, 1, 0)
+    assert apart in range(4), "two episodes each"
+    assert found(1, "1,2") == found(1, "") == []
+    assert found(3, "1,2") == ["val-mixture"], "one is left in all"
+    assert found(3, "") == []
+    assert found(4, "1,2") == found(4, "") == found(2, "", roots[:1]) == ["val-episodes"]

@@ -69,9 +69,9 @@ def batch_indices(num_frames: int, batch_size: int, seed: int, step: int) -> np.
 
 
 def batch_frames(dataset: AnyDataset | Subset, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """`batch_indices` of a dataset; of a mixture, by the weights of its parts."""
+    """`batch_indices` of a dataset; of a mixture, or of a part of one, by the weights of its datasets."""
     indices = batch_indices(dataset.num_frames, batch_size, seed, step)
-    if isinstance(dataset, Mixture):
+    if isinstance(dataset, Mixture | Subset):
         epochs = np.arange(step * batch_size, (step + 1) * batch_size) // dataset.num_frames
         for epoch in np.unique(epochs):
             indices[epochs == epoch] = dataset.drawn(seed, int(epoch))[indices[epochs == epoch]]
