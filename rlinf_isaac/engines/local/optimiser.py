@@ -83,7 +83,7 @@ class MasterAdamW(torch.optim.AdamW):
         for kernels, members, sharded in groups:
             kernels.find([gradients[member] for member in members])
             total = kernels.squared_norm()
-            squares += summed(total) if sharded else total
+            squares += summed(total, due[members[0]][0]) if sharded else total
         norm = squares.sqrt().float()
         factor = torch.where(norm.isfinite() & sound.isfinite(), _factor(norm, most), torch.nan)
         options = {name: self.param_groups[0][name] for name in ("lr", "betas", "eps", "weight_decay")}

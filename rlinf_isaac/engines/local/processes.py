@@ -57,7 +57,7 @@ def train_in_processes(job: SftJob, train: Callable[[SftJob, Team], Iterator[Eve
 def team_of_torchrun() -> Team | None:
     """This process's place among those that torchrun started; None where it did not start it."""
     place = launch()
-    return None if place is None else Team(place.rank, place.size, place.local_rank)
+    return None if place is None else Team(*place)
 
 
 def train_with_others(job: SftJob, team: Team, train: Callable[[SftJob, Team], Iterator[Event]]) -> Iterator[Event]:

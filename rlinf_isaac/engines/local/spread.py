@@ -2,9 +2,9 @@
 
 Copies are faster, as gradients alone are exchanged, once, while the backward pass goes on; they need a GPU that holds
 parameters, gradients and the optimiser's state. Where it does not, every layer is a unit of FSDP2, gathered when it is
-computed. What OpenPI keeps in float32 in a bfloat16 model (`layout.KEPT_IN_FLOAT32`) is a few megabytes: it stays whole
-in every process, and its gradients are averaged in one exchange, since a unit of FSDP2 has one number format, and units
-of their own would cost an exchange for each norm.
+computed; of several machines each has all the parts (HSDP). What OpenPI keeps in float32 in a bfloat16 model
+(`layout.KEPT_IN_FLOAT32`) is a few megabytes: it stays whole in every process, and its gradients are averaged in one
+exchange, since a unit of FSDP2 has one number format, and units of their own would cost an exchange for each norm.
 """
 
 from __future__ import annotations
@@ -90,7 +90,11 @@ class Spread:
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         model = self.model
-        mesh = init_device_mesh(next(model.parameters()).device.type, (self._team.size,))
+        machines, kind = self._team.machines, next(model.parameters()).device.type
+        if machines == 1:
+            mesh = init_device_mesh(kind, (self._team.size,))
+        else:  # layers are gathered within a machine, and between machines gradients alone are exchanged (HSDP)
+            mesh = init_device_mesh(kind, (machines, self._team.local_size), mesh_dim_names=("machine", "shard"))
         whole = set(_kept_whole(model))
         for stack in model.stacks:
             for layer in stack.layers:

@@ -6,6 +6,7 @@ up to rounding. Checkpoints and training states are whole, in the files that one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,16 +20,25 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Team:
-    """Process `rank` of `size` that train together, the `local_rank`-th of its machine. Alone it changes nothing."""
+    """Process `rank` of `size` that train together, the `local_rank`-th of its machine's `local_size` (0: all of them).
+
+    Alone it changes nothing.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 0
 
     @property
     def first(self) -> bool:
         """Whether this process writes files and tells of what happened."""
         return self.rank == 0
+
+    @property
+    def machines(self) -> int:
+        """On how many machines they are."""
+        return self.size // (self.local_size or self.size)
 
     def device(self, name: str) -> torch.device:
         """This process's device: of several GPUs the one with its rank on this machine."""
@@ -63,10 +73,18 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def summed(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; all of them have to ask."""
+def summed(value: Tensor, sharded: Tensor) -> Tensor:
+    """The sum of a scalar over the shards of a tensor; all processes have to ask.
+
+    On several machines each of them has all the shards.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    assert isinstance(sharded, DTensor)
     dist.all_reduce(value)
-    return value
+    mesh = sharded.device_mesh
+    shards = [size for size, placed in zip(mesh.shape, sharded.placements, strict=True) if isinstance(placed, Shard)]
+    return value * math.prod(shards) / mesh.size()
 
 
 def own_part(tensor: Tensor) -> Tensor:

@@ -259,24 +259,3 @@ def test_divergence_fails_the_run_and_keeps_the_checkpoints(invoke, store, small
     (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
     assert run.info.status == "FAILED"
     assert "TrainingDiverged" in run.data.tags["failure.reason"]
-
-
-def test_torchrun_starts_it_on_several_machines(invoke, store, small_dataset, tmp_path):
-    """Two processes of one machine, which is what it starts on each of several; one goes on alone."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [str(word) for word in sft(small_dataset, "--steps", "4", "--save-interval", "2")]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, "-m", "mlflow_project.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("checkpoints  ") == 1
-    client = MlflowClient(store)
-    (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["cfg/compute/num_processes"] == "2"
-    assert len(run.outputs.model_outputs) == 2
-    made = digests(tmp_path)
-    assert list(made) == [2, 4]
-    # What two made, one takes over.
-    assert invoke(*words).exit_code == 0
-    assert digests(tmp_path) == made

@@ -35,6 +35,7 @@ from typing import Literal, cast
 from rlinf_isaac.config.schema import GemmaConfig, JobConfig, VisionConfig
 from rlinf_isaac.pi0.layout import KEPT_IN_FLOAT32, TIED, UNREAD, state_dict_shapes
 from rlinf_isaac.pi0.trainable import EXPERT, VISION, VLM, adapted_layers, is_trained
+from rlinf_isaac.torchrun import launch
 
 VIEWS = 2
 """Cameras of the task: front and wrist."""
@@ -85,7 +86,8 @@ def training_memory(config: JobConfig) -> Memory:
             rounded += count if size == 2 else 0
             # A parameter that nothing reads has no gradient, hence no moments.
             moments += 0 if name in UNREAD else 2 * count * (4 if size == 4 or compute.master_weights else 2)
-    shards = 1 if compute.sharding == "replicate" else compute.num_processes
+    place = launch()
+    shards = 1 if compute.sharding == "replicate" else place.local_size if place else compute.num_processes
     return Memory(
         weights=weights // shards + (_gathered(config) if shards > 1 else 0),
         copies=4 * rounded // shards if compute.master_weights else 0,
