@@ -131,6 +131,7 @@ def rollout(
             episode.sink.append(env.render_frame(slot, video_size))
 
     while True:
+        # An empty slot takes the next of its own seeds, whatever the other slots do.
         begin = [slot for slot in range(slots) if running[slot] is None and waiting[slot]]
         for slot in begin:
             index, seed = waiting[slot].pop(0)
@@ -144,14 +145,17 @@ def rollout(
                 on_frame(slot, 0)
         assert observation is not None
 
+        # One policy call for all slots: the batch always has the same size, so that no row depends on who else plays.
         actions = policy.act(
             policy_images(observation["policy"]),
             policy_state(observation["policy"], state_layout),
             prompts,
             draw(running),
         )
+        # The environment plays the chunk's actions, and a slot stops where its episode ends.
         step = env.chunk_step(actions, active, on_frame)
         observation = step.observation
+        # Rewards and flags go to the episodes. What has ended makes room.
         for slot in np.flatnonzero(active).tolist():
             episode = running[slot]
             assert episode is not None

@@ -169,10 +169,12 @@ def _until_decided(
     """Batch after batch of seeds, every bundle on each; what is known after a batch goes into metrics."""
     successes: dict[str, dict[int, bool]] = {bundle.digest: {} for bundle in job.bundles}
     for batch in rule.rounds(seeds):
+        # All bundles play the same seeds before anyone looks at the results.
         for event in play(batch):
             if isinstance(event, EpisodeDone):
                 successes[event.row.checkpoint][event.row.seed] = event.row.success
             yield event
+        # The evidence that one of them is better than all others, which may be looked at as often as one likes.
         found = separate(list(successes.values()), rule.alpha)
         best = job.bundles[found.best]
         done = len(successes[best.digest])
@@ -190,10 +192,12 @@ def _evaluate_bundle(
     rows_file = directory / "episodes.jsonl"
     (directory / "videos").mkdir(parents=True, exist_ok=True)
     with locked(directory):
+        # What an earlier, interrupted evaluation finished counts, unless it should have been filmed and was not.
         rows = {row.seed: row for row in map(_parse_row, read_lines(rows_file)) if row.seed in batch}
         wanted = {seed for seed in batch if seed < first_seed + config.eval.videos}
         filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
         finished = {seed for seed in rows if seed in filmed or seed not in wanted}
+        # These rows are announced again: whoever records them knows which ones it has.
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
         label = f"eval {bundle.step}"
@@ -212,6 +216,7 @@ def _evaluate_bundle(
                 if not isinstance(row, EpisodeRow):
                     yield row
                     continue
+                # A row is on disk before it is announced, so that a kill can only cost what nobody has heard of.
                 row = replace(row, video=films.get(row.seed))
                 append_line(rows_file, json.dumps(row.as_dict()))
                 yield from _announce(row, directory)

@@ -71,19 +71,23 @@ def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
         ready = yield from driver.start()
         description: dict[str, Any] = job.description | {"engine": {"name": "rlinf", **ready["versions"]}}
         yield FileSaved(frozen, "rlinf/config.yaml")
+        # RLinf trains in the driver's process; what it logs arrives here line by line.
         for line in driver.order("train"):
             if line["kind"] != "metrics":
                 continue
             step = line["step"]
+            # An iteration's values come in several lines. Those of the losses are the last.
             values |= {name: value for name, value in line["values"].items() if math.isfinite(value)}
             _check_finite(line["values"], step)
             if step and not any(name.startswith("train/") for name in values):  # RLinf logs them last
                 continue
+            # What the local engine measures, too, has its name as well.
             values |= {ours: values[theirs] for theirs, ours in SAME_AS.items() if theirs in values}
             entry = Metrics(step, values)
             metrics.append(entry)
             yield entry
             values = {}
+            # A checkpoint that RLinf has written becomes a bundle; older ones of its own make room.
             for saved_step, path in sorted(find_checkpoints(results).items()):
                 if saved_step == step:
                     bundle = make_bundle_of(

@@ -68,15 +68,19 @@ def _train(job: RlJob) -> Iterator[Event]:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
         for iteration in range(start + 1, rl.iterations + 1):
+            # 1. Play: every episode of the iteration on a seed that was never used, with exploration noise.
             began = time.perf_counter()
             rollouts = players.explore(training_seeds(rl, iteration), iteration)
+            # 2. Advantages and returns of every action chunk, from rewards and values (PPO) or from the group (GRPO).
             played = [episode for rollout in rollouts for episode in rollout.episodes]
             experience = make_experience(played, rl)
+            # 3. Update: some epochs of minibatches over the chunks; policy and value head take steps.
             collected = time.perf_counter()
             values = update(policy, optimiser, experience, iteration, players.gradients)
             updated = time.perf_counter()
             values |= rollout_metrics(played, experience) | _speed(rollouts, played, collected - began)
             values |= {"time/rollout_s": collected - began, "time/update_s": updated - collected}
+            # 4. Where it is due: play the held-out seeds without noise, and save.
             last = iteration == rl.iterations
             if rl.eval_interval and (last or iteration % rl.eval_interval == 0):
                 values |= evaluation_metrics(players.evaluate(evaluation_seeds(rl)))

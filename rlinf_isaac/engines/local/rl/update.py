@@ -78,16 +78,21 @@ def update(
         batches = list(minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch))
         waiting: list[Gradient] = []  # of the policy, for its next step
         for number, indices in enumerate(batches, start=1):
+            # The players compute the gradients of the minibatch's parts. Before the warm-up is over only the value head
+            # learns.
             parts = compute(experience.rows(indices), iteration > rl.warmup_iterations)
             waiting += parts
+            # The value head steps after every minibatch; the policy after `accumulate` of them, by their mean.
             policy_steps = number % (rl.accumulate or len(batches)) == 0 or number == len(batches)
             means = _step(policy, optimiser, parts, waiting if policy_steps else [], iteration)
             if policy_steps:
                 waiting = []
+            # Before the first step the policy is the one that played: its probability ratios have to be 1.
             if first_ratio_error is None:
                 first_ratio_error = max(part.ratio_error for part in parts)
             for name, value in means.items():
                 seen.setdefault(name, []).append(value)
+            # The policy has moved as far from the one that played as it may: the rest of the update is left out.
             stop = 0 < rl.target_kl < means["train/approx_kl"]
             if stop:
                 break
@@ -169,17 +174,20 @@ def gradient(
     for start in range(0, len(rows), size):
         indices = np.arange(start, min(start + size, len(rows)))
         piece = rows.rows(np.resize(indices, size))
+        # Log-probability of the chunks under the present weights, along the noise that the rollout drew.
         evaluated = evaluate(policy, processor, prompt, piece)
         log_prob, value, entropy = (tensor[: len(indices)] for tensor in evaluated)
         old, old_value, advantages, returns = (
             tensor[: len(indices)].to(log_prob.device)
             for tensor in (piece.log_probs, piece.values, piece.advantages, piece.returns)
         )
+        # PPO's clipped surrogate, and a clipped Huber loss of the values; GRPO has no values.
         actor = policy_loss(log_prob, old, advantages, clip_ratio=rl.clip_ratio, dual_clip=rl.dual_clip)
         critic = value_loss(value, old_value, returns, value_clip=rl.value_clip, delta=rl.huber_delta)
         loss = critic if rl.algorithm == "ppo" else 0.0 * critic
         if learn:
             loss = loss + actor.loss - rl.entropy_bonus * entropy.mean()
+        # The pieces' gradients add up to that of the mean over the whole minibatch.
         share = len(indices) / total
         (loss * share).backward()
         ratio_error = max(ratio_error, float((log_prob.detach() - old).expm1().abs().max()))

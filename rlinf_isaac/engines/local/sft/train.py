@@ -60,6 +60,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
     checkpoints = job.output / "checkpoints"
     metrics = MetricsLog(job.output / "metrics.jsonl")
     state = TrainingState(job.output / "training_state")
+    # Training goes on from the newest step that has both a checkpoint and a state.
     start = state.step if state.step in find_bundles(checkpoints) else 0
     if team.first:
         yield from announce(job.output, metrics, start)
@@ -69,11 +70,13 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
 
     if job.config.compute.threads:
         torch.set_num_threads(job.config.compute.threads)
+    # The held-out episodes are taken away from what batches are drawn of; they never train.
     whole = open_datasets(job.datasets, config.mix)
     dataset = training_part(whole, config.val_episodes, config.seed)
     processor = make_processor(job.config, from_json(job.norm_stats))
     description = job.description(whole)
     with explained(job.config):
+        # The weights come from the checkpoint, the moments, float32 copies and averages from the state.
         bundle = read_bundle(checkpoints / str(start)) if start else None
         spread, optimiser = model_and_optimiser(job, team, bundle)
         model = spread.model
@@ -91,11 +94,13 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
             yield from watching.catch_up(read_bundle(checkpoints / str(start)))
         for step in range(start + 1, config.steps + 1):
             with explained(job.config):
+                # One step: flow-matching loss of a batch, backward pass, clipping, AdamW; then the average of the weights.
                 loss, norm = update(spread, optimiser, batches.get(step - 1), job.config, step, team)
                 average.update()
             losses.append(loss)
             norms.append(norm)
             if step % config.log_interval == 0 or step == config.steps:
+                # Metrics are means over the steps since the last ones. They are on disk before anybody hears of them.
                 times = _times(len(losses), time.perf_counter() - since, batches.waited_s, config.batch_size)
                 values = _summary(losses, norms, learning_rate(config, step)) | times | peak_memory(device)
                 entry = Metrics(step, values)
@@ -103,6 +108,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
                     metrics.append(entry)
                 yield entry
                 losses, norms, since, batches.waited_s = [], [], time.perf_counter(), 0.0
+            # Where it is due: measure on held-out episodes, save, play with what was saved.
             paused = time.perf_counter()
             yield from watching.validate(model, average, step)
             if step % config.save_interval == 0 or step == config.steps:

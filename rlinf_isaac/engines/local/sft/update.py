@@ -39,21 +39,26 @@ def update(
         TrainingDiverged: one of them is not finite; the weights are then unchanged.
     """
     device = team.device(config.compute.device)
+    # The learning rate is a function of the step alone, so that a resumed training has the same one.
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config.sft, step)
     optimiser.zero_grad(set_to_none=True)
     size = len(batch.actions)
     step_size = config.sft.micro_batch or size
     parts = []
+    # The batch goes through in micro-batches; each adds its share to the gradient of the whole batch.
     for first in range(0, size, step_size):
         part = batch.rows(first, first + step_size)
         with spread.part(last=first + step_size >= size):
             loss = flow_loss(spread(*part.on(device)), config) * (len(part.actions) / size)
             loss.backward()
         parts.append(loss.detach())
+    # The processes' gradients are averaged (those of shards and of copies were, in the backward pass).
     spread.average_whole_gradients()
     parameters = list(spread.model.parameters())
     loss = team.mean(torch.stack(parts).sum())
+    # Scale the gradient down to the largest norm that is admitted, then step. On a GPU both are under way before the
+    # loss is read; a gradient that is not finite changes nothing there.
     most = config.sft.clip_grad_norm
     ahead = optimiser if isinstance(optimiser, MasterAdamW) and optimiser.has_kernels else None
     norm = ahead.clipped_step(most, sound=loss) if ahead else gradient_norm(parameters)
