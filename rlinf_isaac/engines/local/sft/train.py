@@ -94,7 +94,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
             yield from watching.catch_up(read_bundle(checkpoints / str(start)))
         for step in range(start + 1, config.steps + 1):
             with explained(job.config):
-                # One step: flow-matching loss of a batch, backward pass, clipping, AdamW; then the average of the weights.
+                # One step: flow-matching loss, backward pass, clipping, AdamW; then the average of the weights.
                 loss, norm = update(spread, optimiser, batches.get(step - 1), job.config, step, team)
                 average.update()
             losses.append(loss)
