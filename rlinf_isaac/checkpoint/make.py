@@ -250,7 +250,10 @@ def check_twins(conversion: Conversion) -> None:
         for name, *twins in conversion.twins:
             if len({_fingerprint(source, twin) for twin in twins}) > 1:
                 cause = f"the checkpoint stores {name} and the parameter it is tied to with different values"
-                cure = "this is the checkpoint of another model; use that one"
+                cure = (
+                    "this is the checkpoint of another model; use that one. Of a policy that lerobot wrote keep its "
+                    "config.json beside it: then the head, which lerobot's model does not read, is left out"
+                )
                 raise WeightsError.of("tied-weights-differ", cause, cure)
 
 

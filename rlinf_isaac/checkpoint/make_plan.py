@@ -43,8 +43,8 @@ class Conversion:
         outputs: the tensors to write, in the order of the model's parameters.
         twins: name of a tied parameter that is stored twice, and the two tensors, whose values must be the same.
         stripped: wrappers and prefixes removed from names.
-        excluded: stored names that are left out because a pattern says so, or because they only explore or criticise
-            (`layout.OPTIONAL_PREFIXES`).
+        excluded: stored names that are left out because a pattern says so, because they only explore or criticise
+            (`layout.OPTIONAL_PREFIXES`), or because lerobot's model has them and never reads them.
         options: what else was asked for.
         layout: whose names and shapes the stored tensors have, where they are not OpenPI's (`checkpoint.layouts`).
     """
@@ -100,7 +100,7 @@ def plan_conversion(
     if source.kind == "bundle":
         read_bundle(source.path, verify=verify)
     stored = read_stored(source.weights)
-    chosen = _select(stored, options)
+    chosen = _without_untied_head(source, _select(stored, options))
     _check_said(source, chosen)
     plan = plan_model(chosen.infos, model, str(source.weights.files[0]), left_out=left_out)
     exempt, unmatched = exempt_from_cast(plan.sources, options.keep_dtype)
@@ -238,6 +238,23 @@ def _renamed(chosen: _Chosen, source: str) -> _Chosen:
     tensors = {name: view for name, (_, view) in found.items()}
     names = {name: chosen.names[bare[stored]] for name, (stored, _) in found.items()}
     return _Chosen(tensors, names, (*chosen.stripped, *stripped), chosen.excluded, openpi_rlinf.NAME)
+
+
+def _without_untied_head(source: Located, chosen: _Chosen) -> _Chosen:
+    """Of lerobot's weights without the VLM's head, where the embedding is stored as well.
+
+    lerobot 0.5 and later replace the language model below a head that was tied to it (``policies/pi_gemma.py``). From
+    then on the two are separate parameters, of which the model reads the embedding alone: training moves that one, and
+    the head keeps what it began with. lerobot's own loader takes the stored embedding, too.
+    """
+    bare, _ = strip_wrappers(chosen.tensors)
+    embedding, head = TIED[0]
+    if source.kind != "lerobot" or not {embedding, head} <= bare.keys():
+        return chosen
+    left_out = bare[head]
+    tensors = {name: tensor for name, tensor in chosen.tensors.items() if name != left_out}
+    excluded = tuple(sorted((*chosen.excluded, chosen.names[left_out])))
+    return chosen._replace(tensors=tensors, excluded=excluded)
 
 
 def _check_said(source: Located, chosen: _Chosen) -> None:
