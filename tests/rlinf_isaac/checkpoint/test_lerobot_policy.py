@@ -7,12 +7,9 @@ with the same names. All files are lerobot's own work: its policy, its config an
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,8 +23,8 @@ from corpus.foreign import (
     lerobot_config,
     lerobot_steps,
     save_lerobot,
-    statistics,
 )
+from lerobot_policies import module, policy_config, save_policy
 from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.configured import configure
@@ -46,39 +43,17 @@ KINDS = pytest.mark.parametrize("kind", ["pi0", "pi05"])
 VISION = [f"model.vision.{each}" for each in ("width=32", "depth=1", "mlp_dim=32", "patch_size=32")]
 
 
-def module(kind: str, part: str) -> ModuleType:
-    return importlib.import_module(f"lerobot.policies.{kind}.{part}_{kind}")
-
-
 @pytest.fixture
 def save(tmp_path, monkeypatch) -> Callable[..., Path]:
     """Save a policy of `kind` and its processors with lerobot, as its training does; returns the directory."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def save(kind: str, *, tuned: bool = True, **changes: Any) -> Path:
-        from lerobot.configs.types import FeatureType, PolicyFeature
-        from lerobot.processor import tokenizer_processor
-
-        monkeypatch.setattr(tokenizer_processor.AutoTokenizer, "from_pretrained", lambda *args, **kwargs: object())
         model = dummy_model(dummy_config(kind == "pi05"))
-        upper = kind.upper()
-        monkeypatch.setattr(module(kind, "modeling"), f"{upper}Pytorch", lambda *args, **kwargs: model)
-        images = {f"observation.images.{view}": (3, 64, 64) for view in ("front", "wrist")}
-        inputs = {name: PolicyFeature(FeatureType.VISUAL, shape) for name, shape in images.items()}
-        inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (STATE_DIM,))
-        outputs = {"action": PolicyFeature(FeatureType.ACTION, (ACTION_DIM,))}
-        arguments = {"chunk_size": 20, "n_action_steps": 10, "device": "cpu", **changes}
-        config = getattr(module(kind, "configuration"), f"{upper}Config")(
-            input_features=inputs, output_features=outputs, **arguments
-        )
-        config.paligemma_variant = config.action_expert_variant = "dummy"
-        stats = {name: statistics(dim) for name, dim in (("observation.state", STATE_DIM), ("action", ACTION_DIM))}
-        make = getattr(module(kind, "processor"), f"make_{kind}_pre_post_processors")
-        path = tmp_path / "run/checkpoints/000030/pretrained_model"
-        getattr(module(kind, "modeling"), f"{upper}Policy")(config).save_pretrained(path)
-        for processor in make(config, dataset_stats=stats if tuned else None):
-            processor.save_pretrained(path)
-        return path
+        upper, modeling = kind.upper(), module(kind, "modeling")
+        monkeypatch.setattr(modeling, f"{upper}Pytorch", lambda *args, **kwargs: model)
+        policy = getattr(modeling, f"{upper}Policy")(policy_config(kind, **changes))
+        return save_policy(monkeypatch, kind, policy, tmp_path / "run/checkpoints/000030/pretrained_model", tuned=tuned)
 
     return save
 

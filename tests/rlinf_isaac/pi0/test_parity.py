@@ -13,6 +13,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from openpi_models import openpi_model, randomise, size_openpi, training_loss
 
 from rlinf_isaac.config.schema import GemmaConfig, ModelConfig, VisionConfig
 from rlinf_isaac.pi0.model import Pi0
@@ -37,85 +38,13 @@ def tiny(pi05: bool) -> ModelConfig:
     )
 
 
-def upstream_transformers(config: ModelConfig):
-    """A class in place of OpenPI's ``PaliGemmaWithExpertModel`` whose sizes come from `config`: OpenPI's constructor
-    has the full sizes written into it. Everything else of it is inherited."""
-    gemma_pytorch = pytest.importorskip("openpi.models_pytorch.gemma_pytorch")
-    from transformers import GemmaForCausalLM, PaliGemmaForConditionalGeneration
-    from transformers.models.auto import CONFIG_MAPPING
-
-    def text(gemma: GemmaConfig, adaptive: bool) -> dict:
-        return dict(
-            model_type="gemma",
-            hidden_size=gemma.width,
-            intermediate_size=gemma.mlp_dim,
-            num_hidden_layers=gemma.depth,
-            num_attention_heads=gemma.num_heads,
-            num_key_value_heads=gemma.num_kv_heads,
-            head_dim=gemma.head_dim,
-            hidden_activation="gelu_pytorch_tanh",
-            torch_dtype="float32",
-            vocab_size=config.vocab_size,
-            use_adarms=adaptive,
-            adarms_cond_dim=gemma.width if adaptive else None,
-        )
-
-    vision = dict(
-        model_type="siglip_vision_model",
-        hidden_size=config.vision.width,
-        intermediate_size=config.vision.mlp_dim,
-        num_hidden_layers=config.vision.depth,
-        num_attention_heads=config.vision.num_heads,
-        patch_size=config.vision.patch_size,
-        image_size=config.vision.image_size,
-        projection_dim=config.vlm.width,
-        projector_hidden_act="gelu_fast",
-        vision_use_head=False,
-        torch_dtype="float32",
-    )
-
-    class SizedPaliGemmaWithExpert(gemma_pytorch.PaliGemmaWithExpertModel):
-        def __init__(self, vlm, expert, use_adarms=None, precision="float32") -> None:
-            torch.nn.Module.__init__(self)
-            sizes = dict(projection_dim=config.vlm.width, hidden_size=config.vlm.width, vocab_size=config.vocab_size)
-            paligemma = CONFIG_MAPPING["paligemma"](text_config=text(config.vlm, False), vision_config=vision, **sizes)
-            paligemma._vocab_size = paligemma.image_token_index = config.vocab_size
-            self.paligemma = PaliGemmaForConditionalGeneration(config=paligemma)
-            self.gemma_expert = GemmaForCausalLM(config=CONFIG_MAPPING["gemma"](**text(config.expert, config.pi05)))
-            self.gemma_expert.model.embed_tokens = None
-
-    return SizedPaliGemmaWithExpert
-
-
 @pytest.fixture(params=[False, True], ids=["pi0", "pi05"])
 def pair(request, monkeypatch):
     """(OpenPI's model, ours with its weights, config), random weights in every parameter."""
-    pi0_pytorch = pytest.importorskip("openpi.models_pytorch.pi0_pytorch")
-    preprocessing = pytest.importorskip("openpi.models_pytorch.preprocessing_pytorch")
     config = tiny(request.param)
-    size = (config.vision.image_size,) * 2
-    monkeypatch.setattr(pi0_pytorch, "PaliGemmaWithExpertModel", upstream_transformers(config))
-    monkeypatch.setitem(preprocessing.preprocess_observation_pytorch.__kwdefaults__, "image_resolution", size)
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    upstream = pi0_pytorch.PI0Pytorch(
-        types.SimpleNamespace(
-            paligemma_variant="dummy",
-            action_expert_variant="dummy",
-            pi05=config.pi05,
-            dtype="float32",
-            action_dim=config.action_dim,
-            action_horizon=config.action_horizon,
-            max_token_len=config.max_token_len,
-        )
-    ).float()
-    # Training augments images at random; the comparison needs both to see the same.
-    preprocess = upstream._preprocess_observation
-    monkeypatch.setattr(
-        upstream, "_preprocess_observation", lambda observation, train: preprocess(observation, train=False)
-    )
-    generator = torch.Generator().manual_seed(0)
-    for parameter in upstream.parameters():
-        torch.nn.init.normal_(parameter, std=0.05 if parameter.ndim > 1 else 0.1, generator=generator)
+    size_openpi(monkeypatch, config)
+    upstream = openpi_model(config)
+    randomise(upstream)
     ours = Pi0(config)
     ours.load_state_dict(upstream.state_dict(), strict=True)
     return upstream, ours, config
@@ -156,9 +85,7 @@ def test_loss_and_gradients(pair) -> None:
     upstream, ours, config = pair
     our_observation, their_observation = batch(config)
     actions, noise, time = flow(config)
-    upstream.train()
-    upstream.gradient_checkpointing_enable()  # its plain training path asks for an attribute that only this sets
-    theirs = upstream(their_observation, actions, noise, time)
+    theirs = training_loss(upstream, their_observation, actions, noise, time)
     mine = ours(our_observation, actions, noise, time)
     difference = (theirs - mine).abs().max().item()
 
