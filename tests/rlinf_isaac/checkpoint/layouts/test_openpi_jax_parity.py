@@ -7,13 +7,11 @@ Opt-in, in the interpreter that README makes with the extra openpi, and pytest i
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from corpus.foreign import DUMMY, norm_stats_json
+from corpus.foreign import DUMMY
+from openpi_jax_models import MU, jax_model, save_released, save_state
 from support import small_config
 
 from rlinf_isaac.checkpoint.make import make_bundle, plan_conversion
@@ -24,68 +22,25 @@ from rlinf_isaac.pi0.observation import CAMERAS, Observation
 
 pytestmark = pytest.mark.parity
 
-# OpenPI's vision tower "mu" on 224 pixels; its vocabulary is fixed.
-_VISION = {"width": 32, "depth": 1, "mlp_dim": 128, "patch_size": 14, "num_heads": 2, "image_size": 224}
-MU = [*(f"model.vision.{name}={size}" for name, size in _VISION.items()), "model.vocab_size=257152"]
 B, TOKENS = 2, 6
 
 
 @pytest.fixture(params=[False, True], ids=["pi0", "pi05"])
 def config(request):
-    return small_config([*DUMMY, *MU, "policy.state_layout=proprio", f"model.pi05={str(request.param).lower()}"])
+    return small_config(
+        [
+            *DUMMY,
+            *MU,
+            "policy.state_layout=proprio",
+            f"model.max_token_len={TOKENS}",
+            f"model.pi05={str(request.param).lower()}",
+        ]
+    )
 
 
 @pytest.fixture
 def theirs(with_lora, config, monkeypatch):
-    """OpenPI's JAX model with random values in every array, and with its adapters in both Gemmas if that is asked."""
-    jax = pytest.importorskip("jax")
-    pi0_config = pytest.importorskip("openpi.models.pi0_config")
-    from flax import nnx
-    from openpi.models import gemma, lora, pi0
-
-    tower, variant = pi0._siglip.Module, gemma.get_config
-    monkeypatch.setattr(pi0._siglip, "Module", lambda **given: tower(**{**given, "variant": "mu/14"}))
-    if with_lora:
-        adapters = {"attn": lora.LoRAConfig(rank=4, alpha=4.0), "ffn": lora.LoRAConfig(rank=4, alpha=4.0)}
-        tuned = dataclasses.replace(variant("dummy"), lora_configs=adapters)
-        monkeypatch.setattr(pi0._gemma, "get_config", lambda name: tuned)
-    own = pi0_config.Pi0Config(
-        dtype="float32",
-        paligemma_variant="dummy",
-        action_expert_variant="dummy",
-        action_dim=config.model.action_dim,
-        action_horizon=config.model.action_horizon,
-        max_token_len=TOKENS,
-        pi05=config.model.pi05,
-    )
-    model = own.create(jax.random.key(0))
-    graph, state = nnx.split(model)
-    values = np.random.default_rng(0)
-    state = jax.tree.map(lambda x: x + np.asarray(values.normal(0, 0.02, x.shape), x.dtype), state)
-    return nnx.merge(graph, state)
-
-
-def save_state(path: Path, model) -> Path:
-    """As OpenPI's training saves a step (training/checkpoints.py)."""
-    import orbax.checkpoint as ocp
-    from flax import nnx
-
-    manager = ocp.CheckpointManager(path, item_handlers={"params": ocp.PyTreeCheckpointHandler()})
-    manager.save(7, {"params": {"params": nnx.state(model)}})
-    manager.wait_until_finished()
-    (path / "7/assets/cube").mkdir(parents=True)
-    return path / "7"
-
-
-def save_released(path: Path, model) -> Path:
-    """As the released bases are: a plain tree."""
-    import orbax.checkpoint as ocp
-    from flax import nnx
-
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path / "base/params", {"params": nnx.state(model).to_pure_dict()})
-    (path / "base/assets/cube").mkdir(parents=True)
-    return path / "base"
+    return jax_model(monkeypatch, config.model, with_lora=with_lora)
 
 
 @pytest.mark.parametrize(("with_lora", "save"), [(False, save_released), (True, save_state)])
@@ -95,7 +50,6 @@ def test_the_loss_is_that_of_openpis_model(tmp_path, config, theirs, save):
     from openpi.models import model as openpi_model
 
     path = save(tmp_path, theirs)
-    (path / "assets/cube/norm_stats.json").write_text(norm_stats_json(32, 32))
     source = find_source(path)
     assert source.step == (7 if save is save_state else None)
     conversion = plan_conversion(source, config.model)

@@ -7,17 +7,13 @@ Only the model and the converter are imported, which need torch, numpy and einop
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-import types
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from corpus.foreign import DUMMY
 from corpus.openpi_rlinf import save_openpi_rlinf, to_openpi_rlinf
+from rlinf_models import MU, approximate_gelu, rlinf_config, rlinf_model, rlinf_modules
 from safetensors.torch import load_file, save_file
 from support import small_config
 
@@ -30,46 +26,14 @@ from rlinf_isaac.pi0.observation import Observation
 
 pytestmark = pytest.mark.rlinf
 
-# RLinf's vision tower "mu" on 224 pixels; its vocabulary is fixed.
-MU = [
-    f"model.vision.{name}={size}" for name, size in (("width", 32), ("depth", 1), ("mlp_dim", 128), ("patch_size", 14))
-]
-MU += ["model.vision.num_heads=2", "model.vision.image_size=224", "model.vocab_size=257152"]
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 B, TOKENS = 2, 6
 
 
 @pytest.fixture(scope="module")
 def rlinf():
-    """RLinf's ``pi0_model`` package and converter, without the packages around them."""
-    root = os.environ.get("RLINF_MAIN")
-    if not root:
-        pytest.skip("RLINF_MAIN names no checkout of RLinf's repository")
-    pytest.importorskip("einops")
-    places = {
-        "rlinf": "rlinf",
-        "rlinf.utils": "rlinf/utils",
-        "rlinf.utils.ckpt_convertor": "rlinf/utils/ckpt_convertor",
-        "rlinf.models": "rlinf/models",
-        "rlinf.models.embodiment": "rlinf/models/embodiment",
-        "rlinf.models.embodiment.openpi_rlinf": "rlinf/models/embodiment/openpi_rlinf",
-    }
-    compile_, torch.compile = torch.compile, lambda function: function
-    before = set(sys.modules)
-    try:
-        for name, place in places.items():
-            sys.modules[name] = module = types.ModuleType(name)
-            module.__path__ = [str(Path(root) / place)]
-        package = "rlinf.models.embodiment.openpi_rlinf.pi0_model"
-        names = ("pi0", "pi0_config", "model", "siglip", "lora", "gemma")
-        found = {name: importlib.import_module(f"{package}.{name}") for name in names}
-        converter = "rlinf.utils.ckpt_convertor.openpi.openpi_rlinf_to_openpi_pytorch"
-        yield types.SimpleNamespace(**found, converter=importlib.import_module(converter))
-    finally:
-        torch.compile = compile_
-        for name in set(sys.modules) - before:
-            if name.startswith("rlinf") and not name.startswith("rlinf_isaac"):
-                del sys.modules[name]
+    with rlinf_modules() as found:
+        yield found
 
 
 @pytest.fixture(params=[False, True], ids=["pi0", "pi05"])
@@ -90,11 +54,7 @@ def ours(config) -> Pi0:
 
 @pytest.fixture
 def theirs(rlinf, config, monkeypatch):
-    tower = rlinf.siglip.SigLIPViT
-    monkeypatch.setattr(rlinf.siglip, "SigLIPViT", lambda variant, **others: tower(variant="mu/14", **others))
-    sizes = {"action_dim": config.model.action_dim, "action_horizon": config.model.action_horizon}
-    variants = {"paligemma_variant": "dummy", "action_expert_variant": "dummy", "dtype": "float32"}
-    return rlinf.pi0_config.Pi0Config(**sizes, **variants, pi05=config.model.pi05, max_token_len=TOKENS).create()
+    return rlinf_model(monkeypatch, rlinf, rlinf_config(rlinf, config.model, max_token_len=TOKENS))
 
 
 def test_names_and_shapes_are_those_of_rlinfs_model(ours, theirs):
@@ -117,10 +77,7 @@ def test_the_weights_are_those_of_rlinfs_converter(tmp_path, rlinf, config, thei
 def test_the_loss_is_that_of_rlinfs_model(tmp_path, rlinf, config, ours, theirs, monkeypatch, gelu):
     """To 1e-5 with OpenPI's GELU, the tanh approximation; RLinf's model has the exact one and differs by that."""
     if gelu == "tanh":
-        approximate = types.SimpleNamespace(**vars(F) | {"gelu": lambda x: F.gelu(x, approximate="tanh")})
-        monkeypatch.setattr(rlinf.siglip, "F", approximate)
-        for module in (rlinf.lora, rlinf.gemma):
-            monkeypatch.setattr(module, "gelu_glu", lambda gate, up: F.gelu(gate, approximate="tanh") * up)
+        approximate_gelu(monkeypatch, rlinf)
     theirs.load_state_dict(to_openpi_rlinf(ours))
     loaded = Pi0(config.model)
     load_weights(made(save_openpi_rlinf(tmp_path / "base", ours), config, tmp_path / "out/0"), loaded)
