@@ -38,6 +38,7 @@ def loss_of(model: Any, step: FirstStep, monkeypatch: pytest.MonkeyPatch) -> flo
     """What OpenPI's JAX training minimises, for the frames, the noise and the times of a step."""
     import jax
     import jax.numpy as jnp
+    from openpi.models import pi0
     from openpi.models.model import Observation
 
     observation = step.observation
@@ -52,8 +53,9 @@ def loss_of(model: Any, step: FirstStep, monkeypatch: pytest.MonkeyPatch) -> flo
     given = jax.tree.map(jnp.asarray, Observation.from_dict(given))
     # compute_loss draws them: noise as it is, times from which it makes beta * 0.999 + 0.001.
     noise, beta = step.noise.numpy(), ((step.time.double() - 0.001) / 0.999).float().numpy()
-    monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.asarray(noise))
-    monkeypatch.setattr(jax.random, "beta", lambda key, a, b, shape: jnp.asarray(beta))
+    draws = {"normal": lambda key, shape: jnp.asarray(noise), "beta": lambda key, a, b, shape: jnp.asarray(beta)}
+    random = types.SimpleNamespace(**vars(jax.random) | draws)
+    monkeypatch.setattr(pi0, "jax", types.SimpleNamespace(**vars(jax) | {"random": random}))  # flax draws, too
     with jax.default_matmul_precision("highest"):
         losses = model.compute_loss(jax.random.key(0), given, jnp.asarray(step.actions.numpy()), train=False)
     return float(np.asarray(losses).mean())
