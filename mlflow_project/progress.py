@@ -77,7 +77,8 @@ class ProgressView:
             self._tenths[progress.label] = tenth
             done = _amount(progress.done, progress.unit), _amount(progress.total, progress.unit)
             told = filter(None, (progress.note, self._left(progress)))
-            self.console.print("  ".join((f"{progress.label:<12} {done[0]}/{done[1]}", *told)))
+            line = "  ".join((f"{progress.label:<12} {done[0]}/{done[1]}", *told))
+            self.console.print(line, soft_wrap=True)
 
     def _left(self, progress: events.Progress) -> str:
         """How long the rest takes at the pace since the label was first shown; what a resumed job had done by then took

@@ -43,3 +43,9 @@ def test_each_label_has_a_pace_of_its_own():
 
 def test_nothing_to_do():
     assert lines_of([(0.0, Progress("sft", 0, 0))]) == ["sft          0/0"]
+
+
+def test_a_long_note_stays_on_its_line():
+    assert lines_of([(0.0, Progress("sft", 1, 1, "long " * 100 + "note"))]) == [
+        f"sft          1/1  {'long ' * 100}note"
+    ]
