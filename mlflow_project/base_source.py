@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from pathlib import Path
 
@@ -36,7 +38,19 @@ def locate_base(text: str) -> Named:
             return Named(resolve_model(text).path, text)
     cause = f"--base {text}: there is no such file or directory"
     cure = "name a checkpoint's directory or file, hf://ORG/NAME, models:/NAME@ALIAS, m-..., or a run's id"
+    if (near := _near(Path(text))) is not None:
+        cure = f"did you mean {near}?"
     raise InvalidJob.of("missing-base", cause, cure)
+
+
+def _near(path: Path) -> Path | None:
+    """What lies in the directory that `path` would be in, under the name that is most like it, if any is like it."""
+    try:
+        names = os.listdir(path.parent)
+    except (OSError, ValueError):
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return path.parent / near[0] if near else None
 
 
 def _name_of(path: Path) -> str:

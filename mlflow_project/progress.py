@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from types import TracebackType
@@ -29,10 +30,12 @@ from rlinf_isaac.events import Event
 class ProgressView:
     """Shows `events.Progress`; a context manager.
 
-    On a terminal: one bar per label with rate and remaining time. Elsewhere (CI, a log file): one line per tenth.
+    On a terminal: one bar per label with rate and remaining time. Elsewhere (CI, a log file): one line per tenth, with
+    the time that the rest takes at the pace so far, by `clock` (seconds).
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.console = console or SafeConsole(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description:<12}", style="bold", markup=False),
@@ -46,6 +49,7 @@ class ProgressView:
         )
         self._tasks: dict[str, TaskID] = {}
         self._tenths: dict[str, int] = {}
+        self._begun: dict[str, tuple[float, int]] = {}  # when a label was first shown, and how much was done by then
 
     def __enter__(self) -> ProgressView:
         if self.console.is_terminal:
@@ -72,8 +76,19 @@ class ProgressView:
         if tenth != self._tenths.get(progress.label):
             self._tenths[progress.label] = tenth
             done = _amount(progress.done, progress.unit), _amount(progress.total, progress.unit)
-            line = f"{progress.label:<12} {done[0]}/{done[1]}  {progress.note}"
-            self.console.print(line.rstrip())
+            told = filter(None, (progress.note, self._left(progress)))
+            line = "  ".join((f"{progress.label:<12} {done[0]}/{done[1]}", *told))
+            self.console.print(line, soft_wrap=True)
+
+    def _left(self, progress: events.Progress) -> str:
+        """How long the rest takes at the pace since the label was first shown; what a resumed job had done by then took
+        no time. Empty where there is no pace yet, or no rest."""
+        now = self.clock()
+        begun, done_before = self._begun.setdefault(progress.label, (now, progress.done))
+        if not done_before < progress.done < progress.total:
+            return ""
+        seconds = (now - begun) / (progress.done - done_before) * (progress.total - progress.done)
+        return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
 
 def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:

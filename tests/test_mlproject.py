@@ -77,6 +77,19 @@ def test_a_missing_required_option_is_a_usage_error(verb):
         assert "Missing" in result.stderr
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("evl", "'eval'"), ("norm-stat", "'norm_stats'"), ("xyz", None)])
+def test_a_misspelt_verb(typed, meant):
+    from click.testing import CliRunner
+
+    from mlflow_project.cli import cli
+
+    result = CliRunner().invoke(cli, [typed, "--dataset", "x"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"No such command {typed!r}." in result.stderr
+    assert ("Did you mean" in result.stderr) == (meant is not None)
+    assert meant is None or f"Did you mean {meant}?" in result.stderr
+
+
 def test_help_of_all_verbs_imports_nothing_heavy():
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom mlflow_project.cli import VERBS, cli\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import sys
@@ -57,6 +58,17 @@ class VerbGroup(click.Group):
         """The command of a verb, or None."""
         name = cmd_name.replace("-", "_")
         return importlib.import_module(f"mlflow_project.cli.{name}").command if name in VERBS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As `click.Group.resolve_command`, and proposes a verb for one that is misspelt. (click proposes commands that
+        are registered, and these are not before they are called.)"""
+        name = args[0]
+        near = difflib.get_close_matches(name.replace("-", "_"), VERBS, n=1)
+        if near and near[0] != name.replace("-", "_"):
+            ctx.fail(f"No such command {name!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
 
 @contextmanager

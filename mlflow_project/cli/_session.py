@@ -17,6 +17,7 @@ from rich.text import Text
 
 from mlflow_project.cli._trouble import trouble_of
 from mlflow_project.runs import fail_adopted_run
+from mlflow_project.signals import Terminated
 from mlflow_project.terminal import SafeConsole, escaped
 from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.preflight.findings import Findings
@@ -46,6 +47,9 @@ def verb_session() -> Iterator[None]:
     except KeyboardInterrupt:
         stderr.print("interrupted; the same command goes on where this one stopped")
         raise SystemExit(130) from None
+    except Terminated as end:
+        stderr.print(f"ended by {end}; the same command goes on where this one stopped")
+        raise
     except BrokenPipeError:
         stdout.on_broken_pipe()
     except Exception as error:

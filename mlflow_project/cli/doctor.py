@@ -16,7 +16,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.runs import fail_adopted_run
 from mlflow_project.terminal import escaped
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 EXAMPLE = """\b
@@ -159,8 +159,11 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
             stdout.print(f"{key:<13}{report[key]}")
     for problem in findings.problems:
         show_problem(problem, stdout)
-    errors, warnings = len(findings.errors), len(findings.warnings)
     what = " ".join(report.get("job") or [report.get("dataset") or report.get("preset") or "this machine"])
-    verdict = ("no", "bold red") if errors else ("yes", "bold green")
-    counts = f"  {errors} errors, {warnings} warnings  {escaped(what)}"
-    stdout.print(Text.assemble("ready        ", verdict, counts))
+    verdict = ("no", "bold red") if findings.errors else ("yes", "bold green")
+    counts = f"{_number(findings.errors, 'error')}, {_number(findings.warnings, 'warning')}"
+    stdout.print(Text.assemble("ready        ", verdict, f"  {counts}  {escaped(what)}"))
+
+
+def _number(problems: Sequence[Problem], noun: str) -> str:
+    return f"{len(problems)} {noun}{'' if len(problems) == 1 else 's'}"

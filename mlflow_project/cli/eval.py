@@ -182,7 +182,9 @@ def run(
 
     engine = engine or LocalEngine()
     config, rule = job.config, job.stop_rule and asdict(job.stop_rule)
-    name = f"eval {job.bundles[0].path.parent.parent.name} x {len(job.bundles)}"
+    root = job.bundles[0].path.parent
+    raw = " raw" if root.name == "checkpoints-raw" else ""  # beside the average of the same steps
+    name = f"eval {root.parent.name}{raw} x {len(job.bundles)}"
     with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config))
         tracked.recorder.tags(digest_tags({"norm_stats": print_played(job.bundles, job.norm_stats)}))

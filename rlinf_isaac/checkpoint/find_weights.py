@@ -219,7 +219,8 @@ def _no_weights(directory: Path) -> tuple[str, str, str]:
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
         steps = [entry for entry in entries if entry.is_dir() and step_of(entry.name) is not None]
         if steps:
-            cause = f"{folder} holds the checkpoints {', '.join(step.name for step in steps)}"
-            return "several-checkpoints", cause, f"name one of them: {steps[-1]}"
+            one = len(steps) == 1
+            cause = f"{folder} holds the checkpoint{'' if one else 's'} {', '.join(step.name for step in steps)}"
+            return "several-checkpoints", cause, f"name {'it' if one else 'one of them'}: {steps[-1]}"
     cause = f"{directory} holds neither *.safetensors, full_weights.pt, a single *.pt, dcp_checkpoint/ nor params/"
     return "no-weights", cause, "name the directory of one checkpoint, or its weights: --weights FILE"

@@ -7,6 +7,7 @@ which people name a dataset lead to one `DatasetLocation`, and anything else is 
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import stat
@@ -126,7 +127,7 @@ def _explain(root: Path) -> None:
 
 
 def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetError:
-    """Where it looked, and datasets one level below that the user may have meant."""
+    """Where it looked, and datasets one level below, or of nearly that name beside it, that the user may have meant."""
     lines = [f"no LeRobot dataset {str(name)!r}: {INFO_FILE.as_posix()} is in none of"]
     lines += [
         f"  {candidate.root}{'' if candidate.root.is_dir() else ' (no such directory)'}" for candidate in candidates
@@ -135,6 +136,15 @@ def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetEr
     if below:
         lines.append(f"{candidates[0].root} is the parent of {', '.join(below[:5])}")
         cure = "name one of them, or pass its repo id"
+    elif near := next(filter(None, map(_near, candidates)), None):
+        cure = f"did you mean {near}?"
     else:
         cure = "give the directory that holds meta/, or its parent and the repo id, or set HF_LEROBOT_HOME"
     return DatasetError.of("dataset-not-found", "\n".join(lines), cure)
+
+
+def _near(candidate: DatasetLocation) -> Path | None:
+    """The dataset in the same directory whose name is most like the candidate's, if any is like it."""
+    beside = [path.parent.parent.name for path in candidate.root.parent.glob("*/meta/info.json")]
+    near = difflib.get_close_matches(candidate.root.name, beside, n=1)
+    return candidate.root.parent / near[0] if near else None

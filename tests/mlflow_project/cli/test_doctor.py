@@ -131,7 +131,7 @@ def test_a_dataset_is_described_and_compared_with_a_preset(invoke, small_dataset
 
 def test_a_preset_is_checked_by_itself_and_beside_a_job(invoke, small_checkpoints):
     assert codes(invoke("doctor", "--preset", "tinny", "--json")) == ["unknown-preset"]
-    assert "ready        no" in invoke("doctor", "--preset", "tinny").stdout
+    assert "ready        no  1 error, 0 warnings  tinny" in invoke("doctor", "--preset", "tinny").stdout
     result = invoke("doctor", "--preset", SMALL_PRESET, "--json")
     assert result.exit_code == 0, result.output
     assert (codes(result), report_of(result)["preset"]) == ([], str(SMALL_PRESET))

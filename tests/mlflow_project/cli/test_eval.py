@@ -63,6 +63,14 @@ def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(invoke, store, s
             assert verify_video(video, row["length"] + 1).width == 64
 
 
+def test_average_and_raw_weights_have_names_that_differ(invoke, store, small_checkpoints, tmp_path):
+    for folder in ("checkpoints", "checkpoints-raw"):
+        shutil.copytree(small_checkpoints / "2", tmp_path / "run" / folder / "2")
+        assert invoke(*evaluate(tmp_path / "run" / folder)).exit_code == 0
+    _, parents, _ = runs_of(store)
+    assert sorted(run.info.run_name for run in parents) == ["eval run raw x 1", "eval run x 1"]
+
+
 def test_the_environment_is_built_once_per_sweep(invoke, small_checkpoints):
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 

@@ -11,6 +11,7 @@ import pytest
 
 from mlflow_project.cli._session import preflight, show_problem, verb_session
 from mlflow_project.cli._trouble import trouble_of
+from mlflow_project.signals import Terminated
 from rlinf_isaac.errors import EngineFailed, InvalidJob, Problem
 
 
@@ -70,6 +71,16 @@ def test_what_a_store_that_is_not_there_says(monkeypatch):
     assert problem.code == "store-unreachable"
     assert "hunter2" not in problem.cause
     assert "\n" not in problem.cause
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "shown"), [(KeyboardInterrupt(), 130, "interrupted"), (Terminated(15), 143, "ended by SIGTERM")]
+)
+def test_a_signal_ends_a_verb_with_a_word(end, code, shown, capsys):
+    with pytest.raises(SystemExit) as raised, verb_session():
+        raise end
+    assert raised.value.code == code
+    assert capsys.readouterr().err == f"{shown}; the same command goes on where this one stopped\n"
 
 
 def test_other_lines_of_a_problem_are_marked(capsys):

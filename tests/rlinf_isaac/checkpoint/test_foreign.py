@@ -86,6 +86,8 @@ class TestLerobot:
             code, cure = refusal(tmp_path / place)
             assert (code, cure) == ("several-checkpoints", f"name one of them: {tmp_path}/run/checkpoints/030000")
         assert find_source(tmp_path / "run/checkpoints/last").step == 30000
+        save_lerobot(tmp_path / "short/checkpoints/010000/pretrained_model", model, "pi0")
+        assert refusal(tmp_path / "short")[1] == f"name it: {tmp_path}/short/checkpoints/010000"
 
     def test_its_statistics_are_norm_stats(self, tmp_path):
         path = save_lerobot(tmp_path / "3", dummy_model(dummy_config(True)), "pi05")

@@ -183,6 +183,18 @@ def test_not_found_lists_where_it_looked_and_creates_nothing(home, monkeypatch):
     assert everything_below(home.parent) == before
 
 
+def test_dataset_of_nearly_that_name_is_proposed(home, monkeypatch):
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(home))
+    (home / "owner" / "dat").mkdir()  # no dataset
+    for name in (home / "owner" / "daat", "owner/daat"):
+        with pytest.raises(DatasetError) as error:
+            resolve_dataset(name)
+        assert error.value.problems[0].cure == f"did you mean {home}/owner/data?"
+    with pytest.raises(DatasetError) as error:
+        resolve_dataset(home / "owner" / "something else")
+    assert "did you mean" not in str(error.value.problems[0].cure)
+
+
 @pytest.mark.parametrize("repo_id", ["", "/abs/olute", "../up", "a/../../b"])
 def test_repo_ids_that_are_not_names(home, repo_id):
     with pytest.raises(DatasetError, match="repo id"):
