@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from rlinf_isaac.checkpoint.base import BUNDLE, FoundBase
@@ -12,6 +13,7 @@ from rlinf_isaac.checkpoint.facts import FACTS, spell
 from rlinf_isaac.checkpoint.make_plan import fitting_architecture
 from rlinf_isaac.config import build_config, flatten, load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.envs.contract import TASKS, state_names
 from rlinf_isaac.errors import InvalidJob, Problem
 
 RECIPE = "_base"
@@ -75,7 +77,7 @@ def differences(found: FoundBase, config: JobConfig) -> Iterator[tuple[str, Any,
 
 def check_differences(found: FoundBase, config: JobConfig) -> list[Problem]:
     """A warning for each difference that changes what numbers mean to the model."""
-    return [
+    problems = [
         Problem(
             "base-differs",
             f"{key} is {spell(own)} in this job, {spell(said)} in the base ({found.located.said.places[key]}): "
@@ -86,6 +88,30 @@ def check_differences(found: FoundBase, config: JobConfig) -> list[Problem]:
         for key, said, own in differences(found, config)
         if key in MEANING
     ]
+    if not any(key == "policy.state_layout" for key, _, _ in differences(found, config)):
+        problems += _other_dims(found, config)
+    return problems
+
+
+def _other_dims(found: FoundBase, config: JobConfig) -> list[Problem]:
+    """Whether the state of a bundle's training has other dims under the same layout, as that of another task has."""
+    if found.located.kind != BUNDLE:
+        return []
+    before = read_bundle(found.located.path, verify=False).config.get("state_names")
+    now = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
+    if not before or list(before) == now:
+        return []
+    pairs = enumerate(zip_longest(before, now, fillvalue="nothing"))
+    place, (old, new) = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
+    cause = (
+        f"the state has {len(now)} dims in this job, {len(before)} in the base (config.json: state_names); the first "
+        f"that differs is dim {place}, {new} in this job, {old} in the base: {MEANING['policy.state_layout']}, which "
+        "the fine-tuning has to teach"
+    )
+    cure = "nothing to do if that is meant"
+    if not config.model.discrete_state_input:
+        cure += "; --overrides 'sft.fresh=[state_proj.*]' begins with a new projection of the state"
+    return [Problem("base-differs", cause, cure, level="warning")]
 
 
 def says_lines(found: FoundBase, config: JobConfig) -> Iterator[str]:

@@ -149,6 +149,19 @@ def test_what_the_base_says_and_the_job_does_otherwise_is_a_warning(invoke, base
     assert "this job has 4" in result.stdout
 
 
+def test_another_state_under_the_same_layout_is_a_warning(invoke, base, tmp_path):
+    """Three cubes have more poses than two."""
+    small = ("--preset", SMALL_PRESET, "--overrides", "env.task=stack3,policy.state_layout=proprio+cubes")
+    recorded = invoke("demos", *small, "--episodes", 1, "--renderer", "rays", "--output", "three")
+    assert recorded.exit_code == 0, recorded.output
+    (dataset,) = tmp_path.glob("three/demos/*")
+    checked = invoke("doctor", "sft", "--base", base.path, "--dataset", dataset, *small[2:])
+    assert checked.exit_code == 0, checked.output
+    assert "base-differs" in checked.output
+    assert "dims in this job, 23 in the base" in checked.output
+    assert "sft.fresh=[state_proj.*]" in checked.output
+
+
 def test_a_model_of_the_registry_and_the_last_of_a_run(invoke, store, small_dataset, tmp_path):
     assert invoke("sft", "--dataset", small_dataset, "--output", "first", "--preset", SMALL_PRESET).exit_code == 0
     run = the_run(store)
