@@ -30,6 +30,17 @@ def model_name(preset: str, *, pi05: bool) -> str:
     return preset if preset.startswith(family) else f"{family}-{preset}"
 
 
+def fine_tuning_words(trainable: str, base: str | None) -> str:
+    """What tells a fine-tuning apart in the names of its runs: `` (lora from models/pi0_base)``, or nothing.
+
+    Args:
+        trainable: ``sft.trainable``.
+        base: name of the base, None for random weights.
+    """
+    words = [trainable] * (trainable != "all") + ([] if base is None else [f"from {base}"])
+    return f" ({' '.join(words)})" if words else ""
+
+
 def bundle_tags(bundle: Bundle) -> dict[str, str]:
     """Lineage of a bundle: what it is and what it came from."""
     lineage = digest_tags(bundle.lineage) | digest_tags({"weights": bundle.weights_digest})

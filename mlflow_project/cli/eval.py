@@ -171,7 +171,7 @@ def run(
     engine: Engine | None = None,
 ) -> Comparison:
     """Evaluate as a tracked sweep, on the local engine if none is given; prints the comparison and returns it."""
-    from mlflow_project.checkpoints import model_name
+    from mlflow_project.checkpoints import fine_tuning_words, model_name
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
@@ -184,7 +184,10 @@ def run(
     config, rule = job.config, job.stop_rule and asdict(job.stop_rule)
     root = job.bundles[0].path.parent
     raw = " raw" if root.name == "checkpoints-raw" else ""  # beside the average of the same steps
-    name = f"eval {root.parent.name}{raw} x {len(job.bundles)}"
+    trained = job.bundles[0].config
+    trainable = trained.get("job", {}).get("sft", {}).get("trainable", "all")
+    how = fine_tuning_words(trainable, (trained.get("base") or {}).get("name"))
+    name = f"eval {root.parent.name}{raw}{how} x {len(job.bundles)}"
     with tracked_run("eval", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config))
         tracked.recorder.tags(digest_tags({"norm_stats": print_played(job.bundles, job.norm_stats)}))

@@ -236,7 +236,7 @@ def run(
 
     The run is tagged with the differences that are `allowed`.
     """
-    from mlflow_project.checkpoints import model_name
+    from mlflow_project.checkpoints import fine_tuning_words, model_name
     from mlflow_project.evaluations import mismatch_tags
     from mlflow_project.lineage import digest_tags, lerobot_datasets, provenance_tags
     from mlflow_project.progress import watch
@@ -250,7 +250,8 @@ def run(
             pass
         return job.output / "checkpoints"
     tags = provenance_tags(PROJECT) | engine.tags()
-    with tracked_run("sft", output=output, name=f"sft {job.output.name}", tags=tags) as tracked:
+    how = fine_tuning_words(job.config.sft.trainable, None if job.base is None else job.base.named.name)
+    with tracked_run("sft", output=output, name=f"sft {job.output.name}{how}", tags=tags) as tracked:
         values = asdict(job.config)
         values["compute"] |= {"num_processes": job.processes, "sharding": job.sharding if job.processes > 1 else "none"}
         sections = ("preset", "model", "policy", "sft", "compute")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_project import checkpoints
-from mlflow_project.checkpoints import log_bundle_files, model_name
+from mlflow_project.checkpoints import fine_tuning_words, log_bundle_files, model_name
 from mlflow_project.journal import Journal, read_header, read_operations
 from mlflow_project.operations import LogArtifact
 from mlflow_project.recorder import Recorder
@@ -37,3 +37,16 @@ def test_weights_are_logged_when_small_or_wanted(tmp_path, bundles, monkeypatch,
     targets = [operation.target for operation, _ in operations if isinstance(operation, LogArtifact)]
     assert sum(target.endswith(".safetensors") for target in targets) == logged
     assert {Path(target).name for target in targets} >= {"bundle.json", "config.json", "norm_stats.json"}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "base", "words"),
+    [
+        ("all", None, ""),
+        ("all", "models/pi0_base", " (from models/pi0_base)"),
+        ("lora", "models/pi0_base", " (lora from models/pi0_base)"),
+        ("expert", None, " (expert)"),
+    ],
+)
+def test_the_name_of_a_fine_tuning_tells_it_apart(trainable, base, words):
+    assert fine_tuning_words(trainable, base) == words

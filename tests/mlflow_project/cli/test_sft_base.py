@@ -61,7 +61,9 @@ def test_a_bundle_gives_its_job_and_its_weights(invoke, store, base, small_datas
     assert made.job["model"] == base.job["model"]
     assert made.lineage["parent"] == base.digest
     assert "parameters from the base, 0 new" in result.stdout
-    tags = the_run(store).data.tags
+    run = the_run(store)
+    assert run.info.run_name.endswith(f" (from {run.data.tags['base.name']})")
+    tags = run.data.tags
     assert tags["lineage.parent.sha256"] == base.digest
     assert tags["base.kind"] == "bundle"
     # No run of this store made it; the one that started from it knows where it lies.
