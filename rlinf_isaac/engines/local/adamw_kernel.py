@@ -121,7 +121,9 @@ class Kernels:
 
     def squared_norm(self) -> Tensor:
         """The sum of the squares of all gradients, scalar float64."""
-        sums = torch.empty(len(self._blocks), device=self._device)
+        sums = torch.zeros(len(self._blocks), device=self._device)
+        if not len(sums):  # of tensors that are shared out, this process may have nothing
+            return sums.sum(dtype=torch.float64)
         tables = self._addresses, self._blocks, self._counts
         _squares[(len(sums),)](*tables, sums, TYPE=self._type, ALIGNMENT=self._alignment, BLOCK=BLOCK)
         return sums.sum(dtype=torch.float64)
@@ -143,6 +145,8 @@ class Kernels:
             factor: scalar float32 on the device that gradients are multiplied with; NaN leaves everything as it is.
             lr, betas, eps, weight_decay: of `torch.optim.AdamW`.
         """
+        if not len(self._blocks):
+            return
         mean_keep, square_keep = betas
         rates = [(lr / (1 - mean_keep**step), (1 - square_keep**step) ** -0.5) for step in steps]
         _step[(len(self._blocks),)](

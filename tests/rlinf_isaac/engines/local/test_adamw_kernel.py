@@ -76,6 +76,15 @@ def test_a_factor_that_is_no_number_changes_nothing(dtype):
     assert all(torch.equal(a, b) for a, b in zip([each for four in tensors for each in four], before, strict=True))
 
 
+def test_an_empty_share(dtype):
+    from rlinf_isaac.engines.local.adamw_kernel import Kernels
+
+    kernels, gradients = Kernels(begun(dtype, [(0, 5)])), drawn(1, dtype, [(0, 5)])
+    kernels.find(gradients)
+    assert float(kernels.squared_norm()) == 0
+    kernels.step([1], torch.ones((), device=DEVICE), **OPTIONS)
+
+
 def test_a_clipped_step_is_clipping_and_a_step(dtype):
     """Also where a parameter gets its first gradient later than others, and where the loss is not finite."""
     from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
