@@ -40,7 +40,7 @@ def one_gpu() -> Iterator[Row]:
     yield gemm
     with frames(load_config("pi0", COMMON)) as data:
         for batch, steps in ((32, 48), (48, 32)):
-            # Metrics every fourth step: those of every step would cost what they cost nobody else.
+            # Metrics are logged every fourth step: nobody logs every step, and writing them would slow the steps down.
             yield _speed(_job(data, f"sft.batch_size={batch}", "sft.log_interval=4"), steps, gemm.value)
 
 

@@ -77,6 +77,7 @@ def differences(found: FoundBase, config: JobConfig) -> Iterator[tuple[str, Any,
 
 def check_differences(found: FoundBase, config: JobConfig) -> list[Problem]:
     """A warning for each difference that changes what numbers mean to the model."""
+    different = [entry for entry in differences(found, config) if entry[0] in MEANING]
     problems = [
         Problem(
             "base-differs",
@@ -85,10 +86,9 @@ def check_differences(found: FoundBase, config: JobConfig) -> list[Problem]:
             f"nothing to do if that is meant; otherwise pass --overrides {key}={spell(said)}",
             level="warning",
         )
-        for key, said, own in differences(found, config)
-        if key in MEANING
+        for key, said, own in different
     ]
-    if not any(key == "policy.state_layout" for key, _, _ in differences(found, config)):
+    if not any(key == "policy.state_layout" for key, _, _ in different):
         problems += _other_dims(found, config)
     return problems
 

@@ -122,7 +122,7 @@ class Kernels:
     def squared_norm(self) -> Tensor:
         """The sum of the squares of all gradients, scalar float64."""
         sums = torch.zeros(len(self._blocks), device=self._device)
-        if not len(sums):  # of tensors that are shared out, this process may have nothing
+        if not len(sums):  # a process may hold no share of the sharded tensors
             return sums.sum(dtype=torch.float64)
         tables = self._addresses, self._blocks, self._counts
         _squares[(len(sums),)](*tables, sums, TYPE=self._type, ALIGNMENT=self._alignment, BLOCK=BLOCK)

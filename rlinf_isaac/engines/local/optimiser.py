@@ -71,7 +71,7 @@ class MasterAdamW(torch.optim.AdamW):
         Nothing waits for the device. Where the norm is not finite, or `sound`, a scalar, is not, nothing is changed.
 
         Returns:
-            The norm before it was scaled, scalar float32 on the device, for whoever wants to know.
+            The norm before the gradients were scaled, scalar float32 on the device.
         """
         due, gradients = [], []
         for parameter, trained in self.masters.items():
@@ -100,7 +100,8 @@ class MasterAdamW(torch.optim.AdamW):
     def _grouped(self, due: list[tuple[nn.Parameter, nn.Parameter]]) -> list[tuple[Kernels, list[int], bool]]:
         """For each kind of parameter: kernels, which of `due` they are, and whether the processes have shards of them.
 
-        They hold addresses: made again when others are due than the last time, which is when the first step is.
+        The kernels hold addresses, so they are made again whenever other parameters have gradients than in the step
+        before. Usually that is the first step alone.
         """
         names = [id(parameter) for parameter, _ in due]
         if names == self._due:

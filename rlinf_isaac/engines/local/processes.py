@@ -71,7 +71,7 @@ def _joined(team: Team, device_name: str, **where: object) -> Iterator[None]:
     """Within it the processes of the team can exchange tensors; `where` says how they find each other."""
     # pi0's layers return views; FSDP warns, because changing one in place would lose a hook. Nothing here does.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
-    # Its successor is younger than the oldest torch that is admitted.
+    # The option that replaces broadcast_buffers does not exist in the oldest torch that this project admits.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
     device = team.device(device_name)
     if device.type == "cuda":

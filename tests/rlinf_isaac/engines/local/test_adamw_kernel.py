@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 pytest.importorskip("triton")
+COMPILE = """
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from rlinf_isaac.engines.local.adamw_kernel import BLOCK, _squares, _step
+
+tables = {"addresses": "*i64", "blocks": "*i32", "counts": "*i64"}
+numbers = dict.fromkeys(("keep", "mean_rate", "square_keep", "square_rate", "epsilon"), "fp32")
+for kernel, arguments, round in (
+    (_squares, {"sums": "*fp32"}, {}),
+    (_step, {"rates": "*fp32", "factor": "*fp32", **numbers}, {"ROUND": True}),
+):
+    constants = {"TYPE": tl.bfloat16, "ALIGNMENT": 16, "BLOCK": BLOCK, **round}
+    signature = {**tables, **arguments, **dict.fromkeys(constants, "constexpr")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"].count("ld.global.v4"))
+"""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDING = 0 if torch.cuda.is_available() else 2**-7  # the interpreter cuts off where a GPU rounds to the nearest
 OPTIONS = {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
@@ -116,3 +137,13 @@ def test_a_clipped_step_is_clipping_and_a_step(dtype):
         for ours, theirs in zip(mine.masters.values(), other.masters.values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
             assert mine.state[ours].keys() == other.state[theirs].keys()
+
+
+def test_they_compile_for_a_gpu_and_read_four_words_at_a_time(tmp_path):
+    """For Hopper, which takes no GPU; in a process that does not interpret kernels."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    # Of 1024 numbers each of 128 threads has 8: 4 words of the gradients in bfloat16, 8 of each of the other three.
+    assert done.stdout.split() == ["1", "7"]
