@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from corpus.foreign import dummy_config, dummy_model
+from corpus.foreign import dummy_config
 from corpus.openpi_jax import save_jax_checkpoint, save_orbax, to_jax
 from safetensors.torch import load_file
 
@@ -33,16 +33,6 @@ NAMELESS = '{"tree_metadata": {"()": {"key_metadata": [], "value_metadata": {"va
 @pytest.fixture(scope="module", params=[False, True], ids=["pi0", "pi05"])
 def config(request):
     return dummy_config(request.param, "model.vision.depth=2")
-
-
-@pytest.fixture(scope="module")
-def model(config) -> Pi0:
-    model = dummy_model(config)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():  # norms and gates, too, which start as zeros
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
-    return model
 
 
 @pytest.fixture(scope="module")

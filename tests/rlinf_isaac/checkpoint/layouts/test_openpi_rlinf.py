@@ -37,16 +37,6 @@ def config(request):
     return dummy_config(request.param)
 
 
-@pytest.fixture(scope="module")
-def model(config) -> Pi0:
-    model = dummy_model(config)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():  # norms and gates, too, which start as zeros
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
-    return model
-
-
 def save_trained(path: Path, model: Pi0) -> Path:
     """As RLinf's FSDP worker."""
     path = path / "checkpoints/global_step_40"
