@@ -24,6 +24,7 @@ class Subset:
         frames: (num_frames,) int64, their global indices in `dataset`.
         episodes: as given.
         num_frames: how many they are.
+        counts: how many frames of each dataset of a mixture with weights an epoch draws; None elsewhere.
     """
 
     def __init__(self, dataset: AnyDataset, episodes: Sequence[int]) -> None:
@@ -34,15 +35,15 @@ class Subset:
         self.num_frames = len(self.frames)
         self._columns: dict[str, np.ndarray] = {}
         self._sizes: tuple[int, ...] = (self.num_frames,)
-        self._counts: tuple[int, ...] | None = None
+        self.counts: tuple[int, ...] | None = None
         if isinstance(dataset, Mixture) and dataset.weights:
             ends = np.searchsorted(self.frames, [*dataset.starts[1:], dataset.num_frames])
             self._sizes = tuple(np.diff(ends, prepend=0).tolist())
-            self._counts = apportion(self.num_frames, dataset.weights)
+            self.counts = apportion(self.num_frames, dataset.weights)
 
     def drawn(self, seed: int, epoch: int) -> np.ndarray:
         """As `Mixture.drawn`: the weights of a mixture are those of what is left of its parts."""
-        return drawn(self._sizes, self._counts, seed, epoch)
+        return drawn(self._sizes, self.counts, seed, epoch)
 
     def for_one_of(self, number: int) -> Subset:
         """As `LeRobotDataset.for_one_of`."""

@@ -71,7 +71,7 @@ def batch_indices(num_frames: int, batch_size: int, seed: int, step: int) -> np.
 def batch_frames(dataset: AnyDataset | Subset, batch_size: int, seed: int, step: int) -> np.ndarray:
     """`batch_indices` of a dataset; of a mixture, or of a part of one, by the weights of its datasets."""
     indices = batch_indices(dataset.num_frames, batch_size, seed, step)
-    if isinstance(dataset, Mixture | Subset):
+    if isinstance(dataset, Mixture | Subset) and dataset.counts is not None:
         epochs = np.arange(step * batch_size, (step + 1) * batch_size) // dataset.num_frames
         for epoch in np.unique(epochs):
             indices[epochs == epoch] = dataset.drawn(seed, int(epoch))[indices[epochs == epoch]]
