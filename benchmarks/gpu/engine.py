@@ -33,6 +33,9 @@ COMMON = (
     *("sft.steps=100000", "sft.save_interval=100000", "sft.warmup_steps=10", "sft.lr=1e-5", "sft.loader_workers=6"),
 )
 
+SPARSE = "sft.log_interval=4"
+"""Where speed is measured: a step whose metrics are logged waits for its loss, and nobody logs every step."""
+
 
 def one_gpu() -> Iterator[Row]:
     """The speed of one GPU, beside a large product of matrices in the same process."""
@@ -40,8 +43,7 @@ def one_gpu() -> Iterator[Row]:
     yield gemm
     with frames(load_config("pi0", COMMON)) as data:
         for batch, steps in ((32, 48), (48, 32)):
-            # Metrics are logged every fourth step: nobody logs every step, and writing them would slow the steps down.
-            yield _speed(_job(data, f"sft.batch_size={batch}", "sft.log_interval=4"), steps, gemm.value)
+            yield _speed(_job(data, f"sft.batch_size={batch}", SPARSE), steps, gemm.value)
 
 
 def memory() -> Iterator[Row]:
@@ -60,13 +62,14 @@ def memory() -> Iterator[Row]:
 def several() -> Iterator[Row]:
     """Two GPUs against one: at the same batch for each, and of one batch, whose losses are to be the same."""
     with frames(load_config("pi0", COMMON)) as data:
+        timed = _run(_job(data, "sft.batch_size=32", SPARSE), 40)
+        rate = _rate(timed, 32)
+        yield Row("SFT, one GPU, batch 32", rate, "samples/s", _peak(timed))
         alone = _job(data, "sft.batch_size=32")
-        one = _run(alone, 40)
-        rate = _rate(one, 32)
-        yield Row("SFT, one GPU, batch 32", rate, "samples/s", _peak(one))
+        one = _run(alone, 20)
         for sharding in ("replicate", "shard"):
-            both = replace(_job(data, "sft.batch_size=64"), processes=2, sharding=sharding)
-            found = _run(both, 40)
+            both = replace(_job(data, "sft.batch_size=64", SPARSE), processes=2, sharding=sharding)
+            found = _run(replace(both, output=data / sharding), 48)
             note = f"{_rate(found, 64) / rate:.3f} x one GPU, {_peak(found)}"
             yield Row(f"SFT, two GPUs, {sharding}, batch 32 each", _rate(found, 64), "samples/s", note)
             shared = _run(replace(alone, processes=2, sharding=sharding, output=data / f"shared-{sharding}"), 20)

@@ -104,7 +104,7 @@ def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
         "sft-theirs": (training.theirs, 120),
         "engine": (engine.one_gpu, 300),
         "engine-memory": (engine.memory, 420),
-        "engine-two": (engine.several, 420),
+        "engine-two": (engine.several, 480),
         "engine-on": (engine.going_on, 580),
         "input": (training.input_pipeline, 120),
         "bundle": (bundles.rows, 240),

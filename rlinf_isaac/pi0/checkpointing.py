@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_layer(layer: nn.Module, *inputs: Any, checkpointing: bool) -> Any:
+def run_layer(layer: Callable[..., Any], *inputs: Any, checkpointing: bool) -> Any:
     """`layer` of `inputs`; with `checkpointing` and gradients on, only the inputs are kept for the backward pass.
 
     Nothing in the layers is random, so no random state is kept either.

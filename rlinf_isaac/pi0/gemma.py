@@ -96,11 +96,16 @@ class Attention(nn.Module):
 
     The query heads that share a key head are laid side by side as if they were tokens: (B, kv_heads, T * group,
     head_dim). So keys and values are never repeated, and fused attention kernels take the mask.
+
+    Attributes:
+        joined: multiply with the three matrices of queries, keys and values as with one. That of keys alone is too
+            small to occupy a GPU. Only for matrices without adapters.
     """
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__()
         self.head_dim, self.kv_heads = config.head_dim, config.num_kv_heads
+        self.joined = False
         query_width, key_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.width, query_width, bias=False)
         self.k_proj = nn.Linear(config.width, key_width, bias=False)
@@ -113,27 +118,48 @@ class Attention(nn.Module):
         values = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
         return KeysValues(keys.transpose(1, 2), values.transpose(1, 2))
 
-    def forward(self, x: Tensor, context: KeysValues, rope: Rope, bias: Tensor | None) -> Tensor:
-        """Tokens x (B, T, width) attend to `context`; `bias` broadcasts to (B, kv_heads, T * group, context T)."""
-        batch, length, _ = x.shape
-        queries = rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim)))
+    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, KeysValues]:
+        """Queries (B, T, heads, head_dim; rotated) of tokens x (B, T, width), and their keys and values."""
+        if not self.joined:
+            return rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim))), self.keys_values(x, rope)
+        together = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+        heads = F.linear(x, together).unflatten(-1, (-1, self.head_dim))
+        queries, keys, values = heads.split([heads.shape[2] - 2 * self.kv_heads, self.kv_heads, self.kv_heads], dim=2)
+        return rope.rotate(queries), KeysValues(rope.rotate(keys).transpose(1, 2), values.transpose(1, 2))
+
+    def forward(self, queries: Tensor, context: KeysValues, bias: Tensor | None) -> Tensor:
+        """What the queries (B, T, heads, head_dim) find in `context`, as tokens (B, T, width).
+
+        `bias` broadcasts to (B, kv_heads, T * group, context T).
+        """
+        batch, length, _, _ = queries.shape
         grouped = queries.view(batch, length, self.kv_heads, -1, self.head_dim).transpose(1, 2).flatten(2, 3)
         attended = F.scaled_dot_product_attention(grouped, context.keys, context.values, attn_mask=bias)
         return self.o_proj(attended.unflatten(2, (length, -1)).transpose(1, 2).flatten(2))
 
 
 class GatedMLP(nn.Module):
-    """Gemma's GeGLU feed-forward block, tanh approximation of GELU."""
+    """Gemma's GeGLU feed-forward block, tanh approximation of GELU.
+
+    Attributes:
+        recompute: in compiled layers, compute the product of gate and projection a second time in the backward pass
+            instead of keeping it: a third less of the block is kept.
+    """
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__()
+        self.recompute = False
         self.gate_proj = nn.Linear(config.width, config.mlp_dim, bias=False)
         self.up_proj = nn.Linear(config.width, config.mlp_dim, bias=False)
         self.down_proj = nn.Linear(config.mlp_dim, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, T, width) -> the same shape."""
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        return self.down_proj(run_layer(_gated, self.gate_proj(x), self.up_proj(x), checkpointing=self.recompute))
+
+
+def _gated(gate: Tensor, projected: Tensor) -> Tensor:
+    return F.gelu(gate, approximate="tanh") * projected
 
 
 class GemmaLayer(nn.Module):
@@ -156,9 +182,9 @@ class GemmaLayer(nn.Module):
     ) -> tuple[Tensor, KeysValues]:
         """One layer over x (B, T, width). Returns the new x, and the layer's own keys and values (without `past`)."""
         normed, gate = self.input_layernorm(x, condition)
-        own = self.self_attn.keys_values(normed, rope)
+        queries, own = self.self_attn.project(normed, rope)
         context = own if past is None else KeysValues(*(torch.cat(pair, dim=2) for pair in zip(past, own, strict=True)))
-        x = add_residual(x, self.self_attn(normed, context, rope, bias), gate)
+        x = add_residual(x, self.self_attn(queries, context, bias), gate)
         normed, gate = self.post_attention_layernorm(x, condition)
         return add_residual(x, self.mlp(normed), gate), own
 

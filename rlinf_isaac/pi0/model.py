@@ -217,12 +217,13 @@ class Pi0(nn.Module):
 
     def _prefix(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, width) of the present cameras and the prompt, and which of them are valid (B, P)."""
-        prompt = self.vlm.encode_prompt(observation.prompt_tokens)
         cameras = observation.present_cameras or ()
         if not cameras:
-            return prompt, observation.prompt_mask
-        # All cameras go through the vision tower as one batch.
+            return self.vlm.encode_prompt(observation.prompt_tokens), observation.prompt_mask
+        # All cameras go through the vision tower as one batch. The prompt follows, so that in the backward pass the
+        # gradient of its embedding, the largest of all, is exchanged between GPUs while that of the tower is computed.
         encoded = self.vlm.encode_images(torch.cat([observation.images[camera] for camera in cameras]))
+        prompt = self.vlm.encode_prompt(observation.prompt_tokens)
         images = encoded.to(prompt.dtype).chunk(len(cameras))
         masks = [observation.image_masks[camera][:, None].expand(-1, encoded.shape[1]) for camera in cameras]
         return torch.cat([*images, prompt], dim=1), torch.cat([*masks, observation.prompt_mask], dim=1)

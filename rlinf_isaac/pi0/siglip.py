@@ -44,16 +44,25 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Feed-forward block, tanh approximation of GELU."""
+    """Feed-forward block, tanh approximation of GELU.
+
+    Attributes:
+        recompute: in compiled layers, compute the GELU again in the backward pass instead of keeping its output.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
+        self.recompute = False
         self.fc1 = nn.Linear(config.width, config.mlp_dim)
         self.fc2 = nn.Linear(config.mlp_dim, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, T, width) -> the same shape."""
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(run_layer(_gelu, self.fc1(x), checkpointing=self.recompute))
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
 
 
 class EncoderLayer(nn.Module):

@@ -1,16 +1,19 @@
 """A model as several processes train it: a copy in each (DDP), or its parts spread over them (FSDP2).
 
 Copies are faster, as gradients alone are exchanged, once, while the backward pass goes on; they need a GPU that holds
-parameters, gradients and the optimiser's state. Where it does not, every layer is a unit of FSDP2, gathered when it is
-computed; of several machines each has all the parts (HSDP). What OpenPI keeps in float32 in a bfloat16 model
-(`layout.KEPT_IN_FLOAT32`) is a few megabytes: it stays whole in every process, and its gradients are averaged in one
-exchange, since a unit of FSDP2 has one number format, and units of their own would cost an exchange for each norm.
+parameters, gradients and the optimiser's state. Where it does not, the model is sharded in units of FSDP2: the vision
+tower, each layer of the language model, the embedding and the expert. A unit is gathered when it is computed, and stays
+so until its backward pass; of several machines each has all the parts (HSDP). What OpenPI keeps in float32 in a
+bfloat16 model (`layout.KEPT_IN_FLOAT32`) is a few megabytes: it stays whole in every process, and its gradients are
+averaged in one exchange, since a unit of FSDP2 has one number format, and units of their own would cost an exchange for
+each norm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 
 from rlinf_isaac.engines.local.team import Team, is_sharded
 from rlinf_isaac.pi0.compiled import compile_blocks
+from rlinf_isaac.pi0.layout import UNREAD
 from rlinf_isaac.pi0.model import Pi0
 
 Sharding = Literal["replicate", "shard"]
@@ -96,16 +100,27 @@ class Spread:
         else:  # layers are gathered within a machine, and between machines gradients alone are exchanged (HSDP)
             mesh = init_device_mesh(kind, (machines, self._team.local_size), mesh_dim_names=("machine", "shard"))
         whole = set(_kept_whole(model))
-        for stack in model.stacks:
-            for layer in stack.layers:
-                fully_shard(layer, mesh=mesh, ignored_params=whole)
-        fully_shard(model, mesh=mesh, ignored_params=whole)
+        # The parameters of a layer stay gathered from its forward pass to its backward pass: in bfloat16 they are a
+        # sixth of what the optimiser has of them, which no process holds whole.
+        shard = partial(fully_shard, mesh=mesh, reshard_after_forward=False)
+        vision, language, expert = model.stacks
+        for unit in (vision, *language.layers, expert):
+            shard(unit, ignored_params=whole)
+        # The embedding, a seventh of all, is exchanged on its own while the vision tower has its backward pass. The
+        # head that is tied to it computes nothing, and is given the same shard.
+        paligemma = model.paligemma_with_expert.paligemma
+        embedding = language.embed_tokens
+        shard(embedding, ignored_params=whole)
+        paligemma.lm_head.weight = embedding.weight
+        shard(model, ignored_params=whole | {embedding.weight})
         # Only the keys and values of the last one are computed, past its forward().
         register_fsdp_forward_method(model.vlm.language_model.layers[-1], "keys_values")
         register_fsdp_forward_method(model, "sample")
 
 
 def _kept_whole(model: Pi0) -> Iterator[nn.Parameter]:
-    """The float32 parameters of a bfloat16 model."""
-    if len({parameter.dtype for parameter in model.parameters()}) > 1:
-        yield from (parameter for parameter in model.parameters() if parameter.dtype == torch.float32)
+    """What every process has whole: the float32 parameters of a bfloat16 model, and what nothing reads."""
+    mixed = len({parameter.dtype for parameter in model.parameters()}) > 1
+    for name, parameter in model.named_parameters():
+        if name in UNREAD or (mixed and parameter.dtype == torch.float32):
+            yield parameter

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlinf_isaac.pi0.compiled import checkpoint_activations, compile_blocks
+from rlinf_isaac.pi0.compiled import checkpoint_activations, compile_blocks, recompute_products
 
 
 @pytest.mark.parametrize(("compiled", "checkpointed"), [(True, False), (False, True), (True, True)])
@@ -44,6 +44,29 @@ def test_checkpointing_keeps_less_for_the_backward_pass(model, config, make_obse
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             model(make_observation(config), *make_flow(config))
     assert kept[1] < kept[0] / 2
+
+
+def test_what_is_computed_again_is_not_kept_and_changes_no_gradient(model, config, make_observation, make_flow) -> None:
+    kept: list[int] = []
+    gradients = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[-1] += tensor.nbytes
+        return tensor
+
+    for on in (False, True):
+        torch._dynamo.reset()
+        recompute_products(model, on)
+        compile_blocks(model, backend="aot_eager_decomp_partition")  # what is kept is chosen as it is by inductor
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(make_observation(config), *make_flow(config)).mean()
+        loss.backward()
+        gradients.append([each.grad for each in model.parameters() if each.grad is not None])
+        model.zero_grad(set_to_none=True)
+    assert kept[1] < 0.95 * kept[0]
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
 
 
 def test_nothing_of_a_frozen_vlm_is_kept(model, config, make_observation, make_flow) -> None:

@@ -51,6 +51,10 @@ class Average:
             yield
         finally:
             _copy(own, kept)
+            # What FSDP2 gathered of the average is not to be taken for the weights in the next forward pass.
+            for module in model.modules():
+                if hasattr(module, "reshard"):
+                    module.reshard()  # type: ignore[operator]  # of FSDP2
 
     @torch.no_grad()
     def restore(self, values: dict[str, Tensor]) -> None:

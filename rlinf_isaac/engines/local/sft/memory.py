@@ -12,17 +12,18 @@ compiled; everything trained, 48 prompt tokens, horizon 50:
     batch 48, bfloat16 alone           96 GiB           100
     batch 32, float32 copies           93 GiB           98
     batch 48, float32 copies          118 GiB           125
+    batch 8, adapters, float32 copies  21.7 GiB          21.8
+    two processes, batch 64, shards    80 GiB            82
+    two processes, batch 64, copies   107 GiB           104
 
 and batch 32 with float32 copies, four points of the flow, 96 prompt tokens, horizon 16:
 
     everything                        100 GiB measured, 102 computed
-    adapters and the vision tower      69 GiB           70
     the expert                         14 GiB           16
 
-So an estimate is to be trusted within a tenth. Activation checkpointing and several processes have not been measured;
-layers that are not compiled keep about half as much again (an earlier model of the same shapes took 98 GiB at batch 32
-in bfloat16 alone; 100 computed). The CUDA context, some
-0.5 GiB, and what the allocator holds beyond are not counted.
+So an estimate is to be trusted within a tenth; batch 32 with activation checkpointing took 50.7 GiB, 50.2 computed.
+Layers that are not compiled keep about half as much again (an earlier model of the same shapes took 98 GiB at batch 32
+in bfloat16 alone; 100 computed). The CUDA context, some 0.5 GiB, and what the allocator holds beyond are not counted.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Memory:
         average: of the weights (``sft.ema_decay``).
         gradients: when all of them are there.
         activations: what autograd keeps of one micro-batch.
-        accumulates: whether gradients of earlier micro-batches lie beside the activations.
+        accumulates: whether gradients lie beside the activations: of earlier micro-batches, or those of the last step.
     """
 
     weights: int
@@ -89,13 +90,14 @@ def training_memory(config: JobConfig) -> Memory:
     place = launch()
     shards = 1 if compute.sharding == "replicate" else place.local_size if place else compute.num_processes
     return Memory(
-        weights=weights // shards + (_gathered(config) if shards > 1 else 0),
+        weights=weights // shards + (_gathered(config, weights) if shards > 1 else 0),
         copies=4 * rounded // shards if compute.master_weights else 0,
         moments=moments // shards,
         average=4 * trained // shards if sft.ema_decay else 0,
         gradients=(4 * trained - 2 * rounded) // shards,
         activations=micro * _kept_of_a_sample(config),
-        accumulates=micro < rows,
+        # Copies keep their gradients in the buckets that are exchanged (`spread.Spread`).
+        accumulates=micro < rows or (compute.num_processes > 1 and shards == 1),
     )
 
 
@@ -155,12 +157,9 @@ def _trains(name: str, config: JobConfig) -> bool:
     return name.endswith(".lora") or is_trained(name, config.sft)
 
 
-def _gathered(config: JobConfig) -> int:
-    """What a process holds whole while it computes, though it is sharded: all outside of the layers, and two layers."""
-    sizes = [(name, count * size) for name, count, size in _parameters(config)]
-    outside = sum(size for name, size in sizes if ".layers." not in name)
-    layer = sum(size for name, size in sizes if "language_model.layers.0." in name)
-    return outside + 2 * layer
+def _gathered(config: JobConfig, weights: int) -> int:
+    """What a process holds whole, though it is sharded, when the backward pass begins: all that is read (`spread`)."""
+    return weights - sum(count * size for name, count, size in _parameters(config) if name in UNREAD)
 
 
 def _kept_of_a_sample(config: JobConfig) -> int:
@@ -169,10 +168,12 @@ def _kept_of_a_sample(config: JobConfig) -> int:
     patches = VIEWS * (model.vision.image_size // model.vision.patch_size) ** 2
     prefix, suffix = patches + model.max_token_len, sft.flow_samples * (model.action_horizon + (not model.pi05))
     vision = is_trained(VISION, sft)
+    compiled = compute.compile and compute.device.startswith("cuda")
+    again = int(compiled and sft.trainable == "lora")  # `compiled.recompute_products`
     stacks = [
-        (patches, model.vision.depth, model.vision.width, _of_vision(model.vision), vision),
-        (prefix, model.vlm.depth - 1, model.vlm.width, _of_gemma(model.vlm), sft.trainable != "expert"),
-        (suffix, model.expert.depth, model.expert.width, _of_gemma(model.expert), True),
+        (patches, model.vision.depth, model.vision.width, _of_vision(model.vision, again), vision),
+        (prefix, model.vlm.depth - 1, model.vlm.width, _of_gemma(model.vlm, again), sft.trainable != "expert"),
+        (suffix, model.expert.depth, model.expert.width, _of_gemma(model.expert, again), True),
     ]
     numbers = 0
     for tokens, depth, width, inside, has_gradients in stacks:
@@ -182,7 +183,6 @@ def _kept_of_a_sample(config: JobConfig) -> int:
     if sft.activation_checkpointing or sft.trainable == "expert":
         numbers += max(tokens * inside for tokens, _, _, inside, _ in stacks)
     numbers += _keys_and_values(config, prefix, suffix)
-    compiled = compute.compile and compute.device.startswith("cuda")
     images = VIEWS * 3 * 4 * model.vision.image_size**2
     return int(numbers * (2 if compute.dtype == "bfloat16" else 4) * (1 if compiled else NOT_COMPILED)) + images
 
@@ -194,10 +194,10 @@ def _keys_and_values(config: JobConfig, prefix: int, suffix: int) -> int:
     return 2 * model.vlm.depth * model.vlm.num_kv_heads * model.vlm.head_dim * (prefix + joined)
 
 
-def _of_gemma(config: GemmaConfig) -> int:
+def _of_gemma(config: GemmaConfig, again: int) -> int:
     heads = 2 * config.num_heads + 2 * config.num_kv_heads
-    return 6 * config.width + heads * config.head_dim + 3 * config.mlp_dim
+    return 6 * config.width + heads * config.head_dim + (3 - again) * config.mlp_dim
 
 
-def _of_vision(config: VisionConfig) -> int:
-    return 8 * config.width + 2 * config.mlp_dim
+def _of_vision(config: VisionConfig, again: int) -> int:
+    return 8 * config.width + (2 - again) * config.mlp_dim

@@ -8,6 +8,7 @@ number of threads). What an earlier, interrupted run saved is announced again be
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -16,6 +17,7 @@ import torch
 
 from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.config.sft_schema import SftConfig
 from rlinf_isaac.data.mixture import open_datasets
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.data.subset import training_part
@@ -28,7 +30,7 @@ from rlinf_isaac.engines.local.sft.loading import BatchLoader
 from rlinf_isaac.engines.local.sft.saving import announce, save
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
-from rlinf_isaac.engines.local.sft.update import update
+from rlinf_isaac.engines.local.sft.update import Outcome, update
 from rlinf_isaac.engines.local.sft.watching import Watching
 from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
@@ -85,6 +87,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
             average.restore(state.restore_optimiser(start, model, optimiser))
 
     losses, norms, since = [], [], time.perf_counter()
+    unread, detail = deque[Outcome](), ""
     device = team.device(job.config.compute.device)
     with (
         Watching(job, whole, processor, team, metrics) as watching,
@@ -95,10 +98,15 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
         for step in range(start + 1, config.steps + 1):
             with explained(job.config):
                 # One step: flow-matching loss, backward pass, clipping, AdamW; then the average of the weights.
-                loss, norm = update(spread, optimiser, batches.get(step - 1), job.config, step, team)
+                unread.append(update(spread, optimiser, batches.get(step - 1), job.config, step, team))
                 average.update()
-            losses.append(loss)
-            norms.append(norm)
+                # A GPU works on this step while the loss of the one before is read. Where somebody is about to hear of
+                # them, or weights are to be saved or measured, all are read first.
+                while unread and (unread[0].ready or len(unread) > 1 or _pauses(config, step)):
+                    loss, norm = unread.popleft().read()
+                    losses.append(loss)
+                    norms.append(norm)
+                    detail = f"loss {loss:.4f}"
             if step % config.log_interval == 0 or step == config.steps:
                 # Metrics are means over the steps since the last ones. They are on disk before anybody hears of them.
                 times = _times(len(losses), time.perf_counter() - since, batches.waited_s, config.batch_size)
@@ -116,7 +124,13 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
                 if team.first:
                     yield from watching.play(read_bundle(checkpoints / str(step), verify=False))
             since += time.perf_counter() - paused  # the rate is that of the training
-            yield Progress("sft", step, config.steps, f"loss {loss:.4f}")
+            yield Progress("sft", step, config.steps, detail)
+
+
+def _pauses(config: SftConfig, step: int) -> bool:
+    """Whether something is logged, saved or measured after `step`."""
+    intervals = config.log_interval, config.save_interval, config.val_interval if config.val_episodes else 0
+    return step == config.steps or any(every and step % every == 0 for every in intervals)
 
 
 def _summary(losses: list[float], norms: list[float], lr: float) -> dict[str, float]:

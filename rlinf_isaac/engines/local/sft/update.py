@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
@@ -15,7 +16,7 @@ from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.errors import TrainingDiverged
 
 
-def flow_loss(errors: torch.Tensor, config: JobConfig) -> torch.Tensor:
+def flow_loss(errors: Tensor, config: JobConfig) -> Tensor:
     """The loss, a scalar, of the squared errors (..., A) that `Pi0.forward` gives."""
     if config.sft.loss_on_real_dims:
         errors = errors[..., : config.policy.env_action_dim]
@@ -28,15 +29,54 @@ def parts_of(config: JobConfig, team: Team) -> int:
     return -(-rows // (config.sft.micro_batch or rows))
 
 
+class Outcome:
+    """The loss of a step and its gradient's norm before clipping, which a GPU may still be computing.
+
+    Args:
+        loss, norm: scalars on the device.
+        step, lr: what an error says.
+    """
+
+    def __init__(self, loss: Tensor, norm: Tensor, step: int, lr: float) -> None:
+        self.step, self._lr, self._done = step, lr, None
+        both = torch.stack([loss, norm])
+        self._values = torch.empty_like(both, device="cpu", pin_memory=both.is_cuda)
+        self._values.copy_(both, non_blocking=both.is_cuda)
+        if both.is_cuda:
+            # Waiting for this event waits for this step alone, not for the next one, which may be under way.
+            self._done = torch.cuda.Event()
+            self._done.record()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `read` waits for nothing."""
+        return self._done is None or self._done.query()
+
+    def read(self) -> tuple[float, float]:
+        """Loss and norm. Waits until the device has them.
+
+        Raises:
+            TrainingDiverged: one of them is not finite; the step then changed no weight.
+        """
+        if self._done is not None:
+            self._done.synchronize()
+        loss, norm = self._values.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingDiverged(
+                f"loss {loss}, gradient norm {norm} at step {self.step}; the checkpoints before it are kept. "
+                f"Lower sft.lr (now {self._lr}) or check the data with norm_stats"
+            )
+        return loss, norm
+
+
 def update(
     spread: Spread, optimiser: torch.optim.AdamW, batch: Batch, config: JobConfig, step: int, team: Team
-) -> tuple[float, float]:
-    """Train one step, 1-based; returns the loss and the gradient's norm before clipping.
-
-    Where the optimiser clips by itself, on a GPU, the device is waited for when all work of the step is under way.
+) -> Outcome:
+    """Train one step, 1-based. Where the optimiser clips by itself, on a GPU, nothing waits for the device.
 
     Raises:
-        TrainingDiverged: one of them is not finite; the weights are then unchanged.
+        TrainingDiverged: the loss or the gradient is not finite; the weights are then unchanged. On a GPU the outcome
+            says so when it is read.
     """
     device = team.device(config.compute.device)
     # The learning rate is a function of the step alone, so that a resumed training has the same one.
@@ -55,20 +95,16 @@ def update(
         parts.append(loss.detach())
     # The processes' gradients are averaged (those of shards and of copies were, in the backward pass).
     spread.average_whole_gradients()
-    parameters = list(spread.model.parameters())
     loss = team.mean(torch.stack(parts).sum())
-    # Scale the gradient down to the largest norm that is admitted, then step. On a GPU both are under way before the
-    # loss is read; a gradient that is not finite changes nothing there.
+    # Scale the gradient down to the largest norm that is admitted, then step.
     most = config.sft.clip_grad_norm
-    ahead = optimiser if isinstance(optimiser, MasterAdamW) and optimiser.has_kernels else None
-    norm = ahead.clipped_step(most, sound=loss) if ahead else gradient_norm(parameters)
-    value, norm_value = torch.stack([loss, norm]).tolist()
-    if not (math.isfinite(value) and math.isfinite(norm_value)):
-        raise TrainingDiverged(
-            f"loss {value}, gradient norm {norm_value} at step {step}; the checkpoints before it are kept. "
-            f"Lower sft.lr (now {config.sft.lr}) or check the data with norm_stats"
-        )
-    if not ahead:
-        clip_gradients(parameters, norm, most)
-        optimiser.step()
-    return value, norm_value
+    if isinstance(optimiser, MasterAdamW) and optimiser.has_kernels:
+        # Both are under way before anybody knows the norm; a gradient that is not finite changes nothing.
+        return Outcome(loss, optimiser.clipped_step(most, sound=loss), step, config.sft.lr)
+    parameters = list(spread.model.parameters())
+    norm = gradient_norm(parameters)
+    outcome = Outcome(loss, norm, step, config.sft.lr)
+    outcome.read()
+    clip_gradients(parameters, norm, most)
+    optimiser.step()
+    return outcome

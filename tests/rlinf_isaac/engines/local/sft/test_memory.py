@@ -17,6 +17,7 @@ from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.errors import TrainingOutOfMemory
 
+TWO = ("compute.num_processes=2",)
 FOUR_POINTS = ("sft.flow_samples=4", "model.max_token_len=96", "model.action_horizon=16")
 
 
@@ -32,10 +33,22 @@ def peak(*overrides: str, preset: str = "pi0") -> float:
         ([], 93),
         (["sft.batch_size=48"], 118.1),
         ([*FOUR_POINTS], 100),
-        ([*FOUR_POINTS, "sft.trainable=lora"], 68.8),
+        (["sft.trainable=lora", "sft.batch_size=8", "model.max_token_len=48"], 21.7),
+        (["sft.batch_size=64", *TWO, "compute.sharding=shard"], 80.4),
+        (["sft.batch_size=64", *TWO, "compute.sharding=replicate"], 107.5),
         ([*FOUR_POINTS, "sft.trainable=expert"], 14.4),
     ],
-    ids=["bfloat16, 32", "bfloat16, 48", "float32 copies, 32", "the same, 48", "four points", "LoRA", "expert"],
+    ids=[
+        "bfloat16, 32",
+        "bfloat16, 48",
+        "float32 copies, 32",
+        "the same, 48",
+        "four points",
+        "LoRA",
+        "shards",
+        "copies",
+        "expert",
+    ],
 )
 def test_one_gpu_held_what_is_computed(overrides, measured):
     assert peak(*overrides) == pytest.approx(measured, rel=0.06, abs=1.6)
