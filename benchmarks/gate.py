@@ -31,7 +31,7 @@ from scipy.stats import norm
 
 from mlflow_project.gate import Champion, Demands, Evidence, judge, level
 from mlflow_project.looks import Look, family_of
-from rlinf_isaac.sequential import ALPHA
+from rlinf_isaac.stats.sequential import ALPHA
 
 MARGIN = 0.1
 # Rule -> (rate of the champion, rate of the candidates, what is asked).

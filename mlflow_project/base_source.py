@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlinf_isaac.checkpoint.base import Named
 from rlinf_isaac.checkpoint.hub import fetch, is_hub, parse
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _URI = re.compile(r"([a-z][a-z0-9+.-]*):/.*|m-[0-9a-f]{32}")

@@ -17,8 +17,8 @@ from mlflow_project.logged_models import MODEL_TAG
 from mlflow_project.looks import Family
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, spell
-from rlinf_isaac.errors import InvalidJob, Problem, VideoError
-from rlinf_isaac.video import verify_video
+from rlinf_isaac.ground.errors import InvalidJob, Problem, VideoError
+from rlinf_isaac.media.video import verify_video
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

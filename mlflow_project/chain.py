@@ -17,8 +17,8 @@ from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.description import config_digest
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import json_digest
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 State = Literal["ok", "unseen", "broken"]
 FindDataset = Callable[[str], Path | None]

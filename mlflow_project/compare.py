@@ -13,9 +13,9 @@ from statistics import fmean
 from typing import Any
 
 from mlflow_project.evaluations import MISMATCH_TAG, Evaluation
-from rlinf_isaac.paired import PairedCounts, holm
-from rlinf_isaac.sequential import ALPHA, Separation, anytime_p_value, separate
-from rlinf_isaac.statistics import RateEstimate
+from rlinf_isaac.stats.paired import PairedCounts, holm
+from rlinf_isaac.stats.rates import RateEstimate
+from rlinf_isaac.stats.sequential import ALPHA, Separation, anytime_p_value, separate
 
 MCNEMAR = "exact McNemar"
 ANYTIME = "e-process"

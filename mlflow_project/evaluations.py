@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from rlinf_isaac.errors import InvalidJob, Problem
-from rlinf_isaac.events import EpisodeRow
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.events import EpisodeRow
+from rlinf_isaac.ground.reading import read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from mlflow_project.store import sqlite_path, sqlite_uri
-from rlinf_isaac import atomic
+from rlinf_isaac.ground import atomic
 
 QUIET_S = 8.0
 """A database that nobody has touched for so long is not being made by somebody else: that takes seconds, and writes all

@@ -45,9 +45,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rlinf_isaac.paired import PairedCounts
-from rlinf_isaac.sequential import ALPHA
-from rlinf_isaac.statistics import RateEstimate, clopper_pearson_interval, difference_bound
+from rlinf_isaac.stats.paired import PairedCounts
+from rlinf_isaac.stats.rates import RateEstimate, clopper_pearson_interval, difference_bound
+from rlinf_isaac.stats.sequential import ALPHA
 
 Require = Literal["better", "not-worse"]
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from mlflow_project.operations import EndRun, Operation, StartRun, decode, encode
 from mlflow_project.redact import clean_urls
-from rlinf_isaac import atomic
-from rlinf_isaac.errors import RlinfIsaacError
+from rlinf_isaac.ground import atomic
+from rlinf_isaac.ground.errors import RlinfIsaacError
 
 VERSION = 1
 

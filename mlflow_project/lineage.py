@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from rlinf_isaac.digest import bytes_digest, json_digest
-from rlinf_isaac.probe import installed_version, output_of
+from rlinf_isaac.ground.digest import bytes_digest, json_digest
+from rlinf_isaac.ground.probe import installed_version, output_of
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
 """Packages whose versions are tags of their own; all others are in ``lineage.env.sha256``."""

@@ -23,8 +23,8 @@ from rich.text import Text
 
 from mlflow_project.signals import poll
 from mlflow_project.terminal import SafeConsole
-from rlinf_isaac import events
-from rlinf_isaac.events import Event
+from rlinf_isaac.ground import events
+from rlinf_isaac.ground.events import Event
 
 
 class ProgressView:

@@ -21,7 +21,7 @@ from mlflow_project.looks import Family, Look, find_family
 from mlflow_project.registry import Registry, Version, now
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assume_again, assumed_since
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.ground.digest import bytes_digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -28,8 +28,8 @@ from mlflow_project.operations import (
     StartRun,
     Status,
 )
-from rlinf_isaac import atomic
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.ground import atomic
+from rlinf_isaac.ground.digest import bytes_digest
 
 LONGEST_PARAM = 6000
 """Characters; MLflow cuts longer values off without a word."""

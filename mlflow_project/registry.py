@@ -27,10 +27,10 @@ from mlflow_project.chain_store import MODEL_ID
 from mlflow_project.logged_models import MODEL_TAG
 from mlflow_project.looks import Reign
 from mlflow_project.store import tracking_uri
-from rlinf_isaac.atomic import exclusive
-from rlinf_isaac.cache import cache_directory
-from rlinf_isaac.digest import json_digest
-from rlinf_isaac.errors import PromotionRefused
+from rlinf_isaac.ground.atomic import exclusive
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import PromotionRefused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,7 +17,7 @@ from mlflow_project.compare import RANK_NOTE, Comparison, Pair, Standing
 if TYPE_CHECKING:
     import jinja2
 
-    from rlinf_isaac.events import EpisodeRow
+    from rlinf_isaac.ground.events import EpisodeRow
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34

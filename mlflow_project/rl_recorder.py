@@ -19,7 +19,7 @@ from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.events import (
+from rlinf_isaac.ground.events import (
     CheckpointSaved,
     EpisodeDone,
     EvaluationFinished,
@@ -28,7 +28,7 @@ from rlinf_isaac.events import (
     FileSaved,
     Metrics,
 )
-from rlinf_isaac.statistics import PairedGain
+from rlinf_isaac.stats.rates import PairedGain
 
 
 @dataclass(frozen=True)

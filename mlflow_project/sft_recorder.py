@@ -9,7 +9,7 @@ from mlflow_project.lineage import DatasetInput
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, unsaid
-from rlinf_isaac.events import CheckpointSaved, Event, FileSaved, Metrics
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics
 
 
 class SftRecorder:

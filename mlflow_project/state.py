@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from rlinf_isaac import atomic
+from rlinf_isaac.ground import atomic
 
 
 @dataclass(frozen=True)

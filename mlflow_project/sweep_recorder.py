@@ -23,8 +23,8 @@ from mlflow_project.lineage import DatasetInput, simulator_tags
 from mlflow_project.looks import PLANNED
 from mlflow_project.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.errors import VideoError
-from rlinf_isaac.events import (
+from rlinf_isaac.ground.errors import VideoError
+from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeRow,
     EvaluationFinished,
@@ -35,8 +35,8 @@ from rlinf_isaac.events import (
     MismatchAllowed,
     VideoSaved,
 )
-from rlinf_isaac.statistics import RateEstimate
-from rlinf_isaac.video_preview import write_preview
+from rlinf_isaac.media.preview import write_preview
+from rlinf_isaac.stats.rates import RateEstimate
 
 logger = logging.getLogger("mlflow_project")
 

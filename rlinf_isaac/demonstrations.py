@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlinf_isaac.atomic import claimed
-from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import EnvConfig, JobConfig
 from rlinf_isaac.data.lerobot_files import MAX_JSON_BYTES
@@ -35,12 +33,14 @@ from rlinf_isaac.data.lerobot_format import (
 )
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.png import encode_png
-from rlinf_isaac.digest import json_digest
 from rlinf_isaac.envs import contract, make_env
-from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
-from rlinf_isaac.events import Event, Progress
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.ground.atomic import claimed
+from rlinf_isaac.ground.child_process import follow_parent
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import DatasetError, InvalidJob, RlinfIsaacError
+from rlinf_isaac.ground.events import Event, Progress
+from rlinf_isaac.ground.reading import read_json
+from rlinf_isaac.media.png import encode_png
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as StopEvent

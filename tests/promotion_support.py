@@ -18,8 +18,8 @@ from mlflow_project.runs import tracked_run
 from mlflow_project.sweep_recorder import SweepRecorder
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 from rlinf_isaac.data.dataset_digest import dataset_digest
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.events import (
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeRow,
     EvaluationFinished,

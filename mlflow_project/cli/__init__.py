@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from rlinf_isaac.scratch import own_directory
+from rlinf_isaac.ground.scratch import own_directory
 
 VERBS = (
     "main",

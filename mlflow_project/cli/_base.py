@@ -11,7 +11,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import stdout
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.base import Base, FoundBase

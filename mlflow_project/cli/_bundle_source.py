@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import stdout
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.configured import Configured

@@ -27,7 +27,7 @@ from mlflow_project.cli._bundle_source import (
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import BundleError, Problem
+from rlinf_isaac.ground.errors import BundleError, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:

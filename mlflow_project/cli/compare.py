@@ -9,7 +9,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
-from rlinf_isaac.probe import check_output
+from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
     from mlflow_project.compare import Comparison

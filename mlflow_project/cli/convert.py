@@ -13,7 +13,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._bundle_source import remarks, show_read
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config.reads import check_overrides
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.make import Conversion
     from rlinf_isaac.checkpoint.sources import Source
     from rlinf_isaac.config.schema import JobConfig
-    from rlinf_isaac.events import Progress
+    from rlinf_isaac.ground.events import Progress
 
 EXAMPLE = """\b
 Example:

@@ -12,7 +12,7 @@ from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import json_digest
+from rlinf_isaac.ground.digest import json_digest
 
 if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings

@@ -16,7 +16,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.runs import fail_adopted_run
 from mlflow_project.terminal import escaped
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 EXAMPLE = """\b

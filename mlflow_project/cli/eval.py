@@ -17,9 +17,9 @@ from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.engines.base import Engine, EvaluationJob
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.probe import check_output
-from rlinf_isaac.sequential import StopRule
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.probe import check_output
+from rlinf_isaac.stats.sequential import StopRule
 
 if TYPE_CHECKING:
     from mlflow_project.compare import Comparison

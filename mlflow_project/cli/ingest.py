@@ -11,7 +11,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
-from rlinf_isaac.probe import check_output
+from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource
@@ -45,7 +45,7 @@ def command(source: str, output: Path) -> None:
 def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResults | None:
     """The results in this directory, unless `findings` has errors. Videos that do not decode are warnings."""
     from rlinf_isaac.engines.rlinf.results import read_results
-    from rlinf_isaac.errors import Problem
+    from rlinf_isaac.ground.errors import Problem
 
     with findings.collect():
         results = read_results(Path(source).absolute())
@@ -100,7 +100,7 @@ def _norm_stats_of(checkpoint: Path) -> NormStatsSource | None:
     """The norm stats beside the weights, or in the model's directory that the training started from; None where there
     are none, or several that differ."""
     from rlinf_isaac.checkpoint.find_norm_stats import find_norm_stats
-    from rlinf_isaac.errors import NormStatsError
+    from rlinf_isaac.ground.errors import NormStatsError
 
     try:
         return find_norm_stats(checkpoint)
@@ -117,8 +117,8 @@ def _bundle_command(checkpoint: Path, stats: NormStatsSource | None) -> str:
 
 def _broken_videos(results: RlinfResults) -> dict[Path, str]:
     """Videos that do not decode -> why. How many frames they should have, RLinf does not say."""
-    from rlinf_isaac.errors import VideoError
-    from rlinf_isaac.video import decode_video
+    from rlinf_isaac.ground.errors import VideoError
+    from rlinf_isaac.media.video import decode_video
 
     broken = {}
     for video in results.videos:
@@ -132,7 +132,7 @@ def _broken_videos(results: RlinfResults) -> dict[Path, str]:
 def _recorded_before(results: RlinfResults) -> str | None:
     """The run of an earlier `ingest` of the same, if the store can be asked and has one."""
     from mlflow_project.store import existing_store
-    from rlinf_isaac.errors import InvalidJob
+    from rlinf_isaac.ground.errors import InvalidJob
 
     try:
         client = existing_store()

@@ -14,7 +14,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import print_json, show_problem, stdout, verb_session
 from mlflow_project.runs import fail_adopted_run
 from mlflow_project.terminal import escaped
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from mlflow_project.chain import Node

@@ -17,9 +17,9 @@ from mlflow_project.terminal import SafeConsole
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.probe import check_output
 from rlinf_isaac.preflight.norm_stats import PROVENANCE_FILE, read_provenance
-from rlinf_isaac.probe import check_output
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import Settings
@@ -231,7 +231,7 @@ def _provenance_of(path: Path, digest: str) -> dict[str, Any]:
 
 
 def _write(directory: Path, norm_stats: bytes, provenance: dict[str, Any]) -> None:
-    from rlinf_isaac.atomic import new_directory
+    from rlinf_isaac.ground.atomic import new_directory
 
     with new_directory(directory, replace=True) as temporary:
         (temporary / "norm_stats.json").write_bytes(norm_stats)

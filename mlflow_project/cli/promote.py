@@ -10,8 +10,8 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
-from rlinf_isaac.errors import InvalidJob, Problem, PromotionRefused
-from rlinf_isaac.probe import check_output
+from rlinf_isaac.ground.errors import InvalidJob, Problem, PromotionRefused
+from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

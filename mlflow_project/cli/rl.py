@@ -16,8 +16,8 @@ from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.config.reads import check_overrides, on_engine
-from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
+from rlinf_isaac.ground.digest import json_digest
 
 if TYPE_CHECKING:
     from mlflow_project.rl_recorder import Improved

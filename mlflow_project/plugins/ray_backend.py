@@ -24,7 +24,7 @@ from mlflow_project.plugins.ray_config import check_store, check_version, read_c
 from mlflow_project.plugins.ray_run import RayRun, connect, end_stale_runs
 from mlflow_project.signals import Signals, Terminated
 from mlflow_project.store import tracking_uri as absolute_tracking_uri
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 NAME = "rlinf-ray"
 

@@ -17,7 +17,7 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assumed_since
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import NormStats, from_json
-from rlinf_isaac.errors import ObservationError
+from rlinf_isaac.ground.errors import ObservationError
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature

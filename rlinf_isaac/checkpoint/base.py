@@ -22,8 +22,8 @@ from rlinf_isaac.checkpoint.find_weights import name_within, root_of
 from rlinf_isaac.checkpoint.make_plan import Conversion, plan_conversion
 from rlinf_isaac.checkpoint.sources import Located, find_located
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
-from rlinf_isaac.digest import file_digest, json_digest
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem, WeightsError
+from rlinf_isaac.ground.digest import file_digest, json_digest
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem, WeightsError
 from rlinf_isaac.pi0.layout import TIED, state_dict_shapes
 
 BUNDLE = "bundle"

@@ -14,7 +14,7 @@ from rlinf_isaac.checkpoint.make_plan import fitting_architecture
 from rlinf_isaac.config import build_config, flatten, load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.envs.contract import TASKS, state_names
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 RECIPE = "_base"
 """Ends the names of presets that are recipes of a fine-tuning: of presets of one architecture they are preferred."""

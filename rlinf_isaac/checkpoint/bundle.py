@@ -19,15 +19,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlinf_isaac.atomic import new_directory
 from rlinf_isaac.checkpoint.described import description_problems
 from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE, read_keys
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, FileEntry, Manifest, UnknownVersion, is_safe_name
 from rlinf_isaac.checkpoint.steps import find_bundles, parse_steps, select_bundles
 from rlinf_isaac.checkpoint.verify import CONFIG_FILE, MAX_BYTES, check_files, check_parts, list_files, norm_stats_files
-from rlinf_isaac.digest import bytes_digest, file_digest, json_digest
-from rlinf_isaac.errors import BundleError
-from rlinf_isaac.reading import read_bytes, read_json
+from rlinf_isaac.ground.atomic import new_directory
+from rlinf_isaac.ground.digest import bytes_digest, file_digest, json_digest
+from rlinf_isaac.ground.errors import BundleError
+from rlinf_isaac.ground.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from rlinf_isaac.checkpoint.facts import ALL, FACTS, as_in_job, spell
 from rlinf_isaac.checkpoint.said import Said
 from rlinf_isaac.config import build_config, flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, Problem, TokenizerError
+from rlinf_isaac.ground.errors import InvalidJob, Problem, TokenizerError
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 from rlinf_isaac.pi0.transforms import norm_mode
 

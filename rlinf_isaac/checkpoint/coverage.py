@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rlinf_isaac.checkpoint.header import TensorInfo, read_keys
 from rlinf_isaac.config.schema import ModelConfig
-from rlinf_isaac.errors import BundleError, Problem, WeightsError
+from rlinf_isaac.ground.errors import BundleError, Problem, WeightsError
 from rlinf_isaac.pi0.layout import TIED, UNREAD, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.

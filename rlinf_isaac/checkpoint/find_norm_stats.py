@@ -17,8 +17,8 @@ from rlinf_isaac.checkpoint.lerobot_stats import LerobotStats, find_lerobot_stat
 from rlinf_isaac.checkpoint.said.lerobot import PREPROCESSOR
 from rlinf_isaac.checkpoint.said.rlinf import load_run_config, run_config_of, select
 from rlinf_isaac.data.norm_stats.parse import read_bytes
-from rlinf_isaac.digest import bytes_digest, file_digest
-from rlinf_isaac.errors import BundleError, NormStatsError
+from rlinf_isaac.ground.digest import bytes_digest, file_digest
+from rlinf_isaac.ground.errors import BundleError, NormStatsError
 
 NORM_STATS_FILE = "norm_stats.json"
 # Both places of norm_stats_path in RLinf: released, and main.

@@ -19,8 +19,8 @@ from rlinf_isaac.checkpoint.header import read_layout
 from rlinf_isaac.checkpoint.said.entries import read_object
 from rlinf_isaac.checkpoint.said.lerobot import POSTPROCESSOR, PREPROCESSOR, steps_of
 from rlinf_isaac.checkpoint.said.statements import Statements
-from rlinf_isaac.errors import NormStatsError
-from rlinf_isaac.reading import read_bytes
+from rlinf_isaac.ground.errors import NormStatsError
+from rlinf_isaac.ground.reading import read_bytes
 
 FEATURES = {"observation.state": "state", "action": "actions"}
 VECTORS = ("mean", "std", "q01", "q99")

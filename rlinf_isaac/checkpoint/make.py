@@ -29,8 +29,8 @@ from rlinf_isaac.checkpoint.sources import Located
 from rlinf_isaac.checkpoint.verify import CONFIG_FILE, norm_stats_files
 from rlinf_isaac.checkpoint.weights import check_finite
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import bytes_digest, file_digest
-from rlinf_isaac.errors import BundleError, WeightsError
+from rlinf_isaac.ground.digest import bytes_digest, file_digest
+from rlinf_isaac.ground.errors import BundleError, WeightsError
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.lerobot_reader import LeRobotDataset

@@ -24,8 +24,8 @@ from rlinf_isaac.checkpoint.said import contradictions
 from rlinf_isaac.checkpoint.sources import Located
 from rlinf_isaac.config import load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.errors import BundleError, Problem, WeightsError
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.errors import BundleError, Problem, WeightsError
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES, TIED, state_dict_shapes
 
 AS_STORED = Options(state_dict_key=WHOLE)

@@ -25,7 +25,7 @@ from rlinf_isaac.checkpoint.header import read_header
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
 from rlinf_isaac.checkpoint.said import Said, read_said
 from rlinf_isaac.checkpoint.steps import step_of
-from rlinf_isaac.errors import BundleError, InvalidJob
+from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 
 @dataclass(frozen=True, kw_only=True)

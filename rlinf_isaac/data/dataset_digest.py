@@ -19,10 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.atomic import write_file
-from rlinf_isaac.cache import cache_directory
-from rlinf_isaac.digest import bytes_digest, json_digest, tree_digest
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.atomic import write_file
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.digest import bytes_digest, json_digest, tree_digest
+from rlinf_isaac.ground.errors import DatasetError
 
 DIGESTED = ("meta", "data", "videos")  # what a dataset consists of; anything else in its directory is not hashed
 RACY_NS = 2_000_000_000  # FAT keeps times in steps of 2 s; every other file system is finer

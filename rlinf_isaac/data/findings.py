@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, ParamSpec, TypeVar
 
-from rlinf_isaac.errors import DatasetError, Problem
+from rlinf_isaac.ground.errors import DatasetError, Problem
 
 SHOWN = 5  # of many
 Level = Literal["error", "warning"]

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlinf_isaac import reading
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground import reading
+from rlinf_isaac.ground.errors import DatasetError
 
 RESTORE = "restore the dataset from where it was copied or recorded"
 MAX_JSON_BYTES = 4_000_000

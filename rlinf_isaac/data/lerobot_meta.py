@@ -27,7 +27,7 @@ from rlinf_isaac.data.lerobot_files import RESTORE, read_json, read_json_lines, 
 from rlinf_isaac.data.lerobot_format import CHUNKS_SIZE, READ_VERSIONS, Feature
 from rlinf_isaac.data.path_template import PathTemplate
 from rlinf_isaac.data.resolve import INFO_FILE
-from rlinf_isaac.errors import DatasetError, Problem
+from rlinf_isaac.ground.errors import DatasetError, Problem
 
 MAX_FPS = 10_000
 

@@ -25,9 +25,9 @@ from rlinf_isaac.data.dataset_digest import dataset_digest
 from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors, read_parquet
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
 from rlinf_isaac.data.lerobot_meta import read_meta
-from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.data.resolve import DatasetLocation, resolve_dataset
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.png import decode_image
 
 
 class _Decoded(NamedTuple):

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlinf_isaac.atomic import new_directory
 from rlinf_isaac.data.lerobot_format import (
     AUX_FEATURES,
     CHUNKS_SIZE,
@@ -33,8 +32,9 @@ from rlinf_isaac.data.lerobot_format import (
     Feature,
     huggingface_metadata,
 )
-from rlinf_isaac.data.png import decode_image, encode_png, png_shape
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.atomic import new_directory
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.png import decode_image, encode_png, png_shape
 
 ROW_GROUP_SIZE = 100  # frames with images, as in `datasets`: a reader of one frame loads no more than this many
 IMAGES_IN_STATS = 16  # frames per episode and camera that image statistics are taken from

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 FIELDS = {
     "v2.1": ("episode_chunk", "episode_index", "video_key"),

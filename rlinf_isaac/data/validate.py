@@ -31,9 +31,9 @@ from rlinf_isaac.data.lerobot_meta import (
 )
 from rlinf_isaac.data.validate_columns import check_columns
 from rlinf_isaac.data.validate_images import check_images, check_videos
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
-_TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]+")  # what `rlinf_isaac.atomic` works in
+_TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]+")  # what `rlinf_isaac.ground.atomic` works in
 
 
 def validate_dataset(root: Path, *, full: bool = False) -> list[Problem]:

@@ -19,7 +19,7 @@ from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
 from rlinf_isaac.data.validate_schema import SchemaChecks
 from rlinf_isaac.data.validate_values import Batch, ValueChecks
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 BATCH_ROWS = 200_000
 

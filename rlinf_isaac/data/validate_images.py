@@ -13,10 +13,10 @@ from rlinf_isaac.data.findings import FoldedFindings
 from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors
 from rlinf_isaac.data.lerobot_format import Feature
 from rlinf_isaac.data.lerobot_meta import Episode
-from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.data.validate_columns import DataFile
 from rlinf_isaac.data.validate_schema import holds_images
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.png import decode_image
 
 SAMPLED_FRAMES = 32  # per camera, evenly spaced; a small dataset is seen whole
 SAMPLED_VIDEOS = 8  # per camera, the first and the last frame of each

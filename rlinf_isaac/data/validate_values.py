@@ -13,7 +13,7 @@ import pyarrow as pa
 from rlinf_isaac.data.findings import FoldedFindings, first_few
 from rlinf_isaac.data.lerobot_format import ACTION, Feature
 from rlinf_isaac.data.lerobot_reader import to_numpy
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 TIMESTAMP_TOLERANCE_S = 1e-4  # lerobot's own
 FLOAT32_STEPS = 2.0**-22  # a timestamp may be two float32 steps off

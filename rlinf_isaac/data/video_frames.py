@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from rlinf_isaac.data.lerobot_files import RESTORE
-from rlinf_isaac.data.open_video import OpenVideo, OpenVideos
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.open_video import OpenVideo, OpenVideos
 
 _VIDEOS = OpenVideos()
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.digest import json_digest
+from rlinf_isaac.ground.digest import json_digest
 
 # Timing: physics decimation aside, one action is one control step.
 CONTROL_HZ = 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rlinf_isaac.errors import DatasetError, NormStatsError
+from rlinf_isaac.ground.errors import DatasetError, NormStatsError
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import FeatureStats

@@ -12,7 +12,7 @@ from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.contract import STATE_LAYOUTS, TASKS, state_names
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl import RULES as RL_RULES
 from rlinf_isaac.preflight.rl import Misfit, check_rl
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.lerobot_meta import DatasetMeta

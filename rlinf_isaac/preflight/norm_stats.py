@@ -8,9 +8,9 @@ from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.reading import read_json
 from rlinf_isaac.pi0.transforms import norm_mode
-from rlinf_isaac.reading import read_json
 
 PROVENANCE_FILE = "provenance.json"
 _MAX_BYTES = 4_000_000

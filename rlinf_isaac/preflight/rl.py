@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig, RlConfig
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 Rule = tuple[str, Callable[[Any], bool]]
 Misfit = tuple[tuple[str, ...], Problem]

@@ -18,8 +18,8 @@ from corpus.case import Case
 
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE, image_feature, vector_feature
 from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.png import encode_png
 from rlinf_isaac.envs import contract
+from rlinf_isaac.media.png import encode_png
 
 LENGTHS = (12, 10, 12)
 IMAGE_SIZE = 64

@@ -20,7 +20,7 @@ from support import make_evaluation
 from mlflow_project.replica import RUN_TAG
 from mlflow_project.unique import CLAIM, COUNTS
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
-from rlinf_isaac.events import (
+from rlinf_isaac.ground.events import (
     CheckpointSaved,
     EpisodeDone,
     EpisodeRow,

@@ -18,7 +18,7 @@ from mortal import die_at
 
 from mlflow_project.mlflow_environment import prepare_environment
 from mlflow_project.registry import Registry
-from rlinf_isaac.errors import PromotionRefused
+from rlinf_isaac.ground.errors import PromotionRefused
 
 
 def promote(order: dict, limit: int, writer: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlflow_project.base_source import locate_base
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 def cure_of(text: str) -> str:

@@ -4,8 +4,8 @@ import pytest
 
 from mlflow_project.compare import ANYTIME, FISHER, MCNEMAR, compare
 from mlflow_project.comparison_tables import episode_tables, leaderboard_markdown
-from rlinf_isaac.paired import holm, mcnemar
-from rlinf_isaac.statistics import wilson_interval
+from rlinf_isaac.stats.paired import holm, mcnemar
+from rlinf_isaac.stats.rates import wilson_interval
 
 GOOD, MIDDLE, BAD = "s" * 40, "s" * 20 + "t" * 20, "d" * 5 + "t" * 35
 

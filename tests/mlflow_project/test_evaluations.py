@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_project.evaluations import episode_row, run_id_in, table_row
-from rlinf_isaac.errors import InvalidJob
-from rlinf_isaac.events import EpisodeRow
+from rlinf_isaac.ground.errors import InvalidJob
+from rlinf_isaac.ground.events import EpisodeRow
 
 rows = st.builds(
     EpisodeRow,

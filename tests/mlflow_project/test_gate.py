@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from mlflow_project.gate import RULES, Champion, Demands, Evidence, Ruling, judge, level
-from rlinf_isaac.paired import PairedCounts
-from rlinf_isaac.statistics import difference_bound
+from rlinf_isaac.stats.paired import PairedCounts
+from rlinf_isaac.stats.rates import difference_bound
 
 
 def outcomes(text: str) -> dict[int, bool]:

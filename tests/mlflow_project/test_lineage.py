@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from mlflow_project import lineage
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 
 def git(directory, *arguments):

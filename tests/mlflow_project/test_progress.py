@@ -6,7 +6,7 @@ import io
 
 from mlflow_project.progress import ProgressView
 from mlflow_project.terminal import SafeConsole
-from rlinf_isaac.events import Progress
+from rlinf_isaac.ground.events import Progress
 
 
 def lines_of(shown: list[tuple[float, Progress]]) -> list[str]:

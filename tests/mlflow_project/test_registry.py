@@ -18,7 +18,7 @@ from mlflow_project.checkpoints import log_model
 from mlflow_project.registry import CANDIDATE, CHAMPION, PREVIOUS, Registry
 from mlflow_project.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.errors import PromotionRefused
+from rlinf_isaac.ground.errors import PromotionRefused
 
 TAGS = {"gate.evidence": "all"}
 

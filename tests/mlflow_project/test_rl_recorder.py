@@ -11,8 +11,8 @@ from mlflow_project.rl_recorder import Improved, RlRecorder, gains_markdown
 from mlflow_project.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.events import CheckpointSaved, EpisodeDone, FileSaved, Metrics
-from rlinf_isaac.statistics import PairedGain
+from rlinf_isaac.ground.events import CheckpointSaved, EpisodeDone, FileSaved, Metrics
+from rlinf_isaac.stats.rates import PairedGain
 
 DATASET = evaluation_dataset({"task": "stack2", "episodes": 5, "first_seed": 5000, "policy_seed": 0})
 

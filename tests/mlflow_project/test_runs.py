@@ -13,7 +13,7 @@ from mlflow_project import runs
 from mlflow_project.runs import fail_adopted_run, tracked_run
 from mlflow_project.signals import Terminated
 from mlflow_project.sync import sync, sync_command
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 OUT = Path("out")
 

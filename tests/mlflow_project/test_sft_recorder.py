@@ -8,7 +8,7 @@ from mlflow_project.lineage import DatasetInput
 from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.events import CheckpointSaved, FileSaved
+from rlinf_isaac.ground.events import CheckpointSaved, FileSaved
 
 DATASET = DatasetInput("stack2", "d" * 64, "training", "lerobot", {"root": "/data"}, {"episodes": 3})
 

@@ -9,7 +9,7 @@ import pytest
 from mlflow_project import signals
 from mlflow_project.progress import watch
 from mlflow_project.signals import Signals, Terminated
-from rlinf_isaac.events import Progress
+from rlinf_isaac.ground.events import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

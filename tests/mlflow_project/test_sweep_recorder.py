@@ -14,8 +14,8 @@ from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
 from mlflow_project.sync import sync
-from rlinf_isaac.events import EvaluationFinished, EvaluationStarted
-from rlinf_isaac.statistics import wilson_interval
+from rlinf_isaac.ground.events import EvaluationFinished, EvaluationStarted
+from rlinf_isaac.stats.rates import wilson_interval
 
 DATASET = evaluation_dataset({"task": "stack2", "episodes": 5, "first_seed": 5000, "policy_seed": 0})
 PARAMS = {"env": {"task": "stack2"}, "eval": {"episodes": 5}}
@@ -96,8 +96,8 @@ def test_videos_are_numbered_by_seed_and_the_first_lies_at_the_root(store, conte
 def test_a_real_video_has_an_animated_image_at_the_number_of_its_episode(store, content, evaluation_events):
     import numpy as np
 
-    from rlinf_isaac.events import VideoSaved
-    from rlinf_isaac.video import VideoWriter
+    from rlinf_isaac.ground.events import VideoSaved
+    from rlinf_isaac.media.video import VideoWriter
 
     for event in evaluation_events:
         if isinstance(event, VideoSaved):

@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from mlflow_project.progress import ProgressView
 from mlflow_project.terminal import SafeConsole, escaped
-from rlinf_isaac.events import Progress
+from rlinf_isaac.ground.events import Progress
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ACTS = [chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))] + [

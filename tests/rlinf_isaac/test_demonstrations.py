@@ -13,23 +13,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rlinf_isaac.atomic import claimed
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
-from rlinf_isaac.data.png import decode_image
 from rlinf_isaac.demonstrations import record_demonstrations, record_episodes
-from rlinf_isaac.digest import json_digest, tree_digest
 from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-from rlinf_isaac.errors import DatasetError, InvalidJob, RlinfIsaacError
-from rlinf_isaac.events import Progress
+from rlinf_isaac.ground.atomic import claimed
+from rlinf_isaac.ground.digest import json_digest, tree_digest
+from rlinf_isaac.ground.errors import DatasetError, InvalidJob, RlinfIsaacError
+from rlinf_isaac.ground.events import Progress
+from rlinf_isaac.media.png import decode_image
 
 SIZE = 16
 SCRIPT = """
 import os, sys, threading
 from multiprocessing import active_children
 from pathlib import Path
-from rlinf_isaac.atomic import claimed
+from rlinf_isaac.ground.atomic import claimed
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
 from rlinf_isaac.demonstrations import record_demonstrations
 

@@ -10,7 +10,7 @@ from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, StoredTen
 from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.header import read_layout
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from rlinf_isaac.checkpoint.convert.tensors import AnyDense
 from rlinf_isaac.checkpoint.convert.views import entry, narrow, transpose
 from rlinf_isaac.checkpoint.coverage import RLINF_PREFIXES
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 NAME = "openpi_rlinf"
 

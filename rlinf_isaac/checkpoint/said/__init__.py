@@ -24,7 +24,7 @@ from rlinf_isaac.checkpoint.said.openpi_training import METADATA, read_openpi_tr
 from rlinf_isaac.checkpoint.said.ours import is_ours, read_ours
 from rlinf_isaac.checkpoint.said.rlinf import load_run_config, read_rlinf, run_config_of
 from rlinf_isaac.checkpoint.said.statements import Said, Statements
-from rlinf_isaac.errors import BundleError, Problem
+from rlinf_isaac.ground.errors import BundleError, Problem
 
 __all__ = ["Said", "contradictions", "read_said"]
 

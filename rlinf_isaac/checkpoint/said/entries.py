@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.errors import BundleError, Problem
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.ground.errors import BundleError, Problem
+from rlinf_isaac.ground.reading import read_json
 
 MAX_BYTES = 1_000_000
 """No such file has more than some thousand bytes."""

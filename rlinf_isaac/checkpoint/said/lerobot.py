@@ -14,7 +14,7 @@ from typing import Any
 from rlinf_isaac.checkpoint.said.entries import Entries
 from rlinf_isaac.checkpoint.said.openpi import read_variants
 from rlinf_isaac.checkpoint.said.statements import Statements
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"

@@ -15,8 +15,8 @@ from rlinf_isaac.checkpoint.convert.archive import read_records
 from rlinf_isaac.checkpoint.said.entries import MAX_BYTES, Entries
 from rlinf_isaac.checkpoint.said.openpi import read_variants
 from rlinf_isaac.checkpoint.said.statements import Statements
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.reading import open_regular
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.reading import open_regular
 
 METADATA = "metadata.pt"
 

@@ -11,8 +11,8 @@ from typing import Any
 from rlinf_isaac.checkpoint.said.entries import Entries
 from rlinf_isaac.checkpoint.said.openpi_rlinf import MODEL_TYPE, read_openpi_rlinf_run
 from rlinf_isaac.checkpoint.said.statements import Statements
-from rlinf_isaac.errors import BundleError
-from rlinf_isaac.yaml_text import read_yaml_text
+from rlinf_isaac.ground.errors import BundleError
+from rlinf_isaac.ground.yaml_text import read_yaml_text
 
 RUN_CONFIG = "tensorboard/config.yaml"
 _MODEL = "actor.model"

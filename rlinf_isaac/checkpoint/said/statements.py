@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 
 @dataclass(frozen=True)

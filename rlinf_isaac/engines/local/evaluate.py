@@ -15,9 +15,9 @@ from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.local.policies import compiles, load_policy
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.vector import StackCubeEnv
-from rlinf_isaac.events import EpisodeRow, Event, Metrics
+from rlinf_isaac.ground.events import EpisodeRow, Event, Metrics
+from rlinf_isaac.media.video import VideoWriter
 from rlinf_isaac.rollout import rollout
-from rlinf_isaac.video import VideoWriter
 
 
 def evaluate(job: EvaluationJob) -> Iterator[Event]:

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.errors import RlinfIsaacError
-from rlinf_isaac.events import Event
+from rlinf_isaac.ground.child_process import follow_parent
+from rlinf_isaac.ground.errors import RlinfIsaacError
+from rlinf_isaac.ground.events import Event
 from rlinf_isaac.torchrun import launch
 
 PATIENCE = timedelta(hours=2)

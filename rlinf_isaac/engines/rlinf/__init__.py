@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.engines.rlinf.runtime import Runtime
-from rlinf_isaac.events import Event
+from rlinf_isaac.ground.events import Event
 
 
 class RlinfEngine:

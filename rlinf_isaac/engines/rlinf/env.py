@@ -22,8 +22,8 @@ from rlinf_isaac.engines.rlinf.extension import directory
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.contract import CONTROL_HZ, policy_images, policy_state
+from rlinf_isaac.media.video import VideoWriter
 from rlinf_isaac.rollout import Episode, advance
-from rlinf_isaac.video import VideoWriter
 
 IDLE = -1
 """Seed in the key of a slot that plays no episode."""

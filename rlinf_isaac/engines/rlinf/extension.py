@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlinf_isaac.atomic import write_file
+from rlinf_isaac.ground.atomic import write_file
 
 ENV_ID = "rlinf-isaac-stack-cube-v0"
 MODEL_TYPE = "rlinf_isaac_pi0"

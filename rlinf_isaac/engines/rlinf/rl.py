@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.training_state import MetricsLog
@@ -16,8 +15,9 @@ from rlinf_isaac.engines.rlinf.config import rl_config
 from rlinf_isaac.engines.rlinf.run import freeze, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
-from rlinf_isaac.errors import TrainingDiverged
-from rlinf_isaac.events import CheckpointSaved, Event, FileSaved, Metrics, Progress
+from rlinf_isaac.ground.atomic import locked
+from rlinf_isaac.ground.errors import TrainingDiverged
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics, Progress
 
 SAME_AS = {
     "env/success_once": "rollout/success_once",

@@ -15,7 +15,7 @@ from types import TracebackType
 from rlinf_isaac.engines.rlinf.driver_process import DriverProcess, ending, launch
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, ray_directory
 from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
-from rlinf_isaac.errors import EngineFailed
+from rlinf_isaac.ground.errors import EngineFailed
 
 RAY_PORTS = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
 """Ports of a Ray head that are the same for every cluster unless they are chosen; the first is that of its address."""

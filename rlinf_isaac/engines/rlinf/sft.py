@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rlinf_isaac.atomic import locked, write_file
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.engines.base import SftJob
@@ -18,7 +17,8 @@ from rlinf_isaac.engines.rlinf.config import sft_config
 from rlinf_isaac.engines.rlinf.run import freeze, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
-from rlinf_isaac.events import CheckpointSaved, Event, FileSaved, Metrics, Progress
+from rlinf_isaac.ground.atomic import locked, write_file
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics, Progress
 
 
 def train(job: SftJob, runtime: Runtime) -> Iterator[Event]:

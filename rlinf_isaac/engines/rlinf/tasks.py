@@ -14,7 +14,7 @@ from rlinf.utils.placement import HybridComponentPlacement
 
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
 from rlinf_isaac.engines.rlinf.workers import Policies, Simulators
-from rlinf_isaac.probe import importable_version
+from rlinf_isaac.ground.probe import importable_version
 
 
 class Laps(Protocol):

@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.envs.isaaclab.protocol import receive, send
-from rlinf_isaac.errors import SimulatorDied
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.errors import SimulatorDied
 
 START_SECONDS = 900.0
 """For IsaacLab to start. The first start on a machine compiles Warp's kernels, which takes minutes on few cores."""

@@ -102,8 +102,8 @@ def _held(shared: SharedArrays) -> np.ndarray:
 
 def _prepare_stand_ins(root: Path) -> Path:
     """Write the stand-ins once per version of the code that makes them."""
-    from rlinf_isaac.digest import file_digest
     from rlinf_isaac.envs.isaaclab import assets, kinematics
+    from rlinf_isaac.ground.digest import file_digest
 
     made_by = "".join(file_digest(str(module.__file__))[:8] for module in (assets, kinematics))
     complete = root / made_by

@@ -17,7 +17,7 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config import build_config, flatten, known_keys
 from rlinf_isaac.config.reads import FORMS, acts
 from rlinf_isaac.engines.local.policies import compiles
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 SMALL = ("--preset", SMALL_PRESET, "--output", "out")
 RLINF = Path(__file__).parents[3] / "rlinf_isaac" / "engines" / "rlinf"

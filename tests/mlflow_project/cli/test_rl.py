@@ -13,7 +13,7 @@ from mlflow_project.cli.rl import KEYS, check
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.config import load_config
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight import Findings
 

@@ -19,7 +19,7 @@ from mortal import die_at
 from mlflow_project.mlflow_environment import prepare_environment
 from mlflow_project.serving import resolve
 
-FETCHING = ("serving/resolve.py", "rlinf_isaac/atomic.py", "artifact_repo.py")
+FETCHING = ("serving/resolve.py", "rlinf_isaac/ground/atomic.py", "artifact_repo.py")
 
 
 def fetch(name: str, limit: int, writer: int) -> None:

@@ -22,7 +22,7 @@ from serving_support import expected, observation
 
 from mlflow_project.serving import log_model
 from mlflow_project.serving.log_model import IMAGES, INPUTS
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 
 CHAMPION = "models:/stack-cube@champion"
 JSON = {"Content-Type": "application/json"}

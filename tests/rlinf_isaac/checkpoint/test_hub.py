@@ -12,7 +12,7 @@ import pytest
 from corpus.hub import TOKEN, Hub, serve
 
 from rlinf_isaac.checkpoint.hub import Location, is_hub, parse
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 
 FILES = {
     "README.md": b"# A model",
@@ -33,7 +33,7 @@ NAME = "lab/pi0-base"
 FETCH = """
 import json, sys
 from rlinf_isaac.checkpoint.hub import fetch
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 try:
     found = fetch(sys.argv[1])
     print(json.dumps({"path": str(found.path), "revision": found.revision, "uri": found.uri}))

@@ -23,9 +23,9 @@ from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
-from rlinf_isaac.digest import bytes_digest, file_digest
 from rlinf_isaac.engines.local.policies import load_policy
-from rlinf_isaac.errors import BundleError, WeightsError
+from rlinf_isaac.ground.digest import bytes_digest, file_digest
+from rlinf_isaac.ground.errors import BundleError, WeightsError
 from rlinf_isaac.pi0.layout import TIED
 from rlinf_isaac.pi0.model import Pi0, initialise
 

@@ -14,7 +14,7 @@ from rlinf_isaac.checkpoint.make import make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 from rlinf_isaac.pi0.layout import TIED
 from rlinf_isaac.pi0.model import Pi0
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rlinf_isaac.checkpoint.sources import find_source
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.errors import InvalidJob
 
 STATS, OTHER_STATS = b'{"norm_stats": {"state": {}, "actions": {}}}', b'{"norm_stats": {}}'
 

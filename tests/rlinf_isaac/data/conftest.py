@@ -22,7 +22,7 @@ from rlinf_isaac.data.lerobot_format import (
     vector_feature,
 )
 from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.png import encode_png
+from rlinf_isaac.media.png import encode_png
 
 FEATURES = {
     FRONT_IMAGE: image_feature(8, 10),

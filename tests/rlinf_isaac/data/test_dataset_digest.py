@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rlinf_isaac.data import dataset_digest as module
 from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.digest import tree_digest
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.digest import tree_digest
+from rlinf_isaac.ground.errors import DatasetError
 
 FILES = {
     "meta/info.json": b"{}",

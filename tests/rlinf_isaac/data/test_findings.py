@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rlinf_isaac.data.findings import FoldedFindings, first_few
-from rlinf_isaac.errors import DatasetError, Problem
+from rlinf_isaac.ground.errors import DatasetError, Problem
 
 
 def test_faults_of_one_kind_are_one_problem_that_names_the_first_few():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rlinf_isaac.data.lerobot_files import read_json, read_json_lines, read_parquet
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 
 def test_read_json_wants_an_object(tmp_path):

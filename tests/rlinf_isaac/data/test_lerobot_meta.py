@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlinf_isaac.data.lerobot_meta import read_meta
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 
 def test_both_versions_give_the_same_meta(dataset_root, version, features):

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from rlinf_isaac.data import lerobot_reader
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.png import encode_png
 from rlinf_isaac.data.resolve import resolve_dataset
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.png import encode_png
 
 
 def concatenated(episodes, name):

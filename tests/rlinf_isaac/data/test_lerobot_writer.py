@@ -26,8 +26,8 @@ from rlinf_isaac.data.lerobot_format import (
 )
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.png import encode_png
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.png import encode_png
 
 SMALL = {STATE: vector_feature(["x", "y"]), "count": vector_feature(["n"], "int64")}
 

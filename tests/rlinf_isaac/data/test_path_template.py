@@ -10,7 +10,7 @@ from support import V21_VIDEOS, V30_VIDEOS
 
 from rlinf_isaac.data.lerobot_format import DATA_PATH
 from rlinf_isaac.data.path_template import PathTemplate
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 V30_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 LEROBOT = [("v2.1", DATA_PATH), ("v2.1", V21_VIDEOS), ("v3.0", V30_DATA), ("v3.0", V30_VIDEOS)]

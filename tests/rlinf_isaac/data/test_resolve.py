@@ -9,7 +9,7 @@ import pytest
 
 from rlinf_isaac.data.dataset_digest import dataset_digest
 from rlinf_isaac.data.resolve import DatasetLocation, lerobot_home, resolve_dataset
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_directory_that_may_not_be_read(home):
     code = """
 import os, sys
 from rlinf_isaac.data.resolve import resolve_dataset
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 os.chdir("/")
 if os.geteuid() == 0:  # nothing is closed to root
     os.setuid(65534)

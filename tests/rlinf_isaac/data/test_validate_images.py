@@ -18,9 +18,9 @@ from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 
 from rlinf_isaac.data import validate_images
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, vector_feature
-from rlinf_isaac.data.png import encode_png
 from rlinf_isaac.data.validate import validate_dataset
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.media.png import encode_png
 
 FPS = 20
 SIZE = (32, 48)

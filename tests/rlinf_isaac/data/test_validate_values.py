@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rlinf_isaac.data import validate_columns
 from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
 from rlinf_isaac.data.validate import validate_dataset
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 FEATURES = {STATE: vector_feature(["x", "y", "z"]), ACTION: vector_feature(["dx", "dy"])}
 LENGTHS = [5, 12, 1, 7]

@@ -14,7 +14,7 @@ from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, vector_feature
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.video_frames import read_frames
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 av = pytest.importorskip("av")
 

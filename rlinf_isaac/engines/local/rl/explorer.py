@@ -11,7 +11,7 @@ import torch
 
 from rlinf_isaac.engines.local.rl.experience import Played
 from rlinf_isaac.envs.vector import StackCubeEnv
-from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 from rlinf_isaac.rollout import Draw, Episode, rollout

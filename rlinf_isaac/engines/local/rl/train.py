@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.weights import load_weights
@@ -25,7 +24,8 @@ from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.update import make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Players, Result
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors
-from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.ground.atomic import locked
+from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0

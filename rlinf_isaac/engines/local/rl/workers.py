@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import make_processor
@@ -26,7 +25,8 @@ from rlinf_isaac.engines.local.rl.experience import Experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout, explore
 from rlinf_isaac.engines.local.rl.update import Gradient, gradient
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.errors import RlinfIsaacError
+from rlinf_isaac.ground.child_process import follow_parent
+from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy

@@ -22,14 +22,14 @@ from typing import Any, Self
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.subset import Subset
 from rlinf_isaac.engines.local.sft.batches import Batch, Rows, load_batch
 from rlinf_isaac.engines.local.sft.packing import Packed, pack, unpack
-from rlinf_isaac.errors import RlinfIsaacError
+from rlinf_isaac.ground.child_process import follow_parent
+from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.policy import Processor
 
 

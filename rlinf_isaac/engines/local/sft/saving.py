@@ -23,7 +23,7 @@ from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.watching import plot_of
 from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors, trained_tensors
-from rlinf_isaac.events import CheckpointSaved, Event, FileSaved
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved
 from rlinf_isaac.pi0.lora import merged, scales
 from rlinf_isaac.pi0.model import Pi0
 

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.data.mixture import open_datasets
 from rlinf_isaac.data.norm_stats import from_json
@@ -32,7 +31,8 @@ from rlinf_isaac.engines.local.sft.update import update
 from rlinf_isaac.engines.local.sft.watching import Watching
 from rlinf_isaac.engines.local.team import Team
 from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
-from rlinf_isaac.events import Event, Metrics, Progress
+from rlinf_isaac.ground.atomic import locked
+from rlinf_isaac.ground.events import Event, Metrics, Progress
 
 
 def train(job: SftJob) -> Iterator[Event]:

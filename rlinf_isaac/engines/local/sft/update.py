@@ -12,7 +12,7 @@ from rlinf_isaac.engines.local.sft.batches import Batch
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.spread import Spread
 from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.ground.errors import TrainingDiverged
 
 
 def flow_loss(errors: torch.Tensor, config: JobConfig) -> torch.Tensor:

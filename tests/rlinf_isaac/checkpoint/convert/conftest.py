@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlinf_isaac.checkpoint.convert import Options, prepare, run
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 class Bomb:

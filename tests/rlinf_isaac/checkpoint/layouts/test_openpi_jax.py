@@ -20,7 +20,7 @@ from rlinf_isaac.checkpoint.find_weights import find_weights
 from rlinf_isaac.checkpoint.make import find_made, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.errors import InvalidJob, WeightsError
+from rlinf_isaac.ground.errors import InvalidJob, WeightsError
 from rlinf_isaac.pi0.layout import UNREAD
 from rlinf_isaac.pi0.model import Pi0
 

@@ -17,7 +17,7 @@ from rlinf_isaac.checkpoint.make import find_made, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.make_plan import AS_STORED
 from rlinf_isaac.checkpoint.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.errors import BundleError, InvalidJob, WeightsError
+from rlinf_isaac.ground.errors import BundleError, InvalidJob, WeightsError
 from rlinf_isaac.pi0.layout import UNREAD
 from rlinf_isaac.pi0.model import Pi0
 

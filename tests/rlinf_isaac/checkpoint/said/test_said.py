@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rlinf_isaac.checkpoint.header import TensorInfo
 from rlinf_isaac.checkpoint.said import Said, contradictions, read_said
 from rlinf_isaac.checkpoint.said.entries import MAX_BYTES
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
 from rlinf_isaac.data.lerobot_reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import KEYS, FeatureStats, NormStats, compute_norm_stats, settings_of
 from rlinf_isaac.data.norm_stats.compute import chunk_weights
-from rlinf_isaac.errors import InvalidJob, NormStatsError
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 

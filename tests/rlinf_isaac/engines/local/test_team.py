@@ -19,8 +19,8 @@ from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import load_batch
 from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.errors import RlinfIsaacError, TrainingDiverged
-from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.ground.errors import RlinfIsaacError, TrainingDiverged
+from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
 from rlinf_isaac.pi0.model import Pi0, initialise
 
 AUGMENTED = ("sft.augment.shift=0.1", "sft.flow_samples=2")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rlinf_isaac.engines.local.training_state import MetricsLog
-from rlinf_isaac.events import Metrics
+from rlinf_isaac.ground.events import Metrics
 
 
 def test_rewind_forgets_what_is_about_to_be_repeated(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
-from rlinf_isaac.errors import SimulatorDied
+from rlinf_isaac.ground.errors import SimulatorDied
 
 pytestmark = pytest.mark.isaaclab
 

@@ -20,8 +20,8 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.engines.rlinf.preflight import check_runtime
-from rlinf_isaac.errors import SimulatorDied
-from rlinf_isaac.events import EpisodeDone, VideoSaved
+from rlinf_isaac.ground.errors import SimulatorDied
+from rlinf_isaac.ground.events import EpisodeDone, VideoSaved
 
 pytestmark = pytest.mark.isaaclab
 

@@ -19,7 +19,7 @@ from rlinf_isaac.engines.local.optimiser import trained_copy
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.events import CheckpointSaved, FileSaved, Metrics, Progress
+from rlinf_isaac.ground.events import CheckpointSaved, FileSaved, Metrics, Progress
 from rlinf_isaac.pi0.lora import add_adapters, is_adapter, merged, scales
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.precision import to_precision

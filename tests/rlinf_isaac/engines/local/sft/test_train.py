@@ -15,8 +15,8 @@ from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import batch_indices, load_batch, rows_of
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
-from rlinf_isaac.errors import InvalidJob, TrainingDiverged
-from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged
+from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
 from rlinf_isaac.pi0.observation import Observation
 
 

@@ -20,7 +20,7 @@ from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import load_batch
 from rlinf_isaac.engines.local.sft.validation import Validation
 from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.events import CheckpointSaved, FileSaved, Metrics
+from rlinf_isaac.ground.events import CheckpointSaved, FileSaved, Metrics
 from rlinf_isaac.pi0.model import Pi0
 
 HELD_OUT = ("sft.val_episodes=1", "sft.val_frames=8")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 Outcome = Literal["success", "drop", "timeout"]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac import atomic
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground import atomic
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 def killed(code: str, *args: object, reports: int = 1) -> subprocess.Popen[str]:

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from rlinf_isaac.atomic import exclusive
+from rlinf_isaac.ground.atomic import exclusive
 
 _OWN = re.compile(r"\d+-[0-9a-f]+")
 _SOCKET_PATH = 107

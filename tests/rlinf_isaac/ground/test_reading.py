@@ -11,7 +11,7 @@ from faults.hostile_json import BODIES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlinf_isaac.reading import (
+from rlinf_isaac.ground.reading import (
     MAX_DEPTH,
     TooLarge,
     check_regular,

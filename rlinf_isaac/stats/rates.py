@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from rlinf_isaac.paired import PairedCounts, mcnemar
+from rlinf_isaac.stats.paired import PairedCounts, mcnemar
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
 
-from rlinf_isaac.paired import PairedCounts
-from rlinf_isaac.statistics import (
+from rlinf_isaac.stats.paired import PairedCounts
+from rlinf_isaac.stats.rates import (
     PairedGain,
     RateEstimate,
     clopper_pearson_interval,

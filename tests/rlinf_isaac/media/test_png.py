@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from rlinf_isaac.data.png import decode_image, encode_png, png_shape
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.media.png import decode_image, encode_png, png_shape
 
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, pearsonr
 
-from rlinf_isaac.paired import PairedCounts, holm, mcnemar
+from rlinf_isaac.stats.paired import PairedCounts, holm, mcnemar
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=150)
 probabilities = st.lists(st.floats(0, 1), max_size=6)

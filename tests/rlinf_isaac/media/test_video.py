@@ -14,9 +14,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from rlinf_isaac import video
-from rlinf_isaac.errors import VideoError
-from rlinf_isaac.video import VideoInfo, VideoWriter, verify_video
+from rlinf_isaac.ground.errors import VideoError
+from rlinf_isaac.media import video
+from rlinf_isaac.media.video import VideoInfo, VideoWriter, verify_video
 
 
 def make_frames(count: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
@@ -210,7 +210,7 @@ class TestVideoWriter:
     def test_killed_recorder_leaves_no_video_and_the_next_one_cleans_up(self, tmp_path):
         code = (
             "import os, sys, numpy as np\n"
-            "from rlinf_isaac.video import VideoWriter\n"
+            "from rlinf_isaac.media.video import VideoWriter\n"
             "with VideoWriter(sys.argv[1]) as writer:\n"
             "    for _ in range(int(sys.argv[2])):\n"
             "        writer.append(np.zeros((64, 96, 3), np.uint8))\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from rlinf_isaac.errors import VideoError
-from rlinf_isaac.video import ffmpeg
+from rlinf_isaac.ground.errors import VideoError
+from rlinf_isaac.media.video import ffmpeg
 
 FPS = 5
 HEIGHT = 160

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.digest import bytes_digest, canonical_json, file_digest, json_digest, tree_digest
+from rlinf_isaac.ground.digest import bytes_digest, canonical_json, file_digest, json_digest, tree_digest
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.reading import open_regular
+from rlinf_isaac.ground.reading import open_regular
 
 
 def file_digest(path: str | Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from rlinf_isaac.reading import MAX_DEPTH, read_bytes
+from rlinf_isaac.ground.reading import MAX_DEPTH, read_bytes
 
 MAX_BYTES = 1_000_000
 """More than any preset, or any resolved config of a training, has."""

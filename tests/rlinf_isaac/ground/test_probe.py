@@ -3,7 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 
-from rlinf_isaac.probe import check_free_space, importable_version, installed_version, output_of
+from rlinf_isaac.ground.probe import check_free_space, importable_version, installed_version, output_of
 
 
 def test_a_checkout_on_the_path_wins_over_what_is_installed(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.reading import check_regular
+from rlinf_isaac.ground.reading import check_regular
 
 MOST_OPEN = 16
 """Files that a thread keeps open: a v3.0 dataset has few and long ones, and each holds a decoder's frames in memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from rlinf_isaac.yaml_text import check_yaml_text, read_yaml_text
+from rlinf_isaac.ground.yaml_text import check_yaml_text, read_yaml_text
 
 
 @pytest.mark.parametrize("text", ["", "a: 1\n", "a: &x [1, 2]\nb: *x\nc: {<<: {d: *x}}\n", "- &a 1\n- *a\n"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from rlinf_isaac.sequential import StopRule, anytime_p_value, log_e_value, separate
+from rlinf_isaac.stats.sequential import StopRule, anytime_p_value, log_e_value, separate
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60)
 

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"IEND\xaeB`\x82"  # the last chunk and its checksum

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlinf_isaac.errors import VideoError
-from rlinf_isaac.video import VideoWriter
-from rlinf_isaac.video_preview import HEIGHT, write_preview
+from rlinf_isaac.ground.errors import VideoError
+from rlinf_isaac.media.preview import HEIGHT, write_preview
+from rlinf_isaac.media.video import VideoWriter
 
 
 @pytest.mark.parametrize("frames", [2, 17, 45])

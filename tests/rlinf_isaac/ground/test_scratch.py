@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from rlinf_isaac.scratch import own_directory
+from rlinf_isaac.ground.scratch import own_directory
 
 SCRIPT = """
 import os, sys, tempfile
-from rlinf_isaac.scratch import own_directory
+from rlinf_isaac.ground.scratch import own_directory
 with own_directory():
     open(os.path.join(tempfile.gettempdir(), "gigabytes"), "w").close()
     print(tempfile.gettempdir(), os.environ["TMPDIR"], os.environ["TORCHINDUCTOR_CACHE_DIR"], flush=True)
@@ -86,7 +86,7 @@ def test_what_a_killed_process_started_does_not_keep_it(place):
 
 def test_another_user_cannot_offer_the_place(place, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr("rlinf_isaac.scratch._own", None)
+    monkeypatch.setattr("rlinf_isaac.ground.scratch._own", None)
     (place / "elsewhere").mkdir(mode=0o700)
     root = place / f"rlinf-isaac-{os.getuid()}"
     root.symlink_to("elsewhere")
@@ -104,14 +104,14 @@ def test_sockets_have_room(place, monkeypatch):
     long = place / ("x" * 60)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    monkeypatch.setattr("rlinf_isaac.scratch._own", None)
+    monkeypatch.setattr("rlinf_isaac.ground.scratch._own", None)
     with own_directory():
         assert tempfile.gettempdir() == str(long)
 
 
 def test_a_verb_leaves_the_process_as_it_was(place, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr("rlinf_isaac.scratch._own", None)
+    monkeypatch.setattr("rlinf_isaac.ground.scratch._own", None)
     before = dict(os.environ)
     with own_directory():
         own = tempfile.gettempdir()

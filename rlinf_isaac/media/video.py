@@ -18,9 +18,9 @@ from typing import IO
 
 import numpy as np
 
-from rlinf_isaac.atomic import new_file
-from rlinf_isaac.errors import VideoError
-from rlinf_isaac.reading import check_regular
+from rlinf_isaac.ground.atomic import new_file
+from rlinf_isaac.ground.errors import VideoError
+from rlinf_isaac.ground.reading import check_regular
 
 CODEC = "h264"
 PIXEL_FORMAT = "yuv420p"

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 TIMEOUT_S = 10.0
 
