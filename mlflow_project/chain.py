@@ -228,7 +228,7 @@ def _datasets_node(bundle: Bundle, find_dataset: FindDataset) -> tuple[Node, lis
 
 def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, Path | None]:
     """The dataset, and where it lies if it is the recorded one."""
-    from rlinf_isaac.data.dataset_digest import dataset_digest
+    from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
 
     if digest is None:
         problem = Problem(
@@ -254,7 +254,7 @@ def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, 
 
 
 def _describe(root: Path) -> str:
-    from rlinf_isaac.data.lerobot_files import read_json
+    from rlinf_isaac.data.lerobot.files import read_json
 
     info: Mapping[str, Any] = read_json(root / "meta" / "info.json")
     return f"{info.get('total_episodes')} episodes, {info.get('total_frames')} frames, {info.get('fps')} Hz"

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow.data.dataset_source import DatasetSource
 
-from rlinf_isaac.data.resolve import resolve_dataset
+from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 
 
 class LeRobotSource(DatasetSource):

@@ -72,7 +72,7 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
     Raises:
         DatasetError: ``meta/info.json`` is missing or not JSON.
     """
-    from rlinf_isaac.data.lerobot_files import read_json  # pyarrow comes with it
+    from rlinf_isaac.data.lerobot.files import read_json  # pyarrow comes with it
 
     root = Path(root).absolute()
     info = read_json(root / "meta" / "info.json")
@@ -93,7 +93,7 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
 
 def lerobot_datasets(roots: Sequence[Path], sha256: str) -> list[DatasetInput]:
     """The LeRobot dataset with this digest, or those of the mixture with it, as dataset inputs of a training."""
-    from rlinf_isaac.data.dataset_digest import dataset_digest
+    from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
 
     if len(roots) == 1:
         return [lerobot_dataset(roots[0], sha256)]

@@ -21,8 +21,8 @@ import numpy as np
 
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import EnvConfig, JobConfig
-from rlinf_isaac.data.lerobot_files import MAX_JSON_BYTES
-from rlinf_isaac.data.lerobot_format import (
+from rlinf_isaac.data.lerobot.files import MAX_JSON_BYTES
+from rlinf_isaac.data.lerobot.format import (
     ACTION,
     FRONT_IMAGE,
     STATE,
@@ -31,8 +31,8 @@ from rlinf_isaac.data.lerobot_format import (
     image_feature,
     vector_feature,
 )
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
 from rlinf_isaac.envs import contract, make_env
 from rlinf_isaac.ground.atomic import claimed
 from rlinf_isaac.ground.child_process import follow_parent

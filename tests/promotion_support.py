@@ -17,7 +17,7 @@ from mlflow_project.lineage import evaluation_dataset, lerobot_dataset
 from mlflow_project.runs import tracked_run
 from mlflow_project.sweep_recorder import SweepRecorder
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
-from rlinf_isaac.data.dataset_digest import dataset_digest
+from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.events import (
     EpisodeDone,

@@ -213,7 +213,7 @@ def run(job: MakeJob, output: Path) -> Bundle:
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.checkpoint.make import AS_STORED, find_made, make_bundle, plan_conversion
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
     # Before there is a run: weights that do not fit are a job that cannot start, not one that failed.
     conversion = plan_conversion(job.source, job.config.model, replace(AS_STORED, exclude=job.exclude))

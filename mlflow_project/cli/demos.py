@@ -85,7 +85,7 @@ def run(config: JobConfig, output: Path) -> Path:
     from mlflow_project.lineage import lerobot_dataset, provenance_tags, simulator_tags
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.demonstrations import record_demonstrations
 
     root = dataset_root(config, output)

@@ -119,7 +119,7 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
     from mlflow_project.evaluations import mismatch_tags
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
     from mlflow_project.runs import tracked_run
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
 
     settings = settings_of(config)
@@ -139,7 +139,7 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
 
 def check_file(config: JobConfig, path: Path, dataset_root: Path | None) -> NormStatsReport:
     """The report on a ``norm_stats.json`` for the policy of `config`, on real rows where there is a dataset."""
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
     from rlinf_isaac.data.norm_stats.check import check_norm_stats_file
     from rlinf_isaac.preflight.norm_stats import policy_of

@@ -14,7 +14,7 @@ from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.mixture import AnyDataset
 
 TRAINING_SECTIONS = {
@@ -90,7 +90,7 @@ def foreign_config(
 
 
 def _of_dataset(dataset: AnyDataset, config: JobConfig) -> dict[str, Any]:
-    from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
+    from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
 
     features, env = dataset.features, (dataset.provenance or {}).get("env")
     names = {"state": features[STATE].dim_names, "actions": features[ACTION].dim_names}

@@ -33,7 +33,7 @@ from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.ground.errors import BundleError, WeightsError
 
 if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
 __all__ = ["AS_STORED", "Conversion", "find_made", "fitting_presets", "make_bundle", "plan_conversion"]
 

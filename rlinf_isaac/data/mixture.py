@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.data.lerobot_format import ACTION, Feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import ACTION, Feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.ground.digest import json_digest
 
 _UNIT = 1 << 16

@@ -52,7 +52,7 @@ def check_given_norm_stats(path: Path, root: Path, config: JobConfig, *, quick: 
     Raises:
         DatasetError: a file of the dataset cannot be read.
     """
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
     from rlinf_isaac.data.norm_stats.check import check_norm_stats_file
 
@@ -89,7 +89,7 @@ def _check_origin(
     path: Path, provenance: Mapping[str, Any], digest: str, settings: Mapping[str, Any], root: Path, *, quick: bool
 ) -> list[Problem]:
     """What ``provenance.json`` says against the file's own digest, the job's settings and the dataset's digest."""
-    from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
+    from rlinf_isaac.data.lerobot.dataset_digest import cached_dataset_digest, dataset_digest
 
     problems = []
     if provenance.get("norm_stats") != digest:

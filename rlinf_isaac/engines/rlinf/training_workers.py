@@ -11,7 +11,7 @@ from rlinf.workers.actor.fsdp_actor_worker import EmbodiedFSDPActor
 from rlinf.workers.sft.fsdp_vla_sft_worker import FSDPVlaSftWorker
 
 from rlinf_isaac.config import build_config
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import Batch, load_batch, rows_of

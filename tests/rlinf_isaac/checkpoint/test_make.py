@@ -177,7 +177,7 @@ def test_the_policy_of_a_made_bundle_acts(tmp_path, config, model):
 
 
 def test_a_dataset_is_named_in_the_lineage(tmp_path, small_dataset):
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
     config = small_config()
     model, dataset = Pi0(config.model), LeRobotDataset(small_dataset)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.data.video_frames import probe_video, read_frames
+from rlinf_isaac.data.lerobot.video_frames import probe_video, read_frames
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.open_video import MOST_OPEN, OpenVideo, OpenVideos
 

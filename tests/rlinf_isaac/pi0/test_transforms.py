@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rlinf_isaac.data import lerobot_format
+from rlinf_isaac.data.lerobot import format as lerobot_format
 from rlinf_isaac.data.norm_stats import FeatureStats
 from rlinf_isaac.ground.errors import DatasetError, NormStatsError
 from rlinf_isaac.pi0.transforms import REPACK, Normalizer, norm_mode, pad_last, repack, resize_with_pad

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
+from rlinf_isaac.data.lerobot.format import FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.mixture import AnyDataset, Mixture
 from rlinf_isaac.data.subset import Subset
 from rlinf_isaac.pi0.augmentation import Changes, changed, draw

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_format import ACTION
+from rlinf_isaac.data.lerobot.format import ACTION
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.subset import Subset, held_out_part
 from rlinf_isaac.engines.local.sft.batches import Batch, flow_time, load_frames

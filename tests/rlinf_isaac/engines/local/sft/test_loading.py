@@ -14,7 +14,7 @@ from support import small_config
 
 from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.policies import make_processor

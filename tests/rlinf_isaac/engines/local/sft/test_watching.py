@@ -11,8 +11,8 @@ from support import small_config
 from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.data.lerobot_format import STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import STATE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.data.subset import held_out_episodes, held_out_part, training_part
 from rlinf_isaac.engines.local import LocalEngine

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlinf_isaac.data.lerobot_format import (
+from rlinf_isaac.data.lerobot.format import (
     AUX_FEATURES,
     CHUNKS_SIZE,
     DATA_PATH,

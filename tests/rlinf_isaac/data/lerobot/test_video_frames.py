@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 
-from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, vector_feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.video_frames import read_frames
+from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, vector_feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.video_frames import read_frames
 from rlinf_isaac.ground.errors import DatasetError
 
 av = pytest.importorskip("av")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlinf_isaac.data.findings import FoldedFindings
-from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors
-from rlinf_isaac.data.lerobot_format import Feature
-from rlinf_isaac.data.lerobot_meta import Episode
-from rlinf_isaac.data.validate_schema import SchemaChecks
-from rlinf_isaac.data.validate_values import Batch, ValueChecks
+from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors
+from rlinf_isaac.data.lerobot.findings import FoldedFindings
+from rlinf_isaac.data.lerobot.format import Feature
+from rlinf_isaac.data.lerobot.meta import Episode
+from rlinf_isaac.data.validate.schema import SchemaChecks
+from rlinf_isaac.data.validate.values import Batch, ValueChecks
 from rlinf_isaac.ground.errors import DatasetError
 
 BATCH_ROWS = 200_000

@@ -3,8 +3,8 @@
 Each ``lerobot`` knows one codebase version: 0.3.x and OpenPI's pinned commit 0cf8648 v2.1, 0.4.x v3.0. So this is run
 twice, in the interpreters that README makes with the extras openpi and lerobot (CONTRIBUTING.md, "Opt-in tests"):
 
-    openpi-venv/bin/python -m pytest -m lerobot tests/rlinf_isaac/data/test_lerobot_compatibility.py
-    lerobot-venv/bin/python -m pytest -m lerobot tests/rlinf_isaac/data/test_lerobot_compatibility.py
+    openpi-venv/bin/python -m pytest -m lerobot tests/rlinf_isaac/data/lerobot/test_lerobot_compatibility.py
+    lerobot-venv/bin/python -m pytest -m lerobot tests/rlinf_isaac/data/lerobot/test_lerobot_compatibility.py
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from rlinf_isaac.data.lerobot_format import ACTION, AUX_FEATURES, FRONT_IMAGE, STATE, WRIST_IMAGE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import ACTION, AUX_FEATURES, FRONT_IMAGE, STATE, WRIST_IMAGE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import compute_norm_stats
 
 pytestmark = pytest.mark.lerobot

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlinf_isaac.data.lerobot_files import read_json, read_json_lines, read_parquet
+from rlinf_isaac.data.lerobot.files import read_json, read_json_lines, read_parquet
 from rlinf_isaac.ground.errors import DatasetError
 
 

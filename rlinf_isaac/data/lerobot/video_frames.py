@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlinf_isaac.data.lerobot_files import RESTORE
+from rlinf_isaac.data.lerobot.files import RESTORE
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.open_video import OpenVideo, OpenVideos
 

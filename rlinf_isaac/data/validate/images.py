@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.findings import FoldedFindings
-from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors
-from rlinf_isaac.data.lerobot_format import Feature
-from rlinf_isaac.data.lerobot_meta import Episode
-from rlinf_isaac.data.validate_columns import DataFile
-from rlinf_isaac.data.validate_schema import holds_images
+from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors
+from rlinf_isaac.data.lerobot.findings import FoldedFindings
+from rlinf_isaac.data.lerobot.format import Feature
+from rlinf_isaac.data.lerobot.meta import Episode
+from rlinf_isaac.data.validate.columns import DataFile
+from rlinf_isaac.data.validate.schema import holds_images
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.png import decode_image
 
@@ -119,7 +119,7 @@ def check_videos(
 def _check_video(
     path: Path, spans: Sequence[tuple[float, int]], feature: Feature, fps: int, full: bool, findings: FoldedFindings
 ) -> None:
-    from rlinf_isaac.data.video_frames import probe_video, read_frames  # PyAV is an extra
+    from rlinf_isaac.data.lerobot.video_frames import probe_video, read_frames  # PyAV is an extra
 
     try:
         probe = probe_video(path, count=full)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import V21_VIDEOS, V30_VIDEOS
 
-from rlinf_isaac.data.lerobot_format import DATA_PATH
-from rlinf_isaac.data.path_template import PathTemplate
+from rlinf_isaac.data.lerobot.format import DATA_PATH
+from rlinf_isaac.data.lerobot.path_template import PathTemplate
 from rlinf_isaac.ground.errors import DatasetError
 
 V30_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.findings import FoldedFindings, Level
-from rlinf_isaac.data.lerobot_format import Feature
+from rlinf_isaac.data.lerobot.findings import FoldedFindings, Level
+from rlinf_isaac.data.lerobot.format import Feature
 
 TEXT_DTYPES = ("string", "large_string", "language")
 _CURE = "write the files anew, or correct meta/info.json"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlinf_isaac.data.dataset_digest import dataset_digest
-from rlinf_isaac.data.resolve import DatasetLocation, lerobot_home, resolve_dataset
+from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
+from rlinf_isaac.data.lerobot.resolve import DatasetLocation, lerobot_home, resolve_dataset
 from rlinf_isaac.ground.errors import DatasetError
 
 
@@ -152,7 +152,7 @@ def test_directory_that_may_not_be_read(home):
     (home / "owner").chmod(0)
     code = """
 import os, sys
-from rlinf_isaac.data.resolve import resolve_dataset
+from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 from rlinf_isaac.ground.errors import DatasetError
 os.chdir("/")
 if os.geteuid() == 0:  # nothing is closed to root
@@ -207,7 +207,9 @@ def test_empty_name(home):
 
 
 def test_import_is_light():
-    code = "import sys, rlinf_isaac.data.resolve; print({'numpy', 'pyarrow', 'torch', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys, rlinf_isaac.data.lerobot.resolve; print({'numpy', 'pyarrow', 'torch', 'PIL'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 

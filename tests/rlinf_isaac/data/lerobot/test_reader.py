@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.data import lerobot_reader
-from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.resolve import resolve_dataset
+from rlinf_isaac.data.lerobot import reader as lerobot_reader
+from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.png import encode_png
 
@@ -81,7 +81,7 @@ def test_action_chunks_repeat_the_last_action_of_the_episode(lengths, horizon, p
 
 
 def _numeric_features():
-    from rlinf_isaac.data.lerobot_format import vector_feature
+    from rlinf_isaac.data.lerobot.format import vector_feature
 
     return {STATE: vector_feature(["x"]), ACTION: vector_feature(["dx", "dy"])}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rlinf_isaac.data.findings import FoldedFindings
-from rlinf_isaac.data.lerobot_format import (
+from rlinf_isaac.data.lerobot.findings import FoldedFindings
+from rlinf_isaac.data.lerobot.format import (
     ACTION,
     AUX_FEATURES,
     FRONT_IMAGE,
@@ -18,7 +18,7 @@ from rlinf_isaac.data.lerobot_format import (
     image_feature,
     vector_feature,
 )
-from rlinf_isaac.data.validate_schema import SchemaChecks
+from rlinf_isaac.data.validate.schema import SchemaChecks
 
 FEATURES = {
     ACTION: vector_feature(["dx", "dy"]),

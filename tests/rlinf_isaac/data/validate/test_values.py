@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.data import validate_columns
-from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.validate import validate_dataset
+from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
+from rlinf_isaac.data.validate.dataset import columns as validate_columns
+from rlinf_isaac.data.validate.dataset import validate_dataset
 from rlinf_isaac.ground.errors import Problem
 
 FEATURES = {STATE: vector_feature(["x", "y", "z"]), ACTION: vector_feature(["dx", "dy"])}

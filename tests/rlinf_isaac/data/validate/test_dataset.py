@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.validate import validate_dataset
+from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.validate.dataset import validate_dataset
 
 
 def codes(root: Path, **options) -> list[str]:
@@ -160,5 +160,5 @@ def test_whatever_is_damaged_problems_come_out_and_no_exception(data, random_epi
 
 
 def test_imports_neither_torch_nor_av():
-    code = "import sys, rlinf_isaac.data.validate; print({'torch', 'av', 'mujoco'} & set(sys.modules))"
+    code = "import sys, rlinf_isaac.data.validate.dataset; print({'torch', 'av', 'mujoco'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlinf_isaac.data.dataset_digest import dataset_digest
-from rlinf_isaac.data.lerobot_files import RESTORE, open_parquet, parquet_errors, read_parquet
-from rlinf_isaac.data.lerobot_format import ACTION, Feature
-from rlinf_isaac.data.lerobot_meta import read_meta
-from rlinf_isaac.data.resolve import DatasetLocation, resolve_dataset
+from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
+from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors, read_parquet
+from rlinf_isaac.data.lerobot.format import ACTION, Feature
+from rlinf_isaac.data.lerobot.meta import read_meta
+from rlinf_isaac.data.lerobot.resolve import DatasetLocation, resolve_dataset
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.png import decode_image
 
@@ -208,7 +208,7 @@ class LeRobotDataset:
         return images
 
     def _video_frames(self, key: str, indices: np.ndarray) -> np.ndarray:
-        from rlinf_isaac.data.video_frames import read_frames  # PyAV is an extra
+        from rlinf_isaac.data.lerobot.video_frames import read_frames  # PyAV is an extra
 
         timestamps = self.column("timestamp")[indices, 0].astype(np.float64)
         episodes = self.episode_of(indices)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.findings import FoldedFindings, first_few
-from rlinf_isaac.data.lerobot_format import ACTION, Feature
-from rlinf_isaac.data.lerobot_reader import to_numpy
+from rlinf_isaac.data.lerobot.findings import FoldedFindings, first_few
+from rlinf_isaac.data.lerobot.format import ACTION, Feature
+from rlinf_isaac.data.lerobot.reader import to_numpy
 from rlinf_isaac.ground.errors import DatasetError
 
 TIMESTAMP_TOLERANCE_S = 1e-4  # lerobot's own

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.data import dataset_digest as module
-from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot import dataset_digest as module
+from rlinf_isaac.data.lerobot.dataset_digest import cached_dataset_digest, dataset_digest
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.ground.digest import tree_digest
 from rlinf_isaac.ground.errors import DatasetError
 
@@ -211,5 +211,6 @@ def test_link_loop_inside_a_dataset(root, target):
 
 
 def test_import_is_light():
-    code = "import sys, rlinf_isaac.data.dataset_digest; print({'numpy', 'pyarrow', 'torch', 'PIL'} & set(sys.modules))"
+    module = "rlinf_isaac.data.lerobot.dataset_digest"
+    code = f"import sys, {module}; print({{'numpy', 'pyarrow', 'torch', 'PIL'}} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

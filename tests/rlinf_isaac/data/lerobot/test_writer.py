@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.data import lerobot_writer
-from rlinf_isaac.data.lerobot_format import (
+from rlinf_isaac.data.lerobot import writer as lerobot_writer
+from rlinf_isaac.data.lerobot.format import (
     ACTION,
     FRONT_IMAGE,
     STATE,
@@ -24,8 +24,8 @@ from rlinf_isaac.data.lerobot_format import (
     image_feature,
     vector_feature,
 )
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.png import encode_png
 
@@ -227,8 +227,8 @@ def test_existing_dataset_is_kept_unless_replaced(tmp_path):
 def test_kill_leaves_nothing_and_the_next_writer_cleans_up(tmp_path):
     code = """
 import sys, numpy as np
-from rlinf_isaac.data.lerobot_format import vector_feature
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.lerobot.format import vector_feature
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
 features = {"observation.state": vector_feature(["x", "y"])}
 with LeRobotWriter(sys.argv[1], fps=20, features=features, robot_type="franka") as writer:
     while True:

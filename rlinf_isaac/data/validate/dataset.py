@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.data.dataset_digest import dataset_files
-from rlinf_isaac.data.findings import FoldedFindings, first_few
-from rlinf_isaac.data.lerobot_files import RESTORE
-from rlinf_isaac.data.lerobot_format import AUX_FEATURES
-from rlinf_isaac.data.lerobot_meta import (
+from rlinf_isaac.data.lerobot.dataset_digest import dataset_files
+from rlinf_isaac.data.lerobot.files import RESTORE
+from rlinf_isaac.data.lerobot.findings import FoldedFindings, first_few
+from rlinf_isaac.data.lerobot.format import AUX_FEATURES
+from rlinf_isaac.data.lerobot.meta import (
     Episode,
     check_counts,
     parse_features,
@@ -29,8 +29,8 @@ from rlinf_isaac.data.lerobot_meta import (
     read_info,
     read_tasks,
 )
-from rlinf_isaac.data.validate_columns import check_columns
-from rlinf_isaac.data.validate_images import check_images, check_videos
+from rlinf_isaac.data.validate.columns import check_columns
+from rlinf_isaac.data.validate.images import check_images, check_videos
 from rlinf_isaac.ground.errors import Problem
 
 _TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]+")  # what `rlinf_isaac.ground.atomic` works in

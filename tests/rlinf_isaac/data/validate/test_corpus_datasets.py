@@ -10,8 +10,8 @@ from corpus.case import Case
 from corpus.datasets import CASES, DATASET_CASES, JOB_CASES, WARNING_CASES, make_valid
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.validate import validate_dataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.validate.dataset import validate_dataset
 from rlinf_isaac.preflight.dataset import check_dataset
 
 

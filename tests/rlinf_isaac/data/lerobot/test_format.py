@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from rlinf_isaac.data.lerobot_format import AUX_FEATURES, Feature, huggingface_metadata, image_feature, vector_feature
+from rlinf_isaac.data.lerobot.format import AUX_FEATURES, Feature, huggingface_metadata, image_feature, vector_feature
 
 
 def test_features_as_they_stand_in_info_json():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlinf_isaac.data.lerobot_meta import read_meta
+from rlinf_isaac.data.lerobot.meta import read_meta
 from rlinf_isaac.ground.errors import DatasetError
 
 

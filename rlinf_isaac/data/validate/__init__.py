@@ -1,0 +1,1 @@
+"""What is wrong inside a dataset, in every file of it."""
