@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from rlinf_isaac.checkpoint.base import Named
-from rlinf_isaac.checkpoint.hub import fetch, is_hub, parse
+from rlinf_isaac.checkpoint.foreign.base import Named
+from rlinf_isaac.checkpoint.foreign.hub import fetch, is_hub, parse
 from rlinf_isaac.ground.errors import InvalidJob
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -145,7 +145,7 @@ def base_node(record: Mapping[str, Any], digest: str, path: Path | None) -> Node
         digest: as recorded in the lineage.
         path: where it lay; None if that is not known.
     """
-    from rlinf_isaac.checkpoint.base import changed_files
+    from rlinf_isaac.checkpoint.foreign.base import changed_files
 
     revision = f" at {record['revision']}" if record.get("revision") else ""
     title = f"{record.get('name', 'unnamed')} ({record.get('kind', 'unknown')}{revision})"

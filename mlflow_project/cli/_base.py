@@ -14,7 +14,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.base import Base, FoundBase
+    from rlinf_isaac.checkpoint.foreign.base import Base, FoundBase
     from rlinf_isaac.preflight import Findings
 
 NONE = "none"
@@ -44,7 +44,7 @@ def find(findings: Findings, text: str) -> FoundBase | None:
     if text == NONE:
         return None
     from mlflow_project.base_source import locate_base
-    from rlinf_isaac.checkpoint.base import find_base
+    from rlinf_isaac.checkpoint.foreign.base import find_base
 
     with findings.collect():
         return find_base(locate_base(text))
@@ -61,15 +61,15 @@ def config_of(base: FoundBase | None, preset: str, overrides: Sequence[str]) -> 
         return load_config(preset, overrides)
     if base is None:
         return load_config(DEFAULT_PRESET, overrides)
-    from rlinf_isaac.checkpoint.base_config import config_from_base
+    from rlinf_isaac.checkpoint.foreign.base_config import config_from_base
 
     return config_from_base(base, overrides)
 
 
 def check(findings: Findings, base: FoundBase, config: JobConfig) -> None:
     """Whether the base fills the model of the job, and what it says that the job does otherwise."""
-    from rlinf_isaac.checkpoint.base import plan_base
-    from rlinf_isaac.checkpoint.base_config import check_differences
+    from rlinf_isaac.checkpoint.foreign.base import plan_base
+    from rlinf_isaac.checkpoint.foreign.base_config import check_differences
 
     with findings.collect():
         plan_base(base.located, config.model, config.sft.fresh, verify=False)
@@ -91,7 +91,7 @@ def choose_norm_stats(text: str, base: FoundBase | None) -> NormStats | Path | N
     if base is None:
         cause = f"--norm-stats {text}: there is no base whose norm stats these could be"
         raise InvalidJob.of("no-base", cause, "pass --base, or leave --norm-stats at auto")
-    from rlinf_isaac.checkpoint.base import norm_stats_of, norm_stats_record
+    from rlinf_isaac.checkpoint.foreign.base import norm_stats_of, norm_stats_record
 
     stats = norm_stats_of(base, asset_id or None)
     origin = f"of the base, {stats.path}"
@@ -107,8 +107,8 @@ def check_norm_stats(findings: Findings, stats: NormStats, config: JobConfig) ->
 
 def seal(base: FoundBase, config: JobConfig, stats: NormStats | None) -> Base:
     """Hash the base; prints what it is, what it says, and which parameters come from it."""
-    from rlinf_isaac.checkpoint.base import seal_base
-    from rlinf_isaac.checkpoint.base_config import says_lines
+    from rlinf_isaac.checkpoint.foreign.base import seal_base
+    from rlinf_isaac.checkpoint.foreign.base_config import says_lines
 
     sealed = seal_base(base, config, None if stats is None else stats.record)
     revision = f" at {sealed.named.revision}" if sealed.named.revision else ""

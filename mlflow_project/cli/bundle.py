@@ -32,7 +32,7 @@ from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.bundle import Bundle
-    from rlinf_isaac.checkpoint.sources import Source
+    from rlinf_isaac.checkpoint.foreign.sources import Source
 
 EXAMPLE = """\b
 Example:
@@ -157,8 +157,8 @@ def check(
 ) -> MakeJob | None:
     """Check these options, and print what was inferred; the job, unless `findings` has errors."""
     from rlinf_isaac.checkpoint.facts import parse_assumptions
-    from rlinf_isaac.checkpoint.make_plan import may_be_made
-    from rlinf_isaac.checkpoint.sources import find_source
+    from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
+    from rlinf_isaac.checkpoint.foreign.sources import find_source
     from rlinf_isaac.preflight import check_config, check_dataset, check_free_space, check_norm_stats
 
     patterns = options.words(exclude)
@@ -212,7 +212,7 @@ def run(job: MakeJob, output: Path) -> Bundle:
     from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
     from mlflow_project.runs import tracked_run
-    from rlinf_isaac.checkpoint.make import AS_STORED, find_made, make_bundle, plan_conversion
+    from rlinf_isaac.checkpoint.foreign.make import AS_STORED, find_made, make_bundle, plan_conversion
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
     # Before there is a run: weights that do not fit are a job that cannot start, not one that failed.

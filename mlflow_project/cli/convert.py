@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlflow_project.runs import TrackedRun
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.checkpoint.convert import ConversionJob, Options
-    from rlinf_isaac.checkpoint.make import Conversion
-    from rlinf_isaac.checkpoint.sources import Source
+    from rlinf_isaac.checkpoint.foreign.make import Conversion
+    from rlinf_isaac.checkpoint.foreign.sources import Source
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.ground.events import Progress
 
@@ -120,7 +120,7 @@ class Job:
     def may_be_finished(self) -> bool:
         """Whether the output looks like one that this very job made, and was killed after."""
         from rlinf_isaac.checkpoint.convert import may_be_finished
-        from rlinf_isaac.checkpoint.make_plan import may_be_made
+        from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
 
         if self.bundle is None:
             return may_be_finished(self.conversion)
@@ -165,9 +165,9 @@ def check(findings: Findings, **settings: Any) -> Job | None:
 
 
 def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> BundleJob | None:
-    from rlinf_isaac.checkpoint.configured import configure
-    from rlinf_isaac.checkpoint.said import Said
-    from rlinf_isaac.checkpoint.sources import find_source
+    from rlinf_isaac.checkpoint.foreign.configured import configure
+    from rlinf_isaac.checkpoint.foreign.said import Said
+    from rlinf_isaac.checkpoint.foreign.sources import find_source
     from rlinf_isaac.checkpoint.steps import step_of
     from rlinf_isaac.data.norm_stats import from_json
     from rlinf_isaac.data.norm_stats.keys import CHOICE
@@ -201,7 +201,7 @@ def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> Bundl
         cure = f"use `rlinf-isaac bundle make`, and {CHOICE}"
         raise NormStatsError([Problem(each.code, each.cause, cure) for each in error.problems]) from error
     findings.add(check_norm_stats(data, source.norm_stats.path, config))
-    from rlinf_isaac.checkpoint.make import plan_conversion
+    from rlinf_isaac.checkpoint.foreign.make import plan_conversion
 
     for line in configured.lines:
         stdout.print(f"said         {line}")
@@ -258,7 +258,7 @@ def _find_there(job: Job, verify: bool, hash_source: bool, show: Callable[[Progr
     if job.bundle is None:
         there: Any = find_finished(job.conversion, verify=verify, hash_source=hash_source, progress=show)
     else:
-        from rlinf_isaac.checkpoint.make import find_made
+        from rlinf_isaac.checkpoint.foreign.make import find_made
 
         there = find_made(job.bundle.conversion, job.bundle.config, output, **job.bundle.parts)
     if there is None:
@@ -288,7 +288,7 @@ def _convert(
 
 def _make_bundle(tracked: TrackedRun, bundle: BundleJob, conversion: ConversionJob, there: Bundle | None) -> None:
     from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
-    from rlinf_isaac.checkpoint.make import make_bundle
+    from rlinf_isaac.checkpoint.foreign.make import make_bundle
 
     made = there or make_bundle(
         bundle.conversion, bundle.config, conversion.output, **bundle.parts, overwrite=conversion.overwrite

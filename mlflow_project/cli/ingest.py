@@ -14,7 +14,7 @@ from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource
+    from rlinf_isaac.checkpoint.foreign.find_norm_stats import NormStatsSource
     from rlinf_isaac.engines.rlinf.results import RlinfResults
     from rlinf_isaac.preflight import Findings
 
@@ -99,7 +99,7 @@ def run(results: RlinfResults, output: Path) -> str | None:
 def _norm_stats_of(checkpoint: Path) -> NormStatsSource | None:
     """The norm stats beside the weights, or in the model's directory that the training started from; None where there
     are none, or several that differ."""
-    from rlinf_isaac.checkpoint.find_norm_stats import find_norm_stats
+    from rlinf_isaac.checkpoint.foreign.find_norm_stats import find_norm_stats
     from rlinf_isaac.ground.errors import NormStatsError
 
     try:

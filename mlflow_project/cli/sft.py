@@ -22,7 +22,7 @@ from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.torchrun import launch
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.base import FoundBase
+    from rlinf_isaac.checkpoint.foreign.base import FoundBase
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b

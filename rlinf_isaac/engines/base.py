@@ -16,7 +16,7 @@ from rlinf_isaac.ground.events import Event
 from rlinf_isaac.stats.sequential import StopRule
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.base import Base
+    from rlinf_isaac.checkpoint.foreign.base import Base
     from rlinf_isaac.data.mixture import AnyDataset
 
 

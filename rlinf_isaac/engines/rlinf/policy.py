@@ -15,8 +15,8 @@ from rlinf.models.embodiment.base_policy import BasePolicy, ForwardType
 from torch import nn
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.foreign.load_base import load_base
 from rlinf_isaac.checkpoint.header import read_keys
-from rlinf_isaac.checkpoint.load_base import load_base
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import build_config

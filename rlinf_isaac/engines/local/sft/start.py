@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.checkpoint.load_base import load_base
+from rlinf_isaac.checkpoint.foreign.load_base import load_base
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.optimiser import MasterAdamW, by_kind
