@@ -33,7 +33,8 @@ from rlinf_isaac.data.lerobot.format import (
 )
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.lerobot.writer import LeRobotWriter
-from rlinf_isaac.envs import contract, make_env
+from rlinf_isaac.envs import make_env
+from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.ground.atomic import claimed
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.digest import json_digest
@@ -45,7 +46,7 @@ from rlinf_isaac.media.png import encode_png
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as StopEvent
 
-    from rlinf_isaac.envs.vector import StackCubeEnv
+    from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 
 LABEL = "demonstrations"
 ROBOT_TYPE = "franka"
@@ -149,7 +150,7 @@ def record_episodes(
     Frames are observed before each action; images become PNG. `stopped` is asked at every step; episodes that were
     under way then count as failed.
     """
-    from rlinf_isaac.envs.expert import ScriptedExpert
+    from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 
     rngs = [np.random.default_rng([seed, NOISE_STREAM]) for seed in seeds]
     experts = [ScriptedExpert() for _ in seeds]
@@ -181,7 +182,7 @@ def record_episodes(
 
 def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
     """All that decides the dataset's content."""
-    from rlinf_isaac.envs.expert import EXPERT_VERSION
+    from rlinf_isaac.envs.stack_cube.expert import EXPERT_VERSION
 
     return {
         "kind": "scripted demonstrations",

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rlinf_isaac.envs.contract import policy_images, policy_state
-from rlinf_isaac.envs.vector import StackCubeEnv
+from rlinf_isaac.envs.stack_cube.contract import policy_images, policy_state
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 from rlinf_isaac.ground.events import EpisodeRow, Outcome
 from rlinf_isaac.pi0.policy import episode_noise
 

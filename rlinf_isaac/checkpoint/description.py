@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.checkpoint.facts import ASSUMED, FACTS, NOT_KNOWN, with_assumed
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 

@@ -8,7 +8,7 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import EnvConfig
-    from rlinf_isaac.envs.vector import StackCubeEnv
+    from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 
 BACKENDS = ("mujoco", "isaaclab")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.preflight.findings import Findings
 from rlinf_isaac.preflight.norm_stats import check_given_norm_stats

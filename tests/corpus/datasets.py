@@ -18,7 +18,7 @@ from corpus.case import Case
 
 from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE, image_feature, vector_feature
 from rlinf_isaac.data.lerobot.writer import LeRobotWriter
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.media.png import encode_png
 
 LENGTHS = (12, 10, 12)

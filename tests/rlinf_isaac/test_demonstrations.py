@@ -15,9 +15,9 @@ import pytest
 
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
 from rlinf_isaac.demonstrations import record_demonstrations, record_episodes
-from rlinf_isaac.envs import contract
-from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 from rlinf_isaac.ground.atomic import claimed
 from rlinf_isaac.ground.digest import json_digest, tree_digest
 from rlinf_isaac.ground.errors import DatasetError, InvalidJob, RlinfIsaacError

@@ -113,7 +113,7 @@ def test_nothing_to_do(env):
 
 def test_the_expert_succeeds_in_a_rollout():
     """Success ends an episode in the middle of a chunk; its return is 1 and its subtask flags are kept."""
-    from rlinf_isaac.envs.expert import ScriptedExpert
+    from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 
     env = make_env(EnvConfig(task="stack2", image_size=16, max_episode_steps=240), 1)
     expert = ScriptedExpert()

@@ -13,7 +13,7 @@ from rlinf_isaac.checkpoint.foreign.configured import means_the_same
 from rlinf_isaac.checkpoint.foreign.make_plan import fitting_architecture
 from rlinf_isaac.config import build_config, flatten, load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import TASKS, state_names
+from rlinf_isaac.envs.stack_cube.contract import TASKS, state_names
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 RECIPE = "_base"

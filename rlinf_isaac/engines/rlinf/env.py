@@ -21,7 +21,7 @@ from rlinf_isaac.config import build_config
 from rlinf_isaac.engines.rlinf.extension import directory
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.contract import CONTROL_HZ, policy_images, policy_state
+from rlinf_isaac.envs.stack_cube.contract import CONTROL_HZ, policy_images, policy_state
 from rlinf_isaac.media.video import VideoWriter
 from rlinf_isaac.rollout import Episode, advance
 

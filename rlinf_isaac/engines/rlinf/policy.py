@@ -24,7 +24,7 @@ from rlinf_isaac.config.schema import JobConfig, ModelConfig
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local.sft.batches import Batch
 from rlinf_isaac.engines.local.sft.update import flow_loss
-from rlinf_isaac.envs.contract import TASKS
+from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.compiled import checkpoint_activations
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic, Transitions

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.engines.local.rl.experience import Played
-from rlinf_isaac.envs.vector import StackCubeEnv
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor

@@ -81,7 +81,7 @@ def simulators() -> list[int]:
     """Process ids of this process's simulators."""
     tasks = Path("/proc/self/task").iterdir()
     children = [int(each) for task in tasks for each in (task / "children").read_text().split()]
-    return [each for each in children if b"isaaclab/server.py" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [each for each in children if b"isaaclab/worker/server.py" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 def test_the_dataset_says_where_it_was_recorded(dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 
 
 def gripper_open(gripper_pos: np.ndarray) -> np.ndarray:

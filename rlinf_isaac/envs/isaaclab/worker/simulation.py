@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab import kinematics
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import TASK_IDS
-from rlinf_isaac.envs.randomisation import sample_reset
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
 CUBES = ("cube_1", "cube_2", "cube_3")
 VIDEO_PREFIX = "video_"

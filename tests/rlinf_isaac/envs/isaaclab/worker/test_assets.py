@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
+from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.ground.errors import SimulatorDied
 
 pytestmark = pytest.mark.isaaclab

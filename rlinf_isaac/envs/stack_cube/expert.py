@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 
 EXPERT_VERSION = "scripted-1"  # noted in datasets; raise it when actions change
 

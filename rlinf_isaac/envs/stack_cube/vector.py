@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 
 try:
     from gymnasium.vector import AutoresetMode
@@ -47,7 +47,7 @@ class ChunkStep:
 
 
 class StackCubeEnv(VectorEnv):
-    """Franka stack-cube with the contract of `rlinf_isaac.envs.contract`, on some simulator.
+    """Franka stack-cube with the contract of `rlinf_isaac.envs.stack_cube.contract`, on some simulator.
 
     Episodes are functions of their seeds: not of the slot, the number of envs, earlier episodes or neighbours. There is
     no autoreset; `step` and `chunk_step` return terminal observations, and stepping an env that is done raises

@@ -26,7 +26,7 @@ ASSET_ROOT = "ISAACSIM_ASSET_ROOT"
 
 
 def _load_package() -> None:
-    package = Path(__file__).parents[2]
+    package = Path(__file__).parents[3]
     spec = importlib.util.spec_from_file_location(
         package.name, package / "__init__.py", submodule_search_locations=[str(package)]
     )
@@ -46,8 +46,8 @@ def _exit_with_parent() -> None:
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build the simulator, say so, and take orders."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    from rlinf_isaac.envs import contract
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays, receive, send
+    from rlinf_isaac.envs.stack_cube import contract
 
     try:
         given = os.environ.get(ASSET_ROOT)
@@ -56,8 +56,8 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         os.environ["MUJOCO_GL"] = "disable"  # mujoco comes along and renders nothing; the parent's choice may not load
         from importlib.metadata import version
 
-        from rlinf_isaac.envs.isaaclab import assets
-        from rlinf_isaac.envs.isaaclab.simulation import PHYSICS, Simulation
+        from rlinf_isaac.envs.isaaclab.worker import assets
+        from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, Simulation
 
         origin = f"{'given' if given else 'standin'}-{assets.digest(root)}"
         num_envs, image_size = settings["num_envs"], settings["image_size"]
@@ -102,7 +102,8 @@ def _held(shared: SharedArrays) -> np.ndarray:
 
 def _prepare_stand_ins(root: Path) -> Path:
     """Write the stand-ins once per version of the code that makes them."""
-    from rlinf_isaac.envs.isaaclab import assets, kinematics
+    from rlinf_isaac.envs.isaaclab import kinematics
+    from rlinf_isaac.envs.isaaclab.worker import assets
     from rlinf_isaac.ground.digest import file_digest
 
     made_by = "".join(file_digest(str(module.__file__))[:8] for module in (assets, kinematics))

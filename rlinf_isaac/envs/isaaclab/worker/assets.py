@@ -15,8 +15,8 @@ import newton_usd_schemas  # noqa: F401  (a schema that is not registered before
 import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab import kinematics
+from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.ground.digest import file_digest, json_digest
 
 GROUND = "Isaac/IsaacLab/Environments/Grid/default_ground_plane_checker_v1/default_ground_plane.usda"

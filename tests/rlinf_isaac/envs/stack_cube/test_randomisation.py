@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.envs.contract import DEFAULT_JOINT_POS
-from rlinf_isaac.envs.randomisation import sample_reset
+from rlinf_isaac.envs.stack_cube.contract import DEFAULT_JOINT_POS
+from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
 WIDE = np.tile([-10.0, 10.0], (7, 1))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab import kinematics
-from rlinf_isaac.envs.isaaclab.simulation import to_contract, wxyz
+from rlinf_isaac.envs.isaaclab.worker.simulation import to_contract, wxyz
+from rlinf_isaac.envs.stack_cube import contract
 
 
 def test_quaternions_become_those_of_the_contract():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 
 
 class ResetState(NamedTuple):

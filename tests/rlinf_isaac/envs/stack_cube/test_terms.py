@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlinf_isaac.envs.mujoco import terms
+from rlinf_isaac.envs.stack_cube import terms
 
 OPEN = np.array([[0.04, -0.04]])
 HOLDING = np.array([[0.02, -0.02]])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from rlinf_isaac.envs.contract import (
+from rlinf_isaac.envs.stack_cube.contract import (
     CUBE_COLOURS,
     TASKS,
     EnvIdentity,
@@ -160,7 +160,7 @@ def test_identity_digest_follows_the_content(change: dict[str, object]) -> None:
 
 def test_contract_imports_neither_simulator_nor_torch() -> None:
     code = (
-        "import sys, rlinf_isaac.envs.contract; "
+        "import sys, rlinf_isaac.envs.stack_cube.contract; "
         "print([m for m in ('mujoco', 'torch', 'gymnasium', 'mlflow') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlinf_isaac.envs.contract import TASKS
-from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+from rlinf_isaac.envs.stack_cube.contract import TASKS
+from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 
 LIMITS = {"stack2": 240, "stack3": 600}
 
