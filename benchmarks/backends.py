@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlinf_isaac.config.schema import EnvConfig
-from rlinf_isaac.demonstrations import record_episodes
+from rlinf_isaac.engines.demonstrations import record_episodes
 from rlinf_isaac.envs import BACKENDS, make_env
 from rlinf_isaac.envs.stack_cube import contract
 

@@ -86,7 +86,7 @@ def run(config: JobConfig, output: Path) -> Path:
     from mlflow_project.progress import watch
     from mlflow_project.runs import tracked_run
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
-    from rlinf_isaac.demonstrations import record_demonstrations
+    from rlinf_isaac.engines.demonstrations import record_demonstrations
 
     root = dataset_root(config, output)
     with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:

@@ -17,9 +17,9 @@ from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import Engine, SftJob
+from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.ground.errors import Problem
-from rlinf_isaac.torchrun import launch
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.foreign.base import FoundBase

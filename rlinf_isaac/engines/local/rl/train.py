@@ -23,7 +23,7 @@ from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_exp
 from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.update import make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Players, Result
-from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors
+from rlinf_isaac.engines.local.training.training_state import MetricsLog, TrainingState, optimiser_tensors
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic

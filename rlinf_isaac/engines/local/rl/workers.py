@@ -20,17 +20,17 @@ import torch
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.rl.experience import Experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout, explore
 from rlinf_isaac.engines.local.rl.update import Gradient, gradient
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy
-from rlinf_isaac.rollout import rollout
 
 
 class Result(NamedTuple):

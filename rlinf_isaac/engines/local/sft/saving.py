@@ -21,8 +21,13 @@ from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.watching import plot_of
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors, trained_tensors
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.local.training.training_state import (
+    MetricsLog,
+    TrainingState,
+    optimiser_tensors,
+    trained_tensors,
+)
 from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved
 from rlinf_isaac.pi0.lora import merged, scales
 from rlinf_isaac.pi0.model import Pi0

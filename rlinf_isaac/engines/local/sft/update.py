@@ -7,11 +7,11 @@ import math
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
 from rlinf_isaac.engines.local.sft.batches import Batch
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
-from rlinf_isaac.engines.local.spread import Spread
-from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, clip_gradients, gradient_norm
+from rlinf_isaac.engines.local.training.spread import Spread
+from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.ground.errors import TrainingDiverged
 
 

@@ -19,7 +19,7 @@ from rlinf_isaac.data.subset import Subset, held_out_part
 from rlinf_isaac.engines.local.sft.batches import Batch, flow_time, load_frames
 from rlinf_isaac.engines.local.sft.plot import plot_chunks
 from rlinf_isaac.engines.local.sft.update import flow_loss
-from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Processor
 

@@ -23,7 +23,7 @@ from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
-from rlinf_isaac.engines.local.policies import load_policy
+from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.ground.errors import BundleError, WeightsError
 from rlinf_isaac.pi0.layout import TIED

@@ -17,7 +17,7 @@ from PIL import Image
 from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 
 from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, vector_feature
-from rlinf_isaac.data.validate.dataset import images as validate_images
+from rlinf_isaac.data.validate import images as validate_images
 from rlinf_isaac.data.validate.dataset import validate_dataset
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.media.png import encode_png

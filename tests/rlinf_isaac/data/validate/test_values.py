@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.validate.dataset import columns as validate_columns
+from rlinf_isaac.data.validate import columns as validate_columns
 from rlinf_isaac.data.validate.dataset import validate_dataset
 from rlinf_isaac.ground.errors import Problem
 

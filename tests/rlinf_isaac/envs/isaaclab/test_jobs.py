@@ -15,8 +15,8 @@ from support import rows_of, small_config
 from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
-from rlinf_isaac.demonstrations import record_demonstrations
 from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.demonstrations import record_demonstrations
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.engines.rlinf.preflight import check_runtime

@@ -17,9 +17,9 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import load_batch
 from rlinf_isaac.engines.local.sft.loading import BatchLoader
+from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.ground.errors import ObservationError, RlinfIsaacError
 from rlinf_isaac.ground.events import CheckpointSaved, Metrics
 from rlinf_isaac.pi0.policy import Processor

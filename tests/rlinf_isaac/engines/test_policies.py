@@ -4,7 +4,7 @@ import torch
 from support import small_config
 
 from rlinf_isaac.checkpoint.weights import load_weights, save_weights
-from rlinf_isaac.engines.local.policies import empty_model
+from rlinf_isaac.engines.policies import empty_model
 from rlinf_isaac.pi0.layout import TIED
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.precision import to_precision

@@ -15,7 +15,7 @@ COMPILE = """
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from rlinf_isaac.engines.local.adamw_kernel import BLOCK, _squares, _step
+from rlinf_isaac.engines.local.training.adamw_kernel import BLOCK, _squares, _step
 
 tables = {"addresses": "*i64", "blocks": "*i32", "counts": "*i64"}
 numbers = dict.fromkeys(("keep", "mean_rate", "square_keep", "square_rate", "epsilon"), "fp32")
@@ -47,7 +47,7 @@ def drawn(seed: int, dtype: torch.dtype, shapes=SHAPES) -> list[torch.Tensor]:
 
 def begun(dtype: torch.dtype, shapes=SHAPES):
     """Tensors as an optimiser has them at the beginning."""
-    from rlinf_isaac.engines.local.adamw_kernel import Trained
+    from rlinf_isaac.engines.local.training.adamw_kernel import Trained
 
     values = drawn(0, torch.float32, shapes)
     return [
@@ -59,7 +59,7 @@ def begun(dtype: torch.dtype, shapes=SHAPES):
 @pytest.mark.parametrize("shapes", [SHAPES, EVEN], ids=["any size", "multiples of 16"])
 @pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not aligned"])
 def test_steps_and_norms_are_those_of_torch(dtype, offset, shapes):
-    from rlinf_isaac.engines.local.adamw_kernel import Kernels
+    from rlinf_isaac.engines.local.training.adamw_kernel import Kernels
 
     tensors = begun(dtype, shapes)
     expected = [nn.Parameter(each.trained.clone()) for each in tensors]
@@ -86,7 +86,7 @@ def test_steps_and_norms_are_those_of_torch(dtype, offset, shapes):
 
 
 def test_a_factor_that_is_no_number_changes_nothing(dtype):
-    from rlinf_isaac.engines.local.adamw_kernel import Kernels
+    from rlinf_isaac.engines.local.training.adamw_kernel import Kernels
 
     tensors = begun(dtype)
     before = [each.clone() for four in tensors for each in four]
@@ -98,7 +98,7 @@ def test_a_factor_that_is_no_number_changes_nothing(dtype):
 
 
 def test_an_empty_share(dtype):
-    from rlinf_isaac.engines.local.adamw_kernel import Kernels
+    from rlinf_isaac.engines.local.training.adamw_kernel import Kernels
 
     kernels, gradients = Kernels(begun(dtype, [(0, 5)])), drawn(1, dtype, [(0, 5)])
     kernels.find(gradients)
@@ -108,7 +108,7 @@ def test_an_empty_share(dtype):
 
 def test_a_clipped_step_is_clipping_and_a_step(dtype):
     """Also where a parameter gets its first gradient later than others, and where the loss is not finite."""
-    from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
+    from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, clip_gradients, gradient_norm
 
     sets = [[nn.Parameter(value) for value in drawn(0, dtype)] for _ in range(2)]
     exact = {str(number): each.detach().float() for number, each in enumerate(sets[0])}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm, trained_copy
+from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, clip_gradients, gradient_norm, trained_copy
 
 
 def parameters(dtype: torch.dtype, seed: int = 0) -> list[nn.Parameter]:

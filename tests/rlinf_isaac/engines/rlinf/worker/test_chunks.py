@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlinf_isaac.engines.rlinf.chunks import with_lists
+from rlinf_isaac.engines.rlinf.worker.chunks import with_lists
 
 FIRST, LAST = {"states": torch.zeros(2, 8)}, {"states": torch.ones(2, 8)}
 EPISODE = {"success_once": torch.tensor([True, False])}

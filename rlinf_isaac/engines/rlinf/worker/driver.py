@@ -1,6 +1,6 @@
 """The process that drives RLinf, under the interpreter that has it; imports nothing of MLflow.
 
-    python -m rlinf_isaac.engines.rlinf.driver RUN_DIRECTORY
+    python -m rlinf_isaac.engines.rlinf.worker.driver RUN_DIRECTORY
 
 ``RUN_DIRECTORY/config.yaml`` says what to build. Orders come as JSON lines on stdin; what happens goes to the journal.
 When stdin ends, the parent is gone: everything that belongs to this run is killed, then this process.
@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlinf_isaac.engines.rlinf.extension import check_sentinels, failed_extensions, register
 from rlinf_isaac.engines.rlinf.journal import DRIVER, JournalWriter
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned
+from rlinf_isaac.engines.rlinf.worker.extension import check_sentinels, failed_extensions, register
 
 RAY_SECONDS = 120.0
 TASKS = {

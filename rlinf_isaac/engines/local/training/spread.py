@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rlinf_isaac.engines.local.team import Team, is_sharded
+from rlinf_isaac.engines.local.training.team import Team, is_sharded
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.model import Pi0
 

@@ -18,11 +18,11 @@ import torch
 import torch.distributed as dist
 
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.ground.events import Event
-from rlinf_isaac.torchrun import launch
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: while one of them writes a large checkpoint, or plays."""

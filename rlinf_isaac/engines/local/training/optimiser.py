@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlinf_isaac.engines.local.team import is_sharded, own_part, shard_as, summed, whole
+from rlinf_isaac.engines.local.training.team import is_sharded, own_part, shard_as, summed, whole
 
 if TYPE_CHECKING:
-    from rlinf_isaac.engines.local.adamw_kernel import Kernels  # imports Triton
+    from rlinf_isaac.engines.local.training.adamw_kernel import Kernels  # imports Triton
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -106,7 +106,7 @@ class MasterAdamW(torch.optim.AdamW):
         names = [id(parameter) for parameter, _ in due]
         if names == self._due:
             return self._groups
-        from rlinf_isaac.engines.local.adamw_kernel import Kernels, Trained
+        from rlinf_isaac.engines.local.training.adamw_kernel import Kernels, Trained
 
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for number, (parameter, trained) in enumerate(due):

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.engines.local.optimiser import trained_copy
-from rlinf_isaac.engines.local.team import shard_as
+from rlinf_isaac.engines.local.training.optimiser import trained_copy
+from rlinf_isaac.engines.local.training.team import shard_as
 from rlinf_isaac.ground.atomic import append_line, new_directory, read_lines, write_file
 from rlinf_isaac.ground.events import Metrics
 

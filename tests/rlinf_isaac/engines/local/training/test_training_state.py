@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlinf_isaac.engines.local.training_state import MetricsLog
+from rlinf_isaac.engines.local.training.training_state import MetricsLog
 from rlinf_isaac.ground.events import Metrics
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
-from rlinf_isaac.demonstrations import record_demonstrations, record_episodes
+from rlinf_isaac.engines.demonstrations import record_demonstrations, record_episodes
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
@@ -31,7 +31,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from rlinf_isaac.ground.atomic import claimed
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
-from rlinf_isaac.demonstrations import record_demonstrations
+from rlinf_isaac.engines.demonstrations import record_demonstrations
 
 if __name__ == "__main__":
     job = JobConfig(

@@ -13,7 +13,7 @@ from rlinf.scheduler import Cluster
 from rlinf.utils.placement import HybridComponentPlacement
 
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
-from rlinf_isaac.engines.rlinf.workers import Policies, Simulators
+from rlinf_isaac.engines.rlinf.worker.workers import Policies, Simulators
 from rlinf_isaac.ground.probe import importable_version
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rlinf_isaac.config.schema import EnvConfig
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.pi0.policy import episode_noise
-from rlinf_isaac.rollout import rollout
 
 CHUNK = 4
 ENV = EnvConfig(task="stack2", image_size=16, max_episode_steps=12)

@@ -3,7 +3,7 @@
 Opt-in, in the interpreter with the extras openpi and ray, and RLinf without what it lists (CONTRIBUTING.md, "Opt-in
 tests"):
 
-    openpi-venv/bin/python -m pytest -m parity tests/rlinf_isaac/engines/rlinf/test_openpi_configs.py
+    openpi-venv/bin/python -m pytest -m parity tests/rlinf_isaac/engines/rlinf/worker/test_openpi_configs.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlinf_isaac.engines.rlinf.openpi_configs import PI0, PI05, register_openpi_configs
+from rlinf_isaac.engines.rlinf.worker.openpi_configs import PI0, PI05, register_openpi_configs
 
 ASSET_ID = "RLinf/IsaacLab-Stack-Cube-Data"
 

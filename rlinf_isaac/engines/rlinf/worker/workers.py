@@ -10,7 +10,7 @@ from rlinf.envs.utils import get_env_attr
 from rlinf.workers.env.env_worker import EnvWorker
 from rlinf.workers.rollout.hf.huggingface_worker import MultiStepRolloutWorker
 
-from rlinf_isaac.engines.rlinf.cpu import OnAnyDevice
+from rlinf_isaac.engines.rlinf.worker.cpu import OnAnyDevice
 from rlinf_isaac.pi0.precision import to_precision
 
 

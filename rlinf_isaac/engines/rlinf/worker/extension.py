@@ -84,9 +84,9 @@ def _register() -> None:
     from rlinf.envs.isaaclab import REGISTER_ISAACLAB_ENVS
     from rlinf.models import register_model
 
-    from rlinf_isaac.engines.rlinf.env import RlinfStackCube
-    from rlinf_isaac.engines.rlinf.openpi_configs import register_openpi_configs
-    from rlinf_isaac.engines.rlinf.policy import build_policy
+    from rlinf_isaac.engines.rlinf.worker.env import RlinfStackCube
+    from rlinf_isaac.engines.rlinf.worker.openpi_configs import register_openpi_configs
+    from rlinf_isaac.engines.rlinf.worker.policy import build_policy
 
     REGISTER_ISAACLAB_ENVS[ENV_ID] = RlinfStackCube
     register_model(MODEL_TYPE, build_policy, force=True)
@@ -99,7 +99,7 @@ def _register_theirs() -> None:
     """Load the user's extensions; their environments may return what RLinf does not take."""
     from rlinf.envs.isaaclab import REGISTER_ISAACLAB_ENVS
 
-    from rlinf_isaac.engines.rlinf.chunks import with_lists
+    from rlinf_isaac.engines.rlinf.worker.chunks import with_lists
 
     known = dict(REGISTER_ISAACLAB_ENVS)
     for name in filter(None, os.environ.get("RLINF_ISAAC_CHAIN_EXT", "").split(",")):

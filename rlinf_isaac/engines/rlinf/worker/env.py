@@ -1,7 +1,7 @@
 """The stack-cube environments as RLinf's env worker wants them, episode by episode.
 
 RLinf averages episodes away and reseeds nothing; here a slot plays a list of seeds, and every episode that ends becomes
-a line of the worker's journal. Slots and seeds are dealt as in `rlinf_isaac.rollout`, so that the rows are the same.
+a line of the worker's journal. Slots and seeds are dealt as in `engines.rollout`, so that the rows are the same.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from omegaconf import OmegaConf
 
 from rlinf_isaac.config import build_config
-from rlinf_isaac.engines.rlinf.extension import directory
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
+from rlinf_isaac.engines.rlinf.worker.extension import directory
+from rlinf_isaac.engines.rollout import Episode, advance
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.stack_cube.contract import CONTROL_HZ, policy_images, policy_state
 from rlinf_isaac.media.video import VideoWriter
-from rlinf_isaac.rollout import Episode, advance
 
 IDLE = -1
 """Seed in the key of a slot that plays no episode."""

@@ -13,9 +13,9 @@ from rlinf.workers.sft.fsdp_vla_sft_worker import FSDPVlaSftWorker
 from rlinf_isaac.config import build_config
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import Batch, load_batch, rows_of
-from rlinf_isaac.engines.rlinf.cpu import OnAnyDevice
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.engines.rlinf.worker.cpu import OnAnyDevice
 
 
 class Trainer(OnAnyDevice, FSDPVlaSftWorker):
