@@ -63,8 +63,8 @@ def _last_model(run_id: str) -> str:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from mlflow_project.mlflow_environment import prepare_environment
-    from mlflow_project.store import is_missing, tracking_uri
+    from mlflow_project.tracking.mlflow_environment import prepare_environment
+    from mlflow_project.tracking.store import is_missing, tracking_uri
 
     uri = tracking_uri()
     if is_missing(uri):

@@ -13,8 +13,8 @@ from mlflow_project.checkpoints import ASSUMED_TAG
 from mlflow_project.compare import compare
 from mlflow_project.evaluations import Evaluation, evaluations_of, read_evaluations, run_id_in
 from mlflow_project.gate import Champion, Evidence
-from mlflow_project.logged_models import MODEL_TAG
 from mlflow_project.looks import Family
+from mlflow_project.tracking.logged_models import MODEL_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, spell
 from rlinf_isaac.ground.errors import InvalidJob, Problem, VideoError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.chain import Node, State, broken, checkpoint_node
 from mlflow_project.evaluations import MISMATCH_TAG
-from mlflow_project.logged_models import MODEL_TAG
+from mlflow_project.tracking.logged_models import MODEL_TAG
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_project.lineage import digest_tags
-from mlflow_project.recorder import Recorder
+from mlflow_project.tracking.recorder import Recorder
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import spell

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlflow_project import ui
 from mlflow_project.compare import Comparison
 from mlflow_project.comparison_tables import episode_tables, leaderboard_markdown, pair_table
-from mlflow_project.recorder import Recorder
 from mlflow_project.report import render
+from mlflow_project.tracking import ui
+from mlflow_project.tracking.recorder import Recorder
 
 PAGE = "comparison.html"
 PAIRS_FILE = "pairs.json"

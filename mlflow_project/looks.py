@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from mlflow_project.logged_models import MODEL_TAG
+from mlflow_project.tracking.logged_models import MODEL_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

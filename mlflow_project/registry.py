@@ -24,9 +24,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlflow_project.chain_store import MODEL_ID
-from mlflow_project.logged_models import MODEL_TAG
 from mlflow_project.looks import Reign
-from mlflow_project.store import tracking_uri
+from mlflow_project.tracking.logged_models import MODEL_TAG
+from mlflow_project.tracking.store import tracking_uri
 from rlinf_isaac.ground.atomic import exclusive
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.digest import json_digest
@@ -61,7 +61,7 @@ class Registry:
     """One registered model of an MLflow store. Reads are made anew each time.
 
     Args:
-        client: of the store that this process uses (`mlflow_project.store`).
+        client: of the store that this process uses (`mlflow_project.tracking.store`).
         name: of the registered model; it need not exist.
     """
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_model
 from mlflow_project.lineage import DatasetInput, digest_tags
-from mlflow_project.recorder import Recorder
 from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
+from mlflow_project.tracking.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.events import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlflow_project.checkpoints import UploadWeights, log_bundle_files, log_model, training_tags, uploads_weights
 from mlflow_project.lineage import DatasetInput
-from mlflow_project.recorder import Recorder
+from mlflow_project.tracking.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, unsaid
 from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics

@@ -14,14 +14,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mlflow_project import ui
 from mlflow_project.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model, training_tags
 from mlflow_project.compare import Comparison, compare
 from mlflow_project.comparison_recorder import record_comparison
 from mlflow_project.evaluations import EPISODES_FILE, MISMATCH_TAG, SETTINGS_FILE, Evaluation, mismatch_tags, table_row
 from mlflow_project.lineage import DatasetInput, simulator_tags
 from mlflow_project.looks import PLANNED
-from mlflow_project.recorder import Recorder
+from mlflow_project.tracking import ui
+from mlflow_project.tracking.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.errors import VideoError
 from rlinf_isaac.ground.events import (

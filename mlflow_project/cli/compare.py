@@ -14,7 +14,7 @@ from rlinf_isaac.ground.probe import check_output
 if TYPE_CHECKING:
     from mlflow_project.compare import Comparison
     from mlflow_project.evaluations import Evaluation
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -45,7 +45,7 @@ def command(runs: tuple[str, ...], output: Path) -> None:
 def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
     """The evaluations of these runs, read from the store; none where `findings` has errors."""
     from mlflow_project.evaluations import read_evaluations, run_id_in
-    from mlflow_project.store import existing_store
+    from mlflow_project.tracking.store import existing_store
 
     ids = []
     for text in options.words(" ".join(runs)):
@@ -62,7 +62,7 @@ def run(evaluations: list[Evaluation], output: Path) -> Comparison:
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.runs import tracked_run
 
     title = " and ".join(dict.fromkeys(each.sweep_name for each in evaluations))
     with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
@@ -74,9 +74,9 @@ def run(evaluations: list[Evaluation], output: Path) -> Comparison:
 
 def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:
     """Compare, and record page, tables, description and saved view in a run that is there already."""
-    from mlflow_project import ui
     from mlflow_project.compare import compare
     from mlflow_project.comparison_recorder import record_comparison
+    from mlflow_project.tracking import ui
 
     comparison = compare(evaluations)
     compared = [each.evaluation for each in comparison.standings]

@@ -17,7 +17,7 @@ from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.checkpoint.convert import ConversionJob, Options
     from rlinf_isaac.checkpoint.foreign.make import Conversion
@@ -230,8 +230,8 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
         InvalidJob: the output is of another source, or of other options.
     """
     from mlflow_project.lineage import provenance_tags
-    from mlflow_project.progress import ProgressView
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.progress import ProgressView
+    from mlflow_project.tracking.runs import tracked_run
 
     conversion = job.conversion
     name = f"convert {conversion.output.name}"

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
-from mlflow_project.runs import fail_adopted_run
-from mlflow_project.terminal import escaped
+from mlflow_project.tracking.runs import fail_adopted_run
+from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.findings import Findings
 

@@ -175,9 +175,9 @@ def run(
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.comparison_recorder import PAGE
     from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.progress import watch
-    from mlflow_project.runs import tracked_run
     from mlflow_project.sweep_recorder import SweepRecorder
+    from mlflow_project.tracking.progress import watch
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine
 
     engine = engine or LocalEngine()

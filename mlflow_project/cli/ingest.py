@@ -61,7 +61,7 @@ def run(results: RlinfResults, output: Path) -> str | None:
     """Record as a tracked run with one nested run per checkpoint; the MLflow id of the run that holds the results."""
     from mlflow_project.cli._summary import print_links
     from mlflow_project.lineage import digest_tags, provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.runs import tracked_run
 
     if known := _recorded_before(results):
         stdout.print(f"recorded already, unchanged, in run {known}")
@@ -131,7 +131,7 @@ def _broken_videos(results: RlinfResults) -> dict[Path, str]:
 
 def _recorded_before(results: RlinfResults) -> str | None:
     """The run of an earlier `ingest` of the same, if the store can be asked and has one."""
-    from mlflow_project.store import existing_store
+    from mlflow_project.tracking.store import existing_store
     from rlinf_isaac.ground.errors import InvalidJob
 
     try:

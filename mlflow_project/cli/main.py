@@ -14,7 +14,7 @@ from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
 
 if TYPE_CHECKING:
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -92,7 +92,7 @@ def run(
     from mlflow_project.cli import demos, norm_stats, rl, sft
     from mlflow_project.cli import eval as evaluation
     from mlflow_project.lineage import provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 
     name = f"main {config.preset}"

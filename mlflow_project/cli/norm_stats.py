@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, show_problem, stdout, verb_session
-from mlflow_project.terminal import SafeConsole
+from mlflow_project.tracking.terminal import SafeConsole
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
@@ -118,7 +118,7 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
     """
     from mlflow_project.evaluations import mismatch_tags
     from mlflow_project.lineage import lerobot_dataset, provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
 
@@ -189,7 +189,7 @@ def run_canonicalise(path: Path, mode: Mode, output: Path) -> Path:
         NormStatsError: the file cannot be canonicalised so.
     """
     from mlflow_project.lineage import provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.data.norm_stats.keys import canonicalise
     from rlinf_isaac.data.norm_stats.parse import read_bytes
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow_project.gate import Demands, Require
     from mlflow_project.promotion import Opponent
     from mlflow_project.registry import Registry, Version
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -117,7 +117,7 @@ def check(
     """Check these options and find the candidate; None where `findings` has errors."""
     from mlflow_project.candidate import find_candidate
     from mlflow_project.gate import Demands
-    from mlflow_project.store import existing_store
+    from mlflow_project.tracking.store import existing_store
 
     demands = Demands(
         _number(findings, "--min-success", min_success, 0, 1),
@@ -146,8 +146,8 @@ def run(job: Job, output: Path) -> bool:
     from mlflow_project.lineage import provenance_tags
     from mlflow_project.promotion import EVIDENCE, judge_candidate, register
     from mlflow_project.registry import CHAMPION, Registry
-    from mlflow_project.runs import tracked_run
-    from mlflow_project.store import existing_store
+    from mlflow_project.tracking.runs import tracked_run
+    from mlflow_project.tracking.store import existing_store
 
     client, candidate = existing_store(), job.candidate
     registry = Registry(client, job.name)
@@ -192,7 +192,7 @@ def run(job: Job, output: Path) -> bool:
 def check_rollback(findings: Findings, *, subject: str, name: str) -> Registry | None:
     """The registry to roll back; None where `findings` has errors."""
     from mlflow_project.registry import Registry
-    from mlflow_project.store import existing_store
+    from mlflow_project.tracking.store import existing_store
 
     _check_name(findings, name)
     if subject != "none":
@@ -211,7 +211,7 @@ def roll_back(registry: Registry | None, output: Path, *, dry_run: bool = False)
     """
     from mlflow_project.lineage import provenance_tags
     from mlflow_project.registry import CHAMPION, PREVIOUS, now
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking.runs import tracked_run
 
     assert registry is not None
     if dry_run:
@@ -272,7 +272,7 @@ def _run_id(tracked: TrackedRun) -> str:
     Raises:
         PromotionRefused: the store does not answer; a registry that cannot be read is not written either.
     """
-    from mlflow_project.redact import without_credentials
+    from mlflow_project.tracking.redact import without_credentials
 
     ids = tracked.ids()
     if ids is None:

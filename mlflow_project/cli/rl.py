@@ -156,13 +156,13 @@ def run(
 ) -> list[Improved]:
     """Train and evaluate all jobs, one after the other, as nested runs of one tracked run, on the local engine if none
     is given; prints what was gained."""
-    from mlflow_project import ui
     from mlflow_project.checkpoints import model_name
     from mlflow_project.cli._summary import print_gains, print_links
     from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.progress import watch
     from mlflow_project.rl_recorder import RlRecorder, gains_markdown
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.tracking import ui
+    from mlflow_project.tracking.progress import watch
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine
 
     engine, config, improved = engine or LocalEngine(), jobs[0].config, []

@@ -18,7 +18,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_project.cli._session import stderr
 from mlflow_project.plugins.ray_config import ADDRESS_VARIABLES, STOP_SECONDS, RayConfig
-from mlflow_project.redact import clean_urls, without_credentials
+from mlflow_project.tracking.redact import clean_urls, without_credentials
 from rlinf_isaac.ground.errors import InvalidJob
 
 STATUS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from mlflow_project.chain_store import MODEL_ID, URI_TAG, VERSION
 from mlflow_project.checkpoints import ASSUMED_SINCE
-from mlflow_project.logged_models import MODEL_TAG
-from mlflow_project.store import is_missing, tracking_uri
+from mlflow_project.tracking.logged_models import MODEL_TAG
+from mlflow_project.tracking.store import is_missing, tracking_uri
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assume_again
 from rlinf_isaac.ground.atomic import exclusive, new_directory
@@ -52,7 +52,7 @@ def resolve_model(name: str) -> Bundle:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from mlflow_project.mlflow_environment import prepare_environment
+    from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
     client = MlflowClient(uri)

@@ -16,8 +16,8 @@ import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (imported before th
 from mlflow import MlflowClient
 from mortal import die_at
 
-from mlflow_project.mlflow_environment import prepare_environment
 from mlflow_project.registry import Registry
+from mlflow_project.tracking.mlflow_environment import prepare_environment
 from rlinf_isaac.ground.errors import PromotionRefused
 
 

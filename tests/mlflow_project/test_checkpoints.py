@@ -6,9 +6,9 @@ import pytest
 
 from mlflow_project import checkpoints
 from mlflow_project.checkpoints import fine_tuning_words, log_bundle_files, model_name
-from mlflow_project.journal import Journal, read_header, read_operations
-from mlflow_project.operations import LogArtifact
-from mlflow_project.recorder import Recorder
+from mlflow_project.tracking.journal import Journal, read_header, read_operations
+from mlflow_project.tracking.operations import LogArtifact
+from mlflow_project.tracking.recorder import Recorder
 from rlinf_isaac.checkpoint.bundle import read_bundle
 
 

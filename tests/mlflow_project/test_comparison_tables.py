@@ -4,7 +4,7 @@ import pytest
 
 from mlflow_project.compare import compare
 from mlflow_project.comparison_tables import LONGEST, episode_tables, leaderboard_markdown, pair_table
-from mlflow_project.recorder import LONGEST_TAG
+from mlflow_project.tracking.recorder import LONGEST_TAG
 
 GOOD, BAD = "s" * 40, "t" * 40
 

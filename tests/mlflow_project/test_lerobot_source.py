@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from mlflow_project.lerobot_source import LeRobotSource
 from mlflow_project.lineage import lerobot_dataset
-from mlflow_project.runs import tracked_run
+from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.ground.errors import DatasetError
 
 

@@ -16,7 +16,7 @@ from support import mortal
 from mlflow_project import registry as registry_module
 from mlflow_project.checkpoints import log_model
 from mlflow_project.registry import CANDIDATE, CHAMPION, PREVIOUS, Registry
-from mlflow_project.runs import tracked_run
+from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.errors import PromotionRefused
 

@@ -8,7 +8,7 @@ from support import small_config
 
 from mlflow_project.lineage import evaluation_dataset
 from mlflow_project.rl_recorder import Improved, RlRecorder, gains_markdown
-from mlflow_project.runs import tracked_run
+from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.events import CheckpointSaved, EpisodeDone, FileSaved, Metrics

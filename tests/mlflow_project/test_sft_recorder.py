@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_project.lineage import DatasetInput
-from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
+from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.events import CheckpointSaved, FileSaved
 

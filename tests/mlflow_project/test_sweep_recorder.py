@@ -7,13 +7,13 @@ import pytest
 from mlflow import MlflowClient
 from support import SETTINGS
 
-from mlflow_project import ui
 from mlflow_project.evaluations import read_evaluations
 from mlflow_project.lineage import evaluation_dataset
-from mlflow_project.runs import tracked_run
 from mlflow_project.sft_recorder import SftRecorder
 from mlflow_project.sweep_recorder import SweepRecorder
-from mlflow_project.sync import sync
+from mlflow_project.tracking import ui
+from mlflow_project.tracking.runs import tracked_run
+from mlflow_project.tracking.sync import sync
 from rlinf_isaac.ground.events import EvaluationFinished, EvaluationStarted
 from rlinf_isaac.stats.rates import wilson_interval
 
@@ -223,7 +223,7 @@ def test_through_a_server_and_its_death_everything_arrives_once(server, content,
     """The server dies in the middle of the sweep; the sweep ends well; `sync` brings the rest."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "sweep over http")
-    monkeypatch.setattr("mlflow_project.runs.PATIENCE_S", 0.1)
+    monkeypatch.setattr("mlflow_project.tracking.runs.PATIENCE_S", 0.1)
     with tracked_run("eval", output=Path("out"), name="sweep") as run:
         recorder = SweepRecorder(run.recorder, params=PARAMS, model_name="pi0-tiny", dataset=DATASET)
         for event in evaluation_events:

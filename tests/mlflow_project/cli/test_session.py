@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_project.cli._session import preflight, show_problem, verb_session
 from mlflow_project.cli._trouble import trouble_of
-from mlflow_project.signals import Terminated
+from mlflow_project.tracking.signals import Terminated
 from rlinf_isaac.ground.errors import EngineFailed, InvalidJob, Problem
 
 
