@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from support import SHORT_EVALUATION, small_config
 
 from mlflow_project.cli import cli
-from mlflow_project.lineage import evaluation_dataset, lerobot_dataset
-from mlflow_project.sweep_recorder import SweepRecorder
+from mlflow_project.lineage.provenance import evaluation_dataset, lerobot_dataset
+from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
 from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest

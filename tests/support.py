@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from click.testing import Result
 
-from mlflow_project.evaluations import Evaluation
+from mlflow_project.comparison.evaluations import Evaluation
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.rlinf.tensorboard import Scalar

@@ -43,7 +43,7 @@ def find(findings: Findings, text: str) -> FoundBase | None:
     """The base that an option names; None for ``none``, and where `findings` now says why there is none."""
     if text == NONE:
         return None
-    from mlflow_project.base_source import locate_base
+    from mlflow_project.serving.base_source import locate_base
     from rlinf_isaac.checkpoint.foreign.base import find_base
 
     with findings.collect():

@@ -12,8 +12,8 @@ from mlflow_project.cli._session import PROJECT, preflight, verb_session
 from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
-    from mlflow_project.compare import Comparison
-    from mlflow_project.evaluations import Evaluation
+    from mlflow_project.comparison.compare import Comparison
+    from mlflow_project.comparison.evaluations import Evaluation
     from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
@@ -44,7 +44,7 @@ def command(runs: tuple[str, ...], output: Path) -> None:
 
 def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
     """The evaluations of these runs, read from the store; none where `findings` has errors."""
-    from mlflow_project.evaluations import read_evaluations, run_id_in
+    from mlflow_project.comparison.evaluations import read_evaluations, run_id_in
     from mlflow_project.tracking.store import existing_store
 
     ids = []
@@ -60,8 +60,8 @@ def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
 def run(evaluations: list[Evaluation], output: Path) -> Comparison:
     """Compare in a tracked run of its own; prints the comparison and returns it."""
     from mlflow_project.cli._summary import print_comparison, print_links
-    from mlflow_project.comparison_recorder import PAGE
-    from mlflow_project.lineage import provenance_tags
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.recorders.comparison_recorder import PAGE
     from mlflow_project.tracking.runs import tracked_run
 
     title = " and ".join(dict.fromkeys(each.sweep_name for each in evaluations))
@@ -74,8 +74,8 @@ def run(evaluations: list[Evaluation], output: Path) -> Comparison:
 
 def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:
     """Compare, and record page, tables, description and saved view in a run that is there already."""
-    from mlflow_project.compare import compare
-    from mlflow_project.comparison_recorder import record_comparison
+    from mlflow_project.comparison.compare import compare
+    from mlflow_project.recorders.comparison_recorder import record_comparison
     from mlflow_project.tracking import ui
 
     comparison = compare(evaluations)

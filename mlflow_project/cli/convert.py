@@ -229,7 +229,7 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
     Raises:
         InvalidJob: the output is of another source, or of other options.
     """
-    from mlflow_project.lineage import provenance_tags
+    from mlflow_project.lineage.provenance import provenance_tags
     from mlflow_project.tracking.progress import ProgressView
     from mlflow_project.tracking.runs import tracked_run
 
@@ -287,7 +287,7 @@ def _convert(
 
 
 def _make_bundle(tracked: TrackedRun, bundle: BundleJob, conversion: ConversionJob, there: Bundle | None) -> None:
-    from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
+    from mlflow_project.recorders.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
     from rlinf_isaac.checkpoint.foreign.make import make_bundle
 
     made = there or make_bundle(

@@ -82,7 +82,7 @@ def dataset_root(config: JobConfig, output: Path) -> Path:
 
 def run(config: JobConfig, output: Path) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
-    from mlflow_project.lineage import lerobot_dataset, provenance_tags, simulator_tags
+    from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset

@@ -22,7 +22,7 @@ from rlinf_isaac.ground.probe import check_output
 from rlinf_isaac.stats.sequential import StopRule
 
 if TYPE_CHECKING:
-    from mlflow_project.compare import Comparison
+    from mlflow_project.comparison.compare import Comparison
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.preflight import Findings
 
@@ -171,11 +171,11 @@ def run(
     engine: Engine | None = None,
 ) -> Comparison:
     """Evaluate as a tracked sweep, on the local engine if none is given; prints the comparison and returns it."""
-    from mlflow_project.checkpoints import fine_tuning_words, model_name
     from mlflow_project.cli._summary import print_comparison, print_links
-    from mlflow_project.comparison_recorder import PAGE
-    from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.sweep_recorder import SweepRecorder
+    from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
+    from mlflow_project.recorders.checkpoints import fine_tuning_words, model_name
+    from mlflow_project.recorders.comparison_recorder import PAGE
+    from mlflow_project.recorders.sweep_recorder import SweepRecorder
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine

@@ -60,7 +60,7 @@ def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResul
 def run(results: RlinfResults, output: Path) -> str | None:
     """Record as a tracked run with one nested run per checkpoint; the MLflow id of the run that holds the results."""
     from mlflow_project.cli._summary import print_links
-    from mlflow_project.lineage import digest_tags, provenance_tags
+    from mlflow_project.lineage.provenance import digest_tags, provenance_tags
     from mlflow_project.tracking.runs import tracked_run
 
     if known := _recorded_before(results):

@@ -17,7 +17,7 @@ from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
-    from mlflow_project.chain import Node
+    from mlflow_project.lineage.chain import Node
 
 EXAMPLE = """\b
 Example:
@@ -63,7 +63,7 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
     Raises:
         InvalidJob: there is no such thing.
     """
-    from mlflow_project.chain import checkpoint_node
+    from mlflow_project.lineage.chain import checkpoint_node
     from mlflow_project.tracking.store import is_missing, tracking_uri
 
     path = Path(subject)
@@ -75,7 +75,7 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         raise InvalidJob.of("unknown-subject", cause, "set MLFLOW_TRACKING_URI, or name a checkpoint's directory")
     from mlflow import MlflowClient
 
-    from mlflow_project.chain_store import Chains
+    from mlflow_project.lineage.chain_store import Chains
     from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()

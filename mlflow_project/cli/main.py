@@ -91,7 +91,7 @@ def run(
     """All steps as nested runs of one tracked run; `rl` among them if `improve`. Prints how to serve the champion."""
     from mlflow_project.cli import demos, norm_stats, rl, sft
     from mlflow_project.cli import eval as evaluation
-    from mlflow_project.lineage import provenance_tags
+    from mlflow_project.lineage.provenance import provenance_tags
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 
@@ -122,7 +122,7 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
     """
     from mlflow_project.cli import compare, promote
     from mlflow_project.cli._summary import print_comparison, print_links
-    from mlflow_project.comparison_recorder import PAGE
+    from mlflow_project.recorders.comparison_recorder import PAGE
 
     ids = tracked.ids()
     if ids is None or not tracked.delivered():

@@ -116,8 +116,8 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
     Raises:
         NormStatsError: the dataset has no statistics: too few frames, or values that are not finite.
     """
-    from mlflow_project.evaluations import mismatch_tags
-    from mlflow_project.lineage import lerobot_dataset, provenance_tags
+    from mlflow_project.comparison.evaluations import mismatch_tags
+    from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
@@ -188,7 +188,7 @@ def run_canonicalise(path: Path, mode: Mode, output: Path) -> Path:
     Raises:
         NormStatsError: the file cannot be canonicalised so.
     """
-    from mlflow_project.lineage import provenance_tags
+    from mlflow_project.lineage.provenance import provenance_tags
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.data.norm_stats.keys import canonicalise
     from rlinf_isaac.data.norm_stats.parse import read_bytes

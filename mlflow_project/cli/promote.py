@@ -16,10 +16,10 @@ from rlinf_isaac.ground.probe import check_output
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mlflow_project.candidate import Candidate
-    from mlflow_project.gate import Demands, Require
-    from mlflow_project.promotion import Opponent
-    from mlflow_project.registry import Registry, Version
+    from mlflow_project.promotion.candidate import Candidate
+    from mlflow_project.promotion.gate import Demands, Require
+    from mlflow_project.promotion.judge import Opponent
+    from mlflow_project.promotion.registry import Registry, Version
     from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
@@ -115,8 +115,8 @@ def check(
     dry_run: bool = False,
 ) -> Job | None:
     """Check these options and find the candidate; None where `findings` has errors."""
-    from mlflow_project.candidate import find_candidate
-    from mlflow_project.gate import Demands
+    from mlflow_project.promotion.candidate import find_candidate
+    from mlflow_project.promotion.gate import Demands
     from mlflow_project.tracking.store import existing_store
 
     demands = Demands(
@@ -143,9 +143,9 @@ def run(job: Job, output: Path) -> bool:
         whether the candidate is (with `Job.dry_run`: could become) the champion now.
     """
     from mlflow_project.cli._summary import print_rulings
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.promotion import EVIDENCE, judge_candidate, register
-    from mlflow_project.registry import CHAMPION, Registry
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.promotion.judge import EVIDENCE, judge_candidate, register
+    from mlflow_project.promotion.registry import CHAMPION, Registry
     from mlflow_project.tracking.runs import tracked_run
     from mlflow_project.tracking.store import existing_store
 
@@ -191,7 +191,7 @@ def run(job: Job, output: Path) -> bool:
 
 def check_rollback(findings: Findings, *, subject: str, name: str) -> Registry | None:
     """The registry to roll back; None where `findings` has errors."""
-    from mlflow_project.registry import Registry
+    from mlflow_project.promotion.registry import Registry
     from mlflow_project.tracking.store import existing_store
 
     _check_name(findings, name)
@@ -209,8 +209,8 @@ def roll_back(registry: Registry | None, output: Path, *, dry_run: bool = False)
     Raises:
         PromotionRefused: there is none.
     """
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.registry import CHAMPION, PREVIOUS, now
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.promotion.registry import CHAMPION, PREVIOUS, now
     from mlflow_project.tracking.runs import tracked_run
 
     assert registry is not None
@@ -239,9 +239,9 @@ def _opponent(
     client: MlflowClient, registry: Registry, champion: Version, candidate: Candidate, tracked: TrackedRun, output: Path
 ) -> Opponent:
     """The champion's episodes on the candidate's seeds and settings: those of the store, or played now."""
-    from mlflow_project.candidate import settings_of
     from mlflow_project.cli import eval as evaluation
-    from mlflow_project.promotion import Opponent, champion_evaluation
+    from mlflow_project.promotion.candidate import settings_of
+    from mlflow_project.promotion.judge import Opponent, champion_evaluation
     from mlflow_project.serving.resolve import resolve_model
     from rlinf_isaac.preflight import Findings
 

@@ -20,7 +20,7 @@ from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
 from rlinf_isaac.ground.digest import json_digest
 
 if TYPE_CHECKING:
-    from mlflow_project.rl_recorder import Improved
+    from mlflow_project.recorders.rl_recorder import Improved
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.preflight import Findings
 
@@ -156,10 +156,10 @@ def run(
 ) -> list[Improved]:
     """Train and evaluate all jobs, one after the other, as nested runs of one tracked run, on the local engine if none
     is given; prints what was gained."""
-    from mlflow_project.checkpoints import model_name
     from mlflow_project.cli._summary import print_gains, print_links
-    from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.rl_recorder import RlRecorder, gains_markdown
+    from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
+    from mlflow_project.recorders.checkpoints import model_name
+    from mlflow_project.recorders.rl_recorder import RlRecorder, gains_markdown
     from mlflow_project.tracking import ui
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run

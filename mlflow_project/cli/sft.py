@@ -236,10 +236,10 @@ def run(
 
     The run is tagged with the differences that are `allowed`.
     """
-    from mlflow_project.checkpoints import fine_tuning_words, model_name
-    from mlflow_project.evaluations import mismatch_tags
-    from mlflow_project.lineage import digest_tags, lerobot_datasets, provenance_tags
-    from mlflow_project.sft_recorder import SftRecorder
+    from mlflow_project.comparison.evaluations import mismatch_tags
+    from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags
+    from mlflow_project.recorders.checkpoints import fine_tuning_words, model_name
+    from mlflow_project.recorders.sft_recorder import SftRecorder
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine

@@ -9,7 +9,7 @@ from functools import cache
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
 
-from mlflow_project.lineage import gpu_tags
+from mlflow_project.lineage.provenance import gpu_tags
 from rlinf_isaac.ground.probe import installed_version
 
 VERSIONS_OF = ("rlinf", "rlinf-openpi", "openpi", "isaaclab", "torch")

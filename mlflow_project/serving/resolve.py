@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_project.chain_store import MODEL_ID, URI_TAG, VERSION
-from mlflow_project.checkpoints import ASSUMED_SINCE
+from mlflow_project.lineage.chain_store import MODEL_ID, URI_TAG, VERSION
+from mlflow_project.recorders.checkpoints import ASSUMED_SINCE
 from mlflow_project.tracking.logged_models import MODEL_TAG
 from mlflow_project.tracking.store import is_missing, tracking_uri
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_project.lineage import DatasetInput, digest_tags
+from mlflow_project.lineage.provenance import DatasetInput, digest_tags
 from mlflow_project.tracking import ui
 from mlflow_project.tracking.journal import Journal
 from mlflow_project.tracking.operations import (
