@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats.normaliser import norm_mode
 from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_json
-from rlinf_isaac.pi0.transforms import norm_mode
 
 PROVENANCE_FILE = "provenance.json"
 _MAX_BYTES = 4_000_000

@@ -19,7 +19,8 @@ from support import make_evaluation
 
 from mlflow_project.tracking.replica import RUN_TAG
 from mlflow_project.tracking.unique import CLAIM, COUNTS
-from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.ground.events import (
     CheckpointSaved,
     EpisodeDone,

@@ -11,9 +11,9 @@ from rlinf_isaac.checkpoint.facts import ALL, FACTS, as_in_job, spell
 from rlinf_isaac.checkpoint.foreign.said import Said
 from rlinf_isaac.config import build_config, flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats.normaliser import norm_mode
 from rlinf_isaac.ground.errors import InvalidJob, Problem, TokenizerError
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
-from rlinf_isaac.pi0.transforms import norm_mode
 
 EXECUTED = ("policy.action_chunk", "policy.denoise_steps", "policy.asset_id")
 """Keys that say how a policy is run, which a person may change; the others the weights were trained with."""

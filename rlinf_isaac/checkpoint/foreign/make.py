@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlinf_isaac.checkpoint.bundle import Bundle, assemble_bundle, config_bytes, read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.convert.cast import torch_dtype
 from rlinf_isaac.checkpoint.convert.plan import Output, OutputFile, plan_files
 from rlinf_isaac.checkpoint.convert.source import Buffer, SourceFiles
@@ -28,6 +28,7 @@ from rlinf_isaac.checkpoint.foreign.sources import Located
 from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE
 from rlinf_isaac.checkpoint.verify import CONFIG_FILE, norm_stats_files
 from rlinf_isaac.checkpoint.weights import check_finite
+from rlinf_isaac.checkpoint.write_bundle import assemble_bundle, config_bytes
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.ground.errors import BundleError, WeightsError

@@ -15,10 +15,10 @@ from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
 from rlinf_isaac.data.norm_stats.delta_actions import parse_delta_mask
 from rlinf_isaac.data.norm_stats.keys import identity
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer, NormMode
 from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, from_json, read_bytes
 from rlinf_isaac.data.norm_stats.stats import KEYS, VECTORS, FeatureStats, NormStats, digest
 from rlinf_isaac.ground.errors import NormStatsError, Problem
-from rlinf_isaac.pi0.transforms import Normalizer, NormMode
 
 FEATURE_OF_KEY = {"state": STATE, "actions": ACTION}
 

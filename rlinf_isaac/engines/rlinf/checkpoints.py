@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from rlinf_isaac.checkpoint.bundle import Bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.coverage import plan_model, strip_wrappers
 from rlinf_isaac.checkpoint.header import TensorInfo
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config.schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
 from rlinf_isaac.engines.local.sft.ema import Average

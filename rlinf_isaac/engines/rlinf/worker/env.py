@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from rlinf_isaac.config import build_config
 from rlinf_isaac.engines.rlinf.journal import JournalWriter
-from rlinf_isaac.engines.rlinf.worker.extension import directory
+from rlinf_isaac.engines.rlinf.worker.place import directory
 from rlinf_isaac.engines.rollout import Episode, advance
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.stack_cube.contract import CONTROL_HZ, policy_images, policy_state

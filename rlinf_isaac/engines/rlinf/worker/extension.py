@@ -19,12 +19,12 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import socket
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from rlinf_isaac.engines.rlinf.worker.place import directory, sentinel_file
 from rlinf_isaac.ground.atomic import write_file
 
 ENV_ID = "rlinf-isaac-stack-cube-v0"
@@ -49,16 +49,6 @@ def register() -> None:
             path = sentinel_file(directory(), worker)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, json.dumps(sentinel))  # whole or not at all: the driver may be reading
-
-
-def directory() -> Path:
-    """Directory of the run."""
-    return Path(os.environ["RLINF_ISAAC_DIRECTORY"])
-
-
-def sentinel_file(run: Path, worker: str) -> Path:
-    """Where the worker of that name says that the extension was loaded."""
-    return run / "workers" / (re.sub(r"[^\w.-]", "-", worker) + ".json")
 
 
 def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:

@@ -30,11 +30,11 @@ from rlinf_isaac.checkpoint.foreign.sources import Source, find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer
 from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.pi0.layout import UNREAD
 from rlinf_isaac.pi0.model import Pi0
-from rlinf_isaac.pi0.transforms import Normalizer
 
 KINDS = pytest.mark.parametrize("pi05", [False, True], ids=["pi0", "pi05"])
 

@@ -32,8 +32,8 @@ from rlinf_isaac.checkpoint.foreign.make import make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer
 from rlinf_isaac.pi0.model import Pi0
-from rlinf_isaac.pi0.transforms import Normalizer
 
 pytestmark = pytest.mark.lerobot
 pytest.importorskip("lerobot")

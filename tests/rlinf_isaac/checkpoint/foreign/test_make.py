@@ -15,11 +15,12 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file, save_model
 from support import small_config
 
-from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle, seal
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.description import config_digest, foreign_config
 from rlinf_isaac.checkpoint.foreign.make import AS_STORED, fitting_presets, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.checkpoint.write_bundle import seal
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
