@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import stdout
+from mlflow_project.vocabulary import BASE_URI_TAG
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import InvalidJob
@@ -126,7 +127,7 @@ def tags(base: Base) -> dict[str, str]:
     values = {
         "base.name": base.named.name,
         "base.kind": base.kind,
-        "base.uri": str(base.named.path.absolute()),
+        BASE_URI_TAG: str(base.named.path.absolute()),
         "base.revision": base.named.revision or "",
         "base.parameters": base.coverage.summary,
         "base.not_known": ", ".join(base.not_known),

@@ -52,7 +52,7 @@ def _spelled(values: Mapping[str, Any]) -> list[str]:
 
 
 def with_asset_id(config: JobConfig, asset_id: str, source: Source) -> JobConfig:
-    from rlinf_isaac.checkpoint.bundle import check_asset_id
+    from rlinf_isaac.checkpoint.write_bundle import check_asset_id
 
     if asset_id == options.AUTO:
         asset_id = source.asset_id or config.policy.asset_id

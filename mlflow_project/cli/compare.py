@@ -9,6 +9,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
@@ -61,26 +62,24 @@ def run(evaluations: list[Evaluation], output: Path) -> Comparison:
     """Compare in a tracked run of its own; prints the comparison and returns it."""
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.lineage.provenance import provenance_tags
-    from mlflow_project.recorders.comparison_recorder import PAGE
     from mlflow_project.tracking.runs import tracked_run
 
     title = " and ".join(dict.fromkeys(each.sweep_name for each in evaluations))
     with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
         comparison = record(evaluations, tracked, title)
     print_comparison(comparison)
-    print_links(tracked, PAGE)
+    print_links(tracked, COMPARISON_PAGE)
     return comparison
 
 
 def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:
     """Compare, and record page, tables, description and saved view in a run that is there already."""
     from mlflow_project.comparison.compare import compare
-    from mlflow_project.recorders.comparison_recorder import record_comparison
-    from mlflow_project.tracking import ui
+    from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 
     comparison = compare(evaluations)
     compared = [each.evaluation for each in comparison.standings]
     tracked.recorder.tags({"compared.sweeps": " ".join(dict.fromkeys(each.sweep for each in compared))})
-    ui.save_comparison_view(tracked.recorder, [each.run for each in compared])
+    save_comparison_view(tracked.recorder, [each.run for each in compared])
     record_comparison(tracked.recorder, comparison, title)
     return comparison

@@ -14,6 +14,7 @@ from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.engines.base import Engine, EvaluationJob
@@ -174,7 +175,6 @@ def run(
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
     from mlflow_project.recorders.checkpoints import fine_tuning_words, model_name
-    from mlflow_project.recorders.comparison_recorder import PAGE
     from mlflow_project.recorders.sweep_recorder import SweepRecorder
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run
@@ -203,7 +203,7 @@ def run(
         watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None
     print_comparison(recorder.comparison)
-    print_links(tracked, PAGE)
+    print_links(tracked, COMPARISON_PAGE)
     return recorder.comparison
 
 

@@ -11,6 +11,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
+from mlflow_project.vocabulary import NOTE_TAG
 from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(results: RlinfResults, output: Path) -> str | None:
             tags = {"checkpoint.path": str(path), "checkpoint.step": str(step)}
             if stats is not None:
                 tags |= {"checkpoint.norm_stats": str(stats.path), **digest_tags({"norm_stats": stats.sha256})}
-            nested = recorder.start_run(path.name, tags | {"mlflow.note.content": f"    {commands[path]}"})
+            nested = recorder.start_run(path.name, tags | {NOTE_TAG: f"    {commands[path]}"})
             nested.params({"step": step}, prefix="checkpoint")
             nested.metrics(results.at(step), step)
             nested.end("FINISHED")

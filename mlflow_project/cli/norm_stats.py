@@ -14,6 +14,7 @@ from rich.table import Table
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, show_problem, stdout, verb_session
 from mlflow_project.tracking.terminal import SafeConsole
+from mlflow_project.vocabulary import lineage_tag
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
@@ -132,7 +133,7 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
         _write(directory, stats.to_json().encode(), provenance)
         tracked.recorder.params({"norm_stats": dict(settings)})
         tracked.recorder.dataset(lerobot_dataset(dataset_root, dataset.digest, "norm-stats"))
-        tracked.recorder.tags({"lineage.norm_stats.sha256": stats.digest})
+        tracked.recorder.tags({lineage_tag("norm_stats"): stats.digest})
         tracked.recorder.artifact(directory)
     return directory / "norm_stats.json"
 
@@ -200,7 +201,7 @@ def run_canonicalise(path: Path, mode: Mode, output: Path) -> Path:
         directory = output.absolute() / "norm_stats" / f"{source[:12]}-{mode}"
         _write(directory, result.data, provenance)
         tracked.recorder.params({"norm_stats": {"mode": mode}})
-        tracked.recorder.tags({"lineage.norm_stats.sha256": changed, "lineage.norm_stats.source_sha256": source})
+        tracked.recorder.tags({lineage_tag("norm_stats"): changed, "lineage.norm_stats.source_sha256": source})
         tracked.recorder.artifact(directory)
     for old, new in result.record["keys"].items():
         stdout.print(f"{old} -> {new}" + (" (identity)" if new in result.record["identity"] else ""))

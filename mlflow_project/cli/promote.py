@@ -10,6 +10,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
+from mlflow_project.vocabulary import local_run
 from rlinf_isaac.ground.errors import InvalidJob, Problem, PromotionRefused
 from rlinf_isaac.ground.probe import check_output
 
@@ -258,7 +259,7 @@ def _opponent(
     except InvalidJob as error:
         return Opponent(champion, None, "; ".join(f"[{each.code}] {each.cause}" for each in error.problems))
     found = comparison.standings[0].evaluation
-    ids = tracked.uploader.ids(found.run.removeprefix("{{run:").removesuffix("}}"))
+    ids = tracked.uploader.ids(local_run(found.run) or found.run)
     return Opponent(champion, replace(found, run=ids[0] if ids else found.run), anew=True)
 
 

@@ -14,6 +14,7 @@ from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from mlflow_project.vocabulary import NOTE_TAG
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
@@ -159,6 +160,7 @@ def run(
     from mlflow_project.cli._summary import print_gains, print_links
     from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
     from mlflow_project.recorders.checkpoints import model_name
+    from mlflow_project.recorders.comparison_recorder import save_comparison_view
     from mlflow_project.recorders.rl_recorder import RlRecorder, gains_markdown
     from mlflow_project.tracking import ui
     from mlflow_project.tracking.progress import watch
@@ -170,7 +172,7 @@ def run(
     with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config, "rl"))
         tracked.recorder.tags(digest_tags({"norm_stats": print_played([job.start for job in jobs])}))
-        ui.save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
+        save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
@@ -185,7 +187,7 @@ def run(
             watch(engine.evaluate(EvaluationJob(config, bundles, output.absolute() / "eval")), recorder.evaluate)
             assert recorder.improved is not None
             improved.append(recorder.improved)
-            tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
+            tracked.recorder.tags({NOTE_TAG: gains_markdown(improved)})
     print_gains(improved)
     print_links(tracked)
     return improved

@@ -12,7 +12,8 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from mlflow_project.comparison.evaluations import MISMATCH_TAG, Evaluation
+from mlflow_project.comparison.evaluations import Evaluation
+from mlflow_project.vocabulary import MISMATCH_TAG
 from rlinf_isaac.stats.paired import PairedCounts, holm
 from rlinf_isaac.stats.rates import RateEstimate
 from rlinf_isaac.stats.sequential import ALPHA, Separation, anytime_p_value, separate

@@ -9,6 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from mlflow_project.vocabulary import (
+    EPISODES,
+    EPISODES_FILE,
+    MISMATCH_OF_TAG,
+    MISMATCH_TAG,
+    PARENT_RUN_TAG,
+    SETTINGS_FILE,
+    lineage_tag,
+)
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.events import EpisodeRow
 from rlinf_isaac.ground.reading import read_json
@@ -19,12 +28,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 100_000_000
 """More than the rows of any evaluation take."""
-EPISODES_FILE = "episodes.json"
-"""Artifact: the rows as a table."""
-SETTINGS_FILE = "settings.json"
-"""Artifact: `EvaluationStarted.settings`."""
-MISMATCH_TAG = "allow_mismatch"
-"""On runs that went on although the job is not what the weights were trained with."""
 
 _FLAG = "subtask/"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -67,7 +70,7 @@ class Evaluation:
     @property
     def parent(self) -> str | None:
         """sha256 of the checkpoint that this one was trained from, or None."""
-        return self.tags.get("lineage.parent.sha256")
+        return self.tags.get(lineage_tag("parent"))
 
     @property
     def stopped_by_rule(self) -> bool:
@@ -77,7 +80,7 @@ class Evaluation:
 
 def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
     """Tags of a run that goes on in spite of these problems; none without any."""
-    tags = {f"mismatch.{problem.code}": problem.cause for problem in allowed}
+    tags = {f"{MISMATCH_OF_TAG}{problem.code}": problem.cause for problem in allowed}
     return {MISMATCH_TAG: "true"} | tags if tags else {}
 
 
@@ -159,9 +162,9 @@ def evaluations_of(client: MlflowClient, checkpoint: str) -> list[Evaluation]:
 
 def _evaluations_below(client: MlflowClient, run: Run) -> list[Run]:
     """`run` and what is nested in it, as far as it is a finished evaluation."""
-    if "eval/episodes" in run.data.metrics:
+    if EPISODES in run.data.metrics:
         return [run] if run.info.status == "FINISHED" else []
-    query = f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    query = f"tags.{PARENT_RUN_TAG} = '{run.info.run_id}'"
     order = ["attributes.start_time ASC"]
     children: list[Run] = []
     token = None
@@ -182,7 +185,7 @@ def _read(client: MlflowClient, run: Run) -> Evaluation:
     rows = [episode_row(dict(zip(table["columns"], values, strict=True))) for values in table["data"]]
     if not rows:
         raise ValueError("it has no rows")
-    sweep = client.get_run(tags.get("mlflow.parentRunId", run_id))
+    sweep = client.get_run(tags.get(PARENT_RUN_TAG, run_id))
     return Evaluation(
         run=run_id,
         name=str(run.info.run_name),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
-from mlflow_project.recorders.checkpoints import ASSUMED_TAG, NOT_KNOWN_TAG
+from mlflow_project.vocabulary import ASSUMED_TAG, NOT_KNOWN_TAG
 
 LONGEST = 25
 """Checkpoints in the markdown; a description is a tag, whose length MLflow limits."""

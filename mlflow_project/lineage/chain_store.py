@@ -12,19 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.comparison.evaluations import MISMATCH_TAG
 from mlflow_project.lineage.chain import Node, State, broken, checkpoint_node
-from mlflow_project.tracking.logged_models import MODEL_TAG
+from mlflow_project.vocabulary import (
+    BASE_URI_TAG,
+    COMMIT_TAG,
+    DIRTY_TAG,
+    EPISODES,
+    LINEAGE_TAG,
+    MISMATCH_OF_TAG,
+    MISMATCH_TAG,
+    MODEL_TAG,
+    PARENT_RUN_TAG,
+    SUCCESS,
+    SUCCESS_BEFORE,
+    URI_TAG,
+    VERB_TAG,
+    lineage_tag,
+)
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 
-URI_TAG = "checkpoint.uri"
-BASE_URI_TAG = "base.uri"
-EPISODES = "eval/episodes"
-"""Metric of the runs that evaluated a checkpoint, and of no others."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -118,7 +128,7 @@ class Chains:
             return
         run = self._client.get_run(model.source_run_id)
         if run.info.status != "FINISHED":
-            link = "lineage.config.sha256"
+            link = lineage_tag("config")
             query = f"attributes.status = 'FINISHED' and tags.`{link}` = '{model.tags.get(link)}'"
             for other in self._client.search_runs([run.info.experiment_id], query, max_results=50):
                 found = self._client.get_run(other.info.run_id)  # a search leaves out the outputs
@@ -154,16 +164,16 @@ class Chains:
     def _summary(self, run: Run, model: LoggedModel | None) -> Node:
         """One run as a node without children: how it ended, and whether it belongs to `model`."""
         tags, metrics = run.data.tags, run.data.metrics
-        kind = tags.get("rlinf_isaac.verb") or ("evaluation" if EPISODES in metrics else "run")
+        kind = tags.get(VERB_TAG) or ("evaluation" if EPISODES in metrics else "run")
         title = str(run.info.run_name)
         remarks = [run.info.status]
         if EPISODES in metrics:
-            remarks.append(f"success {100 * metrics['eval/success_once']:.0f} % of {metrics[EPISODES]:.0f}")
-        elif "before/success_once" in metrics:
-            before, after = (100 * metrics[f"{when}/success_once"] for when in ("before", "eval"))
+            remarks.append(f"success {100 * metrics[SUCCESS]:.0f} % of {metrics[EPISODES]:.0f}")
+        elif SUCCESS_BEFORE in metrics:
+            before, after = (100 * metrics[name] for name in (SUCCESS_BEFORE, SUCCESS))
             remarks.append(f"success {before:.0f} % before, {after:.0f} % after")
-        if commit := tags.get("mlflow.source.git.commit"):
-            remarks.append(f"commit {commit[:8]}{' + changes' if tags.get('git.dirty') == 'true' else ''}")
+        if commit := tags.get(COMMIT_TAG):
+            remarks.append(f"commit {commit[:8]}{' + changes' if tags.get(DIRTY_TAG) == 'true' else ''}")
         problems = list(_mismatch_problems(run)) + list(_link_problems(run, model))
         if run.info.status != "FINISHED":
             cause = f"{kind} run {run.info.run_id} is {run.info.status}"
@@ -187,7 +197,7 @@ class Chains:
         if self._dataset is not None or not self._experiments:
             return self._dataset
         # One that was mixed with others is found by its digest as MLflow shows it.
-        queries = (f"tags.`lineage.dataset.sha256` = '{digest}'", f"dataset.digest = '{digest[:32]}'")
+        queries = (f"tags.`{lineage_tag('dataset')}` = '{digest}'", f"dataset.digest = '{digest[:32]}'")
         return next(filter(None, (self._find_dataset_by(query, digest) for query in queries)), None)
 
     def _find_dataset_by(self, query: str, digest: str) -> Path | None:
@@ -205,7 +215,7 @@ class Chains:
         """Where the first run of this store that started from a base, or from a bundle (`link` parent), saw it."""
         if not self._experiments:
             return None
-        query = f"tags.`lineage.{link}.sha256` = '{digest}'"
+        query = f"tags.`{lineage_tag(link)}` = '{digest}'"
         for run in self._client.search_runs(self._experiments, query, order_by=["attributes.start_time ASC"]):
             if uri := run.data.tags.get(BASE_URI_TAG):
                 return Path(uri)
@@ -222,7 +232,7 @@ class Chains:
         return [self._client.get_run(run) for run in runs]
 
     def _children(self, run: Run) -> Iterable[Run]:
-        query = f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+        query = f"tags.{PARENT_RUN_TAG} = '{run.info.run_id}'"
         found = self._client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
         return [self._client.get_run(child.info.run_id) for child in found]
 
@@ -234,7 +244,7 @@ def _outputs(run: Run) -> list[LoggedModelOutput]:
 def _mismatch_problems(run: Run) -> Iterable[Problem]:
     tags = run.data.tags
     if tags.get(MISMATCH_TAG) == "true":
-        codes = sorted(key.removeprefix("mismatch.") for key in tags if key.startswith("mismatch."))
+        codes = sorted(key.removeprefix(MISMATCH_OF_TAG) for key in tags if key.startswith(MISMATCH_OF_TAG))
         cause = f"run {run.info.run_id} went on in spite of {', '.join(codes)}"
         yield Problem("mismatch-allowed", cause, "do it again without --allow-mismatch")
 
@@ -243,6 +253,6 @@ def _link_problems(run: Run, model: LoggedModel | None) -> Iterable[Problem]:
     """Digests that both the run and the model record must be equal."""
     tags: dict[str, Any] = model.tags if model is not None else {}
     for key in sorted(tags):
-        if key.startswith("lineage.") and key in run.data.tags and run.data.tags[key] != tags[key]:
+        if key.startswith(LINEAGE_TAG) and key in run.data.tags and run.data.tags[key] != tags[key]:
             cause = f"run {run.info.run_id} has {key} {run.data.tags[key]}, the checkpoint {tags[key]}"
             yield Problem("link-mismatch", cause, "one of the two records was edited; trust neither")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
+from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, VERSION_TAG, lineage_tag
 from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.probe import installed_version, output_of
 
@@ -125,15 +126,15 @@ def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
     """``{"norm_stats": <sha256>}`` -> ``{"lineage.norm_stats.sha256": <sha256>}``; links to nothing are left out."""
-    return {f"lineage.{link}.sha256": digest for link, digest in links.items() if digest is not None}
+    return {lineage_tag(link): digest for link, digest in links.items() if digest is not None}
 
 
 def provenance_tags(project_root: str | Path) -> dict[str, str]:
     """Tags that say which code, on which machine, started how. What cannot be found out is left out."""
-    tags = {f"version.{name}": version for name in VERSIONS_OF if (version := installed_version(name))}
+    tags = {f"{VERSION_TAG}{name}": version for name in VERSIONS_OF if (version := installed_version(name))}
     tags |= {
-        "version.rlinf_isaac": rlinf_isaac.__version__,
-        "version.python": platform.python_version(),
+        f"{VERSION_TAG}rlinf_isaac": rlinf_isaac.__version__,
+        f"{VERSION_TAG}python": platform.python_version(),
         "platform": platform.platform(),
         "command": shlex.join(sys.orig_argv),
     }
@@ -158,7 +159,7 @@ def git_tags(root: str | Path) -> dict[str, str]:
     status = output_of("git", "-C", str(root), "status", "--porcelain")
     if commit is None or status is None:
         return {}
-    tags = {"mlflow.source.git.commit": commit.decode().strip(), "git.dirty": str(bool(status.strip())).lower()}
+    tags = {COMMIT_TAG: commit.decode().strip(), DIRTY_TAG: str(bool(status.strip())).lower()}
     if branch := (output_of("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
         tags["mlflow.source.git.branch"] = branch
     if status.strip():

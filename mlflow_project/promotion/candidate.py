@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from mlflow_project.comparison.compare import compare
 from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, read_evaluations, run_id_in
-from mlflow_project.lineage.chain_store import URI_TAG, Chains
+from mlflow_project.lineage.chain_store import Chains
 from mlflow_project.promotion.gate import Champion, Evidence
 from mlflow_project.promotion.looks import Family
-from mlflow_project.recorders.checkpoints import ASSUMED_TAG
-from mlflow_project.tracking.logged_models import MODEL_TAG
+from mlflow_project.vocabulary import ASSUMED_TAG, MODEL_TAG, SUCCESS, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, spell
 from rlinf_isaac.ground.errors import InvalidJob, Problem, VideoError
@@ -154,7 +153,7 @@ def _row_problems(candidate: Candidate, run: Run) -> Iterator[str]:
     if strange:
         yield f"run {evaluation.run} has rows of other checkpoints ({', '.join(sorted(strange))})"
     rate = sum(evaluation.successes.values()) / len(evaluation.successes)
-    recorded = run.data.metrics["eval/success_once"]
+    recorded = run.data.metrics[SUCCESS]
     if len(evaluation.rows) != len(evaluation.successes) or abs(rate - recorded) > 1e-9:
         yield f"run {evaluation.run} recorded success {recorded:.4g}, its rows say {rate:.4g}: one was edited"
     if evaluation.stopped_by_rule:

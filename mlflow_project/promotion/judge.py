@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import pairing_problem
-from mlflow_project.comparison.evaluations import MISMATCH_TAG, Evaluation, evaluations_of, table_row
+from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, table_row
 from mlflow_project.promotion.candidate import Candidate, assumptions, inspect
 from mlflow_project.promotion.gate import Champion, Demands, Ruling, judge
 from mlflow_project.promotion.looks import Family, Look, find_family
 from mlflow_project.promotion.registry import Registry, Version, now
-from mlflow_project.recorders.checkpoints import ASSUMED_SINCE, ASSUMED_TAG
+from mlflow_project.vocabulary import ASSUMED_SINCE, ASSUMED_TAG, MISMATCH_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assume_again, assumed_since
 from rlinf_isaac.ground.digest import bytes_digest

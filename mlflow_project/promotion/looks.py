@@ -29,7 +29,16 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from mlflow_project.tracking.logged_models import MODEL_TAG
+from mlflow_project.vocabulary import (
+    EPISODES,
+    LENGTH_MEAN,
+    MODEL_TAG,
+    PARENT_RUN_TAG,
+    PLANNED_TAG,
+    RETURN_MEAN,
+    SUCCESS,
+    lineage_tag,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,11 +46,9 @@ if TYPE_CHECKING:
 
     from mlflow_project.comparison.evaluations import Evaluation
 
-TASK, FIRST_SEED, PARENT = "cfg/env/task", "cfg/eval/first_seed", "lineage.parent.sha256"
-ROWS = ("eval/episodes", "eval/success_once", "eval/episode_length_mean", "eval/return_mean")
+TASK, FIRST_SEED = "cfg/env/task", "cfg/eval/first_seed"
+ROWS = (EPISODES, SUCCESS, LENGTH_MEAN, RETURN_MEAN)
 """Metrics that tell two sets of rows of one checkpoint apart, without a download of each."""
-PLANNED = "sweep.checkpoints"
-"""Tag of an evaluation: of how many checkpoints its sweep is, as was fixed before it began."""
 NAMED = 3
 """Sweeps that a finding names."""
 
@@ -176,7 +183,7 @@ def _looks(client: MlflowClient, candidate: Evaluation) -> Iterator[Look]:
     from mlflow.entities import ViewType
 
     task = client.get_run(candidate.run).data.params.get(TASK)
-    query = "metrics.`eval/episodes` > 0" + (f" and params.`{TASK}` = '{task}'" if task else "")
+    query = f"metrics.`{EPISODES}` > 0" + (f" and params.`{TASK}` = '{task}'" if task else "")
     experiments = [each.experiment_id for each in client.search_experiments(view_type=ViewType.ALL)]
     token = None
     while page := client.search_runs(experiments, query, ViewType.ALL, page_token=token):
@@ -189,12 +196,12 @@ def _look(run: Run) -> Look:
     tags, metrics, first = run.data.tags, run.data.metrics, int(run.data.params.get(FIRST_SEED, 0))
     return Look(
         checkpoint=tags.get(MODEL_TAG, ""),
-        seeds=range(first, first + int(metrics["eval/episodes"])),
+        seeds=range(first, first + int(metrics[EPISODES])),
         rows=tuple(metrics.get(name, 0.0) for name in ROWS),
         time_ms=int(run.info.end_time or run.info.start_time),
         run=run.info.run_id,
-        sweep=tags.get("mlflow.parentRunId", run.info.run_id),
-        planned=int(tags[PLANNED]) if PLANNED in tags else None,
+        sweep=tags.get(PARENT_RUN_TAG, run.info.run_id),
+        planned=int(tags[PLANNED_TAG]) if PLANNED_TAG in tags else None,
     )
 
 
@@ -207,7 +214,7 @@ def _ancestors(client: MlflowClient, candidate: Evaluation) -> Iterator[str]:
         yield parent
         seen = {*seen, parent}
         models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{parent}'")
-        parent = models[0].tags.get(PARENT) if models else None
+        parent = models[0].tags.get(lineage_tag("parent")) if models else None
 
 
 def _parts(client: MlflowClient, family: Family) -> Iterator[str]:

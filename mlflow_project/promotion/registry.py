@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from mlflow_project.lineage.chain_store import MODEL_ID
 from mlflow_project.promotion.looks import Reign
-from mlflow_project.tracking.logged_models import MODEL_TAG
 from mlflow_project.tracking.store import tracking_uri
+from mlflow_project.vocabulary import MODEL_TAG
 from rlinf_isaac.ground.atomic import exclusive
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.digest import json_digest

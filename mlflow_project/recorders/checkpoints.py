@@ -8,17 +8,13 @@ from typing import Any, Literal
 
 from mlflow_project.lineage.provenance import digest_tags
 from mlflow_project.tracking.recorder import Recorder
+from mlflow_project.vocabulary import ASSUMED_TAG, MODEL_TAG, NOT_KNOWN_TAG, URI_TAG
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import spell
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
 
 UploadWeights = Literal["auto", "all", "none"]
-ASSUMED_TAG = "assumed."
-"""Begins the tags that say what a person assumed of a training."""
-NOT_KNOWN_TAG = "not_known"
-ASSUMED_SINCE = "checkpoint.assumed"
-"""Tag of a registered LoggedModel: JSON of what was assumed when it was evaluated, beyond what its files say."""
 SMALL_BYTES = 64 << 20
 """Weights up to this size are logged by ``auto``."""
 
@@ -44,7 +40,7 @@ def fine_tuning_words(trainable: str, base: str | None) -> str:
 def bundle_tags(bundle: Bundle) -> dict[str, str]:
     """Lineage of a bundle: what it is and what it came from."""
     lineage = digest_tags(bundle.lineage) | digest_tags({"weights": bundle.weights_digest})
-    return lineage | {"checkpoint.sha256": bundle.digest, "checkpoint.uri": str(bundle.path.absolute())}
+    return lineage | {MODEL_TAG: bundle.digest, URI_TAG: str(bundle.path.absolute())}
 
 
 def training_tags(assumed: Mapping[str, Any], unsaid: Sequence[str]) -> dict[str, str]:

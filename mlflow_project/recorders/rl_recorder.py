@@ -17,6 +17,7 @@ from mlflow_project.recorders.checkpoints import UploadWeights, bundle_tags, log
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracking.recorder import Recorder
+from mlflow_project.vocabulary import GAIN, GAIN_P_VALUE, GAINED, LOST, SUCCESS, SUCCESS_BEFORE, VERB_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.events import (
@@ -70,7 +71,7 @@ class RlRecorder:
         """
         start = job.start
         # What the run makes, as in `sft`; of the start only which it is.
-        tags = {"rlinf_isaac.verb": "rl"} | digest_tags(job.lineage)
+        tags = {VERB_TAG: "rl"} | digest_tags(job.lineage)
         tags |= {key: value for key, value in bundle_tags(start).items() if key.startswith("checkpoint.")}
         self.recorder = parent.start_run(f"from-step-{start.step}", tags)
         self.recorder.params(params)
@@ -136,12 +137,12 @@ class RlRecorder:
         gain = PairedGain.of(before, after)
         self.recorder.metrics(
             {
-                "before/success_once": gain.before / gain.n,
-                "eval/success_once": gain.after / gain.n,
-                "gain/success_once": (gain.after - gain.before) / gain.n,
-                "gain/gained": gain.gained,
-                "gain/lost": gain.lost,
-                "gain/p_value": gain.p_value,
+                SUCCESS_BEFORE: gain.before / gain.n,
+                SUCCESS: gain.after / gain.n,
+                GAIN: (gain.after - gain.before) / gain.n,
+                GAINED: gain.gained,
+                LOST: gain.lost,
+                GAIN_P_VALUE: gain.p_value,
             },
             self.last.step,
             model=self.last.digest,

@@ -16,19 +16,29 @@ from typing import Any
 
 from mlflow_project.comparison.compare import Comparison, compare
 from mlflow_project.comparison.evaluations import (
-    EPISODES_FILE,
-    MISMATCH_TAG,
-    SETTINGS_FILE,
     Evaluation,
     mismatch_tags,
     table_row,
 )
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
-from mlflow_project.promotion.looks import PLANNED
 from mlflow_project.recorders.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model, training_tags
-from mlflow_project.recorders.comparison_recorder import record_comparison
-from mlflow_project.tracking import ui
+from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 from mlflow_project.tracking.recorder import Recorder
+from mlflow_project.vocabulary import (
+    EPISODES,
+    EPISODES_FILE,
+    EXPERIMENT_PLACEHOLDER,
+    LENGTH_MEAN,
+    MISMATCH_TAG,
+    PLANNED_TAG,
+    RETURN_MEAN,
+    ROLLOUT,
+    SETTINGS_FILE,
+    SUCCESS,
+    SUCCESS_HIGH,
+    SUCCESS_LOW,
+    run_placeholder,
+)
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.errors import VideoError
 from rlinf_isaac.ground.events import (
@@ -99,12 +109,12 @@ class SweepRecorder:
         self._model_name = model_name
         self._dataset = dataset
         self._name = name
-        self._planned = {} if planned is None else {PLANNED: str(planned)}
+        self._planned = {} if planned is None else {PLANNED_TAG: str(planned)}
         self._run_name = run_name
         self._upload_weights: UploadWeights = upload_weights
         self._evaluations: dict[int, _Running] = {}
         parent.dataset(dataset)
-        ui.save_comparison_view(parent)
+        save_comparison_view(parent)
 
     def __call__(self, event: Event) -> None:
         """Record one event."""
@@ -164,10 +174,10 @@ class SweepRecorder:
         tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})
         self._finished.append(
             Evaluation(
-                run=f"{{{{run:{recorder.run}}}}}",
+                run=run_placeholder(recorder.run),
                 name=evaluation.name,
-                experiment="{{experiment}}",
-                sweep=f"{{{{run:{self._parent.run}}}}}",
+                experiment=EXPERIMENT_PLACEHOLDER,
+                sweep=run_placeholder(self._parent.run),
                 sweep_name=self._name,
                 step=event.step,
                 checkpoint=event.digest,
@@ -196,7 +206,7 @@ class SweepRecorder:
     def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
         """Log an animation of a video for the image grid, whose slider goes over the episodes."""
         try:
-            recorder.animation(ui.ROLLOUT, number, lambda still, animation: write_preview(video, still, animation))
+            recorder.animation(ROLLOUT, number, lambda still, animation: write_preview(video, still, animation))
         except VideoError as error:  # the video itself is logged; a sweep does not end for its preview
             logger.warning("%s", error)
 
@@ -234,12 +244,12 @@ def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
     n = len(rows)
     success = RateEstimate.of(sum(row.success for row in rows), n)
     metrics = {
-        "eval/success_once": success.rate,
-        "eval/success_low": success.low,
-        "eval/success_high": success.high,
-        "eval/episodes": float(n),
-        "eval/return_mean": fmean(row.episode_return for row in rows),
-        "eval/episode_length_mean": fmean(row.length for row in rows),
+        SUCCESS: success.rate,
+        SUCCESS_LOW: success.low,
+        SUCCESS_HIGH: success.high,
+        EPISODES: float(n),
+        RETURN_MEAN: fmean(row.episode_return for row in rows),
+        LENGTH_MEAN: fmean(row.length for row in rows),
     }
     metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in OUTCOMES}
     flags = sorted({flag for row in rows for flag in row.subtasks})

@@ -15,10 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_project.lineage.chain_store import MODEL_ID, URI_TAG, VERSION
-from mlflow_project.recorders.checkpoints import ASSUMED_SINCE
-from mlflow_project.tracking.logged_models import MODEL_TAG
+from mlflow_project.lineage.chain_store import MODEL_ID, VERSION
 from mlflow_project.tracking.store import is_missing, tracking_uri
+from mlflow_project.vocabulary import ASSUMED_SINCE, MODEL_TAG, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assume_again
 from rlinf_isaac.ground.atomic import exclusive, new_directory

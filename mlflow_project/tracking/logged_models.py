@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.tracking.operations import LogModel
 from mlflow_project.tracking.unique import Models, settle
+from mlflow_project.vocabulary import MODEL_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MODEL_TAG = "checkpoint.sha256"
 MODEL_TYPE = "vla-checkpoint"
 _EXTERNAL = "mlflow.model.isExternal"
 

@@ -28,6 +28,7 @@ from mlflow_project.tracking.operations import (
     StartRun,
     Status,
 )
+from mlflow_project.vocabulary import FAILURE_TAG
 from rlinf_isaac.ground import atomic
 from rlinf_isaac.ground.digest import bytes_digest
 
@@ -206,7 +207,7 @@ class Recorder:
         """
         time_ms = _now_ms()
         for run in reversed(_open_family(self.journal.open_runs, self.run)):
-            tags = [SetTags(run, _tags({"failure.reason": reason}))] if reason else []
+            tags = [SetTags(run, _tags({FAILURE_TAG: reason}))] if reason else []
             own = None if leave_to_owner and run == self.run else status
             self.journal.append(*tags, EndRun(run, own, time_ms))
 

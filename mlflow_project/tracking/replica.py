@@ -11,7 +11,6 @@ refused and nothing is believed.
 from __future__ import annotations
 
 import random
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from mlflow_project.tracking.operations import (
 from mlflow_project.tracking.state import State
 from mlflow_project.tracking.store import artifact_location
 from mlflow_project.tracking.unique import Runs, settle, tidy
+from mlflow_project.vocabulary import PARENT_RUN_TAG, fill_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -166,7 +166,7 @@ class Replica:
         else:
             if operation.parent is not None:
                 parent, experiment = self._run(operation.parent)
-                tags["mlflow.parentRunId"] = parent
+                tags[PARENT_RUN_TAG] = parent
             else:
                 experiment = self._experiment(operation.experiment or "Default")
             create = (experiment, operation.time_ms, tags, operation.name)
@@ -266,5 +266,4 @@ class Replica:
 
     def _fill_in(self, value: str, experiment: str) -> str:
         """Put MLflow's ids where a tag value names a run or the experiment."""
-        value = value.replace("{{experiment}}", experiment)
-        return re.sub(r"\{\{run:([0-9a-f]{32})\}\}", lambda match: self._run(match[1])[0], value)
+        return fill_in(value, experiment, lambda run: self._run(run)[0])

@@ -27,6 +27,7 @@ from mlflow_project.tracking.signals import Signals, Terminated
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
 from mlflow_project.tracking.uploader import Outcome, Uploader
+from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
 
 DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
@@ -88,7 +89,7 @@ def tracked_run(
         name: name of a new run; the verb when None.
         tags: tags of the run (provenance).
     """
-    tags = {"rlinf_isaac.verb": verb} | dict(tags or {})
+    tags = {VERB_TAG: verb} | dict(tags or {})
     source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
@@ -137,7 +138,7 @@ def fail_adopted_run(reason: str) -> None:
             from mlflow import MlflowClient
 
             client = MlflowClient(tracking_uri())
-            client.set_tag(run_id, "failure.reason", reason[:8000])
+            client.set_tag(run_id, FAILURE_TAG, reason[:8000])
             client.set_terminated(run_id, "FAILED")
         except Exception as error:  # the user reads the reason on the terminal in any case
             logger.debug("could not tag run %s: %s", run_id, error)

@@ -9,25 +9,34 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
-if TYPE_CHECKING:
-    from mlflow_project.tracking.recorder import Recorder
+from mlflow_project.vocabulary import (
+    EPISODES,
+    GAIN,
+    GAIN_P_VALUE,
+    GAINED,
+    LOST,
+    PARENT_RUN_TAG,
+    RETURN_MEAN,
+    ROLLOUT,
+    SUCCESS,
+    SUCCESS_BEFORE,
+    SUCCESS_HIGH,
+    SUCCESS_LOW,
+)
 
 KNOWN_VERSIONS = ((3, 13), (4, 0))
 """From the first to before the second."""
 
 DEFAULT_PORT = 5000
-SUCCESS = "eval/success_once"
-ROLLOUT = "rollout"
-"""Key of the animated images; their step is the number of the episode."""
 LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
 """Tag of a run with images; without it the UI offers no chart of them."""
-COLUMNS = (SUCCESS, "eval/success_low", "eval/success_high", "eval/episodes", "eval/return_mean")
-CHARTS = (SUCCESS, "eval/success_low", "eval/drop_rate", "eval/timeout_rate")
+COLUMNS = (SUCCESS, SUCCESS_LOW, SUCCESS_HIGH, EPISODES, RETURN_MEAN)
+CHARTS = (SUCCESS, SUCCESS_LOW, "eval/drop_rate", "eval/timeout_rate")
 """Of the saved view of evaluated checkpoints."""
-GAIN_COLUMNS = ("before/success_once", SUCCESS, "gain/success_once", "gain/gained", "gain/lost", "gain/p_value")
+GAIN_COLUMNS = (SUCCESS_BEFORE, SUCCESS, GAIN, GAINED, LOST, GAIN_P_VALUE)
 GAIN_CHARTS = GAIN_COLUMNS[:3]
 """Of the saved view of what reinforcement learning made of its starts."""
 
@@ -73,15 +82,16 @@ def comparison_link(
         experiment_id: MLflow's id.
         parent_run_id: MLflow's id of the sweep.
         metric: what to sort by where there is no saved view.
-        saved_view: open what `save_comparison_view` saved, with its columns and charts. The UI ignores the view when
-            the link has a filter of its own, and ends in the GenAI view when there is none of that name.
+        saved_view: open what `save_comparison_view` (`recorders.comparison_recorder`) saved, with its columns and
+            charts. The UI ignores the view when the link has a filter of its own, and ends in the GenAI view when there
+            is none of that name.
         charts: open the charts and animated rollouts beside a narrow list, instead of the table.
     """
     query = {"workflowType": "machine_learning"}
-    if saved_view and _version_is_known():
+    if saved_view and version_is_known():
         query["viewStateShareKey"] = view_name(parent_run_id)
     else:
-        query["searchFilter"] = _nested_in(parent_run_id)
+        query["searchFilter"] = nested_in(parent_run_id)
         query["orderByKey"] = f"metrics.`{metric}`"
         query["orderByAsc"] = "false"
     if charts:
@@ -115,28 +125,6 @@ def serve_command(tracking_uri: str, port: int = DEFAULT_PORT) -> str | None:
 def view_name(parent_run_id: str) -> str:
     """Name of the saved view of a sweep."""
     return f"rlinf-isaac-{parent_run_id}"
-
-
-def save_comparison_view(
-    parent: Recorder,
-    runs: Sequence[str] | None = None,
-    *,
-    columns: Sequence[str] = COLUMNS,
-    charts: Sequence[str] = CHARTS,
-) -> None:
-    """Save how the runs that `parent` compares are shown: flat, sorted by success, with columns and charts.
-
-    Args:
-        parent: the link to its view is `comparison_link`.
-        runs: MLflow ids of the runs; those nested in `parent` when None.
-        columns: metrics in the table.
-        charts: metrics with a bar chart each.
-    """
-    if _version_is_known():
-        run_id = f"{{{{run:{parent.run}}}}}"  # known when it is uploaded
-        chosen = _nested_in(run_id) if runs is None else f"attributes.run_id IN ({', '.join(map(repr, runs))})"
-        state = json.dumps(comparison_view(chosen, columns, charts), separators=(",", ":"))
-        parent.experiment_tag(f"mlflow.sharedViewState.{view_name(run_id)}", state)
 
 
 def comparison_view(
@@ -204,11 +192,13 @@ def _app(base_url: str) -> str:
     return f"{base_url.rstrip('/')}/#" if base_url else "#"
 
 
-def _nested_in(run_id: str) -> str:
-    return f"tags.mlflow.parentRunId = '{run_id}'"
+def nested_in(run_id: str) -> str:
+    """MLflow's filter for the runs that are nested in one."""
+    return f"tags.{PARENT_RUN_TAG} = '{run_id}'"
 
 
-def _version_is_known() -> bool:
+def version_is_known() -> bool:
+    """Whether the UI of the installed MLflow has the state that is written here."""
     from importlib.metadata import version
 
     release = tuple(int(part) for part in version("mlflow").split(".")[:2])
