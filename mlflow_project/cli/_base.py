@@ -24,7 +24,7 @@ DEFAULT_PRESET = "tiny"
 
 
 @dataclass(frozen=True)
-class NormStats:
+class ForeignNormStats:
     """Norm stats that are not computed from the dataset.
 
     Attributes:
@@ -77,7 +77,7 @@ def check(findings: Findings, base: FoundBase, config: JobConfig) -> None:
     findings.add(check_differences(base, config))
 
 
-def choose_norm_stats(text: str, base: FoundBase | None) -> NormStats | Path | None:
+def choose_norm_stats(text: str, base: FoundBase | None) -> ForeignNormStats | Path | None:
     """What ``--norm-stats`` means: None to compute them, a file, or those of the base.
 
     Raises:
@@ -96,17 +96,17 @@ def choose_norm_stats(text: str, base: FoundBase | None) -> NormStats | Path | N
 
     stats = norm_stats_of(base, asset_id or None)
     origin = f"of the base, {stats.path}"
-    return NormStats(stats.read(), origin, stats.path, norm_stats_record(base, stats))
+    return ForeignNormStats(stats.read(), origin, stats.path, norm_stats_record(base, stats))
 
 
-def check_norm_stats(findings: Findings, stats: NormStats, config: JobConfig) -> None:
+def check_norm_stats(findings: Findings, stats: ForeignNormStats, config: JobConfig) -> None:
     """Whether norm stats of a base suit the policy; that the dataset gives other ones is what they are chosen for."""
     from rlinf_isaac.preflight import check_norm_stats
 
     findings.add(check_norm_stats(stats.data, stats.path, config))
 
 
-def seal(base: FoundBase, config: JobConfig, stats: NormStats | None) -> Base:
+def seal(base: FoundBase, config: JobConfig, stats: ForeignNormStats | None) -> Base:
     """Hash the base; prints what it is, what it says, and which parameters come from it."""
     from rlinf_isaac.checkpoint.foreign.base import seal_base
     from rlinf_isaac.checkpoint.foreign.base_config import says_lines

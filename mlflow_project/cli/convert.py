@@ -110,7 +110,7 @@ class BundleJob:
 
 
 @dataclass(frozen=True)
-class Job:
+class ConvertJob:
     """What to convert, and the bundle to make of it, if one is asked for."""
 
     conversion: ConversionJob
@@ -127,7 +127,7 @@ class Job:
         return may_be_made(self.conversion.output, self.bundle.config, self.bundle.source.norm_stats.read())
 
 
-def check(findings: Findings, **settings: Any) -> Job | None:
+def check(findings: Findings, **settings: Any) -> ConvertJob | None:
     """Check these options, all of them; the job, unless `findings` has errors."""
     from rlinf_isaac.checkpoint.convert import Options, expansion, output_exists, parse_size, prepare
 
@@ -158,7 +158,7 @@ def check(findings: Findings, **settings: Any) -> Job | None:
             bundle = _check_bundle(findings, chosen, **settings)
     if conversion is None or (wants_bundle and bundle is None):
         return None
-    job = Job(conversion, bundle)
+    job = ConvertJob(conversion, bundle)
     if conversion.there and not job.may_be_finished:
         findings.add([output_exists(conversion.output)])
     return None if findings.errors else job
@@ -209,7 +209,7 @@ def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> Bundl
     return BundleJob(source, config, step, conversion, configured.stated, configured.assumed)
 
 
-def show_plan(job: Job) -> None:
+def show_plan(job: ConvertJob) -> None:
     """Print what will be written, from what."""
     from mlflow_project.cli._plan_view import show
 
@@ -221,7 +221,7 @@ def show_plan(job: Job) -> None:
                 stdout.print(f"bundle       {text}")
 
 
-def run(job: Job, *, verify: bool, hash_source: bool) -> None:
+def run(job: ConvertJob, *, verify: bool, hash_source: bool) -> None:
     """Convert as one tracked run, with the plan and the manifest as artifacts.
 
     What the same command has written, and was killed before all of it was recorded, is recorded as it is.
@@ -250,7 +250,7 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
         )
 
 
-def _find_there(job: Job, verify: bool, hash_source: bool, show: Callable[[Progress], None]) -> Any:
+def _find_there(job: ConvertJob, verify: bool, hash_source: bool, show: Callable[[Progress], None]) -> Any:
     """The bundle, or the record of the conversion, that is at the output already, whole and of this very job."""
     from rlinf_isaac.checkpoint.convert import find_finished, output_exists
 

@@ -35,7 +35,7 @@ NAME = "stack-cube"
 
 
 @dataclass(frozen=True)
-class Job:
+class PromoteJob:
     """A promotion that can begin: the candidate, what is asked of it, and the registered model's name."""
 
     candidate: Candidate
@@ -114,7 +114,7 @@ def check(
     margin: str = "0.1",
     alpha: str = "0.05",
     dry_run: bool = False,
-) -> Job | None:
+) -> PromoteJob | None:
     """Check these options and find the candidate; None where `findings` has errors."""
     from mlflow_project.promotion.candidate import find_candidate
     from mlflow_project.promotion.gate import Demands
@@ -133,15 +133,15 @@ def check(
         return None
     with findings.collect():
         candidate = find_candidate(existing_store(), subject)
-        return None if findings.errors else Job(candidate, demands, name, dry_run)
+        return None if findings.errors else PromoteJob(candidate, demands, name, dry_run)
     return None
 
 
-def run(job: Job, output: Path) -> bool:
+def run(job: PromoteJob, output: Path) -> bool:
     """Judge and, where every rule lets it pass, promote, in a tracked run; prints what each rule says.
 
     Returns:
-        whether the candidate is (with `Job.dry_run`: could become) the champion now.
+        whether the candidate is (with `PromoteJob.dry_run`: could become) the champion now.
     """
     from mlflow_project.cli._summary import print_rulings
     from mlflow_project.lineage.provenance import provenance_tags

@@ -97,7 +97,7 @@ class Checked(NamedTuple):
 
     config: JobConfig
     datasets: tuple[Path, ...]
-    norm_stats: Path | bases.NormStats | None
+    norm_stats: Path | bases.ForeignNormStats | None
     allowed: tuple[Problem, ...]
     base: FoundBase | None = None
 
@@ -164,7 +164,7 @@ def check(
     findings.add(found)
     with findings.collect():
         findings.add([*check_mixture(config, roots, file), *check_held_out(config, roots)])
-    if isinstance(given, bases.NormStats):
+    if isinstance(given, bases.ForeignNormStats):
         bases.check_norm_stats(findings, given, config)
     engines.check_engine(findings, chosen, [SftJob(config, roots[0], "", b"", output, mixed_with=roots[1:])])
     return Checked(config, roots, given, tuple(allowed(found)), found_base)
@@ -179,7 +179,7 @@ def _of_torchrun() -> list[str]:
 def plan(
     config: JobConfig,
     dataset_root: Path,
-    norm_stats: Path | bases.NormStats | None,
+    norm_stats: Path | bases.ForeignNormStats | None,
     output: Path,
     suffix: str = "",
     base: FoundBase | None = None,
@@ -200,13 +200,13 @@ def plan(
     if norm_stats is None:
         stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
         origin = f"computed from the dataset {dataset.root}"
-    elif isinstance(norm_stats, bases.NormStats):
+    elif isinstance(norm_stats, bases.ForeignNormStats):
         stats, origin = norm_stats.data, norm_stats.origin
     else:
         stats, origin = norm_stats.read_bytes(), f"given, {norm_stats}"
     sealed = None
     if base is not None:
-        sealed = bases.seal(base, config, norm_stats if isinstance(norm_stats, bases.NormStats) else None)
+        sealed = bases.seal(base, config, norm_stats if isinstance(norm_stats, bases.ForeignNormStats) else None)
     print_trained(stats, origin)
     available = gpu_memory() if config.compute.device.startswith("cuda") else None
     processes, sharding = config.compute.num_processes, choose_sharding(config, available)

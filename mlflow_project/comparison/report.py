@@ -28,7 +28,7 @@ LARGEST_NUMBER_OF_TICKS = 10
 
 
 @dataclass(frozen=True)
-class Point:
+class PlottedCheckpoint:
     """One checkpoint in the plot; `x` .. `high` in SVG units."""
 
     x: float
@@ -44,7 +44,7 @@ class Series:
 
     name: str
     lines: list[list[tuple[float, float]]] = field(default_factory=lambda: [[]])
-    points: list[Point] = field(default_factory=list)
+    points: list[PlottedCheckpoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _series(standings: Sequence[Standing], starts: Mapping[str, Standing], steps
     for each in sorted(standings, key=lambda each: (each.label in starts, each.evaluation.step)):
         rate, start = each.success, starts.get(each.label)
         x = _x(each.evaluation.step, steps) if start is None else _x(start.evaluation.step, steps) + BESIDE
-        point = Point(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{each.label}: {rate}")
+        point = PlottedCheckpoint(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{each.label}: {rate}")
         mine = series.setdefault(each.evaluation.sweep, Series(each.evaluation.sweep_name))
         mine.points.append(point)
         if start is None:

@@ -29,7 +29,7 @@ class Contended(Unreachable):
     """Another client did the same in the same moment: looking again shows what it did."""
 
 
-class TooLarge(Unreachable):
+class RequestTooLarge(Unreachable):
     """A proxy does not let a file of this size through."""
 
 
@@ -56,7 +56,7 @@ def sorted_errors(*, remote: bool) -> Iterator[None]:
         raise Unreachable(f"an answer that is no JSON: {first_line(error)}") from error
     except OSError as error:  # before ValueError: some of requests' are both
         status = getattr(getattr(error, "response", None), "status_code", None)
-        raise (TooLarge if status == _TOO_LARGE else Unreachable)(_named(error)) from error
+        raise (RequestTooLarge if status == _TOO_LARGE else Unreachable)(_named(error)) from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise Refused(_named(error)) from error
     except Exception as error:

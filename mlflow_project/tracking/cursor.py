@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlflow_project.tracking.answers import Refused, TooLarge, Unreachable, sorted_errors
+from mlflow_project.tracking.answers import Refused, RequestTooLarge, Unreachable, sorted_errors
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.journal import read_header, read_operations
 from mlflow_project.tracking.mlflow_environment import prepare_environment
@@ -82,13 +82,13 @@ class Cursor:
         """Apply a step. What cannot be applied is left aside, and does not hold up the rest."""
         try:
             self._connected().apply([operation for operation, _ in step])
-        except (Refused, TooLarge) as error:
+        except (Refused, RequestTooLarge) as error:
             if len(step) > 1:  # one bad entry makes the store refuse the whole batch: find it, keep the others
                 for each in step:
                     self._apply([each])
                 return
             ((operation, at),) = step
-            if isinstance(error, TooLarge) and not isinstance(operation, LogArtifact):
+            if isinstance(error, RequestTooLarge) and not isinstance(operation, LogArtifact):
                 raise
             reason = f"{type(operation).__name__}: {error}"
             self.state.aside.append(Aside(at, reason, final=isinstance(error, Refused)))

@@ -33,7 +33,7 @@ MAX_FPS = 10_000
 
 
 @dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """One episode.
 
     Attributes:
@@ -57,7 +57,7 @@ class DatasetMeta:
     fps: int
     robot_type: str | None
     features: dict[str, Feature]
-    episodes: tuple[Episode, ...]
+    episodes: tuple[RecordedEpisode, ...]
     tasks: dict[int, str]
     provenance: dict[str, Any] | None
 
@@ -122,7 +122,7 @@ def parse_fps(root: Path, info: dict[str, Any]) -> int:
     raise DatasetError.of("fps-value", cause, "set it to the rate at which the frames were recorded")
 
 
-def read_episodes(root: Path, info: dict[str, Any], features: Mapping[str, Feature]) -> list[Episode]:
+def read_episodes(root: Path, info: dict[str, Any], features: Mapping[str, Feature]) -> list[RecordedEpisode]:
     """The episodes that ``meta/`` lists, in order of their index; not yet checked for gaps. Raises DatasetError."""
     video_keys = [name for name, feature in features.items() if feature.dtype == "video"]
     read = _read_episodes_v21 if info["codebase_version"] == "v2.1" else _read_episodes_v30
@@ -146,7 +146,7 @@ def read_tasks(root: Path, version: str) -> list[tuple[int, str]]:
         return rows
 
 
-def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) -> list[Problem]:
+def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[RecordedEpisode]) -> list[Problem]:
     """Episodes and frames of ``meta/info.json`` against the listed episodes, which must be 0, 1, 2, ..."""
     path, problems = root / INFO_FILE, []
     if not episodes:
@@ -175,16 +175,16 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[Episode]) 
     return problems
 
 
-def _read_episodes_v21(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
+def _read_episodes_v21(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[RecordedEpisode]:
     chunks_size, (data, videos) = _count(info.get("chunks_size", CHUNKS_SIZE)), _templates(info, video_keys)
     for row in read_json_lines(root / "meta" / "episodes.jsonl"):
         index, length = _count(row["episode_index"]), _count(row["length"])
         place = {"episode_index": index, "episode_chunk": index // chunks_size}
         films = {key: (videos.fill({**place, "video_key": key}), 0.0) for key in video_keys}
-        yield Episode(index, length, data.fill(place), films)
+        yield RecordedEpisode(index, length, data.fill(place), films)
 
 
-def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[Episode]:
+def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) -> Iterator[RecordedEpisode]:
     data, videos = _templates(info, video_keys)
     columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     for key in video_keys:
@@ -202,7 +202,7 @@ def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) 
             if not 0 <= start < math.inf:
                 raise ValueError(f"episode {index} starts at {start} s of its video")
             films[key] = (videos.fill({**at, "video_key": key}), start)
-        yield Episode(index, length, data.fill(place), films)
+        yield RecordedEpisode(index, length, data.fill(place), films)
 
 
 def _numbers(table: pa.Table) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors
 from rlinf_isaac.data.lerobot.findings import FoldedFindings
 from rlinf_isaac.data.lerobot.format import Feature
-from rlinf_isaac.data.lerobot.meta import Episode
+from rlinf_isaac.data.lerobot.meta import RecordedEpisode
 from rlinf_isaac.data.validate.schema import SchemaChecks
-from rlinf_isaac.data.validate.values import Batch, ValueChecks
+from rlinf_isaac.data.validate.values import CheckedRows, ValueChecks
 from rlinf_isaac.ground.errors import DatasetError
 
 BATCH_ROWS = 200_000
@@ -39,7 +39,7 @@ class DataFile:
 
 def check_columns(
     root: Path,
-    episodes: Sequence[Episode],
+    episodes: Sequence[RecordedEpisode],
     features: Mapping[str, Feature],
     task_indices: Sequence[int] | None,
     fps: int | None,
@@ -60,7 +60,7 @@ def check_columns(
     Returns:
         The files that hold as many rows as they should, in the order of their episodes.
     """
-    by_file: dict[str, list[Episode]] = {}
+    by_file: dict[str, list[RecordedEpisode]] = {}
     starts, total = {}, 0
     for episode in episodes:
         by_file.setdefault(episode.file, []).append(episode)
@@ -68,7 +68,7 @@ def check_columns(
         total += episode.length
     values = ValueChecks(root, features, task_indices, fps, contiguous, findings)
     schemas = SchemaChecks(features)
-    files, batch = [], Batch()
+    files, batch = [], CheckedRows()
     for name, inside in by_file.items():
         path = root / name
         try:
@@ -91,7 +91,7 @@ def check_columns(
         table = table.replace_schema_metadata(None)  # of which the schemas were checked
         if batch.tables and (batch.rows >= BATCH_ROWS or not table.schema.equals(batch.tables[0][1].schema)):
             values.check(batch)
-            batch = Batch()
+            batch = CheckedRows()
         lengths = [rows] if len(inside) == 1 else [episode.length for episode in inside]
         batch.tables.append((name, table))
         batch.episodes += [

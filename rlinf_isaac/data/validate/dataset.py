@@ -21,7 +21,7 @@ from rlinf_isaac.data.lerobot.files import RESTORE
 from rlinf_isaac.data.lerobot.findings import FoldedFindings, first_few
 from rlinf_isaac.data.lerobot.format import AUX_FEATURES
 from rlinf_isaac.data.lerobot.meta import (
-    Episode,
+    RecordedEpisode,
     check_counts,
     parse_features,
     parse_fps,
@@ -93,15 +93,15 @@ def _check_tasks(root: Path, info: dict[str, Any], tasks: Sequence[tuple[int, st
         findings.add("task-count", cause, "correct total_tasks", "warning")
 
 
-def _distinct(episodes: Sequence[Episode]) -> list[Episode]:
+def _distinct(episodes: Sequence[RecordedEpisode]) -> list[RecordedEpisode]:
     """Each index once, the first that is listed."""
-    by_index: dict[int, Episode] = {}
+    by_index: dict[int, RecordedEpisode] = {}
     for episode in episodes:
         by_index.setdefault(episode.index, episode)
     return list(by_index.values())
 
 
-def _check_surplus_files(root: Path, episodes: Sequence[Episode], findings: FoldedFindings) -> None:
+def _check_surplus_files(root: Path, episodes: Sequence[RecordedEpisode], findings: FoldedFindings) -> None:
     """Data and videos that ``meta/`` does not list: readers overlook them, but people count them."""
     listed = {episode.file for episode in episodes}
     listed |= {file for episode in episodes for file, _ in episode.videos.values()}

@@ -12,7 +12,7 @@ import pyarrow as pa
 from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors
 from rlinf_isaac.data.lerobot.findings import FoldedFindings
 from rlinf_isaac.data.lerobot.format import Feature
-from rlinf_isaac.data.lerobot.meta import Episode
+from rlinf_isaac.data.lerobot.meta import RecordedEpisode
 from rlinf_isaac.data.validate.columns import DataFile
 from rlinf_isaac.data.validate.schema import holds_images
 from rlinf_isaac.ground.errors import DatasetError
@@ -87,7 +87,7 @@ def _check_group(
 
 def check_videos(
     root: Path,
-    episodes: Sequence[Episode],
+    episodes: Sequence[RecordedEpisode],
     features: Mapping[str, Feature],
     fps: int,
     full: bool,

@@ -21,7 +21,7 @@ _ANEW = "write these episodes anew with the right values"
 
 
 @dataclass
-class Batch:
+class CheckedRows:
     """Tables of one schema, and the episodes that their rows are."""
 
     tables: list[tuple[str, pa.Table]] = field(default_factory=list)
@@ -56,7 +56,7 @@ class ValueChecks:
         self._first_action: np.ndarray | None = None
         self._constant = np.zeros(0, bool)
 
-    def check(self, batch: Batch) -> None:
+    def check(self, batch: CheckedRows) -> None:
         """Check the values of one batch."""
         columns = self._to_numpy(batch.tables)
         index, rows, start = np.array(batch.episodes, np.int64).T

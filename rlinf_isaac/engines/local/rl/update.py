@@ -64,7 +64,7 @@ def update(
         optimiser: of `make_optimiser`.
         experience: of this iteration.
         iteration: 1-based.
-        compute: gives the gradients of the parts of a minibatch (`Players.gradients`); the second argument says
+        compute: gives the gradients of the parts of a minibatch (`RolloutWorkers.gradients`); the second argument says
             whether the policy learns, or the value head alone.
 
     Raises:

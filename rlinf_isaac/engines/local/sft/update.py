@@ -7,7 +7,7 @@ import math
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.local.sft.batches import Batch
+from rlinf_isaac.engines.local.sft.batches import TrainingBatch
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, clip_gradients, gradient_norm
 from rlinf_isaac.engines.local.training.spread import Spread
@@ -29,7 +29,7 @@ def parts_of(config: JobConfig, team: Team) -> int:
 
 
 def update(
-    spread: Spread, optimiser: torch.optim.AdamW, batch: Batch, config: JobConfig, step: int, team: Team
+    spread: Spread, optimiser: torch.optim.AdamW, batch: TrainingBatch, config: JobConfig, step: int, team: Team
 ) -> tuple[float, float]:
     """Train one step, 1-based; returns the loss and the gradient's norm before clipping.
 

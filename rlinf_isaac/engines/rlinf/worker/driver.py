@@ -27,9 +27,9 @@ from rlinf_isaac.engines.rlinf.worker.extension import check_sentinels, failed_e
 
 RAY_SECONDS = 120.0
 TASKS = {
-    "embodied_eval": (".tasks", "Evaluation"),
-    "sft": (".training_tasks", "FineTuning"),
-    "embodied": (".training_tasks", "Reinforcement"),
+    "embodied_eval": (".tasks", "EvaluationTask"),
+    "sft": (".training_tasks", "FineTuningTask"),
+    "embodied": (".training_tasks", "ReinforcementTask"),
 }
 """RLinf's ``runner.task_type`` -> module and class of what does it."""
 

@@ -57,7 +57,7 @@ class RlinfStackCube(gym.Env):
         self._open = ExitStack()
         self._last: dict[str, Any] | None = None
         self._seen: dict[str, Any] | None = None
-        self._recorder = Recorder(self)
+        self._frame_count = FrameCount(self)
 
     def describe(self) -> dict[str, Any]:
         """``identity`` of the environment, and ``slots``."""
@@ -89,7 +89,7 @@ class RlinfStackCube(gym.Env):
                 for slot in self._own_slots
             )
         self._start_waiting()
-        self._recorder.reset()
+        self._frame_count.reset()
         self._seen = self._observation()
         return self._seen, {}
 
@@ -121,7 +121,7 @@ class RlinfStackCube(gym.Env):
                     ended.append(slot)
             if ended:
                 info = self._end(ended)
-        self._recorder.chunk(ended="final_observation" in info)
+        self._frame_count.chunk(ended="final_observation" in info)
         # The info belongs to the last step: RLinf's recorder looks for a terminal observation there.
         infos: list[dict[str, Any]] = [{}] * (horizon - 1) + [info]
         # RLinf goes on to the end of its epoch when all episodes are over; nothing moves then, nothing is rendered.
@@ -209,7 +209,7 @@ class RlinfStackCube(gym.Env):
         }
 
 
-class Recorder:
+class FrameCount:
     """Keeps count of the frames that RLinf's recorder is given, so that its videos can be checked: one per rollout
     epoch, of all environments of a worker side by side, a frame per chunk and one more where an episode ended."""
 

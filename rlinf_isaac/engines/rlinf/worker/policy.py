@@ -22,7 +22,7 @@ from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.sft.batches import Batch
+from rlinf_isaac.engines.local.sft.batches import TrainingBatch
 from rlinf_isaac.engines.local.sft.update import flow_loss
 from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.ground.errors import TrainingDiverged
@@ -120,7 +120,7 @@ class RlinfPi0(Pi0, BasePolicy):
             return self.sft_forward(**kwargs)
         raise NotImplementedError(f"pi0 has no {forward_type}")
 
-    def sft_forward(self, data: Batch, **kwargs: Any) -> torch.Tensor:
+    def sft_forward(self, data: TrainingBatch, **kwargs: Any) -> torch.Tensor:
         """The flow-matching loss of a batch, a scalar."""
         return flow_loss(super().forward(*data.on(self._device)), self.job)
 

@@ -78,7 +78,7 @@ class Task:
         return {"versions": {name: importable_version(name) for name in ("rlinf", "ray", "torch")}}
 
 
-class Evaluation(Task):
+class EvaluationTask(Task):
     """One cluster, one simulator, any number of checkpoints."""
 
     kinds: ClassVar[Mapping[str, Any]] = {"rollout": Policies, "env": Simulators}

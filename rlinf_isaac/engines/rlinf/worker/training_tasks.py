@@ -14,7 +14,7 @@ from rlinf_isaac.engines.rlinf.worker.training_workers import Learner, Trainer
 from rlinf_isaac.engines.rlinf.worker.workers import Policies, Simulators
 
 
-class FineTuning(Task):
+class FineTuningTask(Task):
     """RLinf's supervised fine-tuning."""
 
     kinds: ClassVar[Mapping[str, Any]] = {"actor": Trainer}
@@ -26,7 +26,7 @@ class FineTuning(Task):
         self.runner.run()
 
 
-class Reinforcement(Task):
+class ReinforcementTask(Task):
     """RLinf's reinforcement learning."""
 
     kinds: ClassVar[Mapping[str, Any]] = {"actor": Learner, "rollout": Policies, "env": Simulators}

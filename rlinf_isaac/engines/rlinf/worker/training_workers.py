@@ -13,7 +13,7 @@ from rlinf.workers.sft.fsdp_vla_sft_worker import FSDPVlaSftWorker
 from rlinf_isaac.config import build_config
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.sft.batches import Batch, load_batch, rows_of
+from rlinf_isaac.engines.local.sft.batches import TrainingBatch, load_batch, rows_of
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.engines.rlinf.worker.cpu import OnAnyDevice
 
@@ -44,7 +44,7 @@ class Batches:
         self.config = build_config(OmegaConf.to_container(model.job), "the job")
         self.processor = make_processor(self.config, from_json(Path(model.norm_stats).read_bytes()))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         worker = self.worker
         size, parts = worker.micro_batch_size, worker.gradient_accumulation
         rows = rows_of(worker._rank, worker._world_size, size, parts)
