@@ -210,7 +210,7 @@ def run(job: MakeJob, output: Path) -> Bundle:
         BundleError: another bundle is there.
     """
     from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags
-    from mlflow_project.recorders.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
+    from mlflow_project.recorders.logged_checkpoints import bundle_tags, log_bundle_files, log_model, model_name
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.foreign.make import AS_STORED, find_made, make_bundle, plan_conversion
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset

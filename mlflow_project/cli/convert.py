@@ -287,7 +287,7 @@ def _convert(
 
 
 def _make_bundle(tracked: TrackedRun, bundle: BundleJob, conversion: ConversionJob, there: Bundle | None) -> None:
-    from mlflow_project.recorders.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
+    from mlflow_project.recorders.logged_checkpoints import bundle_tags, log_bundle_files, log_model, model_name
     from rlinf_isaac.checkpoint.foreign.make import make_bundle
 
     made = there or make_bundle(

@@ -174,7 +174,7 @@ def run(
     """Evaluate as a tracked sweep, on the local engine if none is given; prints the comparison and returns it."""
     from mlflow_project.cli._summary import print_comparison, print_links
     from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.recorders.checkpoints import fine_tuning_words, model_name
+    from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
     from mlflow_project.recorders.sweep_recorder import SweepRecorder
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run

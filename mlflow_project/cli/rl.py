@@ -159,8 +159,8 @@ def run(
     is given; prints what was gained."""
     from mlflow_project.cli._summary import print_gains, print_links
     from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.recorders.checkpoints import model_name
     from mlflow_project.recorders.comparison_recorder import save_comparison_view
+    from mlflow_project.recorders.logged_checkpoints import model_name
     from mlflow_project.recorders.rl_recorder import RlRecorder, gains_markdown
     from mlflow_project.tracking import ui
     from mlflow_project.tracking.progress import watch

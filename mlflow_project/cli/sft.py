@@ -238,7 +238,7 @@ def run(
     """
     from mlflow_project.comparison.evaluations import mismatch_tags
     from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags
-    from mlflow_project.recorders.checkpoints import fine_tuning_words, model_name
+    from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
     from mlflow_project.recorders.sft_recorder import SftRecorder
     from mlflow_project.tracking.progress import watch
     from mlflow_project.tracking.runs import tracked_run

@@ -191,7 +191,7 @@ def _compute_again(bundle: Bundle, config: JobConfig, roots: Sequence[Path]) -> 
     """How the datasets' statistics agree with the bundle's; None where they do not."""
     from rlinf_isaac.data.mixture import open_datasets
     from rlinf_isaac.data.norm_stats import compute_norm_stats, from_json, settings_of
-    from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
+    from rlinf_isaac.data.norm_stats.differences import differing_keys, sample_rows
 
     dataset, settings = open_datasets(roots, _weights(bundle)), settings_of(config)
     stats, computed = from_json(bundle.norm_stats_bytes, str(bundle.path)), compute_norm_stats(dataset, **settings)

@@ -1,6 +1,6 @@
 """What MLflow knows of the chain: models, the runs that made them, the evaluations that looked at them.
 
-Reads only. The tags are those that `mlflow_project.recorders.checkpoints.bundle_tags` writes.
+Reads only. The tags are those that `mlflow_project.recorders.logged_checkpoints.bundle_tags` writes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_project.lineage.provenance import DatasetInput, digest_tags
-from mlflow_project.recorders.checkpoints import UploadWeights, bundle_tags, log_model
+from mlflow_project.recorders.logged_checkpoints import UploadWeights, bundle_tags, log_model
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracking.recorder import Recorder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlflow_project.lineage.provenance import DatasetInput
-from mlflow_project.recorders.checkpoints import (
+from mlflow_project.recorders.logged_checkpoints import (
     UploadWeights,
     log_bundle_files,
     log_model,

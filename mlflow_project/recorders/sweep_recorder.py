@@ -21,8 +21,14 @@ from mlflow_project.comparison.evaluations import (
     table_row,
 )
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
-from mlflow_project.recorders.checkpoints import UploadWeights, bundle_tags, log_bundle_files, log_model, training_tags
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
+from mlflow_project.recorders.logged_checkpoints import (
+    UploadWeights,
+    bundle_tags,
+    log_bundle_files,
+    log_model,
+    training_tags,
+)
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.vocabulary import (
     EPISODES,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlflow_project.recorders.checkpoints import bundle_tags, model_name
+from mlflow_project.recorders.logged_checkpoints import bundle_tags, model_name
 from mlflow_project.serving.observation import ObservationSpec, Request, as_array
 from mlflow_project.serving.policy import observation_spec, serving_config
 from mlflow_project.serving.resolve import ARTIFACT

@@ -13,8 +13,8 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.contract import STATE_LAYOUTS, TASKS, state_names
 from rlinf_isaac.ground.errors import InvalidJob, Problem
-from rlinf_isaac.preflight.rl import RULES as RL_RULES
-from rlinf_isaac.preflight.rl import Misfit, check_rl
+from rlinf_isaac.preflight.rl_config import RULES as RL_RULES
+from rlinf_isaac.preflight.rl_config import Misfit, check_rl
 
 RENDERERS = {"mujoco": ("auto", "egl", "rays"), "isaaclab": ("auto", "newton")}
 """Backend -> its renderers."""

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from rlinf_isaac.data.lerobot.files import RESTORE, read_json, read_json_lines, read_parquet, read_texts
-from rlinf_isaac.data.lerobot.findings import SHOWN, first_few
+from rlinf_isaac.data.lerobot.folded_findings import SHOWN, first_few
 from rlinf_isaac.data.lerobot.format import CHUNKS_SIZE, READ_VERSIONS, Feature
 from rlinf_isaac.data.lerobot.path_template import PathTemplate
 from rlinf_isaac.data.lerobot.resolve import INFO_FILE

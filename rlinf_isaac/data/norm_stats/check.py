@@ -11,9 +11,9 @@ import numpy as np
 
 from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
-from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
 from rlinf_isaac.data.norm_stats.delta_actions import parse_delta_mask
+from rlinf_isaac.data.norm_stats.differences import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.keys import identity
 from rlinf_isaac.data.norm_stats.normaliser import Normalizer, NormMode
 from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, from_json, read_bytes

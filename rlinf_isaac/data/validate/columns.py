@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors
-from rlinf_isaac.data.lerobot.findings import FoldedFindings
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings
 from rlinf_isaac.data.lerobot.format import Feature
 from rlinf_isaac.data.lerobot.meta import RecordedEpisode
 from rlinf_isaac.data.validate.schema import SchemaChecks

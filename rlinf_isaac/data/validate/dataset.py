@@ -18,7 +18,7 @@ from typing import Any
 
 from rlinf_isaac.data.lerobot.dataset_digest import dataset_files
 from rlinf_isaac.data.lerobot.files import RESTORE
-from rlinf_isaac.data.lerobot.findings import FoldedFindings, first_few
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings, first_few
 from rlinf_isaac.data.lerobot.format import AUX_FEATURES
 from rlinf_isaac.data.lerobot.meta import (
     RecordedEpisode,

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rlinf_isaac.data.lerobot.files import RESTORE, open_parquet, parquet_errors
-from rlinf_isaac.data.lerobot.findings import FoldedFindings
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings
 from rlinf_isaac.data.lerobot.format import Feature
 from rlinf_isaac.data.lerobot.meta import RecordedEpisode
 from rlinf_isaac.data.validate.columns import DataFile

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.lerobot.findings import FoldedFindings, Level
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings, Level
 from rlinf_isaac.data.lerobot.format import Feature
 
 TEXT_DTYPES = ("string", "large_string", "language")

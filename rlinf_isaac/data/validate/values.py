@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rlinf_isaac.data.lerobot.findings import FoldedFindings, first_few
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings, first_few
 from rlinf_isaac.data.lerobot.format import ACTION, Feature
 from rlinf_isaac.data.lerobot.reader import to_numpy
 from rlinf_isaac.ground.errors import DatasetError

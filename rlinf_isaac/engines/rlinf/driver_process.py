@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.engines.rlinf.journal import STARTING, JournalReader
+from rlinf_isaac.engines.rlinf.run_journal import STARTING, JournalReader
 from rlinf_isaac.ground.errors import EngineFailed
 from rlinf_isaac.ground.events import Progress
 

@@ -15,7 +15,7 @@ from support import mortal
 
 from mlflow_project.promotion import registry as registry_module
 from mlflow_project.promotion.registry import CANDIDATE, CHAMPION, PREVIOUS, Registry
-from mlflow_project.recorders.checkpoints import log_model
+from mlflow_project.recorders.logged_checkpoints import log_model
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.errors import PromotionRefused

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from support import mortal
 
-from mlflow_project.recorders.checkpoints import bundle_tags
+from mlflow_project.recorders.logged_checkpoints import bundle_tags
 from mlflow_project.serving.log_model import log_policy_model
 from mlflow_project.serving.resolve import resolve_model
 from rlinf_isaac.ground.errors import BundleError, InvalidJob

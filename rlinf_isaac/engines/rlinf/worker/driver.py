@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlinf_isaac.engines.rlinf.journal import DRIVER, JournalWriter
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned
+from rlinf_isaac.engines.rlinf.run_journal import DRIVER, JournalWriter
 from rlinf_isaac.engines.rlinf.worker.extension import check_sentinels, failed_extensions, register
 
 RAY_SECONDS = 120.0

@@ -74,9 +74,9 @@ def _register() -> None:
     from rlinf.envs.isaaclab import REGISTER_ISAACLAB_ENVS
     from rlinf.models import register_model
 
-    from rlinf_isaac.engines.rlinf.worker.env import RlinfStackCube
     from rlinf_isaac.engines.rlinf.worker.openpi_configs import register_openpi_configs
-    from rlinf_isaac.engines.rlinf.worker.policy import build_policy
+    from rlinf_isaac.engines.rlinf.worker.rlinf_pi0 import build_policy
+    from rlinf_isaac.engines.rlinf.worker.rlinf_stack_cube import RlinfStackCube
 
     REGISTER_ISAACLAB_ENVS[ENV_ID] = RlinfStackCube
     register_model(MODEL_TYPE, build_policy, force=True)

@@ -12,7 +12,7 @@ from rlinf.runners.embodied_eval_runner import EmbodiedEvalRunner
 from rlinf.scheduler import Cluster
 from rlinf.utils.placement import HybridComponentPlacement
 
-from rlinf_isaac.engines.rlinf.journal import JournalWriter
+from rlinf_isaac.engines.rlinf.run_journal import JournalWriter
 from rlinf_isaac.engines.rlinf.worker.workers import Policies, Simulators
 from rlinf_isaac.ground.probe import importable_version
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rlinf.runners.embodied_runner import EmbodiedRunner
 from rlinf.runners.sft_runner import SFTRunner
 
-from rlinf_isaac.engines.rlinf.journal import JournalWriter
+from rlinf_isaac.engines.rlinf.run_journal import JournalWriter
 from rlinf_isaac.engines.rlinf.worker.tasks import Task
 from rlinf_isaac.engines.rlinf.worker.training_workers import Learner, Trainer
 from rlinf_isaac.engines.rlinf.worker.workers import Policies, Simulators

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rlinf_isaac.data.lerobot.findings import FoldedFindings
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings
 from rlinf_isaac.data.lerobot.format import (
     ACTION,
     AUX_FEATURES,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.engines.rlinf.journal import DRIVER, JournalReader, JournalWriter
+from rlinf_isaac.engines.rlinf.run_journal import DRIVER, JournalReader, JournalWriter
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5)
 

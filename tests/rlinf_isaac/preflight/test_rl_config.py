@@ -4,7 +4,7 @@ import pytest
 
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.preflight.config import check_config
-from rlinf_isaac.preflight.rl import RULES, seed_ranges
+from rlinf_isaac.preflight.rl_config import RULES, seed_ranges
 
 
 def codes(*overrides: str) -> list[str]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_project.recorders import checkpoints
-from mlflow_project.recorders.checkpoints import fine_tuning_words, log_bundle_files, model_name
+from mlflow_project.recorders import logged_checkpoints as checkpoints
+from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, log_bundle_files, model_name
 from mlflow_project.tracking.journal import Journal, read_header, read_operations
 from mlflow_project.tracking.operations import LogArtifact
 from mlflow_project.tracking.recorder import Recorder

@@ -18,7 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from rlinf_isaac.config import build_config
-from rlinf_isaac.engines.rlinf.journal import JournalWriter
+from rlinf_isaac.engines.rlinf.run_journal import JournalWriter
 from rlinf_isaac.engines.rlinf.worker.place import directory
 from rlinf_isaac.engines.rollout import Episode, advance
 from rlinf_isaac.envs import make_env

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlinf_isaac.data.lerobot.findings import FoldedFindings, first_few
+from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings, first_few
 from rlinf_isaac.ground.errors import DatasetError, Problem
 
 

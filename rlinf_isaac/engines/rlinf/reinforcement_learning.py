@@ -10,7 +10,7 @@ from typing import Any
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.training.training_state import MetricsLog
-from rlinf_isaac.engines.rlinf.checkpoints import find_checkpoints, make_bundle_of
+from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
 from rlinf_isaac.engines.rlinf.config import rl_config
 from rlinf_isaac.engines.rlinf.run import freeze, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
