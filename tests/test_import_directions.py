@@ -31,7 +31,7 @@ rlinf_isaac.envs.isaaclab.worker          runs in IsaacLab's interpreter
 rlinf_isaac.envs                          make_env
 rlinf_isaac.data.lerobot
 rlinf_isaac.data.validate
-rlinf_isaac.data                          several data sets as one
+rlinf_isaac.data                          several datasets as one
 rlinf_isaac.data.norm_stats
 rlinf_isaac.pi0
 rlinf_isaac.pi0.fast

@@ -1,4 +1,4 @@
-"""The stack-cube contract and its backends."""
+"""Environments: the task (`stack_cube`) and its backends, `mujoco` (embedded) and `isaaclab` (the real one)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is wrong inside a dataset, in every file of it."""
+"""What is wrong inside a dataset: its schema, columns, values and images. It begins in `dataset`."""
