@@ -23,7 +23,7 @@ ANYTIME = "e-process"
 FISHER = "Fisher, unpaired"
 
 SOLVED_BY, DISAGREE = "solved by", "disagree"
-"""Columns of `comparison_tables.episode_tables` beside the seed and one per checkpoint."""
+"""Columns of `tables.episode_tables` beside the seed and one per checkpoint."""
 
 # What a seed means, and what is asked of the policy. The checkpoint's own side (weights, norm stats, state layout) may
 # differ: it is what is compared.

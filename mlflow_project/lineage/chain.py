@@ -141,7 +141,7 @@ def base_node(record: Mapping[str, Any], digest: str, path: Path | None) -> Node
     """The base of a fine-tuning, which others made.
 
     Args:
-        record: what the checkpoint says of it (`checkpoint.base.Base.record`).
+        record: what the checkpoint says of it (`foreign.base.Base.record`).
         digest: as recorded in the lineage.
         path: where it lay; None if that is not known.
     """

@@ -65,7 +65,7 @@ class RlRecorder:
             parent: the run of all start checkpoints.
             job: the training from one of them.
             params: of the job; equal for all of them.
-            model_name: of the start checkpoint (`checkpoints.model_name`).
+            model_name: of the start checkpoint (`logged_checkpoints.model_name`).
             dataset: what is evaluated on.
             upload_weights: whether runs hold the weights.
         """

@@ -34,7 +34,7 @@ class SftRecorder:
         datasets: Sequence[DatasetInput] = (),
         upload_weights: UploadWeights = "auto",
     ) -> None:
-        """Args are those of the run: `model_name` as of `checkpoints.model_name`, `datasets` what it trains on."""
+        """`model_name` as of `logged_checkpoints.model_name`, `datasets` what it is trained on."""
         self._recorder = recorder
         self._model_name = model_name
         self._upload_weights: UploadWeights = upload_weights

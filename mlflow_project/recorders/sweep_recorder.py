@@ -101,8 +101,8 @@ class SweepRecorder:
         """Args:
         parent: the sweep's run.
         params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
-        model_name: as of `checkpoints.model_name`, for checkpoints MLflow does not know yet.
-        dataset: what is evaluated on (`lineage.evaluation_dataset`); metrics are linked to it.
+        model_name: as of `logged_checkpoints.model_name`, for checkpoints MLflow does not know yet.
+        dataset: what is evaluated on (`provenance.evaluation_dataset`); metrics are linked to it.
         name: title of the comparison.
         planned: how many checkpoints are going to be evaluated; the gate of a promotion asks for it.
         run_name: of a checkpoint's nested run.

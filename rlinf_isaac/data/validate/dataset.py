@@ -3,8 +3,8 @@
     problems = validate_dataset(root)             # every numeric value, a sample of the images and videos
     problems = validate_dataset(root, full=True)  # every image and every video frame as well
 
-``meta/`` is checked first, then the parquet files against it (`validate_columns`), then images and videos
-(`validate_images`), then what else lies in the directory. A fault does not hide those behind it, unless they cannot be
+``meta/`` is checked first, then the parquet files against it (`columns`), then images and videos
+(`images`), then what else lies in the directory. A fault does not hide those behind it, unless they cannot be
 looked for without what is broken: without the list of episodes, nobody knows what the files should hold.
 """
 

@@ -7,7 +7,7 @@ import requests
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, ENDPOINT_NOT_FOUND, INVALID_PARAMETER_VALUE, NOT_IMPLEMENTED
 
-from mlflow_project.tracking.answers import Contended, Refused, TooLarge, Unreachable, sorted_errors
+from mlflow_project.tracking.answers import Contended, Refused, RequestTooLarge, Unreachable, sorted_errors
 
 
 def meaning(error: Exception, *, remote: bool = True) -> type[Exception]:
@@ -64,7 +64,7 @@ def test_a_row_that_another_client_wrote_is_looked_at_again(text, remote):
 def test_a_file_that_a_proxy_finds_too_large():
     response = requests.Response()
     response.status_code = 413
-    assert meaning(requests.HTTPError("413", response=response)) is TooLarge
+    assert meaning(requests.HTTPError("413", response=response)) is RequestTooLarge
 
 
 def test_a_message_has_no_password():

@@ -109,7 +109,7 @@ def _run(directory: Path, failing: Failing, orders: queue.SimpleQueue[dict[str, 
 
 
 class Clock:
-    """Seconds that each part of the start took (`journal.STARTING`); says in the journal when one is over."""
+    """Seconds that each part of the start took (`run_journal.STARTING`); says in the journal when one is over."""
 
     def __init__(self, journal: JournalWriter) -> None:
         self.laps: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 Opt-in, in the interpreter that README makes with the extra openpi, and pytest in it (CONTRIBUTING.md, "Opt-in tests"):
 
-    openpi-venv/bin/python -m pytest -m parity tests/rlinf_isaac/checkpoint/convert
+    openpi-venv/bin/python -m pytest -m parity tests/rlinf_isaac/checkpoint/convert/test_openpi_jax_parity.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The layout of RLinf's own pi0 against RLinf's modules and converter, from a checkout of its repository.
 
-    RLINF_MAIN=RLinf python -m pytest -m rlinf tests/rlinf_isaac/checkpoint/convert   # einops besides
+    RLINF_MAIN=RLinf python -m pytest -m rlinf tests/rlinf_isaac/checkpoint/convert/test_openpi_rlinf_parity.py
 
 Only the model and the converter are imported, which need torch, numpy and einops; neither Ray nor OpenPI.
 """

@@ -1,4 +1,4 @@
-"""Values and counts; through `validate_columns`, with batches so small that episodes lie in different ones."""
+"""Values and counts; through `columns`, with batches so small that episodes lie in different ones."""
 
 from __future__ import annotations
 
