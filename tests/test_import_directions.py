@@ -14,9 +14,9 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("rlinf_isaac", "mlflow_project")
 
-# From the ground up: a room may import those above it in this list. It has the modules of a package, and of what lies
-# below that unless it has a line of its own. A line that ends in `:` is one module: the door of a package, which stands
-# above rooms that its package stands below.
+# The rooms from the ground up: a room imports only rooms that are listed before it. A room is a package with all that
+# lies below it, without what has a line of its own. A name that ends in a colon is one module: a door that has to stand
+# higher than the package it lies in.
 ROOMS = """
 rlinf_isaac:                              the version
 rlinf_isaac.ground
