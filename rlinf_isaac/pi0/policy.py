@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
-from rlinf_isaac.data.norm_stats.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
+from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
 from rlinf_isaac.data.norm_stats.normaliser import Normalizer, norm_mode
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.pi0.fast.sampler import GraphSampler

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.norm_stats.normaliser import norm_mode
 from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_json
@@ -80,6 +79,8 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 
 def policy_of(config: JobConfig) -> dict[str, Any]:
     """What norm stats must suit: ``mode`` and ``names`` of `check_norm_stats_file`."""
+    from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # pyarrow comes with it
+
     states = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
     mode = norm_mode(config.policy.norm, config.model.pi05)
     return {"mode": mode, "names": {"state": states, "actions": list(ACTION_NAMES)}}

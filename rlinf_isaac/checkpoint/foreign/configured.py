@@ -11,7 +11,6 @@ from rlinf_isaac.checkpoint.facts import ALL, FACTS, as_in_job, spell
 from rlinf_isaac.checkpoint.foreign.said import Said
 from rlinf_isaac.config import build_config, flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.norm_stats.normaliser import norm_mode
 from rlinf_isaac.ground.errors import InvalidJob, Problem, TokenizerError
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
@@ -111,6 +110,8 @@ def _spelled(values: Mapping[str, Any]) -> list[str]:
 def means_the_same(key: str, one: Any, other: Any, *, pi05: bool) -> bool:
     """Whether two values of a key mean the same; ``auto`` is the normalisation that goes with the model."""
     if key == "policy.norm" and "auto" in (one, other):
+        from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # pyarrow comes with it
+
         return norm_mode(str(one), pi05) == norm_mode(str(other), pi05)
     return bool(one == other)
 

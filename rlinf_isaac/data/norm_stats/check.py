@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from rlinf_isaac.data.delta_actions import parse_delta_mask
 from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
-from rlinf_isaac.data.norm_stats.delta_actions import parse_delta_mask
 from rlinf_isaac.data.norm_stats.differences import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.keys import identity
 from rlinf_isaac.data.norm_stats.normaliser import Normalizer, NormMode

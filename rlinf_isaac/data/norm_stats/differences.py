@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
 from rlinf_isaac.data.lerobot.format import STATE
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.norm_stats.compute import Settings
-from rlinf_isaac.data.norm_stats.delta_actions import parse_delta_mask, to_delta
 from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats
 
 SAMPLED_ROWS = 100_000

@@ -122,7 +122,7 @@ def test_relative_actions_are_lerobots_own(save, kind):
         pytest.skip("this lerobot knows no relative actions")
     from lerobot.processor import RelativeActionsProcessorStep
 
-    from rlinf_isaac.data.norm_stats.delta_actions import parse_delta_mask
+    from rlinf_isaac.data.delta_actions import parse_delta_mask
 
     names = ["x", "y", "z", "Left_Gripper", "roll", "gripper.pos", "w"]
     path = save(kind, use_relative_actions=True, action_feature_names=names, relative_exclude_joints=["gripper"])
