@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlinf_isaac.config.schema import EnvConfig
-from rlinf_isaac.demonstrations import record_episodes
-from rlinf_isaac.envs import BACKENDS, contract, make_env
+from rlinf_isaac.engines.demonstrations import record_episodes
+from rlinf_isaac.envs import BACKENDS, make_env
+from rlinf_isaac.envs.stack_cube import contract
 
 HOLD = np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
 SIZE = 64

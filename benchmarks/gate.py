@@ -14,9 +14,10 @@ is exactly the demanded one. Everything that is evaluated is presented at once, 
                       of the seeds, which are the same: the gate does not promise its bound where training
                       depended on the rows
 
-K is counted by `mlflow_project.looks`, and `mlflow_project.gate` decides. Columns: K at the last attempt; the share of
-simulations in which anything was promoted; for comparison, with tests at alpha / K of what was there at each attempt,
-and at alpha. Every evaluation is also repeated on its seeds, alone: K is asserted to stay what it is.
+K is counted by `mlflow_project.promotion.looks`, and `mlflow_project.promotion.gate` decides. Columns: K at the last
+attempt; the share of simulations in which anything was promoted; for comparison, with tests at alpha / K of what was
+there at each attempt, and at alpha. Every evaluation is also repeated on its seeds, alone: K is asserted to stay what
+it is.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from functools import cache
 import numpy as np
 from scipy.stats import norm
 
-from mlflow_project.gate import Champion, Demands, Evidence, judge, level
-from mlflow_project.looks import Look, family_of
-from rlinf_isaac.sequential import ALPHA
+from mlflow_project.promotion.gate import Champion, Demands, Evidence, judge, level
+from mlflow_project.promotion.looks import Look, family_of
+from rlinf_isaac.stats.sequential import ALPHA
 
 MARGIN = 0.1
 # Rule -> (rate of the champion, rate of the candidates, what is asked).

@@ -23,11 +23,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlinf_isaac.envs.contract import CAMERA_NAMES
-from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.rays import RayRenderer
 from rlinf_isaac.envs.mujoco.rendering import EglRenderer, Renderer, egl_problem
 from rlinf_isaac.envs.mujoco.simulation import Simulation
+from rlinf_isaac.envs.stack_cube.contract import CAMERA_NAMES
+from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 
 NO_QUALITY = 'shadowsize="0" offsamples="0"'
 QUALITY = {"egl+shadows": 'shadowsize="1024" offsamples="0"', "egl+msaa": 'shadowsize="0" offsamples="4"'}

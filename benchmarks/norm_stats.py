@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
 from rlinf_isaac.data.norm_stats import compute_norm_stats
 
 FEATURES = {

@@ -19,7 +19,7 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config import build_config, load_config, split_overrides
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.events import Metrics
+from rlinf_isaac.ground.events import Metrics
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from rlinf_isaac.engines.rlinf.processes import OWNER, is_zombie, owned
 
 VICTIMS = {
-    "driver": "rlinf_isaac.engines.rlinf.driver",
+    "driver": "rlinf_isaac.engines.rlinf.worker.driver",
     "policies": "ray::Policies",
     "simulators": "ray::Simulators",
     "raylet": "raylet/raylet",

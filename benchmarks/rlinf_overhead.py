@@ -96,7 +96,7 @@ def env_worker(checkpoints: Path) -> dict[str, float]:
     from rlinf_isaac.config import build_config
     from rlinf_isaac.engines.base import EvaluationJob
     from rlinf_isaac.engines.rlinf.config import evaluation_config
-    from rlinf_isaac.engines.rlinf.env import RlinfStackCube
+    from rlinf_isaac.engines.rlinf.worker.rlinf_stack_cube import RlinfStackCube
 
     bundle = read_bundle(select_bundles(checkpoints, None)[0], verify=False)
     config = build_config(bundle.job, "the job", ["eval.videos=0"])

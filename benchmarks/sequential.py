@@ -21,7 +21,7 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import binom, norm
 
-from rlinf_isaac.sequential import ALPHA, log_e_value
+from rlinf_isaac.stats.sequential import ALPHA, log_e_value
 
 RATES = [(0.90, 0.50), (0.90, 0.70), (0.70, 0.55), (0.90, 0.80), (0.90, 0.90), (0.50, 0.50)]
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.validate import validate_dataset
+from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
+from rlinf_isaac.data.validate.dataset import validate_dataset
 
 FEATURES = {
     STATE: vector_feature([f"state_{entry}" for entry in range(8)]),

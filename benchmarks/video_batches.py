@@ -16,7 +16,7 @@ import av
 import click
 import numpy as np
 
-from rlinf_isaac.data.video_frames import read_frames
+from rlinf_isaac.data.lerobot.video_frames import read_frames
 
 FPS = 20
 

@@ -36,7 +36,7 @@ def no_lerobot_home(monkeypatch):
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory) -> Path:
     """A LeRobot dataset of two demonstrations."""
-    from rlinf_isaac.demonstrations import record_demonstrations
+    from rlinf_isaac.engines.demonstrations import record_demonstrations
 
     root = tmp_path_factory.mktemp("data") / "stack2"
     for _ in record_demonstrations(small_config(), root):

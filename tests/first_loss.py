@@ -21,8 +21,8 @@ from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.mixture import open_datasets
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import load_batch
+from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.pi0.observation import Observation
 
 PALIGEMMA_TOKENS = 257_152

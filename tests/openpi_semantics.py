@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
-from rlinf_isaac.data.lerobot_format import STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import STATE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
 BINS = 5000
 Stats = Mapping[str, np.ndarray]

@@ -13,13 +13,14 @@ from mlflow import MlflowClient
 from support import SHORT_EVALUATION, small_config
 
 from mlflow_project.cli import cli
-from mlflow_project.lineage import evaluation_dataset, lerobot_dataset
-from mlflow_project.runs import tracked_run
-from mlflow_project.sweep_recorder import SweepRecorder
-from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
-from rlinf_isaac.data.dataset_digest import dataset_digest
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.events import (
+from mlflow_project.lineage.provenance import evaluation_dataset, lerobot_dataset
+from mlflow_project.recorders.sweep_recorder import SweepRecorder
+from mlflow_project.tracking.runs import tracked_run
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
+from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeRow,
     EvaluationFinished,

@@ -15,7 +15,9 @@ from rlinf_isaac.config import schema, sft_schema
 
 GENERIC = {
     "rlinf_isaac.config",
-    *(f"rlinf_isaac.{name}" for name in ("config.reads", "preflight.config", "preflight.rl")),
+    "rlinf_isaac.config.reads",
+    "rlinf_isaac.preflight.config",
+    "rlinf_isaac.preflight.rl_config",
 }
 """Modules of ours that go through all keys, or check all of them, and so read none for a purpose of the verb."""
 PLACES = {

@@ -25,7 +25,7 @@ from rlinf.workers.actor.fsdp_actor_worker import EmbodiedFSDPActor
 from rlinf.workers.env.env_worker import EnvWorker
 from rlinf.workers.rollout.hf.huggingface_worker import MultiStepRolloutWorker
 
-from rlinf_isaac.engines.rlinf.cpu import OnAnyDevice
+from rlinf_isaac.engines.rlinf.worker.cpu import OnAnyDevice
 
 STATE_DIM, ACTION_DIM = 8, 7
 

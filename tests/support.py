@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 from click.testing import Result
 
-from mlflow_project.evaluations import Evaluation
+from mlflow_project.comparison.evaluations import Evaluation
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.rlinf.tensorboard import Scalar
-from rlinf_isaac.events import EpisodeRow
+from rlinf_isaac.ground.events import EpisodeRow
 
 SMALL_PRESET = Path(__file__).with_name("small.yaml")
 SMALL = [f"{key}={value}" for key, value in flatten(yaml.safe_load(SMALL_PRESET.read_text())).items() if key != "base"]

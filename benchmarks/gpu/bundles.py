@@ -12,12 +12,13 @@ import torch
 from measure import full_model, seconds
 from stages import Row
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.description import foreign_config
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config import load_config
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.engines.local.policies import empty_model
+from rlinf_isaac.engines.policies import empty_model
+from rlinf_isaac.ground.digest import bytes_digest
 
 
 def rows() -> Iterator[Row]:

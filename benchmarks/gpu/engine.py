@@ -20,11 +20,11 @@ from stages import Row, ceilings
 from training import forward_flops
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.sft.memory import GIB, training_memory
-from rlinf_isaac.events import CheckpointSaved, Event, Metrics
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics
 
 WARM = 8
 """Steps of a run that are not timed: kernels are compiled, loaders start."""

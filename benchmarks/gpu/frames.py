@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_format import image_feature, vector_feature
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
+from rlinf_isaac.data.lerobot.format import image_feature, vector_feature
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
 from rlinf_isaac.engines.local.sft.batches import IMAGE_FEATURES
-from rlinf_isaac.envs.contract import ACTION_NAMES, state_names
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, state_names
 
 FRAMES = 330
 

@@ -12,10 +12,10 @@ from stages import Row
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import GemmaConfig, ModelConfig
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
 from rlinf_isaac.engines.local.sft.loading import BatchLoader
+from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, clip_gradients, gradient_norm
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.policy import Processor
 from rlinf_isaac.pi0.tokenizer import ByteTokenizer

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from rlinf_isaac.scratch import own_directory
+from rlinf_isaac.ground.scratch import own_directory
 
 VERBS = (
     "main",
@@ -77,7 +77,7 @@ def _safe_messages() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        from mlflow_project.terminal import escaped
+        from mlflow_project.tracking.terminal import escaped
 
         message = error.format_message()
         if escaped(message, lines=True) == message:

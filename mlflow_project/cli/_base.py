@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import stdout
+from mlflow_project.vocabulary import BASE_URI_TAG
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.base import Base, FoundBase
+    from rlinf_isaac.checkpoint.foreign.base import Base, FoundBase
     from rlinf_isaac.preflight import Findings
 
 NONE = "none"
@@ -23,7 +24,7 @@ DEFAULT_PRESET = "tiny"
 
 
 @dataclass(frozen=True)
-class NormStats:
+class ForeignNormStats:
     """Norm stats that are not computed from the dataset.
 
     Attributes:
@@ -43,8 +44,8 @@ def find(findings: Findings, text: str) -> FoundBase | None:
     """The base that an option names; None for ``none``, and where `findings` now says why there is none."""
     if text == NONE:
         return None
-    from mlflow_project.base_source import locate_base
-    from rlinf_isaac.checkpoint.base import find_base
+    from mlflow_project.serving.base_source import locate_base
+    from rlinf_isaac.checkpoint.foreign.base import find_base
 
     with findings.collect():
         return find_base(locate_base(text))
@@ -61,22 +62,22 @@ def config_of(base: FoundBase | None, preset: str, overrides: Sequence[str]) -> 
         return load_config(preset, overrides)
     if base is None:
         return load_config(DEFAULT_PRESET, overrides)
-    from rlinf_isaac.checkpoint.base_config import config_from_base
+    from rlinf_isaac.checkpoint.foreign.base_config import config_from_base
 
     return config_from_base(base, overrides)
 
 
 def check(findings: Findings, base: FoundBase, config: JobConfig) -> None:
     """Whether the base fills the model of the job, and what it says that the job does otherwise."""
-    from rlinf_isaac.checkpoint.base import plan_base
-    from rlinf_isaac.checkpoint.base_config import check_differences
+    from rlinf_isaac.checkpoint.foreign.base import plan_base
+    from rlinf_isaac.checkpoint.foreign.base_config import check_differences
 
     with findings.collect():
         plan_base(base.located, config.model, config.sft.fresh, verify=False)
     findings.add(check_differences(base, config))
 
 
-def choose_norm_stats(text: str, base: FoundBase | None) -> NormStats | Path | None:
+def choose_norm_stats(text: str, base: FoundBase | None) -> ForeignNormStats | Path | None:
     """What ``--norm-stats`` means: None to compute them, a file, or those of the base.
 
     Raises:
@@ -91,24 +92,24 @@ def choose_norm_stats(text: str, base: FoundBase | None) -> NormStats | Path | N
     if base is None:
         cause = f"--norm-stats {text}: there is no base whose norm stats these could be"
         raise InvalidJob.of("no-base", cause, "pass --base, or leave --norm-stats at auto")
-    from rlinf_isaac.checkpoint.base import norm_stats_of, norm_stats_record
+    from rlinf_isaac.checkpoint.foreign.base import norm_stats_of, norm_stats_record
 
     stats = norm_stats_of(base, asset_id or None)
     origin = f"of the base, {stats.path}"
-    return NormStats(stats.read(), origin, stats.path, norm_stats_record(base, stats))
+    return ForeignNormStats(stats.read(), origin, stats.path, norm_stats_record(base, stats))
 
 
-def check_norm_stats(findings: Findings, stats: NormStats, config: JobConfig) -> None:
+def check_norm_stats(findings: Findings, stats: ForeignNormStats, config: JobConfig) -> None:
     """Whether norm stats of a base suit the policy; that the dataset gives other ones is what they are chosen for."""
     from rlinf_isaac.preflight import check_norm_stats
 
     findings.add(check_norm_stats(stats.data, stats.path, config))
 
 
-def seal(base: FoundBase, config: JobConfig, stats: NormStats | None) -> Base:
+def seal(base: FoundBase, config: JobConfig, stats: ForeignNormStats | None) -> Base:
     """Hash the base; prints what it is, what it says, and which parameters come from it."""
-    from rlinf_isaac.checkpoint.base import seal_base
-    from rlinf_isaac.checkpoint.base_config import says_lines
+    from rlinf_isaac.checkpoint.foreign.base import seal_base
+    from rlinf_isaac.checkpoint.foreign.base_config import says_lines
 
     sealed = seal_base(base, config, None if stats is None else stats.record)
     revision = f" at {sealed.named.revision}" if sealed.named.revision else ""
@@ -126,7 +127,7 @@ def tags(base: Base) -> dict[str, str]:
     values = {
         "base.name": base.named.name,
         "base.kind": base.kind,
-        "base.uri": str(base.named.path.absolute()),
+        BASE_URI_TAG: str(base.named.path.absolute()),
         "base.revision": base.named.revision or "",
         "base.parameters": base.coverage.summary,
         "base.not_known": ", ".join(base.not_known),

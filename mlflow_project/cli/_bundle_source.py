@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import stdout
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.configured import Configured
-    from rlinf_isaac.checkpoint.sources import Source
+    from rlinf_isaac.checkpoint.foreign.configured import Configured
+    from rlinf_isaac.checkpoint.foreign.sources import Source
 
 # Directories between an experiment and its steps that say nothing about which experiment it is.
 _NAMELESS = ("checkpoints", "actor", "model", "pretrained_model", "last", "")
@@ -32,7 +32,7 @@ def find_config(
     """The job that trained the checkpoint, as far as it is known: a bundle says so itself, of others their files say
     some, and their shapes the architecture."""
     from rlinf_isaac.checkpoint.bundle import read_bundle
-    from rlinf_isaac.checkpoint.configured import configure
+    from rlinf_isaac.checkpoint.foreign.configured import configure
 
     if preset == options.AUTO and source.kind == "bundle":
         return configure(read_bundle(source.path, verify=False).job, source.said, overrides, assumptions, known)
@@ -52,7 +52,7 @@ def _spelled(values: Mapping[str, Any]) -> list[str]:
 
 
 def with_asset_id(config: JobConfig, asset_id: str, source: Source) -> JobConfig:
-    from rlinf_isaac.checkpoint.bundle import check_asset_id
+    from rlinf_isaac.checkpoint.write_bundle import check_asset_id
 
     if asset_id == options.AUTO:
         asset_id = source.asset_id or config.policy.asset_id
@@ -68,7 +68,7 @@ def remarks(source: Source) -> list[Problem]:
 
 
 def _fitting_preset(source: Source, exclude: tuple[str, ...]) -> str:
-    from rlinf_isaac.checkpoint.make import AS_STORED, fitting_presets
+    from rlinf_isaac.checkpoint.foreign.make import AS_STORED, fitting_presets
 
     fitting = fitting_presets(source, replace(AS_STORED, exclude=exclude))
     if len(fitting) != 1:
@@ -145,7 +145,7 @@ def run_name(name: str, path: Path) -> str:
 
 def local_source(source: Path) -> tuple[Path, Path, str]:
     """The checkpoint's directory here, what it may be named after, and its URI with the commit if it is of the hub."""
-    from rlinf_isaac.checkpoint import hub
+    from rlinf_isaac.checkpoint.foreign import hub
 
     if not hub.is_hub(source):
         return source, source, ""

@@ -12,7 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mlflow_project.cli._session import stdout
-from mlflow_project.terminal import SafeConsole, escaped
+from mlflow_project.tracking.terminal import SafeConsole, escaped
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.config import build_config

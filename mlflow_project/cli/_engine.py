@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.cli import _options as options
 from rlinf_isaac.config import split_overrides
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob, SftJob
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 if TYPE_CHECKING:
     from rlinf_isaac.engines.rlinf.runtime import Runtime

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_project.cli._session import stdout
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.ground.digest import bytes_digest
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.bundle import Bundle

@@ -129,7 +129,7 @@ def find_dataset(name: str, repo_id: str = "none") -> Path:
     Raises:
         DatasetError: there is none, naming every place that was looked at.
     """
-    from rlinf_isaac.data.resolve import resolve_dataset
+    from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 
     location = resolve_dataset(name, None if repo_id == "none" else repo_id)
     os.environ.update(location.environment)
@@ -138,7 +138,7 @@ def find_dataset(name: str, repo_id: str = "none") -> Path:
 
 def find_datasets(names: str, repo_id: str = "none") -> tuple[Path, ...]:
     """Roots of several datasets, separated by commas, as `find_dataset`. A directory may have commas in its name."""
-    from rlinf_isaac.data.resolve import resolve_dataset
+    from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 
     parts = [names] if Path(names).is_dir() else [part.strip() for part in names.split(",") if part.strip()]
     if len(parts) < 2:

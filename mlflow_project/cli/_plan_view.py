@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from mlflow_project.cli._session import stdout
-from mlflow_project.terminal import escaped
+from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.checkpoint.convert import ConversionJob
 from rlinf_isaac.checkpoint.convert.tensors import shown
 

@@ -16,10 +16,10 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from mlflow_project.cli._trouble import trouble_of
-from mlflow_project.runs import fail_adopted_run
-from mlflow_project.signals import Terminated
-from mlflow_project.terminal import SafeConsole, escaped
-from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
+from mlflow_project.tracking.runs import fail_adopted_run
+from mlflow_project.tracking.signals import Terminated
+from mlflow_project.tracking.terminal import SafeConsole, escaped
+from rlinf_isaac.ground.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.preflight.findings import Findings
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_project import ui
 from mlflow_project.cli._session import stdout
-from mlflow_project.compare import Comparison
-from mlflow_project.comparison_tables import training_notes
-from mlflow_project.promotion import Judgement
-from mlflow_project.rl_recorder import Improved
-from mlflow_project.runs import TrackedRun
-from mlflow_project.terminal import escaped
+from mlflow_project.comparison.compare import Comparison
+from mlflow_project.comparison.tables import training_notes
+from mlflow_project.promotion.judge import Judgement
+from mlflow_project.recorders.rl_recorder import Improved
+from mlflow_project.tracking import ui
+from mlflow_project.tracking.runs import TrackedRun
+from mlflow_project.tracking.terminal import escaped
 
 
 def print_comparison(comparison: Comparison) -> None:

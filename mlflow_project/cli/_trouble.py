@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlflow_project.redact import clean_urls
-from rlinf_isaac.errors import Problem
+from mlflow_project.tracking.redact import clean_urls
+from rlinf_isaac.ground.errors import Problem
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)

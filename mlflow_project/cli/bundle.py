@@ -27,12 +27,12 @@ from mlflow_project.cli._bundle_source import (
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import BundleError, Problem
+from rlinf_isaac.ground.errors import BundleError, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.bundle import Bundle
-    from rlinf_isaac.checkpoint.sources import Source
+    from rlinf_isaac.checkpoint.foreign.sources import Source
 
 EXAMPLE = """\b
 Example:
@@ -157,8 +157,8 @@ def check(
 ) -> MakeJob | None:
     """Check these options, and print what was inferred; the job, unless `findings` has errors."""
     from rlinf_isaac.checkpoint.facts import parse_assumptions
-    from rlinf_isaac.checkpoint.make_plan import may_be_made
-    from rlinf_isaac.checkpoint.sources import find_source
+    from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
+    from rlinf_isaac.checkpoint.foreign.sources import find_source
     from rlinf_isaac.preflight import check_config, check_dataset, check_free_space, check_norm_stats
 
     patterns = options.words(exclude)
@@ -209,11 +209,11 @@ def run(job: MakeJob, output: Path) -> Bundle:
     Raises:
         BundleError: another bundle is there.
     """
-    from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
-    from mlflow_project.lineage import lerobot_dataset, provenance_tags
-    from mlflow_project.runs import tracked_run
-    from rlinf_isaac.checkpoint.make import AS_STORED, find_made, make_bundle, plan_conversion
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags
+    from mlflow_project.recorders.logged_checkpoints import bundle_tags, log_bundle_files, log_model, model_name
+    from mlflow_project.tracking.runs import tracked_run
+    from rlinf_isaac.checkpoint.foreign.make import AS_STORED, find_made, make_bundle, plan_conversion
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
     # Before there is a run: weights that do not fit are a job that cannot start, not one that failed.
     conversion = plan_conversion(job.source, job.config.model, replace(AS_STORED, exclude=job.exclude))

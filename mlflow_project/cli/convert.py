@@ -13,17 +13,17 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._bundle_source import remarks, show_read
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config.reads import check_overrides
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.checkpoint.convert import ConversionJob, Options
-    from rlinf_isaac.checkpoint.make import Conversion
-    from rlinf_isaac.checkpoint.sources import Source
+    from rlinf_isaac.checkpoint.foreign.make import Conversion
+    from rlinf_isaac.checkpoint.foreign.sources import Source
     from rlinf_isaac.config.schema import JobConfig
-    from rlinf_isaac.events import Progress
+    from rlinf_isaac.ground.events import Progress
 
 EXAMPLE = """\b
 Example:
@@ -110,7 +110,7 @@ class BundleJob:
 
 
 @dataclass(frozen=True)
-class Job:
+class ConvertJob:
     """What to convert, and the bundle to make of it, if one is asked for."""
 
     conversion: ConversionJob
@@ -120,14 +120,14 @@ class Job:
     def may_be_finished(self) -> bool:
         """Whether the output looks like one that this very job made, and was killed after."""
         from rlinf_isaac.checkpoint.convert import may_be_finished
-        from rlinf_isaac.checkpoint.make_plan import may_be_made
+        from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
 
         if self.bundle is None:
             return may_be_finished(self.conversion)
         return may_be_made(self.conversion.output, self.bundle.config, self.bundle.source.norm_stats.read())
 
 
-def check(findings: Findings, **settings: Any) -> Job | None:
+def check(findings: Findings, **settings: Any) -> ConvertJob | None:
     """Check these options, all of them; the job, unless `findings` has errors."""
     from rlinf_isaac.checkpoint.convert import Options, expansion, output_exists, parse_size, prepare
 
@@ -158,16 +158,16 @@ def check(findings: Findings, **settings: Any) -> Job | None:
             bundle = _check_bundle(findings, chosen, **settings)
     if conversion is None or (wants_bundle and bundle is None):
         return None
-    job = Job(conversion, bundle)
+    job = ConvertJob(conversion, bundle)
     if conversion.there and not job.may_be_finished:
         findings.add([output_exists(conversion.output)])
     return None if findings.errors else job
 
 
 def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> BundleJob | None:
-    from rlinf_isaac.checkpoint.configured import configure
-    from rlinf_isaac.checkpoint.said import Said
-    from rlinf_isaac.checkpoint.sources import find_source
+    from rlinf_isaac.checkpoint.foreign.configured import configure
+    from rlinf_isaac.checkpoint.foreign.said import Said
+    from rlinf_isaac.checkpoint.foreign.sources import find_source
     from rlinf_isaac.checkpoint.steps import step_of
     from rlinf_isaac.data.norm_stats import from_json
     from rlinf_isaac.data.norm_stats.keys import CHOICE
@@ -201,7 +201,7 @@ def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> Bundl
         cure = f"use `rlinf-isaac bundle make`, and {CHOICE}"
         raise NormStatsError([Problem(each.code, each.cause, cure) for each in error.problems]) from error
     findings.add(check_norm_stats(data, source.norm_stats.path, config))
-    from rlinf_isaac.checkpoint.make import plan_conversion
+    from rlinf_isaac.checkpoint.foreign.make import plan_conversion
 
     for line in configured.lines:
         stdout.print(f"said         {line}")
@@ -209,7 +209,7 @@ def _check_bundle(findings: Findings, chosen: Options, **settings: Any) -> Bundl
     return BundleJob(source, config, step, conversion, configured.stated, configured.assumed)
 
 
-def show_plan(job: Job) -> None:
+def show_plan(job: ConvertJob) -> None:
     """Print what will be written, from what."""
     from mlflow_project.cli._plan_view import show
 
@@ -221,7 +221,7 @@ def show_plan(job: Job) -> None:
                 stdout.print(f"bundle       {text}")
 
 
-def run(job: Job, *, verify: bool, hash_source: bool) -> None:
+def run(job: ConvertJob, *, verify: bool, hash_source: bool) -> None:
     """Convert as one tracked run, with the plan and the manifest as artifacts.
 
     What the same command has written, and was killed before all of it was recorded, is recorded as it is.
@@ -229,9 +229,9 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
     Raises:
         InvalidJob: the output is of another source, or of other options.
     """
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.progress import ProgressView
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.tracking.progress import ProgressView
+    from mlflow_project.tracking.runs import tracked_run
 
     conversion = job.conversion
     name = f"convert {conversion.output.name}"
@@ -250,7 +250,7 @@ def run(job: Job, *, verify: bool, hash_source: bool) -> None:
         )
 
 
-def _find_there(job: Job, verify: bool, hash_source: bool, show: Callable[[Progress], None]) -> Any:
+def _find_there(job: ConvertJob, verify: bool, hash_source: bool, show: Callable[[Progress], None]) -> Any:
     """The bundle, or the record of the conversion, that is at the output already, whole and of this very job."""
     from rlinf_isaac.checkpoint.convert import find_finished, output_exists
 
@@ -258,7 +258,7 @@ def _find_there(job: Job, verify: bool, hash_source: bool, show: Callable[[Progr
     if job.bundle is None:
         there: Any = find_finished(job.conversion, verify=verify, hash_source=hash_source, progress=show)
     else:
-        from rlinf_isaac.checkpoint.make import find_made
+        from rlinf_isaac.checkpoint.foreign.make import find_made
 
         there = find_made(job.bundle.conversion, job.bundle.config, output, **job.bundle.parts)
     if there is None:
@@ -287,8 +287,8 @@ def _convert(
 
 
 def _make_bundle(tracked: TrackedRun, bundle: BundleJob, conversion: ConversionJob, there: Bundle | None) -> None:
-    from mlflow_project.checkpoints import bundle_tags, log_bundle_files, log_model, model_name
-    from rlinf_isaac.checkpoint.make import make_bundle
+    from mlflow_project.recorders.logged_checkpoints import bundle_tags, log_bundle_files, log_model, model_name
+    from rlinf_isaac.checkpoint.foreign.make import make_bundle
 
     made = there or make_bundle(
         bundle.conversion, bundle.config, conversion.output, **bundle.parts, overwrite=conversion.overwrite

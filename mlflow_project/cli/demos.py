@@ -12,7 +12,7 @@ from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import json_digest
+from rlinf_isaac.ground.digest import json_digest
 
 if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
@@ -82,11 +82,11 @@ def dataset_root(config: JobConfig, output: Path) -> Path:
 
 def run(config: JobConfig, output: Path) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
-    from mlflow_project.lineage import lerobot_dataset, provenance_tags, simulator_tags
-    from mlflow_project.progress import watch
-    from mlflow_project.runs import tracked_run
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-    from rlinf_isaac.demonstrations import record_demonstrations
+    from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags
+    from mlflow_project.tracking.progress import watch
+    from mlflow_project.tracking.runs import tracked_run
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+    from rlinf_isaac.engines.demonstrations import record_demonstrations
 
     root = dataset_root(config, output)
     with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
-from mlflow_project.runs import fail_adopted_run
-from mlflow_project.terminal import escaped
-from rlinf_isaac.errors import InvalidJob, Problem
+from mlflow_project.tracking.runs import fail_adopted_run
+from mlflow_project.tracking.terminal import escaped
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.findings import Findings
 
 EXAMPLE = """\b
@@ -106,7 +106,7 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
 def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, full: bool) -> dict[str, Any]:
     """Check a dataset on its own, and against a preset or whatever this project can do with it."""
     from rlinf_isaac.config import load_config
-    from rlinf_isaac.data.validate import validate_dataset
+    from rlinf_isaac.data.validate.dataset import validate_dataset
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
     with checking(findings):

@@ -14,15 +14,16 @@ from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.engines.base import Engine, EvaluationJob
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.probe import check_output
-from rlinf_isaac.sequential import StopRule
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.probe import check_output
+from rlinf_isaac.stats.sequential import StopRule
 
 if TYPE_CHECKING:
-    from mlflow_project.compare import Comparison
+    from mlflow_project.comparison.compare import Comparison
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.preflight import Findings
 
@@ -171,13 +172,12 @@ def run(
     engine: Engine | None = None,
 ) -> Comparison:
     """Evaluate as a tracked sweep, on the local engine if none is given; prints the comparison and returns it."""
-    from mlflow_project.checkpoints import fine_tuning_words, model_name
     from mlflow_project.cli._summary import print_comparison, print_links
-    from mlflow_project.comparison_recorder import PAGE
-    from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.progress import watch
-    from mlflow_project.runs import tracked_run
-    from mlflow_project.sweep_recorder import SweepRecorder
+    from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
+    from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
+    from mlflow_project.recorders.sweep_recorder import SweepRecorder
+    from mlflow_project.tracking.progress import watch
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine
 
     engine = engine or LocalEngine()
@@ -203,7 +203,7 @@ def run(
         watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None
     print_comparison(recorder.comparison)
-    print_links(tracked, PAGE)
+    print_links(tracked, COMPARISON_PAGE)
     return recorder.comparison
 
 

@@ -11,10 +11,11 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
-from rlinf_isaac.probe import check_output
+from mlflow_project.vocabulary import NOTE_TAG
+from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.find_norm_stats import NormStatsSource
+    from rlinf_isaac.checkpoint.foreign.find_norm_stats import NormStatsSource
     from rlinf_isaac.engines.rlinf.results import RlinfResults
     from rlinf_isaac.preflight import Findings
 
@@ -45,7 +46,7 @@ def command(source: str, output: Path) -> None:
 def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResults | None:
     """The results in this directory, unless `findings` has errors. Videos that do not decode are warnings."""
     from rlinf_isaac.engines.rlinf.results import read_results
-    from rlinf_isaac.errors import Problem
+    from rlinf_isaac.ground.errors import Problem
 
     with findings.collect():
         results = read_results(Path(source).absolute())
@@ -60,8 +61,8 @@ def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResul
 def run(results: RlinfResults, output: Path) -> str | None:
     """Record as a tracked run with one nested run per checkpoint; the MLflow id of the run that holds the results."""
     from mlflow_project.cli._summary import print_links
-    from mlflow_project.lineage import digest_tags, provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.lineage.provenance import digest_tags, provenance_tags
+    from mlflow_project.tracking.runs import tracked_run
 
     if known := _recorded_before(results):
         stdout.print(f"recorded already, unchanged, in run {known}")
@@ -85,7 +86,7 @@ def run(results: RlinfResults, output: Path) -> str | None:
             tags = {"checkpoint.path": str(path), "checkpoint.step": str(step)}
             if stats is not None:
                 tags |= {"checkpoint.norm_stats": str(stats.path), **digest_tags({"norm_stats": stats.sha256})}
-            nested = recorder.start_run(path.name, tags | {"mlflow.note.content": f"    {commands[path]}"})
+            nested = recorder.start_run(path.name, tags | {NOTE_TAG: f"    {commands[path]}"})
             nested.params({"step": step}, prefix="checkpoint")
             nested.metrics(results.at(step), step)
             nested.end("FINISHED")
@@ -99,8 +100,8 @@ def run(results: RlinfResults, output: Path) -> str | None:
 def _norm_stats_of(checkpoint: Path) -> NormStatsSource | None:
     """The norm stats beside the weights, or in the model's directory that the training started from; None where there
     are none, or several that differ."""
-    from rlinf_isaac.checkpoint.find_norm_stats import find_norm_stats
-    from rlinf_isaac.errors import NormStatsError
+    from rlinf_isaac.checkpoint.foreign.find_norm_stats import find_norm_stats
+    from rlinf_isaac.ground.errors import NormStatsError
 
     try:
         return find_norm_stats(checkpoint)
@@ -117,8 +118,8 @@ def _bundle_command(checkpoint: Path, stats: NormStatsSource | None) -> str:
 
 def _broken_videos(results: RlinfResults) -> dict[Path, str]:
     """Videos that do not decode -> why. How many frames they should have, RLinf does not say."""
-    from rlinf_isaac.errors import VideoError
-    from rlinf_isaac.video import decode_video
+    from rlinf_isaac.ground.errors import VideoError
+    from rlinf_isaac.media.video import decode_video
 
     broken = {}
     for video in results.videos:
@@ -131,8 +132,8 @@ def _broken_videos(results: RlinfResults) -> dict[Path, str]:
 
 def _recorded_before(results: RlinfResults) -> str | None:
     """The run of an earlier `ingest` of the same, if the store can be asked and has one."""
-    from mlflow_project.store import existing_store
-    from rlinf_isaac.errors import InvalidJob
+    from mlflow_project.tracking.store import existing_store
+    from rlinf_isaac.ground.errors import InvalidJob
 
     try:
         client = existing_store()

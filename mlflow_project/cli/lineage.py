@@ -12,12 +12,12 @@ from rich.tree import Tree
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import print_json, show_problem, stdout, verb_session
-from mlflow_project.runs import fail_adopted_run
-from mlflow_project.terminal import escaped
-from rlinf_isaac.errors import InvalidJob
+from mlflow_project.tracking.runs import fail_adopted_run
+from mlflow_project.tracking.terminal import escaped
+from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
-    from mlflow_project.chain import Node
+    from mlflow_project.lineage.chain import Node
 
 EXAMPLE = """\b
 Example:
@@ -63,8 +63,8 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
     Raises:
         InvalidJob: there is no such thing.
     """
-    from mlflow_project.chain import checkpoint_node
-    from mlflow_project.store import is_missing, tracking_uri
+    from mlflow_project.lineage.chain import checkpoint_node
+    from mlflow_project.tracking.store import is_missing, tracking_uri
 
     path = Path(subject)
     uri = tracking_uri()
@@ -75,8 +75,8 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         raise InvalidJob.of("unknown-subject", cause, "set MLFLOW_TRACKING_URI, or name a checkpoint's directory")
     from mlflow import MlflowClient
 
-    from mlflow_project.chain_store import Chains
-    from mlflow_project.mlflow_environment import prepare_environment
+    from mlflow_project.lineage.chain_store import Chains
+    from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
     chains = Chains(MlflowClient(uri), dataset)

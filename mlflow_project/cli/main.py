@@ -9,12 +9,13 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
+from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
 
 if TYPE_CHECKING:
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -91,8 +92,8 @@ def run(
     """All steps as nested runs of one tracked run; `rl` among them if `improve`. Prints how to serve the champion."""
     from mlflow_project.cli import demos, norm_stats, rl, sft
     from mlflow_project.cli import eval as evaluation
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 
     name = f"main {config.preset}"
@@ -122,7 +123,6 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
     """
     from mlflow_project.cli import compare, promote
     from mlflow_project.cli._summary import print_comparison, print_links
-    from mlflow_project.comparison_recorder import PAGE
 
     ids = tracked.ids()
     if ids is None or not tracked.delivered():
@@ -138,7 +138,7 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
         job = promote.check(findings, subject=ids[0])
     assert job is not None
     promote.run(job, output)
-    print_links(tracked, PAGE)
+    print_links(tracked, COMPARISON_PAGE)
 
 
 def _overrides(verb: str, config: JobConfig, *sections: str) -> list[str]:

@@ -13,13 +13,14 @@ from rich.table import Table
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, show_problem, stdout, verb_session
-from mlflow_project.terminal import SafeConsole
+from mlflow_project.tracking.terminal import SafeConsole
+from mlflow_project.vocabulary import lineage_tag
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.ground.probe import check_output
 from rlinf_isaac.preflight.norm_stats import PROVENANCE_FILE, read_provenance
-from rlinf_isaac.probe import check_output
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import Settings
@@ -116,10 +117,10 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
     Raises:
         NormStatsError: the dataset has no statistics: too few frames, or values that are not finite.
     """
-    from mlflow_project.evaluations import mismatch_tags
-    from mlflow_project.lineage import lerobot_dataset, provenance_tags
-    from mlflow_project.runs import tracked_run
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from mlflow_project.comparison.evaluations import mismatch_tags
+    from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags
+    from mlflow_project.tracking.runs import tracked_run
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
 
     settings = settings_of(config)
@@ -132,14 +133,14 @@ def run(config: JobConfig, dataset_root: Path, output: Path, allowed: Sequence[P
         _write(directory, stats.to_json().encode(), provenance)
         tracked.recorder.params({"norm_stats": dict(settings)})
         tracked.recorder.dataset(lerobot_dataset(dataset_root, dataset.digest, "norm-stats"))
-        tracked.recorder.tags({"lineage.norm_stats.sha256": stats.digest})
+        tracked.recorder.tags({lineage_tag("norm_stats"): stats.digest})
         tracked.recorder.artifact(directory)
     return directory / "norm_stats.json"
 
 
 def check_file(config: JobConfig, path: Path, dataset_root: Path | None) -> NormStatsReport:
     """The report on a ``norm_stats.json`` for the policy of `config`, on real rows where there is a dataset."""
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
     from rlinf_isaac.data.norm_stats.check import check_norm_stats_file
     from rlinf_isaac.preflight.norm_stats import policy_of
@@ -188,8 +189,8 @@ def run_canonicalise(path: Path, mode: Mode, output: Path) -> Path:
     Raises:
         NormStatsError: the file cannot be canonicalised so.
     """
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.data.norm_stats.keys import canonicalise
     from rlinf_isaac.data.norm_stats.parse import read_bytes
 
@@ -200,7 +201,7 @@ def run_canonicalise(path: Path, mode: Mode, output: Path) -> Path:
         directory = output.absolute() / "norm_stats" / f"{source[:12]}-{mode}"
         _write(directory, result.data, provenance)
         tracked.recorder.params({"norm_stats": {"mode": mode}})
-        tracked.recorder.tags({"lineage.norm_stats.sha256": changed, "lineage.norm_stats.source_sha256": source})
+        tracked.recorder.tags({lineage_tag("norm_stats"): changed, "lineage.norm_stats.source_sha256": source})
         tracked.recorder.artifact(directory)
     for old, new in result.record["keys"].items():
         stdout.print(f"{old} -> {new}" + (" (identity)" if new in result.record["identity"] else ""))
@@ -231,7 +232,7 @@ def _provenance_of(path: Path, digest: str) -> dict[str, Any]:
 
 
 def _write(directory: Path, norm_stats: bytes, provenance: dict[str, Any]) -> None:
-    from rlinf_isaac.atomic import new_directory
+    from rlinf_isaac.ground.atomic import new_directory
 
     with new_directory(directory, replace=True) as temporary:
         (temporary / "norm_stats.json").write_bytes(norm_stats)

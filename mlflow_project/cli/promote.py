@@ -10,17 +10,18 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
-from rlinf_isaac.errors import InvalidJob, Problem, PromotionRefused
-from rlinf_isaac.probe import check_output
+from mlflow_project.vocabulary import local_run
+from rlinf_isaac.ground.errors import InvalidJob, Problem, PromotionRefused
+from rlinf_isaac.ground.probe import check_output
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mlflow_project.candidate import Candidate
-    from mlflow_project.gate import Demands, Require
-    from mlflow_project.promotion import Opponent
-    from mlflow_project.registry import Registry, Version
-    from mlflow_project.runs import TrackedRun
+    from mlflow_project.promotion.candidate import Candidate
+    from mlflow_project.promotion.gate import Demands, Require
+    from mlflow_project.promotion.judge import Opponent
+    from mlflow_project.promotion.registry import Registry, Version
+    from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -34,7 +35,7 @@ NAME = "stack-cube"
 
 
 @dataclass(frozen=True)
-class Job:
+class PromoteJob:
     """A promotion that can begin: the candidate, what is asked of it, and the registered model's name."""
 
     candidate: Candidate
@@ -113,11 +114,11 @@ def check(
     margin: str = "0.1",
     alpha: str = "0.05",
     dry_run: bool = False,
-) -> Job | None:
+) -> PromoteJob | None:
     """Check these options and find the candidate; None where `findings` has errors."""
-    from mlflow_project.candidate import find_candidate
-    from mlflow_project.gate import Demands
-    from mlflow_project.store import existing_store
+    from mlflow_project.promotion.candidate import find_candidate
+    from mlflow_project.promotion.gate import Demands
+    from mlflow_project.tracking.store import existing_store
 
     demands = Demands(
         _number(findings, "--min-success", min_success, 0, 1),
@@ -132,22 +133,22 @@ def check(
         return None
     with findings.collect():
         candidate = find_candidate(existing_store(), subject)
-        return None if findings.errors else Job(candidate, demands, name, dry_run)
+        return None if findings.errors else PromoteJob(candidate, demands, name, dry_run)
     return None
 
 
-def run(job: Job, output: Path) -> bool:
+def run(job: PromoteJob, output: Path) -> bool:
     """Judge and, where every rule lets it pass, promote, in a tracked run; prints what each rule says.
 
     Returns:
-        whether the candidate is (with `Job.dry_run`: could become) the champion now.
+        whether the candidate is (with `PromoteJob.dry_run`: could become) the champion now.
     """
     from mlflow_project.cli._summary import print_rulings
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.promotion import EVIDENCE, judge_candidate, register
-    from mlflow_project.registry import CHAMPION, Registry
-    from mlflow_project.runs import tracked_run
-    from mlflow_project.store import existing_store
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.promotion.judge import EVIDENCE, judge_candidate, register
+    from mlflow_project.promotion.registry import CHAMPION, Registry
+    from mlflow_project.tracking.runs import tracked_run
+    from mlflow_project.tracking.store import existing_store
 
     client, candidate = existing_store(), job.candidate
     registry = Registry(client, job.name)
@@ -191,8 +192,8 @@ def run(job: Job, output: Path) -> bool:
 
 def check_rollback(findings: Findings, *, subject: str, name: str) -> Registry | None:
     """The registry to roll back; None where `findings` has errors."""
-    from mlflow_project.registry import Registry
-    from mlflow_project.store import existing_store
+    from mlflow_project.promotion.registry import Registry
+    from mlflow_project.tracking.store import existing_store
 
     _check_name(findings, name)
     if subject != "none":
@@ -209,9 +210,9 @@ def roll_back(registry: Registry | None, output: Path, *, dry_run: bool = False)
     Raises:
         PromotionRefused: there is none.
     """
-    from mlflow_project.lineage import provenance_tags
-    from mlflow_project.registry import CHAMPION, PREVIOUS, now
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.lineage.provenance import provenance_tags
+    from mlflow_project.promotion.registry import CHAMPION, PREVIOUS, now
+    from mlflow_project.tracking.runs import tracked_run
 
     assert registry is not None
     if dry_run:
@@ -239,9 +240,9 @@ def _opponent(
     client: MlflowClient, registry: Registry, champion: Version, candidate: Candidate, tracked: TrackedRun, output: Path
 ) -> Opponent:
     """The champion's episodes on the candidate's seeds and settings: those of the store, or played now."""
-    from mlflow_project.candidate import settings_of
     from mlflow_project.cli import eval as evaluation
-    from mlflow_project.promotion import Opponent, champion_evaluation
+    from mlflow_project.promotion.candidate import settings_of
+    from mlflow_project.promotion.judge import Opponent, champion_evaluation
     from mlflow_project.serving.resolve import resolve_model
     from rlinf_isaac.preflight import Findings
 
@@ -258,7 +259,7 @@ def _opponent(
     except InvalidJob as error:
         return Opponent(champion, None, "; ".join(f"[{each.code}] {each.cause}" for each in error.problems))
     found = comparison.standings[0].evaluation
-    ids = tracked.uploader.ids(found.run.removeprefix("{{run:").removesuffix("}}"))
+    ids = tracked.uploader.ids(local_run(found.run) or found.run)
     return Opponent(champion, replace(found, run=ids[0] if ids else found.run), anew=True)
 
 
@@ -272,7 +273,7 @@ def _run_id(tracked: TrackedRun) -> str:
     Raises:
         PromotionRefused: the store does not answer; a registry that cannot be read is not written either.
     """
-    from mlflow_project.redact import without_credentials
+    from mlflow_project.tracking.redact import without_credentials
 
     ids = tracked.ids()
     if ids is None:

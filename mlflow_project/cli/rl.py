@@ -14,13 +14,14 @@ from mlflow_project.cli import _engine as engines
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._norm_stats import print_played
 from mlflow_project.cli._session import PROJECT, preflight, verb_session
+from mlflow_project.vocabulary import NOTE_TAG
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.config.reads import check_overrides, on_engine
-from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
+from rlinf_isaac.ground.digest import json_digest
 
 if TYPE_CHECKING:
-    from mlflow_project.rl_recorder import Improved
+    from mlflow_project.recorders.rl_recorder import Improved
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.preflight import Findings
 
@@ -156,13 +157,14 @@ def run(
 ) -> list[Improved]:
     """Train and evaluate all jobs, one after the other, as nested runs of one tracked run, on the local engine if none
     is given; prints what was gained."""
-    from mlflow_project import ui
-    from mlflow_project.checkpoints import model_name
     from mlflow_project.cli._summary import print_gains, print_links
-    from mlflow_project.lineage import digest_tags, evaluation_dataset, provenance_tags
-    from mlflow_project.progress import watch
-    from mlflow_project.rl_recorder import RlRecorder, gains_markdown
-    from mlflow_project.runs import tracked_run
+    from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
+    from mlflow_project.recorders.comparison_recorder import save_comparison_view
+    from mlflow_project.recorders.logged_checkpoints import model_name
+    from mlflow_project.recorders.rl_recorder import RlRecorder, gains_markdown
+    from mlflow_project.tracking import ui
+    from mlflow_project.tracking.progress import watch
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine
 
     engine, config, improved = engine or LocalEngine(), jobs[0].config, []
@@ -170,7 +172,7 @@ def run(
     with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
         tracked.recorder.params(checkpoints.recorded(config, "rl"))
         tracked.recorder.tags(digest_tags({"norm_stats": print_played([job.start for job in jobs])}))
-        ui.save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
+        save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
         for job in jobs:
             recorder = RlRecorder(
                 tracked.recorder,
@@ -185,7 +187,7 @@ def run(
             watch(engine.evaluate(EvaluationJob(config, bundles, output.absolute() / "eval")), recorder.evaluate)
             assert recorder.improved is not None
             improved.append(recorder.improved)
-            tracked.recorder.tags({"mlflow.note.content": gains_markdown(improved)})
+            tracked.recorder.tags({NOTE_TAG: gains_markdown(improved)})
     print_gains(improved)
     print_links(tracked)
     return improved

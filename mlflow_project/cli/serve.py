@@ -13,8 +13,8 @@ from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.config import build_config
-from rlinf_isaac.errors import InvalidJob, Problem
-from rlinf_isaac.reading import read_bytes
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.reading import read_bytes
 
 if TYPE_CHECKING:
     from mlflow_project.serving.policy import Exact

@@ -16,13 +16,13 @@ from mlflow_project.cli._norm_stats import print_trained
 from mlflow_project.cli._session import PROJECT, preflight, stdout, verb_session
 from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import Engine, SftJob
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.torchrun import launch
+from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import Problem
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.base import FoundBase
+    from rlinf_isaac.checkpoint.foreign.base import FoundBase
     from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
@@ -97,7 +97,7 @@ class Checked(NamedTuple):
 
     config: JobConfig
     datasets: tuple[Path, ...]
-    norm_stats: Path | bases.NormStats | None
+    norm_stats: Path | bases.ForeignNormStats | None
     allowed: tuple[Problem, ...]
     base: FoundBase | None = None
 
@@ -164,7 +164,7 @@ def check(
     findings.add(found)
     with findings.collect():
         findings.add([*check_mixture(config, roots, file), *check_held_out(config, roots)])
-    if isinstance(given, bases.NormStats):
+    if isinstance(given, bases.ForeignNormStats):
         bases.check_norm_stats(findings, given, config)
     engines.check_engine(findings, chosen, [SftJob(config, roots[0], "", b"", output, mixed_with=roots[1:])])
     return Checked(config, roots, given, tuple(allowed(found)), found_base)
@@ -179,7 +179,7 @@ def _of_torchrun() -> list[str]:
 def plan(
     config: JobConfig,
     dataset_root: Path,
-    norm_stats: Path | bases.NormStats | None,
+    norm_stats: Path | bases.ForeignNormStats | None,
     output: Path,
     suffix: str = "",
     base: FoundBase | None = None,
@@ -200,13 +200,13 @@ def plan(
     if norm_stats is None:
         stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
         origin = f"computed from the dataset {dataset.root}"
-    elif isinstance(norm_stats, bases.NormStats):
+    elif isinstance(norm_stats, bases.ForeignNormStats):
         stats, origin = norm_stats.data, norm_stats.origin
     else:
         stats, origin = norm_stats.read_bytes(), f"given, {norm_stats}"
     sealed = None
     if base is not None:
-        sealed = bases.seal(base, config, norm_stats if isinstance(norm_stats, bases.NormStats) else None)
+        sealed = bases.seal(base, config, norm_stats if isinstance(norm_stats, bases.ForeignNormStats) else None)
     print_trained(stats, origin)
     available = gpu_memory() if config.compute.device.startswith("cuda") else None
     processes, sharding = config.compute.num_processes, choose_sharding(config, available)
@@ -236,12 +236,12 @@ def run(
 
     The run is tagged with the differences that are `allowed`.
     """
-    from mlflow_project.checkpoints import fine_tuning_words, model_name
-    from mlflow_project.evaluations import mismatch_tags
-    from mlflow_project.lineage import digest_tags, lerobot_datasets, provenance_tags
-    from mlflow_project.progress import watch
-    from mlflow_project.runs import tracked_run
-    from mlflow_project.sft_recorder import SftRecorder
+    from mlflow_project.comparison.evaluations import mismatch_tags
+    from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags
+    from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
+    from mlflow_project.recorders.sft_recorder import SftRecorder
+    from mlflow_project.tracking.progress import watch
+    from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.engines.local import LocalEngine
 
     engine = engine or LocalEngine()

@@ -28,7 +28,7 @@ def command(output: Path, tracking_uri: str, again: bool) -> None:
     was refused.
     """
     with verb_session():
-        from mlflow_project.sync import sync
+        from mlflow_project.tracking.sync import sync
 
         uri = None if tracking_uri == options.AUTO else tracking_uri
         report = sync(output / "journal", tracking_uri=uri, again=again, patience_s=PATIENCE_S)

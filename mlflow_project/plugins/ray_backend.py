@@ -19,12 +19,12 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_BACKEND, MLFLOW_RUN_NAME
 
 from mlflow_project.cli._session import preflight, show_error
-from mlflow_project.lineage import git_tags
+from mlflow_project.lineage.provenance import git_tags
 from mlflow_project.plugins.ray_config import check_store, check_version, read_config
 from mlflow_project.plugins.ray_run import RayRun, connect, end_stale_runs
-from mlflow_project.signals import Signals, Terminated
-from mlflow_project.store import tracking_uri as absolute_tracking_uri
-from rlinf_isaac.errors import InvalidJob
+from mlflow_project.tracking.signals import Signals, Terminated
+from mlflow_project.tracking.store import tracking_uri as absolute_tracking_uri
+from rlinf_isaac.ground.errors import InvalidJob
 
 NAME = "rlinf-ray"
 

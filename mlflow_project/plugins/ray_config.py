@@ -11,8 +11,8 @@ from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_project.redact import has_credentials, without_credentials
-from rlinf_isaac.errors import InvalidJob, Problem
+from mlflow_project.tracking.redact import has_credentials, without_credentials
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 STOP_SECONDS = 30

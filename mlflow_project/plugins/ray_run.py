@@ -18,8 +18,9 @@ from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_project.cli._session import stderr
 from mlflow_project.plugins.ray_config import ADDRESS_VARIABLES, STOP_SECONDS, RayConfig
-from mlflow_project.redact import clean_urls, without_credentials
-from rlinf_isaac.errors import InvalidJob
+from mlflow_project.tracking.redact import clean_urls, without_credentials
+from mlflow_project.vocabulary import FAILURE_TAG
+from rlinf_isaac.ground.errors import InvalidJob
 
 STATUS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}
 """How Ray says that a job ended -> how MLflow says it of a run."""
@@ -181,8 +182,8 @@ def end_run(store: MlflowClient, run_id: str, status: str, reason: str | None, *
     is_contradicted = seen and (run.info.status == "FINISHED") != (status == "FINISHED")
     if run.info.status != "RUNNING" and not is_contradicted:
         return run.info.status
-    if status != "FINISHED" and "failure.reason" not in run.data.tags:
-        store.set_tag(run_id, "failure.reason", (reason or "Ray says nothing")[-8000:])
+    if status != "FINISHED" and FAILURE_TAG not in run.data.tags:
+        store.set_tag(run_id, FAILURE_TAG, (reason or "Ray says nothing")[-8000:])
     store.set_terminated(run_id, status)
     return status
 

@@ -9,8 +9,9 @@ from functools import cache
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
 
-from mlflow_project.lineage import gpu_tags
-from rlinf_isaac.probe import installed_version
+from mlflow_project.lineage.provenance import gpu_tags
+from mlflow_project.vocabulary import VERSION_TAG
+from rlinf_isaac.ground.probe import installed_version
 
 VERSIONS_OF = ("rlinf", "rlinf-openpi", "openpi", "isaaclab", "torch")
 
@@ -29,5 +30,5 @@ class PostTrainingContext(RunContextProvider):
 
 @cache
 def _tags() -> dict[str, str]:
-    versions = {f"version.{name}": version for name in VERSIONS_OF if (version := installed_version(name))}
+    versions = {f"{VERSION_TAG}{name}": version for name in VERSIONS_OF if (version := installed_version(name))}
     return versions | gpu_tags()

@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 
 from mlflow_project.serving.limits import MAX_TEXT, check_limits
-from rlinf_isaac.errors import ObservationError
+from rlinf_isaac.ground.errors import ObservationError
 
 KINDS = "biufUS"
 """Kinds of dtype that travel: bool, int, uint, float, str, bytes. OpenPI refuses objects, records and complex, too."""

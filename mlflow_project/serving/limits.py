@@ -6,7 +6,7 @@ limits are of each list and map, and not of how many there are.
 
 from __future__ import annotations
 
-from rlinf_isaac.errors import ObservationError
+from rlinf_isaac.ground.errors import ObservationError
 
 MAX_OBJECTS = 4096
 """Values and keys in a message, at any depth; an image counts twelve, whatever its size. An observation has about

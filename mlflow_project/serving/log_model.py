@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlflow_project.checkpoints import bundle_tags, model_name
+from mlflow_project.recorders.logged_checkpoints import bundle_tags, model_name
 from mlflow_project.serving.observation import ObservationSpec, Request, as_array
 from mlflow_project.serving.policy import observation_spec, serving_config
 from mlflow_project.serving.resolve import ARTIFACT
@@ -17,7 +17,7 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assumed_since
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import NormStats, from_json
-from rlinf_isaac.errors import ObservationError
+from rlinf_isaac.ground.errors import ObservationError
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature

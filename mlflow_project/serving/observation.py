@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.errors import ObservationError, Problem
+from rlinf_isaac.ground.errors import ObservationError, Problem
 from rlinf_isaac.pi0.tokenizer import clean_prompt
 from rlinf_isaac.pi0.transforms import resize_with_pad, resized_sides
 

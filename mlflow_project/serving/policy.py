@@ -24,8 +24,8 @@ from rlinf_isaac.checkpoint.trained_with import serving_mismatches
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.policies import load_policy
-from rlinf_isaac.errors import InvalidJob, ObservationError
+from rlinf_isaac.engines.policies import load_policy
+from rlinf_isaac.ground.errors import InvalidJob, ObservationError
 from rlinf_isaac.pi0.policy import Pi0Policy, episode_noise
 
 Exact = Literal["auto", "true", "false"]

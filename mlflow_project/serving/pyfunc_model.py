@@ -14,7 +14,7 @@ from mlflow_project.serving.policy import ServedPolicy, serving_config
 from mlflow_project.serving.resolve import ARTIFACT
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.facts import assume
-from rlinf_isaac.errors import BundleError, InvalidJob
+from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 
 class PolicyModel(PythonModel):

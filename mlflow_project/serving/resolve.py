@@ -1,8 +1,8 @@
 """From ``models:/name@alias`` to a verified bundle on this disk; its bytes are fetched once.
 
-They are kept under ``~/.cache/rlinf-isaac/bundles/<sha256 of the bundle>`` (`rlinf_isaac.cache`). Whatever is there is
-hashed again before it is used. An entry appears whole or not at all, and two processes that want the same bundle fetch
-it once. To forget bundles, remove their directories.
+They are kept under ``~/.cache/rlinf-isaac/bundles/<sha256 of the bundle>`` (`rlinf_isaac.ground.cache`). Whatever is
+there is hashed again before it is used. An entry appears whole or not at all, and two processes that want the same
+bundle fetch it once. To forget bundles, remove their directories.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_project.chain_store import MODEL_ID, URI_TAG, VERSION
-from mlflow_project.checkpoints import ASSUMED_SINCE
-from mlflow_project.logged_models import MODEL_TAG
-from mlflow_project.store import is_missing, tracking_uri
-from rlinf_isaac.atomic import exclusive, new_directory
-from rlinf_isaac.cache import cache_directory
+from mlflow_project.lineage.chain_store import MODEL_ID, VERSION
+from mlflow_project.tracking.store import is_missing, tracking_uri
+from mlflow_project.vocabulary import ASSUMED_SINCE, MODEL_TAG, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assume_again
-from rlinf_isaac.errors import BundleError, InvalidJob
+from rlinf_isaac.ground.atomic import exclusive, new_directory
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +51,7 @@ def resolve_model(name: str) -> Bundle:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from mlflow_project.mlflow_environment import prepare_environment
+    from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
     client = MlflowClient(uri)

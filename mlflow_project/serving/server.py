@@ -40,7 +40,7 @@ from mlflow_project.serving.codec import pack, unpack
 from mlflow_project.serving.intake import LARGE, Intake, Places
 from mlflow_project.serving.observation import NoiseKey, Request
 from mlflow_project.serving.policy import ServedPolicy
-from rlinf_isaac.errors import InvalidJob, ObservationError
+from rlinf_isaac.ground.errors import InvalidJob, ObservationError
 
 GRACE_S = 10.0
 """How long a server that was told to stop works on requests it has accepted."""

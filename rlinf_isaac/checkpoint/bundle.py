@@ -11,39 +11,27 @@ A bundle appears under its name whole or not at all. Writing the weights needs t
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlinf_isaac.atomic import new_directory
 from rlinf_isaac.checkpoint.described import description_problems
-from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE, read_keys
-from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, FileEntry, Manifest, UnknownVersion, is_safe_name
+from rlinf_isaac.checkpoint.header import WEIGHTS_FILE
+from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest, UnknownVersion
 from rlinf_isaac.checkpoint.steps import find_bundles, parse_steps, select_bundles
-from rlinf_isaac.checkpoint.verify import CONFIG_FILE, MAX_BYTES, check_files, check_parts, list_files, norm_stats_files
-from rlinf_isaac.digest import bytes_digest, file_digest, json_digest
-from rlinf_isaac.errors import BundleError
-from rlinf_isaac.reading import read_bytes, read_json
-
-if TYPE_CHECKING:
-    import torch
+from rlinf_isaac.checkpoint.verify import CONFIG_FILE, MAX_BYTES, check_files, check_parts, norm_stats_files
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import BundleError
+from rlinf_isaac.ground.reading import read_bytes, read_json
 
 __all__ = [
     "CONFIG_FILE",
     "Bundle",
-    "assemble_bundle",
-    "check_asset_id",
-    "config_bytes",
     "find_bundles",
     "parse_steps",
     "read_bundle",
-    "seal",
     "select_bundles",
-    "write_bundle",
 ]
 
 
@@ -106,151 +94,6 @@ class Bundle:
         if WEIGHTS_FILE in files:
             return files[WEIGHTS_FILE].sha256
         return json_digest({name: files[name].sha256 for name in files if name.endswith(".safetensors")})
-
-
-def write_bundle(
-    path: str | Path,
-    *,
-    state_dict: Mapping[str, torch.Tensor],
-    config: dict[str, Any],
-    norm_stats: bytes,
-    asset_id: str,
-    step: int,
-    lineage: Mapping[str, str | None],
-    overwrite: bool = False,
-    allow_nonfinite: bool = False,
-) -> Bundle:
-    """Write a state dict as a checkpoint bundle; see `assemble_bundle` for the other arguments.
-
-    Equal arguments give equal bytes, hence an equal digest.
-
-    Args:
-        state_dict: model parameters by name. Tied tensors (same memory) are stored once.
-        allow_nonfinite: store NaN and infinite weights instead of refusing them.
-
-    Raises:
-        BundleError: the arguments cannot make a valid bundle, or `path` exists.
-        WeightsError: a tensor cannot be stored, or holds NaN or infinity.
-    """
-    from rlinf_isaac.checkpoint.weights import save_weights
-
-    return assemble_bundle(
-        path,
-        write_weights=lambda folder: save_weights(folder / WEIGHTS_FILE, state_dict, allow_nonfinite=allow_nonfinite),
-        config=config,
-        norm_stats=norm_stats,
-        asset_id=asset_id,
-        step=step,
-        lineage=lineage,
-        overwrite=overwrite,
-    )
-
-
-def assemble_bundle(
-    path: str | Path,
-    *,
-    write_weights: Callable[[Path], Mapping[str, str]],
-    config: dict[str, Any],
-    norm_stats: bytes,
-    asset_id: str,
-    step: int,
-    lineage: Mapping[str, str | None],
-    overwrite: bool = False,
-) -> Bundle:
-    """Write a checkpoint bundle atomically: after kill -9 there is a whole bundle at `path`, or nothing.
-
-    Args:
-        path: the bundle's directory, usually ``<checkpoints>/<step>``.
-        write_weights: writes ``model.safetensors``, or shards and their index, into the directory it is given; returns
-            parameter name that is not stored -> name of the stored tensor it shares.
-        config: JSON-ready dict for ``config.json``.
-        norm_stats: bytes of ``norm_stats.json``.
-        asset_id: relative name of the norm stats' directory.
-        step: optimiser step.
-        lineage: digests of what the checkpoint came from: ``dataset``, ``norm_stats``, ``parent`` (bundle), ``config``.
-            ``norm_stats`` is filled in, and refused where it is not the sha256 of `norm_stats`; ``config`` defaults to
-            the digest of `config`.
-        overwrite: replace an existing bundle.
-
-    Raises:
-        BundleError: the arguments cannot make a valid bundle, or `path` exists.
-    """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise BundleError.of("bundle-exists", f"{path} exists already", "remove it or choose another output")
-    check_asset_id(asset_id)
-    content = config_bytes(config, path)
-    links = {"config": json_digest(config), "norm_stats": bytes_digest(norm_stats), **lineage}
-
-    with new_directory(path, replace=overwrite) as directory:
-        (directory / CONFIG_FILE).write_bytes(content)
-        for file in norm_stats_files(directory, asset_id):
-            file.parent.mkdir(parents=True)
-            file.write_bytes(norm_stats)
-        tied = write_weights(directory)
-        # safetensors creates its files with mode 0600. A file made by open() shows what the umask allows.
-        for file in directory.glob("*.safetensors"):
-            file.chmod((directory / CONFIG_FILE).stat().st_mode)
-        seal(directory, asset_id=asset_id, step=step, lineage=links, tied=tied)
-    # `seal` has just hashed the bytes; hashing them once more would prove nothing new.
-    return replace(read_bundle(path, verify=False), verified=True)
-
-
-def config_bytes(config: Mapping[str, Any], path: Path) -> bytes:
-    """The one byte string of a ``config.json``.
-
-    Args:
-        path: of the bundle, for the message.
-
-    Raises:
-        BundleError: a value is not JSON.
-    """
-    try:
-        return (json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-    except (TypeError, ValueError) as error:
-        cause = f"{path}: the config cannot be written as JSON: {error}"
-        raise BundleError.of("bundle-config", cause, "leave only numbers, strings, lists and maps in it") from error
-
-
-def check_asset_id(asset_id: str) -> None:
-    """Raise BundleError unless `asset_id` can be a directory of a bundle, like ``RLinf/IsaacLab-Stack-Cube-Data``."""
-    if not is_safe_name(asset_id) or asset_id in (WEIGHTS_FILE, INDEX_FILE, CONFIG_FILE, MANIFEST_FILE):
-        cause = f"asset id {asset_id!r} is not a plain relative name"
-        raise BundleError.of("bad-asset-id", cause, "choose one such as isaaclab_stack_cube")
-
-
-def seal(
-    directory: str | Path, *, asset_id: str, step: int, lineage: Mapping[str, str | None], tied: Mapping[str, str]
-) -> Manifest:
-    """Hash every file of a directory that holds all parts of a bundle, and write its ``bundle.json``.
-
-    Raises:
-        BundleError: a part is missing, or the lineage names other norm stats than those in the directory.
-    """
-    directory = Path(directory)
-    tensors = read_keys(directory)
-    files = {
-        name: FileEntry(file_digest(directory / name), (directory / name).stat().st_size)
-        for name in sorted(list_files(directory))
-        if name != MANIFEST_FILE
-    }
-    manifest = Manifest(
-        step=step,
-        asset_id=asset_id,
-        files=files,
-        dtypes=dict(Counter(info.dtype for info in tensors.values())),
-        parameters=sum(math.prod(info.shape) for info in tensors.values()),
-        tied=dict(tied),
-        lineage=dict(lineage),
-    )
-    try:
-        data = manifest.to_bytes()
-    except ValueError as error:
-        cause = f"{directory}: cannot be sealed: {error}"
-        raise BundleError.of("bundle-not-sealable", cause, "correct that value and write the bundle again") from error
-    check_parts(directory, manifest)
-    (directory / MANIFEST_FILE).write_bytes(data)
-    return manifest
 
 
 def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:

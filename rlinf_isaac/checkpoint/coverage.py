@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rlinf_isaac.checkpoint.header import TensorInfo, read_keys
 from rlinf_isaac.config.schema import ModelConfig
-from rlinf_isaac.errors import BundleError, Problem, WeightsError
+from rlinf_isaac.ground.errors import BundleError, Problem, WeightsError
 from rlinf_isaac.pi0.layout import TIED, UNREAD, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
@@ -21,7 +21,7 @@ _WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint
 # Prefixes of a whole state dict: DDP, LeRobot and RLinf policies, RLinf's distributed checkpoints.
 _LEADING_PREFIXES = ("module.", "model.", "fsdp_checkpoint.", "state_dict.")
 RLINF_PREFIXES = ("img.", "llm.")
-"""What names of RLinf's own pi0 model begin with, and of no other's: `layouts.openpi_rlinf` maps them to OpenPI's."""
+"""What names of RLinf's own pi0 model begin with, and of no other's: `convert.openpi_rlinf` maps them to OpenPI's."""
 _SHOWN = 5
 
 

@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 _SECTIONS = tuple(name for name, value in vars(JobConfig()).items() if is_dataclass(value))
 _CURE = "copy the bundle again from where it was made, or make it anew: rlinf-isaac bundle make SOURCE"

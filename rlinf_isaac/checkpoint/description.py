@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.checkpoint.facts import ASSUMED, FACTS, NOT_KNOWN, with_assumed
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import json_digest
-from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
+from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.mixture import AnyDataset
 
 TRAINING_SECTIONS = {
@@ -90,7 +90,7 @@ def foreign_config(
 
 
 def _of_dataset(dataset: AnyDataset, config: JobConfig) -> dict[str, Any]:
-    from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
+    from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
 
     features, env = dataset.features, (dataset.provenance or {}).get("env")
     names = {"state": features[STATE].dim_names, "actions": features[ACTION].dim_names}

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.checkpoint.verify import MAX_BYTES
 from rlinf_isaac.config import build_config, split_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.reading import read_json
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
-from rlinf_isaac.reading import read_json
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.bundle import Bundle

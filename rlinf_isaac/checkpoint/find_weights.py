@@ -14,7 +14,7 @@ from typing import Literal
 from rlinf_isaac.checkpoint.header import INDEX_FILE, read_header, weight_files
 from rlinf_isaac.checkpoint.jax import METADATA, PARAMS, is_jax, is_params, jax_files
 from rlinf_isaac.checkpoint.steps import step_of
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 
 Format = Literal["safetensors", "torch", "dcp", "jax"]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlinf_isaac.errors import BundleError
-from rlinf_isaac.reading import open_regular, parse_json, read_json
+from rlinf_isaac.ground.errors import BundleError
+from rlinf_isaac.ground.reading import open_regular, parse_json, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

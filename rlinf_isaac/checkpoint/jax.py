@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 
 METADATA = "_METADATA"
 """orbax's JSON of what is stored: the one file that each of its checkpoints has."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.digest import json_digest
-from rlinf_isaac.reading import parse_json, read_bytes
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.reading import parse_json, read_bytes
 
 MANIFEST_FILE = "bundle.json"
 FORMAT = "rlinf-isaac-bundle"

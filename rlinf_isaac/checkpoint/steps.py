@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 # OpenPI names a checkpoint <step>, RLinf global_step_<step>, many scripts step_<step>.
 _STEP_DIRECTORY = re.compile(r"(?:global_step_|step_)?(\d+)")

@@ -15,9 +15,9 @@ from typing import Any
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import FACTS, as_in_job, assumed, not_known, recorded, spell
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"

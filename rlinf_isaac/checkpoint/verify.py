@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rlinf_isaac.checkpoint.header import read_keys, weight_files
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
-from rlinf_isaac.digest import file_digest
-from rlinf_isaac.errors import BundleError
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.ground.digest import file_digest
+from rlinf_isaac.ground.errors import BundleError
+from rlinf_isaac.ground.reading import read_json
 
 CONFIG_FILE = "config.json"
 MAX_BYTES = 16_000_000

@@ -14,7 +14,7 @@ from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.coverage import LoadPlan, is_floating_point, plan_load
 from rlinf_isaac.checkpoint.header import read_header, weight_files
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 from rlinf_isaac.pi0.layout import UNREAD
 
 

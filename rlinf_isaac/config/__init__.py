@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import InvalidJob, Problem
-from rlinf_isaac.yaml_text import check_yaml_text, read_yaml_text
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.yaml_text import check_yaml_text, read_yaml_text
 
 MAX_OVERRIDES = 20_000
 """Characters. A command line with more is no work of a person, and a preset has room for more."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from rlinf_isaac.config import keys_of, known_keys
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""LeRobot datasets: resolve, read (v2.1, v3.0), write (v2.1), norm stats."""
+"""Datasets: `lerobot` (their files), `validate` (what is wrong in them), `norm_stats`; here are mixtures and parts."""

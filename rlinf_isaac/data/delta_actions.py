@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 NONE = "none"
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.data.lerobot_format import ACTION, Feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.digest import json_digest
+from rlinf_isaac.data.lerobot.format import ACTION, Feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.ground.digest import json_digest
 
 _UNIT = 1 << 16
 """`Mixture.row_weights` are whole numbers, of which this one stands for once per epoch."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlinf_isaac.data.lerobot_format import ACTION
+from rlinf_isaac.data.lerobot.format import ACTION
 from rlinf_isaac.data.mixture import AnyDataset, Mixture, apportion, drawn
 
 STREAM = 4

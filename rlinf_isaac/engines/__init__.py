@@ -1,1 +1,4 @@
-"""Engines turn a job config into events: local (torch in this process)."""
+"""Engines turn a job into events: `local` (torch in this process and its children), `rlinf` (jobs on Ray).
+
+Here is what both share: the jobs themselves, evaluations, rollouts and the policies that play them.
+"""

@@ -11,12 +11,12 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.events import Event
-from rlinf_isaac.sequential import StopRule
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.events import Event
+from rlinf_isaac.stats.sequential import StopRule
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.base import Base
+    from rlinf_isaac.checkpoint.foreign.base import Base
     from rlinf_isaac.data.mixture import AnyDataset
 
 

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlinf_isaac.atomic import append_line, locked, read_lines, write_file
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
-from rlinf_isaac.digest import json_digest
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.fan_out import fan_out
-from rlinf_isaac.errors import EngineFailed, InvalidJob
-from rlinf_isaac.events import (
+from rlinf_isaac.ground.atomic import append_line, locked, read_lines, write_file
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import EngineFailed, InvalidJob
+from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeRow,
     EvaluationFinished,
@@ -35,7 +35,7 @@ from rlinf_isaac.events import (
     VideoSaved,
 )
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
-from rlinf_isaac.sequential import StopRule, separate
+from rlinf_isaac.stats.sequential import StopRule, separate
 
 
 class Player(Protocol):

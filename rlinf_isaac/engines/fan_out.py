@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from rlinf_isaac.errors import EngineFailed
-from rlinf_isaac.events import Event
+from rlinf_isaac.ground.errors import EngineFailed
+from rlinf_isaac.ground.events import Event
 
 logger = logging.getLogger("rlinf_isaac")
 

@@ -1,14 +1,14 @@
-"""The stack-cube contract and its backends."""
+"""Environments: the task (`stack_cube`) and its backends, `mujoco` (embedded) and `isaaclab` (the real one)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import EnvConfig
-    from rlinf_isaac.envs.vector import StackCubeEnv
+    from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 
 BACKENDS = ("mujoco", "isaaclab")
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlinf_isaac.config.schema import ModelConfig
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, KeysValues, RMSNorm, Rope, masked_bias
 from rlinf_isaac.pi0.observation import Observation, float_images
 from rlinf_isaac.pi0.siglip import Encoder, VisionTower

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer, norm_mode
+from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.pi0.fast.sampler import GraphSampler
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 from rlinf_isaac.pi0.tokenizer import Tokenizer, pad_tokens
-from rlinf_isaac.pi0.transforms import CAMERA_OF_VIEW, Normalizer, norm_mode, pad_last, resize_with_pad
+from rlinf_isaac.pi0.transforms import CAMERA_OF_VIEW, pad_last, resize_with_pad
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import NormStats

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
-from rlinf_isaac.digest import bytes_digest, json_digest
-from rlinf_isaac.errors import TokenizerError
-from rlinf_isaac.reading import TooLarge, read_bytes
+from rlinf_isaac.ground.digest import bytes_digest, json_digest
+from rlinf_isaac.ground.errors import TokenizerError
+from rlinf_isaac.ground.reading import TooLarge, read_bytes
 
 TOKENIZER_CURE = "set policy.tokenizer to the path of PaliGemma's SentencePiece model (paligemma_tokenizer.model)"
 

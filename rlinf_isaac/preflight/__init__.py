@@ -3,6 +3,7 @@
 Checks return problems instead of raising, so that a verb can show all of them at once (`Findings`).
 """
 
+from rlinf_isaac.ground.probe import check_free_space
 from rlinf_isaac.preflight.checkpoints import check_bundles
 from rlinf_isaac.preflight.config import check_config
 from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
@@ -11,7 +12,6 @@ from rlinf_isaac.preflight.machine import check_device, check_shared_memory, che
 from rlinf_isaac.preflight.memory import check_memory
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
 from rlinf_isaac.preflight.training import check_trainable
-from rlinf_isaac.probe import check_free_space
 
 __all__ = [
     "Findings",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from rlinf_isaac.checkpoint.bundle import Bundle, find_bundles, read_bundle
 from rlinf_isaac.checkpoint.description import config_digest
 from rlinf_isaac.config import flatten, keys_of
-from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.errors import Problem
 
 
 def check_bundles(bundles: Sequence[Bundle]) -> list[Problem]:

@@ -11,10 +11,10 @@ from rlinf_isaac.config import flatten
 from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
-from rlinf_isaac.envs.contract import STATE_LAYOUTS, TASKS, state_names
-from rlinf_isaac.errors import InvalidJob, Problem
-from rlinf_isaac.preflight.rl import RULES as RL_RULES
-from rlinf_isaac.preflight.rl import Misfit, check_rl
+from rlinf_isaac.envs.stack_cube.contract import STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.preflight.rl_config import RULES as RL_RULES
+from rlinf_isaac.preflight.rl_config import Misfit, check_rl
 
 RENDERERS = {"mujoco": ("auto", "egl", "rays"), "isaaclab": ("auto", "newton")}
 """Backend -> its renderers."""

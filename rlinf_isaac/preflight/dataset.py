@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.preflight.findings import Findings
 from rlinf_isaac.preflight.norm_stats import check_given_norm_stats
 
 if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot_meta import DatasetMeta
+    from rlinf_isaac.data.lerobot.meta import DatasetMeta
 
 _TAGGED = "its runs are tagged with it, and an evaluation asks again"
 _ALLOW = f"or pass --allow-mismatch to sft or norm_stats: {_TAGGED}"
@@ -48,7 +48,7 @@ def check_dataset(
         DatasetError: ``meta/`` itself is damaged.
     """
     # pyarrow takes a moment; --help should not wait for it
-    from rlinf_isaac.data.lerobot_meta import read_meta
+    from rlinf_isaac.data.lerobot.meta import read_meta
 
     meta = read_meta(root)
     checks = {
@@ -68,7 +68,7 @@ def allowed(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _check_cameras(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, WRIST_IMAGE
+    from rlinf_isaac.data.lerobot.format import FRONT_IMAGE, WRIST_IMAGE
 
     cameras = (FRONT_IMAGE, WRIST_IMAGE)
     yield from (_missing(root, meta, name) for name in cameras if name not in meta.features)
@@ -86,7 +86,7 @@ def _check_cameras(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator
 
 
 def _check_state(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot_format import STATE
+    from rlinf_isaac.data.lerobot.format import STATE
 
     task, layout = TASKS[config.env.task], config.policy.state_layout
     names = state_names(layout, task.num_cubes)
@@ -99,7 +99,7 @@ def _check_state(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[P
 
 
 def _check_actions(root: Path, meta: DatasetMeta) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot_format import ACTION
+    from rlinf_isaac.data.lerobot.format import ACTION
 
     cure = "train on a dataset whose actions are these, in this order: the environment takes no others"
     yield from _check_vector(root, meta, ACTION, list(ACTION_NAMES), cure, cure)
@@ -109,7 +109,7 @@ def _check_vector(
     root: Path, meta: DatasetMeta, name: str, expected: list[str], cure: str, dims_cure: str
 ) -> Iterator[Problem]:
     """The dims of one feature: their number, and their names where each has one."""
-    from rlinf_isaac.data.lerobot_format import STATE
+    from rlinf_isaac.data.lerobot.format import STATE
 
     feature = meta.features.get(name)
     if feature is None:
@@ -185,7 +185,7 @@ def check_held_out(config: JobConfig, roots: Sequence[Path]) -> list[Problem]:
         DatasetError: a ``meta/`` itself is damaged.
     """
     # pyarrow takes a moment; --help should not wait for it
-    from rlinf_isaac.data.lerobot_meta import read_meta
+    from rlinf_isaac.data.lerobot.meta import read_meta
     from rlinf_isaac.data.subset import held_out_episodes
 
     held_out = config.sft.val_episodes
@@ -220,7 +220,7 @@ def check_training_data(
         allow: take another prompt or rate for warnings (`ALLOWABLE`).
     """
     # pyarrow takes a moment; --help should not wait for it
-    from rlinf_isaac.data.validate import validate_dataset
+    from rlinf_isaac.data.validate.dataset import validate_dataset
 
     findings = Findings(validate_dataset(root))
     with findings.collect():

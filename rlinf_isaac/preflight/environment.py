@@ -20,8 +20,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python, probe
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.probe import installed_version, output_of, versions_in
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.probe import installed_version, output_of, versions_in
 
 DISTRIBUTION = "rlinf-isaac"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 
 class Findings:

@@ -10,10 +10,10 @@ from pathlib import Path
 from rlinf_isaac.config.reads import acts
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
+from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
-from rlinf_isaac.torchrun import launch
 
 
 def training_bytes(config: JobConfig) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rlinf_isaac.config.reads import acts
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.local.sft.memory import GIB, advice, training_memory
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.probe import output_of
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.probe import output_of
 
 _MIB = 1 << 20
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 
 if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot_meta import DatasetMeta
+    from rlinf_isaac.data.lerobot.meta import DatasetMeta
 
 
 def check_mixture(config: JobConfig, roots: Sequence[Path], norm_stats: Path | None) -> list[Problem]:
@@ -25,7 +25,7 @@ def check_mixture(config: JobConfig, roots: Sequence[Path], norm_stats: Path | N
     Raises:
         DatasetError: a ``meta/`` is damaged.
     """
-    from rlinf_isaac.data.lerobot_meta import read_meta
+    from rlinf_isaac.data.lerobot.meta import read_meta
 
     problems = list(_check_weights(config.sft.mix, len(roots)))
     if len(roots) == 1:
@@ -62,7 +62,7 @@ def _check_weights(weights: Sequence[float], datasets: int) -> Iterator[Problem]
 
 
 def _check_pair(first_root: Path, first: DatasetMeta, root: Path, meta: DatasetMeta) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot_format import ACTION, STATE
+    from rlinf_isaac.data.lerobot.format import ACTION, STATE
 
     if meta.fps != first.fps:
         cause = f"{root} was recorded at {meta.fps} Hz, {first_root} at {first.fps} Hz"

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.contract import ACTION_NAMES, TASKS, state_names
-from rlinf_isaac.errors import InvalidJob, Problem
-from rlinf_isaac.pi0.transforms import norm_mode
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.reading import read_json
 
 PROVENANCE_FILE = "provenance.json"
 _MAX_BYTES = 4_000_000
@@ -52,7 +51,7 @@ def check_given_norm_stats(path: Path, root: Path, config: JobConfig, *, quick: 
     Raises:
         DatasetError: a file of the dataset cannot be read.
     """
-    from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
     from rlinf_isaac.data.norm_stats.check import check_norm_stats_file
 
@@ -80,6 +79,8 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 
 def policy_of(config: JobConfig) -> dict[str, Any]:
     """What norm stats must suit: ``mode`` and ``names`` of `check_norm_stats_file`."""
+    from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # pyarrow comes with it
+
     states = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
     mode = norm_mode(config.policy.norm, config.model.pi05)
     return {"mode": mode, "names": {"state": states, "actions": list(ACTION_NAMES)}}
@@ -89,7 +90,7 @@ def _check_origin(
     path: Path, provenance: Mapping[str, Any], digest: str, settings: Mapping[str, Any], root: Path, *, quick: bool
 ) -> list[Problem]:
     """What ``provenance.json`` says against the file's own digest, the job's settings and the dataset's digest."""
-    from rlinf_isaac.data.dataset_digest import cached_dataset_digest, dataset_digest
+    from rlinf_isaac.data.lerobot.dataset_digest import cached_dataset_digest, dataset_digest
 
     problems = []
     if provenance.get("norm_stats") != digest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.errors import Problem
+from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.trainable import needs_base
 
 

@@ -20,8 +20,8 @@ from corpus.case import Case
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, FileEntry, Manifest
 from rlinf_isaac.checkpoint.verify import list_files, norm_stats_files
-from rlinf_isaac.digest import file_digest
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.digest import file_digest
+from rlinf_isaac.ground.errors import BundleError
 
 WEIGHTS = "4/model.safetensors"
 

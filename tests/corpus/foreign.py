@@ -1,6 +1,6 @@
 """Checkpoints of other people's programs, file by file as those programs write them, of a model that is tiny.
 
-`tests/rlinf_isaac/checkpoint/test_lerobot_policy.py` compares lerobot's with the real writer's.
+`tests/rlinf_isaac/checkpoint/foreign/test_lerobot_policy.py` compares lerobot's with the real writer's.
 """
 
 from __future__ import annotations

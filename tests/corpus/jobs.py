@@ -12,7 +12,7 @@ from corpus import checkpoints, configs, datasets, norm_stats
 from corpus.case import Case
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
 
 QUANTILES = ["policy.norm=quantile", "norm_stats.batch_size=1"]

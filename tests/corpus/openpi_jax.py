@@ -1,6 +1,6 @@
 """OpenPI's JAX checkpoints of a tiny model, as its modules have the arrays and orbax stores them, by tensorstore alone.
 
-`tests/rlinf_isaac/checkpoint/layouts/test_openpi_jax_parity.py` reads those that OpenPI's model and orbax wrote.
+`tests/rlinf_isaac/checkpoint/convert/test_openpi_jax_parity.py` reads those that OpenPI's model and orbax wrote.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checkpoints of RLinf's own pi0 models, ``openpi_rlinf``, made of OpenPI's names module by module.
 
-`tests/rlinf_isaac/checkpoint/layouts/test_openpi_rlinf_parity.py` compares them with RLinf's own modules and converter.
+`tests/rlinf_isaac/checkpoint/convert/test_openpi_rlinf_parity.py` compares them with RLinf's own modules and converter.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.digest import file_digest, json_digest
+from rlinf_isaac.ground.digest import file_digest, json_digest
 
 _KEPT_BY_MLFLOW = ("mlflow.db", "mlruns", "journal")
 _OF_THE_CLOCK = re.compile(r"second|time|_s$|per_s|speed|throughput|memory", re.I)

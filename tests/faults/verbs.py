@@ -91,7 +91,7 @@ def verbs() -> Iterator[Callable[[Sequence[Job]], list[End]]]:
 
 def main() -> None:
     from mlflow_project.cli import VERBS
-    from mlflow_project.mlflow_environment import prepare_environment
+    from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
     for name in (*_IMPORTS, "mlflow.store.tracking.sqlalchemy_store", *(f"mlflow_project.cli.{v}" for v in VERBS)):

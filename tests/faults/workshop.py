@@ -150,7 +150,7 @@ class Workshop:
                 self._made["SWEEP"] = run.info.run_id
 
     def _make_store(self) -> None:
-        from mlflow_project.first_store import ensure_store
+        from mlflow_project.tracking.first_store import ensure_store
 
         ensure_store(f"sqlite:///{self.work / 'mlflow.db'}")
         shutil.copy(self.work / "mlflow.db", self.work / "empty.db")

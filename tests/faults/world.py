@@ -14,7 +14,8 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from support import SMALL_PRESET, write_scalars
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, seal
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.write_bundle import seal
 from rlinf_isaac.engines.rlinf.tensorboard import Scalar
 
 SHARDS_INDEX = "shards/model.safetensors.index.json"

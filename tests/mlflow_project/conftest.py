@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 from support import make_evaluation
 
-from mlflow_project.replica import RUN_TAG
-from mlflow_project.unique import CLAIM, COUNTS
-from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
-from rlinf_isaac.events import (
+from mlflow_project.tracking.replica import RUN_TAG
+from mlflow_project.tracking.unique import CLAIM, COUNTS
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
+from rlinf_isaac.ground.events import (
     CheckpointSaved,
     EpisodeDone,
     EpisodeRow,
@@ -54,7 +55,7 @@ def empty_database(tmp_path_factory) -> Path:
     """A database with MLflow's tables; making them takes seconds, copying does not."""
     from mlflow import MlflowClient
 
-    from mlflow_project.mlflow_environment import prepare_environment
+    from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
     path = tmp_path_factory.mktemp("store") / "mlflow.db"

@@ -10,7 +10,7 @@ import torch
 from rlinf_isaac.checkpoint.convert.plan import Output
 from rlinf_isaac.checkpoint.convert.source import Buffer
 from rlinf_isaac.checkpoint.convert.tensors import TORCH_NAMES
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 
 def torch_dtype(name: str) -> torch.dtype:

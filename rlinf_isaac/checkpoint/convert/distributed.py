@@ -18,8 +18,8 @@ from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, Store
 from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
 from rlinf_isaac.checkpoint.header import BITS
-from rlinf_isaac.errors import WeightsError
-from rlinf_isaac.reading import read_bytes
+from rlinf_isaac.ground.errors import WeightsError
+from rlinf_isaac.ground.reading import read_bytes
 
 _MODULE = "torch.distributed.checkpoint.metadata."
 _COPY_AGAIN = "copy the distributed checkpoint again"

@@ -13,9 +13,9 @@ from typing import Any
 from rlinf_isaac.checkpoint.convert.job import RECORD_FILE, ConversionJob, Counter, read_record, record_of
 from rlinf_isaac.checkpoint.convert.write import planned_digests
 from rlinf_isaac.checkpoint.verify import list_files
-from rlinf_isaac.digest import file_digest
-from rlinf_isaac.errors import ConversionFailed, WeightsError
-from rlinf_isaac.events import Progress
+from rlinf_isaac.ground.digest import file_digest
+from rlinf_isaac.ground.errors import ConversionFailed, WeightsError
+from rlinf_isaac.ground.events import Progress
 
 
 def may_be_finished(job: ConversionJob) -> bool:

@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.atomic import claimed, new_directory
 from rlinf_isaac.checkpoint.convert.plan import Options, Plan, plan_conversion
 from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
 from rlinf_isaac.checkpoint.convert.tensors import StoredTensor, shown
 from rlinf_isaac.checkpoint.convert.write import hashing, write_files
 from rlinf_isaac.checkpoint.find_weights import find_weights, name_within
-from rlinf_isaac.errors import ConversionFailed, InvalidJob, Problem, WeightsError
-from rlinf_isaac.events import Progress
-from rlinf_isaac.probe import check_free_space
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.ground.atomic import claimed, new_directory
+from rlinf_isaac.ground.errors import ConversionFailed, InvalidJob, Problem, WeightsError
+from rlinf_isaac.ground.events import Progress
+from rlinf_isaac.ground.probe import check_free_space
+from rlinf_isaac.ground.reading import read_json
 
 RECORD_FILE = "conversion.json"
 _MAX_RECORD_BYTES = 100_000_000

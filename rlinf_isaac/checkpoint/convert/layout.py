@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rlinf_isaac.checkpoint.convert.tensors import bytes_of
 from rlinf_isaac.checkpoint.header import WEIGHTS_FILE, TensorInfo
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 # The order of safetensors' enum Dtype. Files hold the last of these first, so that every tensor is aligned.
 _ORDER = [

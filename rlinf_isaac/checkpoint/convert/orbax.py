@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES, shown
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.checkpoint.jax import METADATA
-from rlinf_isaac.errors import WeightsError
-from rlinf_isaac.reading import read_json
+from rlinf_isaac.ground.errors import WeightsError
+from rlinf_isaac.ground.reading import read_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,7 +20,7 @@ from rlinf_isaac.checkpoint.convert.tensors import (
     shown,
 )
 from rlinf_isaac.checkpoint.header import MAX_HEADER_BYTES, TensorInfo
-from rlinf_isaac.errors import Problem, WeightsError
+from rlinf_isaac.ground.errors import Problem, WeightsError
 
 CASTS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 _CASTABLE = frozenset({"F64", "F32", "F16", "BF16"})  # 8-bit floats mean nothing without their scales

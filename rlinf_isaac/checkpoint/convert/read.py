@@ -10,7 +10,7 @@ from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, StoredTen
 from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.header import read_layout
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Stored:
         others: number of entries that are no tensors (numbers, texts).
         storages: the runs of bytes that have a checksum, whether tensors use them or not.
         ties: name that is not stored -> name of the tensor it shares, as a safetensors file records it.
-        layout: whose names the file has, where the tensors here have OpenPI's instead (`checkpoint.layouts`).
+        layout: whose names the file has, where the tensors here have OpenPI's instead (`openpi_jax`).
         notes: what was done to the values, one sentence each.
     """
 
@@ -62,8 +62,8 @@ def read_stored(weights: Weights) -> Stored:
 
 
 def _read_jax(weights: Weights) -> Stored:
+    from rlinf_isaac.checkpoint.convert import openpi_jax
     from rlinf_isaac.checkpoint.convert.orbax import OrbaxStore
-    from rlinf_isaac.checkpoint.layouts import openpi_jax
 
     store = OrbaxStore(weights.files)
     if not store.arrays:

@@ -25,7 +25,7 @@ from rlinf_isaac.checkpoint.convert.plan import Output
 from rlinf_isaac.checkpoint.convert.source import SourceFiles
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES, TORCH_NAMES
 from rlinf_isaac.checkpoint.find_weights import Weights
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 Reference = Callable[[Output], torch.Tensor]
 

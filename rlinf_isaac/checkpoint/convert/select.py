@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Unstorable, shown
 from rlinf_isaac.checkpoint.coverage import strip_wrappers
-from rlinf_isaac.errors import Problem, WeightsError
+from rlinf_isaac.ground.errors import Problem, WeightsError
 
 Keys = tuple[str, ...]
 

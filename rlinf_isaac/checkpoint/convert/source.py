@@ -21,7 +21,7 @@ from rlinf_isaac.checkpoint.convert.tensors import (
     ZeroTensor,
 )
 from rlinf_isaac.checkpoint.header import BITS
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np

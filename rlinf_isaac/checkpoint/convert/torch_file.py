@@ -20,8 +20,8 @@ from rlinf_isaac.checkpoint.convert.objects import dtype_of, to_tensor
 from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, shown
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden, PersistentId
 from rlinf_isaac.checkpoint.header import BITS
-from rlinf_isaac.errors import WeightsError
-from rlinf_isaac.reading import open_regular
+from rlinf_isaac.ground.errors import WeightsError
+from rlinf_isaac.ground.reading import open_regular
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MAX_PICKLE_BYTES = 512_000_000

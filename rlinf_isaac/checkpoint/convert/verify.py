@@ -16,7 +16,7 @@ from rlinf_isaac.checkpoint.convert.plan import Output, Plan
 from rlinf_isaac.checkpoint.convert.reference import open_reference
 from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.header import weight_files
-from rlinf_isaac.errors import BundleError, ConversionFailed, WeightsError
+from rlinf_isaac.ground.errors import BundleError, ConversionFailed, WeightsError
 
 _BLOCK = 1 << 24  # elements compared at once
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from rlinf_isaac.data.delta_actions import parse_delta_mask
-from rlinf_isaac.data.lerobot_format import ACTION, STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.data.norm_stats.compare import differing_keys, sample_rows
+from rlinf_isaac.data.lerobot.format import ACTION, STATE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats.compute import Settings, compute_norm_stats
+from rlinf_isaac.data.norm_stats.differences import differing_keys, sample_rows
 from rlinf_isaac.data.norm_stats.keys import identity
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer, NormMode
 from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, from_json, read_bytes
 from rlinf_isaac.data.norm_stats.stats import KEYS, VECTORS, FeatureStats, NormStats, digest
-from rlinf_isaac.errors import NormStatsError, Problem
-from rlinf_isaac.pi0.transforms import Normalizer, NormMode
+from rlinf_isaac.ground.errors import NormStatsError, Problem
 
 FEATURE_OF_KEY = {"state": STATE, "actions": ACTION}
 

@@ -33,10 +33,10 @@ import numpy as np
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.delta_actions import NONE, check_delta_mask, parse_delta_mask
-from rlinf_isaac.data.lerobot_format import ACTION, STATE
+from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.norm_stats.quantiles import QuantileSearch
 from rlinf_isaac.data.norm_stats.stats import QUANTILES, FeatureStats, NormStats
-from rlinf_isaac.errors import InvalidJob, NormStatsError
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.mixture import AnyDataset

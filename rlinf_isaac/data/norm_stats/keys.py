@@ -19,7 +19,7 @@ import numpy as np
 
 from rlinf_isaac.data.norm_stats.parse import RECOMPUTE, parse_feature, read_entries
 from rlinf_isaac.data.norm_stats.stats import KEYS, VECTORS, FeatureStats, NormStats, digest
-from rlinf_isaac.errors import NormStatsError
+from rlinf_isaac.ground.errors import NormStatsError
 
 Mode = Literal["canonical", "identity"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_isaac import reading
 from rlinf_isaac.data.norm_stats.stats import KEYS, VECTORS, FeatureStats, NormStats
-from rlinf_isaac.errors import NormStatsError, Problem
+from rlinf_isaac.ground import reading
+from rlinf_isaac.ground.errors import NormStatsError, Problem
 
 MAX_BYTES = 4_000_000
 """More than any ``norm_stats.json`` has: a thousand dims take 80 kB."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlinf_isaac.atomic import write_file
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.ground.atomic import write_file
+from rlinf_isaac.ground.digest import bytes_digest
 
 KEYS = ("state", "actions")  # the only keys that OpenPI's transforms look at
 VECTORS = ("mean", "std", "q01", "q99")

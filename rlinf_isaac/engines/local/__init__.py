@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
-from rlinf_isaac.events import Event
+from rlinf_isaac.ground.events import Event
 
 
 class LocalEngine:

@@ -12,12 +12,12 @@ import torch
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
-from rlinf_isaac.engines.local.policies import compiles, load_policy
+from rlinf_isaac.engines.policies import compiles, load_policy
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.vector import StackCubeEnv
-from rlinf_isaac.events import EpisodeRow, Event, Metrics
-from rlinf_isaac.rollout import rollout
-from rlinf_isaac.video import VideoWriter
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.ground.events import EpisodeRow, Event, Metrics
+from rlinf_isaac.media.video import VideoWriter
 
 
 def evaluate(job: EvaluationJob) -> Iterator[Event]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.engines.rlinf.runtime import Runtime
-from rlinf_isaac.events import Event
+from rlinf_isaac.ground.events import Event
 
 
 class RlinfEngine:
@@ -22,14 +22,14 @@ class RlinfEngine:
         return {"engine": "rlinf"} | {f"rlinf.version.{k}": v for k, v in versions_of(self.runtime).items()}
 
     def sft(self, job: SftJob) -> Iterator[Event]:
-        """Train; see `rlinf_isaac.engines.rlinf.sft`."""
-        from rlinf_isaac.engines.rlinf.sft import train
+        """Train; see `rlinf_isaac.engines.rlinf.fine_tuning`."""
+        from rlinf_isaac.engines.rlinf.fine_tuning import train
 
         return train(job, self.runtime)
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Reinforcement learning; see `rlinf_isaac.engines.rlinf.rl`."""
-        from rlinf_isaac.engines.rlinf.rl import train
+        """Reinforcement learning; see `rlinf_isaac.engines.rlinf.reinforcement_learning`."""
+        from rlinf_isaac.engines.rlinf.reinforcement_learning import train
 
         return train(job, self.runtime)
 

@@ -17,8 +17,8 @@ from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
-from rlinf_isaac.envs.contract import TASKS
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.envs.stack_cube.contract import TASKS
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.engines.rlinf.journal import STARTING, JournalReader
-from rlinf_isaac.errors import EngineFailed
-from rlinf_isaac.events import Progress
+from rlinf_isaac.engines.rlinf.run_journal import STARTING, JournalReader
+from rlinf_isaac.ground.errors import EngineFailed
+from rlinf_isaac.ground.events import Progress
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 10.0

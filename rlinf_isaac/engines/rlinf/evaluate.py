@@ -16,8 +16,8 @@ from rlinf_isaac.engines.rlinf.driver_process import DriverProcess
 from rlinf_isaac.engines.rlinf.run import freeze, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
-from rlinf_isaac.events import EpisodeRow, Event, FileSaved, Metrics
-from rlinf_isaac.video import verify_video
+from rlinf_isaac.ground.events import EpisodeRow, Event, FileSaved, Metrics
+from rlinf_isaac.media.video import verify_video
 
 
 def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.engines.rlinf.config import evaluation_config, rl_config, sft_config
 from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
-from rlinf_isaac.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 TESTED = "0.3."
 """What this was written for and tested with. Other releases may work: nothing of RLinf is patched."""
@@ -19,7 +19,7 @@ TESTED = "0.3."
 _PACKAGES = ("rlinf", "ray", "torch", "torchvision", "mujoco", "omegaconf")
 _PROBE = f"""
 import json
-from rlinf_isaac.probe import importable_version
+from rlinf_isaac.ground.probe import importable_version
 print(json.dumps({{name: version for name in {_PACKAGES!r} if (version := importable_version(name))}}))
 """
 

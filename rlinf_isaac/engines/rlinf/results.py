@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from rlinf_isaac.digest import bytes_digest, json_digest
 from rlinf_isaac.engines.rlinf.tensorboard import read_scalars
-from rlinf_isaac.errors import InvalidJob
-from rlinf_isaac.yaml_text import read_yaml_text
+from rlinf_isaac.ground.digest import bytes_digest, json_digest
+from rlinf_isaac.ground.errors import InvalidJob
+from rlinf_isaac.ground.yaml_text import read_yaml_text
 
 BOARDS = ("tensorboard", "tensorboard/all")
 EVENTS = "events.out.tfevents.*"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _SOURCE_SECONDS = 300

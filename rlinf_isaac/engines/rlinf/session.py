@@ -15,7 +15,7 @@ from types import TracebackType
 from rlinf_isaac.engines.rlinf.driver_process import DriverProcess, ending, launch
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, ray_directory
 from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
-from rlinf_isaac.errors import EngineFailed
+from rlinf_isaac.ground.errors import EngineFailed
 
 RAY_PORTS = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
 """Ports of a Ray head that are the same for every cluster unless they are chosen; the first is that of its address."""
@@ -60,7 +60,7 @@ class RlinfSession:
 
     def drive(self, directory: Path) -> DriverProcess:
         """Start a driver for the config in this directory. Several share the cluster, and fail one by one."""
-        command = [self.runtime.interpreter, "-m", "rlinf_isaac.engines.rlinf.driver", str(directory)]
+        command = [self.runtime.interpreter, "-m", "rlinf_isaac.engines.rlinf.worker.driver", str(directory)]
         environment = self._environment | {"RLINF_ISAAC_DIRECTORY": str(directory)}
         driver = DriverProcess(
             directory, command, environment, check_cluster=self._check_ray, patience_s=self.runtime.patience_s
@@ -73,7 +73,7 @@ class RlinfSession:
         chained = self._environment.get("RLINF_EXT_MODULE")
         self._environment |= {
             OWNER: self._owner,
-            "RLINF_EXT_MODULE": "rlinf_isaac.engines.rlinf.extension",
+            "RLINF_EXT_MODULE": "rlinf_isaac.engines.rlinf.worker.extension",
             "PYTHONUNBUFFERED": "1",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_USAGE_STATS_ENABLED": "0",

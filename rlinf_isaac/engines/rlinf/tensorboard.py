@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rlinf_isaac.reading import check_regular
+from rlinf_isaac.ground.reading import check_regular
 
 
 class Scalar(NamedTuple):

@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from rlinf_isaac.cache import cache_directory
 from rlinf_isaac.envs.isaaclab.protocol import receive, send
-from rlinf_isaac.errors import SimulatorDied
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.errors import SimulatorDied
 
 START_SECONDS = 900.0
 """For IsaacLab to start. The first start on a machine compiles Warp's kernels, which takes minutes on few cores."""
@@ -28,7 +28,7 @@ _TAIL_BYTES = 100_000
 
 
 class SimulatorProcess:
-    """`server.py` under an interpreter that has IsaacLab. It ends with this process, however this one ends."""
+    """`worker/server.py` under an interpreter that has IsaacLab. It ends with this process, however this one ends."""
 
     def __init__(self, python: str, settings: dict[str, Any], start_s: float = START_SECONDS) -> None:
         """Start it and wait until it takes orders.
@@ -45,7 +45,7 @@ class SimulatorProcess:
         self._log: IO[bytes] = TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         settings = settings | {"socket": theirs.fileno()}
         # -I: no variable or user directory of ours may put packages of another interpreter on its path.
-        command = [python, "-I", "-u", str(Path(__file__).with_name("server.py")), json.dumps(settings)]
+        command = [python, "-I", "-u", str(Path(__file__).parent / "worker" / "server.py"), json.dumps(settings)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rlinf_isaac.cache import cache_directory
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab.client import START_SECONDS, SimulatorProcess
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
-from rlinf_isaac.envs.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
-from rlinf_isaac.errors import Problem, SimulatorError
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.errors import Problem, SimulatorError
 
 TASK = "stack3"
 RENDERER = "newton"

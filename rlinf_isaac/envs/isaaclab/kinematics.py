@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 
 _QUARTER = math.pi / 2
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.envs import contract
+from rlinf_isaac.envs.stack_cube import contract
 
 VIDEO_SIZE = 256
 """Pixels (height, and width per camera) that frames for videos are rendered at."""

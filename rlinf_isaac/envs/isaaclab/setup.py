@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlinf_isaac.envs.isaaclab.versions import REQUIREMENTS, check_python
-from rlinf_isaac.errors import InvalidJob, Problem, RlinfIsaacError
-from rlinf_isaac.probe import output_of
+from rlinf_isaac.ground.errors import InvalidJob, Problem, RlinfIsaacError
+from rlinf_isaac.ground.probe import output_of
 
 PYTHON = "3.12"
 TORCH = "torch==2.13.0"

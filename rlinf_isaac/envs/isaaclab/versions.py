@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlinf_isaac.errors import Problem
-from rlinf_isaac.probe import versions_in
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.probe import versions_in
 
 PYTHON_VARIABLE = "ISAACLAB_PYTHON"
 """Names the interpreter that has IsaacLab. Where it lies is no part of what a job is, so it is no config key."""

@@ -8,13 +8,12 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.envs import contract
-from rlinf_isaac.envs.mujoco import terms
 from rlinf_isaac.envs.mujoco.rendering import Renderer, choose_renderer, make_renderer
 from rlinf_isaac.envs.mujoco.simulation import Simulation
-from rlinf_isaac.envs.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
-from rlinf_isaac.errors import SimulatorError
+from rlinf_isaac.envs.stack_cube import contract, terms
+from rlinf_isaac.envs.stack_cube.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.errors import SimulatorError
 
 
 class StackCubeVectorEnv(StackCubeEnv):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import robot, scene
+from rlinf_isaac.envs.stack_cube import contract
 
 
 class Measurements:

@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 
 from rlinf_isaac.envs.mujoco.rays import RayRenderer
-from rlinf_isaac.errors import SimulatorError
+from rlinf_isaac.ground.errors import SimulatorError
 
 _GL_OFF = ("disable", "disabled", "off", "false", "0")
 

@@ -13,7 +13,7 @@ table brakes joint 1.
 
 from __future__ import annotations
 
-from rlinf_isaac.envs.contract import GRIPPER_OPEN, IK_FRAME_OFFSET, NUM_ARM_JOINTS
+from rlinf_isaac.envs.stack_cube.contract import GRIPPER_OPEN, IK_FRAME_OFFSET, NUM_ARM_JOINTS
 
 ARM_STIFFNESS, ARM_DAMPING = 400, 80
 # N m. Franka's last three joints have 12; here the limit acts on the spring alone, and 12 would halve the hand's speed.

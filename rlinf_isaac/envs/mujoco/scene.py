@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import robot
+from rlinf_isaac.envs.stack_cube import contract
 
 PHYSICS_DT = 0.005
 PHYSICS_STEPS_PER_CONTROL_STEP = 10  # 20 Hz

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import robot, scene
 from rlinf_isaac.envs.mujoco.ik import RelativeIkController, gripper_target
 from rlinf_isaac.envs.mujoco.measurement import Measurements
-from rlinf_isaac.envs.randomisation import sample_reset
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
 
 class Simulation:

@@ -72,7 +72,7 @@ def episode_video(tmp_path_factory) -> Path:
     import numpy as np
     from promotion_support import LENGTH
 
-    from rlinf_isaac.video import VideoWriter
+    from rlinf_isaac.media.video import VideoWriter
 
     path = tmp_path_factory.mktemp("video") / "episode.mp4"
     with VideoWriter(path) as video:

@@ -22,11 +22,12 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from support import SHORT_EVALUATION, SMALL_PRESET, only_error, rows_of
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, seal
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.checkpoint.write_bundle import seal
 from rlinf_isaac.config import build_config
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.digest import bytes_digest, file_digest
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.pi0.model import Pi0
 
 ASSET = "isaaclab_stack_cube"

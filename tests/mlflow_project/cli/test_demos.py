@@ -5,7 +5,7 @@ import signal
 from mlflow import MlflowClient
 from support import SMALL_PRESET, kill_when, only_error
 
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 
 SMALL = ("--preset", SMALL_PRESET)
 

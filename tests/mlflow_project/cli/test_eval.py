@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from support import SHORT_EVALUATION, kill_when, only_error, rows_of
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.video import verify_video
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.media.video import verify_video
 
 
 def evaluate(root, *more, output="out", overrides=SHORT_EVALUATION):

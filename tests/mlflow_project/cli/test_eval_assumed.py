@@ -15,7 +15,7 @@ from mlflow_project.serving.policy import ServedPolicy, serving_config
 from mlflow_project.serving.resolve import resolve_model
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.facts import assume, assumed, not_known, parse_assumptions
-from rlinf_isaac.envs.contract import TASKS
+from rlinf_isaac.envs.stack_cube.contract import TASKS
 
 PROMPT = TASKS["stack2"].prompt
 

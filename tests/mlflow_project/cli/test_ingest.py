@@ -16,9 +16,9 @@ from support import SMALL_PRESET, only_error, write_scalars
 
 from mlflow_project.cli.ingest import command
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
-from rlinf_isaac.digest import bytes_digest
 from rlinf_isaac.engines.rlinf.tensorboard import Scalar
-from rlinf_isaac.video import VideoWriter
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.media.video import VideoWriter
 
 CONFIG = {"runner": {"task_type": "embodied", "logger": {"experiment_name": "ppo"}}, "actor": {"optim": {"lr": 1e-5}}}
 

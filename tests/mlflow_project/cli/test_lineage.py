@@ -136,8 +136,8 @@ def test_norm_stats_of_other_data_are_named(lineage, whole_path, tmp_path):
     """Sealed consistently, yet not the statistics of the dataset it names."""
     from safetensors.torch import load_file
 
-    from rlinf_isaac.checkpoint.bundle import write_bundle
-    from rlinf_isaac.digest import bytes_digest
+    from rlinf_isaac.checkpoint.write_bundle import write_bundle
+    from rlinf_isaac.ground.digest import bytes_digest
 
     bundle = read_bundle(whole_path[2].tags["checkpoint.uri"])
     stats = bundle.norm_stats_bytes.replace(b"0.", b"1.", 1)

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from support import SMALL_PRESET, only_error
 
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import compute_norm_stats, digest, load
 from rlinf_isaac.data.norm_stats.keys import identity, restore
 

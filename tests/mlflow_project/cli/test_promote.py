@@ -15,10 +15,10 @@ from promotion_support import World, digest
 from support import only_error
 
 from mlflow_project.cli import cli
-from mlflow_project.gate import RULES
+from mlflow_project.promotion.gate import RULES
 from mlflow_project.serving.resolve import resolve_model
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.ground.digest import bytes_digest
 
 GOOD, FAIR = "s" * 20, "s" * 12 + "t" * 8
 LENIENT = ("--min-success", "0.3")

@@ -16,15 +16,15 @@ from support import SHORT_EVALUATION, SMALL_PRESET, SMALL_RL, only_error, small_
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config import build_config, flatten, known_keys
 from rlinf_isaac.config.reads import FORMS, acts
-from rlinf_isaac.engines.local.policies import compiles
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.engines.policies import compiles
+from rlinf_isaac.ground.errors import InvalidJob
 
 SMALL = ("--preset", SMALL_PRESET, "--output", "out")
 RLINF = Path(__file__).parents[3] / "rlinf_isaac" / "engines" / "rlinf"
 SHARED_WITH_RLINF = {
     "rlinf_isaac.engines.local.sft.batches.load_batch",
     "rlinf_isaac.engines.local.sft.update.flow_loss",
-    "rlinf_isaac.engines.local.policies.make_processor",
+    "rlinf_isaac.engines.policies.make_processor",
 }
 CARRIED = ("env.", "policy.", "model.", "compute.")
 
@@ -49,12 +49,16 @@ def assert_read(form: str, found: Reading, config, carried: Path | None = None) 
 
 def assert_read_on_rlinf(verb: str, found: Reading, config) -> None:
     """The same of ``--engine rlinf``, from the local engine's record and the source of the RLinf engine."""
-    source = "".join(path.read_text() for path in RLINF.glob("*.py"))
+    source = "".join(path.read_text() for path in RLINF.rglob("*.py"))
     local, there = acting(verb, config), acting(f"{verb} --engine rlinf", config)
     shared = {
         key
         for key, functions in found.items()
-        if any(not each.startswith("rlinf_isaac.engines.local") or each in SHARED_WITH_RLINF for each in functions)
+        if any(
+            not each.startswith(("rlinf_isaac.engines.local", "rlinf_isaac.engines.policies"))
+            or each in SHARED_WITH_RLINF
+            for each in functions
+        )
     }
     named = {key for key in there if re.search(rf"\.{key.rpartition('.')[2]}\b", source)}
     carried = {key for key in there if verb == "sft" and key.startswith(CARRIED)}
@@ -76,7 +80,7 @@ def test_demos(invoke, monkeypatch):
 
     monkeypatch.delenv("ISAACLAB_PYTHON", raising=False)
     config = small_config(["env.backend=isaaclab", "env.task=stack3"])
-    from rlinf_isaac.demonstrations import record_demonstrations
+    from rlinf_isaac.engines.demonstrations import record_demonstrations
 
     with reading() as found, pytest.raises(InvalidJob, match="no-isaaclab-python"):
         list(record_demonstrations(config, Path("nowhere")))

@@ -11,7 +11,7 @@ from support import SMALL_RL, rows_of
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
-from rlinf_isaac.engines.rlinf.rl import SAME_AS
+from rlinf_isaac.engines.rlinf.reinforcement_learning import SAME_AS
 
 pytestmark = pytest.mark.rlinf
 

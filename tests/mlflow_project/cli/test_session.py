@@ -11,8 +11,8 @@ import pytest
 
 from mlflow_project.cli._session import preflight, show_problem, verb_session
 from mlflow_project.cli._trouble import trouble_of
-from mlflow_project.signals import Terminated
-from rlinf_isaac.errors import EngineFailed, InvalidJob, Problem
+from mlflow_project.tracking.signals import Terminated
+from rlinf_isaac.ground.errors import EngineFailed, InvalidJob, Problem
 
 
 def of(number: int, name: str | None = "/x") -> OSError:

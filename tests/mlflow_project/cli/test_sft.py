@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from support import SHORT_EVALUATION, SMALL_PRESET, kill_when, only_error
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
-from rlinf_isaac.data.dataset_digest import dataset_digest
-from rlinf_isaac.digest import bytes_digest
+from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
+from rlinf_isaac.ground.digest import bytes_digest
 
 
 def sft(dataset, *more):

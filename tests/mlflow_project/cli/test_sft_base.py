@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from support import SMALL_PRESET, only_error
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
-from rlinf_isaac.digest import bytes_digest, file_digest, json_digest
+from rlinf_isaac.ground.digest import bytes_digest, file_digest, json_digest
 
 ONE_STEP = ("--steps", "1", "--save-interval", "1", "--lr", "1e-60")
 

@@ -15,7 +15,7 @@ from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
-from rlinf_isaac.events import CheckpointSaved
+from rlinf_isaac.ground.events import CheckpointSaved
 
 pytestmark = pytest.mark.rlinf
 

@@ -30,7 +30,7 @@ from mlflow_project.plugins.ray_backend import RayBackend
 from mlflow_project.plugins.ray_run import end_run
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, owned, ray_directory
 from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 PROJECT = Path(__file__).parents[3]
 PYTHON = os.environ.get("RLINF_PYTHON", sys.executable)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_project.plugins.ray_config import RayConfig, check_store, check_version, read_config
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 MINIMAL = {"address": "http://head:8265", "directory": "/work"}
 

@@ -16,10 +16,10 @@ import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (imported before the fork)
 from mortal import die_at
 
-from mlflow_project.mlflow_environment import prepare_environment
 from mlflow_project.serving import resolve
+from mlflow_project.tracking.mlflow_environment import prepare_environment
 
-FETCHING = ("serving/resolve.py", "rlinf_isaac/atomic.py", "artifact_repo.py")
+FETCHING = ("serving/resolve.py", "rlinf_isaac/ground/atomic.py", "artifact_repo.py")
 
 
 def fetch(name: str, limit: int, writer: int) -> None:

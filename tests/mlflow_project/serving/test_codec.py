@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlflow_project.serving.codec import pack, unpack
-from rlinf_isaac.errors import ObservationError
+from rlinf_isaac.ground.errors import ObservationError
 
 DTYPES = st.one_of(
     hnp.boolean_dtypes(),

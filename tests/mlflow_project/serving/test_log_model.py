@@ -22,7 +22,7 @@ from serving_support import expected, observation
 
 from mlflow_project.serving import log_model
 from mlflow_project.serving.log_model import IMAGES, INPUTS
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 
 CHAMPION = "models:/stack-cube@champion"
 JSON = {"Content-Type": "application/json"}
@@ -167,14 +167,17 @@ def test_refusals(champion):
 
 
 def test_a_model_that_was_logged_with_images_of_uint8(bundle, policy, tmp_path):
-    """Its stored code calls `requests_of`, and MLflow casts for it what JSON has."""
+    """Its stored code calls `requests_of`, and imports errors by their name of old; MLflow casts what JSON has."""
     from mlflow.models import ModelSignature
     from mlflow.pyfunc.scoring_server import infer_and_parse_data
     from mlflow.types import Schema, TensorSpec
 
     source = Path(log_model.__file__).with_name("pyfunc_model.py").read_text()
     code = tmp_path / "pyfunc_model.py"
-    code.write_text(source.replace("read_requests", "requests_of"))
+    for name, name_of_old in (("read_requests", "requests_of"), ("rlinf_isaac.ground.errors", "rlinf_isaac.errors")):
+        assert name in source
+        source = source.replace(name, name_of_old)
+    code.write_text(source)
     new = log_model.signature(policy.config, 23)
     images = [TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), name) for name in IMAGES]
     mlflow.pyfunc.save_model(

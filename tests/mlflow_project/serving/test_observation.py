@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from mlflow_project.serving.codec import pack, unpack
 from mlflow_project.serving.observation import SPELLINGS, ObservationSpec, Request
-from rlinf_isaac.errors import ObservationError
+from rlinf_isaac.ground.errors import ObservationError
 
 SPEC = ObservationSpec(32, ("x", "y"), ("Stack the red block.",))
 IMAGE = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)

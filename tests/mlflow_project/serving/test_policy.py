@@ -8,11 +8,11 @@ from serving_support import expected, observation
 
 from mlflow_project.serving.policy import ServedPolicy, exact_sizes, serving_config
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.engines.local.policies import load_policy
+from rlinf_isaac.engines.policies import load_policy
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.errors import InvalidJob, ObservationError, TokenizerError
+from rlinf_isaac.ground.errors import InvalidJob, ObservationError, TokenizerError
 from rlinf_isaac.pi0.policy import episode_noise
-from rlinf_isaac.rollout import rollout
 
 
 def same_bits(left: np.ndarray, right: np.ndarray) -> bool:

@@ -13,10 +13,10 @@ import pytest
 from mlflow import MlflowClient
 from support import mortal
 
-from mlflow_project.checkpoints import bundle_tags
+from mlflow_project.recorders.logged_checkpoints import bundle_tags
 from mlflow_project.serving.log_model import log_policy_model
 from mlflow_project.serving.resolve import resolve_model
-from rlinf_isaac.errors import BundleError, InvalidJob
+from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 CHAMPION = "models:/stack-cube@champion"
 

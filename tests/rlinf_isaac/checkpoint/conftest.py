@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlinf_isaac.checkpoint.bundle import Bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 
 NORM_STATS = b'{"norm_stats": {"state": {"mean": [0.5], "std": [2.0]}, "actions": {"mean": [0.0], "std": [1.0]}}}'
 

@@ -14,7 +14,7 @@ import torch
 from mortal import die_at, wait_or_kill
 
 from rlinf_isaac.checkpoint import weights  # noqa: F401  (imported before the fork)
-from rlinf_isaac.checkpoint.bundle import write_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 
 WRITING = ("atomic.py", "bundle.py", "weights.py", "manifest.py", "header.py")
 

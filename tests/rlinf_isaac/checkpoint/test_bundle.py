@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, seal
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
-from rlinf_isaac.digest import bytes_digest, file_digest, json_digest
-from rlinf_isaac.errors import BundleError, WeightsError
+from rlinf_isaac.checkpoint.write_bundle import seal
+from rlinf_isaac.ground.digest import bytes_digest, file_digest, json_digest
+from rlinf_isaac.ground.errors import BundleError, WeightsError
 
 FILES = {
     "bundle.json",

@@ -15,7 +15,8 @@ import pytest
 import torch
 from support import mortal
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 
 
 @pytest.fixture(scope="module")

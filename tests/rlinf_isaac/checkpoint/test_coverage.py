@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlinf_isaac.checkpoint.coverage import check_coverage, plan_load, strip_wrappers
 from rlinf_isaac.checkpoint.header import TensorInfo
 from rlinf_isaac.config import load_config
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES, TIED, state_dict_shapes
 
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"

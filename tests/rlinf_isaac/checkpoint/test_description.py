@@ -9,8 +9,8 @@ from support import small_config
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest, foreign_config
 from rlinf_isaac.checkpoint.facts import FACTS
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.envs.contract import ACTION_NAMES, state_names
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, state_names
 
 
 def test_what_nobody_says_of_a_foreign_checkpoint_is_not_known():

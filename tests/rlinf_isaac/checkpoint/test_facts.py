@@ -21,8 +21,8 @@ from rlinf_isaac.checkpoint.facts import (
     spell,
 )
 from rlinf_isaac.checkpoint.trained_with import mismatches, unknown_problem
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
+from rlinf_isaac.ground.errors import InvalidJob
 
 OF_PI0 = [name for name in FACTS if name != "discrete_state_input"]
 

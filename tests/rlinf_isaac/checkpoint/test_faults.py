@@ -14,11 +14,12 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from support import small_config
 
-from rlinf_isaac.checkpoint.bundle import Bundle, assemble_bundle, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.description import foreign_config
 from rlinf_isaac.checkpoint.header import INDEX_FILE
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.checkpoint.write_bundle import assemble_bundle, write_bundle
+from rlinf_isaac.ground.errors import BundleError
 from rlinf_isaac.pi0.layout import TIED
 from rlinf_isaac.pi0.model import Pi0, initialise
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from rlinf_isaac.checkpoint.header import INDEX_FILE, TensorInfo, parse_header, read_header, read_keys, weight_files
-from rlinf_isaac.errors import BundleError
+from rlinf_isaac.ground.errors import BundleError
 
 DTYPES = {
     torch.float32: "F32",
@@ -221,7 +221,7 @@ def test_a_directory_without_safetensors_is_recognised(tmp_path: Path, file, hin
 
 def test_neither_header_nor_bundle_imports_torch():
     code = (
-        "import sys, rlinf_isaac.checkpoint.bundle, rlinf_isaac.checkpoint.coverage, rlinf_isaac.statistics\n"
+        "import sys, rlinf_isaac.checkpoint.bundle, rlinf_isaac.checkpoint.coverage, rlinf_isaac.stats.rates\n"
         "print(sorted({'torch', 'numpy', 'scipy', 'safetensors', 'mlflow'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

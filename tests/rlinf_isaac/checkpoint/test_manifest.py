@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.checkpoint.manifest import FileEntry, Manifest, is_safe_name
-from rlinf_isaac.digest import json_digest
+from rlinf_isaac.ground.digest import json_digest
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 counts = st.integers(0, 2**50)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.checkpoint.steps import find_bundles, parse_steps, select_bundles
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 def codes(error: pytest.ExceptionInfo[InvalidJob]) -> list[str]:

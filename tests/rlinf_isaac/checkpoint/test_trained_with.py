@@ -7,8 +7,8 @@ from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
-from rlinf_isaac.digest import bytes_digest
-from rlinf_isaac.errors import NormStatsError
+from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.ground.errors import NormStatsError
 
 
 @pytest.fixture(scope="module")

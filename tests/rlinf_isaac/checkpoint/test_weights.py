@@ -9,7 +9,7 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.header import read_header
 from rlinf_isaac.checkpoint.weights import load_weights, save_weights
 from rlinf_isaac.config import load_config
-from rlinf_isaac.errors import BundleError, WeightsError
+from rlinf_isaac.ground.errors import BundleError, WeightsError
 from rlinf_isaac.pi0.model import Pi0, initialise
 
 TIE = {"model.embed_tokens.weight": "lm_head.weight"}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from rlinf_isaac.config import PRESETS, build_config, flatten, known_keys, load_config, preset_names, split_overrides
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.pi0.layout import state_dict_shapes
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlinf_isaac.data.lerobot_format import (
+from rlinf_isaac.data.lerobot.format import (
     ACTION,
     AUX_FEATURES,
     FRONT_IMAGE,
@@ -21,8 +21,8 @@ from rlinf_isaac.data.lerobot_format import (
     image_feature,
     vector_feature,
 )
-from rlinf_isaac.data.lerobot_writer import LeRobotWriter
-from rlinf_isaac.data.png import encode_png
+from rlinf_isaac.data.lerobot.writer import LeRobotWriter
+from rlinf_isaac.media.png import encode_png
 
 FEATURES = {
     FRONT_IMAGE: image_feature(8, 10),

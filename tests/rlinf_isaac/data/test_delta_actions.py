@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 COUNTS = st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=5)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.mixture import Mixture, apportion, open_datasets
 from rlinf_isaac.data.norm_stats import compute_norm_stats
 from rlinf_isaac.data.subset import Subset

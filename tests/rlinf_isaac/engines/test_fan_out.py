@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlinf_isaac.engines.fan_out import fan_out
-from rlinf_isaac.errors import EngineFailed, InvalidJob
-from rlinf_isaac.events import Metrics, Progress
+from rlinf_isaac.ground.errors import EngineFailed, InvalidJob
+from rlinf_isaac.ground.events import Metrics, Progress
 
 
 def say(item: int, count: int = 3) -> Iterator[Metrics]:

@@ -15,9 +15,10 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from rlinf_isaac.config.schema import EnvConfig
-from rlinf_isaac.envs import contract, make_env
+from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.isaaclab import kinematics
-from rlinf_isaac.envs.randomisation import sample_reset
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
 SIZE, STEPS = 32, 30
 TASK = contract.TASKS["stack3"]

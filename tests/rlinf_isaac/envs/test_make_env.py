@@ -4,7 +4,7 @@ import pytest
 
 from rlinf_isaac.config.schema import EnvConfig
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.errors import InvalidJob, SimulatorError
+from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
 
 
 def test_makes_what_the_config_says() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
 from rlinf_isaac.config.schema import GemmaConfig, ModelConfig, PolicyConfig, VisionConfig
-from rlinf_isaac.data.norm_stats import FeatureStats, NormStats
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 
@@ -90,15 +88,3 @@ def make_flow() -> Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 @pytest.fixture
 def policy_config() -> PolicyConfig:
     return PolicyConfig(action_chunk=4, denoise_steps=3)
-
-
-@pytest.fixture
-def norm_stats() -> NormStats:
-    """Of 8-D states and 7-D actions, every dim different."""
-
-    def feature(dim: int) -> FeatureStats:
-        mean = np.linspace(-1, 2, dim)
-        std = np.linspace(0.1, 3, dim)
-        return FeatureStats(mean=mean, std=std, q01=mean - 2 * std, q99=mean + 2.5 * std)
-
-    return NormStats(state=feature(8), actions=feature(7))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.pi0.gemma import MASKED, Rope
 from rlinf_isaac.pi0.model import Pi0, initialise, sinusoidal_embedding
 from rlinf_isaac.pi0.observation import CAMERAS

@@ -16,10 +16,11 @@ import torch
 from openpi_models import openpi_model, randomise, size_openpi, training_loss
 
 from rlinf_isaac.config.schema import GemmaConfig, ModelConfig, VisionConfig
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 from rlinf_isaac.pi0.tokenizer import SentencePieceTokenizer, pad_tokens
-from rlinf_isaac.pi0.transforms import Normalizer, pad_last, resize_with_pad
+from rlinf_isaac.pi0.transforms import pad_last, resize_with_pad
 
 pytestmark = pytest.mark.parity
 

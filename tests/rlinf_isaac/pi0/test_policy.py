@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlinf_isaac.errors import InvalidJob, NormStatsError, TokenizerError
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, TokenizerError
 from rlinf_isaac.pi0.observation import CAMERAS
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import ByteTokenizer

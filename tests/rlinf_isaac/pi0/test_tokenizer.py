@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.config.schema import PolicyConfig
-from rlinf_isaac.errors import TokenizerError
+from rlinf_isaac.ground.errors import TokenizerError
 from rlinf_isaac.pi0.tokenizer import (
     ByteTokenizer,
     SentencePieceTokenizer,

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from support import small_config
 
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import compute_norm_stats, load, settings_of
-from rlinf_isaac.errors import DatasetError
+from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.preflight import check_dataset, check_training_data, suitable_job
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rlinf_isaac.errors import DatasetError, InvalidJob, Problem
+from rlinf_isaac.ground.errors import DatasetError, InvalidJob, Problem
 from rlinf_isaac.preflight import Findings
 
 ERROR = Problem("broken", "it is broken", "mend it")

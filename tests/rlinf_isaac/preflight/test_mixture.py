@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import small_config
 
-from rlinf_isaac.data.lerobot_format import ACTION, FRONT_IMAGE, STATE
+from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE
 from rlinf_isaac.data.subset import held_out_episodes
 from rlinf_isaac.preflight.dataset import check_held_out
 from rlinf_isaac.preflight.mixture import check_mixture

@@ -20,8 +20,8 @@ from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.description import checkpoint_config
 from rlinf_isaac.checkpoint.facts import assumed
 from rlinf_isaac.checkpoint.trained_with import mismatches
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.envs.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
 from rlinf_isaac.preflight import check_dataset, check_training_data
 
 Edit = Callable[[dict[str, Any], dict[str, str]], None]

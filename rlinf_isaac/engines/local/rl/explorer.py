@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from rlinf_isaac.engines.local.rl.experience import Played
-from rlinf_isaac.envs.vector import StackCubeEnv
-from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.engines.rollout import Draw, Episode, rollout
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
-from rlinf_isaac.rollout import Draw, Episode, rollout
 
 STREAM = 4
 """Keeps these random numbers apart from those of other purposes under the same seed."""

@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlinf_isaac.atomic import locked
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.weights import load_weights
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config.schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.update import make_optimiser, update
-from rlinf_isaac.engines.local.rl.workers import Players, Result
-from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors
-from rlinf_isaac.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.engines.local.rl.workers import Result, RolloutWorkers
+from rlinf_isaac.engines.local.training.training_state import MetricsLog, TrainingState, optimiser_tensors
+from rlinf_isaac.ground.atomic import locked
+from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
@@ -64,7 +65,7 @@ def _train(job: RlJob) -> Iterator[Event]:
     if start:
         state.restore(read_bundle(checkpoints / str(start)), policy.checkpoint_module(), optimiser)
     norm_stats = job.start.norm_stats_bytes
-    with Players(job.config, norm_stats, policy) as players:
+    with RolloutWorkers(job.config, norm_stats, policy) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
         for iteration in range(start + 1, rl.iterations + 1):

@@ -16,7 +16,7 @@ import torch
 from rlinf_isaac.config.schema import RlConfig
 from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.ppo import explained_variance, policy_loss, value_loss
-from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Evaluated, FlowActorCritic, Transitions
 from rlinf_isaac.pi0.policy import Processor
 
@@ -64,7 +64,7 @@ def update(
         optimiser: of `make_optimiser`.
         experience: of this iteration.
         iteration: 1-based.
-        compute: gives the gradients of the parts of a minibatch (`Players.gradients`); the second argument says
+        compute: gives the gradients of the parts of a minibatch (`RolloutWorkers.gradients`); the second argument says
             whether the policy learns, or the value head alone.
 
     Raises:

@@ -18,19 +18,19 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.rl.experience import Experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout, explore
 from rlinf_isaac.engines.local.rl.update import Gradient, gradient
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.errors import RlinfIsaacError
+from rlinf_isaac.ground.child_process import follow_parent
+from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy
-from rlinf_isaac.rollout import rollout
 
 
 class Result(NamedTuple):
@@ -41,7 +41,7 @@ class Result(NamedTuple):
     length: int
 
 
-class Player:
+class RolloutWorker:
     """Plays episodes in an environment of `num_envs` slots, and computes gradients, with a policy given to it.
 
     Args:
@@ -89,7 +89,7 @@ class Player:
         return [Result(each.seed, each.outcome == "success", each.length) for each in episodes]
 
 
-class Players:
+class RolloutWorkers:
     """`rl.workers` players that share the work. A context manager.
 
     Args:
@@ -101,10 +101,10 @@ class Players:
     def __init__(self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic) -> None:
         self.policy, self.workers = policy, config.rl.workers
         slots = config.rl.num_envs // self.workers
-        self.player: Player | None = None
+        self.player: RolloutWorker | None = None
         self.executor: ProcessPoolExecutor | None = None
         if self.workers == 1:
-            self.player = Player(config, norm_stats, slots, policy)
+            self.player = RolloutWorker(config, norm_stats, slots, policy)
         else:
             self.executor = ProcessPoolExecutor(
                 self.workers,
@@ -157,14 +157,14 @@ class Players:
             ) from error
 
 
-_player: Player | None = None
+_player: RolloutWorker | None = None
 
 
 def _start_worker(config: JobConfig, norm_stats: bytes, slots: int) -> None:
     global _player
     follow_parent()  # it winds the pool up
     torch.set_num_threads(1)  # the workers are the parallelism
-    _player = Player(config, norm_stats, slots)
+    _player = RolloutWorker(config, norm_stats, slots)
     atexit.register(_player.env.close)  # before the GL libraries end
 
 

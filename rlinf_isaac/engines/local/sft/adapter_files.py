@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlinf_isaac.atomic import new_directory
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.ground.atomic import new_directory
 from rlinf_isaac.pi0.lora import is_adapter
 from rlinf_isaac.pi0.trainable import VISION
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_format import FRONT_IMAGE, STATE, WRIST_IMAGE
+from rlinf_isaac.data.lerobot.format import FRONT_IMAGE, STATE, WRIST_IMAGE
 from rlinf_isaac.data.mixture import AnyDataset, Mixture
 from rlinf_isaac.data.subset import Subset
 from rlinf_isaac.pi0.augmentation import Changes, changed, draw
@@ -21,7 +21,7 @@ Rows = slice | np.ndarray
 """Which rows of a batch: a slice, or their numbers (n,) int64."""
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """One optimiser step's input: observation, normalised actions (B, H, A), noise (K B, H, A), flow time (K B,), and
     what is to change in the images of each camera.
 
@@ -39,11 +39,13 @@ class Batch(NamedTuple):
         actions, noise, time = (to_device(tensor, device) for tensor in (self.actions, self.noise, self.time))
         return changed(self.observation.to(device), self.changes), actions, noise, time
 
-    def rows(self, first: int, last: int) -> Batch:
+    def rows(self, first: int, last: int) -> TrainingBatch:
         """Samples `first` .. `last` - 1, with all their points of the flow."""
         index, flow = slice(first, last), flow_points(first, last, len(self.noise) // len(self.actions))
         changes = {camera: change.rows(index) for camera, change in self.changes.items()}
-        return Batch(self.observation.rows(index), self.actions[index], self.noise[flow], self.time[flow], changes)
+        return TrainingBatch(
+            self.observation.rows(index), self.actions[index], self.noise[flow], self.time[flow], changes
+        )
 
 
 def flow_points(first: int, last: int, points: int) -> slice:
@@ -105,7 +107,7 @@ def flow_time(uniform: np.ndarray) -> np.ndarray:
 
 def load_batch(
     dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, step: int, rows: Rows = slice(None)
-) -> Batch:
+) -> TrainingBatch:
     """Rows of the batch of 0-based `step`, on the CPU.
 
     A row has its noise, its time and its changes whichever others are asked for with it.
@@ -126,4 +128,4 @@ def load_batch(
     }
     flow = (points * numbers[:, None] + np.arange(points)).reshape(-1)
     tensors = (torch.from_numpy(noise[flow]), torch.from_numpy(time[flow].astype(np.float32)))
-    return Batch(observation, actions, *tensors, changes)
+    return TrainingBatch(observation, actions, *tensors, changes)

@@ -9,7 +9,7 @@ import torch
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.local.sft.memory import GIB, advice, training_memory
-from rlinf_isaac.errors import TrainingOutOfMemory
+from rlinf_isaac.ground.errors import TrainingOutOfMemory
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

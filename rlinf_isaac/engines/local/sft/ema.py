@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from rlinf_isaac.engines.local.optimiser import trained_copy
-from rlinf_isaac.engines.local.team import own_part, shard_as
+from rlinf_isaac.engines.local.training.optimiser import trained_copy
+from rlinf_isaac.engines.local.training.team import own_part, shard_as
 
 
 class Average:

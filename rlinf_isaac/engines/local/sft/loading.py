@@ -22,14 +22,14 @@ from typing import Any, Self
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rlinf_isaac.child_process import follow_parent
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.subset import Subset
-from rlinf_isaac.engines.local.sft.batches import Batch, Rows, load_batch
+from rlinf_isaac.engines.local.sft.batches import Rows, TrainingBatch, load_batch
 from rlinf_isaac.engines.local.sft.packing import Packed, pack, unpack
-from rlinf_isaac.errors import RlinfIsaacError
+from rlinf_isaac.ground.child_process import follow_parent
+from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.policy import Processor
 
 
@@ -51,7 +51,7 @@ class BatchLoader:
         self, config: JobConfig, dataset: AnyDataset | Subset, processor: Processor, first_step: int, rows: Rows
     ) -> None:
         self.waited_s = 0.0
-        self._batches: Generator[Batch, None, None]
+        self._batches: Generator[TrainingBatch, None, None]
         steps, workers = range(first_step, config.sft.steps), config.sft.loader_workers
         if workers:
             load = partial(load_batch, dataset.for_one_of(workers), processor, config, rows=rows)
@@ -66,7 +66,7 @@ class BatchLoader:
     def __exit__(self, *_: object) -> None:
         self._batches.close()
 
-    def get(self, step: int) -> Batch:
+    def get(self, step: int) -> TrainingBatch:
         """The batch of 0-based `step`, the one after the last.
 
         Raises:
@@ -80,10 +80,10 @@ class BatchLoader:
         return batch
 
 
-Load = Callable[[int], Batch]
+Load = Callable[[int], TrainingBatch]
 
 
-def _in_a_thread(load: Load, steps: range) -> Generator[Batch, None, None]:
+def _in_a_thread(load: Load, steps: range) -> Generator[TrainingBatch, None, None]:
     """Loads the next batch while the training has this one."""
     with ThreadPoolExecutor(1, "batch") as reader:
         upcoming = [reader.submit(load, step) for step in steps[:1]]
@@ -94,7 +94,7 @@ def _in_a_thread(load: Load, steps: range) -> Generator[Batch, None, None]:
             yield batch
 
 
-def _in_processes(load: Load, steps: range, workers: int, *, pin: bool) -> Generator[Batch, None, None]:
+def _in_processes(load: Load, steps: range, workers: int, *, pin: bool) -> Generator[TrainingBatch, None, None]:
     loader = DataLoader(
         _Steps(load),
         batch_size=None,
@@ -122,7 +122,7 @@ def _in_processes(load: Load, steps: range, workers: int, *, pin: bool) -> Gener
             process.join()
 
 
-def _received(batches: Iterator[Packed | RlinfIsaacError], processes: set[BaseProcess]) -> Batch:
+def _received(batches: Iterator[Packed | RlinfIsaacError], processes: set[BaseProcess]) -> TrainingBatch:
     try:
         batch = next(batches)
     except Exception as error:

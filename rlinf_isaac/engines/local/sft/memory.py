@@ -34,9 +34,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from rlinf_isaac.config.schema import GemmaConfig, JobConfig, VisionConfig
+from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.pi0.layout import KEPT_IN_FLOAT32, TIED, UNREAD, state_dict_shapes
 from rlinf_isaac.pi0.trainable import EXPERT, VISION, VLM, adapted_layers, is_trained
-from rlinf_isaac.torchrun import launch
 
 VIEWS = 2
 """Cameras of the task: front and wrist."""

@@ -16,14 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.watching import plot_of
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState, optimiser_tensors, trained_tensors
-from rlinf_isaac.events import CheckpointSaved, Event, FileSaved
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.local.training.training_state import (
+    MetricsLog,
+    TrainingState,
+    optimiser_tensors,
+    trained_tensors,
+)
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved
 from rlinf_isaac.pi0.lora import merged, scales
 from rlinf_isaac.pi0.model import Pi0
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.checkpoint.load_base import load_base
+from rlinf_isaac.checkpoint.foreign.load_base import load_base
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.optimiser import MasterAdamW, by_kind
 from rlinf_isaac.engines.local.sft.update import parts_of
-from rlinf_isaac.engines.local.spread import Spread
-from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, by_kind
+from rlinf_isaac.engines.local.training.spread import Spread
+from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.pi0.compiled import checkpoint_activations, recompute_products
 from rlinf_isaac.pi0.lora import add_adapters
 from rlinf_isaac.pi0.model import Pi0, initialise

@@ -8,10 +8,10 @@ import numpy as np
 
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.local.policies import load_policy
+from rlinf_isaac.engines.policies import load_policy
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.vector import StackCubeEnv
-from rlinf_isaac.rollout import rollout
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 
 
 class Success:

@@ -15,15 +15,12 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from rlinf_isaac.atomic import locked
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.config.sft_schema import SftConfig
 from rlinf_isaac.data.mixture import open_datasets
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.data.subset import training_part
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.policies import make_processor
-from rlinf_isaac.engines.local.processes import team_of_torchrun, train_in_processes, train_with_others
 from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.loading import BatchLoader
@@ -32,9 +29,12 @@ from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.sft.update import Outcome, update
 from rlinf_isaac.engines.local.sft.watching import Watching
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.engines.local.training_state import MetricsLog, TrainingState
-from rlinf_isaac.events import Event, Metrics, Progress
+from rlinf_isaac.engines.local.training.processes import team_of_torchrun, train_in_processes, train_with_others
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.local.training.training_state import MetricsLog, TrainingState
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.ground.atomic import locked
+from rlinf_isaac.ground.events import Event, Metrics, Progress
 
 
 def train(job: SftJob) -> Iterator[Event]:

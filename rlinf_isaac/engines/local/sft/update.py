@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.local.optimiser import MasterAdamW, clip_gradients, gradient_norm
-from rlinf_isaac.engines.local.sft.batches import Batch
+from rlinf_isaac.engines.local.sft.batches import TrainingBatch
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
-from rlinf_isaac.engines.local.spread import Spread
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.errors import TrainingDiverged
+from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, clip_gradients, gradient_norm
+from rlinf_isaac.engines.local.training.spread import Spread
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.ground.errors import TrainingDiverged
 
 
 def flow_loss(errors: Tensor, config: JobConfig) -> Tensor:
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def update(
-    spread: Spread, optimiser: torch.optim.AdamW, batch: Batch, config: JobConfig, step: int, team: Team
+    spread: Spread, optimiser: torch.optim.AdamW, batch: TrainingBatch, config: JobConfig, step: int, team: Team
 ) -> Outcome:
     """Train one step, 1-based. Where the optimiser clips by itself, on a GPU, nothing waits for the device.
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_format import ACTION
+from rlinf_isaac.data.lerobot.format import ACTION
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.subset import Subset, held_out_part
-from rlinf_isaac.engines.local.sft.batches import Batch, flow_time, load_frames
+from rlinf_isaac.engines.local.sft.batches import TrainingBatch, flow_time, load_frames
 from rlinf_isaac.engines.local.sft.plot import plot_chunks
 from rlinf_isaac.engines.local.sft.update import flow_loss
-from rlinf_isaac.engines.local.team import Team
+from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Processor
 
@@ -88,16 +88,16 @@ class Validation:
         whole = self._frames[: max(1, len(self._frames) // size) * size]
         return np.resize(whole, -(-len(whole) // size) * size)[self._team.rank :: size]
 
-    def _batches(self, frames: np.ndarray, data: Subset | None = None) -> Iterator[tuple[Batch, np.ndarray]]:
+    def _batches(self, frames: np.ndarray, data: Subset | None = None) -> Iterator[tuple[TrainingBatch, np.ndarray]]:
         """Batches of the training's size (``sft.micro_batch``, where it has one), and their states in robot units."""
         data, sft = data or self._data, self._config.sft
         size = max(1, (sft.micro_batch or sft.batch_size) // (1 if sft.micro_batch else self._team.size))
         for first in range(0, len(frames), size):
             yield self._batch(data, frames[first : first + size])
 
-    def _batch(self, data: Subset, indices: np.ndarray) -> tuple[Batch, np.ndarray]:
+    def _batch(self, data: Subset, indices: np.ndarray) -> tuple[TrainingBatch, np.ndarray]:
         observation, actions, states = load_frames(data, self._processor, self._config, indices)
         randoms = [np.random.default_rng([self._config.sft.seed, STREAM, int(data.frames[each])]) for each in indices]
         noise = np.stack([each.standard_normal(actions.shape[1:], dtype=np.float32) for each in randoms])
         time = flow_time(np.array([each.random() for each in randoms])).astype(np.float32)
-        return Batch(observation, actions, torch.from_numpy(noise), torch.from_numpy(time), {}), states
+        return TrainingBatch(observation, actions, torch.from_numpy(noise), torch.from_numpy(time), {}), states

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rlinf_isaac.atomic import read_lines
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.success import Success
 from rlinf_isaac.engines.local.sft.validation import Validation
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.engines.local.training_state import MetricsLog
-from rlinf_isaac.events import Event, FileSaved, Metrics
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.local.training.training_state import MetricsLog
+from rlinf_isaac.ground.atomic import read_lines
+from rlinf_isaac.ground.events import Event, FileSaved, Metrics
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Processor
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy  # noqa: F401  (imported before the fork)
 
 from rlinf_isaac.checkpoint.convert import prepare, run
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 MEMORY = 1 << 30  # address space beyond what the imports have
 CPU_SECONDS = 30

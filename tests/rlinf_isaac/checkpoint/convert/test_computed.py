@@ -13,7 +13,7 @@ from rlinf_isaac.checkpoint.convert.plan import Options, plan_conversion
 from rlinf_isaac.checkpoint.convert.source import PIECE, SourceFiles
 from rlinf_isaac.checkpoint.convert.tensors import ComputedTensor
 from rlinf_isaac.checkpoint.convert.write import planned_digests, write_files
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 DTYPES = {"float32": "F32", "uint16": "BF16", "int64": "I64"}

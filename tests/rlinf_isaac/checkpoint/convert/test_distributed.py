@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from rlinf_isaac.checkpoint.convert import prepare, run
 from rlinf_isaac.checkpoint.convert.distributed import read_distributed
 from rlinf_isaac.checkpoint.convert.tensors import SplitTensor
-from rlinf_isaac.errors import InvalidJob, WeightsError
+from rlinf_isaac.ground.errors import InvalidJob, WeightsError
 
 TENSORS = {
     "a.weight": torch.arange(6.0).reshape(2, 3),

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from rlinf_isaac.checkpoint.convert import prepare, read_record, run
-from rlinf_isaac.digest import file_digest
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.digest import file_digest
+from rlinf_isaac.ground.errors import InvalidJob
 
 DAMAGE = {"damaged-torch-file", "damaged-pickle", "foreign-archive", "empty-weights"}
 FLIPS, CUTS = 200, 50

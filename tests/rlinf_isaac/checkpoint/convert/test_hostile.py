@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.convert import prepare, run
 from rlinf_isaac.checkpoint.header import read_header
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 CASES = [
     *hostile_files.ARCHIVES,

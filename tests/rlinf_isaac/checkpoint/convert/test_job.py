@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlinf_isaac.atomic import claimed
 from rlinf_isaac.checkpoint.convert import Options, prepare, read_record, run
 from rlinf_isaac.checkpoint.convert import job as jobs
-from rlinf_isaac.errors import ConversionFailed, InvalidJob, WeightsError
+from rlinf_isaac.ground.atomic import claimed
+from rlinf_isaac.ground.errors import ConversionFailed, InvalidJob, WeightsError
 
 STATE = {"w": torch.arange(100_000.0)}
 

@@ -14,7 +14,7 @@ import torch
 from support import mortal
 
 from rlinf_isaac.checkpoint.convert import prepare, read_record, run
-from rlinf_isaac.digest import file_digest
+from rlinf_isaac.ground.digest import file_digest
 
 
 @pytest.fixture(scope="module")

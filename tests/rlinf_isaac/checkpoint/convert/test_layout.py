@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.checkpoint.convert.layout import file_names, index, parse_size, split
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 @settings(deadline=None, max_examples=60)

@@ -10,7 +10,7 @@ import torch
 from rlinf_isaac.checkpoint.convert import Options, prepare, run
 from rlinf_isaac.checkpoint.convert.load_archive import load_archive
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES
-from rlinf_isaac.errors import ConversionFailed, InvalidJob
+from rlinf_isaac.ground.errors import ConversionFailed, InvalidJob
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 

@@ -10,7 +10,7 @@ import pytest
 
 from rlinf_isaac.checkpoint.convert.plan import Options, plan_conversion
 from rlinf_isaac.checkpoint.convert.tensors import Storage, StoredTensor, Unstorable, bytes_of, dense_stride
-from rlinf_isaac.errors import WeightsError
+from rlinf_isaac.ground.errors import WeightsError
 
 
 def tensor(*shape: int, dtype: str = "F32", key: str = "", offset: int = 0, stride=None, size=None) -> StoredTensor:

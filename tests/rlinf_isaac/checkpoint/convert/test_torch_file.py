@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rlinf_isaac.checkpoint.convert import prepare, run
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES, StoredTensor, Unstorable
 from rlinf_isaac.checkpoint.convert.torch_file import read_torch_file
-from rlinf_isaac.errors import InvalidJob, WeightsError
+from rlinf_isaac.ground.errors import InvalidJob, WeightsError
 
 LEGACY = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 

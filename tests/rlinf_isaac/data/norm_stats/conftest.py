@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import NormStats, compute_norm_stats
 
 FEATURES = {STATE: vector_feature(["x", "y", "z"]), ACTION: vector_feature(["dx", "gripper"])}

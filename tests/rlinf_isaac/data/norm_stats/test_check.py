@@ -9,8 +9,8 @@ import pytest
 from corpus.norm_stats import CASES, OTHER_DATA
 from openpi_semantics import running_stats
 
-from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import FeatureStats, NormStats, Settings, compute_norm_stats
 from rlinf_isaac.data.norm_stats.check import check_norm_stats_file, sample_rows
 from rlinf_isaac.data.norm_stats.keys import canonicalise, identity

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from openpi_semantics import batches, running_stats
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.data.lerobot_format import ACTION, STATE, vector_feature
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import KEYS, FeatureStats, NormStats, compute_norm_stats, settings_of
 from rlinf_isaac.data.norm_stats.compute import chunk_weights
-from rlinf_isaac.errors import InvalidJob, NormStatsError
+from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 

@@ -12,8 +12,8 @@ from openpi_semantics import normalize, unnormalize
 
 from rlinf_isaac.data.norm_stats import FeatureStats, NormStats, digest, from_json
 from rlinf_isaac.data.norm_stats.keys import METADATA, canonicalise, identity, restore
-from rlinf_isaac.errors import NormStatsError
-from rlinf_isaac.pi0.transforms import Normalizer
+from rlinf_isaac.data.norm_stats.normaliser import Normalizer
+from rlinf_isaac.ground.errors import NormStatsError
 
 STATE_SPELLINGS = ["state", "observation.state", "observation/state", ("observation", "state")]
 ACTION_SPELLINGS = ["actions", "action"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.data.norm_stats import from_json, load
-from rlinf_isaac.errors import NormStatsError
+from rlinf_isaac.ground.errors import NormStatsError
 
 
 def code_of(data: bytes | str) -> str:

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import NormStats, compute_norm_stats, digest, load
-from rlinf_isaac.digest import file_digest
+from rlinf_isaac.ground.digest import file_digest
 
 
 def test_schema_is_openpis(stats):

@@ -8,8 +8,8 @@ from support import SHORT_EVALUATION, small_config
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.errors import InvalidJob
-from rlinf_isaac.events import EpisodeDone, EvaluationFinished, EvaluationStarted, Progress, VideoSaved
+from rlinf_isaac.ground.errors import InvalidJob
+from rlinf_isaac.ground.events import EpisodeDone, EvaluationFinished, EvaluationStarted, Progress, VideoSaved
 
 
 def job(checkpoints, output, *overrides, steps=(2,), **options):

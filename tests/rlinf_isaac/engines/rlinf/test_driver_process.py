@@ -10,7 +10,7 @@ Exception occurred while running Policies's function begin: exception is \x1b[36
   File "worker.py", line 74, in sync_func
     return func(*args, **kwargs)
            ^^^^^^^^^^^^^^^^^^^^^
-rlinf_isaac.errors.WeightsError: [weights-keys] x does not fit the model
+rlinf_isaac.ground.errors.WeightsError: [weights-keys] x does not fit the model
     -> use the checkpoint's own config
 [INFO 09:11:13 RLinf] later: something else
 Exception occurred while running Simulators's function begin: exception is The actor died
@@ -18,7 +18,7 @@ Exception occurred while running Simulators's function begin: exception is The a
 
 
 def test_the_first_failure_is_named_with_its_cure():
-    expected = "rlinf_isaac.errors.WeightsError: [weights-keys] x does not fit the model"
+    expected = "rlinf_isaac.ground.errors.WeightsError: [weights-keys] x does not fit the model"
     assert cause_in(RAY_TASK_ERROR) == f"{expected} -> use the checkpoint's own config"
 
 

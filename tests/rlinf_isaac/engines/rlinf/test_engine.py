@@ -15,15 +15,15 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.engines.rlinf.processes import owned_by
-from rlinf_isaac.errors import EngineFailed
-from rlinf_isaac.events import (
+from rlinf_isaac.ground.errors import EngineFailed
+from rlinf_isaac.ground.events import (
     EpisodeDone,
     EvaluationFinished,
     FileSaved,
     Metrics,
     VideoSaved,
 )
-from rlinf_isaac.video import verify_video
+from rlinf_isaac.media.video import verify_video
 
 pytestmark = pytest.mark.rlinf
 

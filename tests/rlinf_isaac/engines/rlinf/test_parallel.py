@@ -18,7 +18,7 @@ from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, owned, owned_by, ray_directory
 from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
-from rlinf_isaac.events import CheckpointSaved, EpisodeDone, EvaluationFinished
+from rlinf_isaac.ground.events import CheckpointSaved, EpisodeDone, EvaluationFinished
 
 pytestmark = pytest.mark.rlinf
 

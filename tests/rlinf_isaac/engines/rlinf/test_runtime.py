@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rlinf_isaac.engines.rlinf.runtime import PACKAGE_ROOT, Runtime, prepared_environment, sourced_environment
-from rlinf_isaac.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob
 
 
 def script(tmp_path, text: str, name: str = "setup.sh") -> str:

@@ -6,7 +6,7 @@ import pytest
 from rlinf_support import ray_cluster, run_stock
 
 from rlinf_isaac.engines.rlinf.results import read_results
-from rlinf_isaac.video import decode_video
+from rlinf_isaac.media.video import decode_video
 
 pytestmark = pytest.mark.rlinf
 

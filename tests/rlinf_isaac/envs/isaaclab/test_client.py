@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlinf_isaac.envs.isaaclab.client import SimulatorProcess
-from rlinf_isaac.errors import SimulatorDied
+from rlinf_isaac.ground.errors import SimulatorDied
 
 SERVER = """#!{python}
 import json, os, signal, sys, threading, time

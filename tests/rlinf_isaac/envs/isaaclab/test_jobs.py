@@ -14,14 +14,14 @@ from support import rows_of, small_config
 
 from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
-from rlinf_isaac.demonstrations import record_demonstrations
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.demonstrations import record_demonstrations
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.engines.rlinf.preflight import check_runtime
-from rlinf_isaac.errors import SimulatorDied
-from rlinf_isaac.events import EpisodeDone, VideoSaved
+from rlinf_isaac.ground.errors import SimulatorDied
+from rlinf_isaac.ground.events import EpisodeDone, VideoSaved
 
 pytestmark = pytest.mark.isaaclab
 
@@ -81,7 +81,7 @@ def simulators() -> list[int]:
     """Process ids of this process's simulators."""
     tasks = Path("/proc/self/task").iterdir()
     children = [int(each) for task in tasks for each in (task / "children").read_text().split()]
-    return [each for each in children if b"isaaclab/server.py" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [each for each in children if b"isaaclab/worker/server.py" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 def test_the_dataset_says_where_it_was_recorded(dataset) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
+from rlinf_isaac.envs.stack_cube import contract
 
 TASK = contract.TASKS["stack3"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
-from rlinf_isaac.envs import contract
-from rlinf_isaac.envs.expert import ScriptedExpert
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-from rlinf_isaac.envs.vector import Observation
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
+from rlinf_isaac.envs.stack_cube.vector import Observation
 
 SIZE = 16
 

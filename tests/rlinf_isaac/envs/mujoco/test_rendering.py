@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from rlinf_isaac.envs.contract import CAMERA_NAMES
 from rlinf_isaac.envs.mujoco.rendering import EglRenderer, choose_renderer, egl_problem, make_renderer
 from rlinf_isaac.envs.mujoco.simulation import Simulation
-from rlinf_isaac.errors import SimulatorError
+from rlinf_isaac.envs.stack_cube.contract import CAMERA_NAMES
+from rlinf_isaac.ground.errors import SimulatorError
 
 needs_egl = pytest.mark.skipif(egl_problem() is not None, reason=f"no EGL: {egl_problem()}")
 

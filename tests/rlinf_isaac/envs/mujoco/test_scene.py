@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from rlinf_isaac.envs import contract
 from rlinf_isaac.envs.mujoco import robot, scene
+from rlinf_isaac.envs.stack_cube import contract
 
 # Franka's Denavit-Hartenberg parameters (Craig's convention): a, d, alpha of frames 1..7 and the flange.
 DH = [

@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlinf_isaac.checkpoint.bundle import read_bundle, write_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.checkpoint.header import read_keys
+from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.local.policies import load_policy
 from rlinf_isaac.engines.local.rl.train import evaluation_seeds, load_actor_critic, training_seeds
-from rlinf_isaac.errors import InvalidJob, TrainingDiverged, WeightsError
-from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.engines.policies import load_policy
+from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged, WeightsError
+from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight.checkpoints import check_bundles
 

@@ -10,7 +10,7 @@ from rlinf_isaac.config.schema import RlConfig
 from rlinf_isaac.engines.local.rl.experience import make_experience
 from rlinf_isaac.engines.local.rl.train import load_actor_critic, training_seeds
 from rlinf_isaac.engines.local.rl.update import evaluate, learning_rate, make_optimiser, update
-from rlinf_isaac.engines.local.rl.workers import Players
+from rlinf_isaac.engines.local.rl.workers import RolloutWorkers
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def played(make_job):
     """Shaped rewards of subtasks that are all but never reached, so advantages come from the values."""
     job = make_job("rl.epochs=1")
     policy = load_actor_critic(job)
-    with Players(job.config, job.start.norm_stats_bytes, policy) as players:
+    with RolloutWorkers(job.config, job.start.norm_stats_bytes, policy) as players:
         rollouts = players.explore(training_seeds(job.config.rl, 1), 1)
         episodes = [episode for rollout in rollouts for episode in rollout.episodes]
         yield policy, players, make_experience(episodes, job.config.rl)

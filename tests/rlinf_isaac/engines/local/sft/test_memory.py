@@ -14,8 +14,8 @@ from rlinf_isaac.engines.local.sft.device_memory import explained
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.memory import GIB, remedies, training_memory
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.errors import TrainingOutOfMemory
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.ground.errors import TrainingOutOfMemory
 
 TWO = ("compute.num_processes=2",)
 FOUR_POINTS = ("sft.flow_samples=4", "model.max_token_len=96", "model.action_horizon=16")

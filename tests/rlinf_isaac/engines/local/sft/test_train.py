@@ -9,14 +9,14 @@ from support import small_config
 
 from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import batch_indices, load_batch, rows_of
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
-from rlinf_isaac.errors import InvalidJob, TrainingDiverged
-from rlinf_isaac.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged
+from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
 from rlinf_isaac.pi0.observation import Observation
 
 

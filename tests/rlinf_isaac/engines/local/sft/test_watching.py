@@ -11,16 +11,16 @@ from support import small_config
 from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.weights import load_weights
-from rlinf_isaac.data.lerobot_format import STATE
-from rlinf_isaac.data.lerobot_reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.format import STATE
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.data.subset import held_out_episodes, held_out_part, training_part
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.local.policies import make_processor
 from rlinf_isaac.engines.local.sft.batches import load_batch
 from rlinf_isaac.engines.local.sft.validation import Validation
-from rlinf_isaac.engines.local.team import Team
-from rlinf_isaac.events import CheckpointSaved, FileSaved, Metrics
+from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.ground.events import CheckpointSaved, FileSaved, Metrics
 from rlinf_isaac.pi0.model import Pi0
 
 HELD_OUT = ("sft.val_episodes=1", "sft.val_frames=8")

@@ -1,0 +1,1 @@
+"""Evaluations side by side: the tests, the tables, the page."""

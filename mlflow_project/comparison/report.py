@@ -1,0 +1,208 @@
+"""The comparison as one self-contained HTML page.
+
+MLflow shows an HTML artifact in an iframe with ``sandbox="allow-scripts"`` and a blob: address: scripts run and media
+of the server play, links and storage do not work, and relative addresses lead nowhere. So the page's script builds the
+videos' addresses (``/get-artifact``) from the origin in its own. Everything from outside passes Jinja's autoescape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from mlflow_project.comparison.compare import RANK_NOTE, Comparison, Pair, Standing
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from rlinf_isaac.ground.events import EpisodeRow
+
+WIDTH, HEIGHT = 720, 260
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34
+"""Of the plot, in SVG units."""
+BESIDE = 30
+"""How far right of its start a checkpoint stands that was trained from it."""
+LARGEST_NUMBER_OF_TICKS = 10
+
+
+@dataclass(frozen=True)
+class PlottedCheckpoint:
+    """One checkpoint in the plot; `x` .. `high` in SVG units."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    title: str
+
+
+@dataclass
+class Series:
+    """One sweep in the plot: lines of (x, y), and points."""
+
+    name: str
+    lines: list[list[tuple[float, float]]] = field(default_factory=lambda: [[]])
+    points: list[PlottedCheckpoint] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Row against column in the win matrix. `state`: better, worse, equal (not separable), self."""
+
+    state: str
+    wins: int | None = None
+    losses: int | None = None
+    p_value: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """One seed of a group of paired checkpoints; `episodes` has None where a checkpoint has no such episode."""
+
+    seed: int
+    episodes: tuple[EpisodeRow | None, ...]
+
+    @property
+    def disagree(self) -> bool:
+        """Whether some solved it and others did not."""
+        return len({row.success for row in self.episodes if row is not None}) > 1
+
+    @property
+    def filmed(self) -> bool:
+        """Whether there is a video of any."""
+        return any(row is not None and row.video for row in self.episodes)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Checkpoints whose episodes are paired, and their seeds, disagreements first."""
+
+    members: tuple[Standing, ...]
+    seeds: tuple[SeedRow, ...]
+
+    @property
+    def filmed(self) -> tuple[SeedRow, ...]:
+        """The seeds with videos."""
+        return tuple(row for row in self.seeds if row.filmed)
+
+
+def render(comparison: Comparison, title: str) -> str:
+    """The page. In the videos' addresses runs stand as `Evaluation.run` names them."""
+    standings = comparison.standings
+    starts = _starts(standings)
+    steps = sorted({each.evaluation.step for each in standings if each.label not in starts})
+    return _template().render(
+        title=title,
+        comparison=comparison,
+        rank_note=RANK_NOTE,
+        several_sweeps=len({each.evaluation.sweep for each in standings}) > 1,
+        facts=_facts(comparison),
+        series=_series(standings, starts, steps),
+        x_ticks=[(_x(step, steps), step) for step in steps[:: -(-len(steps) // LARGEST_NUMBER_OF_TICKS)]],
+        y_ticks=[(_y(rate), f"{rate:.0%}") for rate in (0, 0.25, 0.5, 0.75, 1)],
+        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM},
+        matrix=_matrix(comparison),
+        groups=[_group(comparison, indices) for indices in comparison.groups],
+    )
+
+
+def p_text(p_value: float) -> str:
+    """Three decimals, or that it is smaller."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mlflow_project.comparison", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["p"] = p_text
+    return environment.get_template("report.html.jinja")
+
+
+def _facts(comparison: Comparison) -> list[str]:
+    """What was evaluated, as far as it is the same for all."""
+    settings = [each.evaluation.settings for each in comparison.standings]
+    environments = [each.get("environment", {}) for each in settings]
+    facts = [environments[0].get(key) for key in ("task", "prompt", "backend") if _same(environments, key)]
+    if _same(settings, "action_chunk") and "action_chunk" in settings[0]:
+        facts.append(f"action chunk {settings[0]['action_chunk']}")
+    return [str(fact) for fact in facts if fact is not None]
+
+
+def _same(mappings: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return all(each.get(key) == mappings[0].get(key) for each in mappings)
+
+
+def _starts(standings: Sequence[Standing]) -> dict[str, Standing]:
+    """Label of a checkpoint that was trained from another one in the comparison -> that one."""
+    known = {each.evaluation.checkpoint: each for each in standings}
+    starts = {each.label: known[parent] for each in standings if (parent := each.evaluation.parent) in known}
+    return {label: start for label, start in starts.items() if start.label not in starts}
+
+
+def _series(standings: Sequence[Standing], starts: Mapping[str, Standing], steps: Sequence[int]) -> list[Series]:
+    """Per sweep its points, from the earliest step to the latest.
+
+    Reinforcement learning counts iterations, not steps: what came of another checkpoint here stands beside that one.
+    """
+    series: dict[str, Series] = {}
+    for each in sorted(standings, key=lambda each: (each.label in starts, each.evaluation.step)):
+        rate, start = each.success, starts.get(each.label)
+        x = _x(each.evaluation.step, steps) if start is None else _x(start.evaluation.step, steps) + BESIDE
+        point = PlottedCheckpoint(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{each.label}: {rate}")
+        mine = series.setdefault(each.evaluation.sweep, Series(each.evaluation.sweep_name))
+        mine.points.append(point)
+        if start is None:
+            mine.lines[0].append((point.x, point.y))
+        else:
+            mine.lines.append([(_x(start.evaluation.step, steps), _y(start.success.rate)), (point.x, point.y)])
+    return list(series.values())
+
+
+def _x(step: int, steps: Sequence[int]) -> float:
+    """Steps spread over the plot, with some room at both ends; a single one in the middle."""
+    share = (step - steps[0]) / (steps[-1] - steps[0]) if len(steps) > 1 else 0.5
+    return round(LEFT + (0.05 + 0.9 * share) * (WIDTH - LEFT - RIGHT), 1)
+
+
+def _y(rate: float) -> float:
+    return round(TOP + (1 - rate) * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _matrix(comparison: Comparison) -> list[list[Cell]]:
+    size = range(len(comparison.standings))
+    cells = [[Cell("self") for _ in size] for _ in size]
+    for pair in comparison.pairs:
+        cells[pair.first][pair.second] = _cell(comparison, pair, pair.first)
+        cells[pair.second][pair.first] = _cell(comparison, pair, pair.second)
+    return cells
+
+
+def _cell(comparison: Comparison, pair: Pair, row: int) -> Cell:
+    other = pair.second if row == pair.first else pair.first
+    state = "equal" if pair.better is None else "better" if pair.better == row else "worse"
+    names = comparison.standings[row].label, comparison.standings[other].label
+    if pair.counts is None:
+        return Cell(state, p_value=p_text(pair.adjusted), title=f"{names[0]} and {names[1]} are not paired")
+    wins, losses = pair.counts.wins, pair.counts.losses
+    if row != pair.first:
+        wins, losses = losses, wins
+    title = f"{wins} seeds only {names[0]} solved, {losses} only {names[1]}"
+    return Cell(state, wins, losses, p_text(pair.adjusted), title)
+
+
+def _group(comparison: Comparison, indices: Sequence[int]) -> Group:
+    members = tuple(comparison.standings[i] for i in indices)
+    episodes = [{row.seed: row for row in each.evaluation.rows} for each in members]
+    seeds = [SeedRow(seed, tuple(each.get(seed) for each in episodes)) for seed in sorted(set().union(*episodes))]
+    return Group(members, tuple(sorted(seeds, key=lambda row: not row.disagree)))

@@ -1,0 +1,1 @@
+"""What came from what: of the code, the data and the checkpoints."""

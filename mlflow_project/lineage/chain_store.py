@@ -1,0 +1,258 @@
+"""What MLflow knows of the chain: models, the runs that made them, the evaluations that looked at them.
+
+Reads only. The tags are those that `mlflow_project.recorders.logged_checkpoints.bundle_tags` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_project.lineage.chain import Node, State, broken, checkpoint_node
+from mlflow_project.vocabulary import (
+    BASE_URI_TAG,
+    COMMIT_TAG,
+    DIRTY_TAG,
+    EPISODES,
+    LINEAGE_TAG,
+    MISMATCH_OF_TAG,
+    MISMATCH_TAG,
+    MODEL_TAG,
+    PARENT_RUN_TAG,
+    SUCCESS,
+    SUCCESS_BEFORE,
+    URI_TAG,
+    VERB_TAG,
+    lineage_tag,
+)
+from rlinf_isaac.ground.errors import InvalidJob, Problem
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, LoggedModelOutput, Run
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
+VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+class Chains:
+    """Builds chains from an MLflow store.
+
+    Args:
+        client: of the store.
+        dataset: where the dataset lies, when the recorded place is wrong or unknown.
+    """
+
+    def __init__(self, client: MlflowClient, dataset: Path | None = None) -> None:
+        self._client = client
+        self._dataset = dataset
+        self._seen: set[tuple[Path, str]] = set()
+        self._experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+
+    def of(self, subject: str) -> Node:
+        """The chain of a run id, a model id (``m-...``), or ``models:/name/version`` or ``models:/name@alias``.
+
+        Raises:
+            InvalidJob: `subject` is none of these, or the store does not have it.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if match := MODEL_ID.fullmatch(subject):
+                return self._model(self._client.get_logged_model(match[1]))
+            if match := VERSION.fullmatch(subject):
+                return self._version(**match.groupdict())
+            if _RUN_ID.fullmatch(subject):
+                return self._run(self._client.get_run(subject))
+        except MlflowException as error:
+            cause = f"the MLflow store has no {subject} ({str(error).partition(chr(10))[0]})"
+            raise InvalidJob.of("not-in-store", cause, "check MLFLOW_TRACKING_URI, and the id") from error
+        cause = f"{subject!r} is no checkpoint directory, run id, model id or model version"
+        cure = "name a bundle's directory, a run id, m-..., models:/name/1 or models:/name@alias"
+        raise InvalidJob.of("unknown-subject", cause, cure)
+
+    def of_bundle(self, path: Path) -> Node:
+        """The chain of a bundle on disk: that of its model where the store knows it, else what the files say."""
+        from rlinf_isaac.checkpoint.bundle import read_bundle
+
+        try:
+            models = self._models(read_bundle(path, verify=False).digest)
+        except InvalidJob:
+            models = []
+        return self._model(models[0], path) if models else self.checkpoint(path, None)
+
+    def checkpoint(self, path: Path, recorded: str | None) -> Node:
+        """A bundle with its dataset, and the checkpoint it was trained from, where the store knows them."""
+        return checkpoint_node(path, recorded, self._find_dataset, self._parent, self._find_base)
+
+    def _version(self, name: str, version: str | None, alias: str | None) -> Node:
+        found = (
+            self._client.get_model_version_by_alias(name, alias)
+            if alias
+            else self._client.get_model_version(name, str(version))
+        )
+        title = f"{name} version {found.version}" + (f" @{alias}" if alias else "")
+        match = MODEL_ID.fullmatch(found.source or "")
+        if match is None:
+            cause = f"{title} comes from {found.source}, which is no checkpoint of this project"
+            return broken("model version", title, Problem("foreign-model", cause, "register the checkpoint's model"))
+        return Node("model version", title, "ok", children=(self._model(self._client.get_logged_model(match[1])),))
+
+    def _model(self, model: LoggedModel, path: Path | None = None) -> Node:
+        """A LoggedModel: the run that made it, the evaluations that looked at it, and the checkpoint it stands for."""
+        title = str(model.name)
+        digest, uri = model.tags.get(MODEL_TAG), model.tags.get(URI_TAG)
+        if digest is None or (uri is None and path is None):
+            cause = f"{title} names no checkpoint (tags {MODEL_TAG}, {URI_TAG})"
+            problem = Problem("foreign-model", cause, "use models that sft or bundle recorded")
+            return broken("model", title, problem, digest, model.model_id)
+        children = [*self._maker(model)]
+        evaluations = [self._summary(run, model) for run in self._evaluations(model)]
+        children += evaluations or [Node("evaluation", "none yet", "unseen")]
+        children.append(self._checkpoint_of(Path(path or uri or ""), digest))
+        if evaluations and all(each.state != "ok" for each in evaluations):
+            cause = f"{title} has no evaluation without a mismatch"
+            problem = Problem("not-evaluated", cause, "rlinf-isaac eval --ckpt-root ...")
+            return broken("model", title, problem, digest, model.model_id, tuple(children))
+        return Node("model", title, "ok", digest, model.model_id, children=tuple(children))
+
+    def _maker(self, model: LoggedModel) -> Iterator[Node]:
+        """The run that made a model, if one did: the first that announced it, or one that went on from there and
+        finished."""
+        if not model.source_run_id:
+            return
+        run = self._client.get_run(model.source_run_id)
+        if run.info.status != "FINISHED":
+            link = lineage_tag("config")
+            query = f"attributes.status = 'FINISHED' and tags.`{link}` = '{model.tags.get(link)}'"
+            for other in self._client.search_runs([run.info.experiment_id], query, max_results=50):
+                found = self._client.get_run(other.info.run_id)  # a search leaves out the outputs
+                if model.model_id in {output.model_id for output in _outputs(found)}:
+                    run = found
+                    break
+        yield self._summary(run, model)
+
+    def _checkpoint_of(self, path: Path, digest: str) -> Node:
+        """The checkpoint of this digest; a second time without what it came from, which was shown before."""
+        if not path.is_dir():
+            return Node("checkpoint", "not here", "unseen", digest, f"{path} (gone)")
+        if (path, digest) in self._seen:
+            return Node("checkpoint", path.name, "ok", digest, str(path), ("see above",))
+        node = self.checkpoint(path, digest)
+        if node.state == "ok":
+            self._seen.add((path, digest))
+        return node
+
+    def _run(self, run: Run) -> Node:
+        """A run with everything below it: nested runs, checkpoints it made or looked at."""
+        children = [self._run(child) for child in self._children(run)]
+        outputs = sorted(_outputs(run), key=lambda output: output.step)
+        ids = [each.model_id for each in (run.inputs.model_inputs or [])] if run.inputs else []
+        for model_id in [*ids, *(output.model_id for output in outputs)]:
+            model = self._client.get_logged_model(model_id)
+            digest = model.tags.get(MODEL_TAG)
+            if digest is not None and model.tags.get(URI_TAG):
+                children.append(self._checkpoint_of(Path(model.tags[URI_TAG]), digest))
+        own = self._summary(run, None)
+        return replace(own, children=tuple(children))
+
+    def _summary(self, run: Run, model: LoggedModel | None) -> Node:
+        """One run as a node without children: how it ended, and whether it belongs to `model`."""
+        tags, metrics = run.data.tags, run.data.metrics
+        kind = tags.get(VERB_TAG) or ("evaluation" if EPISODES in metrics else "run")
+        title = str(run.info.run_name)
+        remarks = [run.info.status]
+        if EPISODES in metrics:
+            remarks.append(f"success {100 * metrics[SUCCESS]:.0f} % of {metrics[EPISODES]:.0f}")
+        elif SUCCESS_BEFORE in metrics:
+            before, after = (100 * metrics[name] for name in (SUCCESS_BEFORE, SUCCESS))
+            remarks.append(f"success {before:.0f} % before, {after:.0f} % after")
+        if commit := tags.get(COMMIT_TAG):
+            remarks.append(f"commit {commit[:8]}{' + changes' if tags.get(DIRTY_TAG) == 'true' else ''}")
+        problems = list(_mismatch_problems(run)) + list(_link_problems(run, model))
+        if run.info.status != "FINISHED":
+            cause = f"{kind} run {run.info.run_id} is {run.info.status}"
+            problems.append(Problem("run-not-finished", cause, "run the same command again; it goes on"))
+        state: State = "broken" if problems else "ok"
+        return Node(kind, title, state, None, run.info.run_id, tuple(remarks), tuple(problems))
+
+    def _parent(self, digest: str) -> Node | None:
+        """The checkpoint of this digest as what another one was trained from, with the run that made it."""
+        for model in sorted(self._models(digest), key=lambda model: model.source_run_id is None):
+            if uri := model.tags.get(URI_TAG):
+                node = self._checkpoint_of(Path(uri), digest)
+                return replace(
+                    node, kind="parent", title=str(model.name), children=(*self._maker(model), *node.children)
+                )
+        path = self._find_base(digest, "parent")
+        return None if path is None else replace(self._checkpoint_of(path, digest), kind="parent")
+
+    def _find_dataset(self, digest: str) -> Path | None:
+        """Where a run of this store saw the dataset."""
+        if self._dataset is not None or not self._experiments:
+            return self._dataset
+        # One that was mixed with others is found by its digest as MLflow shows it.
+        queries = (f"tags.`{lineage_tag('dataset')}` = '{digest}'", f"dataset.digest = '{digest[:32]}'")
+        return next(filter(None, (self._find_dataset_by(query, digest) for query in queries)), None)
+
+    def _find_dataset_by(self, query: str, digest: str) -> Path | None:
+        # Those that came first read the data, later ones only what was made of it.
+        order = ["attributes.start_time ASC"]
+        for run in self._client.search_runs(self._experiments, query, max_results=50, order_by=order):
+            inputs = self._client.get_run(run.info.run_id).inputs  # a search leaves them out
+            for each in inputs.dataset_inputs if inputs else []:
+                source = json.loads(each.dataset.source) if each.dataset.source_type == "lerobot" else {}
+                if source.get("sha256") == digest:
+                    return Path(source["root"])
+        return None
+
+    def _find_base(self, digest: str, link: str = "base") -> Path | None:
+        """Where the first run of this store that started from a base, or from a bundle (`link` parent), saw it."""
+        if not self._experiments:
+            return None
+        query = f"tags.`{lineage_tag(link)}` = '{digest}'"
+        for run in self._client.search_runs(self._experiments, query, order_by=["attributes.start_time ASC"]):
+            if uri := run.data.tags.get(BASE_URI_TAG):
+                return Path(uri)
+        return None
+
+    def _models(self, digest: str) -> list[LoggedModel]:
+        if not self._experiments:
+            return []
+        return list(self._client.search_logged_models(self._experiments, f"tags.`{MODEL_TAG}` = '{digest}'"))
+
+    def _evaluations(self, model: LoggedModel) -> list[Run]:
+        metrics = [metric for metric in model.metrics or [] if metric.key == EPISODES]
+        runs = sorted({metric.run_id for metric in metrics if metric.run_id})
+        return [self._client.get_run(run) for run in runs]
+
+    def _children(self, run: Run) -> Iterable[Run]:
+        query = f"tags.{PARENT_RUN_TAG} = '{run.info.run_id}'"
+        found = self._client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
+        return [self._client.get_run(child.info.run_id) for child in found]
+
+
+def _outputs(run: Run) -> list[LoggedModelOutput]:
+    return run.outputs.model_outputs if run.outputs else []
+
+
+def _mismatch_problems(run: Run) -> Iterable[Problem]:
+    tags = run.data.tags
+    if tags.get(MISMATCH_TAG) == "true":
+        codes = sorted(key.removeprefix(MISMATCH_OF_TAG) for key in tags if key.startswith(MISMATCH_OF_TAG))
+        cause = f"run {run.info.run_id} went on in spite of {', '.join(codes)}"
+        yield Problem("mismatch-allowed", cause, "do it again without --allow-mismatch")
+
+
+def _link_problems(run: Run, model: LoggedModel | None) -> Iterable[Problem]:
+    """Digests that both the run and the model record must be equal."""
+    tags: dict[str, Any] = model.tags if model is not None else {}
+    for key in sorted(tags):
+        if key.startswith(LINEAGE_TAG) and key in run.data.tags and run.data.tags[key] != tags[key]:
+            cause = f"run {run.info.run_id} has {key} {run.data.tags[key]}, the checkpoint {tags[key]}"
+            yield Problem("link-mismatch", cause, "one of the two records was edited; trust neither")

@@ -1,0 +1,1 @@
+"""Whether a checkpoint becomes the champion, and the registry that says so."""

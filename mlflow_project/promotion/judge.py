@@ -1,0 +1,215 @@
+"""From a candidate to a judgement, and from there to the champion of the registry.
+
+`judge_candidate` reads only; `register` stores bytes and evidence with the checkpoint's LoggedModel, then lets
+`mlflow_project.promotion.registry` name it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_project.comparison.compare import pairing_problem
+from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, table_row
+from mlflow_project.promotion.candidate import Candidate, assumptions, inspect
+from mlflow_project.promotion.gate import Champion, Demands, Ruling, judge
+from mlflow_project.promotion.looks import Family, Look, find_family
+from mlflow_project.promotion.registry import Registry, Version, now
+from mlflow_project.vocabulary import ASSUMED_SINCE, ASSUMED_TAG, MISMATCH_TAG
+from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.facts import assume_again, assumed_since
+from rlinf_isaac.ground.digest import bytes_digest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOGGED = "checkpoint.logged"
+"""Tag of a LoggedModel whose pyfunc model was uploaded whole: the sha256 of the bundle."""
+EVIDENCE = "promotion.json"
+"""Artifact with everything the gate saw: of the promotion's run, and of the model below ``promotions/<run id>``."""
+_LOOKS = 3
+"""How often the bytes are logged when other machines log the same ones."""
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """The champion, as the candidate meets it.
+
+    Attributes:
+        evaluation: None where it could not be evaluated.
+        problem: why not.
+        anew: whether it was evaluated for this promotion.
+    """
+
+    version: Version
+    evaluation: Evaluation | None
+    problem: str | None = None
+    anew: bool = False
+
+    def evidence(self, candidate: Evaluation) -> Champion:
+        """Its successes on the candidate's seeds, or why there are none."""
+        if self.evaluation is None:
+            return Champion(self.version.number, None, self.problem)
+        if problem := unpaired(candidate, self.evaluation):
+            return Champion(self.version.number, None, problem)
+        successes = {seed: self.evaluation.successes[seed] for seed in candidate.successes}
+        return Champion(self.version.number, successes, anew=self.anew)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate said of a candidate.
+
+    Attributes:
+        bundle: verified; None where it is not whole.
+        champion: what it was compared with, or None.
+        family: what it could have been picked from.
+    """
+
+    candidate: Candidate
+    bundle: Bundle | None
+    demands: Demands
+    rulings: tuple[Ruling, ...]
+    champion: Opponent | None
+    family: Family
+    time: str = field(default_factory=now)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule lets the candidate pass."""
+        return all(ruling.passed for ruling in self.rulings)
+
+    @property
+    def refused_by(self) -> tuple[str, ...]:
+        """Names of the rules that do not."""
+        return tuple(ruling.rule for ruling in self.rulings if not ruling.passed)
+
+    @property
+    def text(self) -> str:
+        """Everything that was seen, as JSON."""
+        champion = None
+        if self.champion is not None:
+            champion = {"version": self.champion.version.number, "checkpoint": self.champion.version.digest}
+            if self.champion.evaluation is not None:
+                champion |= _evaluation_document(self.champion.evaluation)
+        document = {
+            "time": self.time,
+            "passed": self.passed,
+            "rules": [asdict(ruling) for ruling in self.rulings],
+            "demands": asdict(self.demands),
+            "chosen_from": self.family.size,
+            "newest_sweep": self.family.newest_sweep,
+            "looks": [_look_document(look) for look in self.family.looks],
+            "candidate": {"checkpoint": self.candidate.digest} | _evaluation_document(self.candidate.evaluation),
+            "champion": champion,
+            "digests": {} if self.bundle is None else _digests(self.bundle),
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    def tags(self) -> dict[str, str]:
+        """Tags of the version and of the promotion's run: each rule with its numbers, and what was assumed."""
+        rules = {f"gate.{ruling.rule}": ruling.because for ruling in self.rulings}
+        assumed = assumptions(self.candidate, self.bundle)
+        return (
+            rules
+            | {"gate.evaluation": self.candidate.evaluation.run, "gate.chosen_from": str(self.family.size)}
+            | {f"promotion.{ASSUMED_TAG}{field}": "; ".join(values) for field, values in assumed.items()}
+        )
+
+
+def champion_evaluation(client: MlflowClient, champion: Version, candidate: Evaluation) -> Evaluation | None:
+    """An evaluation of the champion whose rows pair with all rows of the candidate; None when there is none."""
+    for each in evaluations_of(client, champion.digest or ""):
+        if MISMATCH_TAG not in each.tags and not each.stopped_by_rule and not unpaired(candidate, each):
+            return each
+    return None
+
+
+def unpaired(candidate: Evaluation, champion: Evaluation) -> str | None:
+    """Why not every episode of the candidate is paired with one of the champion; None when it is."""
+    missing = candidate.successes.keys() - champion.successes.keys()
+    if problem := pairing_problem(candidate, champion):
+        return problem
+    return f"the champion was not evaluated on {len(missing)} of the seeds" if missing else None
+
+
+def judge_candidate(
+    client: MlflowClient, registry: Registry, candidate: Candidate, demands: Demands, champion: Opponent | None = None
+) -> Judgement:
+    """Look at a candidate, and let every rule judge."""
+    opponent = None if champion is None else champion.evidence(candidate.evaluation)
+    digest, reigns = (champion.version.digest, registry.reigns(champion.version)) if champion else (None, [])
+    family = find_family(client, candidate.evaluation, digest, reigns)
+    bundle, evidence = inspect(client, candidate, family, registry.rolled_back(candidate.digest), opponent)
+    return Judgement(candidate, bundle, demands, judge(evidence, demands), champion, family)
+
+
+def register(client: MlflowClient, registry: Registry, judgement: Judgement, run: str) -> Version:
+    """Make a candidate that passed the champion: bytes, then evidence, then the version with its tags, then aliases.
+
+    Args:
+        run: MLflow's id of the promotion's run.
+
+    Raises:
+        PromotionRefused: another one was faster.
+    """
+    assert judgement.passed
+    assert judgement.bundle is not None
+    model_id = judgement.candidate.model.model_id
+    with registry.alone({"logged_model": model_id}):
+        _ensure_bytes(client, judgement, judgement.bundle, model_id)
+    with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
+        (Path(scratch) / EVIDENCE).write_text(judgement.text, encoding="utf-8")
+        client.log_model_artifacts(model_id, scratch, f"promotions/{run}")
+    tags = judgement.tags() | {
+        "promotion.run": run,
+        "promotion.evidence": f"promotions/{run}/{EVIDENCE}",
+        "promotion.evidence.sha256": bytes_digest(judgement.text.encode()),
+    }
+    champion = judgement.champion
+    return registry.promote(model_id, judgement.bundle.digest, tags, champion.version.number if champion else None)
+
+
+def _ensure_bytes(client: MlflowClient, judgement: Judgement, bundle: Bundle, model_id: str) -> None:
+    """Give the LoggedModel its bytes, unless it has them.
+
+    MLflow takes off the tag that says it has none, and fails if another machine did so in the same moment.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_project.serving.log_model import log_policy_model
+
+    assumed = assume_again(bundle, judgement.candidate.evaluation.settings.get("assumed") or {})
+    for look in range(_LOOKS):
+        if client.get_logged_model(model_id).tags.get(LOGGED) == bundle.digest:
+            return
+        try:
+            log_policy_model(assumed, model_id=model_id)
+        except MlflowException:
+            if look == _LOOKS - 1:
+                raise
+            continue
+        said = {ASSUMED_SINCE: json.dumps(dict(since))} if (since := assumed_since(assumed)) else {}
+        client.set_logged_model_tags(model_id, {**said, LOGGED: bundle.digest})
+
+
+def _evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "run": evaluation.run,
+        "sweep": evaluation.sweep,
+        "settings": dict(evaluation.settings),
+        "rows": [table_row(row) for row in evaluation.rows],
+    }
+
+
+def _look_document(look: Look) -> dict[str, Any]:
+    seeds = {"first_seed": look.seeds.start, "episodes": len(look.seeds)}
+    return {"run": look.run, "sweep": look.sweep, "checkpoint": look.checkpoint, **seeds}
+
+
+def _digests(bundle: Bundle) -> dict[str, Any]:
+    files = {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
+    return {"lineage": dict(bundle.lineage), "files": files}

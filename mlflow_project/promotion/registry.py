@@ -1,0 +1,262 @@
+"""The model registry: versions with their evidence, and the aliases ``champion``, ``previous`` and ``candidate``.
+
+A version is created with all its tags in one request, and only then named by an alias: no crash leaves a champion
+without evidence. MLflow moves an alias without looking at what it was, so two promotions at once need more:
+
+- On one machine a lock file lets one promotion or rollback after the other change a model's aliases; the second one
+  then sees that the champion is no longer the version it was compared with.
+- Between machines, the version itself is the claim: it is created with the tag ``promotion.replaces``, and a store on a
+  database gives out version numbers one after the other. Of several that claim one champion's place the lowest number
+  has it; the others are told. A claim that was left by a crash counts for `CLAIM_S`.
+- The champion is looked at again right before and right after its alias is moved.
+
+Not guaranteed, since MLflow has no compare-and-set: that a process which is stopped between the last look and the move,
+and goes on later, does not undo what others did meanwhile on another machine; nor anything against hands that move
+aliases in MLflow's UI. The second look tells most of these cases, not all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mlflow_project.lineage.chain_store import MODEL_ID
+from mlflow_project.promotion.looks import Reign
+from mlflow_project.tracking.store import tracking_uri
+from mlflow_project.vocabulary import MODEL_TAG
+from rlinf_isaac.ground.atomic import exclusive
+from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import PromotionRefused
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
+REPLACES, STATE = "promotion.replaces", "promotion.state"
+NONE = "none"
+"""Value of `REPLACES` of a first version."""
+OPEN, PROMOTED, LOST, ROLLED_BACK = "open", "promoted", "lost", "rolled back"
+"""Values of `STATE`: not champion yet; is or was champion; another one took the place; was champion and taken back."""
+CLAIM_S = 600
+"""How long the claim of an unfinished promotion counts; between claim and alias there are a few requests."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version: its number, the sha256 of its bundle, its LoggedModel, its tags, when it was made (ms)."""
+
+    number: str
+    digest: str | None
+    model_id: str | None
+    tags: Mapping[str, str]
+    created_ms: int
+
+
+class Registry:
+    """One registered model of an MLflow store. Reads are made anew each time.
+
+    Args:
+        client: of the store that this process uses (`mlflow_project.tracking.store`).
+        name: of the registered model; it need not exist.
+    """
+
+    def __init__(self, client: MlflowClient, name: str) -> None:
+        self.name = name
+        self._client = client
+        self._locks, self._store = cache_directory("locks"), tracking_uri()
+
+    def aliased(self, alias: str) -> Version | None:
+        """The version of an alias, or None."""
+        number = self._aliases().get(alias)
+        return None if number is None else self._read(number)
+
+    def versions(self) -> list[Version]:
+        """All versions, by number."""
+        found: list[ModelVersion] = []
+        token = None
+        while page := self._client.search_model_versions(f"name = '{self.name}'", page_token=token):
+            found += page
+            if not (token := page.token):
+                break
+        return sorted(map(_version, found), key=lambda version: int(version.number))
+
+    def rolled_back(self, digest: str) -> str | None:
+        """Number of a version with these bytes that was rolled back, or None."""
+        return next(
+            (v.number for v in self.versions() if v.digest == digest and v.tags.get(STATE) == ROLLED_BACK), None
+        )
+
+    def reigns(self, champion: Version) -> list[Reign]:
+        """When a champion took its place, and when those did that it followed; what was rolled back left no reign."""
+        return [
+            Reign(each.created_ms, each.number)
+            for each in self.versions()
+            if each.number == champion.number
+            or (each.tags.get(STATE) == PROMOTED and each.created_ms < champion.created_ms)
+        ]
+
+    def promote(self, model_id: str, digest: str, tags: Mapping[str, str], replaces: str | None) -> Version:
+        """Register a LoggedModel as a new version and make it champion.
+
+        What an earlier call for the same bytes left unfinished stays as a version in state `LOST`.
+
+        Args:
+            model_id: its bytes and evidence are there already.
+            digest: sha256 of the bundle.
+            tags: evidence.
+            replaces: number of the champion that it was compared with; None where there was none.
+
+        Raises:
+            PromotionRefused: another promotion or a rollback came in between.
+        """
+        with self.alone({"model": self.name}):
+            self._expect_champion(replaces)
+            self._ensure_model()
+            claim = {MODEL_TAG: digest, REPLACES: replaces or NONE, STATE: OPEN}
+            created = self._client.create_model_version(
+                self.name, f"models:/{model_id}", tags={**tags, **claim}, model_id=model_id
+            )
+            mine = _version(created)
+            try:
+                self._win_claim(mine, replaces)
+                self._expect_champion(replaces)
+                self._set_alias(CANDIDATE, mine.number)
+                # Before the champion's: at no time is there a new champion and no way back.
+                if replaces is not None:
+                    self._set_alias(PREVIOUS, replaces)
+                self._expect_champion(replaces)
+                self._set_alias(CHAMPION, mine.number)
+                self._expect_champion(mine.number)
+            except PromotionRefused:
+                self._set_state(mine.number, LOST)
+                raise
+            self._set_state(mine.number, PROMOTED)
+            return mine
+
+    def finish(self, champion: Version) -> None:
+        """Do what a promotion that was interrupted after its last alias left undone."""
+        if champion.tags.get(STATE) == OPEN:
+            self._set_state(champion.number, PROMOTED)
+
+    def rollback(self, tags: Mapping[str, str]) -> tuple[Version, Version]:
+        """Champion becomes the previous one again; returns (the one that was, the one that is).
+
+        ``previous`` becomes what that one had replaced, so that rolling back again goes one further back.
+
+        Args:
+            tags: of the version that is rolled back.
+
+        Raises:
+            PromotionRefused: there is nothing to roll back to.
+        """
+        with self.alone({"model": self.name}):
+            champion, previous = self.aliased(CHAMPION), self.aliased(PREVIOUS)
+            if champion is None:
+                raise PromotionRefused(f"{self.name} has no champion")
+            if previous is None:
+                raise PromotionRefused(
+                    f"version {champion.number} is the first champion of {self.name}: there is none before"
+                )
+            if previous.number == champion.number:  # a promotion or a rollback was interrupted between the two aliases
+                self._set_previous(champion)
+                raise PromotionRefused(
+                    f"version {champion.number} of {self.name} is champion, and the step that an interrupted promotion"
+                    " or rollback had left undone is done now; look at the aliases, and roll back again if you mean it"
+                )
+            for key, value in {**tags, STATE: ROLLED_BACK}.items():
+                self._client.set_model_version_tag(self.name, champion.number, key, value)
+            self._expect_champion(champion.number)
+            self._set_alias(CHAMPION, previous.number)
+            self._expect_champion(previous.number)
+            self._set_previous(previous)
+            return champion, previous
+
+    @contextmanager
+    def alone(self, what: Mapping[str, str]) -> Iterator[None]:
+        """One process of this machine at a time works on a thing of the store, such as a registered model."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with exclusive(self._locks / json_digest({"store": self._store} | dict(what))):
+            yield
+
+    def _win_claim(self, mine: Version, replaces: str | None) -> None:
+        """Refuse `mine` when an unfinished promotion to the same place came before it."""
+        for other in self.versions():
+            earlier = int(other.number) < int(mine.number)
+            if not earlier or (other.tags.get(STATE), other.tags.get(REPLACES)) != (OPEN, mine.tags[REPLACES]):
+                continue
+            if other.digest == mine.digest:  # left by a crash, and done now
+                self._set_state(other.number, LOST)
+            elif mine.created_ms - other.created_ms <= CLAIM_S * 1000:
+                place = f"of version {replaces}" if replaces else "of the first champion"
+                raise PromotionRefused(
+                    f"version {other.number} of {self.name} is about to take the place {place}: promote again when it"
+                    f" has, or in {CLAIM_S // 60} minutes if that promotion was interrupted"
+                )
+
+    def _expect_champion(self, number: str | None) -> None:
+        now = self._aliases().get(CHAMPION)
+        if now != number:
+            was, is_now = (f"version {each}" if each else "none" for each in (number, now))
+            raise PromotionRefused(
+                f"the champion of {self.name} was {was} and is {is_now} now: another promotion or a rollback came in"
+                " between; promote again to be compared with it"
+            )
+
+    def _set_previous(self, champion: Version) -> None:
+        """Let ``previous`` be what `champion` replaced."""
+        replaced = champion.tags.get(REPLACES, NONE)
+        if replaced == NONE:
+            self._client.delete_registered_model_alias(self.name, PREVIOUS)
+        else:
+            self._set_alias(PREVIOUS, replaced)
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _aliases(self) -> Mapping[str, str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return {
+                alias: str(number) for alias, number in self._client.get_registered_model(self.name).aliases.items()
+            }
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+
+    def _read(self, number: str) -> Version:
+        return _version(self._client.get_model_version(self.name, number))
+
+    def _set_alias(self, alias: str, number: str) -> None:
+        self._client.set_registered_model_alias(self.name, alias, number)
+
+    def _set_state(self, number: str, state: str) -> None:
+        self._client.set_model_version_tag(self.name, number, STATE, state)
+
+
+def now() -> str:
+    """The time as tags have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(found: ModelVersion) -> Version:
+    source = MODEL_ID.fullmatch(found.source or "")
+    return Version(
+        number=str(found.version),
+        digest=found.tags.get(MODEL_TAG),
+        model_id=source[1] if source else None,
+        tags=found.tags,
+        created_ms=int(found.creation_timestamp),
+    )

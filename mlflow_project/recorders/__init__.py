@@ -1,0 +1,1 @@
+"""Events of an engine become runs, metrics and files."""

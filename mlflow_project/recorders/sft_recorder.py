@@ -1,0 +1,57 @@
+"""Records a supervised fine-tuning run from the engine's events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlflow_project.lineage.provenance import DatasetInput
+from mlflow_project.recorders.logged_checkpoints import (
+    UploadWeights,
+    log_bundle_files,
+    log_model,
+    training_tags,
+    uploads_weights,
+)
+from mlflow_project.tracking.recorder import Recorder
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.facts import assumed, unsaid
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics
+
+
+class SftRecorder:
+    """Call it with every event of `Engine.sft`.
+
+    Metrics become metrics. Every checkpoint becomes a LoggedModel that is an output of the run at its step, and the
+    bundle's files artifacts below ``checkpoints/<step>/``; below ``checkpoints-raw/<step>/``, and with ``-raw`` behind
+    the model's name, where these are the weights of a step whose checkpoint holds their average.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        model_name: str,
+        datasets: Sequence[DatasetInput] = (),
+        upload_weights: UploadWeights = "auto",
+    ) -> None:
+        """`model_name` as of `logged_checkpoints.model_name`, `datasets` what it is trained on."""
+        self._recorder = recorder
+        self._model_name = model_name
+        self._upload_weights: UploadWeights = upload_weights
+        for dataset in datasets:
+            recorder.dataset(dataset)
+
+    def __call__(self, event: Event) -> None:
+        """Record one event; others than metrics, checkpoints and files are ignored."""
+        if isinstance(event, Metrics):
+            self._recorder.metrics(event.values, event.step, time_s=event.time)
+        elif isinstance(event, CheckpointSaved):
+            bundle = read_bundle(event.path, verify=False)
+            self._recorder.tags(training_tags(assumed(bundle), unsaid(bundle)))
+            suffix = "-raw" if event.path.parent.name == "checkpoints-raw" else ""
+            log_model(self._recorder, bundle, f"{self._model_name}{suffix}", "output")
+            log_bundle_files(self._recorder, bundle, f"checkpoints{suffix}/{event.step}", self._upload_weights)
+        elif isinstance(event, FileSaved):
+            weights = event.path.suffix == ".safetensors"
+            if not weights or uploads_weights(event.path.stat().st_size, self._upload_weights):
+                self._recorder.artifact(event.path, event.name)

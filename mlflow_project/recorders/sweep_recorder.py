@@ -1,0 +1,262 @@
+"""Records an evaluation sweep: a parent run, and one nested run per checkpoint that differs in nothing else.
+
+A nested run holds the episodes of one checkpoint: rates with their interval, the table, videos, the bundle. The parent
+holds what compares them: the success curve over checkpoint steps, the best checkpoint, a leaderboard.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mlflow_project.comparison.compare import Comparison, compare
+from mlflow_project.comparison.evaluations import (
+    Evaluation,
+    mismatch_tags,
+    table_row,
+)
+from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
+from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
+from mlflow_project.recorders.logged_checkpoints import (
+    UploadWeights,
+    bundle_tags,
+    log_bundle_files,
+    log_model,
+    training_tags,
+)
+from mlflow_project.tracking.recorder import Recorder
+from mlflow_project.vocabulary import (
+    EPISODES,
+    EPISODES_FILE,
+    EXPERIMENT_PLACEHOLDER,
+    LENGTH_MEAN,
+    MISMATCH_TAG,
+    PLANNED_TAG,
+    RETURN_MEAN,
+    ROLLOUT,
+    SETTINGS_FILE,
+    SUCCESS,
+    SUCCESS_HIGH,
+    SUCCESS_LOW,
+    run_placeholder,
+)
+from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.ground.errors import VideoError
+from rlinf_isaac.ground.events import (
+    EpisodeDone,
+    EpisodeRow,
+    EvaluationFinished,
+    EvaluationStarted,
+    Event,
+    FileSaved,
+    Metrics,
+    MismatchAllowed,
+    VideoSaved,
+)
+from rlinf_isaac.media.preview import write_preview
+from rlinf_isaac.stats.rates import RateEstimate
+
+logger = logging.getLogger("mlflow_project")
+
+OUTCOMES = ("success", "drop", "timeout")
+
+
+@dataclass
+class _Running:
+    """What is known of the checkpoint that is being evaluated."""
+
+    recorder: Recorder
+    name: str
+    tags: Mapping[str, str]
+    settings: Mapping[str, Any]
+    rows: dict[int, EpisodeRow] = field(default_factory=dict)
+    videos: dict[int, Path] = field(default_factory=dict)
+    mismatch: bool = False
+
+
+class SweepRecorder:
+    """Call it with every event of `Engine.evaluate`.
+
+    Attributes:
+        comparison: of the finished checkpoints; None before the first.
+    """
+
+    def __init__(
+        self,
+        parent: Recorder,
+        *,
+        params: Mapping[str, Any],
+        model_name: str,
+        dataset: DatasetInput,
+        name: str = "sweep",
+        planned: int | None = None,
+        run_name: Callable[[EvaluationStarted], str] = lambda event: f"step-{event.step}",
+        upload_weights: UploadWeights = "auto",
+    ) -> None:
+        """Args:
+        parent: the sweep's run.
+        params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
+        model_name: as of `logged_checkpoints.model_name`, for checkpoints MLflow does not know yet.
+        dataset: what is evaluated on (`provenance.evaluation_dataset`); metrics are linked to it.
+        name: title of the comparison.
+        planned: how many checkpoints are going to be evaluated; the gate of a promotion asks for it.
+        run_name: of a checkpoint's nested run.
+        upload_weights: whether nested runs hold the weights.
+        """
+        self.comparison: Comparison | None = None
+        self._parent = parent
+        self._finished: list[Evaluation] = []
+        self._params = params
+        self._model_name = model_name
+        self._dataset = dataset
+        self._name = name
+        self._planned = {} if planned is None else {PLANNED_TAG: str(planned)}
+        self._run_name = run_name
+        self._upload_weights: UploadWeights = upload_weights
+        self._evaluations: dict[int, _Running] = {}
+        parent.dataset(dataset)
+        save_comparison_view(parent)
+
+    def __call__(self, event: Event) -> None:
+        """Record one event."""
+        if isinstance(event, EvaluationStarted):
+            self._start(event)
+        elif isinstance(event, MismatchAllowed):
+            self._mark_mismatch(event)
+        elif isinstance(event, EpisodeDone):
+            self._evaluations[event.row.checkpoint_step].rows[event.row.seed] = event.row
+        elif isinstance(event, VideoSaved):
+            self._evaluations[event.checkpoint_step].videos[event.seed] = event.path
+        elif isinstance(event, EvaluationFinished):
+            self._finish(event)
+        elif isinstance(event, Metrics):
+            self._parent.metrics(event.values, event.step, time_s=event.time)
+        elif isinstance(event, FileSaved):
+            self._parent.artifact(event.path, event.name)
+
+    def _start(self, event: EvaluationStarted) -> None:
+        bundle = read_bundle(event.path, verify=False)
+        simulator = simulator_tags(event.settings.get("environment", {}))
+        self._parent.tags(simulator)
+        name, tags = self._run_name(event), bundle_tags(bundle) | simulator | self._planned
+        tags |= training_tags(event.assumed, event.unsaid)
+        recorder = self._parent.start_run(name, tags)
+        recorder.params(self._params)
+        # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
+        recorder.params({"step": event.step}, prefix="checkpoint")
+        recorder.dataset(self._dataset)
+        log_model(recorder, bundle, self._model_name, "input")
+        log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
+        if event.settings:
+            recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
+        self._evaluations[event.step] = _Running(recorder, name, tags, event.settings)
+
+    def _mark_mismatch(self, event: MismatchAllowed) -> None:
+        """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
+        tags = mismatch_tags([event.problem])
+        self._evaluations[event.step].recorder.tags(tags)
+        self._evaluations[event.step].mismatch = True
+        self._parent.tags(tags)
+
+    def _finish(self, event: EvaluationFinished) -> None:
+        evaluation = self._evaluations.pop(event.step)
+        recorder = evaluation.recorder
+        rows = [evaluation.rows[seed] for seed in sorted(evaluation.rows)]
+        videos = self._log_videos(recorder, rows, evaluation.videos)
+        rows = [replace(row, video=videos.get(row.seed)) for row in rows]
+        recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
+        recorder.metrics(
+            evaluation_metrics(rows),
+            event.step,
+            model=event.digest,
+            dataset=(self._dataset.name, self._dataset.digest),
+        )
+        recorder.end("FINISHED")
+        tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})
+        self._finished.append(
+            Evaluation(
+                run=run_placeholder(recorder.run),
+                name=evaluation.name,
+                experiment=EXPERIMENT_PLACEHOLDER,
+                sweep=run_placeholder(self._parent.run),
+                sweep_name=self._name,
+                step=event.step,
+                checkpoint=event.digest,
+                rows=tuple(rows),
+                settings=evaluation.settings,
+                tags=tags,
+            )
+        )
+        self._compare()
+
+    def _log_videos(self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[int, Path]) -> dict[int, str]:
+        """Log videos under names that are the same in every nested run; returns seed -> artifact.
+
+        An episode is numbered by the order of seeds. The first video is ``rollout.mp4`` at the root as well: MLflow's
+        compare page plays files of equal names side by side, but only those at the root.
+        """
+        numbers = {row.seed: number for number, row in enumerate(rows)}
+        names = {seed: f"videos/episode_{numbers[seed]:03d}.mp4" for seed in sorted(videos)}
+        for seed, name in names.items():
+            recorder.artifact(videos[seed], name)
+            self._log_preview(recorder, videos[seed], numbers[seed])
+        if names:
+            recorder.artifact(videos[min(names)], "rollout.mp4")
+        return names
+
+    def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
+        """Log an animation of a video for the image grid, whose slider goes over the episodes."""
+        try:
+            recorder.animation(ROLLOUT, number, lambda still, animation: write_preview(video, still, animation))
+        except VideoError as error:  # the video itself is logged; a sweep does not end for its preview
+            logger.warning("%s", error)
+
+    def _compare(self) -> None:
+        """Bring the parent up to date. After every checkpoint, so that a sweep that was cut short has it, too."""
+        latest = self._finished[-1]
+        success = RateEstimate.of(sum(row.success for row in latest.rows), len(latest.rows))
+        self._parent.metrics(
+            {
+                "sweep/success_once": success.rate,
+                "sweep/success_low": success.low,
+                "sweep/success_high": success.high,
+            },
+            latest.step,
+        )
+        self.comparison = compare(self._finished)
+        first = self.comparison.standings[0]
+        self._parent.metrics({"sweep/best_success_once": first.success.rate}, len(self._finished))
+        self._parent.tags(
+            {
+                "best.checkpoint.step": first.evaluation.step,
+                "best.checkpoint.sha256": first.evaluation.checkpoint,
+            }
+        )
+        record_comparison(self._parent, self.comparison, self._name)
+
+
+def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
+    """The metrics of one evaluated checkpoint.
+
+    ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low``, ``eval/success_high``, and
+    ``eval/episodes``; the shares of the three endings, which add up to 1; means of return and length (control steps);
+    the share of episodes in which each subtask flag was reached.
+    """
+    n = len(rows)
+    success = RateEstimate.of(sum(row.success for row in rows), n)
+    metrics = {
+        SUCCESS: success.rate,
+        SUCCESS_LOW: success.low,
+        SUCCESS_HIGH: success.high,
+        EPISODES: float(n),
+        RETURN_MEAN: fmean(row.episode_return for row in rows),
+        LENGTH_MEAN: fmean(row.length for row in rows),
+    }
+    metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in OUTCOMES}
+    flags = sorted({flag for row in rows for flag in row.subtasks})
+    return metrics | {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}

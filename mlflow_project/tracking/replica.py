@@ -1,0 +1,269 @@
+"""Applies journal operations to an MLflow server, through `MlflowClient` only (no fluent global state).
+
+Every operation may be applied twice, and by several clients at once: runs and LoggedModels are found again by the tags
+``rlinf_isaac.run_id`` and ``checkpoint.sha256`` (`unique.py`), metrics keep the journal's timestamps so that the store
+drops a repeated row, and artifacts are overwritten by themselves.
+
+The store is recognised by the experiment of the first run: while another database answers at its address, nothing is
+refused and nothing is believed.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_project.tracking.answers import Contended, Refused, Unreachable, sorted_errors
+from mlflow_project.tracking.logged_models import ensure_model, models_of
+from mlflow_project.tracking.operations import (
+    EndRun,
+    LogArtifact,
+    LogDataset,
+    LogMetrics,
+    LogModel,
+    LogParams,
+    Operation,
+    SetExperimentTag,
+    SetTags,
+    StartRun,
+)
+from mlflow_project.tracking.state import State
+from mlflow_project.tracking.store import artifact_location
+from mlflow_project.tracking.unique import Runs, settle, tidy
+from mlflow_project.vocabulary import PARENT_RUN_TAG, fill_in
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_TAG = "rlinf_isaac.run_id"
+
+BATCHED = (LogParams, LogMetrics, SetTags)
+"""Operations that travel together in `log_batch`."""
+
+_LOOKS = 8
+"""How often an operation is tried at once when other clients do the same."""
+
+
+class OtherStore(Unreachable):
+    """Another database answers at the store's address, or the store's was replaced."""
+
+
+class Replica:
+    """One journal's view of an MLflow server.
+
+    Args:
+        client: of the store.
+        uri: the store's.
+        state: what of the journal is in the store; changed by `apply`.
+    """
+
+    def __init__(self, client: MlflowClient, uri: str, state: State) -> None:
+        self._client, self._uri, self._state = client, uri, state
+        self._remote = uri.startswith("http")
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Apply either any number of batched operations (`BATCHED`), or a single other one.
+
+        Raises:
+            Refused: MLflow will never accept them; of several, one is the reason. A `StartRun` is never refused.
+            Unreachable: try the same operations again later.
+        """
+        for look in range(_LOOKS):
+            try:
+                return self._apply(operations)
+            except Contended:
+                if look == _LOOKS - 1:
+                    raise
+                time.sleep(random.uniform(0, 0.02 * 2**look))  # so that two clients do not meet again
+            except Refused as refusal:
+                with sorted_errors(remote=self._remote):
+                    self._expect_store()
+                if isinstance(operations[0], StartRun):
+                    raise Unreachable(f"the run cannot be created: {refusal}") from refusal
+                raise
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        with sorted_errors(remote=self._remote):
+            operation = operations[0]
+            if isinstance(operation, BATCHED):
+                self._apply_batch(operations)
+                return
+            if isinstance(operation, StartRun | LogModel):
+                self._expect_store()  # nothing shall be created in another one
+            self._apply_one(operation)
+            self._expect_store()  # nor was what has just been done
+
+    def _expect_store(self) -> None:
+        """Raise `OtherStore` unless the store that answers is the one that the journal was begun in."""
+        from mlflow.exceptions import MlflowException
+
+        if self._state.store is None:
+            return
+        number, created = self._state.store
+        try:
+            if (self._client.get_experiment(number).creation_time or 0) == created:
+                return
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        raise OtherStore("another store answers there than the one that has the beginning of these records")
+
+    def _apply_batch(self, operations: Sequence[Operation]) -> None:
+        """One `log_batch` per run (the client splits it at MLflow's limits of 1000 metrics, 100 params, 100 tags)."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        batches: dict[str, tuple[list[Metric], dict[str, Param], dict[str, RunTag]]] = {}
+        for operation in operations:
+            metrics, params, tags = batches.setdefault(operation.run, ([], {}, {}))
+            run_id, experiment = self._run(operation.run)
+            if isinstance(operation, LogMetrics):
+                model = operation.model and self._state.models.get(f"{experiment}/{operation.model}")
+                name, digest = operation.dataset or (None, None)
+                for key, value in operation.values.items():
+                    metrics.append(
+                        Metric(key, value, operation.time_ms, operation.step, model or None, name, digest, run_id)
+                    )
+            elif isinstance(operation, LogParams):
+                for key, text in operation.params.items():
+                    if params.setdefault(key, Param(key, text)).value != text:
+                        raise Refused(f"param {key} cannot change from {params[key].value!r} to {text!r}")
+            elif isinstance(operation, SetTags):
+                tags |= {key: RunTag(key, self._fill_in(value, experiment)) for key, value in operation.tags.items()}
+        for run, (metrics, params, tags) in batches.items():
+            run_id, _ = self._run(run)
+            self._client.log_batch(run_id, metrics, list(params.values()), list(tags.values()), synchronous=True)
+
+    def _apply_one(self, operation: Operation) -> None:
+        if isinstance(operation, StartRun):
+            self._start_run(operation)
+        elif isinstance(operation, SetExperimentTag):
+            _, experiment = self._run(operation.run)
+            key, value = (self._fill_in(text, experiment) for text in (operation.key, operation.value))
+            self._client.set_experiment_tag(experiment, key, value)
+        elif isinstance(operation, LogArtifact):
+            self._log_artifact(operation)
+        elif isinstance(operation, LogDataset):
+            self._log_dataset(operation)
+        elif isinstance(operation, LogModel):
+            self._log_model(operation)
+        elif isinstance(operation, EndRun):
+            self._end_run(operation)
+
+    def _start_run(self, operation: StartRun) -> None:
+        from mlflow.entities import RunTag
+
+        tags = dict(operation.tags) | {RUN_TAG: operation.run}
+        adopted = self._adopted(operation.adopt) if operation.adopt else None
+        if adopted is not None:
+            run_id, experiment = adopted.info.run_id, adopted.info.experiment_id
+            if adopted.info.status != "RUNNING":
+                self._client.update_run(run_id, status="RUNNING")
+            self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
+        else:
+            if operation.parent is not None:
+                parent, experiment = self._run(operation.parent)
+                tags[PARENT_RUN_TAG] = parent
+            else:
+                experiment = self._experiment(operation.experiment or "Default")
+            create = (experiment, operation.time_ms, tags, operation.name)
+            run_id = settle(self._runs(operation.run, experiment, create))
+        if self._state.store is None:
+            created = self._client.get_experiment(experiment).creation_time
+            self._state.store = (experiment, created or 0)
+        self._state.runs[operation.run] = (run_id, experiment)
+
+    def _end_run(self, operation: EndRun) -> None:
+        run_id, experiment = self._run(operation.run)
+        if operation.status is not None:
+            self._client.set_terminated(run_id, operation.status, operation.time_ms)
+        tidy(self._runs(operation.run, experiment))
+        if operation.run == next(iter(self._state.runs)):  # the outermost, which ends last
+            for name in self._state.models:
+                experiment, _, digest = name.partition("/")
+                tidy(models_of(self._client, experiment, digest))
+
+    def _runs(self, run: str, experiment: str, create: tuple[Any, ...] = ()) -> Runs:
+        return Runs(self._client, experiment, RUN_TAG, run, lambda: self._client.create_run(*create))
+
+    def _adopted(self, run_id: str) -> Any:
+        """The run to adopt; None when this server does not have it (a stale MLFLOW_RUN_ID): then one is created."""
+        try:
+            with sorted_errors(remote=self._remote):
+                return self._client.get_run(run_id)
+        except Refused:
+            return None
+
+    def _experiment(self, name: str) -> str:
+        """Id of the experiment `name` (made when missing) or ``id:<id>``."""
+        from mlflow.exceptions import MlflowException
+
+        if name.startswith("id:"):
+            return self._client.get_experiment(name.removeprefix("id:")).experiment_id
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return self._client.create_experiment(name, artifact_location(self._uri, name))
+            except MlflowException:  # another process was faster; or it failed, then the next line does
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        return experiment.experiment_id
+
+    def _log_artifact(self, operation: LogArtifact) -> None:
+        source = Path(operation.source)
+        if not source.is_file():
+            raise Refused(f"{source} is gone, it could not be uploaded as {operation.target}")
+        directory, _, name = operation.target.rpartition("/")
+        run_id, experiment = self._run(operation.run)
+        # The client names an artifact after the local file; a link gives it the name it shall have.
+        with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
+            link = Path(scratch) / name
+            if operation.fill_in:
+                link.write_text(self._fill_in(source.read_text(encoding="utf-8"), experiment), encoding="utf-8")
+            else:
+                link.symlink_to(source.absolute())
+            self._client.log_artifact(run_id, str(link), directory or None)
+
+    def _log_dataset(self, operation: LogDataset) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            operation.name,
+            operation.digest,
+            operation.source_type,
+            operation.source,
+            schema=operation.schema,
+            profile=operation.profile,
+        )
+        tags = [InputTag("mlflow.data.context", operation.context)]
+        self._client.log_inputs(self._run(operation.run)[0], datasets=[DatasetInput(dataset, tags)])
+
+    def _log_model(self, operation: LogModel) -> None:
+        from mlflow.entities import LoggedModelInput, LoggedModelOutput
+
+        run_id, experiment = self._run(operation.run)
+        model_id = ensure_model(self._client, operation, run_id, experiment)
+        self._state.models[f"{experiment}/{operation.digest}"] = model_id
+        if operation.role == "input":
+            self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+            return
+        outputs = self._client.get_run(run_id).outputs
+        if outputs is None or model_id not in {
+            output.model_id for output in outputs.model_outputs
+        }:  # the store refuses a repetition
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=operation.step)])
+
+    def _run(self, run: str) -> tuple[str, str]:
+        """(MLflow run id, experiment id) of a local uuid."""
+        try:
+            return self._state.runs[run]
+        except KeyError:
+            raise Refused(f"run {run} was never created") from None
+
+    def _fill_in(self, value: str, experiment: str) -> str:
+        """Put MLflow's ids where a tag value names a run or the experiment."""
+        return fill_in(value, experiment, lambda run: self._run(run)[0])

@@ -1,0 +1,205 @@
+"""Formats of MLflow's UI that are not public API, in one place, each with a plain fallback.
+
+They were read from MLflow 3.17 and 3.18. For a version outside `KNOWN_VERSIONS` the saved view is left out; links then
+bring the list of runs, but not its columns.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from mlflow_project.vocabulary import (
+    EPISODES,
+    GAIN,
+    GAIN_P_VALUE,
+    GAINED,
+    LOST,
+    PARENT_RUN_TAG,
+    RETURN_MEAN,
+    ROLLOUT,
+    SUCCESS,
+    SUCCESS_BEFORE,
+    SUCCESS_HIGH,
+    SUCCESS_LOW,
+)
+
+KNOWN_VERSIONS = ((3, 13), (4, 0))
+"""From the first to before the second."""
+
+DEFAULT_PORT = 5000
+LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
+"""Tag of a run with images; without it the UI offers no chart of them."""
+COLUMNS = (SUCCESS, SUCCESS_LOW, SUCCESS_HIGH, EPISODES, RETURN_MEAN)
+CHARTS = (SUCCESS, SUCCESS_LOW, "eval/drop_rate", "eval/timeout_rate")
+"""Of the saved view of evaluated checkpoints."""
+GAIN_COLUMNS = (SUCCESS_BEFORE, SUCCESS, GAIN, GAINED, LOST, GAIN_P_VALUE)
+GAIN_CHARTS = GAIN_COLUMNS[:3]
+"""Of the saved view of what reinforcement learning made of its starts."""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as `MlflowClient.log_table` lays them out (pandas ``orient="split"``). All rows have the keys of the first
+    one."""
+    columns = list(rows[0]) if rows else []
+    return json.dumps({"columns": columns, "data": [[row[column] for column in columns] for row in rows]})
+
+
+def tables_tag(targets: Sequence[str]) -> dict[str, str]:
+    """The tag that makes the UI show these artifacts of a run as tables."""
+    return {"mlflow.loggedArtifacts": json.dumps([{"path": target, "type": "table"} for target in targets])}
+
+
+def image_names(key: str, step: int, time_ms: int, identifier: str) -> tuple[str, str]:
+    """Names of an image and of its small version, as `MlflowClient.log_image` has them; `LOGGED_IMAGES` goes with them.
+
+    The chart "image grid" shows the small one, a WebP, which may be animated; a click opens the other.
+    """
+    stem = f"images/{key}+step+{step}+timestamp+{time_ms}+{identifier}"
+    return f"{stem}.png", f"{stem}+compressed.webp"
+
+
+def comparison_link(
+    base_url: str,
+    experiment_id: str,
+    parent_run_id: str,
+    metric: str = SUCCESS,
+    *,
+    saved_view: bool = True,
+    charts: bool = False,
+) -> str:
+    """Link to the runs that one run compares as a flat list, best first: those nested in it, unless its saved view
+    says otherwise.
+
+    A fresh browser opens an experiment in the GenAI view, where no run is seen: hence ``workflowType``. Sorting by a
+    metric flattens the list; sorting by time would fold the nested runs into their parent.
+
+    Args:
+        base_url: where the UI is served, see `base_url`; empty for a link inside of it.
+        experiment_id: MLflow's id.
+        parent_run_id: MLflow's id of the sweep.
+        metric: what to sort by where there is no saved view.
+        saved_view: open what `save_comparison_view` (`recorders.comparison_recorder`) saved, with its columns and
+            charts. The UI ignores the view when the link has a filter of its own, and ends in the GenAI view when there
+            is none of that name.
+        charts: open the charts and animated rollouts beside a narrow list, instead of the table.
+    """
+    query = {"workflowType": "machine_learning"}
+    if saved_view and version_is_known():
+        query["viewStateShareKey"] = view_name(parent_run_id)
+    else:
+        query["searchFilter"] = nested_in(parent_run_id)
+        query["orderByKey"] = f"metrics.`{metric}`"
+        query["orderByAsc"] = "false"
+    if charts:
+        query["compareRunsMode"] = "CHART"
+    # Placeholders of ids stay as they are, for links in descriptions.
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, safe='{}:', quote_via=quote)}"
+
+
+def artifact_link(base_url: str, experiment_id: str, run_id: str, path: str) -> str:
+    """Link to an artifact of a run, opened in the UI; `base_url` as in `comparison_link`."""
+    address = f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}/artifacts/{quote(path)}"
+    return f"{address}?workflowType=machine_learning"
+
+
+def base_url(tracking_uri: str, port: int = DEFAULT_PORT) -> str:
+    """Where the UI of a store is found: the server itself, or the one that `serve_command` starts."""
+    return tracking_uri if tracking_uri.startswith("http") else f"http://127.0.0.1:{port}"
+
+
+def serve_command(tracking_uri: str, port: int = DEFAULT_PORT) -> str | None:
+    """Shell command that serves the UI of a store without a server; None where one runs already.
+
+    Without job execution MLflow starts 2 processes instead of 11.
+    """
+    if tracking_uri.startswith("http"):
+        return None
+    command = ["mlflow", "server", "--backend-store-uri", tracking_uri, "--port", str(port)]
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}"
+
+
+def view_name(parent_run_id: str) -> str:
+    """Name of the saved view of a sweep."""
+    return f"rlinf-isaac-{parent_run_id}"
+
+
+def comparison_view(
+    search_filter: str, metrics: Sequence[str] = COLUMNS, charts: Sequence[str] = CHARTS
+) -> dict[str, Any]:
+    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for the runs found, with a
+    column for each of `metrics` and a bar chart for each of `charts`."""
+    columns = [f"metrics.`{key}`" for key in metrics]
+    chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
+    rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "showRunParams": False}
+    bars = [
+        chart
+        | {
+            "metricSectionId": "rates",
+            "uuid": f"bar-{number}",
+            "type": "BAR",
+            "metricKey": metric,
+            "displayName": metric,
+        }
+        for number, metric in enumerate(charts)
+    ]
+    return {
+        "searchFilter": search_filter,
+        "orderByKey": f"metrics.`{SUCCESS}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Created`", *columns],
+        "columnWidths": dict.fromkeys(columns, 160),
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsVisibilityMap": {},
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "compareRunCharts": [chart | {"metricSectionId": "rollouts"} | rollouts, *bars],
+        "compareRunSections": [
+            {
+                "uuid": name.lower(),
+                "name": name,
+                "display": True,
+                "isReordered": False,
+                "deleted": False,
+                "isGenerated": False,
+                "columns": columns_of_charts,
+                "cardHeight": height,
+            }
+            for name, columns_of_charts, height in (("Rates", 2, 240), ("Rollouts", 1, 620))
+        ],
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": True,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _app(base_url: str) -> str:
+    return f"{base_url.rstrip('/')}/#" if base_url else "#"
+
+
+def nested_in(run_id: str) -> str:
+    """MLflow's filter for the runs that are nested in one."""
+    return f"tags.{PARENT_RUN_TAG} = '{run_id}'"
+
+
+def version_is_known() -> bool:
+    """Whether the UI of the installed MLflow has the state that is written here."""
+    from importlib.metadata import version
+
+    release = tuple(int(part) for part in version("mlflow").split(".")[:2])
+    return KNOWN_VERSIONS[0] <= release < KNOWN_VERSIONS[1]

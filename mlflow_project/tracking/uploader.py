@@ -1,0 +1,154 @@
+"""Brings a journal into MLflow from a background thread, while the work that writes it goes on.
+
+The thread reads the journal file, not a queue in memory: what it sends is on disk already. While no server answers it
+backs off and the producer does not notice. At the end there is a budget of seconds, and what is left then is `sync`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_project.tracking.answers import Unreachable
+from mlflow_project.tracking.cursor import Cursor
+from mlflow_project.tracking.journal import Journal, JournalError
+from mlflow_project.tracking.redact import without_credentials
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 30.0
+_LONGEST_LAST_PAUSE_S = 0.5
+"""While the verb waits for it."""
+_WORTH_A_WORD_S = 2.0
+"""Trouble that is over sooner is nobody's business."""
+
+logger = logging.getLogger("mlflow_project")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a journal stands when its uploader stops.
+
+    Attributes:
+        journal: the file.
+        tracking_uri: where it goes, without credentials.
+        pending: operations that are not in MLflow yet; `sync` replays them.
+        problem: why not, or None.
+        refused: operations MLflow will never accept.
+    """
+
+    journal: Path
+    tracking_uri: str
+    pending: int
+    problem: str | None
+    refused: tuple[str, ...]
+
+
+class Uploader:
+    """Follows an open journal from a daemon thread until `close`."""
+
+    def __init__(self, journal: Journal, tracking_uri: str, others: Iterator[object] | None = None) -> None:
+        """Begin.
+
+        Args:
+            others: other work for the server, step by step, for whenever the journal has nothing to send.
+        """
+        self.cursor = Cursor(journal.path, tracking_uri)
+        self._others = others if others is not None else iter(())
+        self._journal = journal
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._problem: str | None = None
+        self._trouble_since: float | None = None
+        self._thread = threading.Thread(target=self._follow, name="mlflow-uploader", daemon=True)
+        journal.on_append = self._wake.set
+        self._thread.start()
+
+    def ids(self, run: str, patience_s: float = 10.0) -> tuple[str, str] | None:
+        """(MLflow run id, experiment id) of a local run; None when the server does not have it soon."""
+        deadline = time.monotonic() + patience_s
+        while run not in self.cursor.state.runs and self._thread.is_alive() and self._problem is None:
+            if time.monotonic() > deadline:
+                break
+            self._thread.join(0.05)
+        return self.cursor.state.runs.get(run)
+
+    def delivered(self, patience_s: float = 10.0) -> bool:
+        """Wait until MLflow has everything that was recorded before; False when it has taken nothing for that long."""
+        end = self._journal.path.stat().st_size
+        seen, since = self.cursor.state.offset, time.monotonic()
+        while (offset := self.cursor.state.offset) < end and self._thread.is_alive():
+            if offset != seen:
+                seen, since = offset, time.monotonic()
+            elif time.monotonic() - since > patience_s:
+                break
+            self._thread.join(0.05)
+        return self.cursor.state.offset >= end
+
+    def close(self, limit_s: float) -> Outcome:
+        """Send what is left, for `limit_s` seconds at most, and stop.
+
+        The process keeps the journal locked until the thread has let go of it.
+        """
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(limit_s)
+        self._abandoned.set()
+        try:
+            pending = self.cursor.pending()
+        except JournalError as error:
+            pending, self._problem = 1, str(error)
+        problem = (self._problem or "there was no time to send them") if pending else None
+        uri = without_credentials(self.cursor.tracking_uri)
+        return Outcome(self._journal.path, uri, pending, problem, tuple(self.cursor.state.refused))
+
+    def _follow(self) -> None:
+        pause = _FIRST_PAUSE_S
+        try:
+            while not self._abandoned.is_set():
+                self._wake.clear()
+                last = self._closing.is_set()
+                try:
+                    for _ in self.cursor.advance():
+                        self._problem, self._trouble_since, pause = None, None, _FIRST_PAUSE_S
+                        if self._abandoned.is_set():
+                            return
+                except Unreachable as error:
+                    self._say(error)
+                    (self._abandoned if self._closing.is_set() else self._closing).wait(pause)
+                    pause = min(2 * pause, _LONGEST_LAST_PAUSE_S if self._closing.is_set() else _LONGEST_PAUSE_S)
+                    continue
+                if self._work_on_others():
+                    continue
+                if last:
+                    return
+                self._wake.wait()
+        except Exception as error:  # a damaged journal, a full disk: the work goes on, `close` tells
+            logger.exception("recording to MLflow stopped; %s keeps everything", self._journal.path)
+            self._problem = repr(error)
+        finally:
+            self._journal.close()
+
+    def _work_on_others(self) -> bool:
+        """Do one step for others; False when there is none left."""
+        try:
+            return next(self._others, self) is not self
+        except Exception as error:  # their trouble is not that of this journal
+            logger.warning("older journals beside %s were not replayed: %s", self._journal.path, error)
+            self._others = iter(())
+            return False
+
+    def _say(self, error: Unreachable) -> None:
+        """Warn, once for each time of trouble, when it has lasted."""
+        self._problem, now = str(error), time.monotonic()
+        if self._trouble_since is None:
+            self._trouble_since = now
+        elif now - self._trouble_since > _WORTH_A_WORD_S:
+            self._trouble_since = math.inf
+            uri = without_credentials(self.cursor.tracking_uri)
+            logger.warning("MLflow at %s does not answer (%s); keeping records in %s", uri, error, self._journal.path)

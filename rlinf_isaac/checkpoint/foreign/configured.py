@@ -1,0 +1,138 @@
+"""The job config of a foreign checkpoint: a preset, over it what the checkpoint says, over that what a person says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rlinf_isaac.checkpoint.facts import ALL, FACTS, as_in_job, spell
+from rlinf_isaac.checkpoint.foreign.said import Said
+from rlinf_isaac.config import build_config, flatten, load_config
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.ground.errors import InvalidJob, Problem, TokenizerError
+from rlinf_isaac.pi0.tokenizer import load_tokenizer
+
+EXECUTED = ("policy.action_chunk", "policy.denoise_steps", "policy.asset_id")
+"""Keys that say how a policy is run, which a person may change; the others the weights were trained with."""
+PALIGEMMA_TOKENS = 257_152
+"""Pieces of PaliGemma's tokenizer: no other SentencePiece model has as many."""
+
+
+_Equal = Callable[[str, Any, Any], bool]
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A config, and where its values come from.
+
+    Attributes:
+        config: the job that trained the checkpoint, as far as it is known.
+        lines: what was taken from the checkpoint, for people.
+        stated: facts that the checkpoint's files say.
+        assumed: facts that a person says, with their values.
+    """
+
+    config: JobConfig
+    lines: tuple[str, ...]
+    stated: frozenset[str]
+    assumed: Mapping[str, Any]
+
+
+def configure(
+    preset: str | Mapping[str, Any],
+    said: Said,
+    overrides: Sequence[str] = (),
+    assumptions: Mapping[str, Any] | None = None,
+    known: Collection[str] = (),
+) -> Configured:
+    """Put a config together.
+
+    Args:
+        preset: name of a preset, or the nested values of a job.
+        said: what the checkpoint's files say.
+        overrides: of the person. The key of a fact that the files do not say becomes an assumption.
+        assumptions: of `facts.parse_assumptions`; ``all`` takes what the config has for whatever nobody says.
+        known: facts that something else says, such as the dataset it was trained on.
+
+    Raises:
+        InvalidJob: an override or an assumption contradicts what the files say, or the config has an error.
+    """
+    given = {name: value for name, value in (assumptions or {}).items() if name != ALL}
+    keys = {name: fact.key for name, fact in FACTS.items() if fact.key is not None}
+    assumed = {keys[name]: value for name, value in given.items() if name in keys}
+    config = _build(preset, [*_spelled(said.values), *_spelled(assumed), *overrides])
+    values = flatten(config)
+    equal = partial(means_the_same, pi05=config.model.pi05)
+    _refuse_contradictions(said, values, assumed, equal)
+    overridden = {item.partition("=")[0] for item in overrides}
+    stated = {name for name, key in keys.items() if key in said.certain and equal(key, values[key], said.values[key])}
+    if said.tokenizer and _is_paligemma(config):
+        stated.add("tokenizer")
+    own = {name: values[key] for name, key in keys.items() if key in overridden} | given
+    if ALL in (assumptions or {}):
+        others = [name for name in FACTS if name not in own and name not in stated and name not in known]
+        asked = [name for name in others if config.model.pi05 or name != "discrete_state_input"]
+        own = as_in_job(asked, config) | own
+    base = flatten(_build(preset, []))
+    # What means the same stays as the preset spells it: a digest of the config tells "auto" from "quantile".
+    if "policy.norm" in said.values and equal("policy.norm", base["policy.norm"], values["policy.norm"]):
+        config = replace(config, policy=replace(config.policy, norm=base["policy.norm"]))
+    lines = tuple(_lines(base, values, said, equal))
+    return Configured(config, lines, frozenset(stated), {k: v for k, v in own.items() if k not in stated})
+
+
+def _refuse_contradictions(said: Said, values: Mapping[str, Any], assumed: Collection[str], equal: _Equal) -> None:
+    problems = []
+    for key, value in said.values.items():
+        if key in (*EXECUTED, *said.doubtful) or equal(key, values[key], value):
+            continue
+        fact = next((name for name, each in FACTS.items() if each.key == key), key)
+        who = f"--assume {fact}" if key in assumed else f"--overrides {key}"
+        cause = f"{who} says {spell(values[key])}, but {said.places[key]} says {spell(value)}"
+        problems.append(Problem("override-contradicts", cause, "leave it out, or correct the file if it is wrong"))
+    if problems:
+        raise InvalidJob(problems)
+
+
+def _build(preset: str | Mapping[str, Any], overrides: Sequence[str]) -> JobConfig:
+    if isinstance(preset, str):
+        return load_config(preset, overrides)
+    return build_config(preset, "the bundle's config.json", overrides)
+
+
+def _spelled(values: Mapping[str, Any]) -> list[str]:
+    """Overrides of keys; texts in quotes, for they may hold commas."""
+    return [f"{key}={spell(value, quoted=True)}" for key, value in values.items()]
+
+
+def means_the_same(key: str, one: Any, other: Any, *, pi05: bool) -> bool:
+    """Whether two values of a key mean the same; ``auto`` is the normalisation that goes with the model."""
+    if key == "policy.norm" and "auto" in (one, other):
+        from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # pyarrow comes with it
+
+        return norm_mode(str(one), pi05) == norm_mode(str(other), pi05)
+    return bool(one == other)
+
+
+def _lines(base: Mapping[str, Any], values: Mapping[str, Any], said: Said, equal: _Equal) -> Iterator[str]:
+    """What the checkpoint says, and what the preset or a person would have had instead."""
+    keys = {fact.key for fact in FACTS.values()}
+    for key, value in said.values.items():
+        if not equal(key, values[key], value):
+            yield f"{key} {spell(values[key])} (yours); {said.places[key]} says {spell(value)}"
+        elif not equal(key, base[key], value):
+            yield f"{key} {spell(value)} ({said.places[key]}); the preset has {spell(base[key])}"
+        elif key in keys:
+            yield f"{key} {spell(value)} ({said.places[key]})"
+
+
+def _is_paligemma(config: JobConfig) -> bool:
+    """Whether the job's tokenizer is PaliGemma's, as far as its kind and size tell."""
+    if config.policy.tokenizer == "byte":
+        return False
+    try:
+        return bool(load_tokenizer(config.policy, config.model).vocab_size == PALIGEMMA_TOKENS)
+    except TokenizerError:  # whoever runs the policy has to have it
+        return False

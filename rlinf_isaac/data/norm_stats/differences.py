@@ -1,0 +1,46 @@
+"""Statistics against the rows of a dataset: which rows to look at, and how near is near."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
+from rlinf_isaac.data.lerobot.format import STATE
+from rlinf_isaac.data.mixture import AnyDataset
+from rlinf_isaac.data.norm_stats.compute import Settings
+from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats
+
+SAMPLED_ROWS = 100_000
+
+
+def sample_rows(dataset: AnyDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
+    """Rows of ``state`` and ``actions`` as training sees them, from frames spread evenly over the dataset.
+
+    Actions are those of whole chunks, relative to the state where the settings say so.
+    """
+    horizon = settings["action_horizon"] if settings else 1
+    mask = parse_delta_mask(settings["delta_actions"]) if settings else ()
+    count = min(dataset.num_frames, max(1, SAMPLED_ROWS // horizon))
+    frames = np.linspace(0, dataset.num_frames - 1, count).astype(np.int64)
+    states = dataset.column(STATE)[frames]
+    actions = to_delta(dataset.action_chunks(frames, horizon), states, mask)
+    return {"state": states, "actions": actions.reshape(-1, actions.shape[-1])}
+
+
+def differing_keys(stats: NormStats, exact: NormStats, rows: Mapping[str, np.ndarray]) -> list[str]:
+    """The keys of `stats` that OpenPI's estimator cannot have given where the `exact` statistics are right.
+
+    `rows` are those of `sample_rows`; they give the size of the values.
+    """
+    return [key for key in KEYS if not _close(getattr(stats, key), getattr(exact, key), rows[key])]
+
+
+def _close(stats: FeatureStats, exact: FeatureStats, rows: np.ndarray) -> bool:
+    """Whether `stats` may come from OpenPI's estimator: float32 moments, quantiles off by up to 30 of its 5000 bins."""
+    moments = 1e-4 * np.abs(rows).max(0) + 1e-3 * exact.std + 1e-6
+    bins = 30 * (rows.max(0) - rows.min(0)) / 5000 + 1e-6
+    limits = {"mean": moments, "std": moments, "q01": bins, "q99": bins}
+    pairs = {name: (getattr(stats, name), getattr(exact, name)) for name in limits}
+    return all(ours is None or (np.abs(ours - right) <= limits[name]).all() for name, (ours, right) in pairs.items())

@@ -1,0 +1,101 @@
+"""Fine-tuning on RLinf, as seen from the parent: metrics and bundles as of the local engine, as they appear."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.training.training_state import MetricsLog
+from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
+from rlinf_isaac.engines.rlinf.config import sft_config
+from rlinf_isaac.engines.rlinf.run import freeze, new_run
+from rlinf_isaac.engines.rlinf.runtime import Runtime
+from rlinf_isaac.engines.rlinf.session import RlinfSession
+from rlinf_isaac.ground.atomic import locked, write_file
+from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics, Progress
+
+
+def train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
+    """Train from RLinf's newest checkpoint in ``job.output``, or from scratch; yields as the local engine.
+
+    Raises:
+        InvalidJob: RLinf's config does not fit.
+        EngineFailed: RLinf failed; checkpoints saved before stay.
+    """
+    job.output.mkdir(parents=True, exist_ok=True)
+    with locked(job.output):
+        yield from _train(job, runtime)
+
+
+def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
+    config = job.config.sft
+    bundles, results = job.output / "checkpoints", job.output / "rlinf"
+    metrics = MetricsLog(job.output / "metrics.jsonl")
+    saved = {step: path for step, path in find_checkpoints(results).items() if step in find_bundles(bundles)}
+    start = max(saved, default=0)
+    yield from metrics.rewind(start)
+    for step, path in sorted(find_bundles(bundles).items()):
+        if step <= start:
+            yield CheckpointSaved(step, path, read_bundle(path).digest)
+    if start >= config.steps:
+        yield Progress("sft", config.steps, config.steps, "complete")
+        return
+
+    directory = new_run(job.output)
+    norm_stats = results / "norm_stats.json"
+    frozen = freeze(sft_config(job, norm_stats, results, saved.get(start), runtime.overrides), directory)
+    write_file(norm_stats, job.norm_stats)
+    description = job.description(LeRobotDataset(job.dataset))
+    seen: dict[str, list[float]] = {}
+    with RlinfSession(directory, runtime, {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}) as session:
+        driver = session.drive(directory)
+        ready = yield from driver.start()
+        description["engine"] = {"name": "rlinf", **ready["versions"]}
+        yield FileSaved(frozen, "rlinf/config.yaml")
+        for line in driver.order("train"):
+            if line["kind"] != "metrics":
+                continue
+            step = line["step"]
+            for name, value in line["values"].items():
+                seen.setdefault(name, []).append(value)
+            if "train/loss" not in line["values"]:  # RLinf logs a step's times first
+                continue
+            if step % config.log_interval == 0 or step == config.steps:
+                entry = Metrics(step, _summary(seen, config.batch_size))
+                metrics.append(entry)
+                yield entry
+                seen = {}
+            for saved_step, path in sorted(find_checkpoints(results).items()):
+                if saved_step == step:
+                    yield _seal(job, path, step, description)
+                elif saved_step < step:
+                    shutil.rmtree(path)  # its bundle holds the weights; the newest is enough to go on from
+            yield Progress("sft", step, config.steps, f"loss {line['values']['train/loss']:.4f}")
+
+
+def _seal(job: SftJob, path: Path, step: int, description: dict) -> CheckpointSaved:
+    bundle = make_bundle_of(
+        path,
+        job.output / "checkpoints" / str(step),
+        model=job.config.model,
+        config=description,
+        norm_stats=job.norm_stats,
+        asset_id=job.config.policy.asset_id,
+        step=step,
+        lineage=job.lineage,
+    )
+    return CheckpointSaved(step, bundle.path, bundle.digest)
+
+
+def _summary(seen: dict[str, list[float]], batch_size: int) -> dict[str, float]:
+    """Means over the steps since the last summary; the learning rate is the last one."""
+    values = {name: float(np.mean(each)) for name, each in seen.items()}
+    values["train/learning_rate"] = seen["train/learning_rate"][-1]
+    rate = 1 / values["time/step"]
+    return values | {"time/steps_per_second": rate, "time/samples_per_second": rate * batch_size}

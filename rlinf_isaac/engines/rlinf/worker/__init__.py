@@ -1,0 +1,1 @@
+"""What runs in RLinf's interpreter. Nothing imports it here."""

@@ -1,0 +1,17 @@
+"""Where the files of a run lie, as its workers know it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+
+def directory() -> Path:
+    """Directory of the run."""
+    return Path(os.environ["RLINF_ISAAC_DIRECTORY"])
+
+
+def sentinel_file(run: Path, worker: str) -> Path:
+    """Where the worker of that name says that the extension was loaded."""
+    return run / "workers" / (re.sub(r"[^\w.-]", "-", worker) + ".json")

@@ -1,0 +1,1 @@
+"""What runs in IsaacLab's interpreter. Nothing imports it here."""

@@ -1,0 +1,126 @@
+"""The simulator's process: carries out orders until its parent is gone. Started by `client.SimulatorProcess`.
+
+It runs in IsaacLab's interpreter as a plain file, and finds the package it belongs to by its own place, so that nothing
+of the parent's environment gets on its path. IsaacLab prints a lot: its stdout and stderr are a log file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
+
+ASSET_ROOT = "ISAACSIM_ASSET_ROOT"
+"""IsaacLab's variable; when it is set, what lies there is used instead of the stand-ins."""
+
+
+def _load_package() -> None:
+    package = Path(__file__).parents[3]
+    spec = importlib.util.spec_from_file_location(
+        package.name, package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package.name] = module
+    spec.loader.exec_module(module)
+
+
+def _exit_with_parent() -> None:
+    """Nothing is ever written to stdin; it ends when the parent does, in whatever way, even in the middle of a step."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main(settings: dict[str, Any], connection: Connection) -> None:
+    """Build the simulator, say so, and take orders."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays, receive, send
+    from rlinf_isaac.envs.stack_cube import contract
+
+    try:
+        given = os.environ.get(ASSET_ROOT)
+        root = Path(given) if given else _prepare_stand_ins(Path(settings["assets"]))
+        os.environ[ASSET_ROOT] = str(root)  # read when isaaclab is imported
+        os.environ["MUJOCO_GL"] = "disable"  # mujoco comes along and renders nothing; the parent's choice may not load
+        from importlib.metadata import version
+
+        from rlinf_isaac.envs.isaaclab.worker import assets
+        from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, Simulation
+
+        origin = f"{'given' if given else 'standin'}-{assets.digest(root)}"
+        num_envs, image_size = settings["num_envs"], settings["image_size"]
+        shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
+        hand = assets.hand_path(root)
+        simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
+        simulation.write(shared)
+        simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may
+        simulation.write_frames(shared)
+        send(connection, ok=True, version=version("isaaclab"), physics=PHYSICS, assets=origin)
+        while True:
+            order = receive(connection)
+            match order["do"]:
+                case "reset":
+                    simulation.reset(order["rows"], order["seeds"])
+                    simulation.write(shared)
+                case "step":
+                    simulation.step(_held(shared))
+                    simulation.write(shared)
+                case "images":
+                    simulation.write_images(shared)
+                case "frames":
+                    simulation.write_frames(shared)
+                case "close":
+                    break
+            send(connection, ok=True)
+    except (EOFError, BrokenPipeError):
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        send(connection, ok=False, error=f"{type(error).__name__}: {error}")
+    sys.stdout.flush()
+    os._exit(0)  # Kit-less IsaacLab has nothing to save, and its interpreter takes seconds to wind up
+
+
+def _held(shared: SharedArrays) -> np.ndarray:
+    """The next actions; envs that are not active get none, with an open gripper."""
+    actions = shared.actions.copy()
+    actions[~shared.active] = (0, 0, 0, 0, 0, 0, 1)
+    return actions
+
+
+def _prepare_stand_ins(root: Path) -> Path:
+    """Write the stand-ins once per version of the code that makes them."""
+    from rlinf_isaac.envs.isaaclab import kinematics
+    from rlinf_isaac.envs.isaaclab.worker import assets
+    from rlinf_isaac.ground.digest import file_digest
+
+    made_by = "".join(file_digest(str(module.__file__))[:8] for module in (assets, kinematics))
+    complete = root / made_by
+    if not complete.exists():
+        partial = root / f"{made_by}.{os.getpid()}"
+        assets.write_assets(partial)
+        try:
+            partial.rename(complete)
+        except OSError:  # another process was first
+            import shutil
+
+            shutil.rmtree(partial)
+    return complete
+
+
+if __name__ == "__main__":
+    _load_package()
+    _settings = json.loads(sys.argv[1])
+    main(_settings, Connection(_settings["socket"]))

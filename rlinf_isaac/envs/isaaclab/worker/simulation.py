@@ -1,0 +1,236 @@
+"""IsaacLab's stack-cube task on Newton without Kit, reset by seed, a control step at a time. In IsaacLab's interpreter.
+
+What is IsaacLab's: scene, managers, observation, action and termination terms, IK, physics and renderer. What is ours:
+when an episode ends and begins. The task resets an env within the step that ends its episode, from random generators
+that all envs share; here the step leaves it as it ended, and `reset` draws the start from the episode's own seed
+(`envs.randomisation`, the distribution of the task's reset events).
+
+Two things that IsaacLab 3.0.0 gets wrong on Newton are put right. After a reset the end-effector's frame is still that
+of the episode before, until the next step (`check_fresh` refuses such an observation). And the wrist camera stays where
+the hand was at the last reset: the renderer is told of a camera's pose only then, unless the config asks for more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlinf_isaac.envs.isaaclab import kinematics
+from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
+from rlinf_isaac.envs.isaaclab.versions import TASK_IDS
+from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
+
+CUBES = ("cube_1", "cube_2", "cube_3")
+VIDEO_PREFIX = "video_"
+PHYSICS = "newton_mjwarp"
+EEF_TOLERANCE = 1e-3  # metres, and of a unit quaternion, between the end effector's frame and where its joints put it
+
+
+class StaleObservation(RuntimeError):
+    """The simulator shows a state that is not the one it is in."""
+
+
+class Simulation:
+    """N envs of the task, all in one world frame; `write` copies their state into shared memory."""
+
+    def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> None:
+        """`hand`: where the robot's file has it (`assets.hand_path`); the rest as `env.IsaacLabVectorEnv`."""
+        from isaaclab.app import launch_simulation
+        from isaaclab_newton.physics import NewtonManager
+
+        cfg = task_config(num_envs, image_size, max_episode_steps, device, hand)
+        self._open = ExitStack()
+        self._open.enter_context(launch_simulation(cfg, {"device": device}))
+        self.env = _env_class()(cfg=cfg)
+        self._robot = self.env.scene["robot"]
+        if tuple(self._robot.joint_names) != kinematics.JOINT_NAMES:
+            raise RuntimeError(f"the robot's joints are {self._robot.joint_names}")
+        if not NewtonManager.get_model().constraint_mimic_count:
+            raise RuntimeError("the second finger follows nothing: the robot's NewtonMimicAPI was not read")
+        self._home_quat = kinematics.eef_pose(np.array([contract.DEFAULT_JOINT_POS[: contract.NUM_ARM_JOINTS]]))[1][0]
+        self.reset(range(num_envs), range(num_envs))
+        if device == "cpu":
+            self._record_physics()
+            self.reset(range(num_envs), range(num_envs))
+
+    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
+        """Start the episode of a seed in each of these rows; nothing of the other rows changes."""
+        ids = torch.tensor(rows, dtype=torch.int32, device=self.env.device)
+        self.env.reset_managers(ids)
+        starts = [sample_reset(seed, len(CUBES), kinematics.ARM_LIMITS) for seed in seeds]
+        joints = self._tensor(np.stack([start.joint_pos for start in starts]))
+        self._robot.write_joint_position_to_sim_index(position=joints, env_ids=ids)
+        self._robot.write_joint_velocity_to_sim_index(velocity=torch.zeros_like(joints), env_ids=ids)
+        self._robot.set_joint_position_target_index(target=joints, env_ids=ids)
+        self._robot.set_joint_velocity_target_index(target=torch.zeros_like(joints), env_ids=ids)
+        origins = self.env.scene.env_origins[ids.long()]
+        for number, name in enumerate(CUBES):
+            pose = np.zeros((len(rows), 7), np.float32)
+            pose[:, :2] = [start.cube_xy[number] for start in starts]
+            pose[:, 2] = contract.CUBE_RESET_HEIGHT
+            half_yaw = np.array([start.cube_yaw[number] for start in starts]) / 2
+            pose[:, 5], pose[:, 6] = np.sin(half_yaw), np.cos(half_yaw)  # xyzw
+            poses = self._tensor(pose)
+            poses[:, :3] += origins
+            cube = self.env.scene[name]
+            cube.write_root_pose_to_sim_index(root_pose=poses, env_ids=ids)
+            cube.write_root_velocity_to_sim_index(root_velocity=poses.new_zeros(len(rows), 6), env_ids=ids)
+        self._refresh()
+
+    def step(self, actions: np.ndarray) -> None:
+        """One control step of every env with actions (N, 7)."""
+        self.env.step(self._tensor(actions))
+
+    def write(self, shared: SharedArrays) -> None:
+        """Copy observation (without images) and termination terms into `shared`, as the contract has them.
+
+        Raises:
+            StaleObservation: see `check_fresh`.
+        """
+        policy = {key: value.cpu().numpy() for key, value in self.env.obs_buf["policy"].items()}
+        policy = to_contract(policy, self.env.scene.env_origins.cpu().numpy(), self._home_quat)
+        for key, value in policy.items():
+            shared.observation["policy"][key][:] = value
+        for key, value in self.env.obs_buf["subtask_terms"].items():
+            shared.observation["subtask_terms"][key][:] = value.cpu().numpy()
+        term = self.env.termination_manager.get_term
+        shared.success[:] = term("success").cpu().numpy()
+        shared.time_out[:] = term("time_out").cpu().numpy()
+        shared.dropped[:] = np.any([term(f"{cube}_dropping").cpu().numpy() for cube in CUBES], axis=0)
+        self.check_fresh(policy)
+
+    def write_images(self, shared: SharedArrays) -> None:
+        """Render the observation's images into `shared`."""
+        for camera in contract.CAMERA_NAMES:
+            shared.observation["policy"][camera][:] = self._image(camera)
+
+    def write_frames(self, shared: SharedArrays) -> None:
+        """Copy a frame for a video of every env into `shared`."""
+        for i, camera in enumerate(contract.CAMERA_NAMES):
+            shared.frames[:, :, i * VIDEO_SIZE : (i + 1) * VIDEO_SIZE] = self._image(VIDEO_PREFIX + camera)
+
+    def check_fresh(self, policy: Mapping[str, np.ndarray]) -> None:
+        """Raise `StaleObservation` unless the end effector is where the joints put it."""
+        arm = policy["joint_pos"][:, : contract.NUM_ARM_JOINTS] + np.array(contract.DEFAULT_JOINT_POS[:-2], np.float32)
+        position, quat = kinematics.eef_pose(arm)
+        off = np.abs(policy["eef_pos"] - position).max(axis=-1)
+        turned = 1 - np.abs(np.sum(policy["eef_quat"] * quat, axis=-1))
+        stale = np.flatnonzero(~((off < EEF_TOLERANCE) & (turned < EEF_TOLERANCE)))
+        if stale.size:
+            row = int(stale[0])
+            raise StaleObservation(
+                f"the end effector of env {row} is at {policy['eef_pos'][row].tolist()}, "
+                f"its joints put it at {position[row].round(4).tolist()}"
+            )
+
+    def close(self) -> None:
+        """End the simulator."""
+        self.env.close()
+        self._open.close()
+
+    def _refresh(self) -> None:
+        """Bring bodies, frames, cameras and the observation up to date with a state that was written."""
+        from isaaclab_newton.physics import NewtonManager
+
+        self.env.scene.write_data_to_sim()
+        self.env.sim.forward()
+        # forward() moves the bodies; the frame sensors read them in a physics step only (IsaacLab 3.0.0).
+        NewtonManager._update_sensors(None)
+        for sensor in self.env.scene.sensors.values():
+            sensor.reset()
+        self.env.obs_buf = self.env.observation_manager.compute(update_history=True)
+
+    def _record_physics(self) -> None:
+        """Replay the physics' kernels from now on, instead of launching them one by one.
+
+        Launching them from Python takes longer than running them for one env. On a GPU IsaacLab records a CUDA graph;
+        Warp can do so on a CPU as well, which IsaacLab 3.0.0 does not ask for. What comes out is the same, bit by bit.
+        """
+        import warp
+        from isaaclab_newton.physics.mjwarp_manager import NewtonMJWarpManager as Manager
+
+        self.env.step(self._tensor(np.zeros((self.env.num_envs, contract.ACTION_DIM))))  # loads what it needs
+        name = "_simulate_full" if Manager._is_all_graphable() else "_simulate_physics_only"
+        with warp.ScopedCapture(device="cpu") as capture:
+            getattr(Manager, name)()
+        setattr(Manager, name, lambda: warp.capture_launch(capture.graph))
+
+    def _image(self, camera: str) -> np.ndarray:
+        """What the task's ``image_rgb`` gives, (N, H, W, 3) uint8; rendered now, where the state is newer."""
+        image = self.env.scene[camera].data.output["rgb"]
+        return torch.as_tensor(getattr(image, "torch", image))[..., :3].cpu().numpy()
+
+    def _tensor(self, values: Any) -> torch.Tensor:
+        return torch.tensor(np.asarray(values, np.float32), device=self.env.device)
+
+
+def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> Any:
+    """The task's own config, with what it takes to run it on Newton without Kit."""
+    from isaaclab_newton.renderers import NewtonWarpRendererCfg
+    from isaaclab_tasks.utils import parse_env_cfg
+
+    cfg = parse_env_cfg(TASK_IDS["3"], device=device, num_envs=num_envs, overrides=[f"physics={PHYSICS}"])
+    cfg.seed = 0
+    # Newton keeps the envs in worlds of their own. At one and the same origin, rounding does not depend on the slot.
+    cfg.scene.env_spacing = 0.0
+    cfg.scene.replicate_physics = True  # or the Newton model is empty
+    cfg.sim.render_interval = cfg.decimation
+    cfg.events = {}  # resets are ours
+    cfg.episode_length_s = (max_episode_steps - 0.5) * cfg.decimation * cfg.sim.dt  # rounded up to whole steps
+    cfg.scene.wrist_cam.prim_path = f"{{ENV_REGEX_NS}}/Robot/{hand}/wrist_cam"
+    for name in contract.CAMERA_NAMES:
+        camera = getattr(cfg.scene, name)
+        camera.data_types = ["rgb"]
+        camera.renderer_cfg = NewtonWarpRendererCfg()
+        camera.update_latest_camera_pose = True  # or it stays where the last reset found it, the wrist's camera, too
+        film = copy.deepcopy(camera)
+        film.prim_path = camera.prim_path.removesuffix(name) + VIDEO_PREFIX + name
+        camera.width = camera.height = image_size
+        film.width = film.height = VIDEO_SIZE
+        setattr(cfg.scene, VIDEO_PREFIX + name, film)
+        setattr(cfg.observations.policy, name, None)  # cameras are read when an image is wanted, not in every step
+    return cfg
+
+
+def to_contract(policy: Mapping[str, np.ndarray], origins: np.ndarray, home_quat: np.ndarray) -> dict[str, np.ndarray]:
+    """IsaacLab 3.0's ``obs["policy"]`` as the contract has it: quaternions wxyz, cubes in the env's frame.
+
+    The end effector's quaternion gets the sign that is nearer to `home_quat`, as in the embedded environment.
+    """
+    result = {key: np.array(value, np.float32) for key, value in policy.items()}
+    count = len(origins)
+    result["cube_positions"] -= np.tile(origins, 3)
+    result["cube_orientations"] = wxyz(result["cube_orientations"].reshape(count, -1, 4)).reshape(count, -1)
+    for cube in range(len(CUBES)):
+        quat = slice(7 * cube + 3, 7 * cube + 7)
+        result["object"][:, quat] = wxyz(result["object"][:, quat])
+    eef = wxyz(result["eef_quat"])
+    result["eef_quat"] = np.where((eef @ home_quat)[:, None] < 0, -eef, eef).astype(np.float32)
+    return result
+
+
+def wxyz(xyzw: np.ndarray) -> np.ndarray:
+    """Quaternions (..., 4) of IsaacLab 3.x in the contract's order, which is that of 2.x."""
+    return np.roll(xyzw, 1, axis=-1)
+
+
+def _env_class() -> type:
+    from isaaclab.envs import ManagerBasedRLEnv
+
+    class TerminalObservationEnv(ManagerBasedRLEnv):
+        """Stays as it is when an episode ends, so that the observation is the terminal one."""
+
+        def _reset_idx(self, env_ids: Iterable[int]) -> None:
+            pass
+
+        def reset_managers(self, env_ids: torch.Tensor) -> None:
+            """What the task resets besides the state."""
+            super()._reset_idx(env_ids)
+
+    return TerminalObservationEnv

@@ -1,0 +1,1 @@
+"""What everything stands on: files written whole, digests, errors, events, child processes."""

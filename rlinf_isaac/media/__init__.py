@@ -1,0 +1,1 @@
+"""Pictures and films: writing, reading what others wrote, and making them smaller."""
