@@ -8,26 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rlinf_isaac.data import lerobot_format
 from rlinf_isaac.data.norm_stats import FeatureStats
-from rlinf_isaac.errors import DatasetError, NormStatsError
-from rlinf_isaac.pi0.transforms import REPACK, Normalizer, norm_mode, pad_last, repack, resize_with_pad
-
-
-def test_repack_names_are_the_datasets() -> None:
-    assert REPACK == {
-        "images": {"front": lerobot_format.FRONT_IMAGE, "wrist": lerobot_format.WRIST_IMAGE},
-        "state": lerobot_format.STATE,
-        "actions": lerobot_format.ACTION,
-    }
-
-
-def test_repack() -> None:
-    item = {"observation.images.front": 1, "observation.images.wrist": 2, "observation.state": 3, "action": 4}
-    assert repack(item | {"timestamp": 0.0}) == {"images": {"front": 1, "wrist": 2}, "state": 3, "actions": 4}
-    del item["observation.images.wrist"]
-    with pytest.raises(DatasetError, match=r"observation\.images\.wrist"):
-        repack(item)
+from rlinf_isaac.errors import NormStatsError
+from rlinf_isaac.pi0.transforms import Normalizer, norm_mode, pad_last, resize_with_pad
 
 
 def test_resize_keeps_the_right_size() -> None:
