@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.chain import Node, State, broken, checkpoint_node
-from mlflow_project.evaluations import MISMATCH_TAG
+from mlflow_project.evaluations import MISMATCH_TAG, RUN_ID
 from mlflow_project.logged_models import MODEL_TAG
 from rlinf_isaac.errors import InvalidJob, Problem
 
@@ -25,7 +25,6 @@ URI_TAG = "checkpoint.uri"
 BASE_URI_TAG = "base.uri"
 EPISODES = "eval/episodes"
 """Metric of the runs that evaluated a checkpoint, and of no others."""
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
@@ -57,7 +56,7 @@ class Chains:
                 return self._model(self._client.get_logged_model(match[1]))
             if match := VERSION.fullmatch(subject):
                 return self._version(**match.groupdict())
-            if _RUN_ID.fullmatch(subject):
+            if RUN_ID.fullmatch(subject):
                 return self._run(self._client.get_run(subject))
         except MlflowException as error:
             cause = f"the MLflow store has no {subject} ({str(error).partition(chr(10))[0]})"

@@ -25,9 +25,9 @@ SETTINGS_FILE = "settings.json"
 """Artifact: `EvaluationStarted.settings`."""
 MISMATCH_TAG = "allow_mismatch"
 """On runs that went on although the job is not what the weights were trained with."""
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 _FLAG = "subtask/"
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks"}
 
 
@@ -100,7 +100,7 @@ def run_id_in(text: str) -> str:
     Raises:
         InvalidJob: there is none.
     """
-    found = _RUN_ID.findall(text)
+    found = RUN_ID.findall(text)
     if not found:
         raise InvalidJob.of("unknown-run", f"{text!r} holds no run id (32 hex digits)", "pass a run's id or its link")
     return found[-1]
