@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mlflow_project.first_store import ensure_store
 from mlflow_project.journal import Journal
-from mlflow_project.mlflow_environment import prepare_environment
+from mlflow_project.mlflow_environment import VERB, prepare_environment
 from mlflow_project.recorder import Recorder
 from mlflow_project.redact import without_credentials
 from mlflow_project.signals import Signals, Terminated
@@ -103,7 +103,7 @@ def tracked_run(
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
-    with Signals() as signals, _environment(uri):
+    with Signals() as signals, _environment(uri, verb):
         if adopt is None:  # one that exists says by itself where it comes from
             tags |= source
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
@@ -201,17 +201,19 @@ def _experiment() -> str:
 
 
 @contextmanager
-def _environment(uri: str) -> Iterator[None]:
-    """Children and fluent calls inside the block see the store that the block records to."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
+def _environment(uri: str, verb: str) -> Iterator[None]:
+    """Children and fluent calls inside the block see the store that the block records to, and that it is at work."""
+    values = {"MLFLOW_TRACKING_URI": uri, VERB: verb}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _import_mlflow(uri: str) -> None:
