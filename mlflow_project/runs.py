@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.answers import told
 from mlflow_project.first_store import ensure_store
 from mlflow_project.journal import Journal
 from mlflow_project.mlflow_environment import VERB, prepare_environment
@@ -235,7 +236,7 @@ def _ensure_store(uri: str) -> None:
 
 def _tell(outcome: Outcome) -> None:
     for refusal in outcome.refused:
-        logger.warning("MLflow refused: %s", refusal)
+        logger.warning("%s", told(refusal))
     if outcome.refused:
         command = sync_command(outcome.journal.parent, "--again")
         logger.warning("The journal keeps what was refused. To try it again, when the cause is gone:\n  %s", command)

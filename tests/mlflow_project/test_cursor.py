@@ -11,9 +11,10 @@ from faults import proxy
 from faults.proxy import Proxy
 from mlflow import MlflowClient
 
-from mlflow_project.answers import Unreachable
+from mlflow_project.answers import Unreachable, told
 from mlflow_project.cursor import Cursor
 from mlflow_project.journal import Journal
+from mlflow_project.operations import SetTags
 from mlflow_project.recorder import Recorder
 from mlflow_project.replica import RUN_TAG, OtherStore
 from mlflow_project.state import state_path
@@ -196,3 +197,21 @@ def test_any_working_directory_will_do(tmp_path, monkeypatch, name):
     if not {"%", "?"} & set(name):  # for these MLflow itself makes an empty directory
         assert [each.name for each in tmp_path.iterdir()] == [name], "nothing beside it"
     journal.close()
+
+
+def test_a_fault_of_ours_is_named_so_and_holds_up_nothing(journal, store, content, caplog):
+    run = begin(journal)
+    journal.append(SetTags(run.run, None))  # no tags at all: `Replica` trips over it
+    run.metrics({"loss": 1.0}, 1)
+    run.end("FINISHED")
+    journal.close()
+    (reason,) = sync(journal.path.parent).refused
+    assert "a bug of rlinf-isaac" in reason
+    assert "AttributeError" in reason
+    assert "MLflow refused" not in told(reason)
+    (record,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert "in _apply_batch" in caplog.text, "where it happened"
+    assert "a bug of rlinf-isaac" in record.message
+    assert content(store).runs["run"]["metrics"].keys() == {"loss"}
+    assert content(store).runs["run"]["status"] == "FINISHED"
+    assert len(sync(journal.path.parent, again=True).refused) == 1, "it stays in the journal"
