@@ -43,10 +43,8 @@ class LeRobotSource(DatasetSource):
         return cls(raw_source.removeprefix("lerobot:"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Inverse of `from_dict`."""
         return {"root": self.root, "sha256": self.sha256}
 
     @classmethod
     def from_dict(cls, source_dict: dict[str, Any]) -> LeRobotSource:
-        """Inverse of `to_dict`."""
         return cls(source_dict["root"], source_dict.get("sha256"))

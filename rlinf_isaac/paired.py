@@ -53,7 +53,6 @@ class PairedCounts:
         return (a * d - b * c) / math.sqrt(margins) if margins else None
 
     def p_value(self, alternative: Alternative = "two-sided") -> float:
-        """`mcnemar` of these counts."""
         return mcnemar(self.wins, self.losses, alternative)
 
 

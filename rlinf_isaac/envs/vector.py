@@ -69,7 +69,6 @@ class StackCubeEnv(VectorEnv):
     identity: contract.EnvIdentity
 
     def __init__(self, num_envs: int, task: contract.TaskSpec, image_size: int) -> None:
-        """Prepare all that does not depend on the simulator."""
         self.num_envs, self.task = num_envs, task
         self.single_observation_space = observation_space(task, image_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

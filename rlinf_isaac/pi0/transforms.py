@@ -114,7 +114,6 @@ class Normalizer:
 
     @property
     def dims(self) -> int:
-        """D."""
         return self.offset.shape[-1]
 
     def normalize(self, x: np.ndarray) -> np.ndarray:

@@ -130,7 +130,6 @@ class Simulation:
             )
 
     def close(self) -> None:
-        """End the simulator."""
         self.env.close()
         self._open.close()
 
