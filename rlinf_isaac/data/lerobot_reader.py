@@ -208,7 +208,7 @@ class LeRobotDataset:
         return images
 
     def _video_frames(self, key: str, indices: np.ndarray) -> np.ndarray:
-        from rlinf_isaac.data.video_frames import read_frames  # PyAV is an extra
+        from rlinf_isaac.data.video_frames import read_frames  # imports PyAV
 
         timestamps = self.column("timestamp")[indices, 0].astype(np.float64)
         episodes = self.episode_of(indices)
