@@ -177,7 +177,7 @@ def test_a_lost_answer_makes_no_second_run(journal, server):
     assert len(client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run.run}'")) == 1
 
 
-@pytest.mark.parametrize("name", ["a?b=1", "a%20b", "a b#c", "ä@ö:ü"])
+@pytest.mark.parametrize("name", ["a?b=1%20c", "a b#ä@ö:ü"])
 def test_any_working_directory_will_do(tmp_path, monkeypatch, name):
     from mlflow_project.store import sqlite_path, tracking_uri
 
