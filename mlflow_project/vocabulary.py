@@ -62,7 +62,9 @@ ROLLOUT = "rollout"
 
 EXPERIMENT_PLACEHOLDER = "{{experiment}}"
 """Stands for MLflow's id of the experiment in what is recorded before a server is asked; the replica fills it in."""
-_RUN_ID = re.compile(r"\{\{run:([0-9a-f]{32})\}\}")
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+"""What the id of a run looks like."""
+_RUN_PLACEHOLDER = re.compile(r"\{\{run:([0-9a-f]{32})\}\}")
 
 
 def run_placeholder(run: str) -> str:
@@ -72,7 +74,7 @@ def run_placeholder(run: str) -> str:
 
 def local_run(text: str) -> str | None:
     """The local uuid in what `run_placeholder` made; None for anything else, such as an id of MLflow's."""
-    match = _RUN_ID.fullmatch(text)
+    match = _RUN_PLACEHOLDER.fullmatch(text)
     return match[1] if match else None
 
 
@@ -84,7 +86,7 @@ def fill_in(text: str, experiment: str, id_of_run: Callable[[str], str]) -> str:
         experiment: MLflow's id.
         id_of_run: local uuid -> MLflow's id.
     """
-    return _RUN_ID.sub(lambda match: id_of_run(match[1]), text.replace(EXPERIMENT_PLACEHOLDER, experiment))
+    return _RUN_PLACEHOLDER.sub(lambda match: id_of_run(match[1]), text.replace(EXPERIMENT_PLACEHOLDER, experiment))
 
 
 def lineage_tag(link: str) -> str:

@@ -10,11 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, ray_directory
+from rlinf_isaac.engines.rlinf.processes import OWNER, _marked, end_owned, new_owner, ray_directory
 from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
 
 PYTHON = os.environ.get("RLINF_PYTHON", sys.executable)
 TESTS = Path(__file__).parent
+
+
+def owned_by(pid: int) -> list[int]:
+    """Process ids that belong to a run of the process `pid`, whether that is alive or not."""
+    return [found for found, owner in _marked() if owner.startswith(f"{pid}-")]
 
 
 @contextmanager

@@ -160,3 +160,13 @@ def make_evaluation(
         "tags": {},
     }
     return Evaluation(**values | fields)
+
+
+def arm_contacts(simulation: Any, row: int) -> list[tuple[str, ...]]:
+    """Pairs of body names in contact, at least one of them the robot's, in one env of the embedded simulator."""
+    model = simulation.model
+    pairs = [
+        tuple(model.body(model.geom_bodyid[geom]).name for geom in contact.geom)
+        for contact in simulation.data[row].contact
+    ]
+    return [names for names in pairs if any(name.startswith("panda_") for name in names)]

@@ -41,12 +41,10 @@ class VerbGroup(click.Group):
     """
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
-        """As `click.Group.make_context`."""
         with _safe_messages():
             return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As `click.Group.invoke`."""
         with _safe_messages():
             return super().invoke(ctx)
 

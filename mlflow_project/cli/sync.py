@@ -8,6 +8,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import stderr, stdout, verb_session
+from mlflow_project.tracking.answers import told
 
 EXAMPLE = """\b
 Example:
@@ -37,7 +38,7 @@ def command(output: Path, tracking_uri: str, again: bool) -> None:
             f"{report.killed} dead runs ended KILLED, {len(report.busy)} journals of living processes left alone"
         )
         for refusal in report.refused:
-            stderr.print(f"MLflow refused: {refusal}")
+            stderr.print(told(refusal))
         for problem in report.problems.values():
             stderr.print(problem)
         if report.refused and not again:

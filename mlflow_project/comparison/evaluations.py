@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from mlflow_project.vocabulary import (
     MISMATCH_OF_TAG,
     MISMATCH_TAG,
     PARENT_RUN_TAG,
+    RUN_ID,
     SETTINGS_FILE,
     lineage_tag,
 )
@@ -30,7 +30,6 @@ MAX_BYTES = 100_000_000
 """More than the rows of any evaluation take."""
 
 _FLAG = "subtask/"
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks"}
 
 
@@ -103,7 +102,7 @@ def run_id_in(text: str) -> str:
     Raises:
         InvalidJob: there is none.
     """
-    found = _RUN_ID.findall(text)
+    found = RUN_ID.findall(text)
     if not found:
         raise InvalidJob.of("unknown-run", f"{text!r} holds no run id (32 hex digits)", "pass a run's id or its link")
     return found[-1]

@@ -23,6 +23,7 @@ from mlflow_project.vocabulary import (
     MISMATCH_TAG,
     MODEL_TAG,
     PARENT_RUN_TAG,
+    RUN_ID,
     SUCCESS,
     SUCCESS_BEFORE,
     URI_TAG,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
@@ -67,7 +67,7 @@ class Chains:
                 return self._model(self._client.get_logged_model(match[1]))
             if match := VERSION.fullmatch(subject):
                 return self._version(**match.groupdict())
-            if _RUN_ID.fullmatch(subject):
+            if RUN_ID.fullmatch(subject):
                 return self._run(self._client.get_run(subject))
         except MlflowException as error:
             cause = f"the MLflow store has no {subject} ({str(error).partition(chr(10))[0]})"

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +143,11 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
     return tags | git_tags(project_root) | gpu_tags() | _user_tags()
 
 
+@cache
 def environment_digest() -> str:
     """sha256 over the Python version and the name and version of every installed distribution."""
-    installed = {
-        dist.metadata["Name"].lower().replace("_", "-"): dist.version
-        for dist in importlib.metadata.distributions()
-        if dist.metadata["Name"]
-    }
+    found = (dist.metadata for dist in importlib.metadata.distributions())  # parsed at each access
+    installed = {each["Name"].lower().replace("_", "-"): each["Version"] for each in found if each["Name"]}
     return json_digest({"python": platform.python_version(), "distributions": installed})
 
 

@@ -46,7 +46,6 @@ class RayRun(SubmittedRun):
 
     @property
     def run_id(self) -> str:
-        """Of the MLflow run."""
         return self._run_id
 
     def submit(self, command: str, project: str, variables: Mapping[str, str]) -> None:

@@ -1,15 +1,19 @@
-"""A run context: every run that is created where this package is installed says on what it ran.
+"""A run context: a run that code inside a verb creates with MLflow's own API says on what it ran.
 
-MLflow asks it for each new run, of whatever script; the verbs of this project record the same and more by themselves.
+MLflow asks it for each new run of every script of a machine where this package is installed; it answers for those that
+a verb's process creates while the verb works, or a process that the verb started. The verb's own runs have these tags
+and more (`lineage.provenance_tags`).
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
 
 from mlflow_project.lineage.provenance import gpu_tags
+from mlflow_project.tracking.mlflow_environment import VERB
 from mlflow_project.vocabulary import VERSION_TAG
 from rlinf_isaac.ground.probe import installed_version
 
@@ -20,8 +24,8 @@ class PostTrainingContext(RunContextProvider):
     """GPU and driver, and the versions of RLinf, OpenPI, IsaacLab and torch."""
 
     def in_context(self) -> bool:
-        """Always."""
-        return True
+        """Whether a verb of this project is at work here."""
+        return VERB in os.environ
 
     def tags(self) -> dict[str, str]:
         """``gpu``, ``gpu.driver`` and ``version.<package>``; what is not there is left out."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
 
+from mlflow_project.vocabulary import RUN_ID
 from rlinf_isaac.checkpoint.foreign.base import Named
 from rlinf_isaac.checkpoint.foreign.hub import fetch, is_hub, parse
+from rlinf_isaac.data.lerobot.resolve import most_like
 from rlinf_isaac.ground.errors import InvalidJob
 
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _URI = re.compile(r"([a-z][a-z0-9+.-]*):/.*|m-[0-9a-f]{32}")
 
 
@@ -28,7 +28,7 @@ def locate_base(text: str) -> Named:
     if Path(text).exists():
         path = Path(text)
         return Named(path, _name_of(path))
-    if _RUN_ID.fullmatch(text):
+    if RUN_ID.fullmatch(text):
         text = _last_model(text)
     if _URI.fullmatch(text):
         from mlflow_project.lineage.chain_store import MODEL_ID, VERSION
@@ -49,8 +49,7 @@ def _near(path: Path) -> Path | None:
         names = os.listdir(path.parent)
     except (OSError, ValueError):
         return None
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return path.parent / near[0] if near else None
+    return most_like(path, names)
 
 
 def _name_of(path: Path) -> str:

@@ -42,7 +42,6 @@ class PolicyClient:
         return unpack(self._receive())
 
     def close(self) -> None:
-        """End the connection."""
         self._open.close()
 
     def __enter__(self) -> Self:

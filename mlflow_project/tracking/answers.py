@@ -3,13 +3,18 @@
 A refusal is final, so it takes MLflow's own word, about this very record: its JSON error, or an exception of the store
 or of the client's own checks where there is no server between. A page of a proxy, an endpoint that is not known, a
 garbled answer mean "later", whatever their status.
+
+An error in this project's own code is neither MLflow's word nor a matter of waiting. It is logged with its traceback,
+and its operation left aside like a refused one: it holds up nothing, and `sync --again` can bring it later.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import format_tb, walk_tb
 
 from mlflow_project.tracking.redact import clean_urls
 
@@ -19,6 +24,10 @@ ENDPOINT_NOT_FOUND (`mlflow.exceptions.HTTP_STATUS_TO_ERROR_CODE`)."""
 _VIOLATIONS = ("UNIQUE constraint failed", "UniqueViolation", "Duplicate entry", "duplicate key")
 """How sqlite, PostgreSQL and others say that another client wrote the same row in the same moment."""
 _TOO_LARGE = 413
+_OURS, _THEIRS = ("mlflow_project", "rlinf_isaac"), "mlflow"
+_logged: set[str] = set()
+
+logger = logging.getLogger("mlflow_project")
 
 
 class Unreachable(Exception):
@@ -35,6 +44,18 @@ class RequestTooLarge(Unreachable):
 
 class Refused(Exception):
     """An operation that cannot be applied, now or later. The message says why."""
+
+
+class OwnFault(Refused):
+    """Code of this project failed on an operation. Its message says so."""
+
+
+def told(reason: str) -> str:
+    """The reason why an operation was left aside, with who said so: MLflow, unless it is an `OwnFault`."""
+    return reason if _OWN_FAULT in reason else f"MLflow refused: {reason}"
+
+
+_OWN_FAULT = "a bug of rlinf-isaac, please report it"
 
 
 @contextmanager
@@ -57,9 +78,12 @@ def sorted_errors(*, remote: bool) -> Iterator[None]:
     except OSError as error:  # before ValueError: some of requests' are both
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise (RequestTooLarge if status == _TOO_LARGE else Unreachable)(_named(error)) from error
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise Refused(_named(error)) from error
     except Exception as error:
+        if _is_ours(error):
+            _log(error)
+            raise OwnFault(f"{_OWN_FAULT} ({_named(error)})") from error
+        if isinstance(error, TypeError | ValueError | KeyError | AttributeError):
+            raise Refused(_named(error)) from error
         raise Unreachable(_named(error)) from error
 
 
@@ -80,6 +104,22 @@ def _of_mlflow(error: Exception, *, remote: bool) -> Exception:
         return Refused(first_line(error))
     cause = error.__context__  # what requests raised; MLflow's own text is a paragraph
     return Unreachable(type(cause).__name__ if isinstance(cause, OSError) else first_line(error))
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it was raised in this project's code, or in a library that this called, rather than in MLflow's."""
+    packages = [frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in walk_tb(error.__traceback__)]
+    # The first frame is the block of `sorted_errors`.
+    inner = next((package for package in reversed(packages[1:]) if package in (*_OURS, _THEIRS)), None)
+    return inner in _OURS
+
+
+def _log(error: Exception) -> None:
+    """Log an error with its traceback, once: the same operation is tried in a batch, alone, and again."""
+    text = "".join(format_tb(error.__traceback__)[-1:]) + _named(error)
+    if text not in _logged:
+        _logged.add(text)
+        logger.error("%s; what it failed on stays in the journal", _OWN_FAULT, exc_info=error)
 
 
 def _named(error: Exception) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
+VERB = "RLINF_ISAAC_VERB"
+"""Variable that names the verb at work, for the processes it starts."""
+
 
 def prepare_environment() -> None:
     """Set MLflow's client up; call it before MLflow is imported, as often as you like.

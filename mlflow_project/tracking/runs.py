@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.journal import Journal
-from mlflow_project.tracking.mlflow_environment import prepare_environment
+from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.signals import Signals, Terminated
@@ -104,7 +105,7 @@ def tracked_run(
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
-    with Signals() as signals, _environment(uri):
+    with Signals() as signals, _environment(uri, verb):
         if adopt is None:  # one that exists says by itself where it comes from
             tags |= source
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
@@ -202,17 +203,19 @@ def _experiment() -> str:
 
 
 @contextmanager
-def _environment(uri: str) -> Iterator[None]:
-    """Children and fluent calls inside the block see the store that the block records to."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
+def _environment(uri: str, verb: str) -> Iterator[None]:
+    """Children and fluent calls inside the block see the store that the block records to, and that it is at work."""
+    values = {"MLFLOW_TRACKING_URI": uri, VERB: verb}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _import_mlflow(uri: str) -> None:
@@ -234,7 +237,7 @@ def _ensure_store(uri: str) -> None:
 
 def _tell(outcome: Outcome) -> None:
     for refusal in outcome.refused:
-        logger.warning("MLflow refused: %s", refusal)
+        logger.warning("%s", told(refusal))
     if outcome.refused:
         command = sync_command(outcome.journal.parent, "--again")
         logger.warning("The journal keeps what was refused. To try it again, when the cause is gone:\n  %s", command)

@@ -17,7 +17,7 @@ class Aside:
     Attributes:
         at: bytes from the start of the journal to its line; None in the states of earlier releases.
         reason: what was said, and of which operation.
-        final: MLflow refused it; otherwise it is tried again by itself.
+        final: MLflow refused it, or this project failed on it; otherwise it is tried again by itself.
     """
 
     at: int | None

@@ -102,7 +102,6 @@ class _Tagged:
         self._create = create
 
     def create(self) -> None:
-        """See `Claims`."""
         self._create()
 
 
@@ -110,12 +109,10 @@ class Runs(_Tagged):
     """The runs of an experiment with one tag."""
 
     def find(self) -> Mapping[str, str | None]:
-        """See `Claims`."""
         found = self._client.search_runs([self._experiment], f"tags.`{self._tag}` = '{self._value}'", max_results=100)
         return {run.info.run_id: run.data.params.get(CLAIM) for run in found}
 
     def claim(self, identifier: str, value: str) -> str | None:
-        """See `Claims`."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -128,7 +125,6 @@ class Runs(_Tagged):
         return run.data.params.get(CLAIM) if run.info.lifecycle_stage == "active" else None
 
     def delete(self, identifier: str) -> None:
-        """See `Claims`."""
         self._client.delete_run(identifier)
 
 
@@ -139,7 +135,6 @@ class Models(_Tagged):
     """
 
     def find(self) -> Mapping[str, str | None]:
-        """See `Claims`."""
         found = self._client.search_logged_models([self._experiment], f"tags.`{self._tag}` = '{self._value}'")
         finished = {model.model_id: COUNTS for model in found if str(model.status) == "READY"}
         claims = {model.model_id: (model.params or {}).get(CLAIM) for model in found}
@@ -147,7 +142,6 @@ class Models(_Tagged):
         return {each.model_id: claims[each.model_id] or finished.get(each.model_id) for each in oldest_first}
 
     def claim(self, identifier: str, value: str) -> str | None:
-        """See `Claims`."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -160,5 +154,4 @@ class Models(_Tagged):
         return found.get(identifier)
 
     def delete(self, identifier: str) -> None:
-        """See `Claims`."""
         self._client.delete_logged_model(identifier)

@@ -85,7 +85,6 @@ _MAP: _Kind = (_is_map, "an object")
 _TEXT: _Kind = (_is_text, "a text")
 _TEXTS: _Kind = (_is_texts, "a list of texts")
 _RATE: _Kind = (_is_rate, "a rate in Hz")
-_COUNT: _Kind = (_is_count, "a whole number above 0")
 _FLAT: _Kind = (_is_flat_map, "an object of numbers and texts")
 _KINDS: dict[str, _Kind] = {
     "job": _MAP,

@@ -43,7 +43,6 @@ class NormStatsFile:
 
     @property
     def digest(self) -> str:
-        """sha256 of the bytes."""
         return bytes_digest(self.data)
 
 

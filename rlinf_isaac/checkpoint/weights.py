@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,26 +17,7 @@ from rlinf_isaac.ground.errors import WeightsError
 from rlinf_isaac.pi0.layout import UNREAD
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """What `load_weights` did.
-
-    Attributes:
-        tensors: number of tensors read.
-        stripped: wrapper prefixes removed from their names.
-        ties: parameter that was not stored -> parameter it shares its memory with.
-        unread: parameters that were not stored and are zeros now, because nothing reads them.
-    """
-
-    tensors: int
-    stripped: tuple[str, ...]
-    ties: Mapping[str, str]
-    unread: tuple[str, ...] = ()
-
-
-def load_weights(
-    source: Bundle | str | Path, model: torch.nn.Module, *, optional: tuple[str, ...] = ()
-) -> LoadedWeights:
+def load_weights(source: Bundle | str | Path, model: torch.nn.Module, *, optional: tuple[str, ...] = ()) -> None:
     """Copy a checkpoint into `model` in place (its dtype and device stay), every parameter or none.
 
     Args:
@@ -80,12 +60,9 @@ def load_weights(
     with torch.no_grad():
         for name in plan.unread:
             targets[name].zero_()
-    return LoadedWeights(len(set(plan.sources.values())), plan.stripped, plan.ties, plan.unread)
 
 
-def save_weights(
-    path: str | Path, state_dict: Mapping[str, torch.Tensor], *, allow_nonfinite: bool = False
-) -> dict[str, str]:
+def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Write a state dict as one safetensors file; equal input gives equal bytes.
 
     Tensors that share their memory entirely (tied embeddings) are stored once, under the name that sorts first: for pi0
@@ -103,8 +80,7 @@ def save_weights(
         cause = f"{path}: the state dict holds no tensors"
         raise WeightsError.of("empty-weights", cause, "pass the state dict of a model")
     for name, tensor in tensors.items():
-        if not allow_nonfinite:
-            check_finite(name, tensor)
+        check_finite(name, tensor)
     # With a single metadata entry the header's bytes are reproducible; "pt" is what transformers insists on.
     save_file(tensors, path, metadata={"format": "pt"})
     shapes = {name: info.shape for name, info in read_header(path).items()}

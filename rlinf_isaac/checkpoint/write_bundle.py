@@ -32,7 +32,6 @@ def write_bundle(
     step: int,
     lineage: Mapping[str, str | None],
     overwrite: bool = False,
-    allow_nonfinite: bool = False,
 ) -> Bundle:
     """Write a state dict as a checkpoint bundle; see `assemble_bundle` for the other arguments.
 
@@ -40,7 +39,6 @@ def write_bundle(
 
     Args:
         state_dict: model parameters by name. Tied tensors (same memory) are stored once.
-        allow_nonfinite: store NaN and infinite weights instead of refusing them.
 
     Raises:
         BundleError: the arguments cannot make a valid bundle, or `path` exists.
@@ -50,7 +48,7 @@ def write_bundle(
 
     return assemble_bundle(
         path,
-        write_weights=lambda folder: save_weights(folder / WEIGHTS_FILE, state_dict, allow_nonfinite=allow_nonfinite),
+        write_weights=lambda folder: save_weights(folder / WEIGHTS_FILE, state_dict),
         config=config,
         norm_stats=norm_stats,
         asset_id=asset_id,

@@ -6,7 +6,6 @@ Which keys a verb reads is in `reads`; the sections it has to do with are MLflow
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -215,14 +214,3 @@ class JobConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     rl: RlConfig = field(default_factory=RlConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-
-
-def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """A `ModelConfig` from a plain dict (a bundle's ``config.json``). Raises TypeError on unknown keys."""
-    values = dict(values)
-    return ModelConfig(
-        vlm=GemmaConfig(**values.pop("vlm")),
-        expert=GemmaConfig(**values.pop("expert")),
-        vision=VisionConfig(**values.pop("vision")),
-        **values,
-    )

@@ -71,32 +71,26 @@ class Mixture:
         return np.repeat(np.maximum(1.0, np.round(_UNIT * rates)), self.sizes)
 
     def for_one_of(self, users: int) -> Mixture:
-        """As `LeRobotDataset.for_one_of`."""
         return Mixture([each.for_one_of(users) for each in self.datasets], self.weights)
 
     def column(self, name: str) -> np.ndarray:
-        """As `LeRobotDataset.column`."""
         if name not in self._columns:
             self._columns[name] = np.concatenate([each.column(name) for each in self.datasets])
             self._columns[name].flags.writeable = False
         return self._columns[name]
 
     def read_columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """As `LeRobotDataset.read_columns`."""
         parts = [each.read_columns(names) for each in self.datasets]
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def prompt(self, index: int) -> str:
-        """As `LeRobotDataset.prompt`."""
         number = int(self._dataset_of(np.array([index]))[0])
         return self.datasets[number].prompt(index - int(self.starts[number]))
 
     def action_chunks(self, indices: Sequence[int] | np.ndarray, horizon: int, key: str = ACTION) -> np.ndarray:
-        """As `LeRobotDataset.action_chunks`."""
         return self._gather(indices, lambda dataset, own: dataset.action_chunks(own, horizon, key))
 
     def images(self, key: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """As `LeRobotDataset.images`."""
         return self._gather(indices, lambda dataset, own: dataset.images(key, own))
 
     def drawn(self, seed: int, epoch: int) -> np.ndarray:

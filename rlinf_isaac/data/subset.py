@@ -46,7 +46,6 @@ class Subset:
         return drawn(self._sizes, self.counts, seed, epoch)
 
     def for_one_of(self, number: int) -> Subset:
-        """As `LeRobotDataset.for_one_of`."""
         return Subset(self.dataset.for_one_of(number), self.episodes)
 
     def column(self, name: str) -> np.ndarray:
@@ -57,15 +56,12 @@ class Subset:
         return self._columns[name]
 
     def prompt(self, index: int) -> str:
-        """As `LeRobotDataset.prompt`."""
         return self.dataset.prompt(int(self.frames[index]))
 
     def action_chunks(self, indices: Sequence[int] | np.ndarray, horizon: int, key: str = ACTION) -> np.ndarray:
-        """As `LeRobotDataset.action_chunks`."""
         return self.dataset.action_chunks(self.frames[np.asarray(indices)], horizon, key)
 
     def images(self, key: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """As `LeRobotDataset.images`."""
         return self.dataset.images(key, self.frames[np.asarray(indices)])
 
 

@@ -59,7 +59,6 @@ class OpenVideo:
         self._seeks, self._decoded_s = 0, 0.0
 
     def close(self) -> None:
-        """Close the file."""
         self._frames, self._last = iter(()), None
         self.container.close()
 

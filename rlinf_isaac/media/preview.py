@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from rlinf_isaac.ground.errors import VideoError
-from rlinf_isaac.media.video import ffmpeg
+from rlinf_isaac.media.video import decoded, opened
 
 FPS = 5
 HEIGHT = 160
@@ -20,16 +19,16 @@ def write_preview(video: str | Path, still: str | Path, animation: str | Path) -
     Raises:
         VideoError: the video cannot be decoded.
     """
-    small = f"fps={FPS},setpts=PTS/2,scale=-2:{HEIGHT}"
-    for command in (
-        [*("-sseof", "-1", "-i", str(video)), *("-update", "1", "-c:v", "png", "-f", "image2", str(still))],
-        [
-            *("-i", str(video), "-vf", small, "-c:v", "libwebp_anim", "-loop", "0", "-quality", "55"),
-            *("-compression_level", "2", "-fps_mode", "passthrough", "-f", "webp", str(animation)),
-        ],
-    ):
-        arguments = [ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y", "-threads", "1", *command]
-        result = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if result.returncode != 0:
-            message = result.stderr.decode(errors="replace").strip().partition("\n")[0]
-            raise VideoError(f"no preview of {video}: {message or 'ffmpeg failed'}")
+    small, last = [], None
+    with opened(video) as stream:
+        every = max(1, round(float(stream.average_rate or FPS) / FPS))
+        width = 2 * round(stream.codec_context.width * HEIGHT / stream.codec_context.height / 2)
+        for number, last in enumerate(decoded(stream)):
+            if number % every == 0:
+                small.append(last.to_image(width=max(2, width), height=HEIGHT))
+        if last is None:
+            raise VideoError(f"no preview of {video}: it has no frames")
+        last.to_image().save(still, "PNG")
+    small[0].save(
+        animation, "WEBP", save_all=True, append_images=small[1:], duration=500 // FPS, loop=0, quality=55, method=2
+    )

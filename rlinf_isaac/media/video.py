@@ -1,20 +1,19 @@
 """Frames to a playable mp4: H.264, yuv420p, moov atom first, checked before it gets its name.
 
 Browsers (hence MLflow's preview) show a black box without a word for OpenCV's ``mp4v`` or a file whose encoder was not
-waited for. So frames go straight into the ffmpeg that imageio-ffmpeg brings along, into a temporary sibling; the file
-is renamed only after the encoder has exited well and every frame was decoded again and counted.
+waited for. So libx264, which PyAV brings along, encodes frames into a temporary sibling; the file is renamed only after
+every frame was decoded again and counted.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
-import tempfile
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +24,11 @@ from rlinf_isaac.ground.reading import check_regular
 CODEC = "h264"
 PIXEL_FORMAT = "yuv420p"
 
-# After the last frame an encoder has a few frames to finish and the index to move; this is for one that hangs.
-_ENCODER_SECONDS = 120
-
-# Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709), 512x256 [SAR 1:1], 376 kb/s, 20 fps
-_STREAM = re.compile(
-    r"Stream #0:\d+.*?: Video: (?P<codec>\w+).*?, (?P<pixel_format>[a-z]+\d\w*)\b.*?, (?P<width>\d+)x(?P<height>\d+)\b"
-    r"(?:.*?, (?P<fps>[\d.]+) fps)?"
-)
+# One thread and the bitexact flags write the same bytes every time, without x264's macroblock tree: of frames as small
+# as 96 x 64 it reads memory that nobody has written, and then encodes them otherwise in one process out of five.
+_ENCODER = {"preset": "veryfast", "crf": "23", "flags": "+bitexact", "x264-params": "mbtree=0"}
+_CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}
+_BT709, _LIMITED_RANGE = 1, 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class VideoWriter:
         info: what verification found; None until the block has ended.
 
     Raises:
-        VideoError: a frame is not as the first one, there was none, or the encoder failed (with its last words).
+        VideoError: a frame is not as the first one, there was none, or it cannot be encoded or written.
     """
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
@@ -68,33 +64,37 @@ class VideoWriter:
             raise VideoError(f"{path}: {fps} frames per second; give the control rate in Hz, such as 20")
         self.path = Path(path)
         self.info: VideoInfo | None = None
-        self._fps = fps
+        self._rate = Fraction(fps).limit_denominator(1000)
         self._frames = 0
         self._shape: tuple[int, ...] | None = None
-        self._encoder: subprocess.Popen[bytes] | None = None
+        self._container: Any = None
+        self._stream: Any = None
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
             self._temporary = stack.enter_context(new_file(self.path))
-            self._messages: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
             self._cleanup = stack.pop_all()
         return self
 
     def append(self, frame: np.ndarray) -> None:
         """Append one frame, (height, width, 3) uint8 RGB, all of one size. Odd sizes are padded by a line of black."""
-        if self._encoder is None:
+        import av
+
+        if self._shape is None:
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+                raise VideoError(f"{self.path}: a frame is {frame.dtype} {frame.shape}, not uint8 (height, width, 3)")
             self._shape = frame.shape
-            self._encoder = self._start(frame)
         if frame.dtype != np.uint8 or frame.shape != self._shape:
             raise VideoError(
                 f"{self.path}: frame {self._frames} is {frame.dtype} {frame.shape}, the first was uint8 {self._shape}"
             )
-        assert self._encoder.stdin is not None
-        try:
-            self._encoder.stdin.write(np.ascontiguousarray(frame).data)
-        except BrokenPipeError:
-            self._finish()
-            raise VideoError(f"{self.path}: the encoder stopped at frame {self._frames}") from None
+        height, width, _ = frame.shape
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)))
+        with self._told():
+            if self._container is None:
+                self._open(*even.shape[:2])
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            self._write(picture.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG"))
         self._frames += 1
 
     def __exit__(
@@ -103,7 +103,7 @@ class VideoWriter:
         if error is None:
             self.close()
         else:
-            self._kill()
+            self._let_go()
             self._cleanup.__exit__(kind, error, traceback)  # `new_file` removes the temporary.
 
     def close(self) -> VideoInfo:
@@ -111,54 +111,54 @@ class VideoWriter:
         if self.info is None:
             with self._cleanup:
                 try:
-                    if self._encoder is None:
+                    if self._container is None:
                         raise VideoError(f"{self.path}: no frame was written")
-                    self._finish()
+                    with self._told():
+                        self._write(None)  # what the encoder still holds
+                        self._container.close()
                     self.info = verify_video(self._temporary, self._frames)
                 finally:
-                    self._kill()
+                    self._let_go()
         return self.info
 
-    def _start(self, frame: np.ndarray) -> subprocess.Popen[bytes]:
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-            raise VideoError(f"{self.path}: a frame is {frame.dtype} {frame.shape}, not uint8 (height, width, 3)")
-        height, width, _ = frame.shape
-        # libx264 with one thread and the bitexact flags writes the same bytes every time. The colour matrix is stated,
-        # because players guess it from the size otherwise.
-        command = [
-            *(ffmpeg(), "-hide_banner", "-loglevel", "error", "-y"),
-            *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps}", "-i", "pipe:0"),
-            *("-vf", _FILTERS, "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-threads", "1"),
-            *("-pix_fmt", PIXEL_FORMAT, "-fps_mode", "passthrough", "-fflags", "+bitexact", "-flags:v", "+bitexact"),
-            *("-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", str(self._temporary)),
-        ]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages)
+    def _open(self, height: int, width: int) -> None:
+        import av
 
-    def _finish(self) -> None:
-        """Close the encoder's input and wait until it has written the file."""
-        assert self._encoder is not None
-        assert self._encoder.stdin is not None
-        with suppress(BrokenPipeError):  # Its exit status and messages tell more.
-            self._encoder.stdin.close()
+        self._container = av.open(str(self._temporary), "w", format="mp4", options=_CONTAINER)
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options=_ENCODER)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXEL_FORMAT
+        context = self._stream.codec_context
+        context.thread_count = 1
+        # The colour matrix is stated, because players guess it from the size otherwise.
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+
+    def _write(self, picture: Any) -> None:
+        for packet in self._stream.encode(picture):
+            self._container.mux(packet)
+
+    def _let_go(self) -> None:
+        """Close the temporary file, however far it is, while it is still there."""
+        import av
+
+        if self._container is not None:
+            with suppress(av.FFmpegError, OSError):
+                self._container.close()
+            self._container = self._stream = None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What PyAV raises, as a VideoError."""
+        import av
+
         try:
-            status = self._encoder.wait(_ENCODER_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise VideoError(
-                f"{self.path}: the encoder still works {_ENCODER_SECONDS} s after the last frame"
-            ) from None
-        if status != 0:
-            self._messages.seek(0)
-            messages = self._messages.read().decode(errors="replace").splitlines()
-            raise VideoError(
-                f"{self.path}: the encoder failed with exit status {status} after {self._frames} frames: "
-                + _abridge(messages)
-            )
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"{self.path}: frame {self._frames} cannot be written: {error}") from error
 
-    def _kill(self) -> None:
-        """End the encoder, if it still runs, and reap it."""
-        if self._encoder is not None:
-            self._encoder.kill()
-            self._encoder.communicate()
+
+_STRICT = {"err_detect": "explode"}
+"""A decoder hides damage otherwise, as well as it can."""
 
 
 def verify_video(path: str | Path, frames: int) -> VideoInfo:
@@ -181,62 +181,40 @@ def decode_video(path: str | Path) -> VideoInfo:
     Raises:
         VideoError: it does not decode, or is cut off.
     """
+    with opened(path) as stream:
+        frames = sum(1 for _ in decoded(stream))
+        context = stream.codec_context
+        rate = float(stream.average_rate or 0)
+        return VideoInfo(frames, context.width, context.height, rate, context.name, str(context.pix_fmt))
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Any]:
+    """The video stream of an mp4, for `decoded`. What goes wrong in the block with it is raised as a VideoError."""
     path = Path(path)
     try:
         check_regular(path)
     except OSError as error:
         raise VideoError(f"{path} cannot be read: {error.strerror}") from error
-    # framecrc prints one line per decoded frame; passthrough keeps ffmpeg from repeating or dropping any.
-    command = [
-        *(
-            ffmpeg(),
-            "-hide_banner",
-            "-nostdin",
-            "-nostats",
-            "-loglevel",
-            "level+info",
-            "-xerror",
-            "-threads",
-            "1",
-            # Whatever it says it is: a playlist in its place could name other files and servers.
-            "-f",
-            "mp4",
-            "-i",
-            f"file:{path}",
-        ),
-        *("-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framecrc", "pipe:1"),
-    ]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    messages = result.stderr.decode(errors="replace")
-    stream = _STREAM.search(messages)
-    if result.returncode != 0 or stream is None:
-        errors = [line for line in messages.splitlines() if "[error]" in line or "[fatal]" in line]
-        raise VideoError(f"{path} does not decode: {_abridge(errors)}")
-    return VideoInfo(
-        frames=sum(not line.startswith(b"#") for line in result.stdout.splitlines()),
-        width=int(stream["width"]),
-        height=int(stream["height"]),
-        fps=float(stream["fps"] or 0),
-        codec=stream["codec"],
-        pixel_format=stream["pixel_format"],
-    )
-
-
-_FILTERS = (
-    "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv,"
-    "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-)
-
-
-def ffmpeg() -> str:
-    """Path of the ffmpeg that imageio-ffmpeg brings. Raises VideoError when there is none."""
-    import imageio_ffmpeg
+    import av
 
     try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise VideoError(f"no ffmpeg: {error}; reinstall imageio-ffmpeg or set IMAGEIO_FFMPEG_EXE") from error
+        # Whatever it says it is: a playlist in its place could name other files and servers.
+        with av.open(f"file:{path}", format="mp4", options=_STRICT, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise VideoError(f"{path} does not decode: it has no video")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(f"{path} does not decode: its codec is not known")
+            stream.codec_context.thread_count, stream.codec_context.options = 1, _STRICT
+            yield stream
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path} does not decode: {error}") from error
 
 
-def _abridge(lines: list[str], count: int = 4) -> str:
-    return " | ".join(lines[:count]) or "no message"
+def decoded(stream: Any) -> Iterator[Any]:
+    """All frames of an `opened` stream, as PyAV's. Raises ValueError for one that is damaged."""
+    for number, frame in enumerate(stream.container.decode(stream)):
+        if frame.is_corrupt:
+            raise ValueError(f"frame {number} is damaged")
+        yield frame

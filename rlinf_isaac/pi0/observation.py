@@ -47,11 +47,9 @@ class Observation:
 
     @property
     def batch_size(self) -> int:
-        """B."""
         return self.state.shape[0]
 
     def to(self, device: torch.device | str) -> Observation:
-        """The same observation on `device`."""
         return replace(
             self,
             images={camera: to_device(image, device) for camera, image in self.images.items()},

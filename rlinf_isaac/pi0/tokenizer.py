@@ -57,7 +57,6 @@ class ByteTokenizer:
         return {"kind": "byte", "vocab_size": self.vocab_size, "sha256": json_digest(definition)}
 
     def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
-        """See `Tokenizer.encode`."""
         text = clean_prompt(prompt) + "\n" if state is None else discrete_state_prompt(prompt, state)
         return [self.BOS, *(byte + self.OFFSET for byte in text.encode())]
 
@@ -101,7 +100,6 @@ class SentencePieceTokenizer:
         return {"kind": "sentencepiece", "vocab_size": self.vocab_size, "sha256": self._sha256}
 
     def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
-        """See `Tokenizer.encode`."""
         if state is not None:
             return self._processor.encode(discrete_state_prompt(prompt, state), add_bos=True)
         # The newline is the "start of answer" token; encoded together with the text it could merge with it.

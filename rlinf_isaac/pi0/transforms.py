@@ -1,41 +1,11 @@
-"""OpenPI's data transforms in numpy: repack, resize with padding, pad. Source: ``openpi/transforms.py``."""
+"""OpenPI's data transforms in numpy: resize with padding, pad. Source: ``openpi/transforms.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-
-from rlinf_isaac.ground.errors import DatasetError
 
 CAMERA_OF_VIEW = {"front": "base_0_rgb", "wrist": "left_wrist_0_rgb"}
 """Our two views -> OpenPI's camera keys. The third camera, ``right_wrist_0_rgb``, does not exist on this robot."""
-
-REPACK = {
-    "images": {"front": "observation.images.front", "wrist": "observation.images.wrist"},
-    "state": "observation.state",
-    "actions": "action",
-}
-"""What the policy calls each feature of the dataset (RLinf's IsaacLab data config)."""
-
-
-def repack(item: Mapping[str, Any], structure: Mapping[str, Any] = REPACK) -> dict[str, Any]:
-    """Renames the features of a dataset item. Dataset items only: at inference the names are right already.
-
-    Raises:
-        DatasetError: a feature is missing.
-    """
-    packed: dict[str, Any] = {}
-    for name, source in structure.items():
-        if isinstance(source, Mapping):
-            packed[name] = repack(item, source)
-        elif source in item:
-            packed[name] = item[source]
-        else:
-            cause = f"the dataset has no feature {source!r} (it has {sorted(item)})"
-            raise DatasetError.of("no-feature", cause, "rename its features as RLinf's IsaacLab data config does")
-    return packed
 
 
 def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:

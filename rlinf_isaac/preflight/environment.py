@@ -11,7 +11,6 @@ import importlib.util
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ OPTIONAL = {
     "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
     "huggingface_hub": ("checkpoints of the Hugging Face Hub, hf://org/name", "pip install 'rlinf-isaac[hub]'"),
     "tensorstore": ("JAX checkpoints of OpenPI", "pip install 'rlinf-isaac[jax]'"),
-    "av": ("datasets whose cameras are mp4 files", "pip install 'rlinf-isaac[video]'"),
     "ray": ("mlflow run -b rlinf-ray", "pip install -c constraints.txt -e '.[ray]'"),
 }
 """Distribution for this interpreter -> what it unlocks, and how to get it."""
@@ -142,10 +140,6 @@ def _rendering() -> Iterator[Component]:
         egl = _text_of(sys.executable, "-I", str(Path(__file__).with_name("egl_probe.py")))
     cure = "apt-get install libegl1 libopengl0 libgl1-mesa-dri"
     yield Component("EGL", egl or None, False, "fast rendering; without it rays are cast on the CPU", cure)
-    ffmpeg = os.environ.get("IMAGEIO_FFMPEG_EXE") or _bundled_ffmpeg() or shutil.which("ffmpeg")
-    first = _text_of(ffmpeg, "-version").partition("\n")[0] if ffmpeg else ""
-    version = re.match(r"ffmpeg version (\S+)", first)
-    yield Component("ffmpeg", version and version[1], True, "evaluation videos", "pip install imageio-ffmpeg")
 
 
 def _optional() -> Iterator[Component]:
@@ -191,12 +185,6 @@ def _torch_cuda() -> str:
     text = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
     match = re.search(r"^cuda[^=]*= *'([^']+)'", text, re.MULTILINE)
     return f"CUDA {match[1]}" if match else "CPU build"
-
-
-def _bundled_ffmpeg() -> str | None:
-    spec = importlib.util.find_spec("imageio_ffmpeg")
-    binaries = sorted((Path(spec.origin).parent / "binaries").glob("ffmpeg-*")) if spec and spec.origin else []
-    return str(binaries[0]) if binaries else None
 
 
 def _text_of(*command: str) -> str:

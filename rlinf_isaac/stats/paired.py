@@ -53,7 +53,6 @@ class PairedCounts:
         return (a * d - b * c) / math.sqrt(margins) if margins else None
 
     def p_value(self, alternative: Alternative = "two-sided") -> float:
-        """`mcnemar` of these counts."""
         return mcnemar(self.wins, self.losses, alternative)
 
 
@@ -93,5 +92,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _upper_tail(k: int, n: int) -> float:
-    """P(X >= k) of X ~ binomial(n, 1/2), in exact integers until the division."""
+    """P(X >= k) of X ~ binomial(n, 1/2), in exact integers until the division.
+
+    Written out, because every sweep asks for it, and scipy.stats takes 0.7 s to import.
+    """
     return sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n

@@ -24,6 +24,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         ValueError: `n` is 0, `successes` is not in [0, n], or `confidence` not in (0, 1).
     """
     _check(successes, n, confidence)
+    # Written out, because every evaluation reports it, and scipy.stats takes 0.7 s to import.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     rate = successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
@@ -37,19 +38,16 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Two-sided exact interval of a binomial proportion: its coverage is never below `confidence`.
 
-    Source: C. Clopper and E. S. Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934); the bounds
-    are quantiles of beta distributions.
+    Source: C. Clopper and E. S. Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934).
 
     Raises:
         ValueError: as `wilson_interval`.
     """
-    from scipy.special import betaincinv  # 0.3 s, which `--help` must not pay
+    from scipy.stats import binomtest  # takes 0.7 s to import: only where it is needed
 
     _check(successes, n, confidence)
-    tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
-    return low, high
+    interval = binomtest(successes, n).proportion_ci(confidence, "exact")
+    return float(interval.low), float(interval.high)
 
 
 def difference_bound(counts: PairedCounts, alpha: float) -> float:

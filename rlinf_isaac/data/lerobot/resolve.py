@@ -11,6 +11,7 @@ import difflib
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,5 +147,10 @@ def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetEr
 def _near(candidate: DatasetLocation) -> Path | None:
     """The dataset in the same directory whose name is most like the candidate's, if any is like it."""
     beside = [path.parent.parent.name for path in candidate.root.parent.glob("*/meta/info.json")]
-    near = difflib.get_close_matches(candidate.root.name, beside, n=1)
-    return candidate.root.parent / near[0] if near else None
+    return most_like(candidate.root, beside)
+
+
+def most_like(path: Path, names: Iterable[str]) -> Path | None:
+    """The one of `names`, in the directory of `path`, that is most like its name; None where none is like it."""
+    near = difflib.get_close_matches(path.name, list(names), n=1)
+    return path.parent / near[0] if near else None

@@ -1,4 +1,4 @@
-"""Frames of an mp4 at given times, through PyAV (the `video` extra). Only datasets with video features need it."""
+"""Frames of an mp4 at given times, through PyAV. Only datasets with video features need it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.
         uint8 (n, height, width, 3), in the order of `timestamps_s`.
 
     Raises:
-        DatasetError: PyAV is not installed, the file is missing or damaged, or no frame is near enough.
+        DatasetError: the file is missing or damaged, or no frame is near enough.
     """
     order = np.argsort(timestamps_s, kind="stable")
     frames: list[np.ndarray] = []
@@ -65,11 +65,8 @@ def probe_video(path: Path, *, count: bool = False) -> VideoProbe:
 @contextmanager
 def _opened(path: Path) -> Iterator[OpenVideo]:
     """The open file, and what PyAV raises while it is used as a DatasetError; after one it is opened anew."""
-    try:
-        import av
-    except ImportError as error:
-        cause = f"{path} is a video, and PyAV, which reads it, is not installed"
-        raise DatasetError.of("no-pyav", cause, "run pip install 'rlinf-isaac[video]'") from error
+    import av
+
     whole = False
     try:
         yield _VIDEOS.get(path)

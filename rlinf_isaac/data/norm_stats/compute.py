@@ -71,8 +71,6 @@ def compute_norm_stats(
     *,
     batch_size: int = OPENPI_BATCH_SIZE,
     delta_actions: str = NONE,
-    state_key: str = STATE,
-    action_key: str = ACTION,
 ) -> NormStats:
     """Statistics of a dataset; see the module docstring for the definitions.
 
@@ -81,8 +79,6 @@ def compute_norm_stats(
         action_horizon: length of an action chunk, as the policy is configured.
         batch_size: frames come in whole batches of this many; 1 counts every frame.
         delta_actions: which action dims are relative to the state; see `parse_delta_mask`.
-        state_key: feature that becomes ``state``.
-        action_key: feature that becomes ``actions``.
 
     Raises:
         NormStatsError: there is no whole batch, the horizon is below 1, or a value is NaN or infinite.
@@ -96,8 +92,8 @@ def compute_norm_stats(
         cause = f"{dataset.root} has {dataset.num_frames} frames, which make no whole batch of {batch_size}"
         cure = f"set norm_stats.batch_size to 1 (every frame counts) .. {dataset.num_frames}"
         raise NormStatsError.of("norm-stats-batch", cause, cure)
-    columns = dataset.read_columns([state_key, action_key])
-    states, actions = (_floats(columns[key], key) for key in (state_key, action_key))
+    columns = dataset.read_columns([STATE, ACTION])
+    states, actions = (_floats(columns[key], key) for key in (STATE, ACTION))
     mask = parse_delta_mask(delta_actions)
     if problems := check_delta_mask(mask, states.shape[1], actions.shape[1]):
         raise InvalidJob(problems)

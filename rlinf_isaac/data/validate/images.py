@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -95,12 +94,6 @@ def check_videos(
 ) -> None:
     """Look for every video, and decode some frames of some of them, or all."""
     cameras = {name: feature for name, feature in features.items() if feature.dtype == "video"}
-    if not cameras:
-        return
-    can_decode = importlib.util.find_spec("av") is not None
-    if not can_decode:
-        cause = f"{root} has videos, and PyAV, which decodes them, is not installed: they were not checked"
-        findings.add("no-pyav", cause, "run pip install 'rlinf-isaac[video]'", "warning")
     for name, feature in cameras.items():
         spans: dict[str, list[tuple[float, int]]] = {}  # file -> start (s) and frames of each episode in it
         for episode in episodes:
@@ -112,7 +105,7 @@ def check_videos(
         there = list(spans)
         if not full and len(there) > SAMPLED_VIDEOS:
             there = [there[n] for n in np.linspace(0, len(there) - 1, SAMPLED_VIDEOS).astype(int)]
-        for file in there if can_decode else ():
+        for file in there:
             _check_video(root / file, spans[file], feature, fps, full, findings)
 
 

@@ -37,11 +37,6 @@ def owned(owner: str) -> list[int]:
     return [pid for pid, found in _marked() if found == owner]
 
 
-def owned_by(pid: int) -> list[int]:
-    """Process ids that belong to a run of the process `pid`, whether that is alive or not."""
-    return [found for found, owner in _marked() if owner.startswith(f"{pid}-")]
-
-
 def end_owned(owner: str) -> None:
     """Kill (SIGKILL) every process of this owner but the caller, until there are none."""
     limit = time.monotonic() + _END_SECONDS

@@ -132,7 +132,6 @@ class IsaacLabVectorEnv(StackCubeEnv):
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
 
     def observe(self, images: bool = True) -> Observation:
-        """See `StackCubeEnv.observe`."""
         return {
             group: {key: array.copy() for key, array in arrays.items() if images or key not in contract.CAMERA_NAMES}
             for group, arrays in self._observation.items()
@@ -151,7 +150,6 @@ class IsaacLabVectorEnv(StackCubeEnv):
         return np.asarray(Image.fromarray(frame).resize((2 * size, size), Image.Resampling.BICUBIC))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the simulator."""
         self.simulator.close()
 
     def _start(self, seeds: Mapping[int, int]) -> None:

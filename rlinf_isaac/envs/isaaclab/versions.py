@@ -14,27 +14,11 @@ PYTHON_VARIABLE = "ISAACLAB_PYTHON"
 SUPPORTED = "3.0"
 """Release that `envs.isaaclab` drives. On the 2.x line the task needs Isaac Sim, and this project has not run it."""
 
-TASK_IDS = {
-    "2": "Isaac-Stack-Cube-Franka-IK-Rel-Visuomotor-v0",
-    "3": "IsaacContrib-Stack-Cube-Franka-IK-Rel-Visuomotor",
-}
-"""Major version -> the id of the task of `envs.contract`. Release 3 renamed the stacking tasks and kept no alias."""
-
+TASK_ID = "IsaacContrib-Stack-Cube-Franka-IK-Rel-Visuomotor"
+"""The task of `envs.contract`. The 2.x line calls it Isaac-Stack-Cube-Franka-IK-Rel-Visuomotor-v0."""
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 """What the simulator's interpreter needs, besides torch."""
-
-
-def task_id(known: str, version: str) -> str:
-    """The id that `version` has for a stacking task known by its 2.x or 3.x id.
-
-    Raises:
-        ValueError: it is no Franka stacking task.
-    """
-    bare = known.removeprefix("IsaacContrib-").removeprefix("Isaac-").removesuffix("-v0")
-    if not bare.startswith("Stack-Cube-"):
-        raise ValueError(f"{known!r} is no stacking task of IsaacLab")
-    return f"Isaac-{bare}-v0" if version.startswith("2.") else f"IsaacContrib-{bare}"
 
 
 def probe(python: str, timeout_s: float = 20.0) -> dict[str, str | None] | None:

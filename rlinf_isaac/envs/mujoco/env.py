@@ -90,7 +90,6 @@ class StackCubeVectorEnv(StackCubeEnv):
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
 
     def observe(self, images: bool = True) -> Observation:
-        """See `StackCubeEnv.observe`."""
         policy = self._simulation.measured.policy(self._last_action)
         if images:
             policy |= {camera: rendered.copy() for camera, rendered in self._images.items()}

@@ -26,7 +26,6 @@ class RayRenderer:
         self._reach = model.vis.map.zfar * model.stat.extent
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """See `rendering.Renderer.render`."""
         model = self._model
         camera_id = model.camera(camera).id
         to_world = data.cam_xmat[camera_id].reshape(3, 3)
@@ -54,8 +53,7 @@ class RayRenderer:
         colours[self._geom < 0] = 0.0  # the rasteriser's clear colour
         return np.rint(colours * 255).astype(np.uint8).reshape(self._size, self._size, 3)
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def close(self) -> None: ...
 
 
 def _pixel_rays(fovy: float, size: int) -> np.ndarray:

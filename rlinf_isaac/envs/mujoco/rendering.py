@@ -79,7 +79,6 @@ class EglRenderer:
         self.close = weakref.finalize(self, _free, gl, context)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """See `Renderer.render`."""
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         categories = mujoco.mjtCatBit.mjCAT_ALL

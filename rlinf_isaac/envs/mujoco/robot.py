@@ -24,7 +24,6 @@ ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, NUM_ARM_JOINTS + 1))
 FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 HAND_BODY = "panda_hand"
 IK_SITE = "ik_frame"
-PADS = ("pad_1", "pad_2")
 
 DEFAULTS = f"""
 <default class="panda">

@@ -64,13 +64,3 @@ class Simulation:
             mujoco.mj_comPos(model, data)
         mujoco.mj_camlight(model, data)
         self.measured.read(row, data)
-
-    def arm_contacts(self, row: int) -> list[tuple[str, str]]:
-        """Pairs of body names in contact, of which at least one belongs to the robot."""
-        model, data = self.model, self.data[row]
-        pairs = []
-        for contact in data.contact:
-            names = tuple(model.body(model.geom_bodyid[geom]).name for geom in contact.geom)
-            if any(name.startswith("panda_") for name in names):
-                pairs.append(names)
-        return pairs

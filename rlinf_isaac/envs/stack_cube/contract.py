@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.ground.digest import json_digest
-
 # Timing: physics decimation aside, one action is one control step.
 CONTROL_HZ = 20
 
@@ -243,11 +241,6 @@ class EnvIdentity:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready dict."""
         return asdict(self)
-
-    @property
-    def digest(self) -> str:
-        """sha256 of `as_dict`."""
-        return json_digest(self.as_dict())
 
 
 def _check_layout(layout: str) -> None:

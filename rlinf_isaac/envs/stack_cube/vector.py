@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -66,12 +66,9 @@ class StackCubeEnv(VectorEnv):
         "render_fps": contract.CONTROL_HZ,
     }
     closed = False  # gymnasium 0.29 sets it, and more that its `close` reads, in a constructor that is not called here
-    constructed: ClassVar[int] = 0  # how many of a kind were built in this process
     identity: contract.EnvIdentity
 
     def __init__(self, num_envs: int, task: contract.TaskSpec, image_size: int) -> None:
-        """Count it, and prepare all that does not depend on the simulator."""
-        type(self).constructed += 1
         self.num_envs, self.task = num_envs, task
         self.single_observation_space = observation_space(task, image_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

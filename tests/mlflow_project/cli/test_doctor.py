@@ -27,7 +27,7 @@ def test_alone_it_describes_this_machine(invoke, tmp_path):
     result = invoke("doctor", "--json")
     assert result.exit_code == 0, result.output
     names = {component["name"] for component in report_of(result)["environment"]}
-    assert {"Python", "torch", "mlflow", "mujoco", "EGL", "ffmpeg", "ray", "rlinf", "isaaclab", "NVIDIA GPU"} <= names
+    assert {"Python", "torch", "mlflow", "mujoco", "EGL", "ray", "rlinf", "isaaclab", "NVIDIA GPU"} <= names
     text = invoke("doctor").stdout
     assert "ready        yes" in text
     assert "This machine" in text

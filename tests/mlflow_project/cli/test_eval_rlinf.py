@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from rlinf_support import owned_by
 from support import SHORT_EVALUATION, kill_when, only_error, rows_of
-
-from rlinf_isaac.engines.rlinf.processes import owned_by
 
 PYTHON = os.environ.get("RLINF_PYTHON", sys.executable)
 

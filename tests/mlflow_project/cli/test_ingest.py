@@ -24,8 +24,8 @@ CONFIG = {"runner": {"task_type": "embodied", "logger": {"experiment_name": "ppo
 
 
 @pytest.fixture
-def ingest(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def ingest(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
 
     def ingest(source: Path, **options: str):
         words = ["--source", str(source), "--output", str(tmp_path / "output")]
@@ -172,6 +172,7 @@ def test_a_cut_off_video_is_a_warning_and_not_logged(ingest, results, tmp_path):
     "damage", ["no such directory", "no events", "flipped", "no config", "no yaml", "another yaml"]
 )
 def test_what_is_no_result_directory_is_refused(ingest, results, tmp_path, damage):
+    (tmp_path / "mlflow.db").unlink()
     events, config = results / "tensorboard/events.out.tfevents.1", results / "tensorboard/config.yaml"
     source = results
     match damage:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 from mlflow.tracking.context import registry
 
 from mlflow_project.plugins import run_context
 from mlflow_project.plugins.run_context import PostTrainingContext
+from mlflow_project.tracking.runs import tracked_run
 
 PROJECT = Path(__file__).parents[3]
 
@@ -29,27 +34,51 @@ def test_it_is_registered():
     assert points["mlflow.run_context_provider"] == {"rlinf-isaac": target}
 
 
-def test_a_run_of_any_script_is_tagged(tmp_path, monkeypatch):
+@pytest.fixture
+def registered(tmp_path, monkeypatch):
+    """As on a machine with this package and a GPU; the store is the one of the test."""
     providers = registry.RunContextProviderRegistry()
     providers.register(PostTrainingContext)
     monkeypatch.setattr(registry, "_run_context_provider_registry", providers)
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA H100, 570.1'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    try:
-        with mlflow.start_run() as run:
-            pass
-        tags = mlflow.get_run(run.info.run_id).data.tags
-    finally:
-        mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def tags_of_a_new_run(**settings):
+    with mlflow.start_run(**settings) as run:
+        pass
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_run(run.info.run_id).data.tags
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_run_that_code_inside_a_verb_creates_is_tagged(tmp_path):
+    with tracked_run("sft", output=tmp_path / "out"):
+        tags = tags_of_a_new_run()
     assert tags["version.torch"] == version("torch")
     assert tags["gpu"] == "NVIDIA H100"
     assert tags["gpu.driver"] == "570.1"
 
 
+@pytest.mark.usefixtures("registered")
+def test_a_run_of_another_script_is_not_tagged(tmp_path):
+    ours = {"gpu", "gpu.driver"} | {f"version.{name}" for name in run_context.VERSIONS_OF}
+    assert not ours & tags_of_a_new_run().keys()
+    with tracked_run("sft", output=tmp_path / "out"):
+        pass
+    assert not ours & tags_of_a_new_run().keys(), "a verb that has ended still counts"
+
+
+def test_a_process_that_a_verb_starts_is_its(tmp_path):
+    code = "from mlflow_project.plugins.run_context import PostTrainingContext as C; print(C().in_context())"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, text=True).split() == ["False"]
+    with tracked_run("sft", output=tmp_path / "out"):
+        assert subprocess.check_output(command, text=True).split() == ["True"]
+
+
 def test_what_is_not_there_is_left_out(monkeypatch):
     monkeypatch.setattr(run_context, "VERSIONS_OF", ("no-such-package",))
     monkeypatch.setenv("PATH", "")
-    assert PostTrainingContext().in_context()
     assert PostTrainingContext().tags() == {}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import requests
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, ENDPOINT_NOT_FOUND, INVALID_PARAMETER_VALUE, NOT_IMPLEMENTED
 
-from mlflow_project.tracking.answers import Contended, Refused, RequestTooLarge, Unreachable, sorted_errors
+from mlflow_project.tracking.answers import Contended, OwnFault, Refused, RequestTooLarge, Unreachable, sorted_errors
 
 
 def meaning(error: Exception, *, remote: bool = True) -> type[Exception]:
@@ -71,3 +72,9 @@ def test_a_message_has_no_password():
     with pytest.raises(Unreachable) as found, sorted_errors(remote=True):
         raise requests.ConnectionError("http://bob:hunter2@host refused")
     assert "hunter2" not in str(found.value)
+
+
+def test_what_mlflow_itself_trips_over_is_its_refusal():
+    with pytest.raises(Refused) as found, sorted_errors(remote=True):
+        MlflowClient("sqlite://").log_batch("0" * 32, metrics=[None], synchronous=True)
+    assert not isinstance(found.value, OwnFault)

@@ -11,9 +11,10 @@ from faults import proxy
 from faults.proxy import Proxy
 from mlflow import MlflowClient
 
-from mlflow_project.tracking.answers import Unreachable
+from mlflow_project.tracking.answers import Unreachable, told
 from mlflow_project.tracking.cursor import Cursor
 from mlflow_project.tracking.journal import Journal
+from mlflow_project.tracking.operations import SetTags
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.replica import RUN_TAG, OtherStore
 from mlflow_project.tracking.state import state_path
@@ -176,7 +177,7 @@ def test_a_lost_answer_makes_no_second_run(journal, server):
     assert len(client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run.run}'")) == 1
 
 
-@pytest.mark.parametrize("name", ["a?b=1", "a%20b", "a b#c", "ä@ö:ü"])
+@pytest.mark.parametrize("name", ["a?b=1%20c", "a b#ä@ö:ü"])
 def test_any_working_directory_will_do(tmp_path, monkeypatch, name):
     from mlflow_project.tracking.store import sqlite_path, tracking_uri
 
@@ -196,3 +197,21 @@ def test_any_working_directory_will_do(tmp_path, monkeypatch, name):
     if not {"%", "?"} & set(name):  # for these MLflow itself makes an empty directory
         assert [each.name for each in tmp_path.iterdir()] == [name], "nothing beside it"
     journal.close()
+
+
+def test_a_fault_of_ours_is_named_so_and_holds_up_nothing(journal, store, content, caplog):
+    run = begin(journal)
+    journal.append(SetTags(run.run, None))  # no tags at all: `Replica` trips over it
+    run.metrics({"loss": 1.0}, 1)
+    run.end("FINISHED")
+    journal.close()
+    (reason,) = sync(journal.path.parent).refused
+    assert "a bug of rlinf-isaac" in reason
+    assert "AttributeError" in reason
+    assert "MLflow refused" not in told(reason)
+    (record,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert "in _apply_batch" in caplog.text, "where it happened"
+    assert "a bug of rlinf-isaac" in record.message
+    assert content(store).runs["run"]["metrics"].keys() == {"loss"}
+    assert content(store).runs["run"]["status"] == "FINISHED"
+    assert len(sync(journal.path.parent, again=True).refused) == 1, "it stays in the journal"

@@ -36,9 +36,8 @@ class TestLoad:
     def test_a_bundle_or_its_path(self, bundle, source, tiny_model):
         for argument in (bundle, bundle.path, str(bundle.path)):
             model = tiny_model(seed=2)
-            loaded = load_weights(argument, model)
+            load_weights(argument, model)
             assert equal(model, source)
-            assert (loaded.tensors, loaded.stripped, loaded.ties) == (3, (), TIE)
 
     def test_tied_parameters_stay_one(self, bundle, tiny_model):
         model = tiny_model(seed=2)
@@ -82,7 +81,7 @@ class TestLoad:
         wrapped = torch.nn.DataParallel(source)
         save_weights(tmp_path / "model.safetensors", wrapped.state_dict())
         model = tiny_model(seed=2)
-        assert load_weights(tmp_path, model).stripped == ("module",)
+        load_weights(tmp_path, model)
         assert equal(model, source)
 
     def test_a_bundle_read_without_hashing_is_hashed_before_it_is_loaded(self, bundle, tiny_model):
@@ -201,5 +200,5 @@ class TestPi0:
     def test_we_load_openpis(self, tmp_path, overrides):
         model, other = self.model(overrides, 0), self.model(overrides, 1)
         save_model(model, str(tmp_path / "model.safetensors"))
-        assert len(load_weights(tmp_path, other).ties) == 1
+        load_weights(tmp_path, other)
         assert equal(model, other)

@@ -236,7 +236,7 @@ with atomic.locked(sys.argv[1]):
 class TestClaimed:
     CODE = """
 import sys
-from rlinf_isaac import atomic
+from rlinf_isaac.ground import atomic
 with atomic.claimed(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

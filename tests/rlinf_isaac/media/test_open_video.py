@@ -6,6 +6,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,6 @@ from hypothesis import strategies as st
 from rlinf_isaac.data.lerobot.video_frames import probe_video, read_frames
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.open_video import MOST_OPEN, OpenVideo, OpenVideos
-
-av = pytest.importorskip("av")
 
 FPS, FRAMES, HEIGHT, WIDTH = 25, 70, 32, 48
 TOLERANCE_S = 0.5 / FPS

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -50,7 +48,7 @@ def press_ctrl_c() -> None:
 
 
 def decode(path: Path) -> np.ndarray:
-    """(frames, height, width, 3) uint8, by imageio-ffmpeg's own reader."""
+    """(frames, height, width, 3) uint8, by another ffmpeg than PyAV's."""
     reader = imageio_ffmpeg.read_frames(str(path))
     width, height = next(reader)["size"]
     return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
@@ -59,22 +57,6 @@ def decode(path: Path) -> np.ndarray:
 def transcode(source: Path, target: Path, *options: str) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", "-i", str(source), *options, str(target)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-
-
-def children() -> set[int]:
-    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
-
-
-@contextmanager
-def adopt_orphans() -> Iterator[None]:
-    """Children of killed children become ours, so that their end can be waited for."""
-    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(set_child_subreaper, 1, 0, 0, 0) == 0
-    try:
-        yield
-    finally:
-        libc.prctl(set_child_subreaper, 0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -99,8 +81,11 @@ class TestVideoWriter:
         assert centre == pytest.approx((255, 40, 40), abs=12)
 
     def test_equal_frames_give_equal_bytes(self, tmp_path, mp4):
-        record(tmp_path / "b.mp4", make_frames(20))
-        assert (tmp_path / "b.mp4").read_bytes() == mp4.read_bytes()
+        used = []  # memory that others have used is handed to the encoder
+        for number in range(40):
+            used = [*used[-10:], np.full(5000 * (number + 1), number, np.uint8)]
+            record(tmp_path / "b.mp4", make_frames(20))
+            assert (tmp_path / "b.mp4").read_bytes() == mp4.read_bytes()
 
     def test_the_index_comes_first(self, mp4):
         data = mp4.read_bytes()
@@ -146,12 +131,10 @@ class TestVideoWriter:
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
     @pytest.mark.parametrize("frames", [0, 1, 10])
-    def test_an_exception_in_the_block_leaves_no_file_and_no_process(self, tmp_path, frames):
-        before = children()
+    def test_an_exception_in_the_block_leaves_no_file(self, tmp_path, frames):
         with pytest.raises(KeyboardInterrupt):
             record(tmp_path / "a.mp4", interrupted(make_frames(frames), press_ctrl_c))
         assert list(tmp_path.iterdir()) == []
-        assert children() <= before
 
     def test_an_older_video_stays_when_a_new_one_fails(self, mp4):
         before = mp4.read_bytes()
@@ -190,17 +173,10 @@ class TestVideoWriter:
         with pytest.raises(VideoError, match="frames per second"):
             VideoWriter(tmp_path / "a.mp4", fps=fps)
 
-    def test_an_encoder_that_dies_is_an_error_with_its_status(self, tmp_path):
-        before = children()
-        with pytest.raises(VideoError, match="exit status -9"):
-            record(tmp_path / "a.mp4", interrupted(make_frames(1), lambda: os.kill(*(children() - before), 9)))
-        assert list(tmp_path.iterdir()) == []
-        assert children() <= before
-
-    def test_the_encoders_own_words_are_in_the_error(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(video, "_FILTERS", "no_such_filter")
-        with pytest.raises(VideoError, match="no_such_filter"):
-            record(tmp_path / "a.mp4", make_frames(200))
+    def test_what_the_encoder_refuses_is_an_error(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(video._ENCODER, "preset", "no-such-preset")
+        with pytest.raises(VideoError, match="frame 0 cannot be written"):
+            record(tmp_path / "a.mp4", make_frames(3))
         assert list(tmp_path.iterdir()) == []
 
     def test_an_encoder_that_cannot_write(self, tmp_path):
@@ -216,14 +192,10 @@ class TestVideoWriter:
             "        writer.append(np.zeros((64, 96, 3), np.uint8))\n"
             "    os.kill(os.getpid(), 9)\n"
         )
-        before = children()
-        with adopt_orphans():
-            for frames in (1, 50, 400):
-                result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.mp4"), str(frames)], check=False)
-                assert result.returncode == -9
-                for encoder in children() - before:
-                    os.waitpid(encoder, 0)  # it ends by itself, as its input has ended
-                assert not (tmp_path / "a.mp4").exists()
+        for frames in (1, 50, 400):
+            result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.mp4"), str(frames)], check=False)
+            assert result.returncode == -9
+            assert not (tmp_path / "a.mp4").exists()
         record(tmp_path / "a.mp4", make_frames(2))
         assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
 

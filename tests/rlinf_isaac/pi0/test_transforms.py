@@ -3,25 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlinf_isaac.data.lerobot import format as lerobot_format
-from rlinf_isaac.ground.errors import DatasetError
-from rlinf_isaac.pi0.transforms import REPACK, pad_last, repack, resize_with_pad
-
-
-def test_repack_names_are_the_datasets() -> None:
-    assert REPACK == {
-        "images": {"front": lerobot_format.FRONT_IMAGE, "wrist": lerobot_format.WRIST_IMAGE},
-        "state": lerobot_format.STATE,
-        "actions": lerobot_format.ACTION,
-    }
-
-
-def test_repack() -> None:
-    item = {"observation.images.front": 1, "observation.images.wrist": 2, "observation.state": 3, "action": 4}
-    assert repack(item | {"timestamp": 0.0}) == {"images": {"front": 1, "wrist": 2}, "state": 3, "actions": 4}
-    del item["observation.images.wrist"]
-    with pytest.raises(DatasetError, match=r"observation\.images\.wrist"):
-        repack(item)
+from rlinf_isaac.pi0.transforms import pad_last, resize_with_pad
 
 
 def test_resize_keeps_the_right_size() -> None:

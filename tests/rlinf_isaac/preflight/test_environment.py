@@ -19,7 +19,6 @@ def test_what_is_here_is_found_with_its_version():
     assert found["mujoco"] == importlib.metadata.version("mujoco")
     assert found["torch"].startswith(importlib.metadata.version("torch"))
     assert "build" in found["torch"] or "CUDA" in found["torch"]
-    assert found["ffmpeg"]
     assert all(component.cure for component in components if component.found is None)
 
 

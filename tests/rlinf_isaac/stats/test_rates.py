@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, multinomial
+from scipy.stats import beta, binom, binomtest, multinomial
 
 from rlinf_isaac.stats.paired import PairedCounts
 from rlinf_isaac.stats.rates import (
@@ -19,12 +19,20 @@ confidences = st.floats(0.5, 0.999)
 INTERVALS = {"wilson": wilson_interval, "exact": clopper_pearson_interval}
 
 
-@pytest.mark.parametrize("method", INTERVALS)
 @settings(deadline=None)
 @given(counts, confidences)
-def test_intervals_are_scipys(method, count, confidence):
-    expected = binomtest(*count).proportion_ci(confidence, method)
-    assert INTERVALS[method](*count, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+def test_the_wilson_interval_is_scipys(count, confidence):
+    expected = binomtest(*count).proportion_ci(confidence, "wilson")
+    assert wilson_interval(*count, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(counts, confidences)
+def test_the_exact_interval_is_of_quantiles_of_beta_distributions(count, confidence):
+    (successes, n), tail = count, (1 - confidence) / 2
+    low = beta.ppf(tail, successes, n - successes + 1) if successes else 0
+    high = beta.isf(tail, successes + 1, n - successes) if successes < n else 1
+    assert clopper_pearson_interval(*count, confidence) == pytest.approx((low, high), abs=1e-9)
 
 
 @pytest.mark.parametrize("interval", INTERVALS.values())
@@ -102,7 +110,7 @@ def test_a_paired_gain_is_the_sign_test_of_the_seeds_that_differ(pairs):
     assert (gain.before, gain.after, gain.n) == (sum(before.values()), sum(after.values()), len(pairs))
     assert gain.after - gain.before == gain.gained - gain.lost
     differing = gain.gained + gain.lost
-    expected = binomtest(gain.gained, differing, alternative="greater").pvalue if differing else 1.0
+    expected = binom.sf(gain.gained - 1, differing, 0.5) if differing else 1.0
     assert gain.p_value == pytest.approx(expected)
 
 
@@ -113,7 +121,7 @@ def test_a_paired_gain_needs_the_same_seeds():
         PairedGain.of({}, {})
 
 
-@pytest.mark.parametrize("n", [1, 4, 12, 30])
+@pytest.mark.parametrize("n", [1, 4, 12, 20])
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
 def test_the_bound_of_a_paired_difference_errs_at_most_as_often_as_it_says(n, alpha):
     """All outcomes of n pairs, enumerated, at every pair of true rates on a grid."""

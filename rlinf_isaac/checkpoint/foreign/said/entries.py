@@ -55,7 +55,6 @@ class Entries:
         return value if self._is(key, type(value) is int and 0 < value < 2**31, "a whole number above 0") else None
 
     def flag(self, key: str) -> bool | None:
-        """True or false."""
         value = self._values.get(key)
         return value if self._is(key, isinstance(value, bool), "true or false") else None
 
@@ -66,13 +65,11 @@ class Entries:
         return value if self._is(key, right, f"one of {', '.join(choices)}" if choices else "a text") else None
 
     def words(self, key: str) -> list[str] | None:
-        """A list of texts."""
         value = self._values.get(key)
         right = isinstance(value, list) and all(isinstance(each, str) for each in value)
         return value if self._is(key, right, "a list of texts") else None
 
     def inner(self, key: str) -> Mapping[str, Any] | None:
-        """An object."""
         value = self._values.get(key)
         return value if self._is(key, isinstance(value, dict), "an object") else None
 

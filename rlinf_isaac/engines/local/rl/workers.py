@@ -67,12 +67,10 @@ class RolloutWorker:
         self.policy.checkpoint_module().load_state_dict(state)
 
     def explore(self, seeds: Sequence[int], indices: Sequence[int], iteration: int) -> Rollout:
-        """See `explorer.explore`."""
         layout = self.config.policy.state_layout
         return explore(self.env, self.policy, self.processor, seeds, indices, state_layout=layout, iteration=iteration)
 
     def gradient(self, rows: Experience, total: int, learn: bool) -> Gradient:
-        """See `update.gradient`."""
         prompt, size = self.env.identity.prompt, self.env.num_envs
         return gradient(self.policy, self.processor, prompt, rows, total, size, learn)
 

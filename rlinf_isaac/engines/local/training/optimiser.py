@@ -124,7 +124,6 @@ class MasterAdamW(torch.optim.AdamW):
         return self._groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the parameters."""
         for parameter in self.masters:
             parameter.grad = None
 

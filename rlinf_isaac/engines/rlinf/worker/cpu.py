@@ -22,7 +22,6 @@ class CpuPlatform:
 
     @staticmethod
     def is_available() -> bool:
-        """Always: it is what there is."""
         return True
 
     @staticmethod
@@ -32,33 +31,26 @@ class CpuPlatform:
 
     @staticmethod
     def device_count() -> int:
-        """One."""
         return 1
 
     @staticmethod
     def current_device() -> torch.device:
-        """The CPU."""
         return torch.device("cpu")
 
     @staticmethod
-    def set_device(device: Any) -> None:
-        """There is no other."""
+    def set_device(device: Any) -> None: ...
 
     @staticmethod
-    def synchronize(device: Any = None) -> None:
-        """Nothing is under way."""
+    def synchronize(device: Any = None) -> None: ...
 
     @staticmethod
-    def empty_cache() -> None:
-        """There is none."""
+    def empty_cache() -> None: ...
 
     @staticmethod
-    def ipc_collect() -> None:
-        """Nothing is shared."""
+    def ipc_collect() -> None: ...
 
     @staticmethod
     def current_stream(device: Any = None) -> _NoStream:
-        """A stream that is always done."""
         return _NoStream()
 
     @staticmethod
@@ -68,18 +60,15 @@ class CpuPlatform:
 
     @staticmethod
     def get_rng_state(device: Any = None) -> torch.Tensor:
-        """State of the CPU's generator."""
         return torch.get_rng_state()
 
     @staticmethod
     def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
-        """Set the CPU's generator."""
         torch.set_rng_state(state)
 
     @staticmethod
     def memory_allocated(device: Any = None) -> int:
-        """Not counted."""
-        return 0
+        return 0  # not counted
 
     max_memory_allocated = memory_reserved = memory_allocated
 

@@ -21,7 +21,6 @@ class FineTuningTask(Task):
     runner_class = SFTRunner
 
     def train(self) -> None:
-        """Train to the end."""
         self.runner.metric_logger.logger["journal"] = JournalBackend(self.journal)
         self.runner.run()
 
@@ -55,5 +54,4 @@ class JournalBackend:
         """Write one line; values may be numpy's or torch's scalars."""
         self.journal.write("metrics", step=step + 1, values={name: float(value) for name, value in data.items()})
 
-    def finish(self) -> None:
-        """Every line is out already."""
+    def finish(self) -> None: ...  # every line is out already

@@ -22,7 +22,7 @@ import torch
 
 from rlinf_isaac.envs.isaaclab import kinematics
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
-from rlinf_isaac.envs.isaaclab.versions import TASK_IDS
+from rlinf_isaac.envs.isaaclab.versions import TASK_ID
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
@@ -130,7 +130,6 @@ class Simulation:
             )
 
     def close(self) -> None:
-        """End the simulator."""
         self.env.close()
         self._open.close()
 
@@ -175,7 +174,7 @@ def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: 
     from isaaclab_newton.renderers import NewtonWarpRendererCfg
     from isaaclab_tasks.utils import parse_env_cfg
 
-    cfg = parse_env_cfg(TASK_IDS["3"], device=device, num_envs=num_envs, overrides=[f"physics={PHYSICS}"])
+    cfg = parse_env_cfg(TASK_ID, device=device, num_envs=num_envs, overrides=[f"physics={PHYSICS}"])
     cfg.seed = 0
     # Newton keeps the envs in worlds of their own. At one and the same origin, rounding does not depend on the slot.
     cfg.scene.env_spacing = 0.0

@@ -236,8 +236,7 @@ class TestWhatIsNeverRead:
 
     def test_loose_weights_load_with_zeros(self, bundle, tmp_path):
         model = Pi0(dummy_config(True).model)
-        loaded = load_weights(tmp_path / "7", model)
-        assert loaded.unread == UNREAD
+        load_weights(tmp_path / "7", model)
         assert not model.paligemma_with_expert.gemma_expert.lm_head.weight.any()
 
 

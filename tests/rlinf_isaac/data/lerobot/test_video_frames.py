@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,10 +13,7 @@ from support import V21_VIDEOS, V30_VIDEOS, add_video_feature
 
 from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, vector_feature
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
-from rlinf_isaac.data.lerobot.video_frames import read_frames
 from rlinf_isaac.ground.errors import DatasetError
-
-av = pytest.importorskip("av")
 
 FPS = 20
 SIZE = (32, 48)
@@ -102,9 +99,3 @@ def test_missing_and_damaged_video(v21_videos):
     path.unlink()
     with pytest.raises(DatasetError, match="missing"):
         LeRobotDataset(v21_videos).image(FRONT_IMAGE, 0)
-
-
-def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DatasetError, match=r"rlinf-isaac\[video\]"):
-        read_frames(tmp_path / "video.mp4", np.zeros(1), 0.01)

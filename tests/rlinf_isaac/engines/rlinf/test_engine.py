@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rlinf_support import owned_by
 from support import SHORT_EVALUATION, rows_of, small_config
 
 from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
-from rlinf_isaac.engines.rlinf.processes import owned_by
 from rlinf_isaac.ground.errors import EngineFailed
 from rlinf_isaac.ground.events import (
     EpisodeDone,

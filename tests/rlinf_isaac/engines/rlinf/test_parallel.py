@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
+from rlinf_support import owned_by
 from support import SHORT_EVALUATION, rows_of, small_config
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
-from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, owned, owned_by, ray_directory
+from rlinf_isaac.engines.rlinf.processes import OWNER, end_owned, new_owner, owned, ray_directory
 from rlinf_isaac.engines.rlinf.session import RAY_PORTS, free_ports, ray_head
 from rlinf_isaac.ground.events import CheckpointSaved, EpisodeDone, EvaluationFinished
 

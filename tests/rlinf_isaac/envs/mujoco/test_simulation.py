@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from support import arm_contacts
 
 from rlinf_isaac.envs.mujoco.simulation import Simulation
 
@@ -24,16 +25,16 @@ def run(simulation: Simulation, action: np.ndarray, steps: int) -> tuple[np.ndar
 def test_robot_touches_nothing_at_reset_nor_while_it_stays(simulation: Simulation) -> None:
     for seed in range(20):
         simulation.reset(0, seed)
-        assert simulation.arm_contacts(0) == []
+        assert arm_contacts(simulation, 0) == []
     for _ in range(10):
         simulation.control_step(0, STAY)
-        assert simulation.arm_contacts(0) == []
+        assert arm_contacts(simulation, 0) == []
 
 
 def test_contacts_are_reported(simulation: Simulation) -> None:
     simulation.reset(0, 0)
     run(simulation, np.array([0, 0, -0.2, 0, 0, 0, 1.0]), 40)
-    assert any("table" in pair or "world" in pair for pair in simulation.arm_contacts(0))
+    assert any("table" in pair or "world" in pair for pair in arm_contacts(simulation, 0))
 
 
 def test_a_zero_action_holds_the_pose(simulation: Simulation) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support import arm_contacts
 
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.stack_cube.contract import TASKS
@@ -50,7 +51,7 @@ def test_hovering_touches_nothing() -> None:
         expert = ScriptedExpert()
         while expert.phase == "hover":
             env.chunk_step(expert.act(env.observe(images=False)["policy"])[None, None], np.ones(1, bool), images=False)
-            assert env._simulation.arm_contacts(0) == []
+            assert arm_contacts(env._simulation, 0) == []
     env.close()
 
 
