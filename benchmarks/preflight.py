@@ -27,9 +27,9 @@ from support import small_config  # noqa: E402
 
 def train_checkpoints(directory: Path) -> Path:
     """Two real checkpoints of a tiny model, which the checkpoint cases are made of."""
-    from mlflow_project.cli.sft import plan
     from rlinf_isaac.engines.demonstrations import record_demonstrations
     from rlinf_isaac.engines.local import LocalEngine
+    from rlinf_isaac.jobs.sft import plan
 
     for _ in record_demonstrations(small_config(), directory / "demos"):
         pass

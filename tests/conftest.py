@@ -25,14 +25,6 @@ def _cache_of_this_session(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def no_lerobot_home(monkeypatch):
-    """Verbs tell their children where the dataset lies; the next test must not see it."""
-    for name in ("HF_LEROBOT_HOME", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "")  # so that whatever a test leaves is undone
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory) -> Path:
     """A LeRobot dataset of two demonstrations."""
@@ -47,8 +39,8 @@ def small_dataset(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_checkpoints(tmp_path_factory, small_dataset) -> Path:
     """Checkpoint root with the steps 2, 4 and 6 of one training run. Read only."""
-    from mlflow_project.cli.sft import plan
     from rlinf_isaac.engines.local import LocalEngine
+    from rlinf_isaac.jobs.sft import plan
 
     job = plan(small_config(), small_dataset, None, tmp_path_factory.mktemp("sft"))
     for _ in LocalEngine().sft(job):

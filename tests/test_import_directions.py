@@ -50,6 +50,7 @@ rlinf_isaac.engines.rlinf.worker          runs in RLinf's interpreter
 rlinf_isaac.engines.rlinf.extension:      documented name of a worker's module
 rlinf_isaac.engines.rlinf.driver:         documented name of a worker's module
 rlinf_isaac.preflight
+rlinf_isaac.jobs
 mlflow_project:
 mlflow_project.vocabulary:                names of tags, metrics and artifacts
 mlflow_project.lineage
@@ -58,6 +59,7 @@ mlflow_project.tracking
 mlflow_project.recorders
 mlflow_project.serving
 mlflow_project.promotion
+mlflow_project.tracked
 mlflow_project.cli
 mlflow_project.plugins
 mlflow_project.lerobot_source:            a name of old, for what is installed already

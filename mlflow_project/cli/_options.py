@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how options become config overrides.
+"""Options that several verbs share.
 
 Every option takes a value and has a default that MLproject can pass (`auto`, never an empty string), so that a verb
 behaves the same from the shell and from ``mlflow run``.
@@ -7,17 +7,16 @@ behaves the same from the shell and from ``mlflow run``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
-from rlinf_isaac.config import split_overrides
+from rlinf_isaac.jobs.options import AUTO, NONE
 
 UploadWeights = Literal["auto", "all", "none"]
 Command = TypeVar("Command", bound=Callable[..., Any])
-AUTO = "auto"
 
 
 def option(name: str, help: str, default: str | None = AUTO) -> Callable[[Command], Command]:
@@ -41,7 +40,7 @@ output = click.option(
     show_default=True,
     help="Where results, checkpoints and the tracking journal go.",
 )
-overrides = option("--overrides", "Config overrides, e.g. 'sft.batch_size=16,env.task=stack3'.", "none")
+overrides = option("--overrides", "Config overrides, e.g. 'sft.batch_size=16,env.task=stack3'.", NONE)
 env = option("--env", "Simulator: mujoco or isaaclab.")
 renderer = option("--renderer", "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.")
 
@@ -64,7 +63,7 @@ isaaclab_python = click.option(
     help="Interpreter that has IsaacLab, for --env isaaclab; auto: what ISAACLAB_PYTHON names.",
 )
 device = option("--device", "torch device: cpu, cuda, cuda:1.")
-repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", "none")
+repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", NONE)
 upload_weights = click.option(
     "--upload-weights",
     type=click.Choice(["auto", "all", "none"]),
@@ -75,7 +74,7 @@ upload_weights = click.option(
 
 
 def engine(command: Command) -> Command:
-    """The options that say where a job runs; `mlflow_project.cli._engine` makes an engine of them."""
+    """The options that say where a job runs; `rlinf_isaac.jobs.engine` makes an engine of them."""
     for each in reversed(
         (
             click.option(
@@ -92,7 +91,7 @@ def engine(command: Command) -> Command:
             option(
                 "--rlinf-source", "Setup scripts or virtual environments to source first, e.g. 'a.sh,venv'.", "none"
             ),
-            option("--rlinf-overrides", "Changes of RLinf's config, e.g. 'rollout.pipeline_stage_num=2'.", "none"),
+            option("--rlinf-overrides", "Changes of RLinf's config, e.g. 'rollout.pipeline_stage_num=2'.", NONE),
             option(
                 "--ray-address",
                 "Running Ray cluster, HOST:PORT; auto: one of its own, which ends with the job; env: what RAY_ADDRESS "
@@ -114,47 +113,5 @@ assume = option(
     "--assume",
     "What a checkpoint does not say it was trained with, e.g. \"prompt='Stack it.',control_hz=20\"; all: as this job "
     "has it. Recorded as an assumption.",
-    "none",
+    NONE,
 )
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of an option that takes several, separated by commas or spaces; ``none`` has none."""
-    return () if text == "none" else tuple(text.replace(",", " ").split())
-
-
-def find_dataset(name: str, repo_id: str = "none") -> Path:
-    """Root of the dataset that ``--dataset`` and ``--repo-id`` mean; child processes will find the same one.
-
-    Raises:
-        DatasetError: there is none, naming every place that was looked at.
-    """
-    from rlinf_isaac.data.lerobot.resolve import resolve_dataset
-
-    location = resolve_dataset(name, None if repo_id == "none" else repo_id)
-    os.environ.update(location.environment)
-    return location.root
-
-
-def find_datasets(names: str, repo_id: str = "none") -> tuple[Path, ...]:
-    """Roots of several datasets, separated by commas, as `find_dataset`. A directory may have commas in its name."""
-    from rlinf_isaac.data.lerobot.resolve import resolve_dataset
-
-    parts = [names] if Path(names).is_dir() else [part.strip() for part in names.split(",") if part.strip()]
-    if len(parts) < 2:
-        return (find_dataset(names, repo_id),)
-    locations = [resolve_dataset(name, None if repo_id == "none" else repo_id) for name in parts]
-    os.environ.update(locations[0].environment)
-    return tuple(location.root for location in locations)
-
-
-def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str) -> list[str]:
-    """Config overrides from ``--overrides``, then from the options that are not ``auto`` (which win).
-
-    Args:
-        options: option name -> value.
-        keys: option name -> config key.
-        text: the value of ``--overrides``.
-    """
-    given = [f"{key}={options[name]}" for name, key in keys.items() if options[name] != AUTO]
-    return split_overrides(text) + given

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,8 +20,6 @@ from mlflow_project.tracking.signals import Terminated
 from mlflow_project.tracking.terminal import SafeConsole, escaped
 from rlinf_isaac.ground.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.preflight.findings import Findings
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 stdout = SafeConsole(soft_wrap=True)
 stderr = SafeConsole(stderr=True, soft_wrap=True)

@@ -12,6 +12,7 @@ from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.tables import training_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
+from mlflow_project.tracked.promote import Promotion
 from mlflow_project.tracking import ui
 from mlflow_project.tracking.runs import TrackedRun
 from mlflow_project.tracking.terminal import escaped
@@ -69,6 +70,35 @@ def print_rulings(judgement: Judgement) -> None:
         mark = Text("pass", "bold green") if ruling.passed else Text("refuse", "bold red")
         table.add_row(ruling.rule, mark, ruling.because)
     stdout.print(table, soft_wrap=False)
+
+
+def show(result: Comparison | Judgement) -> None:
+    """Print what a promotion comes to on its way."""
+    if isinstance(result, Comparison):
+        print_comparison(result)
+    else:
+        print_rulings(result)
+
+
+def print_promotion(promotion: Promotion, name: str) -> None:
+    """Print how a promotion to the registered model `name` ended."""
+    version, champion = promotion.version, promotion.champion
+    if promotion.outcome == "champion already" and version is not None:
+        stdout.print(f"Version {version.number} of {name} is this checkpoint, and is champion already.")
+        print_serve(name)
+    elif promotion.refused_by:
+        stdout.print(f"Refused by {', '.join(promotion.refused_by)}; nothing was registered.")
+    elif promotion.outcome == "would be promoted":
+        stdout.print(f"Would become champion of {name}; nothing was registered.")
+    elif version is not None:
+        was = f"version {champion.number} is `previous`" if champion else "the first one"
+        stdout.print(f"Version {version.number} of {name} is champion; {was}.")
+        print_serve(name)
+
+
+def print_serve(name: str) -> None:
+    """Print the command that serves the champion of a registered model."""
+    stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion")
 
 
 def print_links(tracked: TrackedRun, page: str | None = None) -> None:

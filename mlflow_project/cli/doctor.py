@@ -17,6 +17,7 @@ from mlflow_project.cli._session import checking, print_json, show_problem, stdo
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.jobs.options import find_dataset
 from rlinf_isaac.preflight.findings import Findings
 
 EXAMPLE = """\b
@@ -110,7 +111,7 @@ def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, fu
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
     with checking(findings):
-        root = options.find_dataset(name, repo_id)
+        root = find_dataset(name, repo_id)
         findings.add(validate_dataset(root, full=full))
         if preset != "none":
             findings.add(check_dataset(load_config(preset), root))

@@ -15,6 +15,7 @@ from mlflow_project.cli._session import print_json, show_problem, stdout, verb_s
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.ground.errors import InvalidJob
+from rlinf_isaac.jobs.options import find_dataset
 
 if TYPE_CHECKING:
     from mlflow_project.lineage.chain import Node
@@ -41,7 +42,7 @@ def command(subject: str, dataset: str, json: bool) -> None:
     that is recorded but not on this machine is `unseen`, which is no error.
     """
     with verb_session():
-        root = None if dataset == options.AUTO else options.find_dataset(dataset)
+        root = None if dataset == options.AUTO else find_dataset(dataset)
         chain = find_chain(subject, root)
         breaks = chain.breaks()
         if json:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_project.cli import _checkpoints as checkpoints
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
-from rlinf_isaac.config import build_config
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_bytes
+from rlinf_isaac.jobs.serving import plan
 
 if TYPE_CHECKING:
     from mlflow_project.serving.policy import Exact
@@ -95,25 +94,11 @@ def command(
 
 
 def check(findings: Findings, model: str, device: str, assume: str = "none") -> tuple[Bundle, JobConfig] | None:
-    """The verified bundle and its job on this device, unless `findings` has errors."""
+    """The verified bundle of the model and its job on this device, unless `findings` has errors."""
     from mlflow_project.serving.resolve import resolve_model
-    from rlinf_isaac.checkpoint.coverage import check_coverage
-    from rlinf_isaac.checkpoint.trained_with import serving_mismatches
-    from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
 
-    changes = options.to_overrides({"device": device}, {"device": "compute.device"}, "none")
     with findings.collect():
-        bundle = resolve_model(model)
-        findings.add(check_bundles([bundle]))
-        (bundle,) = checkpoints.with_assumptions(findings, [bundle], assume)
-        config = build_config(bundle.job, f"{bundle.path}/config.json", changes)
-        findings.add([*check_config(config), *check_device(config)])
-        findings.raise_errors()
-        findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
-        findings.add(serving_mismatches(bundle, config))
-        findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
-        return None if findings.errors else (bundle, config)
+        return plan(findings, resolve_model(model), device, assume)
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training.training_state import MetricsLog
 from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
@@ -53,7 +54,9 @@ def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
     write_file(norm_stats, job.norm_stats)
     description = job.description(LeRobotDataset(job.dataset))
     seen: dict[str, list[float]] = {}
-    with RlinfSession(directory, runtime, {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}) as session:
+    # Whatever of LeRobot is at work in these processes finds the dataset, too, and never asks the hub for it.
+    environment = resolve_dataset(job.dataset).environment | {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
+    with RlinfSession(directory, runtime, environment) as session:
         driver = session.drive(directory)
         ready = yield from driver.start()
         description["engine"] = {"name": "rlinf", **ready["versions"]}

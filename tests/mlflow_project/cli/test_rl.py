@@ -8,12 +8,12 @@ import yaml
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, SMALL_PRESET, SMALL_RL, kill_when, only_error, rows_of
 
-from mlflow_project.cli.rl import KEYS, check
 from mlflow_project.tracking import ui
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.config import load_config
 from rlinf_isaac.ground.digest import bytes_digest
+from rlinf_isaac.jobs.rl import KEYS, check
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight import Findings
 

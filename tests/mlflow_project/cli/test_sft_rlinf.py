@@ -11,11 +11,11 @@ from mlflow.entities import Run
 from rlinf_support import PYTHON
 from support import SMALL_PRESET, small_config
 
-from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.engines.rlinf import RlinfEngine, Runtime
 from rlinf_isaac.ground.events import CheckpointSaved
+from rlinf_isaac.jobs.sft import plan
 
 pytestmark = pytest.mark.rlinf
 

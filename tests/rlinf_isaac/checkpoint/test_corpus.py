@@ -9,8 +9,16 @@ import pytest
 from corpus.case import Case
 from corpus.checkpoints import CASES, NEED_HASHING
 
-from mlflow_project.cli import eval as verb
+from rlinf_isaac.jobs.evaluation import KEYS, check
 from rlinf_isaac.preflight.findings import Findings
+
+DEFAULTS = {
+    **dict.fromkeys((*KEYS, "ckpt_steps", "norm_stats", "batch"), "auto"),
+    **dict.fromkeys(("assume", "overrides"), "none"),
+    **dict.fromkeys(("allow_mismatch", "until_decided"), False),
+    "engine": "local",
+}
+"""Options as the command line leaves them."""
 
 
 @pytest.fixture
@@ -22,10 +30,7 @@ def root(tmp_path, small_checkpoints) -> Path:
 
 def codes(root: Path, *, quick: bool) -> set[str]:
     findings = Findings()
-    context = verb.command.make_context("eval", ["--ckpt-root", str(root), "--output", str(root.parent / "out")])
-    verb.check(
-        findings, quick=quick, **{key: value for key, value in context.params.items() if key != "upload_weights"}
-    )
+    check(findings, ckpt_root=str(root), output=root.parent / "out", quick=quick, **DEFAULTS)
     assert not (root.parent / "out").exists()
     return {problem.code for problem in findings.errors}
 

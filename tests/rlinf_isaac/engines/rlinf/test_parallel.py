@@ -79,7 +79,7 @@ def cluster(rlinf_python, tmp_path, monkeypatch) -> Iterator[tuple[str, Node, No
 
 @pytest.fixture
 def four_bundles(small_dataset, tmp_path) -> tuple[Bundle, ...]:
-    from mlflow_project.cli.sft import plan
+    from rlinf_isaac.jobs.sft import plan
 
     job = plan(small_config(["sft.steps=8"]), small_dataset, None, tmp_path / "sft")
     saved = [event for event in LocalEngine().sft(job) if isinstance(event, CheckpointSaved)]

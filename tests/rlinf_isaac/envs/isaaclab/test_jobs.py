@@ -54,7 +54,7 @@ def dataset(isaaclab_python, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoints(dataset, tmp_path_factory) -> Path:
-    from mlflow_project.cli.sft import plan
+    from rlinf_isaac.jobs.sft import plan
 
     job = plan(config(300), dataset, None, tmp_path_factory.mktemp("sft"))
     for _ in LocalEngine().sft(job):

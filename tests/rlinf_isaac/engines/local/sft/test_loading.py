@@ -12,7 +12,6 @@ import pytest
 import torch
 from support import small_config
 
-from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
@@ -22,6 +21,7 @@ from rlinf_isaac.engines.local.sft.loading import BatchLoader
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.ground.errors import ObservationError, RlinfIsaacError
 from rlinf_isaac.ground.events import CheckpointSaved, Metrics
+from rlinf_isaac.jobs.sft import plan
 from rlinf_isaac.pi0.policy import Processor
 
 AUGMENTED = ("sft.augment.shift=0.1", "sft.augment.brightness=0.3", "sft.flow_samples=2")

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from support import small_config
 
-from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.engines.base import SftJob
@@ -20,6 +19,7 @@ from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.training.optimiser import trained_copy
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.ground.events import CheckpointSaved, FileSaved, Metrics, Progress
+from rlinf_isaac.jobs.sft import plan
 from rlinf_isaac.pi0.lora import add_adapters, is_adapter, merged, scales
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.precision import to_precision

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import small_config
 
-from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
@@ -17,6 +16,7 @@ from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged
 from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.jobs.sft import plan
 from rlinf_isaac.pi0.observation import Observation
 
 

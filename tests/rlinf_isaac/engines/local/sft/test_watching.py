@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from support import small_config
 
-from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.data.lerobot.format import STATE
@@ -21,6 +20,7 @@ from rlinf_isaac.engines.local.sft.validation import Validation
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.ground.events import CheckpointSaved, FileSaved, Metrics
+from rlinf_isaac.jobs.sft import plan
 from rlinf_isaac.pi0.model import Pi0
 
 HELD_OUT = ("sft.val_episodes=1", "sft.val_frames=8")

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from support import small_config
 
-from mlflow_project.cli.sft import plan
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import from_json
@@ -22,6 +21,7 @@ from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.ground.errors import RlinfIsaacError, TrainingDiverged
 from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.jobs.sft import plan
 from rlinf_isaac.pi0.model import Pi0, initialise
 
 AUGMENTED = ("sft.augment.shift=0.1", "sft.flow_samples=2")

@@ -1,24 +1,21 @@
-"""What `sft` makes of ``--base`` and of ``--norm-stats base``: found, checked, printed, recorded."""
+"""What fine-tuning makes of its base and of the norm stats ``base``: both are found, checked and hashed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import stdout
-from mlflow_project.vocabulary import BASE_URI_TAG
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import InvalidJob
+from rlinf_isaac.jobs import Say, options
 
 if TYPE_CHECKING:
-    from rlinf_isaac.checkpoint.foreign.base import Base, FoundBase
+    from rlinf_isaac.checkpoint.foreign.base import Base, FoundBase, Named
     from rlinf_isaac.preflight import Findings
 
-NONE = "none"
 OF_BASE = "base"
 DEFAULT_PRESET = "tiny"
 
@@ -40,15 +37,15 @@ class ForeignNormStats:
     record: Mapping[str, Any] | None = None
 
 
-def find(findings: Findings, text: str) -> FoundBase | None:
-    """The base that an option names; None for ``none``, and where `findings` now says why there is none."""
-    if text == NONE:
+def find(findings: Findings, text: str, locate: Callable[[str], Named]) -> FoundBase | None:
+    """The base that an option names and `locate` finds; None for ``none``, and where `findings` now says why there is
+    none."""
+    if text == options.NONE:
         return None
-    from mlflow_project.serving.base_source import locate_base
     from rlinf_isaac.checkpoint.foreign.base import find_base
 
     with findings.collect():
-        return find_base(locate_base(text))
+        return find_base(locate(text))
     return None
 
 
@@ -106,31 +103,17 @@ def check_norm_stats(findings: Findings, stats: ForeignNormStats, config: JobCon
     findings.add(check_norm_stats(stats.data, stats.path, config))
 
 
-def seal(base: FoundBase, config: JobConfig, stats: ForeignNormStats | None) -> Base:
-    """Hash the base; prints what it is, what it says, and which parameters come from it."""
+def seal(base: FoundBase, config: JobConfig, stats: ForeignNormStats | None, say: Say) -> Base:
+    """Hash the base, and say what it is, what its files state, and which parameters come from it."""
     from rlinf_isaac.checkpoint.foreign.base import seal_base
     from rlinf_isaac.checkpoint.foreign.base_config import says_lines
 
     sealed = seal_base(base, config, None if stats is None else stats.record)
     revision = f" at {sealed.named.revision}" if sealed.named.revision else ""
-    stdout.print(f"base         {sealed.named.path} ({sealed.kind}{revision}) sha256 {sealed.digest}")
+    say(f"base         {sealed.named.path} ({sealed.kind}{revision}) sha256 {sealed.digest}")
     for line in says_lines(base, config):
-        stdout.print(f"says         {line}")
+        say(f"says         {line}")
     if sealed.not_known:
-        stdout.print(f"not known    {', '.join(sealed.not_known)}")
-    stdout.print(f"parameters   {sealed.coverage.summary}")
+        say(f"not known    {', '.join(sealed.not_known)}")
+    say(f"parameters   {sealed.coverage.summary}")
     return sealed
-
-
-def tags(base: Base) -> dict[str, str]:
-    """What a run records of its base, beside the digest in its lineage."""
-    values = {
-        "base.name": base.named.name,
-        "base.kind": base.kind,
-        BASE_URI_TAG: str(base.named.path.absolute()),
-        "base.revision": base.named.revision or "",
-        "base.parameters": base.coverage.summary,
-        "base.not_known": ", ".join(base.not_known),
-        "norm_stats.of": "base" if base.norm_stats is not None else "",
-    }
-    return {key: value for key, value in values.items() if value}

@@ -1,4 +1,4 @@
-"""What `bundle make` infers of a checkpoint, and prints: its config, step, asset id, norm stats, name."""
+"""What the job that makes a bundle infers of a checkpoint: its config, step, asset id, norm stats and name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import stdout
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
+from rlinf_isaac.jobs import Say, options
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.foreign.configured import Configured
@@ -28,6 +27,7 @@ def find_config(
     overrides: list[str],
     assumptions: Mapping[str, Any],
     known: Collection[str],
+    say: Say,
 ) -> Configured:
     """The job that trained the checkpoint, as far as it is known: a bundle says so itself, of others their files say
     some, and their shapes the architecture."""
@@ -37,11 +37,11 @@ def find_config(
     if preset == options.AUTO and source.kind == "bundle":
         return configure(read_bundle(source.path, verify=False).job, source.said, overrides, assumptions, known)
     chosen = _fitting_preset(source, exclude) if preset == options.AUTO else preset
-    stdout.print(f"preset       {chosen}")
+    say(f"preset       {chosen}")
     configured = configure(chosen, source.said, overrides, assumptions, known)
     for title, lines in (("said", configured.lines), ("assumed", _spelled(configured.assumed))):
         for line in lines:
-            stdout.print(f"{title:<13}{line}")
+            say(f"{title:<13}{line}")
     return configured
 
 
@@ -51,12 +51,13 @@ def _spelled(values: Mapping[str, Any]) -> list[str]:
     return [f"{name} {spell(value)}" for name, value in values.items()]
 
 
-def with_asset_id(config: JobConfig, asset_id: str, source: Source) -> JobConfig:
+def with_asset_id(config: JobConfig, asset_id: str, source: Source, say: Say) -> JobConfig:
+    """The config with this asset id; with ``auto`` the one under which the norm stats were found, else its own."""
     from rlinf_isaac.checkpoint.write_bundle import check_asset_id
 
     if asset_id == options.AUTO:
         asset_id = source.asset_id or config.policy.asset_id
-    stdout.print(f"asset id     {asset_id}")
+    say(f"asset id     {asset_id}")
     check_asset_id(asset_id)
     return replace(config, policy=replace(config.policy, asset_id=asset_id))
 
@@ -114,7 +115,12 @@ def sliced_dims(data: bytes, config: JobConfig) -> dict[str, Any]:
     return {"dims": longer} if longer else {}
 
 
-def find_step(text: str, source: Source) -> int:
+def find_step(text: str, source: Source, say: Say) -> int:
+    """The optimiser step that ``--step`` names; with ``auto`` the one in the checkpoint's name.
+
+    Raises:
+        InvalidJob: neither says one.
+    """
     if text == options.AUTO:
         if source.step is None:
             cause = f"the name of {source.path} says no optimiser step"
@@ -127,7 +133,7 @@ def find_step(text: str, source: Source) -> int:
         number = int(text)
     else:
         raise InvalidJob.of("bad-step", f"--step {text} is not a non-negative integer", "pass one, such as 30000")
-    stdout.print(f"step         {number}")
+    say(f"step         {number}")
     return number
 
 
@@ -143,7 +149,7 @@ def run_name(name: str, path: Path) -> str:
     return next((name for name in names if name not in _NAMELESS and step_of(name) is None), "checkpoint")
 
 
-def local_source(source: Path) -> tuple[Path, Path, str]:
+def local_source(source: Path, say: Say) -> tuple[Path, Path, str]:
     """The checkpoint's directory here, what it may be named after, and its URI with the commit if it is of the hub."""
     from rlinf_isaac.checkpoint.foreign import hub
 
@@ -151,15 +157,16 @@ def local_source(source: Path) -> tuple[Path, Path, str]:
         return source, source, ""
     location = hub.parse(source)
     fetched = hub.fetch(source)
-    stdout.print(f"fetched      {fetched.uri}")
+    say(f"fetched      {fetched.uri}")
     return fetched.path, Path(location.repo, location.folder), fetched.uri
 
 
 def path_or_none(text: str) -> Path | None:
+    """The path that an option names; None for ``auto``."""
     return None if text == options.AUTO else Path(text)
 
 
-def show_source(source: Source) -> None:
+def say_source(source: Source, say: Say) -> None:
     """What was found, with digests; the weights' own take a while and come with the bundle."""
     lines = [f"checkpoint   {source.path} ({source.kind})"]
     weights = source.weights
@@ -169,13 +176,13 @@ def show_source(source: Source) -> None:
         lines += [f"weights      {file} ({file.stat().st_size} bytes)" for file in weights.files]
     lines += [f"norm stats   {place} sha256 {source.norm_stats.sha256}" for place in source.norm_stats.places]
     for line in [*lines, *(f"             {note}" for note in source.notes)]:
-        stdout.print(line)
+        say(line)
 
 
-def show_read(digests: Mapping[str, str | None]) -> None:
+def say_read(digests: Mapping[str, str | None], say: Say) -> None:
     """The files that were read, with their sha256 where they were hashed; of orbax's dozens only the first."""
     hashed = [(name, digest) for name, digest in digests.items() if digest]
     for name, digest in hashed[:_SHOWN]:
-        stdout.print(f"read         {name} sha256 {digest}")
+        say(f"read         {name} sha256 {digest}")
     if len(hashed) > _SHOWN:
-        stdout.print(f"read         and {len(hashed) - _SHOWN} files more")
+        say(f"read         and {len(hashed) - _SHOWN} files more")

@@ -1,12 +1,9 @@
-"""What the verbs that start from checkpoints (eval, rl) share: choosing them, and what they record of their job."""
+"""What the jobs that start from checkpoints share: which ones are meant, and what is assumed of their training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
-from rlinf_isaac.config.schema import JobConfig
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.bundle import Bundle
@@ -36,9 +33,3 @@ def with_assumptions(
         given = parse_assumptions(text)
         told = [assume(bundle, given, overrides) for bundle in bundles]
     return told
-
-
-def recorded(config: JobConfig, *own: str) -> dict[str, Any]:
-    """The sections of the config that a run logs as params: what concerns an evaluation, and the verb's `own`."""
-    values = asdict(config)
-    return {section: values[section] for section in ("preset", "model", "policy", "env", *own, "eval", "compute")}

@@ -1,4 +1,4 @@
-"""From the options `_options.engine` to an engine, and the checks of one."""
+"""The engine that a job's options choose, and its checks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.cli import _options as options
 from rlinf_isaac.config import split_overrides
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob, SftJob
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.jobs import options
 
 if TYPE_CHECKING:
     from rlinf_isaac.engines.rlinf.runtime import Runtime

@@ -1,0 +1,46 @@
+"""Comparison of evaluated checkpoints, as a tracked run or in one that is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlflow_project.comparison.compare import Comparison, compare
+from mlflow_project.comparison.evaluations import Evaluation, read_evaluations, run_id_in
+from mlflow_project.lineage.provenance import provenance_tags
+from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
+from mlflow_project.tracked import PROJECT
+from mlflow_project.tracked.evaluation import Swept
+from mlflow_project.tracking.runs import TrackedRun, tracked_run
+from mlflow_project.tracking.store import existing_store
+from rlinf_isaac.jobs import options
+from rlinf_isaac.preflight.findings import Findings
+
+
+def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
+    """The evaluations of these runs, read from the store; none where `findings` has errors."""
+    ids = []
+    for text in options.words(" ".join(runs)):
+        with findings.collect():
+            ids.append(run_id_in(text))
+    with findings.collect():
+        client = existing_store()
+        return read_evaluations(client, ids) if ids else []
+    return []
+
+
+def run(evaluations: list[Evaluation], output: Path) -> Swept:
+    """Compare in a tracked run of its own."""
+    title = " and ".join(dict.fromkeys(each.sweep_name for each in evaluations))
+    with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
+        comparison = record(evaluations, tracked, title)
+    return Swept(comparison, tracked)
+
+
+def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:
+    """Compare, and record page, tables, description and saved view in a run that is there already."""
+    comparison = compare(evaluations)
+    compared = [each.evaluation for each in comparison.standings]
+    tracked.recorder.tags({"compared.sweeps": " ".join(dict.fromkeys(each.sweep for each in compared))})
+    save_comparison_view(tracked.recorder, [each.run for each in compared])
+    record_comparison(tracked.recorder, comparison, title)
+    return comparison

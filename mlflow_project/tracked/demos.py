@@ -1,0 +1,41 @@
+"""Recording demonstrations, as a tracked run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags
+from mlflow_project.tracked import PROJECT
+from mlflow_project.tracking.progress import watch
+from mlflow_project.tracking.runs import tracked_run
+from rlinf_isaac.config import flatten
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+from rlinf_isaac.engines.demonstrations import record_demonstrations
+from rlinf_isaac.jobs.demos import SECTIONS, dataset_root
+
+
+def run(config: JobConfig, output: Path) -> Path:
+    """Record the demonstrations as one tracked run; returns the dataset's root."""
+    root = dataset_root(config, output)
+    with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:
+        tracked.recorder.params(_read_config(config))
+        watch(record_demonstrations(config, root))
+        dataset = LeRobotDataset(root)
+        tracked.recorder.tags(simulator_tags((dataset.provenance or {}).get("env", {})))
+        tracked.recorder.dataset(lerobot_dataset(root, dataset.digest, "recorded"))
+        tracked.recorder.metrics(
+            {
+                "demos/episodes": dataset.num_episodes,
+                "demos/frames": dataset.num_frames,
+                "demos/episode_length_mean": dataset.num_frames / dataset.num_episodes,
+            }
+        )
+        for file in sorted((root / "meta").glob("*.json*")):
+            tracked.recorder.artifact(file, f"dataset/meta/{file.name}")
+    return root
+
+
+def _read_config(config: JobConfig) -> dict[str, Any]:
+    return {key.replace(".", "/"): value for key, value in flatten(config).items() if key.startswith(SECTIONS)}

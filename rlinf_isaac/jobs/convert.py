@@ -1,0 +1,150 @@
+"""The job that converts a checkpoint, and the bundle that it makes of it: their options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlinf_isaac.config.reads import check_overrides
+from rlinf_isaac.ground.errors import NormStatsError, Problem
+from rlinf_isaac.jobs import Say, options, silent
+from rlinf_isaac.jobs.bundle_source import remarks
+
+if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.convert import ConversionJob, Options
+    from rlinf_isaac.checkpoint.foreign.make import Conversion
+    from rlinf_isaac.checkpoint.foreign.sources import Source
+    from rlinf_isaac.config.schema import JobConfig
+    from rlinf_isaac.preflight.findings import Findings
+
+
+@dataclass(frozen=True)
+class BundleJob:
+    """A bundle to make of the plan.
+
+    Attributes:
+        source: the checkpoint with the given norm stats.
+        config: the job that trained it, as far as it is known.
+        step: from the name of the output, or of the checkpoint.
+        conversion: how its weights fill the model.
+        stated: facts that the checkpoint's files say.
+        assumed: facts that the person says, with their values.
+    """
+
+    source: Source
+    config: JobConfig
+    step: int
+    conversion: Conversion
+    stated: frozenset[str]
+    assumed: Mapping[str, Any]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What `make_bundle` and `find_made` want to know, beside weights, config and place."""
+        stats = self.source.norm_stats
+        record = {"mode": "none", "source": stats.path.name, "source_sha256": stats.sha256}
+        told = {"stated": self.stated, "assumed": self.assumed}
+        own = {"asset_id": self.config.policy.asset_id, "step": self.step}
+        return {**own, **told, "norm_stats": stats.read(), "norm_stats_record": record}
+
+
+@dataclass(frozen=True)
+class ConvertJob:
+    """What to convert, and the bundle to make of it, if one is asked for."""
+
+    conversion: ConversionJob
+    bundle: BundleJob | None
+
+    @property
+    def may_be_finished(self) -> bool:
+        """Whether the output looks like one that this very job made, and was killed after."""
+        from rlinf_isaac.checkpoint.convert import may_be_finished
+        from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
+
+        if self.bundle is None:
+            return may_be_finished(self.conversion)
+        return may_be_made(self.conversion.output, self.bundle.config, self.bundle.source.norm_stats.read())
+
+
+def check(findings: Findings, *, say: Say = silent, **settings: Any) -> ConvertJob | None:
+    """Check these options, all of them; the job, unless `findings` has errors."""
+    from rlinf_isaac.checkpoint.convert import Options, expansion, output_exists, parse_size, prepare
+
+    size = None
+    with findings.collect():
+        size = None if settings["max_shard_size"] == "none" else parse_size(settings["max_shard_size"])
+    key = settings["state_dict_key"]
+    chosen = Options(
+        dtype=settings["dtype"],
+        keep_dtype=options.words(settings["keep_dtype"]),
+        include=options.words(settings["include"]),
+        exclude=options.words(settings["exclude"]),
+        strip_prefix=options.words(settings["strip_prefix"]),
+        state_dict_key=None if key == options.AUTO else key,
+        max_shard_size=size,
+    )
+    wants_bundle = settings["norm_stats"] != "none" or settings["preset"] != "none"
+    if not wants_bundle:
+        findings.add(check_overrides("convert", options.to_overrides({}, {}, settings["overrides"])))
+    conversion = bundle = None
+    with findings.collect():
+        record = "bundle.json" if wants_bundle else None
+        place = {"overwrite": settings["force"], "record": record, "resume": True}
+        conversion = prepare(settings["input"], settings["output"], chosen, **place)
+        findings.add(filter(None, [expansion(conversion.plan)]))
+    if wants_bundle:
+        with findings.collect():
+            bundle = _check_bundle(findings, chosen, say, **settings)
+    if conversion is None or (wants_bundle and bundle is None):
+        return None
+    job = ConvertJob(conversion, bundle)
+    if conversion.there and not job.may_be_finished:
+        findings.add([output_exists(conversion.output)])
+    return None if findings.errors else job
+
+
+def _check_bundle(findings: Findings, chosen: Options, say: Say, **settings: Any) -> BundleJob | None:
+    from rlinf_isaac.checkpoint.foreign.configured import configure
+    from rlinf_isaac.checkpoint.foreign.said import Said
+    from rlinf_isaac.checkpoint.foreign.sources import find_source
+    from rlinf_isaac.checkpoint.steps import step_of
+    from rlinf_isaac.data.norm_stats import from_json
+    from rlinf_isaac.data.norm_stats.keys import CHOICE
+    from rlinf_isaac.preflight import check_config, check_norm_stats
+
+    if "none" in (settings["norm_stats"], settings["preset"]):
+        cause = "--norm-stats and --preset make a bundle together, and only one of them is given"
+        findings.add([Problem("bundle-options", cause, "pass both, or neither for plain safetensors")])
+        return None
+    source, configured = None, None
+    with findings.collect():
+        source = find_source(settings["input"], norm_stats=Path(settings["norm_stats"]))
+    with findings.collect():
+        overrides = options.to_overrides({}, {}, settings["overrides"])
+        findings.add(check_overrides("convert --preset", overrides))
+        configured = configure(settings["preset"], Said() if source is None else source.said, overrides)
+        findings.add(check_config(configured.config, "convert --preset", overrides))
+    step = step_of(Path(settings["output"]).name)
+    step = source.step if step is None and source is not None else step
+    if step is None:
+        cause = f"neither {settings['output']} nor the checkpoint's directory says an optimiser step"
+        findings.add([Problem("no-step", cause, f"name the output after it: --output {settings['output']}/30000")])
+    if source is None or configured is None or step is None:
+        return None
+    config = configured.config
+    findings.add(remarks(source))
+    data = source.norm_stats.read()
+    try:
+        from_json(data, str(source.norm_stats.path))
+    except NormStatsError as error:
+        cure = f"use `rlinf-isaac bundle make`, and {CHOICE}"
+        raise NormStatsError([Problem(each.code, each.cause, cure) for each in error.problems]) from error
+    findings.add(check_norm_stats(data, source.norm_stats.path, config))
+    from rlinf_isaac.checkpoint.foreign.make import plan_conversion
+
+    for line in configured.lines:
+        say(f"said         {line}")
+    conversion = plan_conversion(source, config.model, chosen)
+    return BundleJob(source, config, step, conversion, configured.stated, configured.assumed)

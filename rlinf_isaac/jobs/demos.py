@@ -1,0 +1,49 @@
+"""The job that records demonstrations: its options are checked, and its dataset has a place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlinf_isaac.config import flatten, load_config
+from rlinf_isaac.config.reads import check_overrides
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.jobs import options
+
+if TYPE_CHECKING:
+    from rlinf_isaac.preflight import Findings
+
+SECTIONS = ("demos.", "env.", "policy.state_layout")
+KEYS = {
+    "task": "env.task",
+    "episodes": "demos.episodes",
+    "first_seed": "demos.first_seed",
+    "env": "env.backend",
+    "renderer": "env.renderer",
+    "device": "compute.device",
+}
+
+
+def check(
+    findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
+) -> JobConfig:
+    """Check these options and give their config. Everything here is quick."""
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
+    from rlinf_isaac.preflight.machine import demonstration_bytes
+
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    findings.add(check_overrides("demos", changes))
+    config = load_config(preset, changes)
+    findings.add([*check_config(config, "demos", changes), *check_device(config, "demos"), *check_simulator(config)])
+    findings.add(check_free_space(output, demonstration_bytes(config)))
+    return config
+
+
+def dataset_root(config: JobConfig, output: Path) -> Path:
+    """Where the demonstrations of these settings lie."""
+    values = flatten(config)
+    settings = {key: value for key, value in values.items() if key.startswith(SECTIONS) and key != "demos.workers"}
+    if config.env.backend == "isaaclab":  # which runs there; MuJoCo is on the CPU in any case
+        settings["compute.device"] = config.compute.device.partition(":")[0]
+    return output.absolute() / "demos" / f"{config.env.task}-{json_digest(settings)[:8]}"

@@ -1,0 +1,110 @@
+"""The job of an evaluation: its options are checked, and it is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlinf_isaac.config import build_config
+from rlinf_isaac.config.reads import check_overrides, on_engine
+from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.ground.probe import check_output
+from rlinf_isaac.jobs import checkpoints, options
+from rlinf_isaac.jobs import engine as engines
+from rlinf_isaac.stats.sequential import StopRule
+
+if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.bundle import Bundle
+    from rlinf_isaac.preflight import Findings
+
+KEYS = {
+    "episodes": "eval.episodes",
+    "first_seed": "eval.first_seed",
+    "policy_seed": "eval.policy_seed",
+    "num_envs": "eval.num_envs",
+    "videos": "eval.videos",
+    "env": "env.backend",
+    "renderer": "env.renderer",
+    "device": "compute.device",
+}
+
+
+def check(
+    findings: Findings,
+    *,
+    ckpt_root: str,
+    ckpt_steps: str,
+    norm_stats: str,
+    until_decided: bool,
+    batch: str,
+    allow_mismatch: bool,
+    assume: str,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: Any,
+) -> EvaluationJob | None:
+    """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
+    findings.add(check_output(output))
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    given = None if norm_stats == options.AUTO else Path(norm_stats)
+    job = None
+    if not findings.errors:
+        job = plan(findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"])
+    if job is not None:
+        engines.check_engine(findings, chosen, [job])
+    if job is None or not until_decided:
+        return job
+    return replace(job, stop_rule=_stop_rule(findings, job, batch))
+
+
+def plan(
+    findings: Findings,
+    bundles: Sequence[Bundle],
+    overrides: list[str],
+    output: Path,
+    norm_stats: Path | None = None,
+    allow_mismatch: bool = False,
+    assume: str = "none",
+    engine: str = engines.LOCAL,
+) -> EvaluationJob | None:
+    """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
+    from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
+    from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
+    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats, check_simulator
+
+    form = on_engine("eval", engine)
+    findings.add(check_overrides(form, overrides))
+    findings.add(check_bundles(bundles))
+    bundles = checkpoints.with_assumptions(findings, bundles, assume, overrides)
+    if findings.errors:
+        return None
+    with findings.collect():
+        config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
+        findings.add([*check_config(config, form, overrides), *check_device(config, form), *check_simulator(config)])
+        findings.raise_errors()
+        given = None if norm_stats is None else NormStatsFile.read(norm_stats)
+        for bundle in bundles:
+            findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
+            found = mismatches(bundle, config, norm_stats=given)
+            findings.add(replace(problem, level="warning") if allow_mismatch else problem for problem in found)
+            stats = (given.data, given.path) if given else (bundle.norm_stats_bytes, bundle.path)
+            findings.add(check_norm_stats(*stats, config))
+        return EvaluationJob(config, tuple(bundles), output.absolute() / "eval", given, allow_mismatch)
+    return None
+
+
+def _stop_rule(findings: Findings, job: EvaluationJob, batch: str) -> StopRule | None:
+    if len(job.bundles) < 2:
+        cause = f"--until-decided with one checkpoint ({job.bundles[0].path}): there is nothing to compare it with"
+        findings.add([Problem("nothing-to-decide", cause, "name two steps or more, or leave --until-decided out")])
+    if batch != options.AUTO and not (batch.isdecimal() and int(batch) > 0):
+        findings.add([Problem("bad-batch", f"--batch {batch} is no number of episodes", "give 1 or more, or auto")])
+    if findings.errors:
+        return None
+    return StopRule(job.config.eval.num_envs if batch == options.AUTO else int(batch))

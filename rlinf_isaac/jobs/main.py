@@ -1,0 +1,59 @@
+"""The settings of the whole path, from demonstrations to a champion: the options of `main` are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlinf_isaac.config import flatten, load_config
+from rlinf_isaac.config.reads import acts, check_overrides
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.jobs import options
+
+if TYPE_CHECKING:
+    from rlinf_isaac.preflight import Findings
+
+KEYS = {"demos": "demos.episodes", "steps": "sft.steps", "save_interval": "sft.save_interval", "seed": "sft.seed"}
+KEYS |= {"episodes": "eval.episodes", "env": "env.backend", "renderer": "env.renderer", "device": "compute.device"}
+KEYS |= {"rl_iterations": "rl.iterations"}
+
+
+def check(
+    findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
+) -> JobConfig:
+    """Check these options and give their config. Everything here is quick."""
+    from rlinf_isaac.preflight import (
+        check_config,
+        check_device,
+        check_free_space,
+        check_memory,
+        check_shared_memory,
+        check_simulator,
+        check_trainable,
+    )
+    from rlinf_isaac.preflight.machine import demonstration_bytes, training_bytes
+
+    form = "main"
+    if chosen["rl_iterations"] == "0":
+        form, chosen["rl_iterations"] = "main --rl-iterations 0", options.AUTO
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    findings.add(check_overrides(form, changes))
+    config = load_config(preset, changes)
+    findings.add([*check_config(config, form, changes), *check_device(config, form), *check_simulator(config)])
+    findings.add(check_shared_memory(config, form))
+    findings.raise_errors()
+    findings.add([*check_trainable(config, has_base=False), *check_memory(config)])
+    findings.add(check_free_space(output, demonstration_bytes(config) + training_bytes(config)))
+    return config
+
+
+def carried(verb: str, config: JobConfig, *sections: str) -> list[str]:
+    """The settings of `config` that a later job of the path, the one of `verb`, takes over as overrides.
+
+    The checkpoints may be older than this call: what they do not fix comes from this job.
+    """
+    return [
+        f"{key}={value}"
+        for key, value in flatten(config).items()
+        if key.startswith((*sections, "env.renderer")) and acts(verb, key, config)
+    ]

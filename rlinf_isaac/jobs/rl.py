@@ -1,0 +1,103 @@
+"""The jobs of reinforcement learning, one for each checkpoint: their options are checked, and they are planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlinf_isaac.config import build_config, load_config, preset_names
+from rlinf_isaac.config.reads import check_overrides, on_engine
+from rlinf_isaac.engines.base import RlJob
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.jobs import checkpoints, options
+from rlinf_isaac.jobs import engine as engines
+
+if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.bundle import Bundle
+    from rlinf_isaac.preflight import Findings
+
+KEYS = {
+    "algorithm": "rl.algorithm",
+    "exploration": "rl.exploration",
+    "reward": "rl.reward",
+    "iterations": "rl.iterations",
+    "lr": "rl.lr",
+    "seed": "rl.seed",
+    "workers": "rl.workers",
+    "eval_episodes": "eval.episodes",
+    "env": "env.backend",
+    "renderer": "env.renderer",
+    "device": "compute.device",
+}
+
+
+def check(
+    findings: Findings,
+    *,
+    ckpt_root: str,
+    ckpt_steps: str,
+    preset: str,
+    assume: str,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: str,
+) -> list[RlJob]:
+    """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
+    changes = options.to_overrides(chosen, KEYS, overrides)
+    jobs = [] if findings.errors else plan(findings, bundles, changes, output, preset, assume, chosen["engine"])
+    engines.check_engine(findings, chosen, jobs)
+    return [] if findings.errors else jobs
+
+
+def plan(
+    findings: Findings,
+    bundles: Sequence[Bundle],
+    overrides: list[str],
+    output: Path,
+    preset: str = options.AUTO,
+    assume: str = "none",
+    engine: str = engines.LOCAL,
+) -> list[RlJob]:
+    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
+    from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
+    from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
+    from rlinf_isaac.preflight import (
+        check_bundles,
+        check_config,
+        check_device,
+        check_free_space,
+        check_norm_stats,
+        check_simulator,
+    )
+    from rlinf_isaac.preflight.machine import reinforcement_bytes
+
+    form = on_engine("rl", engine)
+    findings.add(check_overrides(form, overrides))
+    findings.add(check_bundles(bundles))
+    bundles = checkpoints.with_assumptions(findings, bundles, assume, overrides)
+    if findings.errors:
+        return []
+    jobs = []
+    with findings.collect():
+        recorded = dict(bundles[0].job)
+        chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
+        # A preset from a file of the user's is not at hand: then rl is what the checkpoint carries.
+        if preset != options.AUTO or chosen in preset_names():
+            recorded["rl"] = asdict(load_config(chosen).rl)
+        config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
+        findings.add([*check_config(config, form, overrides), *check_device(config, form), *check_simulator(config)])
+        findings.raise_errors()
+        findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
+        for bundle in bundles:
+            findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
+            findings.add(not_to_be_allowed(mismatches(bundle, config)))
+            findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
+            job = RlJob(config, bundle, output)
+            name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}{engines.suffix(engine)}"
+            jobs.append(replace(job, output=output.absolute() / "rl" / name))
+    return [] if findings.errors else jobs

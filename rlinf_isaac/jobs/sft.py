@@ -1,0 +1,171 @@
+"""The job of a supervised fine-tuning: its options are checked, and it is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.base import SftJob
+from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.jobs import Say, options, silent
+from rlinf_isaac.jobs import base as bases
+from rlinf_isaac.jobs import engine as engines
+from rlinf_isaac.jobs.used_norm_stats import say_trained
+
+if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.foreign.base import FoundBase, Named
+    from rlinf_isaac.preflight import Findings
+
+KEYS = {
+    "steps": "sft.steps",
+    "save_interval": "sft.save_interval",
+    "batch_size": "sft.batch_size",
+    "lr": "sft.lr",
+    "seed": "sft.seed",
+    "device": "compute.device",
+}
+
+
+class Checked(NamedTuple):
+    """Options that were checked: the config, roots of the datasets, the given norm stats, the differences between
+    dataset and task that ``--allow-mismatch`` lets pass, and the base."""
+
+    config: JobConfig
+    datasets: tuple[Path, ...]
+    norm_stats: Path | bases.ForeignNormStats | None
+    allowed: tuple[Problem, ...]
+    base: FoundBase | None = None
+
+
+def check(
+    findings: Findings,
+    *,
+    dataset: str,
+    repo_id: str,
+    norm_stats: str,
+    base: str,
+    preset: str,
+    allow_mismatch: bool,
+    output: Path,
+    overrides: str,
+    locate: Callable[[str], Named],
+    quick: bool = False,
+    **chosen: str,
+) -> Checked | None:
+    """Check these options; what `plan` needs, unless `findings` has errors.
+
+    Args:
+        findings: takes what is wrong.
+        locate: finds the base that the option names, and raises InvalidJob where there is none.
+        quick: a large dataset that was never hashed is not hashed now, and a warning says so.
+    """
+    from rlinf_isaac.preflight import (
+        check_config,
+        check_device,
+        check_free_space,
+        check_memory,
+        check_shared_memory,
+        check_simulator,
+        check_trainable,
+        check_training_data,
+    )
+    from rlinf_isaac.preflight.dataset import allowed, check_held_out
+    from rlinf_isaac.preflight.machine import training_bytes
+    from rlinf_isaac.preflight.mixture import check_mixture
+
+    config = None
+    roots: tuple[Path, ...] = ()
+    form = with_base(on_engine("sft", chosen["engine"]), base != options.NONE)
+    changes = [*options.to_overrides(chosen, KEYS, overrides), *_of_torchrun()]
+    findings.add(check_overrides(form, changes))
+    found_base, given = bases.find(findings, base, locate), None
+    with findings.collect():
+        if found_base is not None or base == options.NONE:
+            config = bases.config_of(found_base, preset, changes)
+            findings.add([*check_config(config, form, changes), *check_device(config, form)])
+            findings.add(check_shared_memory(config, form))
+    with findings.collect():
+        roots = options.find_datasets(dataset, repo_id)
+    with findings.collect():
+        if found_base is not None or base == options.NONE:
+            given = bases.choose_norm_stats(norm_stats, found_base)
+    if config is None or not roots or findings.errors:
+        return None
+    if found_base is not None:
+        bases.check(findings, found_base, config)
+    findings.add([*check_trainable(config, has_base=found_base is not None), *check_memory(config, form)])
+    findings.add(check_free_space(output, training_bytes(config)))
+    if config.sft.eval_interval:
+        findings.add(check_simulator(config))
+    file, found = given if isinstance(given, Path) else None, []
+    for root in roots:
+        found += check_training_data(config, root, file if len(roots) == 1 else None, quick=quick, allow=allow_mismatch)
+    findings.add(found)
+    with findings.collect():
+        findings.add([*check_mixture(config, roots, file), *check_held_out(config, roots)])
+    if isinstance(given, bases.ForeignNormStats):
+        bases.check_norm_stats(findings, given, config)
+    engines.check_engine(findings, chosen, [SftJob(config, roots[0], "", b"", output, mixed_with=roots[1:])])
+    return Checked(config, roots, given, tuple(allowed(found)), found_base)
+
+
+def _of_torchrun() -> list[str]:
+    """What torchrun decides of the job."""
+    place = launch()
+    return [] if place is None else [f"compute.num_processes={place.size}"]
+
+
+def plan(
+    config: JobConfig,
+    dataset_root: Path,
+    norm_stats: Path | bases.ForeignNormStats | None,
+    output: Path,
+    suffix: str = "",
+    base: FoundBase | None = None,
+    mixed_with: Sequence[Path] = (),
+    say: Say = silent,
+) -> SftJob:
+    """The job of these settings, checked before; `mixed_with` are the roots of further datasets. Its directory is named
+    by everything that decides the result, and ends with `suffix`. Which base and norm stats it has is said.
+
+    Raises:
+        DatasetError: a data file is damaged.
+    """
+    from rlinf_isaac.data.mixture import open_datasets
+    from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
+    from rlinf_isaac.engines.local.sft.memory import choose_sharding
+    from rlinf_isaac.preflight.memory import gpu_memory
+
+    dataset = open_datasets((dataset_root, *mixed_with), config.sft.mix)
+    if norm_stats is None:
+        stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
+        origin = f"computed from the dataset {dataset.root}"
+    elif isinstance(norm_stats, bases.ForeignNormStats):
+        stats, origin = norm_stats.data, norm_stats.origin
+    else:
+        stats, origin = norm_stats.read_bytes(), f"given, {norm_stats}"
+    sealed = None
+    if base is not None:
+        sealed = bases.seal(base, config, norm_stats if isinstance(norm_stats, bases.ForeignNormStats) else None, say)
+    say_trained(stats, origin, say)
+    available = gpu_memory() if config.compute.device.startswith("cuda") else None
+    processes, sharding = config.compute.num_processes, choose_sharding(config, available)
+    config = replace(config, compute=replace(config.compute, num_processes=1, sharding="auto"))
+    job = SftJob(
+        config,
+        dataset_root,
+        dataset.digest,
+        stats,
+        output.absolute(),
+        base=sealed,
+        mixed_with=tuple(mixed_with),
+        processes=processes,
+        sharding=sharding,
+    )
+    return replace(job, output=job.output / "sft" / f"{config.preset}-{json_digest(job.lineage)[:8]}{suffix}")
