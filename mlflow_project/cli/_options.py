@@ -6,7 +6,6 @@ behaves the same from the shell and from ``mlflow run``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -45,22 +44,8 @@ env = option("--env", "Simulator: mujoco or isaaclab.")
 renderer = option("--renderer", "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.")
 
 
-def _name_isaaclab(context: click.Context, parameter: click.Parameter, python: str) -> str:
-    """Every process of the job finds the simulator's interpreter in the environment."""
-    from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE
-
-    if python != AUTO:
-        os.environ[PYTHON_VARIABLE] = str(Path(python).absolute())
-    return python
-
-
-isaaclab_python = click.option(
-    "--isaaclab-python",
-    default=AUTO,
-    show_default=True,
-    expose_value=False,
-    callback=_name_isaaclab,
-    help="Interpreter that has IsaacLab, for --env isaaclab; auto: what ISAACLAB_PYTHON names.",
+isaaclab_python = option(
+    "--isaaclab-python", "Interpreter that has IsaacLab, for --env isaaclab; auto: what ISAACLAB_PYTHON names."
 )
 device = option("--device", "torch device: cpu, cuda, cuda:1.")
 repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", NONE)

@@ -10,6 +10,7 @@ import click
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.jobs.demos import check
+from rlinf_isaac.jobs.options import interpreter
 
 EXAMPLE = """\b
 Example:
@@ -39,4 +40,5 @@ def command(output: Path, **settings: Any) -> None:
             config = check(findings, output=output, **settings)
         from mlflow_project.tracked import demos as tracked
 
-        stdout.print(f"dataset  {tracked.run(config, output)}")
+        python = interpreter(settings["isaaclab_python"])
+        stdout.print(f"dataset  {tracked.run(config, output, python)}")

@@ -11,6 +11,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.jobs.main import carried, check
+from rlinf_isaac.jobs.options import interpreter
 
 if TYPE_CHECKING:
     from mlflow_project.tracking.runs import TrackedRun
@@ -48,11 +49,17 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     with verb_session():
         with preflight() as findings:
             config = check(findings, output=output, **settings)
-        run(config, output, upload_weights, improve=settings["rl_iterations"] != "0")
+        python = interpreter(settings["isaaclab_python"])
+        run(config, output, upload_weights, improve=settings["rl_iterations"] != "0", isaaclab_python=python)
 
 
 def run(
-    config: JobConfig, output: Path, upload_weights: options.UploadWeights = "auto", *, improve: bool = True
+    config: JobConfig,
+    output: Path,
+    upload_weights: options.UploadWeights,
+    *,
+    improve: bool,
+    isaaclab_python: str | None,
 ) -> None:
     """All steps as nested runs of one tracked run; `rl` among them if `improve`. Prints how to serve the champion."""
     from mlflow_project.cli._summary import print_comparison, print_gains
@@ -66,13 +73,14 @@ def run(
 
     name = f"main {config.preset}"
     with tracked_run("main", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        dataset = demos.run(config, output)
+        dataset = demos.run(config, output, isaaclab_python)
         stats = norm_stats.run(config, dataset, output)
-        job = plan_sft(config, dataset, stats, output, say=stdout.print)
+        job = plan_sft(config, dataset, stats, output, say=stdout.print, isaaclab_python=isaaclab_python)
         checkpoints = sft.run(job, output, upload_weights)
         with preflight() as findings:
             bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
-            evaluate = plan_evaluation(findings, bundles, carried("eval", config, "eval."), output)
+            changes = carried("eval", config, "eval.")
+            evaluate = plan_evaluation(findings, bundles, changes, output, isaaclab_python=isaaclab_python)
         assert evaluate is not None
         comparison = evaluation.run(evaluate, output, upload_weights, say=stdout.print).comparison
         print_comparison(comparison)
@@ -81,7 +89,8 @@ def run(
             best = comparison.standings[0].evaluation.checkpoint
             start = [bundle for bundle in bundles if bundle.digest == best]
             with preflight() as findings:
-                jobs = plan_rl(findings, start, carried("rl", config, "eval.", "rl."), output)
+                changes = carried("rl", config, "eval.", "rl.")
+                jobs = plan_rl(findings, start, changes, output, isaaclab_python=isaaclab_python)
             print_gains(rl.run(jobs, output, upload_weights, say=stdout.print).improved)
         _decide(tracked, output, title=name, improved=improve)
 

@@ -56,7 +56,8 @@ def run(
             )
             watch(engine.rl(job), recorder.train)
             bundles = (job.start, recorder.result())
-            watch(engine.evaluate(EvaluationJob(config, bundles, output.absolute() / "eval")), recorder.evaluate)
+            held_out = EvaluationJob(config, bundles, output.absolute() / "eval", isaaclab_python=job.isaaclab_python)
+            watch(engine.evaluate(held_out), recorder.evaluate)
             assert recorder.improved is not None
             improved.append(recorder.improved)
             tracked.recorder.tags({NOTE_TAG: gains_markdown(improved)})

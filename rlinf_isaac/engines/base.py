@@ -35,6 +35,7 @@ class SftJob:
             training goes on with another number.
         sharding: how they share the model (`engines.local.spread`).
         mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
+        isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
@@ -46,6 +47,7 @@ class SftJob:
     mixed_with: tuple[Path, ...] = ()
     processes: int = 1
     sharding: Literal["replicate", "shard"] = "shard"
+    isaaclab_python: str | None = None
 
     @property
     def datasets(self) -> tuple[Path, ...]:
@@ -84,6 +86,7 @@ class EvaluationJob:
         norm_stats: what to normalise with instead of each bundle's own; anything but equal bytes is a mismatch.
         allow_mismatch: evaluate although the job is not what the weights were trained with.
         stop_rule: go through the seeds in batches, all bundles in each, and stop when it is decided which is best.
+        isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
@@ -92,6 +95,7 @@ class EvaluationJob:
     norm_stats: NormStatsFile | None = None
     allow_mismatch: bool = False
     stop_rule: StopRule | None = None
+    isaaclab_python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,13 @@ class RlJob:
         config: the resolved job config; `policy` and `model` are those of the checkpoint.
         start: the checkpoint, verified.
         output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
+        isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
     start: Bundle
     output: Path
+    isaaclab_python: str | None = None
 
     @property
     def lineage(self) -> dict[str, str | None]:

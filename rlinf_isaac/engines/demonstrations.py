@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlinf_isaac.config import flatten
-from rlinf_isaac.config.schema import EnvConfig, JobConfig
+from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.lerobot.files import MAX_JSON_BYTES
 from rlinf_isaac.data.lerobot.format import (
     ACTION,
@@ -65,7 +65,7 @@ class RecordedEpisode:
     columns: dict[str, Any] | None
 
 
-def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
+def record_demonstrations(job: JobConfig, root: Path, isaaclab_python: str | None = None) -> Iterator[Event]:
     """Record ``demos.episodes`` successful episodes, seeds from ``demos.first_seed`` on, into the dataset `root`.
 
     A seed on which the expert fails is skipped and listed in ``meta/provenance.json``. A dataset that the same job
@@ -74,6 +74,7 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
     Args:
         job: reads `env`, `demos`, ``policy.state_layout`` and ``compute.device``.
         root: the dataset's directory; appears when it is complete.
+        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
 
     Yields:
         `Progress` after every episode.
@@ -92,13 +93,13 @@ def record_demonstrations(job: JobConfig, root: Path) -> Iterator[Event]:
         )
     root = Path(root)
     with claimed(root):
-        yield from _record(job, root)
+        yield from _record(job, root, isaaclab_python)
 
 
-def _record(job: JobConfig, root: Path) -> Iterator[Event]:
+def _record(job: JobConfig, root: Path, isaaclab_python: str | None) -> Iterator[Event]:
     demos = job.demos
     device = job.compute.device if job.env.backend == "isaaclab" else "cpu"
-    env = make_env(job.env, 1, device)
+    env = make_env(job.env, 1, device, isaaclab_python)
     identity, num_cubes = env.identity, env.task.num_cubes
     env.close()
     recipe = _recipe(job, identity)
@@ -117,7 +118,8 @@ def _record(job: JobConfig, root: Path) -> Iterator[Event]:
     if device.startswith("cuda"):
         most = SIDE_BY_SIDE_ON_GPU
     side_by_side = min(most, -(-demos.episodes // demos.workers))
-    play = partial(_start_worker, env_config, side_by_side, device, job.policy.state_layout, demos.noise)
+    simulator = partial(make_env, env_config, side_by_side, device, isaaclab_python)
+    play = partial(_start_worker, simulator, job.policy.state_layout, demos.noise)
     episodes = _episodes(play, demos.first_seed, demos.workers, side_by_side)
     with writer, closing(episodes):
         for episode in episodes:
@@ -251,12 +253,10 @@ def _episodes(
 _worker: tuple[StackCubeEnv, str, float, Callable[[], bool]] | None = None
 
 
-def _start_worker(
-    env_config: EnvConfig, num_envs: int, device: str, state_layout: str, noise: float, stop: StopEvent
-) -> None:
+def _start_worker(simulator: Callable[[], StackCubeEnv], state_layout: str, noise: float, stop: StopEvent) -> None:
     global _worker
     follow_parent()  # it winds the pool up
-    _worker = make_env(env_config, num_envs, device), state_layout, noise, stop.is_set
+    _worker = simulator(), state_layout, noise, stop.is_set
 
 
 def _work(seeds: range) -> list[RecordedEpisode]:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 BACKENDS = ("mujoco", "isaaclab")
 
 
-def make_env(config: EnvConfig, num_envs: int, device: str = "cpu") -> StackCubeEnv:
+def make_env(config: EnvConfig, num_envs: int, device: str = "cpu", isaaclab_python: str | None = None) -> StackCubeEnv:
     """The vector environment a job asks for.
 
     Args:
         config: the job's section `env`.
         num_envs: slots.
-        device: torch device of the job; a simulator that can run there does.
+        device: torch device; a simulator that can run on it does.
+        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
 
     Raises:
         InvalidJob: the backend is unknown.
@@ -38,7 +39,8 @@ def make_env(config: EnvConfig, num_envs: int, device: str = "cpu") -> StackCube
     if config.backend == "isaaclab":
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-        return IsaacLabVectorEnv(num_envs, **settings, device=device if device.startswith("cuda") else "cpu")
+        device = device if device.startswith("cuda") else "cpu"
+        return IsaacLabVectorEnv(num_envs, **settings, python=isaaclab_python, device=device)
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
     return StackCubeVectorEnv(num_envs, **settings)

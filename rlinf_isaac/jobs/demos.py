@@ -26,7 +26,14 @@ KEYS = {
 
 
 def check(
-    findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
+    findings: Findings,
+    *,
+    preset: str,
+    isaaclab_python: str,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: str,
 ) -> JobConfig:
     """Check these options and give their config. Everything here is quick."""
     from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
@@ -35,7 +42,8 @@ def check(
     changes = options.to_overrides(chosen, KEYS, overrides)
     findings.add(check_overrides("demos", changes))
     config = load_config(preset, changes)
-    findings.add([*check_config(config, "demos", changes), *check_device(config, "demos"), *check_simulator(config)])
+    findings.add([*check_config(config, "demos", changes), *check_device(config, "demos")])
+    findings.add(check_simulator(config, options.interpreter(isaaclab_python)))
     findings.add(check_free_space(output, demonstration_bytes(config)))
     return config
 

@@ -42,6 +42,7 @@ def check(
     batch: str,
     allow_mismatch: bool,
     assume: str,
+    isaaclab_python: str = options.AUTO,
     output: Path,
     overrides: str,
     quick: bool = False,
@@ -54,7 +55,8 @@ def check(
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     job = None
     if not findings.errors:
-        job = plan(findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"])
+        python = options.interpreter(isaaclab_python)
+        job = plan(findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"], python)
     if job is not None:
         engines.check_engine(findings, chosen, [job])
     if job is None or not until_decided:
@@ -71,6 +73,7 @@ def plan(
     allow_mismatch: bool = False,
     assume: str = "none",
     engine: str = engines.LOCAL,
+    isaaclab_python: str | None = None,
 ) -> EvaluationJob | None:
     """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -86,7 +89,8 @@ def plan(
         return None
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
-        findings.add([*check_config(config, form, overrides), *check_device(config, form), *check_simulator(config)])
+        findings.add([*check_config(config, form, overrides), *check_device(config, form)])
+        findings.add(check_simulator(config, isaaclab_python))
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:
@@ -95,7 +99,14 @@ def plan(
             findings.add(replace(problem, level="warning") if allow_mismatch else problem for problem in found)
             stats = (given.data, given.path) if given else (bundle.norm_stats_bytes, bundle.path)
             findings.add(check_norm_stats(*stats, config))
-        return EvaluationJob(config, tuple(bundles), output.absolute() / "eval", given, allow_mismatch)
+        return EvaluationJob(
+            config,
+            tuple(bundles),
+            output.absolute() / "eval",
+            given,
+            allow_mismatch,
+            isaaclab_python=isaaclab_python,
+        )
     return None
 
 

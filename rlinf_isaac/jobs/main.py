@@ -19,7 +19,14 @@ KEYS |= {"rl_iterations": "rl.iterations"}
 
 
 def check(
-    findings: Findings, *, preset: str, output: Path, overrides: str, quick: bool = False, **chosen: str
+    findings: Findings,
+    *,
+    preset: str,
+    isaaclab_python: str,
+    output: Path,
+    overrides: str,
+    quick: bool = False,
+    **chosen: str,
 ) -> JobConfig:
     """Check these options and give their config. Everything here is quick."""
     from rlinf_isaac.preflight import (
@@ -39,7 +46,8 @@ def check(
     changes = options.to_overrides(chosen, KEYS, overrides)
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
-    findings.add([*check_config(config, form, changes), *check_device(config, form), *check_simulator(config)])
+    findings.add([*check_config(config, form, changes), *check_device(config, form)])
+    findings.add(check_simulator(config, options.interpreter(isaaclab_python)))
     findings.add(check_shared_memory(config, form))
     findings.raise_errors()
     findings.add([*check_trainable(config, has_base=False), *check_memory(config)])

@@ -16,6 +16,12 @@ def words(text: str) -> tuple[str, ...]:
     return () if text == NONE else tuple(text.replace(",", " ").split())
 
 
+def interpreter(python: str) -> str | None:
+    """The absolute path of the interpreter that ``--isaaclab-python`` names; None for ``auto``, which leaves it to
+    ISAACLAB_PYTHON. Its symbolic links stay: they make it the one of its virtual environment."""
+    return None if python == AUTO else str(Path(python).absolute())
+
+
 def find_dataset(name: str, repo_id: str = NONE) -> Path:
     """The root of the dataset that ``--dataset`` and ``--repo-id`` mean.
 

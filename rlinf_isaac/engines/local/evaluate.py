@@ -29,7 +29,9 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     config = job.config
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    env = make_env(config.env, min(config.eval.num_envs, config.eval.episodes), config.compute.device)
+    env = make_env(
+        config.env, min(config.eval.num_envs, config.eval.episodes), config.compute.device, job.isaaclab_python
+    )
     try:
         yield from evaluate_with(job, [LocalPlayer(job, env)])
     finally:

@@ -13,7 +13,7 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.rlinf.config import evaluation_config
 from rlinf_isaac.engines.rlinf.driver_process import DriverProcess
-from rlinf_isaac.engines.rlinf.run import freeze, new_run
+from rlinf_isaac.engines.rlinf.run import freeze, job_environment, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
 from rlinf_isaac.ground.events import EpisodeRow, Event, FileSaved, Metrics
@@ -34,7 +34,7 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
         name: freeze(evaluation_config(job, directory / name, runtime.overrides, lane=lane), directory / name)
         for name, lane in lanes.items()
     }
-    environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
+    environment = job_environment(job)
     with ExitStack() as stack:
         # Threads, even for one lane: whoever listens may take its time, RLinf goes on. They end when the drivers have.
         pool = stack.enter_context(ThreadPoolExecutor(len(lanes)))

@@ -15,7 +15,7 @@ from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training.training_state import MetricsLog
 from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
 from rlinf_isaac.engines.rlinf.config import sft_config
-from rlinf_isaac.engines.rlinf.run import freeze, new_run
+from rlinf_isaac.engines.rlinf.run import freeze, job_environment, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
 from rlinf_isaac.ground.atomic import locked, write_file
@@ -55,7 +55,7 @@ def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
     description = job.description(LeRobotDataset(job.dataset))
     seen: dict[str, list[float]] = {}
     # Whatever of LeRobot is at work in these processes finds the dataset, too, and never asks the hub for it.
-    environment = resolve_dataset(job.dataset).environment | {"RLINF_ISAAC_THREADS": str(job.config.compute.threads)}
+    environment = resolve_dataset(job.dataset).environment | job_environment(job)
     with RlinfSession(directory, runtime, environment) as session:
         driver = session.drive(directory)
         ready = yield from driver.start()

@@ -12,7 +12,7 @@ from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.training.training_state import MetricsLog
 from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
 from rlinf_isaac.engines.rlinf.config import rl_config
-from rlinf_isaac.engines.rlinf.run import freeze, new_run
+from rlinf_isaac.engines.rlinf.run import freeze, job_environment, new_run
 from rlinf_isaac.engines.rlinf.runtime import Runtime
 from rlinf_isaac.engines.rlinf.session import RlinfSession
 from rlinf_isaac.ground.atomic import locked
@@ -64,7 +64,7 @@ def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
 
     directory = new_run(job.output)
     frozen = freeze(rl_config(job, results, saved.get(start), runtime.overrides), directory)
-    environment = {"RLINF_ISAAC_THREADS": str(job.config.compute.threads), "RLINF_ISAAC_SEED": str(rl.seed)}
+    environment = job_environment(job) | {"RLINF_ISAAC_SEED": str(rl.seed)}
     values: dict[str, float] = {}
     with RlinfSession(directory, runtime, environment) as session:
         driver = session.drive(directory)

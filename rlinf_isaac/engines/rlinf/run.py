@@ -1,4 +1,4 @@
-"""The directory of one run on RLinf."""
+"""The directory of one run on RLinf, and the environment of its processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+
+from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
+from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE
 
 CONFIG_FILE = "config.yaml"
 
@@ -21,3 +24,10 @@ def freeze(config: DictConfig, directory: Path) -> Path:
     directory.mkdir(parents=True)
     OmegaConf.save(config, directory / CONFIG_FILE)
     return directory / CONFIG_FILE
+
+
+def job_environment(job: SftJob | EvaluationJob | RlJob) -> dict[str, str]:
+    """The variables that every process of a job on RLinf has: the number of threads, and the interpreter that has
+    IsaacLab, if the job names one."""
+    named = {} if job.isaaclab_python is None else {PYTHON_VARIABLE: job.isaaclab_python}
+    return {"RLINF_ISAAC_THREADS": str(job.config.compute.threads), **named}

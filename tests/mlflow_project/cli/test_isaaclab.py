@@ -3,6 +3,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from support import only_error
 
 FAKE_VENV = """#!{python}
@@ -53,15 +55,22 @@ def test_a_directory_of_something_else_is_not_touched(invoke, tmp_path):
 
 
 def test_a_job_in_isaaclab_without_one_is_refused_with_the_way_to_get_it(invoke, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISAACLAB_PYTHON", "")
-    monkeypatch.delenv("ISAACLAB_PYTHON")
+    monkeypatch.delenv("ISAACLAB_PYTHON", raising=False)
     missing = tmp_path / "none" / "python"
     result = invoke("demos", "--env", "isaaclab", "--task", "stack3", "--isaaclab-python", str(missing))
     only_error(result, "is no interpreter of Python")
     assert "rlinf-isaac isaaclab setup" in result.stderr
-    monkeypatch.delenv("ISAACLAB_PYTHON", raising=False)
+    # What one call names is not there in the next.
     only_error(invoke("demos", "--env", "isaaclab", "--task", "stack3"), "no interpreter for IsaacLab")
-    monkeypatch.delenv("ISAACLAB_PYTHON", raising=False)
+
+
+@pytest.mark.parametrize("verb", ["main", "eval --ckpt-root {}", "rl --ckpt-root {}"])
+def test_every_verb_that_plays_takes_the_interpreter_that_it_is_given(invoke, tmp_path, monkeypatch, verb, small_checkpoints):
+    monkeypatch.setenv("ISAACLAB_PYTHON", "not/this/one")
+    words = [*verb.format(small_checkpoints).split(), "--env", "isaaclab", "--isaaclab-python", "none/python"]
+    result = invoke(*words, "--overrides", "env.task=stack3")
+    assert f"{tmp_path}/none/python is no interpreter of Python" in result.stderr
+    assert "not/this/one" not in result.stderr
 
 
 def test_isaaclab_has_one_task(invoke, tmp_path, monkeypatch):

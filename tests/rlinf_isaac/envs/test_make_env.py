@@ -24,3 +24,12 @@ def test_unknown_backend_is_named() -> None:
 def test_bad_value_is_named(key: str, value: object) -> None:
     with pytest.raises(SimulatorError, match="image_size" if key == "image_size" else str(value)):
         make_env(EnvConfig(**{"image_size": 16, "renderer": "rays", key: value}), 1)
+
+
+def test_the_named_interpreter_goes_before_the_one_in_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("ISAACLAB_PYTHON", "not/this/one")
+    config = EnvConfig(backend="isaaclab", task="stack3")
+    with pytest.raises(InvalidJob, match="none/python is no interpreter"):
+        make_env(config, 1, isaaclab_python="none/python")
+    with pytest.raises(InvalidJob, match="not/this/one is no interpreter"):
+        make_env(config, 1)

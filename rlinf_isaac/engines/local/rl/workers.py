@@ -49,14 +49,20 @@ class RolloutWorker:
         norm_stats: bytes of the checkpoint's norm_stats.json.
         num_envs: slots; what every policy call's batch size is.
         policy: the policy to play with; a new one, to be filled by `load`, if None.
+        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
     """
 
     def __init__(
-        self, config: JobConfig, norm_stats: bytes, num_envs: int, policy: FlowActorCritic | None = None
+        self,
+        config: JobConfig,
+        norm_stats: bytes,
+        num_envs: int,
+        policy: FlowActorCritic | None = None,
+        isaaclab_python: str | None = None,
     ) -> None:
         self.config = config
         self.processor = make_processor(config, from_json(norm_stats))
-        self.env = make_env(config.env, num_envs, config.compute.device)
+        self.env = make_env(config.env, num_envs, config.compute.device, isaaclab_python)
         self.policy = policy or FlowActorCritic(
             Pi0(config.model).to(config.compute.device).eval(), config.policy, config.rl
         )
@@ -94,21 +100,24 @@ class RolloutWorkers:
         config: the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
         policy: the policy that trains; workers get its weights with every piece of work.
+        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
     """
 
-    def __init__(self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic) -> None:
+    def __init__(
+        self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic, isaaclab_python: str | None = None
+    ) -> None:
         self.policy, self.workers = policy, config.rl.workers
         slots = config.rl.num_envs // self.workers
         self.player: RolloutWorker | None = None
         self.executor: ProcessPoolExecutor | None = None
         if self.workers == 1:
-            self.player = RolloutWorker(config, norm_stats, slots, policy)
+            self.player = RolloutWorker(config, norm_stats, slots, policy, isaaclab_python)
         else:
             self.executor = ProcessPoolExecutor(
                 self.workers,
                 mp_context=get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(replace(config), norm_stats, slots),
+                initargs=(replace(config), norm_stats, slots, isaaclab_python),
             )
 
     def __enter__(self) -> Self:
@@ -158,11 +167,11 @@ class RolloutWorkers:
 _player: RolloutWorker | None = None
 
 
-def _start_worker(config: JobConfig, norm_stats: bytes, slots: int) -> None:
+def _start_worker(config: JobConfig, norm_stats: bytes, slots: int, isaaclab_python: str | None) -> None:
     global _player
     follow_parent()  # it winds the pool up
     torch.set_num_threads(1)  # the workers are the parallelism
-    _player = RolloutWorker(config, norm_stats, slots)
+    _player = RolloutWorker(config, norm_stats, slots, isaaclab_python=isaaclab_python)
     atexit.register(_player.env.close)  # before the GL libraries end
 
 

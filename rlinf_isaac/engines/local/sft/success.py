@@ -17,15 +17,16 @@ from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 class Success:
     """Plays ``sft.eval_episodes`` episodes from ``sft.eval_first_seed`` on, in an environment of its own."""
 
-    def __init__(self, config: JobConfig) -> None:
-        self._config = config
+    def __init__(self, config: JobConfig, isaaclab_python: str | None = None) -> None:
+        self._config, self._isaaclab_python = config, isaaclab_python
         self._env: StackCubeEnv | None = None
 
     def measure(self, bundle: Bundle) -> dict[str, float]:
         """``heldout/success_once``, ``heldout/episode_length`` (control steps), ``time/evaluation_s``."""
         began, config, sft = time.perf_counter(), self._config, self._config.sft
         if self._env is None:
-            self._env = make_env(config.env, min(config.eval.num_envs, sft.eval_episodes), config.compute.device)
+            num_envs = min(config.eval.num_envs, sft.eval_episodes)
+            self._env = make_env(config.env, num_envs, config.compute.device, self._isaaclab_python)
         policy = load_policy(bundle, config)
         seeds = range(sft.eval_first_seed, sft.eval_first_seed + sft.eval_episodes)
         layout, policy_seed = config.policy.state_layout, config.eval.policy_seed
