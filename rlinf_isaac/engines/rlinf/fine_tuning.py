@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.training.training_state import MetricsLog
+from rlinf_isaac.engines.resume import metrics_log, resume
 from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
 from rlinf_isaac.engines.rlinf.config import sft_config
 from rlinf_isaac.engines.rlinf.run import freeze, job_environment, new_run
@@ -36,21 +35,15 @@ def train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
 
 def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
     config = job.config.sft
-    bundles, results = job.output / "checkpoints", job.output / "rlinf"
-    metrics = MetricsLog(job.output / "metrics.jsonl")
-    saved = {step: path for step, path in find_checkpoints(results).items() if step in find_bundles(bundles)}
-    start = max(saved, default=0)
-    yield from metrics.rewind(start)
-    for step, path in sorted(find_bundles(bundles).items()):
-        if step <= start:
-            yield CheckpointSaved(step, path, read_bundle(path).digest)
-    if start >= config.steps:
-        yield Progress("sft", config.steps, config.steps, "complete")
+    results = job.output / "rlinf"
+    metrics, states = metrics_log(job.output), find_checkpoints(results)
+    start = yield from resume(job.output, "sft", config.steps, states)
+    if start is None:
         return
 
     directory = new_run(job.output)
     norm_stats = results / "norm_stats.json"
-    frozen = freeze(sft_config(job, norm_stats, results, saved.get(start), runtime.overrides), directory)
+    frozen = freeze(sft_config(job, norm_stats, results, states.get(start), runtime.overrides), directory)
     write_file(norm_stats, job.norm_stats)
     description = job.description(LeRobotDataset(job.dataset))
     seen: dict[str, list[float]] = {}

@@ -7,9 +7,8 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.engines.local.training.training_state import MetricsLog
+from rlinf_isaac.engines.resume import metrics_log, resume
 from rlinf_isaac.engines.rlinf.bundles import find_checkpoints, make_bundle_of
 from rlinf_isaac.engines.rlinf.config import rl_config
 from rlinf_isaac.engines.rlinf.run import freeze, job_environment, new_run
@@ -51,19 +50,13 @@ def train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
 def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
     rl = job.config.rl
     bundles, results = job.output / "checkpoints", job.output / "rlinf"
-    metrics = MetricsLog(job.output / "metrics.jsonl")
-    saved = {step: path for step, path in find_checkpoints(results).items() if step in find_bundles(bundles)}
-    start = max(saved, default=0)
-    yield from metrics.rewind(start if start else -1)
-    for step, path in sorted(find_bundles(bundles).items()):
-        if step <= start:
-            yield CheckpointSaved(step, path, read_bundle(path).digest)
-    if start >= rl.iterations:
-        yield Progress("rl", rl.iterations, rl.iterations, "complete")
+    metrics, states = metrics_log(job.output), find_checkpoints(results)
+    start = yield from resume(job.output, "rl", rl.iterations, states)
+    if start is None:
         return
 
     directory = new_run(job.output)
-    frozen = freeze(rl_config(job, results, saved.get(start), runtime.overrides), directory)
+    frozen = freeze(rl_config(job, results, states.get(start), runtime.overrides), directory)
     environment = job_environment(job) | {"RLINF_ISAAC_SEED": str(rl.seed)}
     values: dict[str, float] = {}
     with RlinfSession(directory, runtime, environment) as session:

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from support import only_error
 
 FAKE_VENV = """#!{python}
@@ -65,7 +64,9 @@ def test_a_job_in_isaaclab_without_one_is_refused_with_the_way_to_get_it(invoke,
 
 
 @pytest.mark.parametrize("verb", ["main", "eval --ckpt-root {}", "rl --ckpt-root {}"])
-def test_every_verb_that_plays_takes_the_interpreter_that_it_is_given(invoke, tmp_path, monkeypatch, verb, small_checkpoints):
+def test_every_verb_that_plays_takes_the_interpreter_that_it_is_given(
+    invoke, tmp_path, monkeypatch, verb, small_checkpoints
+):
     monkeypatch.setenv("ISAACLAB_PYTHON", "not/this/one")
     words = [*verb.format(small_checkpoints).split(), "--env", "isaaclab", "--isaaclab-python", "none/python"]
     result = invoke(*words, "--overrides", "env.task=stack3")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
@@ -24,7 +24,8 @@ from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_exp
 from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.update import make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Result, RolloutWorkers
-from rlinf_isaac.engines.local.training.training_state import MetricsLog, TrainingState, optimiser_tensors
+from rlinf_isaac.engines.local.training.training_state import TrainingState, optimiser_tensors
+from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
@@ -47,15 +48,10 @@ def train(job: RlJob) -> Iterator[Event]:
 def _train(job: RlJob) -> Iterator[Event]:
     rl = job.config.rl
     checkpoints = job.output / "checkpoints"
-    metrics = MetricsLog(job.output / "metrics.jsonl")
+    metrics = metrics_log(job.output)
     state = TrainingState(job.output / "training_state")
-    start = state.step if state.step in find_bundles(checkpoints) else 0
-    yield from metrics.rewind(start if start else -1)
-    for step, path in sorted(find_bundles(checkpoints).items()):
-        if step <= start:
-            yield CheckpointSaved(step, path, read_bundle(path).digest)
-    if start >= rl.iterations:
-        yield Progress("rl", rl.iterations, rl.iterations, "complete")
+    start = yield from resume(job.output, "rl", rl.iterations, [state.step])
+    if start is None:
         return
 
     if job.config.compute.threads:

@@ -24,16 +24,16 @@ from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.watching import plot_of
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import (
-    MetricsLog,
     TrainingState,
     optimiser_tensors,
     trained_tensors,
 )
-from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved
+from rlinf_isaac.engines.resume import CHECKPOINTS
+from rlinf_isaac.ground.events import CheckpointSaved, FileSaved
 from rlinf_isaac.pi0.lora import merged, scales
 from rlinf_isaac.pi0.model import Pi0
 
-BUNDLES, RAW, ADAPTERS = "checkpoints", "checkpoints-raw", "adapters"
+BUNDLES, RAW, ADAPTERS = CHECKPOINTS, "checkpoints-raw", "adapters"
 
 
 def save(
@@ -66,7 +66,7 @@ def save(
     if averages and job.config.sft.evaluate_raw:
         _write(job, description, RAW, step, merged(raw, lora))
     state.save(step, kept)
-    yield from _saved(job.output, step, verify=False)
+    yield from saved(job.output, step, verify=False)
 
 
 def _write(job: SftJob, description: dict[str, Any], root: str, step: int, weights: dict[str, Tensor]) -> None:
@@ -82,16 +82,8 @@ def _write(job: SftJob, description: dict[str, Any], root: str, step: int, weigh
     )
 
 
-def announce(output: Path, metrics: MetricsLog, until: int) -> Iterator[Event]:
-    """The metrics and checkpoints up to a step, again; metrics after it are forgotten."""
-    yield from metrics.rewind(until)
-    for step in sorted(find_bundles(output / BUNDLES)):
-        if step <= until:
-            yield from _saved(output, step, verify=True)
-
-
-def _saved(output: Path, step: int, *, verify: bool) -> Iterator[CheckpointSaved | FileSaved]:
-    """What lies there of a step; where the weights were not written just now, they are hashed."""
+def saved(output: Path, step: int, *, verify: bool = True) -> Iterator[CheckpointSaved | FileSaved]:
+    """Tell of what lies there of a step; the weights are hashed unless they were written just now."""
     for root in (BUNDLES, RAW):
         if (path := find_bundles(output / root).get(step)) is not None:
             yield CheckpointSaved(step, path, read_bundle(path, verify=verify).digest)

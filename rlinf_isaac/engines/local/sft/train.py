@@ -15,7 +15,7 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config.sft_schema import SftConfig
 from rlinf_isaac.data.mixture import open_datasets
 from rlinf_isaac.data.norm_stats import from_json
@@ -24,15 +24,16 @@ from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.loading import BatchLoader
-from rlinf_isaac.engines.local.sft.saving import announce, save
+from rlinf_isaac.engines.local.sft.saving import save, saved
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.sft.update import Outcome, update
 from rlinf_isaac.engines.local.sft.watching import Watching
 from rlinf_isaac.engines.local.training.processes import team_of_torchrun, train_in_processes, train_with_others
 from rlinf_isaac.engines.local.training.team import Team
-from rlinf_isaac.engines.local.training.training_state import MetricsLog, TrainingState
+from rlinf_isaac.engines.local.training.training_state import TrainingState
 from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.engines.resume import metrics_log, resume
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import Event, Metrics, Progress
 
@@ -60,14 +61,10 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
     """`train` as one of the processes of `team`, of which the first one writes files."""
     config = job.config.sft
     checkpoints = job.output / "checkpoints"
-    metrics = MetricsLog(job.output / "metrics.jsonl")
+    metrics = metrics_log(job.output)
     state = TrainingState(job.output / "training_state")
-    # Training goes on from the newest step that has both a checkpoint and a state.
-    start = state.step if state.step in find_bundles(checkpoints) else 0
-    if team.first:
-        yield from announce(job.output, metrics, start)
-    if start >= config.steps:
-        yield Progress("sft", config.steps, config.steps, "complete")
+    start = yield from resume(job.output, "sft", config.steps, [state.step], saved, alone=team.first)
+    if start is None:
         return
 
     if job.config.compute.threads:

@@ -16,7 +16,7 @@ from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.success import Success
 from rlinf_isaac.engines.local.sft.validation import Validation
 from rlinf_isaac.engines.local.training.team import Team
-from rlinf_isaac.engines.local.training.training_state import MetricsLog
+from rlinf_isaac.engines.resume import MetricsLog
 from rlinf_isaac.ground.atomic import read_lines
 from rlinf_isaac.ground.events import Event, FileSaved, Metrics
 from rlinf_isaac.pi0.model import Pi0

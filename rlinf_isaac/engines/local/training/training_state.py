@@ -1,9 +1,9 @@
-"""What a training run needs besides its bundles to go on after a kill: the optimiser's state and the metrics so far."""
+"""What a training run needs besides its bundles to go on after a kill: the optimiser's state."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,8 +13,7 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.engines.local.training.optimiser import trained_copy
 from rlinf_isaac.engines.local.training.team import shard_as
-from rlinf_isaac.ground.atomic import append_line, new_directory, read_lines, write_file
-from rlinf_isaac.ground.events import Metrics
+from rlinf_isaac.ground.atomic import new_directory
 
 AVERAGE = "average."
 
@@ -93,24 +92,3 @@ def trained_tensors(
     trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
     raw = {f"raw.{name}": each.detach() for name, each in trained if trained_copy(optimiser, each) is each}
     return raw | {f"{AVERAGE}{name}": tensor for name, tensor in averages.items()}
-
-
-class MetricsLog:
-    """Durable record of the metrics of a training run, one JSON line per logging step."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, metrics: Metrics) -> None:
-        """Add an entry; it is on disk when this returns."""
-        entry = {"step": metrics.step, "time": metrics.time, "values": dict(metrics.values)}
-        append_line(self.path, json.dumps(entry))
-
-    def rewind(self, step: int) -> Iterator[Metrics]:
-        """Forget entries after `step` (their steps are about to be repeated) and yield the others again."""
-        entries = [Metrics(**json.loads(line)) for line in read_lines(self.path)]
-        kept = [entry for entry in entries if entry.step <= step]
-        if len(kept) < len(entries):
-            lines = (json.dumps({"step": e.step, "time": e.time, "values": dict(e.values)}) + "\n" for e in kept)
-            write_file(self.path, "".join(lines))
-        yield from kept
