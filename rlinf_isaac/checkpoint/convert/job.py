@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.atomic import claimed, new_directory
+from rlinf_isaac.checkpoint.convert.check import checking, records_of
 from rlinf_isaac.checkpoint.convert.plan import Options, Plan, plan_conversion
 from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
 from rlinf_isaac.checkpoint.convert.tensors import StoredTensor, shown
-from rlinf_isaac.checkpoint.convert.write import hashing, write_files
+from rlinf_isaac.checkpoint.convert.write import write_files
 from rlinf_isaac.checkpoint.find_weights import find_weights, name_within
 from rlinf_isaac.errors import ConversionFailed, InvalidJob, Problem, WeightsError
 from rlinf_isaac.events import Progress
@@ -179,22 +180,23 @@ def run(
         ConversionFailed: the disk is full, or what was written is not what should have been. Nothing is left behind.
     """
     files = job.stored.weights.files
-    done = Counter("convert", job.plan.nbytes + _only_checked(job), progress)
+    records = records_of(job.stored, [tensor.source for tensor in job.plan.tensors])
+    done = Counter("convert", job.plan.nbytes, progress)
     try:
         with (
             claimed(job.output),
             new_directory(job.output, replace=job.overwrite) as directory,
-            hashing(files if hash_source else ()) as source_digests,
+            checking(records, files if hash_source else ()) as source_digests,
         ):
             digests = write_files(
-                job.plan.files, directory, checked=job.stored.storages, hashes=hash_output, advance=done.advance
+                job.plan.files, directory, job.stored, checks=False, hashes=hash_output, advance=done.advance
             )
             done.finish()
             if verify:
                 from rlinf_isaac.checkpoint.convert.verify import compare
 
                 compared = Counter("verify", job.plan.total_size, progress)
-                compare(job.stored.weights, job.plan, directory, compared.advance)
+                compare(job.stored, job.plan, directory, compared.advance)
                 compared.finish()
             of_source = {str(file): digest for file, digest in source_digests().items()}
             record = record_of(job, digests, of_source, verified=verify)
@@ -264,12 +266,6 @@ def record_of(
 def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
     """Size and time of change of each file: what tells that somebody writes to it."""
     return tuple((status.st_size, status.st_mtime_ns) for status in map(os.stat, files))
-
-
-def _only_checked(job: ConversionJob) -> int:
-    """Bytes that are read for their checksum alone (about: what tensors use in part may be read twice)."""
-    used = {tensor.source.storage for tensor in job.plan.tensors if hasattr(tensor.source, "storage")}
-    return sum(storage.size for storage in job.stored.storages if storage not in used)
 
 
 class Counter:

@@ -13,7 +13,6 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 
 from rlinf_isaac.checkpoint.convert import prepare, run
 from rlinf_isaac.checkpoint.convert.distributed import read_distributed
-from rlinf_isaac.checkpoint.convert.tensors import SplitTensor
 from rlinf_isaac.errors import InvalidJob, WeightsError
 
 TENSORS = {
@@ -84,7 +83,7 @@ def test_tensors_in_parts(tmp_path, axis):
 
     edit_metadata(directory, join)
     (tensor,) = read_distributed(directory).tensors.values()
-    assert isinstance(tensor, SplitTensor)
+    assert tensor.shape == (4, 6)
     run(prepare(directory, tmp_path / "out"))
     assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["w"], whole)
 
