@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 LARGEST_SHARE, FP32_SHARE = 1 / 8, 1 / 5  # of all bytes: the largest tensor (bf16), all fp32 tensors
@@ -67,21 +67,15 @@ def write_state_dict(path: Path, gib: float) -> None:
 
 
 def _ours(*, hashes: bool, checks: bool) -> Work:
+    import rlinf_isaac.checkpoint.convert.source  # noqa: F401  (imported by `write_files`: torch, mostly)
     from rlinf_isaac.checkpoint.convert.plan import plan_conversion
     from rlinf_isaac.checkpoint.convert.read import read_stored
-    from rlinf_isaac.checkpoint.convert.tensors import StoredTensor
     from rlinf_isaac.checkpoint.convert.write import write_files
     from rlinf_isaac.checkpoint.find_weights import Weights
 
     def work(source: Path, output: Path) -> None:
         stored = read_stored(Weights("torch", (source,)))
-        tensors = dict(stored.tensors)
-        if not checks:  # there is no such option: the checksums are taken out of what was read
-            for keys, tensor in tensors.items():
-                assert isinstance(tensor, StoredTensor)
-                tensors[keys] = replace(tensor, storage=replace(tensor.storage, crc32=None))
-        plan = plan_conversion(tensors)
-        write_files(plan.files, output.parent, checked=stored.storages if checks else (), hashes=hashes)
+        write_files(plan_conversion(stored.tensors).files, output.parent, stored, checks=checks, hashes=hashes)
 
     return work
 

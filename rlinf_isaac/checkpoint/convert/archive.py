@@ -87,6 +87,15 @@ class Window:
             raise ValueError("its directory is larger than that of any checkpoint, or was cut off")
         return self._file.read(count)
 
+    def readline(self) -> bytes:
+        """A line as pickles have them: not longer than a name."""
+        at = self.tell()
+        line, end, _ = self.read(10_000).partition(b"\n")
+        if not end:  # else the first half of a name would be taken for a name
+            raise ValueError("it was cut off")
+        self.seek(at + len(line) + 1)
+        return line + end
+
     def at(self, offset: int, size: int) -> bytes:
         """So many bytes from `offset` on, or fewer at the end."""
         self.seek(offset)

@@ -1,19 +1,16 @@
 """Files read from beginning to end: are the bytes those that were saved, and which are they?
 
-torch maps a file and compares none of its checksums. Here every record is compared with its CRC-32, in the same pass
-in which the file is hashed. It reads and does not map: a failing disk is an error here, and the end of a process there.
+torch maps a file and compares none of its checksums. Here every record is compared with its CRC-32, in the pass in
+which the file is hashed, before anything is written. It reads and does not map: of a failing disk it is told so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from threading import Event
 
 from rlinf_isaac.checkpoint.convert.archive import Record
 from rlinf_isaac.checkpoint.convert.read import Stored
@@ -26,32 +23,23 @@ try:
 except ImportError:
     from zlib import crc32
 
-PIECE = 1 << 20  # fits into a core's cache, so that hashing finds there what was read
-
-
-def records_of(stored: Stored, tensors: Iterable[AnyDense | ZeroTensor]) -> list[Record]:
-    """What is to be compared for these tensors: all that has a checksum; of a distributed checkpoint their own alone.
-
-    There the optimiser lies beside the model, twice as large, and is not read.
-    """
-    if stored.weights.format != "dcp":
-        return list(stored.records)
-    names = {tensor.storage.name for tensor in tensors if isinstance(tensor, StoredTensor)}
-    return [record for record in stored.records if record.name in names]
+_PIECE = 1 << 20  # fits into a core's cache, so that hashing finds there what was read
 
 
 def check(
-    records: Iterable[Record],
-    hashed: Sequence[Path] = (),
+    stored: Stored,
+    tensors: Iterable[AnyDense | ZeroTensor],
     *,
-    stop: Event | None = None,
+    hashed: Collection[Path] = (),
+    advance: Callable[[int], None] = lambda count: None,
 ) -> dict[Path, str]:
-    """Compare records with their checksums, and hash files.
+    """Compare all that has a checksum with it: of a distributed checkpoint what `tensors` use, else whatever is there.
 
     Args:
-        records: what has a checksum.
+        stored: the checkpoint.
+        tensors: those that are used. The optimiser of a distributed checkpoint is twice as large, and is not read.
         hashed: files to hash.
-        stop: when set, it returns as soon as it can.
+        advance: called with the number of bytes read, as they are.
 
     Returns:
         sha256 of each of `hashed`.
@@ -60,59 +48,38 @@ def check(
         WeightsError: ``damaged-torch-file``, a checksum is not that of the bytes, or a file ends before they do.
         OSError: a file cannot be read.
     """
+    used = {tensor.storage.name for tensor in tensors if isinstance(tensor, StoredTensor)}
     by_file: dict[Path, set[Record]] = {file: set() for file in hashed}
-    for record in records:
-        by_file.setdefault(record.file, set()).add(record)
-    digests, buffer = {}, memoryview(bytearray(PIECE))
-    for file, found in by_file.items():
+    for record in stored.records:
+        if stored.weights.format != "dcp" or record.name in used:
+            by_file.setdefault(record.file, set()).add(record)
+    digests, buffer = {}, memoryview(bytearray(_PIECE))
+    for file, records in by_file.items():
         digest = hashlib.sha256() if file in hashed else None
         with open_regular(file) as stream:
-            fd, at = stream.fileno(), 0
-            for record in sorted(found, key=attrgetter("begin")):
+            at, size = 0, os.fstat(stream.fileno()).st_size
+            ends = Record("the rest", file, size, 0, 0)
+            for record in (*sorted(records, key=attrgetter("begin")), ends):
                 if digest is not None:
-                    for piece in _pieces(fd, at, record.begin, buffer, stop):
+                    for piece in _pieces(stream.fileno(), at, record.begin, buffer):
                         digest.update(piece)
                 checksum, done = 0, record.begin
-                for piece in _pieces(fd, done, record.begin + record.size, buffer, stop):
+                for piece in _pieces(stream.fileno(), done, done + record.size, buffer):
                     checksum, done = crc32(piece, checksum), done + len(piece)
-                    if digest is not None and record.begin >= at:
+                    advance(len(piece))
+                    if digest is not None:
                         digest.update(piece)
-                if stop is not None and stop.is_set():
-                    return {}
-                if checksum != record.crc32 or done != record.begin + record.size:
+                if (checksum, done) != (record.crc32, record.begin + record.size):
                     cause = f"{file}: the bytes of {record.name} are not those that were saved (CRC-32 differs)"
                     raise WeightsError.of("damaged-torch-file", cause, "copy it again from where it was made")
-                at = max(at, done)
-            if digest is not None:
-                for piece in _pieces(fd, at, os.fstat(fd).st_size, buffer, stop):
-                    digest.update(piece)
-                digests[file] = digest.hexdigest()
+                at = done
+        if digest is not None:
+            digests[file] = digest.hexdigest()
     return digests
 
 
-@contextmanager
-def checking(records: Iterable[Record], hashed: Sequence[Path]) -> Iterator[Callable[[], dict[Path, str]]]:
-    """`check` in a thread while the block does something else; yields a function that waits for its result.
-
-    Where the block fails for what it read, the damage is what is raised.
-    """
-    stop = Event()
-    with ThreadPoolExecutor(1, "check") as pool:
-        future = pool.submit(check, records, hashed, stop=stop)
-        try:
-            yield future.result
-        except WeightsError:
-            future.result()
-            raise
-        finally:
-            stop.set()
-
-
-def _pieces(fd: int, begin: int, end: int, buffer: memoryview, stop: Event | None) -> Iterator[memoryview]:
+def _pieces(fd: int, begin: int, end: int, buffer: memoryview) -> Iterator[memoryview]:
     """What a file holds from `begin` to `end`, or to its own end. A piece is valid until the next one is asked for."""
-    while begin < end and not (stop is not None and stop.is_set()):
-        count = os.preadv(fd, [buffer[: min(PIECE, end - begin)]], begin)
-        if not count:
-            return
+    while begin < end and (count := os.preadv(fd, [buffer[: min(_PIECE, end - begin)]], begin)):
         yield buffer[:count]
         begin += count

@@ -26,7 +26,7 @@ from rlinf_isaac.checkpoint.convert.tensors import (
     dense_stride,
     shown,
 )
-from rlinf_isaac.checkpoint.convert.torch_file import TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.convert.torch_file import Part, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.errors import WeightsError
@@ -48,13 +48,14 @@ def read_distributed(directory: Path) -> TorchFile:
         entries, places, paths = _sections(metadata)
         tensors: dict[Keys, AnyTensor] = {}
         records: list[Record] = []
+        parts: dict[str, tuple[Part, ...]] = {}
         for name, entry in entries.items():
             if entry.name == _MODULE + "TensorStorageMetadata":
                 keys = _path(name, paths.get(name, (name,)))
                 if keys in tensors:
                     raise ValueError(f"two of its entries are called {shown(name)}")
-                tensors[keys] = _tensor(directory, name, keys, entry, places, records)
-        return TorchFile(tensors, len(entries) - len(tensors), tuple(records))
+                tensors[keys], parts[name] = _tensor(directory, name, keys, entry, places, records)
+        return TorchFile(tensors, len(entries) - len(tensors), tuple(records), parts)
     except Forbidden as error:
         cause = f"{file} wants to run {error.args[0]} while it is loaded; that is never allowed"
         raise WeightsError.of("unsafe-pickle", cause, "save the model's tensors alone") from error
@@ -86,28 +87,29 @@ def _path(name: Any, keys: Any) -> Keys:
 
 def _tensor(
     directory: Path, name: str, keys: Keys, entry: Call, places: dict[Any, dict[str, Any]], records: list[Record]
-) -> AnyTensor:
-    """What torch puts together under a name. Its checksums are added to `records`, each named by the tensor."""
+) -> tuple[AnyTensor, tuple[Part, ...]]:
+    """What torch puts together under a name, and of what; `records` gets the checksums, each named by the tensor."""
     properties = entry.state["properties"]
     values = properties.state.get("", properties.state)  # a tuple in its __getstate__
     dtype = dtype_of(values[0] if isinstance(values, tuple) else values["dtype"])
     shape = _sizes(entry.state["size"])
     if dtype not in BITS:
-        return Unstorable(f"a tensor of dtype {dtype}", "cast it before saving; safetensors has no such dtype")
-    boxes = []
+        return Unstorable(f"a tensor of dtype {dtype}", "cast it before saving; safetensors has no such dtype"), ()
+    parts = []
     for chunk in entry.state["chunks"]:
         corner, sizes = _sizes(chunk.state["offsets"]), _sizes(chunk.state["sizes"])
-        piece, found = _piece(directory, name, places[name, corner])
+        place = places[name, corner]
+        piece, found = _piece(directory, name, place)
         if piece.dtype != dtype or piece.shape != sizes or len(corner) != len(sizes) or len(sizes) != len(shape):
             raise ValueError(f"a part of {shown(name)} is not what it says")
         if any(low + size > whole for low, size, whole in zip(corner, sizes, shape, strict=True)):
             raise ValueError(f"a part of {shown(name)} lies outside of the whole")
-        boxes.append((corner, sizes))
+        parts.append(Part(corner, sizes, place["relative_path"], place["offset"], place["length"]))
         records += [record._replace(name=name) for record in found]
-    if sum(math.prod(sizes) for _, sizes in boxes) != math.prod(shape) or _overlap(boxes):
+    if sum(math.prod(part.sizes) for part in parts) != math.prod(shape) or _overlap([part[:2] for part in parts]):
         raise ValueError(f"the parts of {shown(name)} do not make up the whole")
     storage = Storage(directory / ".metadata", name, bytes_of(dtype, shape))
-    return StoredTensor(dtype, shape, dense_stride(shape), storage, keys=keys)
+    return StoredTensor(dtype, shape, dense_stride(shape), storage, keys=keys), tuple(parts)
 
 
 def _piece(directory: Path, name: str, place: dict[str, Any]) -> tuple[StoredTensor, tuple[Record, ...]]:

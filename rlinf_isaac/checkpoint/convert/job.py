@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.atomic import claimed, new_directory
-from rlinf_isaac.checkpoint.convert.check import checking, records_of
+from rlinf_isaac.checkpoint.convert.check import check
 from rlinf_isaac.checkpoint.convert.plan import Options, Plan, plan_conversion
 from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
 from rlinf_isaac.checkpoint.convert.tensors import StoredTensor, shown
@@ -180,14 +180,14 @@ def run(
         ConversionFailed: the disk is full, or what was written is not what should have been. Nothing is left behind.
     """
     files = job.stored.weights.files
-    records = records_of(job.stored, [tensor.source for tensor in job.plan.tensors])
+    used = [tensor.source for tensor in job.plan.tensors]
+    size = job.stored.weights.size if hash_source else sum(record.size for record in job.stored.records)
+    checked = Counter("check", size, progress)
     done = Counter("convert", job.plan.nbytes, progress)
     try:
-        with (
-            claimed(job.output),
-            new_directory(job.output, replace=job.overwrite) as directory,
-            checking(records, files if hash_source else ()) as source_digests,
-        ):
+        with claimed(job.output), new_directory(job.output, replace=job.overwrite) as directory:
+            hashed = check(job.stored, used, hashed=files if hash_source else (), advance=checked.advance)
+            checked.finish()
             digests = write_files(
                 job.plan.files, directory, job.stored, checks=False, hashes=hash_output, advance=done.advance
             )
@@ -198,7 +198,7 @@ def run(
                 compared = Counter("verify", job.plan.total_size, progress)
                 compare(job.stored, job.plan, directory, compared.advance)
                 compared.finish()
-            of_source = {str(file): digest for file, digest in source_digests().items()}
+            of_source = {str(file): digest for file, digest in hashed.items()}
             record = record_of(job, digests, of_source, verified=verify)
             if _stamps(files) != job.stamps:
                 cause = f"{job.source} was changed while it was converted"

@@ -1,8 +1,8 @@
 """What a pickle of ``torch.save`` may name. Nothing else is read, and there is no option to allow more.
 
-Three kinds of names: what torch makes tensors of, which its own reader knows (`TORCH`); dtypes and storages; and what
-people keep beside their weights (`HARMLESS`: a last loss of numpy, a path, arguments, a config). Of the last nothing is
-ever imported or called, by torch neither: an inert class of ours stands for each name (`stand_ins`).
+Two kinds of names: what torch makes tensors of, which its own reader knows, and more narrowly; and what people keep
+beside their weights (`HARMLESS`: a last loss of numpy, a path, arguments, a config). Of the latter nothing is ever
+imported or called, by torch neither: an inert class of ours stands for each name (`stand_ins`).
 """
 
 from __future__ import annotations
@@ -10,32 +10,18 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-_DISTRIBUTED = {
-    "torch.distributed.tensor": "DTensor",
-    "torch.distributed._tensor": "DTensor",
-    "torch.distributed._tensor.api": "DTensor",
-    "torch.distributed.tensor._dtensor_spec": "DTensorSpec TensorMeta ShardOrderEntry",
-    "torch.distributed.tensor.placement_types": "DTensorSpec TensorMeta Partial Replicate Shard _StridedShard",
-    "torch.distributed._tensor.placement_types": "DTensorSpec TensorMeta Partial Replicate Shard _StridedShard",
-    "torch.distributed.device_mesh": "DeviceMesh",
-    "torch.distributed._mesh_layout": "_FlatLayout _MeshLayout",
-}
-METADATA = {
-    "torch.distributed.checkpoint.metadata": "BytesStorageMetadata ChunkStorageMetadata Metadata MetadataIndex"
-    " StorageMeta TensorProperties TensorStorageMetadata _MEM_FORMAT_ENCODING",
-    "torch.distributed.checkpoint.filesystem": "_StorageInfo",
-}
-"""What ``.metadata`` of a distributed checkpoint names besides."""
-_TORCH = {
-    "torch": "device Tensor",
-    "torch.nn.parameter": "Parameter Buffer",
-    "torch.serialization": "_get_layout",
-    "torch._tensor": "_rebuild_from_type_v2",
-    "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter"
-    " _rebuild_parameter_with_state _rebuild_qtensor _rebuild_sparse_tensor _rebuild_sparse_csr_tensor"
-    " _rebuild_nested_tensor _rebuild_meta_tensor_no_storage _rebuild_device_tensor_from_numpy"
-    " _rebuild_device_tensor_from_cpu_tensor _rebuild_wrapper_subclass",
-}
+_TORCH = frozenset(
+    {
+        *("torch.device", "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"),
+        *("torch.serialization._get_layout", "torch._tensor._rebuild_from_type_v2"),
+    }
+)
+# Where the classes lie that describe a DTensor, or what a distributed checkpoint holds.
+_DISTRIBUTED = (
+    "tensor tensor._api tensor._dtensor_spec tensor.placement_types _tensor _tensor.api _tensor.placement_types"
+    " device_mesh _mesh_layout checkpoint.metadata checkpoint.filesystem"
+)
+_MODULES = frozenset(f"torch.distributed.{module}" for module in _DISTRIBUTED.split())
 _HARMLESS = {
     "argparse": "Namespace",
     "builtins": "bool dict float frozenset int list long str tuple unicode",
@@ -54,12 +40,8 @@ _HARMLESS = {
 }
 
 
-def _full(modules: dict[str, str]) -> frozenset[str]:
-    return frozenset(f"{module}.{name}" for module, names in modules.items() for name in names.split())
-
-
-HARMLESS = _full(_HARMLESS)
-TORCH = _full(_TORCH | _DISTRIBUTED | METADATA)
+HARMLESS = frozenset(f"{module}.{name}" for module, names in _HARMLESS.items() for name in names.split())
+_KNOWN = _TORCH | HARMLESS
 # Members of the module torch that are no functions: dtypes, storage classes, quantisation schemes.
 _DTYPE_LIKE = (
     *("float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "bits"),
@@ -67,10 +49,15 @@ _DTYPE_LIKE = (
 )
 
 
-def is_dtype_or_storage(module: str, name: str) -> bool:
-    """Whether it is a dtype of torch or a class of storages."""
-    storage = name.endswith("Storage") and module in ("torch", "torch.storage", "torch.cuda")
-    return name.isidentifier() and (storage or (module == "torch" and name.startswith(_DTYPE_LIKE)))
+def is_known(module: str, name: str) -> bool:
+    """Whether weights may name it, containers apart."""
+    if not name.isidentifier():  # which may reach through a module into another
+        return False
+    if f"{module}.{name}" in _KNOWN or (module, name[:9]) == ("torch._utils", "_rebuild_"):
+        return True
+    if module in ("torch", "torch.storage", "torch.cuda"):
+        return name.endswith("Storage") or (module == "torch" and name.startswith(_DTYPE_LIKE))
+    return module in _MODULES
 
 
 class _Inert:

@@ -13,34 +13,16 @@ FindStorage = Callable[[Any], tuple[Storage, str | None]]
 """A persistent id -> the storage that it names, and its dtype; None where it has none."""
 
 # Classes of torch's typed storages, which the pickles still name.
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-    "QInt8Storage": "qint8",
-    "QUInt8Storage": "quint8",
-    "QInt32Storage": "qint32",
-    "QUInt4x2Storage": "quint4x2",
-    "QUInt2x4Storage": "quint2x4",
-}
+_TYPED = (
+    "Double float64, Float float32, Half float16, BFloat16 bfloat16, Long int64, Int int32, Short int16, Char int8, "
+    "Byte uint8, Bool bool, ComplexDouble complex128, ComplexFloat complex64, QInt8 qint8, QUInt8 quint8, "
+    "QInt32 qint32, QUInt4x2 quint4x2, QUInt2x4 quint2x4"
+)
+_STORAGES = {f"{kind}Storage": dtype for kind, dtype in map(str.split, _TYPED.split(", "))}
 # What makes a tensor of another one.
-_AROUND = frozenset(
-    {
-        "Parameter",
-        "Buffer",
-        "_rebuild_parameter",
-        "_rebuild_parameter_with_state",
-        "_rebuild_device_tensor_from_cpu_tensor",
-    }
+_AROUND = (
+    *("Parameter", "Buffer", "_rebuild_parameter", "_rebuild_parameter_with_state"),
+    "_rebuild_device_tensor_from_cpu_tensor",
 )
 _MAX_AXES = 64
 _REFUSED = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.convert.archive import Record
 from rlinf_isaac.checkpoint.convert.distributed import read_distributed
 from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Keys, Storage, StoredTensor, bytes_of, dense_stride
-from rlinf_isaac.checkpoint.convert.torch_file import TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.convert.torch_file import Part, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.header import read_layout
 from rlinf_isaac.errors import WeightsError
@@ -24,6 +25,7 @@ class Stored:
         others: number of entries that are no tensors (numbers, texts).
         records: the runs of bytes that have a checksum, whether tensors use them or not.
         ties: name that is not stored -> name of the tensor it shares, as a safetensors file records it.
+        parts: how the tensors of a distributed checkpoint lie in its files (`TorchFile.parts`).
         layout: whose names the file has, where the tensors here have OpenPI's instead (`checkpoint.layouts`).
         notes: what was done to the values, one sentence each.
     """
@@ -35,6 +37,7 @@ class Stored:
     ties: dict[str, str]
     layout: str = ""
     notes: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
 
 
 def read_stored(weights: Weights) -> Stored:
@@ -59,7 +62,7 @@ def read_stored(weights: Weights) -> Stored:
         cause = f"{weights.files[0]} holds one tensor without a name, not a state dict"
         cure = "where it was made, save it under a name: torch.save({'NAME': tensor}, ...)"
         raise WeightsError.of("unnamed-tensor", cause, cure)
-    return Stored(weights, found.tensors, found.others, found.records, ties)
+    return Stored(weights, found.tensors, found.others, found.records, ties, parts=found.parts)
 
 
 def _read_jax(weights: Weights) -> Stored:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from rlinf_isaac.checkpoint.convert.archive import Window, is_archive
-from rlinf_isaac.checkpoint.convert.check import check, records_of
+from rlinf_isaac.checkpoint.convert.check import check
 from rlinf_isaac.checkpoint.convert.names import stand_ins
 from rlinf_isaac.checkpoint.convert.read import Stored
 from rlinf_isaac.checkpoint.convert.tensors import (
@@ -34,9 +35,6 @@ from rlinf_isaac.checkpoint.convert.tensors import (
 )
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.errors import WeightsError
-
-if TYPE_CHECKING:
-    from torch.distributed.checkpoint.metadata import Metadata
 
 PIECE = 1 << 20  # fits into a core's cache, so that hashing and writing find it there
 _TORCHS_PROTOCOL = 2  # of pickle: the only one that torch's own safe reader knows
@@ -75,14 +73,13 @@ class Source:
         self._files: dict[Path, Any] = {}
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._tensors: dict[Keys, torch.Tensor] = {}
-        self._metadata: Metadata | None = None
 
     def __enter__(self) -> Self:
         if self._stored is not None:
             for file in self._stored.weights.files:
                 self._stamp(file)
             if self._checked is not None:
-                check(records_of(self._stored, self._checked))
+                check(self._stored, self._checked)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -96,10 +93,10 @@ class Source:
         if isinstance(tensor, ComputedTensor):
             return self._computed(tensor)
         assert self._stored is not None
-        with _refusals(self._stored.weights.files[0]):
-            whole = self._whole(tensor, self._stored)
         root = self._stored.tensors[tensor.keys]
         assert isinstance(root, StoredTensor)
+        with _refusals(self._stored.weights.files[0]):
+            whole = self._whole(root, self._stored)
         if TORCH_NAMES.get(root.dtype, "") not in ("", str(whole.dtype).removeprefix("torch.")) or (
             (tuple(whole.shape), whole.stride()) != (root.shape, root.stride) and whole.numel()
         ):
@@ -122,7 +119,7 @@ class Source:
         self._stamps.setdefault(file, (status.st_size, status.st_mtime_ns))
 
     def _whole(self, tensor: StoredTensor, stored: Stored) -> torch.Tensor:
-        """The tensor of the source that this one is, or is a part of."""
+        """A tensor of the source, as the library reads it."""
         if stored.weights.format == "safetensors":
             file = tensor.storage.file
             if file not in self._files:
@@ -132,15 +129,8 @@ class Source:
             if not self._tensors:
                 _flatten(load_torch(stored.weights.files[0]), (), self._tensors)
         elif tensor.keys not in self._tensors:
-            self._tensors = {tensor.keys: self._distributed(stored.weights.directory, tensor)}  # the last one alone
+            self._tensors = {tensor.keys: _load_distributed(tensor, stored)}  # the last one alone
         return self._tensors[tensor.keys]
-
-    def _distributed(self, directory: Path, tensor: StoredTensor) -> torch.Tensor:
-        from rlinf_isaac.checkpoint.convert import load_distributed
-
-        if self._metadata is None:
-            self._metadata = load_distributed.read_metadata(directory)
-        return load_distributed.load_tensor(directory, self._metadata, tensor.storage.name)
 
     def _computed(self, tensor: ComputedTensor) -> torch.Tensor:
         import numpy as np
@@ -177,6 +167,33 @@ def load_torch(path: Path) -> Any:
             return torch.load(file, map_location="cpu", mmap=archive, weights_only=False, pickle_module=_Restricted)
         with torch.serialization.safe_globals(stand_ins()):
             return torch.load(file, map_location="cpu", mmap=archive, weights_only=True)
+
+
+def _load_distributed(tensor: StoredTensor, stored: Stored) -> torch.Tensor:
+    """A tensor of a distributed checkpoint. torch would unpickle ``.metadata``; it is told what was seen there."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import metadata as names
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    name = tensor.storage.name
+    found = torch.empty(tensor.shape, dtype=torch_dtype(tensor.dtype))
+    parts = stored.parts[name]
+    chunks = [names.ChunkStorageMetadata(torch.Size(part.corner), torch.Size(part.sizes)) for part in parts]
+    entry = names.TensorStorageMetadata(names.TensorProperties.create_from_tensor(found), found.size(), chunks)
+    places = {
+        names.MetadataIndex(name, chunk.offsets): _StorageInfo(part.file, part.offset, part.length)
+        for chunk, part in zip(chunks, parts, strict=True)
+    }
+
+    class Reader(dcp.FileSystemReader):
+        def read_metadata(self, *args: Any, **kwargs: Any) -> names.Metadata:
+            return names.Metadata({name: entry}, storage_data=places)
+
+    with warnings.catch_warnings():
+        # torch warns that it assumes one process, which is what is meant.
+        warnings.filterwarnings("ignore", message="torch.distributed is .*", category=UserWarning)
+        dcp.load({name: found}, storage_reader=Reader(stored.weights.directory))
+    return found
 
 
 class _Restricted:

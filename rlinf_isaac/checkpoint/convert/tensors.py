@@ -22,27 +22,12 @@ Keys = tuple[str, ...]
 """Keys of the containers around a tensor, and its own."""
 
 # torch's name of a dtype -> safetensors' name.
-DTYPES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "int16": "I16",
-    "uint16": "U16",
-    "int32": "I32",
-    "uint32": "U32",
-    "int64": "I64",
-    "uint64": "U64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-    "complex64": "C64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ",
-}
+_NAMES = (
+    "bool BOOL, uint8 U8, int8 I8, int16 I16, uint16 U16, int32 I32, uint32 U32, int64 I64, uint64 U64, float16 F16, "
+    "bfloat16 BF16, float32 F32, float64 F64, complex64 C64, float8_e4m3fn F8_E4M3, float8_e5m2 F8_E5M2, "
+    "float8_e8m0fnu F8_E8M0, float8_e4m3fnuz F8_E4M3FNUZ, float8_e5m2fnuz F8_E5M2FNUZ"
+)
+DTYPES = {torch: stored for torch, stored in map(str.split, _NAMES.split(", "))}
 TORCH_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 

@@ -10,9 +10,9 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlinf_isaac.checkpoint.convert import unpickle
 from rlinf_isaac.checkpoint.convert.archive import ForeignArchive, Record, Window, is_archive, read_records
@@ -34,6 +34,16 @@ class SameName(ValueError):
     """Two entries of a file have one name once keys are texts, as ``{0: a, "0": b}``; its only argument is the name."""
 
 
+class Part(NamedTuple):
+    """A box of a tensor: the index of its first element, its sizes, and where a file of ``torch.save`` with it lies."""
+
+    corner: tuple[int, ...]
+    sizes: tuple[int, ...]
+    file: str
+    offset: int
+    length: int
+
+
 @dataclass(frozen=True)
 class TorchFile:
     """What a file of ``torch.save`` holds.
@@ -42,11 +52,13 @@ class TorchFile:
         tensors: keys of the containers around a tensor and its own -> tensor, in the order of the file.
         others: how many entries are no tensors.
         records: what has a checksum, whether tensors use it or not.
+        parts: of a distributed checkpoint: what torch has to be told to find a tensor, by its name there.
     """
 
     tensors: dict[Keys, AnyTensor]
     others: int
     records: tuple[Record, ...]
+    parts: dict[str, tuple[Part, ...]] = field(default_factory=dict)
 
 
 def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> TorchFile:
@@ -119,45 +131,23 @@ def _look_at_zip(path: Path, window: Window) -> TorchFile:
 def _look_at_legacy(path: Path, window: Window) -> TorchFile:
     """Five pickles (magic, version, system, content, keys of the storages), then each storage: its length, its data."""
     window.seek(0)
-    stream = _Bounded(window)
-    if unpickle.load(stream) != _LEGACY_MAGIC or unpickle.load(stream) != _LEGACY_PROTOCOL:
+    if unpickle.load(window) != _LEGACY_MAGIC or unpickle.load(window) != _LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("it does not begin as torch.save begins")
-    system = unpickle.load(stream)
+    system = unpickle.load(window)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise _big_endian(path)
     used: dict[str, int] = {}  # only the content says how large the storages are that follow it
-    content = unpickle.load(stream)
+    content = unpickle.load(window)
     tensors, others = _flatten(
         content, lambda value: _storage(value, lambda key, size: Storage(path, key, used.setdefault(key, size)))
     )
-    keys = unpickle.load(stream)
+    keys = unpickle.load(window)
     if not isinstance(keys, list) or used.keys() - (stored := {_storage_key(key) for key in keys}):
         raise ValueError("it lacks storages that its tensors use")
     rest, needed = window.size - window.tell(), sum(8 + used.get(key, 0) for key in stored)
     if rest < needed or (rest > needed and stored == used.keys()):
         raise ValueError(f"its storages take {needed} bytes, and {rest} follow its pickles")
     return TorchFile(tensors, others, ())
-
-
-class _Bounded:
-    """Reads a stream, but never more than a pickle can have: a length in it may claim anything."""
-
-    def __init__(self, window: Window) -> None:
-        self._window, self._left = window, unpickle.MAX_BYTES
-
-    def read(self, size: int) -> bytes:
-        self._left -= size
-        if size < 0 or self._left < 0:
-            raise pickle.UnpicklingError("it claims to be larger than any state dict's pickle")
-        return self._window.read(size)
-
-    def readline(self) -> bytes:
-        at = self._window.tell()
-        line, end, _ = self._window.read(10_000).partition(b"\n")
-        if not end:  # else the first half of a name would be refused as a name
-            raise pickle.UnpicklingError("it was cut off")
-        self._window.seek(at + len(line) + 1)
-        return line + end
 
 
 def _big_endian(path: Path) -> WeightsError:

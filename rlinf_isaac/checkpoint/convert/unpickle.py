@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rlinf_isaac.checkpoint.convert.names import HARMLESS, TORCH, is_dtype_or_storage
+from rlinf_isaac.checkpoint.convert.names import is_known
 
 MAX_BYTES = 512_000_000
 _MAX_OPCODES = 7_000_000  # of a state dict with 130 000 tensors; each may take 100 bytes of memory
@@ -89,7 +89,9 @@ def load(stream: Any, *, inert: bool = False) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # it would look at all of these small objects again and again, and free none
     try:
-        return (_Inert if inert else _Unpickler)(stream).load()
+        unpickler = _Unpickler(stream)
+        unpickler.inert = inert
+        return unpickler.load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # a damaged pickle may fail in any operation
@@ -116,6 +118,8 @@ class _Unpickler(_PurePython):
         getattr(pickle, name)[0]: _PurePython.dispatch[getattr(pickle, name)[0]] for name in _OPCODES.split()
     }
 
+    inert: bool
+
     def load(self) -> Any:
         """As in `pickle`, but for so many opcodes, and straight from the stream: frames only help those who buffer."""
         self.read, self.readline = self._file_read, self._file_readline
@@ -132,10 +136,11 @@ class _Unpickler(_PurePython):
         raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} operations")
 
     def find_class(self, module: str, name: str) -> Name:
-        full = f"{module}.{name}".replace("__builtin__.", "builtins.")
+        module = "builtins" if module == "__builtin__" else module
+        full = f"{module}.{name}"
         if len(full) > 200:
             raise pickle.UnpicklingError("it names something with a very long name")
-        if full in TORCH or full in HARMLESS or full in _REAL or is_dtype_or_storage(module, name):
+        if self.inert or full in _REAL or is_known(module, name):
             return Name(full)
         raise Forbidden(full)
 
@@ -177,15 +182,6 @@ class _Unpickler(_PurePython):
         pickle.REDUCE[0]: _call,
         pickle.BUILD[0]: _build,
     }
-
-
-class _Inert(_Unpickler):
-    """Knows every name, and does nothing with it."""
-
-    def find_class(self, module: str, name: str) -> Name:
-        if len(module) + len(name) > 200:
-            raise pickle.UnpicklingError("it names something with a very long name")
-        return Name(f"{module}.{name}".replace("__builtin__.", "builtins."))
 
 
 def _dict(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
