@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from rlinf_isaac.checkpoint.convert.check import crc32
 from rlinf_isaac.checkpoint.convert.plan import Output, Plan
 from rlinf_isaac.checkpoint.convert.read import Stored
-from rlinf_isaac.checkpoint.convert.source import Source, as_bytes, blocks
+from rlinf_isaac.checkpoint.convert.source import Source, as_bytes, blocks, torch_dtype
 from rlinf_isaac.checkpoint.convert.tensors import StoredTensor
 from rlinf_isaac.checkpoint.header import weight_files
 from rlinf_isaac.errors import BundleError, ConversionFailed, WeightsError
@@ -27,7 +27,7 @@ _BLOCK = 1 << 24  # elements compared at once
 
 
 def compare(stored: Stored, plan: Plan, directory: Path, advance: Callable[[int], None] = lambda count: None) -> None:
-    """Compare every tensor of the files in `directory` with the source, bit by bit.
+    """Compare every tensor of the files in `directory` with the source.
 
     Args:
         stored: the source.
@@ -53,7 +53,9 @@ def compare(stored: Stored, plan: Plan, directory: Path, advance: Callable[[int]
                         checksum = None if tensor.is_cast else _checksum(tensor, checksums)
                         if checksum is None:
                             _compare_one(tensor, found, source.tensor(tensor.source))
-                        elif (found.shape, _crc32(found)) != (tensor.source.shape, checksum):
+                        elif (found.dtype, found.shape) != (torch_dtype(tensor.dtype), tensor.source.shape) or (
+                            _crc32(found) != checksum
+                        ):
                             raise _wrong(tensor)
                         advance(tensor.nbytes)
     except WeightsError:

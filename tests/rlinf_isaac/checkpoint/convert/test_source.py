@@ -114,6 +114,11 @@ class TestBeside:
         assert refusal(save({"w": torch.ones(1), "odd": odd})) == "unsafe-pickle"
 
 
+def test_what_torch_cannot_read_is_said(save, refusal):
+    """It saves floats of eight bits in its old format, and does not read them again."""
+    assert refusal(save({"w": torch.zeros(2).to(torch.float8_e5m2)}, legacy=True)) == "torch-refuses"
+
+
 class TestNames:
     def test_a_number_and_a_text_that_become_one_name(self, save, refusal):
         assert refusal(save({"a": {0: torch.ones(1), "0": torch.ones(1)}})) == "duplicate-names"
