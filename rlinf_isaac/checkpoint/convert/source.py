@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from rlinf_isaac.checkpoint.convert.archive import Window, is_archive
 from rlinf_isaac.checkpoint.convert.check import check
 from rlinf_isaac.checkpoint.convert.names import stand_ins
+from rlinf_isaac.checkpoint.convert.plan import Output
 from rlinf_isaac.checkpoint.convert.read import Stored
 from rlinf_isaac.checkpoint.convert.tensors import (
     TORCH_NAMES,
@@ -105,6 +106,24 @@ class Source:
         if (tensor.shape, tensor.stride, tensor.shift) == (root.shape, root.stride, 0):
             return whole
         return whole.as_strided(tensor.shape, tensor.stride, whole.storage_offset() + tensor.shift)
+
+    def blocks(self, output: Output) -> Iterator[tuple[torch.Tensor, memoryview]]:
+        """The values of an output in its dtype, in dense blocks, and their bytes.
+
+        Raises:
+            WeightsError: as `tensor`; or a finite value becomes infinite.
+        """
+        for values in blocks(self.tensor(output.source)):
+            result = values.to(torch_dtype(output.dtype)) if output.is_cast else values
+            if result.itemsize < values.itemsize and not result.isfinite().all():
+                lost = values[result.isinf() & values.isfinite()]
+                if len(lost):
+                    cause = (
+                        f"{output.stored} has values up to {lost.abs().max().item():.3g}, too large for {result.dtype}"
+                    )
+                    cure = f"choose another --dtype, or leave this one as it is: --keep-dtype {output.name}"
+                    raise WeightsError.of("cast-overflow", cause, cure)
+            yield result, as_bytes(result)
 
     def raise_if_changed(self) -> None:
         """Raise WeightsError where a file was written to since it was opened here."""

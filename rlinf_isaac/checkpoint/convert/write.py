@@ -6,7 +6,7 @@ Needs torch, which is imported when something is written: the plan and its check
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from rlinf_isaac.checkpoint.convert import layout
 from rlinf_isaac.checkpoint.convert.plan import Output, OutputFile
 from rlinf_isaac.checkpoint.convert.read import Stored
 from rlinf_isaac.checkpoint.header import INDEX_FILE
-from rlinf_isaac.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +78,9 @@ def planned_digests(
         for file in files:
             digest = hashlib.sha256(file.header)
             for tensor in file.tensors:
-                for block in _blocks(tensor, source):
-                    digest.update(_bytes(block))
-                    advance(block.nbytes)
+                for _, piece in source.blocks(tensor):
+                    digest.update(piece)
+                    advance(len(piece))
             digests[file.name] = digest.hexdigest()
         source.raise_if_changed()
     return digests | {name: hashlib.sha256(content).hexdigest() for name, content in _index(files).items()}
@@ -102,10 +101,9 @@ def _write_file(
     with open(path, "wb") as stream:
         stream.write(file.header)
         for tensor in file.tensors:
-            for block in _blocks(tensor, source):
+            for block, piece in source.blocks(tensor):
                 if inspect is not None:
                     inspect(tensor, block)
-                piece = _bytes(block)
                 if digest is not None:
                     digest.update(piece)
                 stream.write(piece)
@@ -117,33 +115,3 @@ def _source(files: Sequence[OutputFile], stored: Stored | None, checks: bool = T
     from rlinf_isaac.checkpoint.convert.source import Source
 
     return Source(stored, [tensor.source for file in files for tensor in file.tensors] if checks else None)
-
-
-def _blocks(output: Output, source: Source) -> Iterator[torch.Tensor]:
-    """The values of an output, in blocks.
-
-    Raises:
-        WeightsError: a finite value becomes infinite.
-    """
-    from rlinf_isaac.checkpoint.convert.source import blocks, torch_dtype
-
-    found = blocks(source.tensor(output.source))
-    if not output.is_cast:
-        yield from found
-        return
-    after = torch_dtype(output.dtype)
-    for values in found:
-        result = values.to(after)
-        if after.itemsize < values.itemsize and not result.isfinite().all():
-            lost = result.isinf() & values.isfinite()
-            if lost.any():
-                cause = f"{output.stored} has values up to {values[lost].abs().max().item():.3g}, too large for {after}"
-                cure = f"choose another --dtype, or leave this one as it is: --keep-dtype {output.name}"
-                raise WeightsError.of("cast-overflow", cause, cure)
-        yield result
-
-
-def _bytes(block: torch.Tensor) -> memoryview:
-    from rlinf_isaac.checkpoint.convert.source import as_bytes
-
-    return as_bytes(block)

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.convert import Options, prepare, run
-from rlinf_isaac.checkpoint.convert.source import load_torch
+from rlinf_isaac.checkpoint.convert.source import Source, load_torch
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES
 from rlinf_isaac.errors import ConversionFailed, InvalidJob
 
@@ -45,12 +45,10 @@ def test_every_tensor_is_verified(tmp_path, content, protocol):
 
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_a_fault_of_the_writer_is_found(tmp_path, content, protocol, monkeypatch):
-    from rlinf_isaac.checkpoint.convert import write
-
     torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol)
-    blocks = write._blocks
+    blocks = Source.blocks
     monkeypatch.setattr(
-        write, "_blocks", lambda tensor, source: (block.view(torch.uint8).flip(0) for block in blocks(tensor, source))
+        Source, "blocks", lambda self, output: ((block, bytes(piece)[::-1]) for block, piece in blocks(self, output))
     )
     with pytest.raises(ConversionFailed, match="was written wrongly"):
         run(prepare(tmp_path / "w.pt", tmp_path / "out"))
