@@ -13,7 +13,8 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.engines.local.training.optimiser import trained_copy
 from rlinf_isaac.engines.local.training.team import shard_as
-from rlinf_isaac.ground.atomic import append_line, new_directory, read_lines, write_file
+from rlinf_isaac.ground import lines
+from rlinf_isaac.ground.atomic import new_directory
 from rlinf_isaac.ground.events import Metrics
 
 AVERAGE = "average."
@@ -104,13 +105,16 @@ class MetricsLog:
     def append(self, metrics: Metrics) -> None:
         """Add an entry; it is on disk when this returns."""
         entry = {"step": metrics.step, "time": metrics.time, "values": dict(metrics.values)}
-        append_line(self.path, json.dumps(entry))
+        lines.append(self.path, json.dumps(entry))
+
+    def entries(self) -> list[Metrics]:
+        """Everything that was added, in this order."""
+        return [_parse(line) for line in lines.read(self.path)]
 
     def rewind(self, step: int) -> Iterator[Metrics]:
         """Forget entries after `step` (their steps are about to be repeated) and yield the others again."""
-        entries = [Metrics(**json.loads(line)) for line in read_lines(self.path)]
-        kept = [entry for entry in entries if entry.step <= step]
-        if len(kept) < len(entries):
-            lines = (json.dumps({"step": e.step, "time": e.time, "values": dict(e.values)}) + "\n" for e in kept)
-            write_file(self.path, "".join(lines))
-        yield from kept
+        yield from map(_parse, lines.rewind(self.path, lambda line: _parse(line).step <= step))
+
+
+def _parse(line: str) -> Metrics:
+    return Metrics(**json.loads(line))
