@@ -18,7 +18,7 @@ from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.ppo import explained_variance, policy_loss, value_loss
 from rlinf_isaac.ground.errors import TrainingDiverged
