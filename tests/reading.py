@@ -15,6 +15,7 @@ from rlinf_isaac.config import schema, sft_schema
 
 GENERIC = {
     "rlinf_isaac.config",
+    "rlinf_isaac.config.fits",
     "rlinf_isaac.config.reads",
     "rlinf_isaac.preflight.config",
     "rlinf_isaac.preflight.rl_config",

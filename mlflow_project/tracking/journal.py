@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mlflow_project.tracking.operations import EndRun, Operation, StartRun, decode, encode
 from mlflow_project.tracking.redact import clean_urls
-from rlinf_isaac.ground import atomic
+from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.errors import RlinfIsaacError
 
 VERSION = 1
@@ -72,11 +72,11 @@ class Journal:
         directory.mkdir(parents=True, exist_ok=True)
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{verb}-{secrets.token_hex(4)}.jsonl"
         path = (directory / name).absolute()
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = lines.open_to_append(path, new=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         header = Header(verb, tracking_uri, time.time(), os.getpid())
         journal = cls(path, descriptor, header, {})
-        journal._write(json.dumps(asdict(header)) + "\n")
+        lines.write(descriptor, json.dumps(asdict(header)))
         return journal
 
     @classmethod
@@ -95,7 +95,7 @@ class Journal:
             os.close(descriptor)
             return None
         try:
-            atomic.read_lines(path)
+            lines.cut(path)
             header, offset = read_header(path)
             operations, _ = read_operations(path, offset)
         except BaseException:
@@ -114,12 +114,12 @@ class Journal:
         Raises:
             OSError: the disk refused; nothing of `operations` stays in the journal.
         """
+        texts = [clean_urls(encode(operation)) for operation in operations]
         with self._lock:
-            text = "".join(clean_urls(encode(operation)) + "\n" for operation in operations)
             # A signal may leave this block anywhere: a run counts as open from before its line is written.
             starts = [operation for operation in operations if isinstance(operation, StartRun)]
             self.open_runs |= {operation.run: operation.parent for operation in starts}
-            self._write(text)
+            lines.write(self._descriptor, *texts)
             for operation in operations:
                 _follow_runs(self.open_runs, operation)
         self.on_append()
@@ -130,17 +130,6 @@ class Journal:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
-
-    def _write(self, text: str) -> None:
-        size = os.fstat(self._descriptor).st_size
-        data = memoryview(text.encode())
-        try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-            os.fsync(self._descriptor)
-        except OSError:
-            os.ftruncate(self._descriptor, size)
-            raise
 
     def _forget_after_fork(self) -> None:
         # Closing the copy does not release the parent's lock; an explicit unlock would.
@@ -180,18 +169,14 @@ def read_operations(path: Path, offset: int, limit: int | None = None) -> tuple[
     """
     operations = []
     end = offset
-    with open(path, "rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            end += len(line)
-            try:
-                operations.append((decode(line.decode()), end))
-            except (ValueError, TypeError, KeyError) as error:
-                raise JournalError(f"{path}, byte {end - len(line)}: not an operation ({error!r})") from None
+    try:
+        for line, after in lines.follow(path, offset):
+            operations.append((decode(line), after))
+            end = after
             if limit is not None and end - offset >= limit:
                 break
+    except (ValueError, TypeError, KeyError) as error:
+        raise JournalError(f"{path}, byte {end}: not an operation ({error!r})") from None
     return operations, end
 
 

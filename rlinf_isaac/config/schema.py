@@ -1,14 +1,18 @@
 """The structured job config. One preset YAML fills it; the command line overrides it; an unknown key is an error.
 
-Which keys a verb reads is in `reads`; the sections it has to do with are MLflow params ``cfg/...`` of its run.
+Every field says what it is, and its rule (`rules`) what it may be. `docs/config.md` lists them all. Which keys a verb
+reads is in `reads`; the sections it has to do with are MLflow params ``cfg/...`` of its run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from omegaconf import MISSING
 
+from rlinf_isaac.config.rl_schema import RlConfig
+from rlinf_isaac.config.rules import NOT_NEGATIVE, POSITIVE, Rule, one_of
 from rlinf_isaac.config.sft_schema import SftConfig
 
 
@@ -16,24 +20,46 @@ from rlinf_isaac.config.sft_schema import SftConfig
 class GemmaConfig:
     """A Gemma transformer (the VLM's language model, or the action expert). OpenPI: ``models/gemma.py``."""
 
-    width: int = MISSING
-    depth: int = MISSING
-    mlp_dim: int = MISSING
-    num_heads: int = MISSING
-    num_kv_heads: int = MISSING
-    head_dim: int = MISSING
+    width: Annotated[int, POSITIVE] = MISSING
+    """The width of its tokens."""
+
+    depth: Annotated[int, POSITIVE] = MISSING
+    """How many layers it has; as many as the other transformer, with which it shares attention."""
+
+    mlp_dim: Annotated[int, POSITIVE] = MISSING
+    """The width inside its feed-forward layers."""
+
+    num_heads: Annotated[int, POSITIVE] = MISSING
+    """How many heads its attention has; as many as the other transformer."""
+
+    num_kv_heads: Annotated[int, POSITIVE] = MISSING
+    """How many heads of keys and values these share; as many as the other transformer."""
+
+    head_dim: Annotated[int, POSITIVE] = MISSING
+    """The width of a head; that of the other transformer."""
 
 
 @dataclass
 class VisionConfig:
-    """The SigLIP vision tower. `image_size` in pixels must be a multiple of `patch_size`."""
+    """The SigLIP vision tower. OpenPI: ``models/siglip.py``."""
 
-    width: int = MISSING
-    depth: int = MISSING
-    mlp_dim: int = MISSING
-    num_heads: int = MISSING
-    patch_size: int = MISSING
-    image_size: int = MISSING
+    width: Annotated[int, POSITIVE] = MISSING
+    """The width of its tokens; a multiple of `num_heads`."""
+
+    depth: Annotated[int, POSITIVE] = MISSING
+    """How many layers it has."""
+
+    mlp_dim: Annotated[int, POSITIVE] = MISSING
+    """The width inside its feed-forward layers."""
+
+    num_heads: Annotated[int, POSITIVE] = MISSING
+    """How many heads its attention has."""
+
+    patch_size: Annotated[int, POSITIVE] = MISSING
+    """The side of the square of pixels that becomes one token."""
+
+    image_size: Annotated[int, POSITIVE] = MISSING
+    """The side in pixels to which images are scaled; a multiple of `patch_size`."""
 
 
 @dataclass
@@ -41,163 +67,166 @@ class ModelConfig:
     """Architecture of pi0 / pi0.5. Everything here decides names or shapes of the state dict, or token counts."""
 
     pi05: bool = False
+    """Whether the model is a pi0.5, whose flow time goes into the expert's norms, or a pi0."""
+
     vlm: GemmaConfig = field(default_factory=GemmaConfig)
+    """The language model of the VLM, which reads images and prompt."""
+
     expert: GemmaConfig = field(default_factory=GemmaConfig)
+    """The action expert, which reads what the VLM makes of them and predicts the actions."""
+
     vision: VisionConfig = field(default_factory=VisionConfig)
-    vocab_size: int = MISSING
-    action_dim: int = 32
-    action_horizon: int = MISSING
-    max_token_len: int = MISSING
+    """The vision tower of the VLM."""
+
+    vocab_size: Annotated[int, POSITIVE] = MISSING
+    """How many tokens the VLM has embeddings for."""
+
+    action_dim: Annotated[int, POSITIVE] = 32
+    """The width of actions and states in the model, to which the robot's are padded; OpenPI's."""
+
+    action_horizon: Annotated[int, POSITIVE] = MISSING
+    """How many actions a call of the policy predicts, one for each control step."""
+
+    max_token_len: Annotated[int, POSITIVE] = MISSING
+    """How many tokens a prompt has at most."""
+
     discrete_state_input: bool = False
+    """Whether the state is text in the prompt, as in pi0.5's bases, or a vector (pi0)."""
 
 
 @dataclass
 class PolicyConfig:
-    """How the model meets the robot: what it sees, how it is normalised, how much of a chunk is executed.
+    """How the model meets the robot: what it sees, how it is normalised, how much of a chunk is executed."""
 
-    `state_layout` is ``proprio`` (8-D, as RLinf's IsaacLab wrapper: end-effector position, axis-angle, gripper) or
-    ``proprio+cubes`` (the same followed by cube poses, privileged information that only a simulator has).
-    `tokenizer` is ``byte`` or the path of PaliGemma's SentencePiece model.
-    `norm` is ``zscore``, ``quantile`` or ``auto`` (z-score for pi0, quantiles for pi0.5, as OpenPI).
-    `delta_actions` names the action dims that the model learns relative to the state its chunk starts in, in the
-    notation of OpenPI's ``make_bool_mask``: ``none``, or e.g. ``6,-1`` (6 relative, then 1 absolute; in quotes on the
-    command line, because of the comma).
-    """
+    state_layout: Annotated[str, one_of("proprio", "proprio+cubes")] = "proprio"
+    """What the state holds: ``proprio`` is 8-D, as RLinf's IsaacLab wrapper has it (end-effector position, axis-angle,
+    gripper); ``proprio+cubes`` adds the poses of the cubes, privileged information that only a simulator has."""
 
-    state_layout: str = "proprio"
     tokenizer: str = "byte"
-    norm: str = "auto"
+    """``byte``, or the path of PaliGemma's SentencePiece model."""
+
+    norm: Annotated[str, one_of("auto", "zscore", "quantile")] = "auto"
+    """How states and actions are normalised; ``auto`` takes z-scores for pi0 and quantiles for pi0.5, as OpenPI."""
+
     delta_actions: str = "none"
-    env_action_dim: int = 7
-    action_chunk: int = MISSING
-    denoise_steps: int = 10
+    """The action dims that the model learns relative to the state its chunk starts in, in the notation of OpenPI's
+    ``make_bool_mask``: ``none``, or e.g. ``6,-1`` (6 relative, then 1 absolute; in quotes on the command line, because
+    of the comma)."""
+
+    env_action_dim: Annotated[int, Rule("7, the stack-cube action", lambda x: x == 7)] = 7
+    """How many dims the robot's actions have: three of translation, three of rotation, and the gripper."""
+
+    action_chunk: Annotated[int, POSITIVE] = MISSING
+    """How many of the predicted actions are executed before the policy is asked again."""
+
+    denoise_steps: Annotated[int, POSITIVE] = 10
+    """In how many steps the flow goes from noise to actions; OpenPI's default."""
+
     asset_id: str = "isaaclab_stack_cube"
+    """The name under which norm stats lie in a checkpoint, ``assets/<asset_id>``, as OpenPI's."""
 
 
 @dataclass
 class EnvConfig:
-    """The stack-cube task. `backend`: ``mujoco``, whose `renderer` is ``egl``, ``rays`` (no GL) or ``auto`` (EGL where
-    it works), on the CPU; or ``isaaclab`` (``newton`` or ``auto``; task ``stack3`` only), on ``compute.device``."""
+    """The stack-cube task, in one of two simulators."""
 
-    backend: str = "mujoco"
-    task: str = "stack2"
-    image_size: int = 200
+    backend: Annotated[str, one_of("mujoco", "isaaclab")] = "mujoco"
+    """The simulator: MuJoCo within this process, on the CPU, or IsaacLab in one of its own, on ``compute.device``."""
+
+    task: Annotated[str, one_of("stack2", "stack3")] = "stack2"
+    """How many cubes are to be stacked: two, or three, as in IsaacLab's task. IsaacLab has ``stack3`` only."""
+
+    image_size: Annotated[int, Rule("16 pixels or more", lambda x: x >= 16)] = 200
+    """The side in pixels of both cameras' images; IsaacLab's."""
+
     renderer: str = "auto"
-    max_episode_steps: int = 600
+    """What draws the images: in MuJoCo ``egl`` (OpenGL), ``rays`` (no GL), or ``auto``, EGL where it works; in IsaacLab
+    ``newton`` or ``auto``."""
+
+    max_episode_steps: Annotated[int, POSITIVE] = 600
+    """How many control steps, 20 per second, an episode has before its time is up; a multiple of
+    ``policy.action_chunk``."""
 
 
 @dataclass
 class DemosConfig:
-    """Scripted demonstrations. `noise` is the standard deviation of Gaussian noise added to the executed (not the
-    recorded) action, in raw action units, so that the data shows recoveries under clean labels."""
+    """Demonstrations by a scripted expert."""
 
-    episodes: int = 100
-    first_seed: int = 1000
-    noise: float = 0.02
-    workers: int = 2
+    episodes: Annotated[int, POSITIVE] = 100
+    """How many episodes are recorded; those in which the expert fails do not count."""
+
+    first_seed: Annotated[int, NOT_NEGATIVE] = 1000
+    """The seed of the first episode; every further one has the next number."""
+
+    noise: Annotated[float, NOT_NEGATIVE] = 0.02
+    """The standard deviation of Gaussian noise, in raw action units, that is added to the executed action and not to
+    the recorded one, so that the data shows recoveries under clean labels."""
+
+    workers: Annotated[int, POSITIVE] = 2
+    """How many processes record; they change no byte of the data."""
 
 
 @dataclass
 class NormStatsConfig:
-    """How norm stats are computed. `batch_size`: frames count in whole batches of this many and the partial last batch
-    is left out, as OpenPI does, whose configs have 32 unless they say otherwise; 1 counts every frame."""
+    """How norm stats are computed."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, POSITIVE] = 32
+    """Frames count in whole batches of this many, and the partial last batch is left out, as OpenPI does, whose configs
+    have 32 unless they say otherwise; 1 counts every frame."""
 
 
 @dataclass
 class EvalConfig:
-    """Evaluation. Seeds are `first_seed` .. `first_seed` + `episodes` - 1, the same for every checkpoint."""
+    """Evaluation: the same episodes for every checkpoint."""
 
-    episodes: int = 50
-    first_seed: int = 5000
-    num_envs: int = 25
-    policy_seed: int = 0
-    videos: int = 4
-    video_size: int = 256
+    episodes: Annotated[int, POSITIVE] = 50
+    """How many episodes each checkpoint plays."""
 
+    first_seed: Annotated[int, NOT_NEGATIVE] = 5000
+    """The seed of the first episode; every further one has the next number."""
 
-@dataclass
-class RlConfig:
-    """Reinforcement learning of the flow policy, PPO or GRPO; names and defaults as RLinf's configs where it has them.
+    num_envs: Annotated[int, POSITIVE] = 25
+    """How many environments play side by side."""
 
-    Sampling: `exploration` is ``flow_sde`` (`noise_steps` random denoising steps of a call are stochastic, with
-    `noise_level`; 1 as RLinf, 0 for all of them, which teaches more per episode and makes the update dearer) or
-    ``flow_noise`` (all are, with a learned standard deviation between `noise_min` and `noise_max`).
-    Rollouts: every iteration plays `episodes` new episodes in `num_envs` environments spread over `workers` processes;
-    their seeds count up from `first_seed`. GRPO plays each seed `group_size` times.
-    Reward: ``success``, or ``shaped``: `subtask_reward` more for each subtask when it is first reached.
-    Update: `epochs` passes over the action chunks in minibatches of `minibatch` chunks. The value head steps after each
-    of them, the policy after every `accumulate` of them with their mean gradient (0: once per epoch). `target_kl` ends
-    the update of an iteration early; 0 never does. In the first `warmup_iterations` only the value head learns;
-    then the policy's learning rate rises to `lr` over `lr_warmup` iterations.
-    `eval_interval` iterations lie between evaluations of `eval_episodes` episodes from `eval_first_seed`, which never
-    train and are none of the seeds that checkpoints are compared on.
-    """
+    policy_seed: Annotated[int, NOT_NEGATIVE] = 0
+    """The seed of the noise from which the policy's flow starts."""
 
-    algorithm: str = "ppo"
-    exploration: str = "flow_sde"
-    noise_level: float = 0.5
-    noise_steps: int = 1
-    noise_min: float = 0.08
-    noise_max: float = 0.16
-    iterations: int = 20
-    episodes: int = 64
-    num_envs: int = 32
-    workers: int = 2
-    first_seed: int = 1_000_000
-    group_size: int = 8
-    reward: str = "success"
-    subtask_reward: float = 0.25
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    lr: float = 5e-6
-    value_lr: float = 1e-4
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip_grad_norm: float = 1.0
-    epochs: int = 3
-    minibatch: int = 256
-    accumulate: int = 1
-    warmup_iterations: int = 0
-    lr_warmup: int = 0
-    clip_ratio: float = 0.2
-    dual_clip: float = 3.0
-    value_clip: float = 0.2
-    huber_delta: float = 10.0
-    entropy_bonus: float = 0.0
-    target_kl: float = 0.0
-    value_widths: list[int] = field(default_factory=lambda: [512, 256, 128])
-    save_interval: int = 5
-    eval_interval: int = 5
-    eval_episodes: int = 50
-    eval_first_seed: int = 500_000
-    seed: int = 0
+    videos: Annotated[int, NOT_NEGATIVE] = 4
+    """How many of the first episodes of each checkpoint are filmed."""
+
+    video_size: Annotated[int, Rule("an even number of pixels, 16 or more", lambda x: x >= 16 and x % 2 == 0)] = 256
+    """The height of the films in pixels."""
 
 
 @dataclass
 class ComputeConfig:
-    """Where and how torch runs. `threads` 0 leaves torch's default; tiny models are fastest with 1.
-
-    `dtype` is that of the parameters: ``float32``, or ``bfloat16`` as OpenPI mixes it (`pi0.precision`); not of `rl`,
-    which is float32.
-    `master_weights` trains bfloat16 parameters by float32 copies: next to a learning rate of 2.5e-5, bfloat16 alone
-    rounds most updates away. OpenPI has no copies.
-    `compile` is for CUDA devices: Triton kernels and CUDA graphs for inference, `torch.compile` for training; false
-    takes the plain path, as every other device does.
-    `num_processes` is on how many GPUs of this machine `sft` trains, or in how many processes on a CPU; torchrun sets
-    it for several machines. With `sharding` ``replicate`` each holds the model, which is fastest (DDP); with ``shard``
-    each holds its part of everything (FSDP2); ``auto`` takes copies where the estimate of the memory allows them.
-    """
+    """Where and how torch runs."""
 
     device: str = "cpu"
-    threads: int = 1
-    dtype: str = "float32"
+    """The torch device: ``cpu``, ``cuda`` or ``cuda:<n>``."""
+
+    threads: Annotated[int, NOT_NEGATIVE] = 1
+    """How many CPU threads torch computes with; 0 leaves torch's default. Tiny models are fastest with 1."""
+
+    dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
+    """The format of the parameters; ``bfloat16`` is mixed as OpenPI does it (`pi0.precision`). `rl` is always
+    float32."""
+
     master_weights: bool = True
-    num_processes: int = 1
-    sharding: str = "auto"
+    """Whether bfloat16 parameters train by float32 copies: next to a learning rate of 2.5e-5, bfloat16 alone rounds
+    most updates away. OpenPI has no copies."""
+
+    num_processes: Annotated[int, POSITIVE] = 1
+    """On how many GPUs of this machine `sft` trains, or in how many processes on a CPU; torchrun sets it for several
+    machines."""
+
+    sharding: Annotated[str, one_of("auto", "replicate", "shard")] = "auto"
+    """How several processes hold the model: ``replicate`` all of it in each, which is fastest (DDP); ``shard`` a part
+    of everything in each (FSDP2); ``auto`` takes copies where the estimate of the memory allows them."""
+
     compile: bool = True
+    """Whether a CUDA device runs Triton kernels and CUDA graphs for inference, and `torch.compile` for training; false
+    takes the plain path, as every other device does."""
 
 
 @dataclass
@@ -205,6 +234,8 @@ class JobConfig:
     """Everything a job needs, under one preset name."""
 
     preset: str = MISSING
+    """The name of the preset that the values come from."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -20,7 +20,8 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.fan_out import fan_out
-from rlinf_isaac.ground.atomic import append_line, locked, read_lines, write_file
+from rlinf_isaac.ground import lines
+from rlinf_isaac.ground.atomic import locked, write_file
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.ground.errors import EngineFailed, InvalidJob
 from rlinf_isaac.ground.events import (
@@ -193,7 +194,7 @@ def _evaluate_bundle(
     (directory / "videos").mkdir(parents=True, exist_ok=True)
     with locked(directory):
         # What an earlier, interrupted evaluation finished counts, unless it should have been filmed and was not.
-        rows = {row.seed: row for row in map(_parse_row, read_lines(rows_file)) if row.seed in batch}
+        rows = {row.seed: row for row in map(_parse_row, lines.read(rows_file)) if row.seed in batch}
         wanted = {seed for seed in batch if seed < first_seed + config.eval.videos}
         filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
         finished = {seed for seed in rows if seed in filmed or seed not in wanted}
@@ -218,7 +219,7 @@ def _evaluate_bundle(
                     continue
                 # A row is on disk before it is announced, so that a kill can only cost what nobody has heard of.
                 row = replace(row, video=films.get(row.seed))
-                append_line(rows_file, json.dumps(row.as_dict()))
+                lines.append(rows_file, json.dumps(row.as_dict()))
                 yield from _announce(row, directory)
                 successes, count = successes + row.success, count + 1
                 yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved")

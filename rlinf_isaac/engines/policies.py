@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import ComputeConfig, JobConfig
@@ -34,6 +36,26 @@ def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | N
     model = empty_model(config)
     load_weights(bundle, model, optional=OPTIONAL_PREFIXES)
     return Pi0Policy(model, processor, config.policy, config.compute.device, compile=compiles(config.compute))
+
+
+def load_with_heads(bundle: Bundle, module: nn.Module) -> None:
+    """Load a bundle's weights in place into a model and the heads beside it, with a checkpoint's names.
+
+    Heads that the bundle lacks, or has in another shape (of another exploration, say), stay as they are.
+
+    Raises:
+        BundleError, WeightsError: the bundle is damaged, or does not fill the model completely.
+    """
+    stored, filled = read_keys(bundle.path), nn.Module()
+    complete = all(
+        name in stored and stored[name].shape == tuple(tensor.shape)
+        for name, tensor in module.state_dict().items()
+        if name.startswith(OPTIONAL_PREFIXES)
+    )
+    for name, child in module.named_children():
+        if complete or not f"{name}.".startswith(OPTIONAL_PREFIXES):
+            filled.add_module(name, child)
+    load_weights(bundle, filled, optional=OPTIONAL_PREFIXES)
 
 
 def compiles(compute: ComputeConfig) -> bool:

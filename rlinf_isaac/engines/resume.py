@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
-from rlinf_isaac.ground.atomic import append_line, read_lines, write_file
+from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
 
 CHECKPOINTS = "checkpoints"
@@ -22,16 +22,19 @@ class MetricsLog:
     def append(self, metrics: Metrics) -> None:
         """Add an entry; it is on disk when this returns."""
         entry = {"step": metrics.step, "time": metrics.time, "values": dict(metrics.values)}
-        append_line(self.path, json.dumps(entry))
+        lines.append(self.path, json.dumps(entry))
+
+    def entries(self) -> list[Metrics]:
+        """Everything that was added, in this order."""
+        return [_parse(line) for line in lines.read(self.path)]
 
     def rewind(self, step: int) -> Iterator[Metrics]:
         """Forget entries after `step` (their steps are about to be repeated) and yield the others again."""
-        entries = [Metrics(**json.loads(line)) for line in read_lines(self.path)]
-        kept = [entry for entry in entries if entry.step <= step]
-        if len(kept) < len(entries):
-            lines = (json.dumps({"step": e.step, "time": e.time, "values": dict(e.values)}) + "\n" for e in kept)
-            write_file(self.path, "".join(lines))
-        yield from kept
+        yield from map(_parse, lines.rewind(self.path, lambda line: _parse(line).step <= step))
+
+
+def _parse(line: str) -> Metrics:
+    return Metrics(**json.loads(line))
 
 
 def metrics_log(output: Path) -> MetricsLog:

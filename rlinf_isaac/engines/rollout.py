@@ -140,7 +140,7 @@ def rollout(
         if not active.any():
             return
         if begin:
-            observation = _reset(env, running, begin, everything=observation is None)
+            observation = reset_slots(env, running, begin, everything=observation is None)
             for slot in begin:
                 on_frame(slot, 0)
         assert observation is not None
@@ -166,12 +166,22 @@ def rollout(
         calls += 1
 
 
-def _reset(env: StackCubeEnv, running: list[Episode | None], begin: list[int], *, everything: bool) -> dict[str, Any]:
-    # The first reset covers every slot: one without an episode left still feeds its row of the batch.
+def reset_slots(
+    env: StackCubeEnv, running: Sequence[Episode | None], begin: Sequence[int], *, everything: bool
+) -> dict[str, Any]:
+    """Reset the slots in which an episode begins; returns the observation of all slots.
+
+    Args:
+        env: whose slots they are.
+        running: the episode in every slot.
+        begin: the slots to reset.
+        everything: this is the first reset. It covers every slot: one without an episode, which then takes a seed of
+            the others, still feeds its row of the policy's batch.
+    """
     episode_seeds = [episode.seed if episode else None for episode in running]
-    any_seed = next(seed for seed in episode_seeds if seed is not None)
+    any_seed = next((seed for seed in episode_seeds if seed is not None), 0)
     mask = np.zeros(env.num_envs, dtype=bool)
-    mask[begin] = True
+    mask[list(begin)] = True
     if everything:
         mask[:] = True
         episode_seeds = [any_seed if seed is None else seed for seed in episode_seeds]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlinf_isaac.envs.stack_cube.backends import BACKENDS
 from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import EnvConfig
     from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
-
-BACKENDS = ("mujoco", "isaaclab")
 
 
 def make_env(config: EnvConfig, num_envs: int, device: str = "cpu", isaaclab_python: str | None = None) -> StackCubeEnv:

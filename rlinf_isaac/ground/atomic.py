@@ -141,27 +141,6 @@ def _lock(file: IO[str], place: str | Path) -> None:
         raise InvalidJob.of("output-busy", cause, "wait for it, or choose another --output") from None
 
 
-def append_line(path: str | Path, line: str) -> None:
-    """Append one line durably: it is on disk when this returns."""
-    with open(path, "ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """Complete lines of an append-only file. A torn last line (writer killed) is cut off the file."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    complete = data.rfind(b"\n") + 1
-    if complete != len(data):
-        with open(path, "r+b") as file:
-            file.truncate(complete)
-    return data[:complete].decode().split("\n")[:-1]  # splitlines would also split at U+2028 inside a JSON string
-
-
 def _rename_new(temporary: Path, path: Path) -> None:
     try:
         os.rename(temporary, path)

@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlinf_isaac.config.schema import PolicyConfig, RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
+from rlinf_isaac.config.schema import PolicyConfig
 from rlinf_isaac.pi0.heads import NoiseHead, ValueHead, initialise_heads
 from rlinf_isaac.pi0.model import Pi0, PrefixCache
 

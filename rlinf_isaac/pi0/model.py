@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlinf_isaac.config.fits import check_architecture
 from rlinf_isaac.config.schema import ModelConfig
-from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, KeysValues, RMSNorm, Rope, masked_bias
 from rlinf_isaac.pi0.observation import Observation, float_images
 from rlinf_isaac.pi0.siglip import Encoder, VisionTower
@@ -113,7 +114,8 @@ class Pi0(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        _check_architecture(config)
+        if misfits := list(check_architecture(config)):
+            raise InvalidJob([problem for _, problem in misfits])
         self.config = config
         width, action_dim = config.expert.width, config.action_dim
         self.paligemma_with_expert = PaliGemmaWithExpert(config)
@@ -287,18 +289,3 @@ def initialise(model: Pi0, seed: int) -> None:
             nn.init.zeros_(module.dense.bias)
         elif isinstance(module, RMSNorm):
             nn.init.zeros_(module.weight)
-
-
-def _check_architecture(config: ModelConfig) -> None:
-    """The two transformers share their attention, so depth and heads must agree; patches must tile the image."""
-    problems = []
-    for key in ("depth", "num_heads", "num_kv_heads", "head_dim"):
-        vlm, expert = getattr(config.vlm, key), getattr(config.expert, key)
-        if vlm != expert:
-            cause = f"model.vlm.{key} is {vlm} but model.expert.{key} is {expert}"
-            problems.append(Problem("model-shape", cause, "Give both the same value: they attend to each other."))
-    if config.vision.image_size % config.vision.patch_size:
-        cause = f"model.vision.image_size {config.vision.image_size} is not a multiple of patch_size"
-        problems.append(Problem("model-shape", cause, f"Use a multiple of {config.vision.patch_size}."))
-    if problems:
-        raise InvalidJob(problems)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlinf_isaac.config.fits import check_chunk
 from rlinf_isaac.config.schema import ModelConfig, PolicyConfig
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask, to_absolute, to_delta
 from rlinf_isaac.data.norm_stats.normaliser import Normalizer, norm_mode
@@ -124,10 +125,8 @@ class Pi0Policy:
         *,
         compile: bool = False,
     ) -> None:
-        horizon = model.config.action_horizon
-        if policy.action_chunk > horizon:
-            cause = f"policy.action_chunk {policy.action_chunk} exceeds model.action_horizon {horizon}"
-            raise InvalidJob.of("action-chunk", cause, f"use at most {horizon}")
+        if misfits := list(check_chunk(policy, model.config)):
+            raise InvalidJob([problem for _, problem in misfits])
         self.model = model.to(device).eval()
         self.processor, self.policy, self.device = processor, policy, torch.device(device)
         self.compiled = compile and self.device.type == "cuda"

@@ -1,64 +1,14 @@
-"""Values of the config's section `rl`: choices, sizes that must divide each other, seeds that must not meet."""
+"""Values of the config's section `rl` that must fit each other: sizes that divide, seeds that must not meet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
 
-from rlinf_isaac.config.schema import JobConfig, RlConfig
+from rlinf_isaac.config.fits import Misfit
+from rlinf_isaac.config.rl_schema import RlConfig
+from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import Problem
-
-Rule = tuple[str, Callable[[Any], bool]]
-Misfit = tuple[tuple[str, ...], Problem]
-"""Keys whose values do not fit each other, and how. A verb that does not read one of them is not concerned."""
-
-_POSITIVE: Rule = ("greater than 0", lambda x: x > 0)
-_NOT_NEGATIVE: Rule = ("0 or greater", lambda x: x >= 0)
-_FRACTION: Rule = ("between 0 and 1", lambda x: 0 <= x < 1)
-_SHARE: Rule = ("between 0 and 1", lambda x: 0 <= x <= 1)
-
-
-def _choice(*names: str) -> Rule:
-    return f"one of {', '.join(names)}", lambda x: x in names
-
-
-RULES: dict[str, Rule] = {
-    "rl.algorithm": _choice("ppo", "grpo"),
-    "rl.exploration": _choice("flow_sde", "flow_noise"),
-    "rl.reward": _choice("success", "shaped"),
-    "rl.group_size": ("2 or more", lambda x: x >= 2),
-    "rl.dual_clip": ("greater than 1", lambda x: x > 1),
-    "rl.clip_ratio": ("between 0 and 1", lambda x: 0 < x < 1),
-    "rl.value_widths": ("positive widths", lambda x: all(width > 0 for width in x)),
-    **dict.fromkeys(("rl.gamma", "rl.gae_lambda"), _SHARE),
-    **dict.fromkeys(("rl.beta1", "rl.beta2"), _FRACTION),
-    **{
-        f"rl.{name}": _POSITIVE
-        for name in (
-            *("noise_level", "noise_min", "noise_max", "iterations", "episodes", "num_envs", "workers"),
-            *("lr", "value_lr"),
-            *("clip_grad_norm", "epochs", "minibatch", "value_clip", "huber_delta", "save_interval", "eval_episodes"),
-        )
-    },
-    **{
-        f"rl.{name}": _NOT_NEGATIVE
-        for name in (
-            *(
-                "noise_steps",
-                "accumulate",
-                "subtask_reward",
-                "weight_decay",
-                "warmup_iterations",
-                "lr_warmup",
-                "entropy_bonus",
-                "target_kl",
-            ),
-            *("eval_interval", "seed", "first_seed", "eval_first_seed"),
-        )
-    },
-}
-"""What each value alone must be."""
 
 
 def check_rl(config: JobConfig) -> Iterator[Misfit]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.engines.rlinf.run_journal import STARTING, JournalReader
+from rlinf_isaac.ground.child_process import Child
 from rlinf_isaac.ground.errors import EngineFailed
 from rlinf_isaac.ground.events import Progress
 
@@ -48,7 +49,7 @@ class DriverProcess:
         self._reader = JournalReader(directory / "journal")
         self._heard = time.monotonic()
         self._patience_s = patience_s
-        self.process = launch(command, environment, directory / "driver.log")
+        self.child = Child(command, directory / "driver.log", environment=environment)
 
     def order(self, do: str, **values: Any) -> Iterator[dict[str, Any]]:
         """Give an order; what the run's journals say until it is carried out.
@@ -83,17 +84,13 @@ class DriverProcess:
         return ready
 
     def stop(self) -> None:
-        """Let it finish its files."""
-        try:
+        """Let it finish its files, and end it."""
+        with suppress(BrokenPipeError):
             self._say("stop")
-            self.process.wait(_STOP_SECONDS)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            pass
+        self.child.stop(_STOP_SECONDS)
 
     def _say(self, do: str, **values: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do, **values}) + "\n")
-        self.process.stdin.flush()
+        self.child.say(json.dumps({"do": do, **values}))
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for line in self._reader.read():
@@ -104,38 +101,18 @@ class DriverProcess:
 
     def _watch(self) -> None:
         """Raise if a process has ended, or nothing was heard for too long."""
-        if (status := self.process.poll()) is not None:
+        if (ending := self.child.ending) is not None:
             for _ in self._read():  # it may have said why
                 pass
-            raise EngineFailed(f"RLinf's driver ended with {ending(status)}: {self._reason('')}")
+            raise EngineFailed(f"RLinf's driver ended with {ending}: {self._reason('')}")
         self._check_cluster()
         if time.monotonic() - self._heard > self._patience_s:
             seconds = f"{self._patience_s:.0f} s"
             raise EngineFailed(f"nothing was heard of RLinf for {seconds}: a simulator may hang. See {self.directory}")
 
     def _reason(self, cause: str) -> str:
-        log = self.directory / "driver.log"
-        text = log.read_text(errors="replace") if log.exists() else ""
-        return f"{cause or cause_in(text)} (log: {log})"
-
-
-def launch(command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[str]:
-    """Start a process that listens on its stdin and writes to `log`. Ctrl-C is for this process, which ends it."""
-    with open(log, "w") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            text=True,
-            start_new_session=True,
-        )
-
-
-def ending(status: int) -> str:
-    """How a process ended, in words."""
-    return f"signal {-status}" if status < 0 else f"exit status {status}"
+        printed = self.child.output().decode(errors="replace")
+        return f"{cause or cause_in(printed)} (log: {self.directory / 'driver.log'})"
 
 
 def cause_in(log: str) -> str:

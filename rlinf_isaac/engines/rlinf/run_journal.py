@@ -1,16 +1,17 @@
 """How processes of a run tell their parent what happens: one JSON object per line, one file per writer.
 
-A line is written with a single ``write`` to a file opened for appending, so a writer that is killed leaves whole lines
-and at most one torn one, which is never read.
+The lines need no fsync (`ground.lines`): they are read while the run is alive, and a run that a crash of the machine
+ended begins anew.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from rlinf_isaac.ground import lines
 
 DRIVER = "driver"
 STARTING = ("import", "ray", "cluster", "workers", "model_and_simulator")
@@ -23,11 +24,11 @@ class JournalWriter:
     def __init__(self, directory: str | Path, name: str) -> None:
         path = Path(directory) / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._descriptor = lines.open_to_append(path)
 
     def write(self, kind: str, **values: Any) -> None:
         """Add one line; `values` are JSON-ready."""
-        os.write(self._descriptor, json.dumps({"kind": kind, **values}).encode() + b"\n")
+        lines.write(self._descriptor, json.dumps({"kind": kind, **values}), durable=False)
 
 
 class JournalReader:
@@ -51,14 +52,11 @@ class JournalReader:
         yield from last
 
     def _new(self, path: Path) -> Iterator[dict[str, Any]]:
-        offset = self._offsets.get(path, 0)
         try:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                data = file.read()
+            new = list(lines.follow(path, self._offsets.get(path, 0)))
         except FileNotFoundError:
             return
-        complete = data[: data.rfind(b"\n") + 1]
-        self._offsets[path] = offset + len(complete)
-        for line in complete.split(b"\n")[:-1]:
+        for _, end in new[-1:]:
+            self._offsets[path] = end
+        for line, _ in new:
             yield json.loads(line)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from rlinf_isaac.engines.rlinf.driver_process import DriverProcess, ending, launch
+from rlinf_isaac.engines.rlinf.driver_process import DriverProcess
 from rlinf_isaac.engines.rlinf.processes import OWNER, end_abandoned, end_owned, new_owner, ray_directory
 from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
+from rlinf_isaac.ground.child_process import Child
 from rlinf_isaac.ground.errors import EngineFailed
 
 RAY_PORTS = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
@@ -38,7 +38,7 @@ class RlinfSession:
         self._owner = new_owner()
         self._ray_directory = ray_directory(self._owner)
         self._environment = prepared_environment(runtime) | dict(environment or {})
-        self._ray: subprocess.Popen[str] | None = None
+        self._ray: Child | None = None
         self._drivers: list[DriverProcess] = []
 
     def __enter__(self) -> RlinfSession:
@@ -95,12 +95,12 @@ class RlinfSession:
         }
         head = ray_head(self.runtime.interpreter, self._ray_directory, ports)
         command = [*head, "--block", "--include-dashboard=false"]
-        self._ray = launch(command, self._environment, self.directory / "ray.log")
+        self._ray = Child(command, self.directory / "ray.log", environment=self._environment)
         self._environment["RAY_ADDRESS"] = f"127.0.0.1:{ports[0]}"
 
     def _check_ray(self) -> None:
-        if self._ray is not None and (status := self._ray.poll()) is not None:
-            raise EngineFailed(f"Ray's head ended with {ending(status)} (log: {self.directory / 'ray.log'})")
+        if self._ray is not None and (ending := self._ray.ending) is not None:
+            raise EngineFailed(f"Ray's head ended with {ending} (log: {self.directory / 'ray.log'})")
 
     def _end(self) -> None:
         """End everything. In a thread, because launchers send two signals, and the second would interrupt this."""
@@ -109,15 +109,9 @@ class RlinfSession:
         thread.join()
 
     def _end_processes(self) -> None:
-        processes = [driver.process for driver in self._drivers] + ([self._ray] if self._ray else [])
-        for process in processes:
-            process.kill()
+        for child in [driver.child for driver in self._drivers] + ([self._ray] if self._ray else []):
+            child.kill()
         end_owned(self._owner)
-        for process in processes:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # an order that it did not take
-                process.stdin.close()
-            process.wait()
         shutil.rmtree(self._ray_directory, ignore_errors=True)
 
 

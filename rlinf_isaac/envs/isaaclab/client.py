@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import time
-import weakref
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 from rlinf_isaac.envs.isaaclab.protocol import receive, send
 from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.ground.child_process import Child
 from rlinf_isaac.ground.errors import SimulatorDied
 
 START_SECONDS = 900.0
@@ -42,20 +38,11 @@ class SimulatorProcess:
             SimulatorDied: it ended, or was not ready in time.
         """
         self._connection, theirs = Pipe()
-        self._log: IO[bytes] = TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         settings = settings | {"socket": theirs.fileno()}
         # -I: no variable or user directory of ours may put packages of another interpreter on its path.
         command = [python, "-I", "-u", str(Path(__file__).parent / "worker" / "server.py"), json.dumps(settings)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            pass_fds=(settings["socket"], settings["memory"]),
-            start_new_session=True,  # ctrl-C is for this process, which ends that one
-        )
+        self.child = Child(command, pass_fds=(settings["socket"], settings["memory"]))
         theirs.close()
-        self._end = weakref.finalize(self, _kill, self.process)
         self.ready = self._answer("start", start_s)
 
     def order(self, do: str, timeout_s: float = ORDER_SECONDS, **values: Any) -> dict[str, Any]:
@@ -70,48 +57,33 @@ class SimulatorProcess:
 
     def close(self) -> None:
         """Let it finish, or end it. Closing twice is fine."""
-        if self._end.alive:
-            with suppress(OSError, subprocess.TimeoutExpired):
+        if not self._connection.closed:
+            with suppress(OSError):
                 send(self._connection, do="close")
-                self.process.wait(_CLOSE_SECONDS)
-            self._end()
+            self.child.stop(_CLOSE_SECONDS)
             self._connection.close()
 
     def _answer(self, order: str, timeout_s: float) -> dict[str, Any]:
         limit = time.monotonic() + timeout_s
         try:
             while not self._connection.poll(_LOOK_SECONDS):
-                if self.process.poll() is not None:
+                if self.child.ending is not None:
                     raise EOFError
                 if time.monotonic() > limit:
                     raise self._died(f"was not done with '{order}' in {timeout_s:.0f} s: it hangs, or is starved")
             answer = receive(self._connection)
         except (EOFError, OSError) as error:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_CLOSE_SECONDS)
-            raise self._died(f"ended with {_ending(self.process.poll())} while it had to '{order}'") from error
+            self.child.wait(_CLOSE_SECONDS)
+            how = self.child.ending or "its connection closed"
+            raise self._died(f"ended with {how} while it had to '{order}'") from error
         if not answer["ok"]:
             raise self._died(f"failed to '{order}': {answer['error']}")
         return answer
 
     def _died(self, how: str) -> SimulatorDied:
-        self._end()
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        log = cache_directory("isaaclab") / "logs" / f"{self.process.pid}.log"
+        self.child.kill()
+        log = cache_directory("isaaclab") / "logs" / f"{self.child.pid}.log"
         with suppress(OSError):
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_bytes(self._log.read())
-        return SimulatorDied(f"IsaacLab (process {self.process.pid}) {how}. What it last printed is in {log}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _ending(status: int | None) -> str:
-    if status is None:
-        return "its connection closed"
-    return f"signal {-status}" if status < 0 else f"exit status {status}"
+            log.write_bytes(self.child.output(_TAIL_BYTES))
+        return SimulatorDied(f"IsaacLab (process {self.child.pid}) {how}. What it last printed is in {log}")

@@ -13,9 +13,10 @@ from rlinf_isaac.envs.isaaclab.client import START_SECONDS, SimulatorProcess
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.backends import check_renderer, check_sizes, check_task
 from rlinf_isaac.envs.stack_cube.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
 from rlinf_isaac.ground.cache import cache_directory
-from rlinf_isaac.ground.errors import Problem, SimulatorError
+from rlinf_isaac.ground.errors import SimulatorError
 
 TASK = "stack3"
 RENDERER = "newton"
@@ -55,7 +56,9 @@ class IsaacLabVectorEnv(StackCubeEnv):
             SimulatorDied: IsaacLab did not start.
         """
         python = python or os.environ.get(PYTHON_VARIABLE)
-        _check(num_envs, task, image_size, renderer, max_episode_steps, python)
+        problems = check_python(python) + check_task("isaaclab", task) + check_renderer("isaaclab", renderer)
+        if problems := problems + check_sizes(num_envs, image_size, max_episode_steps):
+            raise SimulatorError(problems)
         assert python is not None
         super().__init__(num_envs, contract.TASKS[task], image_size)
         self._shared = SharedArrays(num_envs, self.task, image_size)
@@ -171,21 +174,3 @@ class IsaacLabVectorEnv(StackCubeEnv):
                     array[rows] = self._shared.observation[group][key][rows]
         for name in ("success", "dropped", "time_out"):
             getattr(self, f"_{name}")[rows] = getattr(self._shared, name)[rows]
-
-
-def _check(
-    num_envs: int, task: str, image_size: int, renderer: str, max_episode_steps: int, python: str | None
-) -> None:
-    """Raise SimulatorError with everything that is wrong with these arguments."""
-    problems = check_python(python)
-    if task != TASK:
-        cure = f"IsaacLab's task has three cubes: set env.task={TASK}"
-        problems.append(Problem("bad-value", f"env.task is {task!r}", cure))
-    if renderer not in ("auto", RENDERER):
-        cure = f"with env.backend=isaaclab choose auto or {RENDERER}"
-        problems.append(Problem("bad-value", f"env.renderer is {renderer!r}", cure))
-    if min(num_envs, image_size, max_episode_steps) < 1:
-        sizes = f"num_envs {num_envs}, image_size {image_size}, max_episode_steps {max_episode_steps}"
-        problems.append(Problem("bad-value", sizes, "each must be at least 1"))
-    if problems:
-        raise SimulatorError(problems)

@@ -11,6 +11,7 @@ import numpy as np
 from rlinf_isaac.envs.mujoco.rendering import Renderer, choose_renderer, make_renderer
 from rlinf_isaac.envs.mujoco.simulation import Simulation
 from rlinf_isaac.envs.stack_cube import contract, terms
+from rlinf_isaac.envs.stack_cube.backends import check_sizes, check_task
 from rlinf_isaac.envs.stack_cube.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.errors import SimulatorError
@@ -38,11 +39,8 @@ class StackCubeVectorEnv(StackCubeEnv):
         Raises:
             SimulatorError: unknown task or renderer, or EGL was asked for and does not work.
         """
-        if task not in contract.TASKS:
-            raise SimulatorError.of("bad-value", f"env.task is {task!r}", f"choose one of {', '.join(contract.TASKS)}")
-        if min(num_envs, image_size, max_episode_steps) < 1:
-            sizes = f"num_envs {num_envs}, image_size {image_size}, max_episode_steps {max_episode_steps}"
-            raise SimulatorError.of("bad-value", sizes, "each must be at least 1")
+        if problems := check_task("mujoco", task) + check_sizes(num_envs, image_size, max_episode_steps):
+            raise SimulatorError(problems)
         super().__init__(num_envs, contract.TASKS[task], image_size)
         self._simulation = Simulation(num_envs, self.task.num_cubes)
         self._renderers: dict[int, Renderer] = {}

@@ -19,11 +19,10 @@ import mujoco
 import numpy as np
 
 from rlinf_isaac.envs.mujoco.rays import RayRenderer
+from rlinf_isaac.envs.stack_cube.backends import check_renderer
 from rlinf_isaac.ground.errors import SimulatorError
 
 _GL_OFF = ("disable", "disabled", "off", "false", "0")
-
-RENDERERS = ("auto", "egl", "rays")
 
 
 class Renderer(Protocol):
@@ -124,8 +123,8 @@ def choose_renderer(choice: str) -> str:
     Raises:
         SimulatorError: unknown choice, or EGL was asked for and does not work.
     """
-    if choice not in RENDERERS:
-        raise SimulatorError.of("bad-value", f"env.renderer is {choice!r}", f"choose one of {', '.join(RENDERERS)}")
+    if problems := check_renderer("mujoco", choice):
+        raise SimulatorError(problems)
     if choice == "rays":
         return "rays"
     problem = egl_problem()

@@ -25,6 +25,7 @@ from mlflow_project.tracking.journal import Journal
 from mlflow_project.tracking.mlflow_environment import prepare_environment
 from mlflow_project.tracking.sync import sync
 from mlflow_project.tracking.uploader import Uploader
+from rlinf_isaac.ground import lines
 
 pytestmark = pytest.mark.slow
 
@@ -120,13 +121,13 @@ def test_everything_goes_wrong(tracking, own_server, journal, clean, monkeypatch
 @pytest.mark.parametrize("seed", SEEDS)
 def test_live_while_everything_goes_wrong(tracking, whole_main, tmp_path, clean, seed):
     (original,) = (whole_main / "journal").glob("*.jsonl")
-    lines = original.read_text().splitlines(keepends=True)
+    texts = original.read_text().splitlines()
     prepare_environment()
     with Proxy(tracking.uri, faults=proxy.drawn(seed, 0.2)) as between:
         journal = Journal.create(tmp_path / "journal", "main", between.uri)
         uploader = Uploader(journal, between.uri)
-        for line in lines[1:]:
-            journal._write(line)
+        for text in texts[1:]:
+            lines.append(journal.path, text)
             journal.on_append()
         assert uploader.close(limit_s=300).pending == 0
     clean(tracking.uri)

@@ -4,12 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rlinf_isaac.ground import atomic
 from rlinf_isaac.ground.errors import InvalidJob
@@ -17,7 +14,7 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 def killed(code: str, *args: object, reports: int = 1) -> subprocess.Popen[str]:
     """Run `code` in a child that prints a line per piece of work; kill -9 it after `reports` lines."""
-    command = [sys.executable, "-c", "from rlinf_isaac import atomic\nimport sys\n" + code, *map(str, args)]
+    command = [sys.executable, "-c", "from rlinf_isaac.ground import atomic\nimport sys\n" + code, *map(str, args)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for _ in range(reports):
@@ -183,37 +180,6 @@ class TestRemoveOrphans:
         assert atomic.remove_orphans(tmp_path / "nowhere" / "x") == []
 
 
-class TestLines:
-    @settings(deadline=None, max_examples=50)
-    @given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.binary(max_size=9))
-    def test_torn_last_line_is_cut_off(self, lines, torn):
-        torn = torn.replace(b"\n", b"")
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "lines"
-            for line in lines:
-                atomic.append_line(path, line)
-            with open(path, "ab") as file:
-                file.write(torn)
-            assert atomic.read_lines(path) == lines
-            atomic.append_line(path, "next")
-            assert atomic.read_lines(path) == [*lines, "next"]
-
-    def test_missing_file_has_no_lines(self, tmp_path):
-        assert atomic.read_lines(tmp_path / "none") == []
-
-    def test_every_line_whose_append_returned_survives_a_kill(self, tmp_path):
-        path = tmp_path / "lines"
-        code = """
-for number in range(10**9):
-    atomic.append_line(sys.argv[1], f"line {number}")
-    print(number, flush=True)
-"""
-        killed(code, path, reports=20)
-        lines = atomic.read_lines(path)
-        assert len(lines) >= 20
-        assert lines == [f"line {number}" for number in range(len(lines))]
-
-
 class TestLocked:
     def test_one_process_at_a_time_and_released_by_a_kill(self, tmp_path):
         code = """
@@ -221,7 +187,7 @@ with atomic.locked(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
-        command = [sys.executable, "-c", "from rlinf_isaac import atomic\nimport sys\n" + code, str(tmp_path)]
+        command = [sys.executable, "-c", "from rlinf_isaac.ground import atomic\nimport sys\n" + code, str(tmp_path)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"

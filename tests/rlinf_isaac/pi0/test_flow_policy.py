@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic, Transitions, normal_log_density
 
 STEPS = 3

@@ -37,6 +37,8 @@ def test_the_shipped_cpu_presets_have_no_problem():
         "sft.augment.shift=1.0",
         "sft.micro_batch=-1",
         "compute.num_processes=0",
+        "model.vision.patch_size=0",
+        "model.vlm.num_heads=-1",
     ],
 )
 def test_values_out_of_range_name_the_key_and_the_range(override):

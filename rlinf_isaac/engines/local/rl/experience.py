@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.advantages import chunk_rewards, gae, group_advantages, normalised
 from rlinf_isaac.pi0.flow_policy import Transitions
 

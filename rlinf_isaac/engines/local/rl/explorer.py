@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from rlinf_isaac.engines.exploration import act_exploring, exploration_draws
 from rlinf_isaac.engines.local.rl.experience import Played
 from rlinf_isaac.engines.rollout import Draw, Episode, rollout
 from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
-from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 
@@ -36,16 +35,9 @@ class Explorer:
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Draws
     ) -> np.ndarray:
-        """(N, chunk, 7) float32 actions for N observations.
-
-        Raises:
-            TrainingDiverged: an action is not finite: the last step of the update before made the weights useless.
-        """
+        """(N, chunk, 7) float32 actions for N observations. Raises TrainingDiverged as `act_exploring`."""
         began = time.perf_counter()
-        device = self.policy.model.action_in_proj.weight.device
-        observation = self.processor.observation(images, states, prompts).to(device)
-        draws = Draws(*(tensor.to(device) for tensor in noise))
-        actions, transitions, evaluated = self.policy.sample(observation.state, self.policy.prefix(observation), draws)
+        chunk, transitions, evaluated = act_exploring(self.policy, self.processor, images, states, prompts, noise)
         kept = {**transitions._asdict(), "log_prob": evaluated.log_prob, "value": evaluated.value}
         self.calls.append(
             {
@@ -54,10 +46,6 @@ class Explorer:
                 **{name: tensor.cpu().numpy() for name, tensor in kept.items()},
             }
         )
-        chunk = self.processor.robot_actions(actions[:, : self.policy.policy.action_chunk], states)
-        if not np.isfinite(chunk).all():
-            rl = self.policy.rl
-            raise TrainingDiverged(f"the policy's actions are not finite any more. Lower rl.lr (now {rl.lr})")
         self.seconds += time.perf_counter() - began
         return chunk
 
@@ -100,7 +88,7 @@ def explore(
         seeds,
         state_layout=state_layout,
         policy_seed=0,
-        draw=_draw(policy, explorer.noise_shape, indices, iteration),
+        draw=_draw(policy, indices, iteration),
     ):
         rows = [explorer.calls[chunk.call] for chunk in episode.chunks]
         slot = episode.env_index
@@ -118,18 +106,10 @@ def explore(
     return Rollout(played, len(explorer.calls), time.perf_counter() - began, explorer.seconds)
 
 
-def _draw(policy: FlowActorCritic, shape: tuple[int, int], indices: Sequence[int], iteration: int) -> Draw:
-    seed, steps, count = policy.rl.seed, policy.policy.denoise_steps, policy.stochastic_steps
-
+def _draw(policy: FlowActorCritic, indices: Sequence[int], iteration: int) -> Draw:
     def draw(running: Sequence[Episode | None]) -> Draws:
-        starts, noises, chosen = [], [], []
-        for episode in running:
-            # An empty slot: any randomness will do.
-            key = (indices[episode.index], episode.calls) if episode else (0, 0)
-            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, STREAM, iteration, *key))))
-            starts.append(generator.standard_normal(shape, dtype=np.float32))
-            noises.append(generator.standard_normal((count, *shape), dtype=np.float32))
-            chosen.append(np.sort(generator.permutation(steps)[:count]))
-        return Draws(*(torch.from_numpy(np.stack(each)) for each in (starts, noises, chosen)))
+        # An empty slot: any randomness will do.
+        keys = [(indices[episode.index], episode.calls) if episode else (0, 0) for episode in running]
+        return exploration_draws(policy, [(STREAM, iteration, *key) for key in keys])
 
     return draw

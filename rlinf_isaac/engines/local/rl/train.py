@@ -15,21 +15,19 @@ import numpy as np
 import torch
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.checkpoint.header import read_keys
-from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience
 from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.update import make_optimiser, update
 from rlinf_isaac.engines.local.rl.workers import Result, RolloutWorkers
 from rlinf_isaac.engines.local.training.training_state import TrainingState, optimiser_tensors
+from rlinf_isaac.engines.policies import load_with_heads
 from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
-from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
 
 
@@ -92,15 +90,7 @@ def load_actor_critic(job: RlJob) -> FlowActorCritic:
     """The start checkpoint's policy, in eval mode as in the rollouts; its value and noise heads, if it brings them."""
     device = torch.device(job.config.compute.device)
     policy = FlowActorCritic(Pi0(job.config.model).to(device).eval(), job.config.policy, job.config.rl)
-    whole = policy.checkpoint_module()
-    stored = read_keys(job.start.path)
-    complete = all(
-        name in stored and stored[name].shape == tuple(tensor.shape)
-        for name, tensor in whole.state_dict().items()
-        if name.startswith(OPTIONAL_PREFIXES)
-    )
-    # Heads of another shape, or of another exploration, are left behind.
-    load_weights(job.start, whole if complete else policy.model, optional=OPTIONAL_PREFIXES)
+    load_with_heads(job.start, policy.checkpoint_module())
     return policy
 
 

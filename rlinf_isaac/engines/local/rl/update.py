@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
+from rlinf_isaac.engines.exploration import evaluated_again
 from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.ppo import explained_variance, policy_loss, value_loss
 from rlinf_isaac.ground.errors import TrainingDiverged
-from rlinf_isaac.pi0.flow_policy import Evaluated, FlowActorCritic, Transitions
+from rlinf_isaac.pi0.flow_policy import Evaluated, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 
 LAST_LOOK = 64
@@ -209,7 +210,4 @@ def gradient(
 
 def evaluate(policy: FlowActorCritic, processor: Processor, prompt: str, rows: Experience) -> Evaluated:
     """Log-probabilities and values of rows under the present weights, along the path of the rollout."""
-    device = policy.model.action_in_proj.weight.device
-    observation = processor.observation(rows.images, rows.states, [prompt] * len(rows)).to(device)
-    transitions = Transitions(*(tensor.to(device) for tensor in rows.transitions))
-    return policy.log_probabilities(observation.state, policy.prefix(observation), transitions)
+    return evaluated_again(policy, processor, rows.images, rows.states, [prompt] * len(rows), rows.transitions)

@@ -8,12 +8,12 @@ its gradient is rounded, depends on the number of workers alone. With one worker
 from __future__ import annotations
 
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import active_children, get_context
-from typing import Any, NamedTuple, Self
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -68,9 +70,10 @@ class RolloutWorker:
         )
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take over these weights (`checkpoint_module` names)."""
+        """Take over these weights, some or all of them (`checkpoint_module` names)."""
         state = {name: torch.from_numpy(array) for name, array in weights.items()}
-        self.policy.checkpoint_module().load_state_dict(state)
+        unknown = self.policy.checkpoint_module().load_state_dict(state, strict=False).unexpected_keys
+        assert not unknown, unknown
 
     def explore(self, seeds: Sequence[int], indices: Sequence[int], iteration: int) -> Rollout:
         layout = self.config.policy.state_layout
@@ -99,7 +102,8 @@ class RolloutWorkers:
     Args:
         config: the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
-        policy: the policy that trains; workers get its weights with every piece of work.
+        policy: the policy that trains. Workers get what of it is frozen when they start, and the weights that train
+            with every piece of work.
         isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
     """
 
@@ -110,14 +114,15 @@ class RolloutWorkers:
         slots = config.rl.num_envs // self.workers
         self.player: RolloutWorker | None = None
         self.executor: ProcessPoolExecutor | None = None
+        self.processes = _RememberingContext()
         if self.workers == 1:
             self.player = RolloutWorker(config, norm_stats, slots, policy, isaaclab_python)
         else:
             self.executor = ProcessPoolExecutor(
                 self.workers,
-                mp_context=get_context("spawn"),
+                mp_context=self.processes,
                 initializer=_start_worker,
-                initargs=(replace(config), norm_stats, slots, isaaclab_python),
+                initargs=(replace(config), norm_stats, slots, _weights(policy, trained=False), isaaclab_python),
             )
 
     def __enter__(self) -> Self:
@@ -128,34 +133,37 @@ class RolloutWorkers:
             self.player.env.close()
         if self.executor is not None:
             if kind is not None:  # nobody waits for the episodes they are playing
-                for worker in active_children():
+                for worker in self.processes.started:
                     worker.kill()
             self.executor.shutdown(wait=True, cancel_futures=True)
 
     def explore(self, seeds: Sequence[int], iteration: int) -> list[Rollout]:
         """Exploring episodes of these seeds; episode i belongs to seed i."""
         shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
-        return self._map("explore", [([seeds[i] for i in share], list(share), iteration) for share in shares])
+        return self._map(
+            RolloutWorker.explore, [([seeds[i] for i in share], list(share), iteration) for share in shares]
+        )
 
     def gradients(self, rows: Experience, learn: bool) -> list[Gradient]:
         """Of a minibatch, in as many parts as there are workers (fewer where it has too few rows)."""
         shares = [share for share in np.array_split(np.arange(len(rows)), self.workers) if len(share)]
-        return self._map("gradient", [(rows.rows(share), len(rows), learn) for share in shares])
+        return self._map(RolloutWorker.gradient, [(rows.rows(share), len(rows), learn) for share in shares])
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Deterministic episodes, in the order of their seeds."""
-        results = self._map("evaluate", [(seeds[worker :: self.workers],) for worker in range(self.workers)])
+        results = self._map(
+            RolloutWorker.evaluate, [(seeds[worker :: self.workers],) for worker in range(self.workers)]
+        )
         return sorted(result for part in results for result in part)
 
-    def _map(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _map(self, do: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+        """What a method of `RolloutWorker` gives for each of the arguments, each in another worker."""
         if self.player is not None:
-            return [getattr(self.player, method)(*each) for each in arguments]
+            return [do(self.player, *each) for each in arguments]
         assert self.executor is not None
-        weights = {
-            name: tensor.detach().cpu().numpy() for name, tensor in self.policy.checkpoint_module().state_dict().items()
-        }
+        weights = _weights(self.policy, trained=True)
         try:
-            futures = [self.executor.submit(_work, method, weights, each) for each in arguments]
+            futures = [self.executor.submit(_work, do, weights, each) for each in arguments]
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise RlinfIsaacError(
@@ -164,18 +172,45 @@ class RolloutWorkers:
             ) from error
 
 
+class _RememberingContext(SpawnContext):
+    """The context of spawned processes, and those that were started through it: no one else's are to be killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]
+        process = SpawnProcess(*args, **options)
+        self.started.append(process)
+        return process
+
+
+def _weights(policy: FlowActorCritic, *, trained: bool) -> dict[str, np.ndarray]:
+    """The weights that train, or the others (`checkpoint_module` names). On a CPU they share the policy's memory."""
+    whole = policy.checkpoint_module()
+    trains = {name for name, parameter in whole.named_parameters() if parameter.requires_grad}
+    return {
+        name: tensor.detach().cpu().numpy()
+        for name, tensor in whole.state_dict().items()
+        if (name in trains) == trained
+    }
+
+
 _player: RolloutWorker | None = None
 
 
-def _start_worker(config: JobConfig, norm_stats: bytes, slots: int, isaaclab_python: str | None) -> None:
+def _start_worker(
+    config: JobConfig, norm_stats: bytes, slots: int, frozen: Mapping[str, np.ndarray], isaaclab_python: str | None
+) -> None:
     global _player
     follow_parent()  # it winds the pool up
     torch.set_num_threads(1)  # the workers are the parallelism
     _player = RolloutWorker(config, norm_stats, slots, isaaclab_python=isaaclab_python)
+    _player.load(frozen)
     atexit.register(_player.env.close)  # before the GL libraries end
 
 
-def _work(method: str, weights: Mapping[str, np.ndarray], arguments: tuple[Any, ...]) -> Any:
+def _work(do: Callable[..., T], weights: Mapping[str, np.ndarray], arguments: tuple[Any, ...]) -> T:
     assert _player is not None
     _player.load(weights)
-    return getattr(_player, method)(*arguments)
+    return do(_player, *arguments)

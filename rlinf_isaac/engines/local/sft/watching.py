@@ -3,7 +3,6 @@ is told, and what a kill left out is measured by the training that goes on."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,6 @@ from rlinf_isaac.engines.local.sft.success import Success
 from rlinf_isaac.engines.local.sft.validation import Validation
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.resume import MetricsLog
-from rlinf_isaac.ground.atomic import read_lines
 from rlinf_isaac.ground.events import Event, FileSaved, Metrics
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Processor
@@ -77,8 +75,7 @@ class Watching:
 
     def catch_up(self, bundle: Bundle) -> Iterator[Event]:
         """Play with the checkpoint that training goes on from, if a kill came before that."""
-        logged = (json.loads(line) for line in read_lines(self._metrics.path))
-        if not any(entry["step"] == bundle.step and PLAYED in entry["values"] for entry in logged):
+        if not any(entry.step == bundle.step and PLAYED in entry.values for entry in self._metrics.entries()):
             yield from self.play(bundle)
 
     def _log(self, entry: Metrics) -> Iterator[Metrics]:

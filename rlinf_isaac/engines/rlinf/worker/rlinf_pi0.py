@@ -12,23 +12,20 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from rlinf.models.embodiment.base_policy import BasePolicy, ForwardType
-from torch import nn
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.foreign.load_base import load_base
-from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
-from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
 from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.exploration import act_exploring, evaluated_again, exploration_draws
 from rlinf_isaac.engines.local.sft.batches import TrainingBatch
 from rlinf_isaac.engines.local.sft.update import flow_loss
+from rlinf_isaac.engines.policies import load_with_heads
 from rlinf_isaac.envs.stack_cube.contract import TASKS
-from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.pi0.compiled import checkpoint_activations
-from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic, Transitions
-from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
+from rlinf_isaac.pi0.flow_policy import FlowActorCritic, Transitions
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
@@ -95,15 +92,7 @@ class RlinfPi0(Pi0, BasePolicy):
             BundleError, WeightsError: the bundle is damaged, or does not fill the model completely.
         """
         bundle = read_bundle(path)
-        stored, whole = read_keys(path), nn.Module()
-        heads = {
-            name: tuple(each.shape) for name, each in self.state_dict().items() if name.startswith(OPTIONAL_PREFIXES)
-        }
-        complete = all(name in stored and stored[name].shape == shape for name, shape in heads.items())
-        for name, child in self.named_children():
-            if complete or not f"{name}.".startswith(OPTIONAL_PREFIXES):
-                whole.add_module(name, child)
-        load_weights(bundle, whole, optional=OPTIONAL_PREFIXES)
+        load_with_heads(bundle, self)
         data, origin = bundle.norm_stats_bytes, path
         if norm_stats is not None:
             data, origin = NormStatsFile.read(norm_stats).data, norm_stats
@@ -128,14 +117,11 @@ class RlinfPi0(Pi0, BasePolicy):
         """Log-probabilities (B, 7), whose sum is that of the chunk, and values (B, 1) of `forward_inputs` as
         `predict_action_batch` gave them."""
         assert self.processor is not None
-        flow = self.flow
         prompts = [TASKS[self.job.env.task].prompt] * len(forward_inputs["state"])
         images = {view: forward_inputs[view].cpu().numpy() for view in ("front", "wrist")}
-        observation = self.processor.observation(images, forward_inputs["state"].cpu().numpy(), prompts).to(
-            self._device
-        )
+        states = forward_inputs["state"].cpu().numpy()
         transitions = Transitions(*(forward_inputs[name] for name in Transitions._fields))
-        scored = flow.log_probabilities(observation.state, flow.prefix(observation), transitions)
+        scored = evaluated_again(self.flow, self.processor, images, states, prompts, transitions)
         return {
             "logprobs": self._spread(scored.log_prob),
             "values": scored.value[:, None],
@@ -168,32 +154,16 @@ class RlinfPi0(Pi0, BasePolicy):
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         assert self.processor is not None
         flow = self.flow
-        observation = self.processor.observation(images, states, prompts).to(self._device)
-        draws = Draws(*(tensor.to(self._device) for tensor in self._draws(keys)))
-        actions, transitions, scored = flow.sample(observation.state, flow.prefix(observation), draws)
-        chunk = self.processor.robot_actions(actions[:, : self.job.policy.action_chunk], states)
-        if not np.isfinite(chunk).all():
-            raise TrainingDiverged(f"the policy's actions are not finite any more. Lower rl.lr (now {self.job.rl.lr})")
+        # A slot without an episode: any randomness will do.
+        known = [(episode, call) if episode >= 0 else (0, 0) for episode, call in keys]
+        draws = exploration_draws(flow, [(STREAM, *key) for key in known])
+        chunk, transitions, scored = act_exploring(flow, self.processor, images, states, prompts, draws)
         seen = {view: torch.from_numpy(image) for view, image in images.items()} | {"state": torch.from_numpy(states)}
         return torch.from_numpy(chunk), {
             "prev_logprobs": self._spread(scored.log_prob),
             "prev_values": scored.value[:, None],
             "forward_inputs": seen | transitions._asdict(),
         }
-
-    def _draws(self, keys: list[list[int]]) -> Draws:
-        """Randomness as a function of (rl.seed, episode, call)."""
-        flow, shape = self.flow, (self.job.model.action_horizon, self.job.model.action_dim)
-        count, starts, noises, chosen = flow.stochastic_steps, [], [], []
-        for key in keys:
-            seed, call = key if key[0] >= 0 else (0, 0)
-            generator = np.random.Generator(
-                np.random.Philox(np.random.SeedSequence((self.job.rl.seed, STREAM, seed, call)))
-            )
-            starts.append(generator.standard_normal(shape, dtype=np.float32))
-            noises.append(generator.standard_normal((count, *shape), dtype=np.float32))
-            chosen.append(np.sort(generator.permutation(self.job.policy.denoise_steps)[:count]))
-        return Draws(*(torch.from_numpy(np.stack(each)) for each in (starts, noises, chosen)))
 
     def _spread(self, log_prob: torch.Tensor) -> torch.Tensor:
         """(B,) as (B, 7): RLinf adds up over action dims. Zeros change no bit of the sum."""

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from rlinf_isaac.config import build_config
 from rlinf_isaac.engines.rlinf.run_journal import JournalWriter
 from rlinf_isaac.engines.rlinf.worker.place import directory
-from rlinf_isaac.engines.rollout import Episode, advance
+from rlinf_isaac.engines.rollout import Episode, advance, reset_slots
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.stack_cube.contract import CONTROL_HZ, policy_images, policy_state
 from rlinf_isaac.media.video import VideoWriter
@@ -160,15 +160,7 @@ class RlinfStackCube(gym.Env):
             if seed in self._films:
                 episode.sink = self._open.enter_context(VideoWriter(self._films[seed], fps=CONTROL_HZ))
         if begin or self._last is None:
-            # The first reset covers every slot: one without an episode still feeds its row of the policy's batch.
-            everything = self._last is None
-            seeds = [episode.seed if episode else None for episode in self._running]
-            some = next((seed for seed in seeds if seed is not None), 0)
-            mask = np.ones(self.num_envs, bool) if everything else np.isin(np.arange(self.num_envs), begin)
-            seeds = [
-                (some if seed is None else seed) if chosen else None for seed, chosen in zip(seeds, mask, strict=True)
-            ]
-            self._last = self.env.reset(seed=seeds, options={"reset_mask": mask})[0]
+            self._last = reset_slots(self.env, self._running, begin, everything=self._last is None)
             for slot in begin:
                 self._film(slot, 0)
 

@@ -72,7 +72,7 @@ def test_orders_are_carried_out_until_it_is_closed(python, memory):
     assert simulator.order("step") == {"ok": True}
     simulator.close()
     simulator.close()
-    assert simulator.process.returncode == 0
+    assert simulator.child.status == 0
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_left_running(python, memory, ord
     simulator = start(python, memory)
     with pytest.raises(SimulatorDied, match=reason) as raised:
         simulator.order(order, timeout_s=1.0)
-    assert not is_running(simulator.process.pid)
+    assert not is_running(simulator.child.pid)
     log = Path(str(raised.value).rpartition(" ")[2])
     assert "IsaacLab says hello" in log.read_text()
     simulator.close()
@@ -95,7 +95,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_left_running(python, memory, ord
 
 def test_a_killed_one_is_noticed_by_the_next_order(python, memory):
     simulator = start(python, memory)
-    os.kill(simulator.process.pid, signal.SIGKILL)
+    os.kill(simulator.child.pid, signal.SIGKILL)
     with pytest.raises(SimulatorDied, match="signal 9"):
         simulator.order("step")
 
@@ -110,7 +110,7 @@ def test_it_ends_with_a_parent_that_is_killed(python, tmp_path):
     code = (
         "import os, sys\nfrom rlinf_isaac.envs.isaaclab.client import SimulatorProcess\n"
         f"each = SimulatorProcess({python!r}, {{'start': 'well', 'memory': os.memfd_create('test')}})\n"
-        "print(each.process.pid, flush=True)\nsys.stdin.read()"
+        "print(each.child.pid, flush=True)\nsys.stdin.read()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.advantages import gae
 from rlinf_isaac.engines.local.rl.experience import Played, make_experience, minibatches
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlinf_isaac.config.schema import RlConfig
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.experience import make_experience
 from rlinf_isaac.engines.local.rl.train import load_actor_critic, training_seeds
 from rlinf_isaac.engines.local.rl.update import evaluate, learning_rate, make_optimiser, update

@@ -1,0 +1,54 @@
+"""What each simulator has of the task: which tasks, and which renderers. Nothing of a simulator is imported.
+
+The preflight asks before a simulator is imported; the environments ask again, for they can be built without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rlinf_isaac.envs.stack_cube.contract import TASKS
+from rlinf_isaac.ground.errors import Problem
+
+
+class Backend(NamedTuple):
+    """Names that the keys ``env.task`` and ``env.renderer`` may have with a backend."""
+
+    tasks: tuple[str, ...]
+    renderers: tuple[str, ...]
+
+
+BACKENDS: Mapping[str, Backend] = {
+    "mujoco": Backend(tuple(TASKS), ("auto", "egl", "rays")),
+    "isaaclab": Backend(("stack3",), ("auto", "newton")),
+}
+"""By the names that the key ``env.backend`` may have."""
+
+
+def check_task(backend: str, task: str) -> list[Problem]:
+    """What is wrong with a task of a known backend."""
+    known = BACKENDS[backend].tasks
+    if task in known:
+        return []
+    if task in TASKS:
+        cause = f"env.task is {task}, IsaacLab's task has three cubes"
+        return [Problem("isaaclab-task", cause, "set env.task=stack3")]
+    return [Problem("bad-value", f"env.task is {task}", f"set it to one of {', '.join(known)}")]
+
+
+def check_renderer(backend: str, renderer: str) -> list[Problem]:
+    """What is wrong with a renderer of a known backend."""
+    known = BACKENDS[backend].renderers
+    if renderer in known:
+        return []
+    cure = f"with env.backend={backend} choose one of {', '.join(known)}"
+    return [Problem("bad-value", f"env.renderer is {renderer}", cure)]
+
+
+def check_sizes(num_envs: int, image_size: int, max_episode_steps: int) -> list[Problem]:
+    """What is wrong with the sizes of a vector of environments."""
+    if min(num_envs, image_size, max_episode_steps) >= 1:
+        return []
+    sizes = f"num_envs {num_envs}, image_size {image_size}, max_episode_steps {max_episode_steps}"
+    return [Problem("bad-value", sizes, "each must be at least 1")]
