@@ -1,4 +1,4 @@
-"""What every worker process of this project does first."""
+"""Set-up of this project's worker processes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from multiprocessing import connection, parent_process
 
 
 def follow_parent() -> None:
-    """Leave ctrl-C, which reaches the whole group, to the parent, and end when that has ended, even by SIGKILL.
+    """Ignore ctrl-C, which reaches the whole process group, and exit when the parent ends, even by SIGKILL.
 
-    Without, a worker would wait for ever for a dead parent: it holds both ends of its queue.
+    Otherwise a worker whose parent was killed would wait forever, because it holds both ends of its queue.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
