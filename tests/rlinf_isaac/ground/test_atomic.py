@@ -17,7 +17,7 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 def killed(code: str, *args: object, reports: int = 1) -> subprocess.Popen[str]:
     """Run `code` in a child that prints a line per piece of work; kill -9 it after `reports` lines."""
-    command = [sys.executable, "-c", "from rlinf_isaac import atomic\nimport sys\n" + code, *map(str, args)]
+    command = [sys.executable, "-c", "from rlinf_isaac.ground import atomic\nimport sys\n" + code, *map(str, args)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for _ in range(reports):
@@ -221,7 +221,7 @@ with atomic.locked(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
-        command = [sys.executable, "-c", "from rlinf_isaac import atomic\nimport sys\n" + code, str(tmp_path)]
+        command = [sys.executable, "-c", "from rlinf_isaac.ground import atomic\nimport sys\n" + code, str(tmp_path)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
