@@ -174,7 +174,7 @@ def _refuse_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise ValueError("it holds half a surrogate pair, which is no text") from error
+        raise ValueError("it holds half a surrogate pair, which is not text") from error
 
 
 def _refuse_special(mode: int, path: str | Path) -> None:

@@ -97,7 +97,7 @@ def check_differences(found: FoundBase, config: JobConfig) -> list[Problem]:
 
 
 def _other_dims(found: FoundBase, config: JobConfig) -> list[Problem]:
-    """A warning if the state of a bundle's training has other dims under the same layout, as it has in another task."""
+    """A warning if the dims of the state differ from the base's under the same layout, as they do for another task."""
     if found.located.kind != BUNDLE:
         return []
     before = read_bundle(found.located.path, verify=False).config.get("state_names")

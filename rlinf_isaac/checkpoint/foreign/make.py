@@ -163,7 +163,10 @@ def _describe(
     stated: Collection[str],
     assumed: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of ``config.json``. If the source is a bundle itself, what is known in it stays known."""
+    """The content of ``config.json`` without the record of the source's files.
+
+    If the source is a bundle itself, the facts that are known in it stay known.
+    """
     if source.kind != "bundle":
         return foreign_config(config, dataset, stated=stated, assumed=assumed)
     parent = read_bundle(source.path, verify=False)

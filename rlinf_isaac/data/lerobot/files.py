@@ -22,7 +22,8 @@ MOST_ROWS_PER_BYTE = 8
 """Most rows per byte of a parquet file. Every frame has its own index, time and state, which need more than 1/8 byte
 even when they are compressed."""
 MOST_TIMES = 1000
-"""Most times that the data of a parquet file may be larger than the file."""
+"""Largest ratio of the unpacked data of a parquet file to the size of the file. Up to `_FEW_BYTES` of unpacked data are
+always accepted."""
 _FEW_BYTES = 64_000_000
 MAX_LINES_BYTES = 64_000_000
 """Largest list of episodes or tasks that is read."""

@@ -110,7 +110,8 @@ class LeRobotWriter:
             task: the instruction, written to ``meta/tasks.jsonl``.
 
         Raises:
-            DatasetError: columns are missing or surplus, differ in length, or have the wrong shape, kind, or NaN / inf.
+            DatasetError: columns are missing or surplus, differ in length, have the wrong shape or kind, or have NaN or
+                infinite values.
         """
         if self._directory is None:
             cause = "add_episode was called outside the writer's with block"
@@ -146,7 +147,7 @@ class LeRobotWriter:
         return episode
 
     def _check_columns(self, columns: Mapping[str, Column]) -> int:
-        """The common length of the columns."""
+        """Checks that the columns are those of the features, and returns their common length."""
         missing, surplus = self.features.keys() - columns.keys(), columns.keys() - self.features.keys()
         if missing or surplus:
             cause = f"episode columns: missing {sorted(missing)}, not among the features {sorted(surplus)}"

@@ -1,26 +1,26 @@
 """Norm stats of a dataset, computed from two parquet columns without decoding an image.
 
-What OpenPI's ``scripts/compute_norm_stats.py`` does with its ``RunningStats``, and what is done here:
+This is how they compare with those of OpenPI's ``scripts/compute_norm_stats.py`` and its ``RunningStats``:
 
-* Which rows. ``state``: every frame once. ``actions``: every frame starts a chunk of `action_horizon` actions, the last
-  action repeated past the end of its episode, and all of them count. Frames are taken in whole batches of `batch_size`
-  in the order of the dataset, and the partial last batch is left out. Here: the same rows, exactly.
-* Delta actions. Where the policy's actions are relative to the state (`delta_actions`), so are the rows:
-  action[t + k] - state[t], subtracted in the stored dtype. Here: the same.
-* mean, std (population). OpenPI keeps running means of x and x^2 in float32; here float64, two passes. They agree to
-  float32 error: |mean - mean'| <= 1e-5 max|x| and |std^2 - std'^2| <= 1e-5 max|x|^2 (found on 1 M rows: 2e-6, 6e-6). So
-  OpenPI's std of a dim that hardly moves, far from zero, may be wrong altogether.
-* q01, q99. Here exact: the smallest value with at least 1 % (99 %) of the rows at or below it. OpenPI reads left edges
-  off a histogram of 5000 bins, which it re-bins whenever the range grows, moving every count to the bin of its old left
-  edge. So its quantiles are, but for float32 rounding of the edges, never above the exact ones and at most (R + 1) bin
-  widths below, where R is how often the range of that dim grew and a bin width is (max - min) / 5000. Found: up to 7.1
-  where R is 24 (16,634 demonstrated frames), 5.0 on 1 M rows. One case is outside: values within 1e-10 of a minimum
-  near zero fall out of OpenPI's histogram when the maximum grows; if a share s of the rows is lost so, its quantile q
-  lies between the exact ones of q and q + s (less those bin widths).
+* Rows. They are exactly the same. For ``state``, every frame counts once. For ``actions``, every frame starts a chunk
+  of `action_horizon` actions, in which the last action is repeated past the end of its episode, and all of these count.
+  Frames are taken in whole batches of `batch_size` in the order of the dataset; the partial last batch is left out.
+* Delta actions. They are the same. If the policy's actions are relative to the state (`delta_actions`), the rows are
+  action[t + k] - state[t], subtracted in the stored dtype.
+* mean, std (population). OpenPI keeps running means of x and x^2 in float32; here they are computed in float64 in two
+  passes. They agree to float32 error: |mean - mean'| <= 1e-5 max|x| and |std^2 - std'^2| <= 1e-5 max|x|^2 (measured on
+  1 M rows: 2e-6, 6e-6). So OpenPI's std of a dim that hardly moves, far from zero, may be entirely wrong.
+* q01, q99. Here they are exact: the smallest value with at least 1 % (99 %) of the rows at or below it. OpenPI reads
+  left edges off a histogram of 5000 bins. Whenever the range grows, it moves every count to the new bin of its old left
+  edge. So, except for float32 rounding of the edges, its quantiles are never above the exact ones and at most (R + 1)
+  bin widths below, where R is how often the range of that dim grew and a bin width is (max - min) / 5000. Measured: up
+  to 7.1 bin widths with R = 24 (16,634 demonstrated frames), 5.0 on 1 M rows. There is one exception: values within
+  1e-10 of a minimum near zero fall out of OpenPI's histogram when the maximum grows. If a share s of the rows is lost,
+  its quantile q lies between the exact quantiles q and q + s (less those bin widths).
 
-Instead of building the chunks, each absolute action is weighted by the number of chunk slots it fills
-(`chunk_weights`), which gives the same sums exactly. Delta actions have no such closed form; they are streamed, one
-chunk offset at a time.
+The chunks are not built. Instead, each absolute action is weighted by the number of chunk slots that it fills
+(`chunk_weights`), which gives exactly the same sums. There is no such closed form for delta actions; they are streamed,
+one chunk offset at a time.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def is_openpi(values: Mapping[str, Any]) -> bool:
 
 
 def read_openpi(values: Mapping[str, Any], place: str, statements: Statements) -> None:
-    """Read a ``config.json`` of OpenPI. It need not say whether the model is pi0 or pi0.5; the tensors' names do."""
+    """Read a ``config.json`` of OpenPI. It need not say whether the model is pi0 or pi0.5: the tensor names show it."""
     entries = Entries(place, values)
     statements.say("model.action_dim", entries.count("action_dim"), f"{place}: action_dim")
     statements.say("model.action_horizon", entries.count("action_horizon"), f"{place}: action_horizon")
