@@ -17,7 +17,7 @@ class Observation:
 
     Attributes:
         images: camera key -> (B, 3, S, S); uint8 as from a camera, or float in [-1, 1]. The model converts uint8 to
-            float, so that a quarter of the bytes has to be copied to the device.
+            float, so that only a quarter as many bytes are copied to the device.
         image_masks: camera key -> (B,) bool; False where that camera does not exist.
         state: (B, action_dim) float, normalised and zero-padded.
         prompt_tokens: (B, L) int64.
