@@ -1,4 +1,4 @@
-"""Checkpoint bundles: one directory is one checkpoint, complete in itself.
+"""Checkpoint bundles: each is one directory with all files of one checkpoint.
 
     model.safetensors                  weights (or shards and model.safetensors.index.json)
     config.json                        architecture, horizons, state and action layout, tokenizer
@@ -6,7 +6,8 @@
     <asset_id>/norm_stats.json         where RLinf looks for them; the same bytes
     bundle.json                        sha256 and size of every file, and the lineage (`manifest.Manifest`)
 
-A bundle appears under its name whole or not at all. Writing the weights needs torch; reading and verifying does not.
+Bundles are written atomically: a bundle's directory is complete or does not exist. Writing the weights needs torch;
+reading and verifying does not.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class Bundle:
     """A bundle that was read.
 
     Attributes:
-        path: its directory.
+        path: the bundle's directory.
         config: content of ``config.json``.
         norm_stats_bytes: content of ``norm_stats.json``, byte for byte.
         manifest: content of ``bundle.json``.
-        verified: whether the weights' bytes were hashed, too; everything else always is.
+        verified: whether the files of weights were hashed; all other files always are.
     """
 
     path: Path
@@ -63,12 +64,12 @@ class Bundle:
         """The job config the weights were trained with.
 
         Raises:
-            BundleError: ``config.json`` does not have it.
+            BundleError: ``config.json`` has no ``job``.
         """
         job = self.config.get("job")
         if not isinstance(job, dict):
             cause = f"{self.path / CONFIG_FILE} does not say how the checkpoint was trained (no 'job')"
-            cure = f"make it anew: rlinf-isaac bundle make {self.path} --preset NAME"
+            cure = f"make the bundle again: rlinf-isaac bundle make {self.path} --preset NAME"
             raise BundleError.of("foreign-bundle", cause, cure)
         return job
 
@@ -79,17 +80,17 @@ class Bundle:
 
     @property
     def lineage(self) -> Mapping[str, str | None]:
-        """Digests of what the checkpoint came from."""
+        """Digests of the data, norm stats, parent bundle and config from which the checkpoint was made."""
         return self.manifest.lineage
 
     @property
     def digest(self) -> str:
-        """sha256 that names this bundle: of its manifest, hence of every byte in it."""
+        """sha256 of the manifest, which identifies the bundle: the manifest has the sha256 of every other file."""
         return self.manifest.digest
 
     @property
     def weights_digest(self) -> str:
-        """sha256 of the weights: of the one file, or over the names and digests of the shards."""
+        """sha256 of the file of weights; for shards, the sha256 of their names and digests."""
         files = self.manifest.files
         if WEIGHTS_FILE in files:
             return files[WEIGHTS_FILE].sha256
@@ -101,11 +102,11 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
 
     Args:
         path: the bundle's directory.
-        verify: hash the weights, too (about 1.5 GB/s). Without it only their size, names and dtypes are checked, which
-            is what a preflight can afford; everything else in the bundle is hashed either way.
+        verify: hash the weights too (about 1.5 GB/s). Without it only their size, names and dtypes are checked, which
+            is fast enough for a preflight. All other files are hashed in either case.
 
     Raises:
-        BundleError: naming the first file that is missing, added, or not the one the manifest names.
+        BundleError: a file is missing, added or changed; the message names the first one.
     """
     path = Path(path)
     try:

@@ -1,7 +1,7 @@
-"""Do the tensors of a checkpoint and the parameters of a model match one to one? Pure, no torch: names and shapes only.
+"""Checks that the tensors of a checkpoint and the parameters of a model match one to one, by names and shapes.
 
-RLinf loads with ``strict=False`` and reports nothing, so a checkpoint with no matching name at all evaluates a randomly
-initialised policy. Here everything short of a full match is a `WeightsError`.
+RLinf loads with ``strict=False`` and reports nothing, so with a checkpoint of which no name matches it evaluates a
+randomly initialised policy. Here anything but a full match is a `WeightsError`. This module does not need torch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from rlinf_isaac.pi0.layout import TIED, UNREAD, state_dict_shapes
 
 # Path segments that torch.compile, FSDP and activation checkpointing put around a module, at any depth.
 _WRAPPER_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
-# Prefixes of a whole state dict: DDP, LeRobot and RLinf policies, RLinf's distributed checkpoints.
+# Prefixes that most names of a state dict may have: of DDP, LeRobot and RLinf policies, and RLinf's distributed
+# checkpoints.
 _LEADING_PREFIXES = ("module.", "model.", "fsdp_checkpoint.", "state_dict.")
 RLINF_PREFIXES = ("img.", "llm.")
-"""What names of RLinf's own pi0 model begin with, and of no other's: `convert.openpi_rlinf` maps them to OpenPI's."""
+"""Prefixes of the names in RLinf's own pi0 model; no other layout has them. `convert.openpi_rlinf` maps the names to
+OpenPI's."""
 _SHOWN = 5
 
 
@@ -30,10 +32,10 @@ class LoadPlan:
     """How to fill a model from a checkpoint.
 
     Attributes:
-        sources: model parameter -> name of the stored tensor with its value. Covers every parameter but `unread`.
-        ties: model parameter that is not stored itself -> the model parameter it shares its value with.
+        sources: model parameter -> name of the stored tensor with its value. Has every parameter except `unread`.
+        ties: model parameter that is not stored itself -> the model parameter whose value it shares.
         stripped: wrapper prefixes and segments that were removed from stored names, in order of discovery.
-        unread: model parameters that are not stored and that nothing reads (`layout.UNREAD`): they become zeros.
+        unread: model parameters that are not stored and that nothing reads (`layout.UNREAD`); they become zeros.
     """
 
     sources: Mapping[str, str]
@@ -43,7 +45,7 @@ class LoadPlan:
 
     @property
     def summary(self) -> str:
-        """``812 of 813 parameters are stored; ...`` where some are not; empty otherwise."""
+        """``812 of 813 parameters are stored; ...``, or an empty text if all are stored."""
         if not self.unread:
             return ""
         count = len(self.sources) + len(self.unread)
@@ -55,11 +57,10 @@ class LoadPlan:
 
 
 def check_coverage(source: str | Path, model: ModelConfig, *, optional: tuple[str, ...] = ()) -> list[Problem]:
-    """What keeps the weights in `source` (a bundle, a directory or a safetensors file) from filling ``Pi0(model)``.
+    """The problems that would keep ``Pi0(model)`` from being loaded from `source`, a bundle, directory or file.
 
-    `optional` are prefixes of stored names that may be left over (`layout.OPTIONAL_PREFIXES` for what only acts).
-
-    Reads file headers only: milliseconds for a full-size checkpoint.
+    `optional` are prefixes of stored names that the model need not have (`layout.OPTIONAL_PREFIXES` for a policy that
+    is not trained further). Only file headers are read, which takes milliseconds for a full-size checkpoint.
     """
     try:
         plan_model(read_keys(source), model, str(source), optional=optional)
@@ -76,10 +77,10 @@ def plan_model(
     optional: tuple[str, ...] = (),
     left_out: Collection[str] = (),
 ) -> LoadPlan:
-    """How to fill ``Pi0(model)`` from stored tensors, as `plan_load`; all but the parameters that are `left_out`.
+    """`plan_load` for ``Pi0(model)`` without the parameters in `left_out`.
 
     Raises:
-        WeightsError: as `plan_load`; or a tensor is not of a floating-point type.
+        WeightsError: as `plan_load`; or a tensor does not have a floating-point type.
     """
     shapes = state_dict_shapes(model)
     if left_out:
@@ -109,14 +110,15 @@ def plan_load(
     Args:
         stored: name -> dtype and shape of the checkpoint's tensors (`header.read_keys`).
         expected: name -> shape of the model's parameters and buffers (its state dict).
-        ties: pairs of names that share one tensor, according to the model or the checkpoint's manifest; a stored one
-            stands for the other.
-        optional: prefixes of stored names that the model may do without.
+        ties: pairs of names that share one tensor, according to the model or the checkpoint's manifest. If only one of
+            a pair is stored, it is used for both.
+        optional: prefixes of stored names that the model need not have.
         unread: names of the model that need not be stored, because nothing reads them.
-        source: what to call the checkpoint in messages.
+        source: the name of the checkpoint in messages.
 
     Raises:
-        WeightsError: another framework's layout; or names missing, unexpected or of another shape, all of them counted.
+        WeightsError: the layout is another framework's, names are missing or unexpected, or shapes differ. The message
+            counts all of them.
     """
     canonical, stripped = strip_wrappers(stored, expected)
     _refuse_rlinf_layout(canonical, source)
@@ -152,12 +154,12 @@ def plan_load(
 def strip_wrappers(
     stored: Iterable[str], expected: Iterable[str] = (), *, prefixes: Sequence[str] = _LEADING_PREFIXES
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Remove what FSDP, DDP, torch.compile and RLinf put around parameter names.
+    """Remove the prefixes and path segments that FSDP, DDP, torch.compile and RLinf add to parameter names.
 
-    A leading prefix (one of `prefixes`) goes only if most stored names have it and most expected ones do not.
+    A leading prefix (one of `prefixes`) is removed only if most stored names have it and most expected names do not.
 
     Returns:
-        Name without wrappers -> stored name, and what was removed.
+        Name without wrappers -> stored name, and the prefixes and segments that were removed.
 
     Raises:
         WeightsError: two stored names become the same.
@@ -178,7 +180,7 @@ def strip_wrappers(
 
 
 def is_floating_point(dtype: str) -> bool:
-    """Whether safetensors' name of a dtype (``F32``, ``BF16``, ``F8_E4M3``) is that of a real floating-point type."""
+    """Whether a dtype in safetensors' spelling (``F32``, ``BF16``, ``F8_E4M3``) is a real floating-point type."""
     return dtype.startswith(("F", "BF"))
 
 
@@ -188,12 +190,12 @@ def _most(names: Iterable[str], prefix: str) -> bool:
 
 
 def _refuse_rlinf_layout(names: Iterable[str], source: str) -> None:
-    """Raise WeightsError where names (without wrappers) are those of RLinf's own pi0 model, ``img.*`` and ``llm.*``."""
+    """Raise WeightsError if names (without wrappers) are those of RLinf's own pi0 model, ``img.*`` and ``llm.*``."""
     example = next((name for name in sorted(names) if name.startswith(RLINF_PREFIXES)), None)
     if example is not None:
         cause = f"{source} has the layout of RLinf's openpi_rlinf models ({example}), not OpenPI's"
         cure = (
-            "make a bundle of it, which has OpenPI's: "
+            "make a bundle of it, which converts it to OpenPI's layout: "
             f"rlinf-isaac bundle make {shlex.quote(source)} --step 0 --norm-stats NORM_STATS"
         )
         raise WeightsError.of("rlinf-layout", cause, cure)

@@ -1,5 +1,7 @@
-"""Is the ``config.json`` of a bundle of the form that its readers take for granted? Its digest says who wrote it last,
-not that it was this project."""
+"""Checks the types of the entries of a bundle's ``config.json``, on which its readers rely.
+
+A correct digest only shows that the file is unchanged since the bundle was sealed, not that this project wrote it.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,25 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import Problem
 
 _SECTIONS = tuple(name for name, value in vars(JobConfig()).items() if is_dataclass(value))
-_CURE = "copy the bundle again from where it was made, or make it anew: rlinf-isaac bundle make SOURCE"
+_CURE = "copy the bundle again from where it was made, or make it again: rlinf-isaac bundle make SOURCE"
 
 
 def description_problems(config: Mapping[str, Any], place: str) -> list[Problem]:
-    """Entries of a ``config.json`` that are of another type than whoever writes bundles gives them.
+    """One problem for each entry of a ``config.json`` whose type is wrong.
 
     Args:
-        config: its content.
-        place: what messages call it.
+        config: content of the file.
+        place: name of the file in messages.
     """
-    found = list(_of_kind(config, _KINDS, place))
+    problems = list(_wrong_types(config, _KINDS, place))
     for key, kinds in _INNER.items():
         inner = config.get(key)
         if isinstance(inner, dict):
-            found += _of_kind(inner, kinds, f"{place}: {key}")
-    return found
+            problems += _wrong_types(inner, kinds, f"{place}: {key}")
+    return problems
 
 
-def _of_kind(values: Mapping[str, Any], kinds: Mapping[str, _Kind], place: str) -> list[Problem]:
+def _wrong_types(values: Mapping[str, Any], kinds: Mapping[str, _Kind], place: str) -> list[Problem]:
     problems = []
     for key, (is_kind, wanted) in kinds.items():
         value = values.get(key)
@@ -67,7 +69,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_flat_map(value: Any) -> bool:
-    return isinstance(value, dict) and not any(isinstance(each, dict | list) for each in value.values())
+    return isinstance(value, dict) and not any(isinstance(entry, dict | list) for entry in value.values())
 
 
 def _are_sizes(value: Any) -> bool:

@@ -1,4 +1,7 @@
-"""What a bundle's ``config.json`` says of its checkpoint: the job it came from, and what the policy meets. No torch."""
+"""The content of a bundle's ``config.json``: the job that trained the checkpoint, and the data it was trained on.
+
+This module does not need torch.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ TRAINING_SECTIONS = {
     "rl": ("model.", "policy.", "rl.", "env.", "compute."),
 }
 ONLY_SPEED = ("sft.loader_workers",)
-"""What decides how fast a training is and nothing else, so that it may go on with another value."""
+"""Keys that only change the speed of a training, so that it may be continued with another value."""
 
 
 def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "sft") -> str:
-    """Digest of everything in a config that decides what training produces (not the evaluation, not paths).
+    """Digest of the part of a config that decides what training produces (not the evaluation, not paths).
 
-    `trained_by` is ``sft`` or ``rl``; what came before an RL run is its parent bundle's to say.
-    A config that was recorded is taken as it was recorded: keys that later releases added are not part of it.
+    `trained_by` is ``sft`` or ``rl``. The training before an RL run is not included; its parent bundle records it.
+    A recorded config is hashed as it was recorded: keys that later releases added are not part of it.
     """
     sections = TRAINING_SECTIONS[trained_by]
     values = {key: value for key, value in flatten(config).items() if key.startswith(sections)}
@@ -39,9 +42,9 @@ def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "s
 def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:
     """The content of ``config.json`` of a checkpoint that the job `config` trained on `dataset`.
 
-    Of a mixture, ``mixture`` has the digests of its datasets and their weights. What a dataset leaves unnamed is
-    written down as an assumption (`facts`): dims without names are taken for those of ``policy.state_layout`` and of
-    the environment's actions.
+    If `dataset` is a mixture, the entry ``mixture`` has the digests and the weights of its datasets. If a dataset does
+    not name the dims of its states or actions, they are assumed to be those of ``policy.state_layout`` and of the
+    environment's actions, and recorded as an assumption (`facts`).
 
     Raises:
         TokenizerError: the tokenizer cannot be read, so that its fingerprint is unknown.
@@ -54,7 +57,7 @@ def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:
         **_of_dataset(dataset, config),
     }
     if isinstance(dataset, Mixture):
-        digests = [each.digest for each in dataset.datasets]
+        digests = [part.digest for part in dataset.datasets]
         described["mixture"] = {"datasets": digests, "weights": list(dataset.weights)}
     return described
 
@@ -69,10 +72,11 @@ def foreign_config(
     """The content of ``config.json`` of a checkpoint that was trained elsewhere.
 
     Args:
-        config: with what the checkpoint's own files say. The rest is a preset's, and listed as not known.
-        dataset: what it was trained on; None where that is not known, and with it prompt, rate and layouts.
-        stated: facts (`facts.FACTS`) whose value in `config` the checkpoint's files say.
-        assumed: facts that a person says, with their values; ``state`` may be the name of a layout.
+        config: the job. Its values come from the checkpoint's own files; the remaining ones are a preset's, and are
+            listed as not known.
+        dataset: the data on which it was trained. If None, prompt, control rate and layouts are not known either.
+        stated: names of the facts (`facts.FACTS`) whose value in `config` comes from the checkpoint's files.
+        assumed: facts for which a person gave a value, with these values; ``state`` may be the name of a layout.
 
     Raises:
         TokenizerError: a tokenizer that is known or assumed cannot be read.

@@ -1,13 +1,13 @@
-"""What has to be known of a training before a policy may be run, who said it, and what is not known. No torch.
+"""The facts about a training that must be known before its policy is run, and where each value comes from.
 
-A bundle's ``config.json`` says what its weights were trained with. A checkpoint of our own training knows all of it. A
-foreign one knows what its files say, and the rest is written down as not known:
+A bundle's ``config.json`` records what its weights were trained with. For a checkpoint trained by this project all
+facts are recorded. For a foreign checkpoint only those in its own files are; the other facts are listed:
 
-    "not_known": ["prompt", "control_hz"]        nobody said it; the job's value is a placeholder
-    "assumed": {"state": ["eef_x", ...]}         a person said it (``--assume``), or the dataset names no dims
+    "not_known": ["prompt", "control_hz"]        no value is known; the value in the job is a placeholder
+    "assumed": {"state": ["eef_x", ...]}         a person gave the value (``--assume``), or the dataset names no dims
 
-Both keys are left out where they would be empty. An assumption counts like a record from then on: what a job does
-differently is a mismatch. It stays an assumption in every run, in the lineage and in the promotion.
+Empty keys are left out. An assumed value is compared with a job like a recorded one: a difference is a mismatch. Runs,
+lineage and promotion keep saying that it is an assumption. This module does not need torch.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 NOT_KNOWN = "not_known"
 ASSUMED = "assumed"
 ALL = "all"
-"""``--assume all``: whatever is not known is taken to be as the job has it."""
+"""``--assume all``: every fact that is not known is assumed to have the job's value."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that the weights were trained with, and that they do not show.
+    """One property of the training that cannot be read off the weights.
 
     Attributes:
-        name: as in ``--assume NAME=VALUE`` and in ``not_known``.
-        meaning: for people.
-        key: of the job config whose value it is (``model.action_horizon``), or None.
+        name: its name in ``--assume NAME=VALUE`` and in ``not_known``.
+        meaning: what it is, for people.
+        key: the key of the job config that has its value (``model.action_horizon``), or None.
     """
 
     name: str
@@ -65,15 +65,15 @@ FACTS: dict[str, Fact] = {
     )
 }
 ENVIRONMENT = "environment"
-"""What `unsaid` has where nobody said in which simulator, if any, the data was recorded. It is shown, and never asked
-for: real robots and other people's simulators have no name here."""
+"""Entry of `unsaid` if it is not known in which simulator the data was recorded. It is shown, but a job does not
+require it: this project has no names for real robots and other simulators."""
 
 
 def not_known(bundle: Bundle) -> tuple[str, ...]:
-    """Names of the facts that nobody said of the weights of `bundle`.
+    """Names of the facts of which no value is known for `bundle`.
 
-    A bundle that an earlier release made of a foreign checkpoint without its dataset has the values of a preset in its
-    ``config.json``; none of them is known.
+    Earlier releases had no ``not_known``. A bundle that they made from a foreign checkpoint without its dataset has the
+    values of a preset in ``config.json``, so none of its facts is known except assumed ones.
     """
     config = bundle.config
     if NOT_KNOWN in config:
@@ -89,19 +89,19 @@ def not_known(bundle: Bundle) -> tuple[str, ...]:
 
 
 def assumed(bundle: Bundle) -> Mapping[str, Any]:
-    """Fact -> the value that a person gave for it, or that stands for the names a dataset does not have."""
+    """Fact -> the value that a person gave, or that replaces the names of dims which a dataset does not have."""
     values = bundle.config.get(ASSUMED)
     return values if isinstance(values, dict) else {}
 
 
 def assumed_since(bundle: Bundle) -> Mapping[str, Any]:
-    """What is assumed of `bundle` beyond its own ``config.json`` (`assume`)."""
+    """The assumptions that `assume` added to `bundle` and that its ``config.json`` on disk does not have."""
     written = read_json(bundle.path / "config.json", MAX_BYTES).get(ASSUMED) or {}
     return {fact: value for fact, value in assumed(bundle).items() if fact not in written}
 
 
 def recorded(bundle: Bundle, fact: str, record: str) -> Any:
-    """The value of a fact, which ``config.json`` has as `record`, or which is assumed; None where it is not known."""
+    """The value of a fact: the entry `record` of ``config.json``, or the assumed value; None if it is not known."""
     if fact in not_known(bundle):
         return None
     value = bundle.config.get(record)
@@ -109,12 +109,12 @@ def recorded(bundle: Bundle, fact: str, record: str) -> Any:
 
 
 def unsaid(bundle: Bundle) -> tuple[str, ...]:
-    """What is not known of `bundle`, with the environment of its training data, which no job asks for."""
+    """The facts that are not known of `bundle`, and `ENVIRONMENT` if the training data's environment is not."""
     return (*not_known(bundle), *(() if bundle.config.get("env") else (ENVIRONMENT,)))
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:
-    """What is assumed and not known of a bundle, for people, one line each; nothing for a bundle of our own."""
+    """What is assumed and what is not known of a bundle, one line each, for people. Empty if all is recorded."""
     lines = [f"assumed: {name}={spell(value)}" for name, value in assumed(bundle).items()]
     if missing := unsaid(bundle):
         lines.append(f"not known: {', '.join(missing)}")
@@ -122,22 +122,23 @@ def remarks(bundle: Bundle) -> tuple[str, ...]:
 
 
 def parse_assumptions(text: str) -> dict[str, Any]:
-    """``"prompt='Stack.',control_hz=20"`` as ``{"prompt": "Stack.", "control_hz": 20}``; ``none`` is empty; the word
-    ``all`` becomes ``{"all": True}``.
+    """Parses ``--assume``: ``"prompt='Stack.',control_hz=20"`` -> ``{"prompt": "Stack.", "control_hz": 20}``.
+
+    ``none`` gives an empty dict; the word ``all`` becomes the entry ``{"all": True}``.
 
     Raises:
-        InvalidJob: no KEY=VALUE, no known fact, or a value of a wrong type; all of them.
+        InvalidJob: with one problem for each item that is not KEY=VALUE, names no fact, or has a value of a wrong type.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    given: dict[str, Any] = {}
+    assumptions: dict[str, Any] = {}
     problems = []
     for item in split_overrides(text):
         name, separator, _ = item.partition("=")
         if item == ALL:
-            given[ALL] = True
+            assumptions[ALL] = True
             continue
         if not separator or name not in FACTS:
             cause = f"--assume: {item!r} is none of {', '.join(f'{name}=...' for name in FACTS)}"
@@ -153,29 +154,29 @@ def parse_assumptions(text: str) -> dict[str, Any]:
         value = values[name]
         if wanted := _wrong_type(name, value):
             problems.append(Problem("bad-assumption", f"--assume: {name} is {value!r}", f"make it {wanted}"))
-        given[name] = value
+        assumptions[name] = value
     if problems:
         raise InvalidJob(problems)
-    return given
+    return assumptions
 
 
 def assume(bundle: Bundle, given: Mapping[str, Any], overrides: Sequence[str] = ()) -> Bundle:
-    """`bundle` with what a person says of its training in its ``config``; the files stay as they are.
+    """A copy of `bundle` whose ``config`` has a person's assumptions. The files are not changed.
 
     Args:
         bundle: a checkpoint.
-        given: of `parse_assumptions`.
-        overrides: of the job that is to run it; ``all`` takes the values that the job has with them.
+        given: the assumptions, from `parse_assumptions`.
+        overrides: the overrides of the job that is to run it. ``all`` assumes the values of the job with them.
 
     Raises:
-        InvalidJob: something is assumed that the checkpoint says itself, or the job has an error.
+        InvalidJob: an assumed fact is recorded in the checkpoint, or the job has an error.
     """
     if not given:
         return bundle
     unknown = not_known(bundle)
     said = [name for name in given if name != ALL and name not in unknown]
     if said:
-        cause = f"{bundle.path} says itself what its {' and '.join(said)} is: {_own_values(bundle, said)}"
+        cause = f"{bundle.path} records its {' and '.join(said)} itself: {_own_values(bundle, said)}"
         raise InvalidJob.of("needless-assumption", cause, f"leave {' and '.join(said)} out of --assume")
     config = build_config(bundle.job, f"{bundle.path}/config.json", overrides)
     values = as_in_job(unknown, config) if ALL in given else {}
@@ -184,7 +185,7 @@ def assume(bundle: Bundle, given: Mapping[str, Any], overrides: Sequence[str] = 
 
 
 def assume_again(bundle: Bundle, said: Mapping[str, Any]) -> Bundle:
-    """`bundle` with what was assumed of it before, as far as its files still leave it open."""
+    """A copy of `bundle` with earlier assumptions, except those on facts that its files record by now."""
     unknown = not_known(bundle)
     return assume(bundle, {fact: value for fact, value in said.items() if fact in unknown})
 
@@ -192,13 +193,13 @@ def assume_again(bundle: Bundle, said: Mapping[str, Any]) -> Bundle:
 def with_assumed(
     description: Mapping[str, Any], unknown: Iterable[str], values: Mapping[str, Any], config: JobConfig
 ) -> dict[str, Any]:
-    """The content of a ``config.json`` with assumptions entered.
+    """The content of a ``config.json`` with assumptions added.
 
     Args:
-        description: the content.
-        unknown: facts that it leaves open; those that get a value are no longer among them.
+        description: the content without them.
+        unknown: the facts that are not known. Those in `values` are removed from the list ``not_known``.
         values: fact -> value. ``state`` may be the name of a layout.
-        config: whose task a layout's names are of.
+        config: the job, whose task decides the names of a layout's dims.
     """
     changed = {**description, "job": _copy(description["job"])}
     values = {name: _as_recorded(name, value, config) for name, value in values.items()}
@@ -220,7 +221,7 @@ def with_assumed(
 
 
 def as_in_job(names: Iterable[str], config: JobConfig) -> dict[str, Any]:
-    """Fact -> the value that a job has for it."""
+    """Fact -> its value in a job."""
     task = TASKS[config.env.task]
     own = {
         "prompt": task.prompt,
@@ -232,7 +233,7 @@ def as_in_job(names: Iterable[str], config: JobConfig) -> dict[str, Any]:
 
 
 def spell(value: Any, *, quoted: bool = False) -> str:
-    """A value as it can be typed in ``--assume``, which an option's double quotes may stand around."""
+    """A value as it can be typed in ``--assume``. With `quoted`, a text is put in single quotes."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(str, value))}]"
     if isinstance(value, bool):
@@ -250,7 +251,7 @@ def _as_recorded(name: str, value: Any, config: JobConfig) -> Any:
 
 
 def _wrong_type(name: str, value: Any) -> str | None:
-    """What a value should be; None where it is."""
+    """What the value of a fact has to be, for a message; None if it is right."""
     if name == "state":
         layouts = " or ".join(STATE_LAYOUTS)
         return None if _is_names(value) or value in STATE_LAYOUTS else f"{layouts}, or a list of names in brackets"

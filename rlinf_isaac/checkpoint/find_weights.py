@@ -1,6 +1,7 @@
-"""Where are the weights of a checkpoint? Given its directory or a file, without torch.
+"""Finds the weights of a checkpoint from its directory or from a file, without torch.
 
-Where two candidates may disagree nothing is chosen: RLinf's loader would take whichever it tries first.
+If several candidates may hold different weights, none is chosen and an error names them. RLinf's loader would take the
+first that it tries.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Format = Literal["safetensors", "torch", "dcp", "jax"]
 
 FULL_WEIGHTS = ("full_weights.pt", "model_state_dict/full_weights.pt", "actor/model_state_dict/full_weights.pt")
 DCP = ("", "dcp_checkpoint", "actor/dcp_checkpoint")
-# Saved beside weights by OpenPI and RLinf, and no weights themselves.
+# Files that OpenPI and RLinf save beside weights and that hold no weights.
 _NOT_WEIGHTS = ("metadata.pt", "optimizer.pt", "data.pt", "rng.pt")
-# Below what a person may point at inside RLinf's global_step_<N>.
+# Directories inside RLinf's global_step_<N> that a person may name instead of it.
 _RLINF_INNER = ("actor", "model_state_dict", "dcp_checkpoint")
 LEROBOT_INNER = "pretrained_model"
-"""Where lerobot keeps the policy of a checkpoint, beside the state of its training."""
+"""The directory of the policy in a checkpoint of lerobot; the training state is beside it."""
 PROCESSOR_FILES = ("policy_preprocessor_step_*.safetensors", "policy_postprocessor_step_*.safetensors")
-"""The states of lerobot's processors, which lie beside the weights and are none."""
+"""The states of lerobot's processors. They are safetensors files beside the weights, but hold no weights."""
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
-# Where trainers keep their checkpoints below a run's directory.
+# Directories below a run's directory in which trainers keep their checkpoints.
 _CHECKPOINTS = ("", "checkpoints")
 
 
@@ -41,7 +42,7 @@ class Weights:
     Attributes:
         format: ``safetensors``, ``torch`` (a pickled state dict), ``dcp`` (torch.distributed.checkpoint) or ``jax``
             (orbax).
-        files: one file, the shards, or the files of a directory of DCP or orbax, that with the metadata first.
+        files: one file, the shards, or all files of a DCP or orbax directory, beginning with the metadata.
     """
 
     format: Format
@@ -59,15 +60,15 @@ class Weights:
 
     @property
     def lacks_index(self) -> bool:
-        """Whether it is several safetensors files that no index holds together."""
+        """Whether the weights are several safetensors files without an index."""
         return self.format == "safetensors" and len(self.files) > 1 and not (self.directory / INDEX_FILE).exists()
 
 
 def find_weights(path: str | Path) -> tuple[Weights, tuple[str, ...]]:
-    """Only the weights of the checkpoint at `path` (a file or a directory), and what was decided between candidates.
+    """The weights of the checkpoint at `path` (a file or a directory), and notes on choices between candidates.
 
     Raises:
-        BundleError: there are none, several that may disagree, or they are of a framework we do not read.
+        BundleError: there are no weights, several that may differ, or they have a format that is not read here.
     """
     path = Path(path)
     notes: list[str] = []
@@ -77,13 +78,13 @@ def find_weights(path: str | Path) -> tuple[Weights, tuple[str, ...]]:
 
 
 def name_within(root: Path, file: Path) -> str:
-    """The file's name relative to the checkpoint, or alone: where a checkpoint lay is not part of what it is."""
+    """The file's name relative to the checkpoint, or without directories if it is outside; never an absolute path."""
     file = file.absolute()
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
 def root_of(path: Path) -> Path:
-    """The checkpoint's directory: `path`, or the directory around it where `path` is a part inside a checkpoint."""
+    """The checkpoint's directory: `path`, or the directory that contains it if `path` is a part of a checkpoint."""
     directory = path.absolute() if path.is_dir() else path.absolute().parent
     if directory.name == PARAMS and is_params(directory):
         return directory.parent
@@ -97,15 +98,15 @@ def root_of(path: Path) -> Path:
 
 
 def find_weights_in(path: Path, root: Path | None, notes: list[str]) -> Weights:
-    """The weights at `path`; below `root` as well, where `path` is a part of that checkpoint.
+    """The weights at `path`. If it is a directory and `root` is given, all of `root` is searched.
 
     Args:
         path: a file, or a directory.
-        root: directory of the checkpoint, or None to look at `path` alone.
-        notes: gets what was decided between candidates.
+        root: directory of the checkpoint, or None to search only `path`.
+        notes: a list to which notes on choices between candidates are appended.
 
     Raises:
-        BundleError: there are none, several that may disagree, or they are of a framework we do not read.
+        BundleError: there are no weights, several that may differ, or they have a format that is not read here.
     """
     if not path.exists():
         raise BundleError.of("missing-checkpoint", f"{path} does not exist", "name the weights' file or directory")
@@ -115,15 +116,15 @@ def find_weights_in(path: Path, root: Path | None, notes: list[str]) -> Weights:
         raise BundleError.of("no-weights", f"{path} is neither a file nor a directory", "name the weights themselves")
     directory = path if root is None else root
     candidates = _candidates(directory, notes)
-    torch_files = [each for each in candidates if each.format == "torch"]
-    if len(torch_files) == 1 and {each.format for each in candidates} == {"torch", "dcp"}:
-        # Two forms of one state, saved together by RLinf; full_weights.pt is already gathered.
+    torch_files = [weights for weights in candidates if weights.format == "torch"]
+    if len(torch_files) == 1 and {weights.format for weights in candidates} == {"torch", "dcp"}:
+        # RLinf saves the same state twice. full_weights.pt is read because it is already gathered from the ranks.
         candidates = torch_files
         notes.append(f"{torch_files[0].files[0]} is read; the distributed checkpoint beside it holds the same weights")
     if len(candidates) > 1:
-        listed = "\n".join(f"  {each.files[0]} ({each.size} bytes)" for each in candidates)
+        listed = "\n".join(f"  {weights.files[0]} ({weights.size} bytes)" for weights in candidates)
         cause = f"{directory} holds several weights that may disagree:\n{listed}"
-        raise BundleError.of("ambiguous-weights", cause, f"say which are meant: --weights {candidates[0].files[0]}")
+        raise BundleError.of("ambiguous-weights", cause, f"choose one, such as --weights {candidates[0].files[0]}")
     if not candidates:
         raise BundleError.of(*_no_weights(directory))
     return candidates[0]
@@ -147,29 +148,32 @@ def _weights_file(path: Path) -> Weights:
 
 
 def _candidates(directory: Path, notes: list[str]) -> list[Weights]:
-    """All weights of a checkpoint's directory."""
+    """All weights in a checkpoint's directory; more than one entry means that they may differ."""
     for name in _ADAPTERS:
         if (directory / name).is_file():
             raise BundleError.of(*_adapter(directory / name))
-    found = _safetensors(directory, notes)
+    candidates = _safetensors(directory, notes)
     pickles = [directory / name for name in FULL_WEIGHTS]
     pickles += [
         file
         for file in sorted([*directory.glob("*.pt"), *directory.glob("*.pth")])
         if file.name not in _NOT_WEIGHTS and file not in pickles
     ]
-    found += [Weights("torch", (file,)) for file in pickles if file.is_file()]
+    candidates += [Weights("torch", (file,)) for file in pickles if file.is_file()]
     if is_jax(directory):
-        found.append(Weights("jax", jax_files(directory)))
+        candidates.append(Weights("jax", jax_files(directory)))
     distributed = [directory / name for name in DCP]
-    return found + [
+    return candidates + [
         _dcp(place) for place in distributed if any(place.glob("*.distcp")) or (place / ".metadata").exists()
     ]
 
 
 def _safetensors(directory: Path, notes: list[str]) -> list[Weights]:
-    """One file; shards with their index; or several files that have no tensor's name in common, which are one model as
-    RLinf's loader merges them. Where they overlap, each of them alone."""
+    """The weights in safetensors files: one file, or shards with their index.
+
+    Several files without an index count as one model if no tensor name is in two of them, as in RLinf's loader, which
+    merges them. Otherwise each file is returned as weights of its own.
+    """
     if (directory / INDEX_FILE).exists():
         return [Weights("safetensors", tuple(weight_files(directory)))]
     processors = {file for pattern in PROCESSOR_FILES for file in directory.glob(pattern)}
@@ -185,7 +189,7 @@ def _safetensors(directory: Path, notes: list[str]) -> list[Weights]:
 
 
 def _check_numbers(directory: Path, files: list[Path]) -> None:
-    """Raise BundleError where files are numbered as shards (``model-00001-of-00003``) and a number is missing."""
+    """Raise BundleError if files are numbered as shards (``model-00001-of-00003``) and a number is missing."""
     for match in filter(None, (_SHARD.fullmatch(file.name) for file in files)):
         stem, _, count = match.groups()
         wanted = [f"{stem}-{number:05d}-of-{count}.safetensors" for number in range(1, min(int(count), 10_000) + 1)]
@@ -214,7 +218,7 @@ def _adapter(path: Path) -> tuple[str, str, str]:
 
 
 def _no_weights(directory: Path) -> tuple[str, str, str]:
-    """Code, cause and cure for a directory without weights, by what is below it."""
+    """Code, cause and cure for a directory without weights, depending on what its subdirectories hold."""
     for folder in map(directory.joinpath, _CHECKPOINTS):
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
         steps = [entry for entry in entries if entry.is_dir() and step_of(entry.name) is not None]

@@ -37,7 +37,7 @@ BITS = {
 
 
 class TensorInfo(NamedTuple):
-    """dtype as safetensors spells it (``F32``, ``BF16``) and shape of one stored tensor."""
+    """dtype in safetensors' spelling (``F32``, ``BF16``) and shape of one stored tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class TensorInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tensors of one safetensors file lie.
+    """The header of one safetensors file.
 
     Attributes:
         tensors: name -> dtype and shape, in the order of the header.
@@ -70,7 +70,7 @@ def read_keys(path: str | Path) -> dict[str, TensorInfo]:
 
 
 def weight_files(directory: str | Path) -> list[Path]:
-    """The safetensors files that make up the checkpoint in `directory`: one file, or the shards its index names.
+    """The safetensors files that make up the checkpoint in `directory`: one file, or the shards that its index names.
 
     A stray ``*.safetensors`` beside them is an error, because loaders that glob (RLinf's does) would merge it in.
 
@@ -93,7 +93,7 @@ def weight_files(directory: str | Path) -> list[Path]:
         raise BundleError.of("stray-weights", cause, "remove it; loaders that read every *.safetensors would merge it")
     for name, keys in shards.items():
         if keys is not None and keys != read_header(directory / name).keys():
-            cause = f"{directory / name}: its tensors are not those {INDEX_FILE} names"
+            cause = f"{directory / name}: its tensors are not the ones that {INDEX_FILE} names"
             raise BundleError.of("weights-index", cause, "copy the shards and their index again")
     return [directory / name for name in sorted(shards)]
 
@@ -107,7 +107,7 @@ def read_layout(path: str | Path) -> Layout:
     """The header of one safetensors file.
 
     Raises:
-        BundleError: `path` is missing, truncated, or breaks the format in any way the library would refuse.
+        BundleError: `path` is missing, truncated, or violates the format in a way that the library would refuse.
     """
     try:
         with open_regular(path) as file:
@@ -136,7 +136,7 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, TensorInfo]:
 
 
 def _parse(header: bytes, data_bytes: int) -> Layout:
-    """As `parse_header`; spans are counted from the beginning of the data."""
+    """Like `parse_header`, but returns the spans too, counted from the beginning of the data."""
     if not header.startswith(b"{"):
         raise ValueError("its header does not start with '{'")
     entries = parse_json(header)
@@ -175,7 +175,7 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _read_index(path: Path) -> dict[str, set[str]]:
-    """Shard file name -> the tensor names the index places there."""
+    """Shard file name -> names of the tensors that it holds according to the index."""
     try:
         index = read_json(path, MAX_HEADER_BYTES)
         weight_map = index["weight_map"]
@@ -183,7 +183,7 @@ def _read_index(path: Path) -> dict[str, set[str]]:
             raise ValueError("weight_map is empty or not a map")
         shards: dict[str, set[str]] = {}
         for tensor, name in weight_map.items():
-            # A shard lies beside its index: a path would let an index read any file of the machine.
+            # A shard must be beside its index: with paths, an index could make us read any file of the machine.
             if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
                 raise ValueError(f"{name!r} is not the name of a safetensors file beside it")
             shards.setdefault(name, set()).add(tensor)
@@ -194,7 +194,7 @@ def _read_index(path: Path) -> dict[str, set[str]]:
 
 
 def _cure(directory: Path) -> str:
-    """What to do about a directory without safetensors, by what it holds instead."""
+    """The cure for a directory without safetensors, depending on what it holds instead."""
     if (directory / "params").is_dir():
         return "this is a JAX checkpoint: convert it with openpi's examples/convert_jax_model_to_pytorch.py"
     if any(directory.rglob("full_weights.pt")):

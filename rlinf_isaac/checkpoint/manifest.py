@@ -1,8 +1,8 @@
-"""``bundle.json``: what a checkpoint bundle holds and where it came from. Pure: bytes in, bytes out.
+"""``bundle.json``, the manifest of a checkpoint bundle: its files with their digests, and its lineage.
 
-The manifest has exactly one byte string. Reading parses it, writes it again and compares, so that a changed,
-added, repeated or reordered field anywhere in the file is noticed, not only a changed value. It holds neither times
-nor paths: equal weights, config, norm stats and lineage give an equal digest on any machine.
+A manifest can be written as bytes in exactly one way. Reading parses the bytes, writes them again and compares, so that
+not only a changed value is noticed but also an added, repeated or reordered field. A manifest holds no times and no
+paths: equal weights, config, norm stats and lineage give an equal digest on any machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*(/[A-Za-z0-9_][A-Za-z0-9._+@=
 
 
 class UnknownVersion(ValueError):
-    """A manifest of a format version that this release does not read."""
+    """The manifest has a format version that this release does not read."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Manifest:
     Attributes:
         step: optimiser step of the checkpoint.
         asset_id: the robot or dataset name under which OpenPI looks for norm stats.
-        files: relative POSIX name -> digest and size, of every file but the manifest.
+        files: relative POSIX name -> digest and size, for every file except the manifest.
         dtypes: safetensors dtype -> number of tensors stored with it.
         parameters: number of stored elements; a tied tensor counts once.
         tied: parameter name that is not stored -> name of the stored tensor it shares.
-        lineage: link (``dataset``, ``norm_stats``, ``parent``, ``config``, ...) -> sha256, or None where there is none.
+        lineage: link (``dataset``, ``norm_stats``, ``parent``, ``config``, ...) -> sha256, or None if there is none.
     """
 
     step: int
@@ -71,19 +71,19 @@ class Manifest:
         return json_digest(self._content())
 
     def to_bytes(self) -> bytes:
-        """The file's bytes. Raises ValueError where a field is not valid."""
+        """The file's bytes. Raises ValueError if a field is not valid."""
         content = self._content()
         _check(content)
         return (json.dumps({**content, "digest": self.digest}, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """The manifest in a file. Raises OSError where it cannot be read, and ValueError as `from_bytes`."""
+        """Reads a manifest from a file. Raises OSError if it cannot be read, and ValueError like `from_bytes`."""
         return cls.from_bytes(read_bytes(path, MAX_BYTES))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        """The inverse of `to_bytes`. Raises ValueError (`UnknownVersion`), saying what is wrong, for other bytes."""
+        """The inverse of `to_bytes`. Raises ValueError (or `UnknownVersion`) if `data` is not a manifest's bytes."""
         if len(data) > MAX_BYTES:
             raise ValueError(f"it has {len(data)} bytes, no manifest is that large")
         values = parse_json(data)
@@ -102,7 +102,7 @@ class Manifest:
             lineage=values["lineage"],
         )
         if manifest.to_bytes() != data:
-            raise ValueError("its digest is not that of its content: it was damaged or edited")
+            raise ValueError("its digest does not match its content: it was damaged or edited")
         return manifest
 
     def _content(self) -> dict[str, Any]:

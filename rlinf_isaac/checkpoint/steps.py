@@ -1,4 +1,4 @@
-"""Which checkpoints a job means: ``--ckpt-root R --ckpt-steps 25000,30000`` -> bundle directories."""
+"""Resolves ``--ckpt-root R --ckpt-steps 25000,30000`` to bundle directories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP_DIRECTORY = re.compile(r"(?:global_step_|step_)?(\d+)")
 def parse_steps(text: str) -> list[int] | None:
     """Checkpoint steps from the command line, in ascending order: ``"25000,30000"`` or ``"25000 30000"``.
 
-    ``"auto"`` means every checkpoint there is, and gives None.
+    Returns None for ``"auto"``, which stands for all checkpoints of the root.
 
     Raises:
         InvalidJob: with one problem per word that is not a step or is given twice.
@@ -29,7 +29,7 @@ def parse_steps(text: str) -> list[int] | None:
     if not words:
         problems.append(Problem("no-steps", "no checkpoint step is given", cure))
     for word in words:
-        # isdecimal() alone would accept digits of other scripts; a step of 20 digits is a slip of the hand.
+        # isdecimal() also accepts digits of other scripts. A number of 13 digits or more must be a typing error.
         if not (word.isascii() and word.isdecimal() and len(word) < 13):
             problems.append(Problem("bad-step", f"checkpoint step {word[:40]!r} is not a non-negative integer", cure))
         elif int(word) in steps:
@@ -47,61 +47,61 @@ def find_bundles(root: str | Path) -> dict[int, Path]:
     Raises:
         InvalidJob: two directories claim the same step.
     """
-    found: dict[int, Path] = {}
+    bundles: dict[int, Path] = {}
     for step, directory in _step_directories(Path(root)):
         if not (directory / MANIFEST_FILE).is_file():
             continue
-        if step in found:
+        if step in bundles:
             raise InvalidJob.of(
                 "ambiguous-step",
-                f"{found[step]} and {directory} are both checkpoints of step {step}",
+                f"{bundles[step]} and {directory} are both checkpoints of step {step}",
                 "move one of them out of the checkpoint root",
             )
-        found[step] = directory
-    return dict(sorted(found.items()))
+        bundles[step] = directory
+    return dict(sorted(bundles.items()))
 
 
 def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
-    """The bundles of `steps` below `root`, in ascending order; all of them where `steps` is None.
+    """The bundles of `steps` below `root`, in ascending order; all of them if `steps` is None.
 
     Raises:
-        InvalidJob: `root` is missing or holds no bundle, or steps are not there (each named, with the nearest ones),
-            or a directory's name is not the step its bundle was sealed with, or it holds a checkpoint without manifest.
+        InvalidJob: `root` is missing or holds no bundle; a step has no bundle (the message names the nearest steps) or
+            only a directory without manifest; or a bundle's manifest has another step than its directory's name.
     """
     root = Path(root)
     cure = "name the directory that holds the checkpoints, one per step, as `sft` writes them"
     if not root.is_dir():
         raise InvalidJob.of("missing-ckpt-root", f"checkpoint root {root} is not a directory", cure)
-    found, unsealed = find_bundles(root), _unsealed(root)
-    if not found and not unsealed:
+    bundles, unsealed = find_bundles(root), _unsealed(root)
+    if not bundles and not unsealed:
         raise InvalidJob.of("empty-ckpt-root", f"checkpoint root {root} holds no checkpoint bundle", cure)
-    wanted = sorted(found.keys() | unsealed.keys() if steps is None else set(steps))
+    wanted = sorted(bundles.keys() | unsealed.keys() if steps is None else set(steps))
     problems = []
     for step in wanted:
-        if step in unsealed and step not in found:
-            cause = f"{unsealed[step]} is no checkpoint bundle: it has no {MANIFEST_FILE}"
+        if step in unsealed and step not in bundles:
+            cause = f"{unsealed[step]} is not a checkpoint bundle: it has no {MANIFEST_FILE}"
             cure = f"copy the bundle again, complete, or make one of it: rlinf-isaac bundle make {unsealed[step]}"
             problems.append(Problem("not-a-bundle", cause, cure))
-        elif step not in found:
-            nearest = sorted(sorted(found, key=lambda other: (abs(other - step), other))[:2])
+        elif step not in bundles:
+            nearest = sorted(sorted(bundles, key=lambda other: (abs(other - step), other))[:2])
             problems.append(
                 Problem(
                     "missing-step",
                     f"checkpoint root {root} has no checkpoint of step {step}",
-                    f"nearest: {', '.join(map(str, nearest))}; all: {_abridge(list(found))}",
+                    f"nearest: {', '.join(map(str, nearest))}; all: {_abridge(list(bundles))}",
                 )
             )
-        elif (sealed := _sealed_step(found[step])) not in (None, step):
+        elif (sealed := _sealed_step(bundles[step])) not in (None, step):
             problems.append(
                 Problem(
                     "wrong-step",
-                    f"{found[step]} is the checkpoint of step {sealed}, by its own {MANIFEST_FILE}",
+                    f"{bundles[step]} is the checkpoint of step {sealed}, according to its {MANIFEST_FILE}",
                     f"rename the directory to {sealed}",
                 )
             )
     if problems:
         raise InvalidJob(problems)
-    return [found[step] for step in wanted]
+    return [bundles[step] for step in wanted]
 
 
 def step_of(name: str) -> int | None:
@@ -118,7 +118,7 @@ def _step_directories(root: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _unsealed(root: Path) -> dict[int, Path]:
-    """Step -> directory that holds something, but no manifest."""
+    """Step -> directory that is not empty and has no manifest."""
     return {
         step: directory
         for step, directory in _step_directories(root)
@@ -127,7 +127,7 @@ def _unsealed(root: Path) -> dict[int, Path]:
 
 
 def _sealed_step(directory: Path) -> int | None:
-    """The step a bundle was sealed with; None where its manifest is damaged, which `read_bundle` reports in full."""
+    """The step in a bundle's manifest; None if the manifest is damaged, which `read_bundle` reports in detail."""
     try:
         return Manifest.read(directory / MANIFEST_FILE).step
     except (OSError, ValueError):
@@ -135,7 +135,7 @@ def _sealed_step(directory: Path) -> int | None:
 
 
 def _abridge(steps: list[int]) -> str:
-    """Up to eight steps in full, otherwise the first and last three."""
+    """Up to eight steps; of more, the first three and the last three."""
     if len(steps) <= 8:
         return ", ".join(map(str, steps))
     return f"{', '.join(map(str, steps[:3]))}, ..., {', '.join(map(str, steps[-3:]))} ({len(steps)} in all)"

@@ -1,7 +1,7 @@
-"""Is a job what the weights were trained with? Compares a bundle's own record with the job that is to run it.
+"""Compares a bundle's record of its training with the job that is to run its policy.
 
-Each difference is one that costs success silently: the policy still moves, only worse. What the record leaves open is
-no match either, and one question asks for all of it (`facts`). None of it needs torch.
+Each difference lowers the success rate without any error: the policy still moves, only worse. A fact that the record
+does not have is no match either; one problem asks for all such facts at once (`facts`). This module needs no torch.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from rlinf_isaac.pi0.tokenizer import load_tokenizer
 ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"
 
 ENVIRONMENT_KEYS = ("task", "renderer", "image_size")
-"""What must be equal between the environment of the training data and the one of the job, besides the simulator."""
+"""Properties that the environments of the training data and of the job must share, besides the simulator."""
 
 
 @dataclass(frozen=True)
 class NormStatsFile:
-    """A ``norm_stats.json`` that a job brings instead of the one in the bundle."""
+    """A ``norm_stats.json`` that a job uses instead of the one in the bundle."""
 
     path: Path
     data: bytes
 
     @classmethod
     def read(cls, path: Path) -> NormStatsFile:
-        """Raises NormStatsError when there is no such file."""
-        # pyarrow, which comes with it, takes a moment; --help should not wait for it
+        """Raises NormStatsError if there is no such file."""
+        # Imported here because the module imports pyarrow, which is slow, and --help should not wait for it.
         from rlinf_isaac.data.norm_stats.parse import read_bytes
 
         return cls(path, read_bytes(path))
@@ -53,14 +53,15 @@ def mismatches(
     norm_stats: NormStatsFile | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> list[Problem]:
-    """Every way in which a job is not what the weights of `bundle` were trained with.
+    """Every difference between a job and the training of the weights of `bundle`.
 
     Args:
-        bundle: its ``config.json`` says what it was trained with. What that leaves open is one problem, ``not-known``;
-            assumptions (`facts.assume`) are compared like records.
-        config: of the job.
-        norm_stats: what the job normalises with instead of the bundle's own.
-        environment: identity of the environment as built. Before it is built, what `config` alone decides is compared.
+        bundle: its ``config.json`` records its training. The facts that it does not record are one problem,
+            ``not-known``; assumptions (`facts.assume`) are compared like records.
+        config: the config of the job.
+        norm_stats: the norm stats of the job, if they are not the bundle's own.
+        environment: identity of the environment, if it is built already. Otherwise only the properties that `config`
+            decides are compared.
 
     Raises:
         TokenizerError: the job's tokenizer cannot be read.
@@ -82,15 +83,15 @@ def mismatches(
 
 
 def not_to_be_allowed(problems: Iterable[Problem]) -> list[Problem]:
-    """Mismatches for a verb that has no ``--allow-mismatch``: their cures name what it has."""
+    """The problems with ``--allow-mismatch`` removed from their cures, for a verb that does not have this option."""
     return [replace(problem, cure=problem.cure.removesuffix(f", {ALLOW}")) for problem in problems]
 
 
 def serving_mismatches(bundle: Bundle, config: JobConfig) -> list[Problem]:
-    """What keeps a policy from being served: something that nobody says of its training, or another tokenizer.
+    """The problems that keep a policy from being served: unknown facts of its training, or another tokenizer.
 
-    The robot is not here to be compared. A server announces what the policy was trained with (prompts, rate, names of
-    states and actions), and refuses observations of another form when they come.
+    The client's robot cannot be compared, because the server does not know it. Instead the server announces what the
+    policy was trained with (prompts, rate, names of states and actions) and refuses observations of another form.
 
     Raises:
         TokenizerError: the job's tokenizer cannot be read.
@@ -100,7 +101,7 @@ def serving_mismatches(bundle: Bundle, config: JobConfig) -> list[Problem]:
 
 
 def unknown_problem(bundle: Bundle, config: JobConfig) -> Problem | None:
-    """The one question about everything that is not known of `bundle`; its cure can be typed as it stands."""
+    """One problem for all facts that are not known of `bundle`. Its cure is an option that can be typed as it is."""
     unknown = not_known(bundle)
     if not unknown:
         return None
@@ -111,40 +112,40 @@ def unknown_problem(bundle: Bundle, config: JobConfig) -> Problem | None:
         f"if it was trained with what this job has, pass --assume all, which is --assume {_in_double_quotes(words)};"
         f" name what differs with its own value, {ALLOW}"
     )
-    return Problem("not-known", f"nobody says of {bundle.path} what it was trained with:{listed}", cure)
+    return Problem("not-known", f"it is not recorded what {bundle.path} was trained with:{listed}", cure)
 
 
 class _Known:
-    """What a bundle says it was trained with, and who says it; None for what is not known.
+    """Access to the facts of a bundle's training: values (None if not known) and where they come from.
 
     Attributes:
-        path: of the bundle.
+        path: the bundle's directory.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.path, self._bundle = bundle.path, bundle
 
     def get(self, fact: str, record: str) -> Any:
-        """The value of a fact, which ``config.json`` records as `record`."""
+        """The value of a fact that ``config.json`` records under the key `record`."""
         return recorded(self._bundle, fact, record)
 
     def job(self, fact: str, section: str, field: str) -> Any:
-        """The value of a fact that the job in ``config.json`` has."""
+        """The value of a fact that is a key of the job in ``config.json``."""
         if fact in not_known(self._bundle):
             return None
         return ((self._bundle.config.get("job") or {}).get(section) or {}).get(field)
 
     def source(self, fact: str) -> str:
-        """Who says it."""
+        """Where the value of a fact comes from, for messages."""
         return "as is assumed" if fact in assumed(self._bundle) else "its config.json"
 
 
-def _norm_stats(bundle: Bundle, given: NormStatsFile | None) -> Iterator[Problem]:
+def _norm_stats(bundle: Bundle, file: NormStatsFile | None) -> Iterator[Problem]:
     trained = bundle.lineage.get("norm_stats")
-    if given is not None and given.digest != trained:
+    if file is not None and file.digest != trained:
         cause = (
             f"{bundle.path} was trained with norm stats {trained} ({bundle.asset_id}/norm_stats.json in it),"
-            f" the job brings {given.digest} ({given.path})"
+            f" the job uses {file.digest} ({file.path})"
         )
         yield Problem("norm-stats-mismatch", cause, f"leave --norm-stats at auto, {ALLOW}")
 
@@ -215,7 +216,7 @@ def _action_names(known: _Known) -> Iterator[Problem]:
 
 
 def _images(known: _Known, config: JobConfig) -> Iterator[Problem]:
-    """Sizes of the training images, where no simulator says how it rendered them."""
+    """Compares the sizes of training images, which are recorded if the data does not come from a known simulator."""
     now = config.env.image_size
     for view, (height, width) in (known.get("images", "images") or {}).items():
         if (height, width) != (now, now):
@@ -236,13 +237,13 @@ def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | N
         "image_size": config.env.image_size,
     }
     now = planned if built is None else built
-    simulators = [str(each.get("backend", "")).partition("-")[0] for each in (trained, now)]
+    simulators = [str(identity.get("backend", "")).partition("-")[0] for identity in (trained, now)]
     if all(simulators) and simulators[0] != simulators[1]:
         cause = f"{bundle.path} was trained in {simulators[0]} (its config.json), the job is in {simulators[1]}"
         yield Problem("env-mismatch", cause, f"pass --env {simulators[0]}, {ALLOW}")
     for key in ENVIRONMENT_KEYS:
         if key == "renderer" and simulators[0] != simulators[1]:
-            continue  # each simulator has its own
+            continue  # different simulators have different renderers anyway
         if key in trained and key in now and trained[key] != now[key]:
             cause = f"{bundle.path} was trained with {key}={trained[key]!r} (its config.json), the job has {now[key]!r}"
             yield Problem("env-mismatch", cause, f"set env.{key} accordingly, {ALLOW}")
@@ -258,7 +259,7 @@ def _abridge(names: Sequence[str]) -> str:
 
 
 def _where(trained: Sequence[str], now: Sequence[str]) -> str:
-    """Where two lists of names part, unless their numbers say enough."""
+    """Describes the first difference between two lists of names of equal length; empty if the lengths differ."""
     if len(trained) != len(now):
         return ""
     if sorted(trained) == sorted(now):
@@ -268,6 +269,6 @@ def _where(trained: Sequence[str], now: Sequence[str]) -> str:
 
 
 def _in_double_quotes(text: str) -> str:
-    """A word for the shell; `shlex.quote` would break up the single quotes round a prompt beyond reading."""
+    """Quotes a word for the shell. `shlex.quote` would make the single quotes around a prompt unreadable."""
     escaped = re.sub(r'([\\"$`])', r"\\\1", text)
     return f'"{escaped}"'

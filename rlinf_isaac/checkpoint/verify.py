@@ -1,4 +1,7 @@
-"""Is a directory the bundle its manifest describes? No torch; the first fault found is raised, named by its file."""
+"""Checks that a directory is the bundle that its manifest describes. Raises the first problem, which names the file.
+
+This module does not need torch.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ from rlinf_isaac.ground.reading import read_json
 
 CONFIG_FILE = "config.json"
 MAX_BYTES = 16_000_000
-"""More than any of the JSON files of a bundle has."""
+"""Largest JSON file of a bundle that is read; none has that many bytes."""
 _COPY_AGAIN = "copy the bundle again from where it was made"
 
 
 def check_files(path: Path, manifest: Manifest, *, hash_weights: bool) -> None:
-    """Check that exactly the files of the manifest are there, with their sizes and digests; small files first.
+    """Check that the directory has exactly the files of the manifest, with their sizes and digests; small files first.
 
     Raises:
-        BundleError: naming the first file that is missing, added or changed.
+        BundleError: a file is missing, added or changed; the message names the first one.
     """
     present = list_files(path) - {MANIFEST_FILE}
     if missing := manifest.files.keys() - present:
@@ -41,10 +44,10 @@ def check_files(path: Path, manifest: Manifest, *, hash_weights: bool) -> None:
 
 
 def check_parts(path: Path, manifest: Manifest) -> None:
-    """Check that all parts are there and fit each other, whatever their hashes.
+    """Check that the parts of a bundle are complete and consistent with each other. Files are not hashed.
 
     Raises:
-        BundleError: a part is missing, is not JSON, or is not the one the manifest's lineage or tensors speak of.
+        BundleError: a part is missing or is not JSON, or the manifest's lineage or tensors do not describe it.
     """
     names = [file.relative_to(path).as_posix() for file in norm_stats_files(path, manifest.asset_id)]
     for name in (CONFIG_FILE, *names):
@@ -73,12 +76,12 @@ def check_parts(path: Path, manifest: Manifest) -> None:
 
 
 def norm_stats_files(path: Path, asset_id: str) -> tuple[Path, Path]:
-    """Where OpenPI and where RLinf looks for the norm stats."""
+    """The paths at which OpenPI and RLinf look for the norm stats."""
     return path / "assets" / asset_id / "norm_stats.json", path / asset_id / "norm_stats.json"
 
 
 def list_files(directory: Path) -> set[str]:
-    """Relative POSIX names of everything in a directory, at any depth, that is no directory; links are not followed."""
+    """Relative POSIX names of all entries below a directory that are not directories; links are not followed."""
 
     def names(folder: Path) -> Iterator[str]:
         for entry in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Model parameters to and from safetensors files, completely or not at all. Needs torch."""
+"""Loads model parameters from safetensors files, all or none, and saves them. Needs torch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rlinf_isaac.pi0.layout import UNREAD
 
 
 def load_weights(source: Bundle | str | Path, model: torch.nn.Module, *, optional: tuple[str, ...] = ()) -> None:
-    """Copy a checkpoint into `model` in place (its dtype and device stay), every parameter or none.
+    """Copy a checkpoint into `model` in place, every parameter or none. The model keeps its dtype and device.
 
     Args:
         source: a bundle or its directory, which is verified first; or weights without a bundle, as OpenPI publishes
             them: a directory with ``model.safetensors`` or shards, or one safetensors file.
-        model: with the names of OpenPI's state dict. Tied parameters stay tied, or are tied again where the
-            bundle recorded a tie that the model has lost.
-        optional: prefixes of stored names that the model may do without (`layout.OPTIONAL_PREFIXES`).
+        model: a model with the names of OpenPI's state dict. Tied parameters stay tied; if the bundle recorded a tie
+            that the model has lost, they are tied again.
+        optional: prefixes of stored names that the model need not have (`layout.OPTIONAL_PREFIXES`).
 
     Raises:
-        BundleError: the bundle's bytes are not the ones its manifest names.
+        BundleError: the bundle's files differ from its manifest.
         WeightsError: names or shapes do not match one to one; the model is then unchanged.
     """
     files, recorded_ties = _open(source)
@@ -65,11 +65,11 @@ def load_weights(source: Bundle | str | Path, model: torch.nn.Module, *, optiona
 def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Write a state dict as one safetensors file; equal input gives equal bytes.
 
-    Tensors that share their memory entirely (tied embeddings) are stored once, under the name that sorts first: for pi0
-    that is ``...paligemma.lm_head.weight``, the one which OpenPI keeps.
+    Tensors that share all of their memory (tied embeddings) are stored once, under the name that sorts first. For pi0
+    this is ``...paligemma.lm_head.weight``, the name that OpenPI uses too.
 
     Returns:
-        Name that was left out -> name under which its tensor is stored.
+        Name that is not stored -> name under which its tensor is stored.
 
     Raises:
         WeightsError: the state dict is empty, or a tensor has no storage of its own (meta, sparse, distributed) or
@@ -81,7 +81,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor]) -> di
         raise WeightsError.of("empty-weights", cause, "pass the state dict of a model")
     for name, tensor in tensors.items():
         check_finite(name, tensor)
-    # With a single metadata entry the header's bytes are reproducible; "pt" is what transformers insists on.
+    # With a single metadata entry the header's bytes are reproducible. transformers requires the value "pt".
     save_file(tensors, path, metadata={"format": "pt"})
     shapes = {name: info.shape for name, info in read_header(path).items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
@@ -91,7 +91,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor]) -> di
 
 
 def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Contiguous CPU tensors that share no memory, and the names left out because another has the same memory."""
+    """Contiguous CPU tensors without shared memory, and the ties: name left out -> name with the same memory."""
     tensors: dict[str, torch.Tensor] = {}
     ties: dict[str, str] = {}
     owners: dict[tuple, str] = {}
@@ -107,7 +107,7 @@ def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
             continue
         owners[memory] = name
         tensor = tensor.detach().cpu().contiguous()
-        # Views into one storage (a fused projection) are written apart.
+        # Different views of one storage (such as a fused projection) are cloned: safetensors refuses shared storage.
         if tensor.untyped_storage().data_ptr() in storages:
             tensor = tensor.clone()
         storages.add(tensor.untyped_storage().data_ptr())
@@ -116,7 +116,7 @@ def _untie(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:
-    """Raise WeightsError where a tensor holds NaN or infinity."""
+    """Raise WeightsError if a tensor holds NaN or infinity."""
     if not _is_finite(tensor):
         cause = f"{name} holds NaN or infinity: this checkpoint would be useless and is not written"
         raise WeightsError.of("nonfinite-weights", cause, "take the last checkpoint from before training diverged")
@@ -134,7 +134,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _open(source: Bundle | str | Path) -> tuple[list[Path], Mapping[str, str]]:
-    """The weight files of `source` and the ties its manifest records; a bundle is verified."""
+    """The weight files of `source` and the ties that its manifest records. A bundle is verified."""
     if isinstance(source, Bundle):
         bundle = source if source.verified else read_bundle(source.path)
         return weight_files(bundle.path), bundle.manifest.tied
@@ -145,13 +145,13 @@ def _open(source: Bundle | str | Path) -> tuple[list[Path], Mapping[str, str]]:
 
 
 def _model_ties(targets: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
-    """Pairs of names that are one and the same parameter object."""
+    """Pairs of names that refer to the same parameter object."""
     first: dict[int, str] = {}
     return [(name, first[id(tensor)]) for name, tensor in targets.items() if first.setdefault(id(tensor), name) != name]
 
 
 def _check_twins(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mapping[str, torch.Tensor]) -> None:
-    """A checkpoint may store both names of a parameter that the model ties, but then with one value."""
+    """Raise WeightsError if a checkpoint stores both names of a tied parameter with different values."""
     files = {stored: file for file, header in headers.items() for stored in header}
     stored_as: dict[int, str] = {}
     for name, stored in plan.sources.items():
@@ -163,7 +163,7 @@ def _check_twins(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mappi
 
 @torch.no_grad()
 def _copy(headers: Mapping[Path, Mapping], plan: LoadPlan, targets: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensor by tensor, so that memory holds the model and one tensor."""
+    """Copy tensor by tensor, so that only one tensor is in memory besides the model."""
     users: dict[str, list[str]] = {}
     for name, stored in plan.sources.items():
         users.setdefault(stored, []).append(name)

@@ -1,4 +1,4 @@
-"""Writes checkpoint bundles, whole or not at all."""
+"""Writes checkpoint bundles atomically."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def assemble_bundle(
     lineage: Mapping[str, str | None],
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a checkpoint bundle atomically: after kill -9 there is a whole bundle at `path`, or nothing.
+    """Write a checkpoint bundle atomically: even after kill -9, `path` is a complete bundle or does not exist.
 
     Args:
         path: the bundle's directory, usually ``<checkpoints>/<step>``.
-        write_weights: writes ``model.safetensors``, or shards and their index, into the directory it is given; returns
+        write_weights: writes ``model.safetensors``, or shards and their index, into a directory; returns the ties:
             parameter name that is not stored -> name of the stored tensor it shares.
         config: JSON-ready dict for ``config.json``.
         norm_stats: bytes of ``norm_stats.json``.
         asset_id: relative name of the norm stats' directory.
         step: optimiser step.
-        lineage: digests of what the checkpoint came from: ``dataset``, ``norm_stats``, ``parent`` (bundle), ``config``.
-            ``norm_stats`` is filled in, and refused where it is not the sha256 of `norm_stats`; ``config`` defaults to
-            the digest of `config`.
+        lineage: digests of the checkpoint's origins: ``dataset``, ``norm_stats``, ``parent`` (bundle), ``config``.
+            ``norm_stats`` defaults to the sha256 of `norm_stats`, and any other value is refused; ``config`` defaults
+            to the digest of `config`.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -100,19 +100,20 @@ def assemble_bundle(
             file.parent.mkdir(parents=True)
             file.write_bytes(norm_stats)
         tied = write_weights(directory)
-        # safetensors creates its files with mode 0600. A file made by open() shows what the umask allows.
+        # safetensors creates its files with mode 0600. They get the mode of a file made by open(), as the umask allows.
         for file in directory.glob("*.safetensors"):
             file.chmod((directory / CONFIG_FILE).stat().st_mode)
         seal(directory, asset_id=asset_id, step=step, lineage=links, tied=tied)
-    # `seal` has just hashed the bytes; hashing them once more would prove nothing new.
+    # The weights are not hashed again, because `seal` has just hashed them.
     return replace(read_bundle(path, verify=False), verified=True)
 
 
 def config_bytes(config: Mapping[str, Any], path: Path) -> bytes:
-    """The one byte string of a ``config.json``.
+    """The bytes of a ``config.json``; equal configs give equal bytes.
 
     Args:
-        path: of the bundle, for the message.
+        config: its content.
+        path: the bundle's directory, for the message.
 
     Raises:
         BundleError: a value is not JSON.
@@ -125,10 +126,10 @@ def config_bytes(config: Mapping[str, Any], path: Path) -> bytes:
 
 
 def check_asset_id(asset_id: str) -> None:
-    """Raise BundleError unless `asset_id` can be a directory of a bundle, like ``RLinf/IsaacLab-Stack-Cube-Data``."""
+    """Raise BundleError unless `asset_id` can name a directory of a bundle (``RLinf/IsaacLab-Stack-Cube-Data``)."""
     if not is_safe_name(asset_id) or asset_id in (WEIGHTS_FILE, INDEX_FILE, CONFIG_FILE, MANIFEST_FILE):
         cause = f"asset id {asset_id!r} is not a plain relative name"
-        raise BundleError.of("bad-asset-id", cause, "choose one such as isaaclab_stack_cube")
+        raise BundleError.of("bad-asset-id", cause, "choose a name such as isaaclab_stack_cube")
 
 
 def seal(
@@ -137,7 +138,7 @@ def seal(
     """Hash every file of a directory that holds all parts of a bundle, and write its ``bundle.json``.
 
     Raises:
-        BundleError: a part is missing, or the lineage names other norm stats than those in the directory.
+        BundleError: a part is missing, or the lineage has the digest of other norm stats than those in the directory.
     """
     directory = Path(directory)
     tensors = read_keys(directory)

@@ -1,1 +1,1 @@
-"""Datasets: `lerobot` (their files), `validate` (what is wrong in them), `norm_stats`; here are mixtures and parts."""
+"""Datasets: their files (`lerobot`), checks of them (`validate`), statistics (`norm_stats`), mixtures and subsets."""

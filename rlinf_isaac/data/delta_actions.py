@@ -1,7 +1,7 @@
 """Actions relative to the state in which their chunk starts: OpenPI's ``DeltaActions`` and ``AbsoluteActions``.
 
-Which dims are relative is written in the notation of OpenPI's ``make_bool_mask``: ``6,-1`` means that 6 dims are
-relative and then 1 is absolute (a gripper command). Dims after the last one named are absolute.
+The relative dims are written in the notation of OpenPI's ``make_bool_mask``: ``6,-1`` means that 6 dims are relative
+and the next one is absolute (a gripper command). Dims that the text does not cover are absolute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def parse_delta_mask(text: str) -> tuple[bool, ...]:
     """``"6,-1"`` -> six times True, once False; ``"none"`` -> ().
 
     Raises:
-        InvalidJob: ``bad-delta-mask``, `text` is neither.
+        InvalidJob: ``bad-delta-mask``, `text` has neither of these forms.
     """
     if text.strip().lower() == NONE:
         return ()
@@ -34,7 +34,7 @@ def parse_delta_mask(text: str) -> tuple[bool, ...]:
 
 
 def check_delta_mask(mask: tuple[bool, ...], state_dim: int, action_dim: int) -> list[Problem]:
-    """A problem where the mask names dims that the action or the state does not have (OpenPI fails there, too)."""
+    """A problem if the mask covers dims that the action or the state does not have. OpenPI fails in that case too."""
     if len(mask) <= min(state_dim, action_dim):
         return []
     cause = f"policy.delta_actions names {len(mask)} dims; the state has {state_dim}, the action {action_dim}"
@@ -44,7 +44,7 @@ def check_delta_mask(mask: tuple[bool, ...], state_dim: int, action_dim: int) ->
 def to_delta(actions: np.ndarray, states: np.ndarray, mask: tuple[bool, ...]) -> np.ndarray:
     """Actions (..., H, A) -> relative to the states (..., D) in which their chunks start.
 
-    A new array of the same dtype: float32 is subtracted as float32, as OpenPI does.
+    Returns a new array of the same dtype: float32 is subtracted in float32, as in OpenPI.
     """
     relative = np.flatnonzero(mask)
     shifted = np.array(actions)

@@ -1,4 +1,4 @@
-"""Some episodes of a dataset, addressed as a dataset of their own: those to train on, and those that are held out."""
+"""Some episodes of a dataset, addressed like a dataset: the episodes to train on, and the held-out ones."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from rlinf_isaac.data.lerobot.format import ACTION
 from rlinf_isaac.data.mixture import AnyDataset, Mixture, apportion, drawn
 
 STREAM = 4
-"""Keeps the choice of episodes apart from a training's other random choices under the same seed."""
+"""Random stream of the choice of episodes, so that it is independent of a training's other draws with the same seed."""
 
 
 class Subset:
     """The frames of some episodes of a dataset, numbered 0 .. num_frames - 1, episode after episode.
 
     Args:
-        dataset: the whole.
+        dataset: the whole dataset.
         episodes: indices of the episodes, in ascending order.
 
     Attributes:
-        frames: (num_frames,) int64, their global indices in `dataset`.
-        episodes: as given.
-        num_frames: how many they are.
-        counts: how many frames of each dataset of a mixture with weights an epoch draws; None elsewhere.
+        frames: (num_frames,) int64, global indices of the frames in `dataset`.
+        episodes: the argument `episodes`.
+        num_frames: the number of frames.
+        counts: for a mixture with weights, how many frames of each dataset an epoch draws; otherwise None.
     """
 
     def __init__(self, dataset: AnyDataset, episodes: Sequence[int]) -> None:
         self.dataset, self.episodes = dataset, tuple(episodes)
         starts, lengths = dataset.episode_starts, dataset.episode_lengths
-        pieces = [np.arange(starts[each], starts[each] + lengths[each]) for each in self.episodes]
+        pieces = [np.arange(starts[episode], starts[episode] + lengths[episode]) for episode in self.episodes]
         self.frames = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
         self.num_frames = len(self.frames)
         self._columns: dict[str, np.ndarray] = {}
@@ -42,14 +42,14 @@ class Subset:
             self.counts = apportion(self.num_frames, dataset.weights)
 
     def drawn(self, seed: int, epoch: int) -> np.ndarray:
-        """As `Mixture.drawn`: the weights of a mixture are those of what is left of its parts."""
+        """Like `Mixture.drawn`. The weights of a mixture apply to the remaining frames of its datasets."""
         return drawn(self._sizes, self.counts, seed, epoch)
 
     def for_one_of(self, number: int) -> Subset:
         return Subset(self.dataset.for_one_of(number), self.episodes)
 
     def column(self, name: str) -> np.ndarray:
-        """As `LeRobotDataset.column`, of these frames; kept, for every batch asks."""
+        """Like `LeRobotDataset.column`, for these frames. The array is cached, because every batch needs it."""
         if name not in self._columns:
             self._columns[name] = self.dataset.column(name)[self.frames]
             self._columns[name].flags.writeable = False
@@ -66,16 +66,16 @@ class Subset:
 
 
 def held_out_episodes(num_episodes: int, count: int, seed: int) -> list[int]:
-    """Which episodes of a dataset are held out: `count` of them, a function of `seed`."""
+    """The indices of the `count` episodes that are held out. The choice depends only on the arguments."""
     return sorted(np.random.default_rng([seed, STREAM]).permutation(num_episodes)[:count].tolist())
 
 
 def training_part(dataset: AnyDataset, count: int, seed: int) -> AnyDataset | Subset:
-    """`dataset` without the episodes that are held out; itself where none is."""
+    """`dataset` without the held-out episodes; `dataset` itself if `count` is 0."""
     if not count:
         return dataset
-    apart = set(held_out_episodes(dataset.num_episodes, count, seed))
-    return Subset(dataset, [each for each in range(dataset.num_episodes) if each not in apart])
+    held_out = set(held_out_episodes(dataset.num_episodes, count, seed))
+    return Subset(dataset, [episode for episode in range(dataset.num_episodes) if episode not in held_out])
 
 
 def held_out_part(dataset: AnyDataset, count: int, seed: int) -> Subset:

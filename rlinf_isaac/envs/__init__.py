@@ -1,4 +1,4 @@
-"""Environments: the task (`stack_cube`) and its backends, `mujoco` (embedded) and `isaaclab` (the real one)."""
+"""Environments: the task (`stack_cube`) and its backends `mujoco` (embedded) and `isaaclab` (IsaacLab's own task)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 def make_env(config: EnvConfig, num_envs: int, device: str = "cpu", isaaclab_python: str | None = None) -> StackCubeEnv:
-    """The vector environment a job asks for.
+    """Builds the vector environment of a job.
 
     Args:
         config: the job's section `env`.
-        num_envs: slots.
-        device: torch device; a simulator that can run on it does.
+        num_envs: number of environments.
+        device: torch device of the job. Simulators that support it run on it.
         isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
 
     Raises:
         InvalidJob: the backend is unknown.
-        SimulatorError: the backend cannot be built the way the config asks for.
-        SimulatorDied: a simulator in a process of its own did not start.
+        SimulatorError: the backend does not support the config.
+        SimulatorDied: a simulator in a separate process did not start.
     """
     if config.backend not in BACKENDS:
         cure = f"use one of {', '.join(BACKENDS)}"

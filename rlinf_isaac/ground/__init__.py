@@ -1,1 +1,1 @@
-"""What everything stands on: files written whole, digests, errors, events, child processes."""
+"""Foundations for all other packages: atomic files, digests, errors, events, child processes."""

@@ -1,9 +1,9 @@
-"""Writing that survives kill -9: a reader sees the whole file or directory under its final name, or nothing.
+"""Atomic writing, also under kill -9: under its final name, a file or directory is complete or does not exist.
 
 A writer works in a temporary sibling on the same file system (``.<name>.tmp-<pid>-<random>``), flushes it to disk
-(fsync of files, then of directories) and renames it. What a killed writer left is removed by the next writer of the
-same name, once the process that made it is gone. Known limit: two machines that share a file system may reuse a pid,
-then an orphan stays until `remove_orphans` runs on a machine where that pid is free.
+(fsync of files, then of directories) and renames it. The next writer of the same name removes the temporary files of
+killed writers. Known limit: if two machines share a file system and a pid is in use on the second, the orphan of the
+first stays until `remove_orphans` runs on a machine on which that pid is free.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 
 def write_file(path: str | Path, data: bytes | str) -> None:
-    """Replace `path` by `data` atomically and durably. Mode follows the umask."""
+    """Replace the file `path` by `data` atomically and durably. The mode follows the umask."""
     with new_file(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Yield the name of a temporary file, for the block to write, that replaces `path` when the block ends well."""
+    """Yield the path of a temporary file for the block to write. It replaces `path` if the block raises nothing."""
     path = Path(path)
     remove_orphans(path)
     temporary = _temporary_sibling(path)
@@ -51,7 +51,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: final name. Its parents are created.
-        replace: an existing directory at `path` is replaced; at every moment `path` is the old or the new one.
+        replace: replace an existing directory at `path`. At every moment `path` is the old or the new one.
 
     Raises:
         FileExistsError: `path` exists and `replace` is False.
@@ -63,7 +63,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     remove_orphans(path)
     temporary = _temporary_sibling(path)
     try:
-        temporary.mkdir()  # inside: an interrupt comes to light when the call has returned
+        temporary.mkdir()  # inside the try: KeyboardInterrupt may be raised right after mkdir returns
         yield temporary
         _fsync_tree(temporary)
         if replace and path.exists():
@@ -78,9 +78,9 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def remove_orphans(path: str | Path) -> list[Path]:
-    """Remove what killed writers of `path` left beside it; returns what was removed."""
+    """Remove temporary files and directories of killed writers of `path`. Returns the removed paths."""
     path = Path(path)
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.tmp-(\d+)-[0-9a-f]+(-journal)?")  # the latter is sqlite's
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.tmp-(\d+)-[0-9a-f]+(-journal)?")  # sqlite adds -journal
     removed = []
     for sibling in path.parent.iterdir() if path.parent.is_dir() else ():
         match = pattern.fullmatch(sibling.name)
@@ -92,8 +92,10 @@ def remove_orphans(path: str | Path) -> list[Path]:
 
 @contextmanager
 def exclusive(path: str | Path) -> Iterator[None]:
-    """One process at a time in the block; the others wait. `path` is a file for this alone, whose directory exists. The
-    lock goes with its process, however it ends."""
+    """Let only one process at a time into the block; others wait. The lock is released when its process ends.
+
+    `path` is a lock file that is used for nothing else; its directory must exist.
+    """
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -101,10 +103,10 @@ def exclusive(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def locked(directory: str | Path) -> Iterator[None]:
-    """Hold a directory for one process; the lock goes with the process, however it ends.
+    """Hold a lock on a directory. The lock is released when the process ends, even if it is killed.
 
     Raises:
-        InvalidJob: another process works in `directory`.
+        InvalidJob: another process holds the lock on `directory`.
     """
     with open(Path(directory) / ".lock", "a") as file:
         _lock(file, directory)
@@ -113,11 +115,13 @@ def locked(directory: str | Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(path: str | Path) -> Iterator[None]:
-    """Hold the name of an output that is to appear whole (`new_directory`) for one process, as `locked`. The file
-    beside it that this takes is gone afterwards; one that a kill left is free for the next, who removes it.
+    """Hold a lock, like `locked`, on the path of an output that `new_directory` will create.
+
+    The lock file is beside `path` and is removed at the end. The lock file of a killed process is free, and the next
+    process that uses it removes it.
 
     Raises:
-        InvalidJob: another process is about to make `path`.
+        InvalidJob: another process holds the lock on `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,9 @@ def claimed(path: str | Path) -> Iterator[None]:
         while True:
             file = stack.enter_context(open(name, "a"))
             _lock(file, path)
-            with suppress(FileNotFoundError):  # its holder removed it before it let it go: that lock is nobody's
+            # A previous holder may have removed the file after it was opened here. Then the lock is on a file without a
+            # name, which no other process can see, and the file is opened again.
+            with suppress(FileNotFoundError):
                 if os.path.sameopenfile(file.fileno(), stack.enter_context(open(name)).fileno()):
                     break
         stack.callback(name.unlink, missing_ok=True)
@@ -155,7 +161,7 @@ def _temporary_sibling(path: Path) -> Path:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap two directories in one step (Linux ``renameat2``), or in two where the system or file system cannot."""
+    """Swap two directories in one step (Linux ``renameat2``), or in several if the system does not support that."""
     at_working_directory, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of <linux/fs.h>
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     names = os.fsencode(new), os.fsencode(old)

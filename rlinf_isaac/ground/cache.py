@@ -1,4 +1,4 @@
-"""Where this project keeps what it can make or fetch again: ``~/.cache/rlinf-isaac``."""
+"""The cache directory for data that can be computed or downloaded again: ``~/.cache/rlinf-isaac``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 
 def cache_directory(part: str) -> Path:
-    """Directory of one kind of things (not created), below ``$RLINF_ISAAC_CACHE``, else ``$XDG_CACHE_HOME``, else home.
+    """Cache directory for one kind of data: below ``$RLINF_ISAAC_CACHE``, else ``$XDG_CACHE_HOME``, else home.
+
+    The directory is not created.
 
     Raises:
-        RuntimeError: there is no home.
+        RuntimeError: there is no home directory.
     """
     cache = os.environ.get("RLINF_ISAAC_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

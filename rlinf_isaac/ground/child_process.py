@@ -116,9 +116,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def follow_parent() -> None:
-    """Leave ctrl-C, which reaches the whole group, to the parent, and end when that has ended, even by SIGKILL.
+    """Ignore ctrl-C, which reaches the whole process group, and exit when the parent ends, even by SIGKILL.
 
-    Without, a worker would wait for ever for a dead parent: it holds both ends of its queue.
+    Otherwise a worker whose parent was killed would wait forever, because it holds both ends of its queue.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""One tree of exceptions. Every message names the file or key at fault, and the cure."""
+"""The exceptions of this project. Every message names the wrong file or key, and a cure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal, Self
 
 
 class RlinfIsaacError(Exception):
-    """Base of all errors this project raises on purpose. Exit code 1: the work itself failed."""
+    """Base class of all errors that this project raises on purpose. Exit code 1: the work failed."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps a job from starting, or that a person should know before it does.
+    """One problem that keeps a job from starting, or about which a person should be warned before it starts.
 
     Attributes:
-        code: stable, kebab-case, for tests and searching (``unknown-preset``). Once released it is never reused.
-        cause: what is wrong, naming the file, key or value.
+        code: stable name in kebab-case, for tests and searching (``unknown-preset``). A released code is never reused.
+        cause: what is wrong, with the name of the file, key or value.
         cure: what the user can do about it.
-        level: an ``error`` refuses the job, a ``warning`` is shown and the job goes on.
+        level: with an ``error`` the job is refused; a ``warning`` is shown and the job continues.
     """
 
     code: str
@@ -34,7 +34,7 @@ class Problem:
 
 
 class InvalidJob(RlinfIsaacError):
-    """The job cannot start. Carries every problem found, not only the first. Exit code 2."""
+    """The job cannot start. The exception has all problems, not only the first. Exit code 2."""
 
     exit_code = 2
 
@@ -43,7 +43,7 @@ class InvalidJob(RlinfIsaacError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[type[Self], tuple[Sequence[Problem]]]:
-        return type(self), (self.problems,)  # from one process to another
+        return type(self), (self.problems,)  # makes it picklable, to be raised in another process
 
     @classmethod
     def of(cls, code: str, cause: str, cure: str) -> Self:
@@ -56,11 +56,11 @@ class DatasetError(InvalidJob):
 
 
 class NormStatsError(InvalidJob):
-    """Normalisation statistics are missing, mis-keyed, of the wrong size, or of another run."""
+    """Normalisation statistics are missing, have wrong keys or the wrong size, or belong to another run."""
 
 
 class BundleError(InvalidJob):
-    """A checkpoint bundle is incomplete, or its bytes are not the ones its manifest names."""
+    """A checkpoint bundle is incomplete, or its files differ from its manifest."""
 
 
 class WeightsError(BundleError):
@@ -68,27 +68,27 @@ class WeightsError(BundleError):
 
 
 class TokenizerError(InvalidJob):
-    """The tokenizer is missing, or is not the one the checkpoint was trained with."""
+    """The tokenizer is missing, or is not the one with which the checkpoint was trained."""
 
 
 class ObservationError(InvalidJob):
-    """What a policy was asked about is not an observation it was trained on. Only that request is refused."""
+    """An observation in a request does not have the form on which the policy was trained. Only this request fails."""
 
 
 class SimulatorError(InvalidJob):
-    """A simulator cannot be built or rendered the way the job asks for."""
+    """A simulator or its renderer cannot be built with the job's settings."""
 
 
 class SimulatorDied(RlinfIsaacError):
-    """A simulator's process died, hung, or shows a state that it is not in. Episodes that ended before are kept."""
+    """A simulator's process died or hung, or its observation is stale. Episodes that ended earlier are kept."""
 
 
 class VideoError(RlinfIsaacError):
-    """A video could not be encoded, or the encoded file does not hold what was recorded."""
+    """A video could not be encoded or decoded, or the encoded file does not have the recorded frames."""
 
 
 class ConversionFailed(RlinfIsaacError):
-    """A checkpoint could not be written whole, or what was written is not what was read. Nothing of it is left."""
+    """A converted checkpoint could not be written completely, or differs from its source. Its output was removed."""
 
 
 class TrainingDiverged(RlinfIsaacError):
@@ -96,15 +96,17 @@ class TrainingDiverged(RlinfIsaacError):
 
 
 class TrainingOutOfMemory(RlinfIsaacError):
-    """The device cannot hold what a training step takes. The last checkpoint is kept."""
+    """The device has too little memory for a training step. The last checkpoint is kept."""
 
 
 class EngineFailed(RlinfIsaacError):
-    """RLinf, Ray or one of their workers failed, died or hung. What was announced stays; nothing is left running."""
+    """RLinf, Ray or one of their workers failed, died or hung. Announced results are kept, and all processes ended."""
 
 
 class PromotionRefused(RlinfIsaacError):
-    """A checkpoint may not become champion, or nothing can be rolled back. Aliases are as others left them. Exit code
-    3: nothing failed, the answer is no."""
+    """A checkpoint may not become champion, or there is nothing to roll back to. Aliases are unchanged.
+
+    Exit code 3: no error occurred, but the request was refused.
+    """
 
     exit_code = 3

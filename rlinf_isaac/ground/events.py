@@ -1,8 +1,8 @@
-"""What an engine says while it works.
+"""The events that an engine yields while it works.
 
-``engine.sft(job)`` and ``engine.evaluate(job)`` are iterators of these events. The engine does not know who
-listens: the progress bar and the MLflow recorder are two listeners of the same stream. What is already on disk
-from an interrupted run is announced again rather than computed again, so the stream of a resumed run is complete.
+``engine.sft(job)`` and ``engine.evaluate(job)`` are iterators of these events. The engine does not depend on the
+listeners; the progress bar and the MLflow recorder both read the same stream. Results of an interrupted run that are
+already on disk are announced again instead of being computed again, so the stream of a resumed run is complete.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Outcome = Literal["success", "drop", "timeout"]
 
 @dataclass(frozen=True)
 class EpisodeRow:
-    """One evaluated episode: the unit of truth behind every success rate.
+    """The record of one evaluated episode. Success rates are computed from these rows.
 
-    Two runs of the same checkpoint with the same seeds and settings give equal rows.
+    Two evaluations of a checkpoint with the same seeds and settings give equal rows.
 
     Attributes:
         checkpoint_step: optimiser step of the checkpoint.
         checkpoint: digest (sha256) of the checkpoint bundle.
-        seed: seed of the environment's reset; shared by all checkpoints of a sweep, so episodes are paired.
-        env_index: slot of the vector environment that ran it.
-        success: the task's success term, never merely "terminated".
+        seed: seed of the environment's reset. All checkpoints of a sweep use the same seeds, so episodes are paired.
+        env_index: index of its env in the vector environment.
+        success: the task's success term; an episode that merely terminated is not a success.
         outcome: how it ended.
         length: control steps taken.
         episode_return: undiscounted sum of rewards.
         policy_seed: seed of the flow-matching noise.
-        subtasks: subtask flag -> reached at any time in the episode.
+        subtasks: name -> whether the subtask was reached at any time in the episode.
         video: path of the episode's video relative to the evaluation directory, or None.
     """
 
@@ -56,13 +56,13 @@ class EpisodeRow:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpisodeRow:
-        """The row that `as_dict` made these values of."""
+        """The inverse of `as_dict`."""
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scalar metrics at a step. `time` is unix seconds; it stays the same when the event is announced again."""
+    """Scalar metrics at a step. `time` is in Unix seconds and stays the same when the event is announced again."""
 
     step: int
     values: Mapping[str, float]
@@ -71,7 +71,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class CheckpointSaved:
-    """A complete, verified checkpoint bundle lies at `path`. `digest` is the bundle's sha256."""
+    """A complete, verified checkpoint bundle was written to `path`. `digest` is the bundle's sha256."""
 
     step: int
     path: Path
@@ -80,11 +80,12 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class EvaluationStarted:
-    """Evaluation of one checkpoint begins (or its rows, finished earlier, are about to be announced).
+    """The evaluation of one checkpoint starts, or the rows of a finished evaluation are about to be announced.
 
-    `settings` is everything besides checkpoint and seed that its episodes depend on: ``environment`` (an `EnvIdentity`
-    as dict), ``action_chunk``, ``policy_seed`` and more; ``stop_rule`` where the number of episodes depended on them.
-    `assumed` has what a person said of its training, `unsaid` what nobody did (`checkpoint.facts`).
+    `settings` has everything besides checkpoint and seed on which its episodes depend: ``environment`` (an
+    `EnvIdentity` as dict), ``action_chunk``, ``policy_seed`` and more; also ``stop_rule``, if the results decided the
+    number of episodes. `assumed` has assumptions about its training, `unsaid` the facts that are not known
+    (`checkpoint.facts`).
     """
 
     step: int
@@ -97,7 +98,7 @@ class EvaluationStarted:
 
 @dataclass(frozen=True)
 class MismatchAllowed:
-    """The checkpoint is run although `problem` says that the job is not what its weights were trained with."""
+    """The checkpoint is run although the job differs from the training of its weights, as `problem` says."""
 
     step: int
     digest: str
@@ -106,14 +107,14 @@ class MismatchAllowed:
 
 @dataclass(frozen=True)
 class EpisodeDone:
-    """One episode row is durable on disk."""
+    """One episode has ended, and its row is on disk."""
 
     row: EpisodeRow
 
 
 @dataclass(frozen=True)
 class VideoSaved:
-    """A verified, playable mp4 of one episode lies at `path`."""
+    """A verified mp4 of one episode was written to `path`."""
 
     checkpoint_step: int
     seed: int
@@ -132,7 +133,7 @@ class EvaluationFinished:
 
 @dataclass(frozen=True)
 class FileSaved:
-    """A file that belongs to the run lies at `path`; `name` is what it is called there, with slashes."""
+    """A file for the run was written to `path`. `name` is its name among the run's artifacts, with slashes."""
 
     path: Path
     name: str
@@ -140,7 +141,7 @@ class FileSaved:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a named piece of work has come, for a progress bar. `unit` is ``B`` where bytes are counted."""
+    """Progress of a named piece of work, for a progress bar. `unit` is ``B`` if bytes are counted."""
 
     label: str
     done: int

@@ -1,4 +1,4 @@
-"""What can be found out about the machine without importing what is asked about."""
+"""Facts about the machine and its packages, found without importing those packages."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def installed_version(distribution: str) -> str | None:
 
 
 def versions_in(python: str, distributions: Iterable[str], timeout_s: float = 20.0) -> dict[str, str | None] | None:
-    """Versions of distributions in another interpreter, None for what it has not. Reads their metadata only.
+    """Versions of distributions in another interpreter, from their metadata; None for one that is not installed.
 
-    None instead, when `python` does not run.
+    Returns None instead of a dict if `python` does not run.
     """
     try:
         command = [python, "-I", "-c", _VERSIONS, *distributions]
@@ -50,20 +50,20 @@ def versions_in(python: str, distributions: Iterable[str], timeout_s: float = 20
 
 
 def importable_version(package: str) -> str | None:
-    """Version of what ``import package`` would import: that of a source checkout on the path, or the installed one."""
+    """Version of the package that ``import package`` finds: a source checkout on the path, or the installed one."""
     try:
         spec = importlib.util.find_spec(package)
         if spec and spec.origin:
             project = tomllib.loads((Path(spec.origin).parents[1] / "pyproject.toml").read_text())["project"]
             if project.get("name") == package and "version" in project:
                 return project["version"]
-    except (OSError, ValueError, KeyError):  # no checkout
+    except (OSError, ValueError, KeyError):  # it is not a source checkout
         pass
     return installed_version(package)
 
 
 def output_of(*command: str) -> bytes | None:
-    """Standard output of a command; None when it is missing, fails or hangs."""
+    """Standard output of a command; None if it does not exist, fails, or takes longer than `TIMEOUT_S`."""
     try:
         return subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S).stdout
     except (OSError, subprocess.SubprocessError):
@@ -71,7 +71,7 @@ def output_of(*command: str) -> bytes | None:
 
 
 def check_output(directory: str | Path) -> list[Problem]:
-    """A problem when a directory for results is not there and cannot be made, or nothing can be written into it."""
+    """A problem if a directory for results cannot be written to, or does not exist and cannot be created."""
     path = _existing(directory)
     if path.is_symlink() and not path.exists():
         cause = f"{path} is a symbolic link to {os.readlink(path)}, which does not exist"
@@ -85,7 +85,7 @@ def check_output(directory: str | Path) -> list[Problem]:
 
 
 def _existing(directory: str | Path) -> Path:
-    """The directory, or the nearest above it at whose name there is something. OSError where nothing can have it."""
+    """The directory, or its nearest parent that exists (even as a broken link). OSError for an invalid name."""
     path = Path(directory).absolute()
     while True:
         try:
@@ -96,7 +96,7 @@ def _existing(directory: str | Path) -> Path:
 
 
 def check_free_space(directory: str | Path, needed_bytes: int) -> list[Problem]:
-    """A problem when the file system of `directory` (or its nearest existing parent) lacks room."""
+    """A problem if the file system of `directory` (or of its nearest existing parent) has too little free space."""
     if problems := check_output(directory):
         return problems
     path = _existing(directory)

@@ -1,11 +1,11 @@
-"""Files that others wrote, read with suspicion: a regular file, no larger than its kind ever is, JSON of one meaning.
+"""Reads files that are not trusted: only regular files, of a limited size, and only unambiguous JSON.
 
-    with open_regular(path) as file: ...       # a pipe, a device, a directory: OSError, and nothing waits
-    data = read_bytes(path, most=1_000_000)    # larger: TooLarge, before a byte is read
-    value = read_json(path, most=1_000_000)    # not JSON, or JSON that two readers may take differently: ValueError
+    with open_regular(path) as file: ...       # OSError for a pipe, a device or a directory; never blocks
+    data = read_bytes(path, most=1_000_000)    # TooLarge for a larger file, before it is read
+    value = read_json(path, most=1_000_000)    # ValueError if it is not JSON, or ambiguous (a key twice)
 
-What a library opens by itself (pyarrow, safetensors, PyAV) is first looked at by `check_regular`. Whoever can replace a
-file between the look and the library's own opening could do worse than that.
+Files that a library opens itself (pyarrow, safetensors, PyAV) are first checked with `check_regular`. An attacker who
+can replace a file between this check and the library's opening could do greater harm anyway.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 100
-"""How deep JSON may nest. Configs nest about six deep; what walks them may be recursive."""
+"""Largest nesting depth of JSON, because functions that walk it may be recursive. Configs are about six levels deep."""
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -32,16 +32,16 @@ _CHUNK = 1 << 20
 
 
 class TooLarge(ValueError):
-    """A file has more bytes than any of its kind."""
+    """A file is larger than the limit for its kind."""
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading in binary; symbolic links are followed. A pipe is not waited for.
+    """Open a regular file for reading in binary. Symbolic links are followed. A pipe does not block.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file; `strerror` says what it is instead.
+        OSError: it cannot be opened, or is not a regular file; `strerror` says what it is instead.
     """
-    check_regular(path)  # opening a device can have effects of its own
+    check_regular(path)  # checked before opening, because opening a device can have side effects
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         _refuse_special(os.fstat(descriptor).st_mode, path)
@@ -52,21 +52,21 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def check_regular(path: str | Path) -> os.stat_result:
-    """What `stat` says of a regular file, which is not opened. Raises OSError as `open_regular`."""
+    """The `stat` of a regular file, without opening it. Raises OSError like `open_regular`."""
     try:
         status = os.stat(path)
-    except ValueError as error:  # a null byte
+    except ValueError as error:  # the path has a null byte
         raise OSError(errno.EINVAL, "no file can have that name", str(path)) from error
     _refuse_special(status.st_mode, path)
     return status
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The bytes of a regular file that has at most so many; the limit holds while it is read, too.
+    """The bytes of a regular file of at most `most` bytes. A file that grows while it is read is refused too.
 
     Raises:
         OSError: as `open_regular`, or while it is read.
-        TooLarge: it has more.
+        TooLarge: it has more bytes.
     """
     with open_regular(path) as file:
         _refuse_large(os.fstat(file.fileno()).st_size, most)
@@ -79,9 +79,9 @@ def read_lines(path: str | Path, most: int, longest: int = _CHUNK) -> Iterator[b
     """The lines of a regular file, without their ends, one at a time.
 
     Args:
-        path: the file. Only LF ends a line.
-        most: bytes of the file.
-        longest: bytes of a line.
+        path: the file. Lines end with LF only.
+        most: largest size of the file in bytes.
+        longest: largest length of a line in bytes.
 
     Raises:
         OSError, TooLarge: as `read_bytes`.
@@ -107,11 +107,11 @@ def parse_json(data: bytes | str, *, finite: bool = True) -> Any:
 
     Args:
         data: UTF-8 without a byte order mark.
-        finite: refuse ``NaN`` and ``Infinity``, which JSON does not have and Python's reader takes.
+        finite: refuse ``NaN`` and ``Infinity``, which are not JSON but are accepted by Python's parser.
 
     Raises:
-        ValueError: it is not JSON, nests deeper than `MAX_DEPTH`, names a key twice, or holds half a surrogate pair,
-            which is no text: nothing could print or store it.
+        ValueError: it is not JSON, nests deeper than `MAX_DEPTH`, has a key twice in an object, or holds half a
+            surrogate pair, which can neither be printed nor stored.
     """
     text = data if isinstance(data, str) else _decoded(data)
     try:
@@ -139,7 +139,7 @@ def _int(digits: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which no key stands twice: which of the two a reader takes is anybody's guess."""
+    """A dict of the pairs. Raises ValueError if a key occurs twice, because parsers differ in which value they use."""
     values = dict(pairs)
     if len(values) != len(pairs):
         seen: set[str] = set()
@@ -158,8 +158,8 @@ def _is_deeper(value: Any, most: int) -> bool:
         level = (
             [
                 inner
-                for each in level
-                for inner in (each.values() if isinstance(each, dict) else each)
+                for outer in level
+                for inner in (outer.values() if isinstance(outer, dict) else outer)
                 if isinstance(inner, dict | list)
             ]
             if isinstance(value, dict | list)
@@ -174,7 +174,7 @@ def _refuse_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise ValueError("it holds half a surrogate pair, which is no text") from error
+        raise ValueError("it holds half a surrogate pair, which is not text") from error
 
 
 def _refuse_special(mode: int, path: str | Path) -> None:

@@ -1,8 +1,8 @@
-"""Where temporary files lie while a verb works: in one directory of its process, which goes with it.
+"""A temporary directory per process, which is removed when the process ends.
 
-``<tmp>/rlinf-isaac-<uid>/<pid>-<random>/`` stands for the system's temporary directory, in this process and in those
-that it starts: for our own files, for MLflow's copies of whole checkpoints, for the sockets of multiprocessing. The
-process holds a lock on it. What a killed process has left is removed by the next verb, which finds the lock free.
+``<tmp>/rlinf-isaac-<uid>/<pid>-<random>/`` replaces the system's temporary directory in this process and its children:
+for this project's files, for MLflow's copies of whole checkpoints, and for the sockets of multiprocessing. The process
+holds a lock on it. The directory of a killed process is removed by the next verb, which finds its lock free.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from rlinf_isaac.ground.atomic import exclusive
 
 _OWN = re.compile(r"\d+-[0-9a-f]+")
 _SOCKET_PATH = 107
-"""Bytes that the path of a Unix socket may have."""
+"""Largest length of a Unix socket's path in bytes."""
 _LONGEST_TAIL = len("/pymp-xxxxxxxx/listener-xxxxxxxx") + 8
-"""What multiprocessing, and torch, put behind the directory of a socket."""
+"""Length of the paths that multiprocessing and torch append to the temporary directory for a socket."""
 
 _LAST = -200
-"""Priority at the end of a process: behind those of multiprocessing, which removes what is in the directory itself."""
+"""Priority of the clean-up at exit: after multiprocessing's own, which removes its files in the directory."""
 
 _own: tuple[int, Path] | None = None
-"""Which process has which directory."""
+"""pid and directory of the process that made the directory; a forked child inherits them and makes its own."""
 
 
 @contextmanager
 def own_directory() -> Iterator[None]:
-    """Let `tempfile`, and TMPDIR of child processes, name a directory of this process until the block ends.
+    """Set `tempfile`'s directory, and TMPDIR for child processes, to this process's directory until the block ends.
 
-    It is removed when the process ends. Nothing changes where it cannot be made or locked, where its place belongs to
-    somebody else, or where its name would be too long for Unix sockets.
+    The directory is removed when the process ends. The system's temporary directory stays in use if the directory
+    cannot be created or locked, if its parent belongs to another user, or if its path is too long for Unix sockets.
     """
     global _own
     before, variables = tempfile.tempdir, {}
@@ -66,7 +66,7 @@ def own_directory() -> Iterator[None]:
 
 
 def _kept(plain: Path) -> dict[str, str]:
-    """What others keep in the system's temporary directory, and want there again: torch its compiled kernels."""
+    """Variables for caches that must stay in the system's temporary directory: that of torch's compiled kernels."""
     name = "TORCHINDUCTOR_CACHE_DIR"
     if name in os.environ:
         return {}
@@ -76,45 +76,46 @@ def _kept(plain: Path) -> dict[str, str]:
 
 
 def _claim(plain: Path) -> Path:
-    """A new locked directory below `plain`; those of dead processes are removed.
+    """A new locked directory below `plain`. Directories of dead processes are removed.
 
     Raises:
-        OSError: there cannot be one.
+        OSError: the directory cannot be created.
     """
     root = _root(plain)
     own = root / f"{os.getpid()}-{secrets.token_hex(4)}"
     if len(os.fsencode(own)) + _LONGEST_TAIL > _SOCKET_PATH:
         raise OSError(f"{own} is too long for the sockets in it")
-    # Until a new directory has its lock, nobody looks. What is dead is removed when others can look again.
+    # The exclusive lock keeps other processes from taking the new directory for a dead one before it is locked. Dead
+    # directories are removed after the exclusive lock is released, because that may take long.
     with ExitStack() as dead, exclusive(root / ".lock"):
-        for each in root.iterdir():
-            if _OWN.fullmatch(each.name):
-                _remove_dead(each, dead)
+        for directory in root.iterdir():
+            if _OWN.fullmatch(directory.name):
+                _remove_dead(directory, dead)
         own.mkdir(mode=0o700)
-        lock = os.open(own, os.O_RDONLY | os.O_DIRECTORY)  # for the life of the process
+        lock = os.open(own, os.O_RDONLY | os.O_DIRECTORY)  # stays open, and locked, until the process ends
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     Finalize(None, shutil.rmtree, args=(own,), kwargs={"ignore_errors": True}, exitpriority=_LAST)
     return own
 
 
 def _root(plain: Path) -> Path:
-    """The directory for all processes of this user.
+    """The parent of the directories of all processes of this user.
 
     Raises:
-        OSError: it belongs to somebody else, who would see the files, or is a link.
+        OSError: it belongs to another user, is readable by others, or is a link.
     """
     root = plain.absolute() / f"rlinf-isaac-{os.getuid()}"
     with suppress(FileExistsError):
         root.mkdir(mode=0o700)
-    found = root.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(f"{root} is not a directory of this user alone")
     return root
 
 
 def _remove_dead(directory: Path, stack: ExitStack) -> None:
-    """Remove a directory when `stack` ends, if no process holds its lock."""
-    with suppress(OSError):  # another process removes it, too
+    """If no process holds the lock of a directory, remove the directory when `stack` ends."""
+    with suppress(OSError):  # another process may remove it at the same time
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""YAML that others wrote, looked at before it is built: how deep it nests, and how large its aliases make it.
+"""Checks the depth of untrusted YAML, and its size with aliases expanded, before it is parsed into objects.
 
-An alias costs a YAML file two letters, and whoever copies what it stands for all of it: nine lists of nine aliases of
-each other are a billion entries.
+An alias takes two characters in a file but may stand for a large object that a reader copies: nine nested lists of nine
+aliases each expand to a billion entries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import yaml
 from rlinf_isaac.ground.reading import MAX_DEPTH, read_bytes
 
 MAX_BYTES = 1_000_000
-"""More than any preset, or any resolved config of a training, has."""
+"""Largest YAML file that is read. Presets and resolved configs of trainings are far smaller."""
 _MAX_NODES = 200_000
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -22,8 +22,8 @@ def read_yaml_text(path: str | Path) -> str:
     """The text of a YAML file.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
-        ValueError, yaml.YAMLError: it is larger than any config, not UTF-8, or as `check_yaml_text`.
+        OSError: it cannot be read, or is not a regular file.
+        ValueError, yaml.YAMLError: it is larger than `MAX_BYTES`, not UTF-8, or refused by `check_yaml_text`.
     """
     text = read_bytes(path, MAX_BYTES).decode()
     check_yaml_text(text)
@@ -31,20 +31,20 @@ def read_yaml_text(path: str | Path) -> str:
 
 
 def check_yaml_text(text: str) -> None:
-    """Go through a YAML text without building anything.
+    """Check a YAML text by its parser events, without building objects.
 
     Raises:
-        ValueError: it nests deeper than JSON may (`reading.MAX_DEPTH`), an alias stands in what it stands for, or
-            the whole has more nodes than any config, each alias counted as what it stands for.
-        yaml.YAMLError: it is no YAML.
+        ValueError: it nests deeper than `reading.MAX_DEPTH`, an alias is inside the node to which it refers, or there
+            are more than `_MAX_NODES` nodes with aliases expanded.
+        yaml.YAMLError: it is not YAML.
     """
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, nodes up to there
+    open_nodes: list[tuple[str | None, int]] = []  # anchor of an open collection, number of nodes before it
     sizes: dict[str, int] = {}
     count = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"the alias *{event.anchor} stands for nothing, or within what it stands for")
+                raise ValueError(f"the alias *{event.anchor} refers to nothing, or is inside the node it refers to")
             count += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
@@ -60,4 +60,4 @@ def check_yaml_text(text: str) -> None:
             if anchor:
                 sizes[anchor] = count - before
         if count > _MAX_NODES:
-            raise ValueError(f"it has more than {_MAX_NODES} nodes, aliases counted as what they stand for")
+            raise ValueError(f"it has more than {_MAX_NODES} nodes with its aliases expanded")

@@ -1,1 +1,1 @@
-"""Pictures and films: writing, reading what others wrote, and making them smaller."""
+"""Images and videos: writing, reading, verifying, and making previews."""

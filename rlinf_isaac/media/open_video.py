@@ -1,4 +1,4 @@
-"""One mp4 that stays open: frames at rising times, decoded from the nearest keyframe or from where the decoder is."""
+"""Reads frames of an mp4 at increasing times from an open file, by decoding on or by seeking to a keyframe."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ import numpy as np
 from rlinf_isaac.ground.reading import check_regular
 
 MOST_OPEN = 16
-"""Files that a thread keeps open: a v3.0 dataset has few and long ones, and each holds a decoder's frames in memory."""
+"""Number of files that a thread keeps open. A v3.0 dataset has few, long videos, and each open one holds frames of the
+decoder in memory."""
 
 _FRAMES_OF_A_SEEK = 3
-"""How many frames are decoded in the time that a seek itself takes, and the first frame after it: one frame that is
-shown after others have to be decoded."""
+"""Cost of a seek with its first frame, in decoded frames. A decoder returns the first frame only after it has decoded
+some of those that follow."""
 
 
 class OpenVideo:
-    """The video stream of a file, which one thread reads.
+    """The video stream of a file, for use by one thread.
 
-    A frame builds on those before it, back to a keyframe. So the next wanted one is reached in one of two ways: decode
-    on from the last one, or seek to the keyframe before it and decode from there. Where keyframes are is not asked of
-    the container (older versions of PyAV do not tell): how far behind a wanted frame they lay so far, on average,
-    is what a seek is expected to cost, and what lies further ahead than that is sought.
+    A frame depends on earlier ones, back to a keyframe. So the next wanted frame is reached either by decoding on from
+    the last one, or by seeking to the keyframe before it and decoding from there. Older versions of PyAV do not tell
+    where the keyframes are. Therefore the cost of a seek is estimated as the mean distance from the keyframe to the
+    wanted frame in earlier seeks, and a seek is made if the wanted frame is further ahead than that.
 
     Args:
         path: the file.
-        threads: of the decoder, 0 for as many as there are cores. For the few frames after a seek more than one are no
-            faster (measured with H.264 and AV1), and every open file has its own.
+        threads: threads of the decoder; 0 for the number of cores. More than one thread is not faster for the few
+            frames after a seek (measured with H.264 and AV1), and every open file has its own threads.
 
     Raises:
         OSError, av.FFmpegError, IndexError: it is not an mp4 with a video stream that can be decoded.
@@ -42,20 +43,20 @@ class OpenVideo:
         import av
 
         self.path = path
-        # No playlist in its place, which could name other files; nobody looks at titles and such.
+        # The format is fixed, because a playlist could name other files. Invalid text in metadata is not an error.
         self.container = av.open(f"file:{path}", format="mp4", metadata_errors="replace")
         try:
             self.stream = self.container.streams.video[0]
             if self.stream.codec_context is None:
-                raise IndexError(f"{path} has a video stream of no codec that is known here")
+                raise IndexError(f"{path} has a video stream with an unknown codec")
             self.stream.codec_context.thread_count = threads
         except BaseException:
             self.container.close()
             raise
         self._frames: Iterator[Any] = iter(())
-        self._last: Any = None  # the last decoded frame, and from when on it is the first one
+        self._last: Any = None  # the last decoded frame: the first one at or after `_since_s`
         self._since_s = 0.0
-        self._begun_at: int | None = None  # the time stamp of the keyframe that the last seek found
+        self._begun_at: int | None = None  # time stamp of the keyframe to which the last seek led
         self._seeks, self._decoded_s = 0, 0.0
 
     def close(self) -> None:
@@ -75,7 +76,7 @@ class OpenVideo:
         return self._last.to_ndarray(format="rgb24")
 
     def count(self) -> int:
-        """How many frames there are, each of which is decoded."""
+        """The number of frames, found by decoding all of them."""
         whole = OpenVideo(self.path, threads=0)
         try:
             return sum(1 for _ in whole.container.decode(whole.stream))
@@ -83,15 +84,15 @@ class OpenVideo:
             whole.close()
 
     def _cost_of_a_seek(self) -> float:
-        """Seconds of video that could be decoded in the time of a seek."""
+        """Expected cost of a seek, as seconds of video that could be decoded in the same time."""
         if not self._seeks:
             return 0.0
         rate = self.stream.average_rate
         return self._decoded_s / self._seeks + (_FRAMES_OF_A_SEEK / float(rate) if rate else 0.0)
 
     def _seek(self, time_s: float) -> None:
-        """Decode the first frame that a seek gives, which is not after `time_s` unless the file begins later."""
-        assert self.stream.time_base is not None  # streams of mp4 have one
+        """Seek to a keyframe and decode its frame. It is not after `time_s`, unless the video begins later."""
+        assert self.stream.time_base is not None  # every stream of an mp4 has one
         sought = max(0, int(time_s / self.stream.time_base))
         for target in dict.fromkeys((sought, 0)):
             self.container.seek(target, stream=self.stream, backward=True)
@@ -99,12 +100,13 @@ class OpenVideo:
             self._last = next(self._frames, None)
             if self._last is not None and self._last.pts == self._begun_at and self._last.time <= time_s:
                 break
-            # A keyframe from which later frames alone can be decoded (x264's intra-refresh): begin with the first one.
+            # The keyframe itself cannot be decoded on its own (x264's intra-refresh): seek to the start of the file.
         if self._last is not None:
             self._seeks, self._decoded_s = self._seeks + 1, self._decoded_s + max(0.0, time_s - self._last.time)
 
     def _from_here(self) -> Iterator[Any]:
-        """Frames from the keyframe on which the container stands; those shown before it need an earlier one."""
+        """Frames from the container's current keyframe on. Frames that are shown before it are skipped, because they
+        depend on an earlier keyframe."""
         self._begun_at = None
         for packet in self.container.demux(self.stream):
             self._begun_at = packet.pts if self._begun_at is None else self._begun_at
@@ -114,17 +116,17 @@ class OpenVideo:
 
 
 class OpenVideos(threading.local):
-    """The files that each thread has open, at most `MOST_OPEN`; the least recently used one makes room."""
+    """The open files of each thread, at most `MOST_OPEN`. The least recently used one is closed first."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, tuple[tuple[int, ...], OpenVideo]] = OrderedDict()
 
     def get(self, path: Path) -> OpenVideo:
-        """The open file, opened anew where another one lies at `path` now. Raises as `OpenVideo`."""
+        """The open file at `path`. It is opened again if the file was replaced. Raises like `OpenVideo`."""
         status = check_regular(path)
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        known = self._open.get(path)
-        if known is None or known[0] != stamp:
+        entry = self._open.get(path)
+        if entry is None or entry[0] != stamp:
             self.drop(path)
             self._open[path] = (stamp, OpenVideo(path))
             if len(self._open) > MOST_OPEN:

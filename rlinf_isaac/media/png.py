@@ -1,4 +1,4 @@
-"""RGB images to PNG bytes and back. Light, so that worker processes can encode in parallel."""
+"""Converts RGB images to PNG bytes and back. It imports little, so that worker processes start fast."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rlinf_isaac.ground.errors import DatasetError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"IEND\xaeB`\x82"  # the last chunk and its checksum
-_RGB_MODES = ("RGB", "RGBA", "L", "LA", "P")  # 8 bits per channel; converting them to RGB loses nothing but alpha
+_RGB_MODES = ("RGB", "RGBA", "L", "LA", "P")  # modes with 8 bits per channel; conversion to RGB loses only alpha
 
 _REPLACE = "restore the dataset from where it was copied or recorded"
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """PNG bytes of a uint8 (height, width, 3) image. Compression level 1: four times as fast, a little larger."""
+    """PNG bytes of a uint8 (height, width, 3) image. Compression level 1 is four times as fast and a little larger."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         cause = f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}"
         raise DatasetError.of("image-array", cause, "scale it to 0-255 and convert it to uint8")
@@ -33,7 +33,7 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         DatasetError: the bytes are damaged, or hold more than 8 bits per channel (depth), which RGB would clip.
     """
-    if data.startswith(_SIGNATURE) and _END not in data:  # Pillow overlooks some truncations
+    if data.startswith(_SIGNATURE) and _END not in data:  # Pillow does not notice every truncation
         cause = f"an image of {len(data)} bytes is damaged: it lacks its end"
         raise DatasetError.of("image-damaged", cause, _REPLACE)
     try:
@@ -48,7 +48,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def png_shape(data: bytes) -> tuple[int, int, int]:
-    """(height, width, channels) of 8-bit PNG bytes, from the header alone. Raises DatasetError if it is no such PNG."""
+    """(height, width, channels) of 8-bit PNG bytes, from the header. Raises DatasetError if they are not such a PNG."""
     if data[:8] != _SIGNATURE or data[12:16] != b"IHDR" or _END not in data:
         cause = f"{len(data)} bytes that were given as an image are not a whole PNG"
         raise DatasetError.of("image-not-png", cause, "encode images with encode_png")

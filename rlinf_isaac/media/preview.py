@@ -1,4 +1,4 @@
-"""A small animation of a video, and a still, for places that show images but play no video."""
+"""Makes a small animation and a still image of a video, for places that show images but do not play videos."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ HEIGHT = 160
 
 
 def write_preview(video: str | Path, still: str | Path, animation: str | Path) -> None:
-    """Write the last frame of `video` as PNG, and the whole of it as an animated WebP that repeats.
+    """Write the last frame of `video` as PNG, and the whole video as an animated WebP that repeats.
 
-    The animation has `FPS` of the video's frames per second of it, played at twice the speed, `HEIGHT` pixels high.
+    The animation has `FPS` frames per second of the video, plays at twice the speed, and is `HEIGHT` pixels high.
 
     Raises:
         VideoError: the video cannot be decoded.

@@ -1,8 +1,8 @@
-"""Frames to a playable mp4: H.264, yuv420p, moov atom first, checked before it gets its name.
+"""Encodes frames to an mp4 that browsers play (H.264, yuv420p, moov atom first), and verifies it.
 
-Browsers (hence MLflow's preview) show a black box without a word for OpenCV's ``mp4v`` or a file whose encoder was not
-waited for. So libx264, which PyAV brings along, encodes frames into a temporary sibling; the file is renamed only after
-every frame was decoded again and counted.
+Browsers, and so MLflow's preview, show a black box and no error for OpenCV's ``mp4v`` or for an incomplete file. So
+frames are encoded with libx264, which is part of PyAV, into a temporary file beside `path`. It is renamed only after
+all its frames were decoded and counted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rlinf_isaac.ground.reading import check_regular
 CODEC = "h264"
 PIXEL_FORMAT = "yuv420p"
 
-# One thread and the bitexact flags write the same bytes every time, without x264's macroblock tree: of frames as small
-# as 96 x 64 it reads memory that nobody has written, and then encodes them otherwise in one process out of five.
+# One thread, the bitexact flags and mbtree=0 make the bytes reproducible. For frames as small as 96 x 64, x264's
+# macroblock tree reads uninitialised memory, and one process out of five encoded them differently.
 _ENCODER = {"preset": "veryfast", "crf": "23", "flags": "+bitexact", "x264-params": "mbtree=0"}
 _CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}
 _BT709, _LIMITED_RANGE = 1, 1
@@ -33,7 +33,7 @@ _BT709, _LIMITED_RANGE = 1, 1
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What decoding a video found. Sizes in pixels; `frames` is the number of frames that really decode."""
+    """Properties of a decoded video. Sizes are in pixels; `frames` is the number of frames that were decoded."""
 
     frames: int
     width: int
@@ -44,19 +44,20 @@ class VideoInfo:
 
 
 class VideoWriter:
-    """Context manager that streams frames to `path`; equal frames give equal bytes.
+    """Context manager that streams frames to `path`. Equal frames give equal bytes.
 
-    Nothing appears at `path` unless the block ends without an exception and the file then passes `verify_video`.
+    The file appears at `path` only if the block ends without an exception and the file then passes `verify_video`.
 
         with VideoWriter("videos/episode_000.mp4", fps=20) as video:
             video.append(frame)  # (height, width, 3) uint8 RGB, as often as there are control steps
 
     Attributes:
         path: the mp4 file.
-        info: what verification found; None until the block has ended.
+        info: the result of verification; None until the block has ended.
 
     Raises:
-        VideoError: a frame is not as the first one, there was none, or it cannot be encoded or written.
+        VideoError: a frame differs in size or dtype from the first one, there was no frame, or a frame cannot be
+            encoded or written.
     """
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
@@ -77,7 +78,7 @@ class VideoWriter:
         return self
 
     def append(self, frame: np.ndarray) -> None:
-        """Append one frame, (height, width, 3) uint8 RGB, all of one size. Odd sizes are padded by a line of black."""
+        """Append one frame, (height, width, 3) uint8 RGB; all must have one size. Odd sizes get a black line added."""
         import av
 
         if self._shape is None:
@@ -104,17 +105,17 @@ class VideoWriter:
             self.close()
         else:
             self._let_go()
-            self._cleanup.__exit__(kind, error, traceback)  # `new_file` removes the temporary.
+            self._cleanup.__exit__(kind, error, traceback)  # `new_file` removes the temporary file
 
     def close(self) -> VideoInfo:
-        """Finish the video, verify it and give it its name. Leaving the block does the same; twice does no harm."""
+        """Finish the video, verify it and rename it to `path`. Leaving the block does the same. May be called twice."""
         if self.info is None:
             with self._cleanup:
                 try:
                     if self._container is None:
                         raise VideoError(f"{self.path}: no frame was written")
                     with self._told():
-                        self._write(None)  # what the encoder still holds
+                        self._write(None)  # flushes the frames that are still in the encoder
                         self._container.close()
                     self.info = verify_video(self._temporary, self._frames)
                 finally:
@@ -129,7 +130,7 @@ class VideoWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXEL_FORMAT
         context = self._stream.codec_context
         context.thread_count = 1
-        # The colour matrix is stated, because players guess it from the size otherwise.
+        # The colour matrix is set explicitly, because players otherwise guess it from the size.
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
 
@@ -138,7 +139,7 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _let_go(self) -> None:
-        """Close the temporary file, however far it is, while it is still there."""
+        """Close the temporary file, even if it is incomplete, before it is renamed or removed."""
         import av
 
         if self._container is not None:
@@ -148,7 +149,7 @@ class VideoWriter:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """What PyAV raises, as a VideoError."""
+        """Turns exceptions of PyAV into a VideoError."""
         import av
 
         try:
@@ -158,11 +159,11 @@ class VideoWriter:
 
 
 _STRICT = {"err_detect": "explode"}
-"""A decoder hides damage otherwise, as well as it can."""
+"""Makes the decoder report damage, which it otherwise conceals."""
 
 
 def verify_video(path: str | Path, frames: int) -> VideoInfo:
-    """Decode a whole video and check that it is playable everywhere and holds `frames` frames.
+    """Decode a whole video and check that browsers can play it and that it has `frames` frames.
 
     Raises:
         VideoError: it does not decode, is cut off, holds another number of frames, or is not H.264 in yuv420p.
@@ -190,7 +191,7 @@ def decode_video(path: str | Path) -> VideoInfo:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Any]:
-    """The video stream of an mp4, for `decoded`. What goes wrong in the block with it is raised as a VideoError."""
+    """The video stream of an mp4, for `decoded`. Exceptions of PyAV in the block become a VideoError."""
     path = Path(path)
     try:
         check_regular(path)
@@ -199,7 +200,7 @@ def opened(path: str | Path) -> Iterator[Any]:
     import av
 
     try:
-        # Whatever it says it is: a playlist in its place could name other files and servers.
+        # The format is fixed to mp4, because a playlist in the file's place could name other files and servers.
         with av.open(f"file:{path}", format="mp4", options=_STRICT, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoError(f"{path} does not decode: it has no video")
@@ -213,7 +214,7 @@ def opened(path: str | Path) -> Iterator[Any]:
 
 
 def decoded(stream: Any) -> Iterator[Any]:
-    """All frames of an `opened` stream, as PyAV's. Raises ValueError for one that is damaged."""
+    """All frames of an `opened` stream, as PyAV frames. Raises ValueError if a frame is damaged."""
     for number, frame in enumerate(stream.container.decode(stream)):
         if frame.is_corrupt:
             raise ValueError(f"frame {number} is damaged")

@@ -1,8 +1,8 @@
 """Random changes of the training images: crop, rotation and shift of the view, brightness, contrast, saturation.
 
-OpenPI's (`preprocess_observation` in ``models/model.py``) are crop 0.95, rotation 5 degrees, brightness 0.3, contrast
-0.4, saturation 0.5, and for cameras on the wrist only the colours. As there, every image of every sample draws its own.
-Crop, rotation and shift are one resampling here instead of several.
+OpenPI (`preprocess_observation` in ``models/model.py``) uses crop 0.95, rotation 5 degrees, brightness 0.3, contrast
+0.4 and saturation 0.5, and changes only the colours of wrist cameras. As in OpenPI, the changes of every image of every
+sample are drawn independently. Here crop, rotation and shift are combined into one resampling instead of several.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rlinf_isaac.pi0.observation import Observation, float_images
 
 
 class Changes(NamedTuple):
-    """What happens to N images of one camera.
+    """The random changes of N images of one camera.
 
     Attributes:
-        view: (N, 2, 3), where each place of the result lies in the image, in the coordinates of `F.affine_grid`; or
-            None: where it is.
-        colour: (N, 3), factors of brightness, contrast and saturation; or None.
+        view: (N, 2, 3), affine maps from positions in the result to positions in the image, in the coordinates of
+            `F.affine_grid`. None leaves the geometry unchanged.
+        colour: (N, 3), factors of brightness, contrast and saturation. None leaves the colours unchanged.
     """
 
     view: Tensor | None
@@ -37,14 +37,14 @@ class Changes(NamedTuple):
 
 
 def draw(config: AugmentConfig, camera: str, count: int, random: np.random.Generator) -> Changes:
-    """Changes of `count` images of `camera`, on the CPU."""
+    """Draws the changes of `count` images of `camera`. The tensors are on the CPU."""
     view = colour = None
     if "wrist" not in camera and (config.crop < 1 or config.rotation_deg):
         margin = 1 - config.crop
         angle = np.radians(random.uniform(-config.rotation_deg, config.rotation_deg, count))
-        place = random.uniform(-margin, margin, (count, 2, 1))
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
-        view = np.concatenate([config.crop * turn, place], axis=2)
+        offset = random.uniform(-margin, margin, (count, 2, 1))
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
+        view = np.concatenate([config.crop * rotation, offset], axis=2)
     if config.shift:
         view = np.eye(2, 3)[None].repeat(count, 0) if view is None else view
         view[:, :, 2] += 2 * random.uniform(-config.shift, config.shift, (count, 2))
@@ -55,9 +55,9 @@ def draw(config: AugmentConfig, camera: str, count: int, random: np.random.Gener
 
 
 def apply(images: Tensor, changes: Changes) -> Tensor:
-    """images (N, 3, S, S), uint8 or float in [-1, 1], on any device -> the changed ones, float in [-1, 1].
+    """images (N, 3, S, S), uint8 or float in [-1, 1], on any device -> changed images, float in [-1, 1].
 
-    What a view needs from beyond the image's edge is the edge.
+    Pixels outside the image take the value of the nearest pixel on its edge.
     """
     images = float_images(images)
     view, colour = (None if field is None else field.to(images.device) for field in changes)
@@ -75,6 +75,6 @@ def apply(images: Tensor, changes: Changes) -> Tensor:
 
 
 def changed(observation: Observation, changes: dict[str, Changes]) -> Observation:
-    """The observation with these changes, by camera, made."""
+    """A copy of the observation whose images are changed; `changes` are by camera."""
     images = {camera: apply(observation.images[camera], change) for camera, change in changes.items()}
     return replace(observation, images=observation.images | images)

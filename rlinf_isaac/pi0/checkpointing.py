@@ -10,9 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_layer(layer: Callable[..., Any], *inputs: Any, checkpointing: bool) -> Any:
-    """`layer` of `inputs`; with `checkpointing` and gradients on, only the inputs are kept for the backward pass.
+    """Calls `layer` on `inputs`. With `checkpointing` and gradients on, only the inputs are kept for the backward pass,
+    which computes the activations again.
 
-    Nothing in the layers is random, so no random state is kept either.
+    The layers use no random numbers, so the state of the random generators is not saved.
     """
     if checkpointing and torch.is_grad_enabled():
         return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)

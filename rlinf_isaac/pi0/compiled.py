@@ -1,4 +1,4 @@
-"""Training of large models: `torch.compile` of the blocks that all the time goes into, activation checkpointing."""
+"""Switches for training large models: `torch.compile` of the transformer layers, and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rlinf_isaac.pi0.model import Pi0
 
 
 def compile_blocks(model: Pi0, backend: str = "inductor", *, inside_hooks: bool = False) -> Pi0:
-    """Compiles every transformer layer in place. Layers of one kind share their code, so that three are compiled.
+    """Compiles every transformer layer in place. Layers of one kind share their code, so torch compiles three.
 
-    Names and shapes of the state dict stay: the modules are the same. `backend` is one of `torch.compile`. With
-    `inside_hooks` only what a layer computes is compiled, for hooks such as FSDP's, which gather its parameters first.
+    The modules stay the same, and with them the names and shapes of the state dict. `backend` is a backend of
+    `torch.compile`. With `inside_hooks` only the layer's `forward` is compiled and its hooks run outside of it: FSDP
+    needs that, because its hooks gather the parameters before the layer runs.
     """
     for gemma in (model.vlm.language_model, model.expert):
         for layer in gemma.layers:
             attention = cast(GemmaLayer, layer).self_attn
             projections = attention.q_proj, attention.k_proj, attention.v_proj
-            attention.joined = all(type(each) is nn.Linear for each in projections)
+            attention.joined = all(type(projection) is nn.Linear for projection in projections)
     for stack in model.stacks:
         for layer in stack.layers:
             if inside_hooks:
@@ -32,13 +33,13 @@ def compile_blocks(model: Pi0, backend: str = "inductor", *, inside_hooks: bool 
 
 
 def checkpoint_activations(model: Pi0, on: bool) -> None:
-    """Whether training keeps what happens inside the layers for their gradients, or computes it again."""
+    """Turns activation checkpointing of every layer on or off: whether the backward pass computes activations again."""
     for stack in model.stacks:
         stack.checkpointing = on
 
 
 def recompute_products(model: Pi0, on: bool) -> None:
-    """Whether compiled layers compute the element-wise part of feed-forward blocks again instead of keeping it."""
+    """Sets whether the backward pass computes the element-wise part of feed-forward blocks again (compiled layers)."""
     for stack in model.stacks:
         for layer in stack.layers:
             layer.mlp.recompute = on  # type: ignore[union-attr]

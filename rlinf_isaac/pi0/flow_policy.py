@@ -1,21 +1,21 @@
 """The flow policy as a stochastic policy whose log-probabilities are known, for policy gradients.
 
 Sampling has K denoising steps from t = 1 (noise) to 0 (actions), dt = 1/K. With velocity v at (x, t), the deterministic
-step is x - v dt. Two ways to make it a Gaussian N(mean, std^2) (pi_RL arXiv 2510.25889; RLinf
+step is x - v dt. There are two ways to make the step a Gaussian N(mean, std^2) (pi_RL arXiv 2510.25889; RLinf
 ``openpi_action_model.py``):
 
-flow-SDE, at one randomly chosen step of a call (or more), the other steps being deterministic:
+flow-SDE, at one or more randomly chosen steps of a call; the other steps are deterministic:
     s = a sqrt(t / (1 - t)), with 1 - t_1 = 1/K in the denominator at t = 1, and a the noise level;
     mean = x - v dt - s^2 dt / (2 t) x_1, where x_1 = x + (1 - t) v is the predicted noise; std = s sqrt(dt).
-    The drift makes up for the noise: as dt goes to 0, the distribution of x at every t stays that of the plain flow.
+    The drift compensates for the noise: as dt goes to 0, x has the same distribution at every t as in the plain flow.
 flow-noise, at every step: mean = x - v dt, std learned (`heads.NoiseHead`).
 
 The log-probability of a call is that of its stochastic steps, summed over the robot's real dims of the `action_chunk`
-actions that the environment is given; for flow-noise it is averaged over the starting noise and the K steps, as RLinf
-does. All `action_chunk` actions count, as in RLinf, also those of an episode's last chunk that came after its end: no
-reward depends on them, so they add noise to the gradient and no bias.
-Sampling and `log_probabilities` share `_transition`, so that for equal weights and an equal number of rows the
-recomputed log-probability is the sampled one bit by bit.
+actions that the environment receives. For flow-noise it is averaged over the starting noise and the K steps, as in
+RLinf. All `action_chunk` actions count, as in RLinf, including the actions of an episode's last chunk after the episode
+has ended: no reward depends on those, so they add noise to the gradient but no bias.
+`sample` and `log_probabilities` share `_transition`, so that with equal weights and an equal number of rows the
+recomputed log-probability equals the sampled one bit by bit.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Draws(NamedTuple):
     """The randomness of a batch of B calls; S is `FlowActorCritic.stochastic_steps`.
 
     Attributes:
-        start: (B, H, A) standard normal, where the flow starts.
+        start: (B, H, A) standard normal, the noise from which the flow starts.
         noise: (B, S, H, A) standard normal, added in the stochastic steps.
-        steps: (B, S) int64, which denoising steps those are, ascending.
+        steps: (B, S) int64, indices of the stochastic steps among the K denoising steps, ascending.
     """
 
     start: Tensor
@@ -50,7 +50,7 @@ class Draws(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """The stochastic steps of a batch of calls: enough to compute their log-probability again.
+    """The stochastic steps of a batch of calls, from which their log-probability can be recomputed.
 
     Attributes:
         before, after: (B, S, H, A), x of the flow before and after each stochastic step.
@@ -63,7 +63,7 @@ class Transitions(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """log-probability, value and entropy (nats per action element), each (B,), of a batch of calls."""
+    """Log-probability, value and entropy (nats per action element) of a batch of calls, each (B,)."""
 
     log_prob: Tensor
     value: Tensor
@@ -71,10 +71,11 @@ class Evaluated(NamedTuple):
 
 
 class FlowActorCritic(nn.Module):
-    """A pi0 that samples stochastically and estimates the value of what it sees. The VLM is frozen.
+    """A pi0 that samples actions stochastically and estimates the value of an observation. The VLM is frozen.
 
-    The value is read from the mean of the expert's action tokens at the stochastic steps (pi0; they come before the
-    noise, so it may serve as a baseline), or from the mean prefix token (pi0.5).
+    The input of the value head is, for pi0, the mean of the expert's action tokens at the stochastic steps; they are
+    computed before the noise of the step is added, so the value is a valid baseline. For pi0.5 it is the mean prefix
+    token.
 
     Attributes:
         model: the policy.
@@ -82,7 +83,7 @@ class FlowActorCritic(nn.Module):
     """
 
     def __init__(self, model: Pi0, policy: PolicyConfig, rl: RlConfig) -> None:
-        """Heads are initialised from `rl.seed`; they are on the model's device."""
+        """The heads are initialised from `rl.seed` and are on the model's device."""
         super().__init__()
         config = model.config
         self.model, self.policy, self.rl = model, policy, rl
@@ -94,7 +95,7 @@ class FlowActorCritic(nn.Module):
         device = model.action_in_proj.weight.device
         self.heads.to(device)
         model.requires_grad_(True)
-        model.paligemma_with_expert.requires_grad_(False)  # the VLM, and a head that the expert does not use
+        model.paligemma_with_expert.requires_grad_(False)  # freezes the VLM and the expert's unused lm_head
         model.expert.requires_grad_(True)
         steps = policy.denoise_steps
         times = [1 - step / steps for step in range(steps)]
@@ -105,18 +106,18 @@ class FlowActorCritic(nn.Module):
 
     @property
     def stochastic_steps(self) -> int:
-        """S, how many of the K denoising steps of a call are stochastic."""
-        chosen = 0 if self.rl.exploration == "flow_noise" else self.rl.noise_steps
-        return chosen or self.policy.denoise_steps
+        """S, the number of stochastic steps among the K denoising steps of a call."""
+        count = 0 if self.rl.exploration == "flow_noise" else self.rl.noise_steps
+        return count or self.policy.denoise_steps
 
     def actor_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of the policy that train: expert, projections, noise head."""
+        """Names and values of the policy's trainable parameters: expert, projections, noise head."""
         for name, parameter in self.checkpoint_module().named_parameters():
             if parameter.requires_grad and not name.startswith("value_head."):
                 yield name, parameter
 
     def checkpoint_module(self) -> nn.Module:
-        """Model and heads as one module with the names of a checkpoint; shares their parameters."""
+        """Model and heads as one module, with the parameter names of a checkpoint. The parameters are shared."""
         whole = nn.Module()
         for name, child in [*self.model.named_children(), *self.heads.named_children()]:
             whole.add_module(name, child)
@@ -124,12 +125,12 @@ class FlowActorCritic(nn.Module):
 
     @torch.no_grad()
     def prefix(self, observation: Any) -> PrefixCache:
-        """The prefix of an `Observation`. The VLM is frozen, so it may be kept as long as the observation."""
+        """The prefix cache of an `Observation`. The VLM is frozen, so updates of the policy do not change the cache."""
         return self.model.prefix_cache(observation, mean_token=self.model.config.pi05)
 
     @torch.no_grad()
     def sample(self, state: Tensor, cache: PrefixCache, draws: Draws) -> tuple[Tensor, Transitions, Evaluated]:
-        """Actions (B, H, A), the stochastic steps on the way there, and their log-probability and value."""
+        """Samples actions (B, H, A). Also returns the stochastic steps, their log-probability, value and entropy."""
         x, steps = draws.start, self.policy.denoise_steps
         rows = torch.arange(len(x), device=x.device)
         before, after = torch.empty_like(draws.noise), torch.empty_like(draws.noise)
@@ -137,38 +138,39 @@ class FlowActorCritic(nn.Module):
         for step in range(steps):
             index = torch.full((len(x),), step, device=x.device)
             move = self._transition(state, x, index, cache)
-            chosen = draws.steps == step  # (B, S), at most one per row
-            slot = chosen.int().argmax(1)
-            stochastic = chosen.any(1)
+            is_this_step = draws.steps == step  # (B, S), at most one True per row
+            slot = is_this_step.int().argmax(1)
+            stochastic = is_this_step.any(1)
             noisy = move.mean + move.std * draws.noise[rows, slot]
             stepped = torch.where(stochastic[:, None, None], noisy, move.deterministic)
             hit = rows[stochastic]
             before[hit, slot[hit]], after[hit, slot[hit]] = x[hit], stepped[hit]
-            for kept, value in zip(terms, self._score(stepped, move), strict=True):
-                kept.append(torch.where(stochastic, value, 0.0))
+            # Rows for which this step is deterministic contribute 0 to log-probability, value and entropy.
+            for term, value in zip(terms, self._score(stepped, move), strict=True):
+                term.append(torch.where(stochastic, value, 0.0))
             x = stepped
         transitions = Transitions(before, after, draws.steps)
         return x, transitions, self._joint(transitions, terms)
 
     def log_probabilities(self, state: Tensor, cache: PrefixCache, transitions: Transitions) -> Evaluated:
-        """What `sample` would give for these transitions with the present weights; differentiable."""
+        """Log-probability, value and entropy of recorded transitions under the current weights; differentiable."""
         terms: list[list[Tensor]] = [[], [], []]
         for slot in range(transitions.steps.shape[1]):
             move = self._transition(state, transitions.before[:, slot], transitions.steps[:, slot], cache)
-            for kept, value in zip(terms, self._score(transitions.after[:, slot], move), strict=True):
-                kept.append(value)
+            for term, value in zip(terms, self._score(transitions.after[:, slot], move), strict=True):
+                term.append(value)
         return self._joint(transitions, terms)
 
     def _transition(self, state: Tensor, x: Tensor, step: Tensor, cache: PrefixCache) -> _Transition:
-        """The Gaussian of denoising step `step` (B,) at x, and the deterministic step."""
+        """Mean and std of denoising step `step` (B,) at x, the result of the deterministic step, and the value."""
         times, levels = self.get_buffer("times"), self.get_buffer("levels")
         t = times[step]
         velocity, tokens = self.model.velocity(state, x, t, cache)
         count = self.policy.denoise_steps
         deterministic = x - velocity / count
-        seen = cache.mean_token if self.model.config.pi05 else tokens.mean(1)
-        assert seen is not None
-        value = self.heads["value_head"](seen)
+        value_input = cache.mean_token if self.model.config.pi05 else tokens.mean(1)
+        assert value_input is not None
+        value = self.heads["value_head"](value_input)
         if self.rl.exploration == "flow_noise":
             return _Transition(deterministic, self.heads["noise_head"](tokens), deterministic, value)
         t, s = t[:, None, None], levels[step][:, None, None]
@@ -181,8 +183,9 @@ class FlowActorCritic(nn.Module):
         return log_prob, move.value, entropy
 
     def _joint(self, transitions: Transitions, terms: list[list[Tensor]]) -> Evaluated:
-        # Terms are added one after the other: a term of 0 from a step that was not stochastic changes no bit.
-        log_prob, value, entropy = (sum(each[1:], each[0]) for each in terms)
+        # Terms are added one after the other, so that the zeros of deterministic steps do not change the rounding of
+        # the sum: `log_probabilities`, which leaves those steps out, gets the same bits.
+        log_prob, value, entropy = (sum(term[1:], term[0]) for term in terms)
         if self.rl.exploration == "flow_noise":
             start = transitions.before[:, 0]
             zero, one = torch.zeros_like(start), torch.ones_like(start)

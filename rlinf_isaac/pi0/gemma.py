@@ -1,9 +1,9 @@
 """Gemma transformer with OpenPI's parameter names: the VLM's language model and the action expert.
 
-pi0 is one attention over two streams of tokens with separate weights: the prefix (images, prompt) in the language
-model and the suffix (state, noisy actions) in the expert. The prefix never attends to the suffix, so it is run first,
-on its own, and leaves its keys and values per layer (`Gemma.keys_and_values`); the expert then attends to them and to
-itself. Training, sampling and RL share this one path, and nothing of the prefix is computed twice.
+pi0's attention runs over two streams of tokens with separate weights: the prefix (images, prompt) in the language
+model and the suffix (state, noisy actions) in the expert. The prefix never attends to the suffix, so it runs first, on
+its own, and its keys and values are kept per layer (`Gemma.keys_and_values`); the suffix then attends to them and to
+itself. Training, sampling and RL share this code, and the prefix is never computed twice.
 
 Source of the formulas: OpenPI ``models_pytorch/gemma_pytorch.py`` and the Gemma of its patched transformers 4.53.2.
 """
@@ -21,14 +21,14 @@ from rlinf_isaac.config.schema import GemmaConfig
 from rlinf_isaac.pi0.checkpointing import run_layer
 
 MASKED = -2.3819763e38
-"""Added to the attention logits of masked pairs (big_vision's value). Finite, so that no row can become NaN."""
+"""Added to the attention logits of masked pairs (big_vision's value). It is finite, so that no row can become NaN."""
 
 ROPE_BASE = 10_000.0
 NORM_EPSILON = 1e-6
 
 
 class Rope(NamedTuple):
-    """Cosines and sines of rotary position embeddings, (B, T, 1, head_dim / 2), for some positions."""
+    """Cosines and sines of rotary position embeddings, each (B, T, 1, head_dim / 2)."""
 
     cos: Tensor
     sin: Tensor
@@ -41,7 +41,7 @@ class Rope(NamedTuple):
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotates queries or keys (B, T, heads, head_dim); pairs are (x[i], x[i + head_dim / 2]), as Hugging Face's."""
+        """Rotates queries or keys (B, T, heads, head_dim) in pairs (x[i], x[i + head_dim / 2]) as in Hugging Face."""
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1)
 
@@ -54,7 +54,7 @@ class KeysValues(NamedTuple):
 
 
 def masked_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """The additive attention mask of a boolean one: 0 where `visible`, `MASKED` elsewhere."""
+    """Additive attention mask from a boolean one: 0 where `visible` is True, `MASKED` elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, MASKED)
 
 
@@ -66,13 +66,13 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, None]:
-        """(normalised x, None): a plain norm has no gate. `condition` is ignored."""
+        """Returns (normalised x, None): a plain norm has no gate. `condition` is ignored."""
         scale = 1.0 + self.weight.float()
         return F.rms_norm(x.float(), self.weight.shape, scale, NORM_EPSILON).to(x.dtype), None
 
 
 class AdaptiveRMSNorm(nn.Module):
-    """pi0.5's adaRMS: scale, shift and the gate of the residual come from the time embedding."""
+    """pi0.5's adaRMS: scale, shift and residual gate are computed from the time embedding."""
 
     def __init__(self, width: int, condition_width: int) -> None:
         super().__init__()
@@ -87,19 +87,19 @@ class AdaptiveRMSNorm(nn.Module):
 
 
 def add_residual(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
-    """x + update, the update multiplied by the gate of an adaptive norm."""
+    """x + update, or x + gate * update behind an adaptive norm."""
     return x + update if gate is None else torch.addcmul(x, update, gate)
 
 
 class Attention(nn.Module):
     """Grouped-query attention without biases.
 
-    The query heads that share a key head are laid side by side as if they were tokens: (B, kv_heads, T * group,
-    head_dim). So keys and values are never repeated, and fused attention kernels take the mask.
+    The query heads that share a key head are laid side by side like tokens: (B, kv_heads, T * group, head_dim).
+    Keys and values therefore need not be repeated, and fused attention kernels accept the mask.
 
     Attributes:
-        joined: multiply with the three matrices of queries, keys and values as with one. That of keys alone is too
-            small to occupy a GPU. Only for matrices without adapters.
+        joined: compute queries, keys and values with one matrix product instead of three, because the product for
+            keys alone is too small to occupy a GPU. It must be False for matrices with adapters.
     """
 
     def __init__(self, config: GemmaConfig) -> None:
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         return rope.rotate(queries), KeysValues(rope.rotate(keys).transpose(1, 2), values.transpose(1, 2))
 
     def forward(self, queries: Tensor, context: KeysValues, bias: Tensor | None) -> Tensor:
-        """What the queries (B, T, heads, head_dim) find in `context`, as tokens (B, T, width).
+        """Attention of queries (B, T, heads, head_dim) over `context`. Returns tokens (B, T, width).
 
         `bias` broadcasts to (B, kv_heads, T * group, context T).
         """
@@ -143,8 +143,8 @@ class GatedMLP(nn.Module):
     """Gemma's GeGLU feed-forward block, tanh approximation of GELU.
 
     Attributes:
-        recompute: in compiled layers, compute the product of gate and projection a second time in the backward pass
-            instead of keeping it: a third less of the block is kept.
+        recompute: in compiled layers, compute the product of gate and projection again in the backward pass, so that
+            a third less of the block's activations is kept.
     """
 
     def __init__(self, config: GemmaConfig) -> None:
@@ -164,7 +164,7 @@ def _gated(gate: Tensor, projected: Tensor) -> Tensor:
 
 
 class GemmaLayer(nn.Module):
-    """Attention and feed-forward block, each behind a norm and inside a residual."""
+    """Attention block and feed-forward block, each with a norm before it and a residual connection around it."""
 
     def __init__(self, config: GemmaConfig, condition_width: int | None = None) -> None:
         super().__init__()
@@ -190,12 +190,12 @@ class GemmaLayer(nn.Module):
         return add_residual(x, self.mlp(normed), gate), own
 
     def keys_values(self, x: Tensor, rope: Rope) -> KeysValues:
-        """The layer's own keys and values of x alone."""
+        """Keys and values of x, without running the rest of the layer."""
         return self.self_attn.keys_values(self.input_layernorm(x)[0], rope)
 
 
 class Gemma(nn.Module):
-    """A stack of layers. With `vocab_size` it embeds tokens; with `condition_width` its norms are adaptive."""
+    """A stack of Gemma layers. With `vocab_size` it has a token embedding; with `condition_width` adaptive norms."""
 
     def __init__(self, config: GemmaConfig, vocab_size: int | None = None, condition_width: int | None = None) -> None:
         super().__init__()
@@ -208,22 +208,22 @@ class Gemma(nn.Module):
     def keys_and_values(self, x: Tensor, rope: Rope, bias: Tensor | None) -> list[KeysValues]:
         """Keys and values of every layer for tokens x (B, T, width).
 
-        The last layer only projects them: its output is read by nobody, so it is not computed.
+        The output of the last layer is not computed, because nothing reads it.
         """
-        found = []
+        keys_values = []
         for layer in self.layers[:-1]:
             x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
-            found.append(own)
-        found.append(cast(GemmaLayer, self.layers[-1]).keys_values(x, rope))
-        return found
+            keys_values.append(own)
+        keys_values.append(cast(GemmaLayer, self.layers[-1]).keys_values(x, rope))
+        return keys_values
 
     def encode(self, x: Tensor, rope: Rope, bias: Tensor | None) -> tuple[list[KeysValues], Tensor]:
-        """`keys_and_values`, and the normalised output (B, T, width) of the last layer as well."""
-        found = []
+        """Like `keys_and_values`, but also returns the normalised output (B, T, width) of the last layer."""
+        keys_values = []
         for layer in self.layers:
             x, own = run_layer(layer, x, rope, bias, checkpointing=self.checkpointing)
-            found.append(own)
-        return found, self.norm(x)[0]
+            keys_values.append(own)
+        return keys_values, self.norm(x)[0]
 
     def forward(
         self, x: Tensor, rope: Rope, bias: Tensor | None, past: Sequence[KeysValues], condition: Tensor | None = None

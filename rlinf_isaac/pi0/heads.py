@@ -1,7 +1,8 @@
-"""What reinforcement learning adds to pi0: a value head, and for flow-noise a head that predicts standard deviations.
+"""The heads that reinforcement learning adds to pi0: a value head, and for flow-noise a head that predicts standard
+deviations.
 
-Both are trained by `rl` alone. A bundle carries them under the names ``value_head.*`` and ``noise_head.*``
-(`layout.OPTIONAL_PREFIXES`), which everything that only acts leaves out.
+Only the verb `rl` trains them. In a bundle their names begin with ``value_head.`` and ``noise_head.``
+(`layout.OPTIONAL_PREFIXES`); code that only runs the policy does not load them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class ValueHead(nn.Module):
         self.mlp = _mlp(width, hidden, 1, nn.ReLU)
 
     def forward(self, token: Tensor) -> Tensor:
-        """The value (B,) float32. The token is detached: the value's error does not train the policy."""
+        """Returns the value (B,) float32. The token is detached, so the value loss does not train the policy."""
         return self.mlp(token.detach().float()).squeeze(-1)
 
 
 class NoiseHead(nn.Module):
-    """Standard deviation of a denoising step, from the expert's action tokens.
+    """Predicts the standard deviation of a denoising step from the expert's action tokens.
 
     With y the MLP's output, log variance = low + (high - low) (tanh(y) + 1) / 2, low = log minimum^2 and
     high = log maximum^2 (pi_RL arXiv 2510.25889, flow-noise; bounds 0.08 and 0.16 in RLinf).
@@ -44,8 +45,11 @@ class NoiseHead(nn.Module):
 
 
 def initialise_heads(module: nn.Module, seed: int) -> None:
-    """Hidden layers as torch does by default, but the same for the same seed; last layers small, so that a new value
-    head says almost 0 and a new noise head the (geometric) middle of its range."""
+    """Initialises the heads from `seed`.
+
+    Hidden layers have torch's default initialisation. Last layers are 100 times smaller, so that a new value head
+    predicts almost 0 and a new noise head the geometric middle of its range.
+    """
     generator = torch.Generator().manual_seed(seed)
     for head in (child for child in module.modules() if isinstance(child, ValueHead | NoiseHead)):
         for layer in (layer for layer in head.mlp if isinstance(layer, nn.Linear)):

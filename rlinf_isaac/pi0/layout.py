@@ -1,7 +1,8 @@
-"""Names and shapes of pi0's state dict, without torch: what a checkpoint of an architecture must hold.
+"""Names and shapes of pi0's state dict, computed without torch: what a checkpoint of an architecture must hold.
 
-They are those of `rlinf_isaac.pi0.model.Pi0`, hence of OpenPI's PyTorch model (778 names for pi0, 813 for pi0.5, the
-tied one counted), so that a checkpoint can be checked, and its architecture recognised, from file headers alone.
+They equal those of `rlinf_isaac.pi0.model.Pi0` and of OpenPI's PyTorch model (778 names for pi0, 813 for pi0.5,
+including the tied one), so that the headers of a checkpoint's files suffice to check it and to recognise its
+architecture.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ _VLM = "paligemma_with_expert.paligemma."
 _EXPERT = "paligemma_with_expert.gemma_expert."
 
 TIED = ((_VLM + "model.language_model.embed_tokens.weight", _VLM + "lm_head.weight"),)
-"""Pairs of names that are one tensor. OpenPI's files hold the second of each."""
+"""Pairs of names that share one tensor. OpenPI's files hold the second name of each pair."""
 
 UNREAD = (_EXPERT + "lm_head.weight",)
-"""Names that no computation reads: the action expert never names tokens. OpenPI's files have them, with whatever values
-the model was made with; where they are missing, zeros are as good."""
+"""Parameters that no computation reads: the action expert never predicts tokens. OpenPI's files contain them with their
+initial values; where they are missing, zeros do as well."""
 
 OPTIONAL_PREFIXES = ("value_head.", "noise_head.")
-"""Names that a checkpoint of reinforcement learning has besides: its critic and its exploration noise. They do not act,
-so what loads a policy leaves them out, by name and whatever their shapes."""
+"""Prefixes of the additional names in a checkpoint of reinforcement learning: critic and exploration noise. Choosing
+actions does not need them, so loading a policy skips these names without looking at their shapes."""
 
 KEPT_IN_FLOAT32 = (
     "vision_tower.vision_model.embeddings.",
@@ -32,13 +33,14 @@ KEPT_IN_FLOAT32 = (
     "post_attention_layernorm",
     "model.norm",
 )
-"""Parts of the transformers' parameter names that OpenPI does not cast: patches, positions, Gemma's norms, those of
-pi0.5 with the layers that make their scales. Source: ``to_bfloat16_for_selected_params`` in OpenPI's
-``gemma_pytorch.py``. Its ``model.norm`` also finds ``language_model.norm``."""
+"""Substrings of the names of transformer parameters that OpenPI keeps in float32: patch and position embeddings and
+Gemma's norms; for pi0.5 this includes the layers that compute the norms' scales. Source:
+``to_bfloat16_for_selected_params`` in OpenPI's ``gemma_pytorch.py``. ``model.norm`` also matches
+``language_model.norm``."""
 
 
 def state_dict_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every entry of the state dict of ``Pi0(model)``, tied ones included, in no particular order."""
+    """Name -> shape of every entry of the state dict of ``Pi0(model)``, including tied entries, in no fixed order."""
     vlm, expert = model.vlm, model.expert
     return dict(
         [
@@ -69,7 +71,7 @@ def _heads(model: ModelConfig) -> Iterator[Entry]:
 
 
 def _gemma(prefix: str, config: GemmaConfig, *, adaptive: bool) -> Iterator[Entry]:
-    """Layers and final norm; pi0.5's expert has adaptive norms."""
+    """Entries of the layers and the final norm. `adaptive` is for pi0.5's expert."""
     width = config.width
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     for index in range(config.depth):

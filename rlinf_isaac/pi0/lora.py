@@ -1,17 +1,17 @@
 """Low-rank adapters of pi0's two transformers (LoRA, arXiv 2106.09685): W x + (alpha / rank) B A x, W frozen.
 
-They are written here, in the few lines that they take, and not taken from `peft`: its wrappers rename what they wrap
-(``q_proj.base_layer.weight``), and every reader of a state dict here, FSDP's units, `torch.compile` of the layers and
-the bundles go by OpenPI's names. Here a layer keeps its ``weight``, and has ``lora_A`` and ``lora_B`` beside it.
+They are implemented here instead of using `peft`, whose wrappers rename the layers they wrap
+(``q_proj.base_layer.weight``): the code that reads state dicts, FSDP's units, `torch.compile` of the layers and the
+bundles all use OpenPI's names. Here a layer keeps its ``weight`` and gets ``lora_A`` and ``lora_B`` beside it.
 
-As OpenPI's ``models/lora.py``: attention and feed-forward of both Gemmas, A from N(0, 0.01), adapters in float32 that
-compute in the format of their input, no dropout, no rank stabilisation. Two differences: OpenPI draws B like A, so that
-its model begins about 4e-4 away from the base in every weight, while here B begins with zeros, as in the paper, and the
-model as the base; and OpenPI has a pair for each attention head of q and o, while here each matrix has one, as in
-`peft`, whose format of files can say no other.
+As in OpenPI's ``models/lora.py``, attention and feed-forward of both Gemmas have adapters, A is drawn from N(0, 0.01),
+adapters are stored in float32 and compute in the dtype of their input, and there is no dropout and no rank
+stabilisation. There are two differences. OpenPI draws B like A, so that its model starts about 4e-4 away from the base
+in every weight; here B starts at zero, as in the paper, and the model starts equal to the base. OpenPI has a pair for
+each attention head of q and o; here each matrix has one pair, as in `peft`, whose file format allows no other.
 
-A checkpoint has the adapters merged into its weights. Those are bfloat16 where the model is, so what is smaller than a
-512th of a weight is rounded to it there; the adapters that lie beside the checkpoint are exact.
+The weights of a checkpoint have the adapters merged in. Where the model is bfloat16, so are the merged weights, and a
+change smaller than 1/512 of a weight is rounded away; the adapters saved beside the checkpoint are exact.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ A, B = "lora_A", "lora_B"
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer without bias whose weight (O, I) is another's, with an adapter A (rank, I), B (O, rank)."""
+    """A linear layer without bias that shares the weight (O, I) of `base`, with an adapter A (rank, I), B (O, rank)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
-        nn.Module.__init__(self)  # that of Linear would make a weight
+        nn.Module.__init__(self)  # nn.Linear's own __init__ would allocate a weight
         self.in_features, self.out_features, self.scale = base.in_features, base.out_features, alpha / rank
         self.weight = base.weight
         self.register_parameter("bias", None)
         device = base.weight.device
-        # Drawn on the CPU: the same wherever the model trains.
+        # Drawn on the CPU, so that the values do not depend on the device on which the model trains.
         self.lora_A = nn.Parameter((INITIAL_STD * torch.randn(rank, self.in_features, generator=generator)).to(device))
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., I) -> (..., O), in the format of x."""
+        """x (..., I) -> (..., O), in the dtype of x."""
         change = F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype))
         return F.linear(x, self.weight) + self.scale * change
 
 
 def add_adapters(model: Pi0, config: JobConfig) -> Pi0:
-    """Give the transformers of `model` adapters, in place. Float32; they begin without effect.
+    """Adds float32 adapters to the transformers of `model`, in place. They start without effect.
 
-    Names and values of the state dict stay, and adapters come to it.
+    The state dict keeps its names and values; the adapters are added to it.
     """
     generator = torch.Generator().manual_seed(config.sft.seed)
     for name, rank, alpha in adapted_layers(config):
@@ -70,14 +70,14 @@ def scales(model: nn.Module) -> dict[str, float]:
 
 @torch.no_grad()
 def merged(weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """A state dict without adapters, of a model that computes the same up to rounding.
+    """A state dict without adapters whose model computes the same as the one with adapters, up to rounding.
 
-    The sum of weight and adapter is made in float32 and rounded to the format of the weight. New values are on the CPU,
-    so that a GPU has to hold one of them at a time.
+    Weight and adapter are added in float32 and the sum is rounded to the dtype of the weight. Sums are moved to the
+    CPU, so that a GPU holds only one of them at a time.
 
     Args:
         weights: a state dict with adapters.
-        scales: of the layers that have them.
+        scales: name of each layer with an adapter -> alpha / rank.
     """
     whole = {name: weight for name, weight in weights.items() if not is_adapter(name)}
     for layer, scale in scales.items():

@@ -26,13 +26,14 @@ MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
 
 
 class PrefixCache(NamedTuple):
-    """What the suffix needs of the prefix and of its own place behind it; the same for every denoising step.
+    """The part of the computation that is the same for every denoising step: the prefix, and the suffix's positions.
 
     Attributes:
-        keys_values: per layer, of the prefix tokens.
+        keys_values: keys and values of the prefix tokens, one entry per layer.
         suffix_rope: rotary tables of the suffix positions.
-        suffix_bias: additive mask from suffix tokens to prefix and suffix tokens; None if all see all.
-        mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens, if it was asked for.
+        suffix_bias: additive mask from suffix tokens to prefix and suffix tokens; None if nothing is masked.
+        mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens; None unless
+            `Pi0.prefix_cache` was asked for it.
     """
 
     keys_values: list[KeysValues]
@@ -41,7 +42,7 @@ class PrefixCache(NamedTuple):
     mean_token: Tensor | None = None
 
     def repeat(self, times: int) -> PrefixCache:
-        """Every row `times` times in succession: several x_t for one observation."""
+        """Repeats every row `times` times in succession, for several x_t per observation."""
         return PrefixCache(
             [KeysValues(*(x.repeat_interleave(times, 0) for x in layer)) for layer in self.keys_values],
             Rope(*(x.repeat_interleave(times, 0) for x in self.suffix_rope)),
@@ -51,7 +52,7 @@ class PrefixCache(NamedTuple):
 
 
 class Projector(nn.Module):
-    """Vision features to the width of the language model."""
+    """Linear layer from vision features to the width of the language model."""
 
     def __init__(self, vision_width: int, width: int) -> None:
         super().__init__()
@@ -72,13 +73,13 @@ class PaliGemmaModel(nn.Module):
         return self.multi_modal_projector.linear(self.vision_tower(float_images(images)))
 
     def encode_prompt(self, tokens: Tensor) -> Tensor:
-        """tokens (B, L) -> embeddings (B, L, width), scaled as Gemma does."""
+        """tokens (B, L) -> embeddings (B, L, width), scaled by sqrt(width) as in Gemma."""
         embedded = self.language_model.embed_tokens(tokens)
         return embedded * math.sqrt(embedded.shape[-1])
 
 
 class PaliGemma(nn.Module):
-    """The VLM. `lm_head` is unused by pi0 but part of the state dict, and is the embedding matrix itself."""
+    """The VLM. pi0 does not use `lm_head`, but the state dict has it; it is tied to the token embedding."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class PaliGemma(nn.Module):
 
 
 class ActionExpert(nn.Module):
-    """The action expert. Its `lm_head` is dead weight that OpenPI's checkpoints carry."""
+    """The action expert. Its `lm_head` is unused and exists because OpenPI's checkpoints contain it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class PaliGemmaWithExpert(nn.Module):
 
 
 class Pi0(nn.Module):
-    """The policy network. All inputs are on one device and the parameters too; results are float32.
+    """The policy network. Inputs must be on the device of the parameters; results are float32.
 
     Shapes: B batch, H `action_horizon`, A `action_dim` (32), P prefix tokens, W width of the expert.
     Raises InvalidJob for an architecture that cannot exist.
@@ -131,7 +132,7 @@ class Pi0(nn.Module):
 
     @property
     def vlm(self) -> PaliGemmaModel:
-        """What RL keeps frozen: vision tower, projector and language model."""
+        """Vision tower, projector and language model. RL keeps them frozen."""
         return self.paligemma_with_expert.paligemma.model
 
     @property
@@ -147,9 +148,9 @@ class Pi0(nn.Module):
     def forward(self, observation: Observation, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Per-element squared error of the velocity, (K B, H, A).
 
-        For actions (B, H, A), noise (K B, H, A) and time (K B,). K is usually 1. With more, rows K i .. K i + K - 1 are
-        several points of the flow of observation i, for which its images and prompt, most of the work, are encoded
-        only once.
+        Takes actions (B, H, A), noise (K B, H, A) and time (K B,). K is usually 1. With K > 1, rows K i .. K i + K - 1
+        are K points of the flow of observation i, whose images and prompt are encoded only once; encoding them is most
+        of the work.
         """
         cache, state, samples = self.prefix_cache(observation), observation.state, len(time) // len(actions)
         if samples > 1:
@@ -170,14 +171,15 @@ class Pi0(nn.Module):
         return x
 
     def prefix_cache(self, observation: Observation, *, mean_token: bool = False) -> PrefixCache:
-        """Runs images and prompt through the VLM. Does not read the state or the actions.
+        """Runs images and prompt through the VLM. Neither the state nor the actions are read.
 
-        With `mean_token` also through the last layer's attention and MLP, which the actions never see.
+        With `mean_token`, the last layer's attention and MLP run too; the suffix does not need their output.
         """
         tokens, valid = self._prefix(observation)
         counts = valid.cumsum(1)
         rope = Rope.of(counts - 1, self.config.vlm.head_dim, tokens.dtype)
-        # Without a mask a GPU has faster attention. On the CPU the mask stays, so that rows round alike in every batch.
+        # Without a mask, attention on a GPU uses a faster kernel. On the CPU the mask is always there, so that a row's
+        # rounding does not depend on whether another row of the batch is padded.
         unmasked = valid.is_cuda and not observation.padded
         bias = None if unmasked else masked_bias(valid[:, None, None, :], tokens.dtype)
         mean = None
@@ -192,7 +194,7 @@ class Pi0(nn.Module):
     def _suffix_places(
         self, valid: Tensor, counts: Tensor, unmasked: bool, dtype: torch.dtype
     ) -> tuple[Rope, Tensor | None]:
-        """Rotary tables and additive mask of the suffix behind a prefix of which `valid` (B, P) is to be seen."""
+        """Rotary tables and additive mask of the suffix, behind a prefix whose visible tokens are `valid` (B, P)."""
         suffix_visible = self._suffix_visible(valid.device)
         length = suffix_visible.shape[0]
         positions = counts[:, -1:] + torch.arange(length, device=valid.device)
@@ -201,12 +203,12 @@ class Pi0(nn.Module):
             return rope, None
         prefix_visible = valid[:, None, :].expand(-1, length, -1)
         visible = torch.cat([prefix_visible, suffix_visible.expand(valid.shape[0], -1, -1)], dim=2)
-        # One row per query head of a group, as `gemma.Attention` lays them out.
+        # The mask has one row per query head of a group, in the layout of `gemma.Attention`.
         group = self.config.expert.num_heads // self.config.expert.num_kv_heads
         return rope, masked_bias(visible.repeat_interleave(group, dim=1)[:, None], dtype)
 
     def velocity(self, state: Tensor, x_t: Tensor, time: Tensor, cache: PrefixCache) -> tuple[Tensor, Tensor]:
-        """Velocity (B, H, A) at x_t and time (B,), and the expert's output tokens (B, H, W) behind it.
+        """Velocity (B, H, A) at x_t and time (B,), and the expert's output tokens (B, H, W) from which it is projected.
 
         `state` (B, A) is normalised and padded, as in `Observation`.
         """
@@ -222,8 +224,9 @@ class Pi0(nn.Module):
         cameras = observation.present_cameras or ()
         if not cameras:
             return self.vlm.encode_prompt(observation.prompt_tokens), observation.prompt_mask
-        # All cameras go through the vision tower as one batch. The prompt follows, so that in the backward pass the
-        # gradient of its embedding, the largest of all, is exchanged between GPUs while that of the tower is computed.
+        # All cameras go through the vision tower as one batch. The prompt is encoded after them, so that the backward
+        # pass reaches its embedding first: the gradient of the embedding, the largest of all, is exchanged between GPUs
+        # while the gradients of the tower are computed.
         encoded = self.vlm.encode_images(torch.cat([observation.images[camera] for camera in cameras]))
         prompt = self.vlm.encode_prompt(observation.prompt_tokens)
         images = encoded.to(prompt.dtype).chunk(len(cameras))
@@ -233,8 +236,8 @@ class Pi0(nn.Module):
     def _suffix(self, state: Tensor, x_t: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
         """Suffix tokens, and the condition of the expert's norms (pi0.5).
 
-        pi0: a state token, then H action tokens that carry the time. pi0.5: H action tokens; time is the condition
-        (B, W), and the state, if the policy sees it at all, is text in the prompt.
+        pi0: a state token, then H action tokens into which the time is mixed. pi0.5: H action tokens; the time is the
+        condition (B, W), and the state, if it is an input at all, is text in the prompt.
         """
         dtype = self.action_in_proj.weight.dtype
         action_tokens = self.action_in_proj(x_t.to(dtype))
@@ -246,7 +249,7 @@ class Pi0(nn.Module):
         return torch.cat([self.state_proj(state.to(dtype))[:, None], action_tokens], dim=1), None
 
     def _suffix_visible(self, device: torch.device) -> Tensor:
-        """(S, S) bool: which suffix token sees which. All see all, except that pi0's state token sees only itself."""
+        """(S, S) bool: row i is True where suffix token i may attend. Only pi0's state token is limited: to itself."""
         length = self.config.action_horizon + (not self.config.pi05)
         visible = torch.ones(length, length, dtype=torch.bool, device=device)
         if not self.config.pi05:
@@ -257,7 +260,7 @@ class Pi0(nn.Module):
 def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
     """(B, width) float64: sines, then cosines of time (B,) at periods spaced geometrically.
 
-    float64 as OpenPI: at the shortest period the argument reaches 2 pi * 250.
+    float64, as in OpenPI, because the argument reaches 2 pi * 250 at the shortest period.
     """
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
     periods = MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction
@@ -266,10 +269,10 @@ def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
 
 
 def initialise(model: Pi0, seed: int) -> None:
-    """Weights for training from scratch, the same for the same seed (and device type).
+    """Initialises the weights for training from scratch. Equal seeds give equal weights on the same type of device.
 
-    Linear layers and convolutions as torch does by default; embeddings such that tokens enter with unit variance;
-    norms as identities (adaptive ones with closed gates, as OpenPI's JAX model).
+    Linear layers and convolutions have torch's default initialisation. Embeddings are scaled so that tokens have unit
+    variance. Norms are identities; the gates of adaptive norms are closed, as in OpenPI's JAX model.
     """
     generator = torch.Generator(device=model.action_in_proj.weight.device).manual_seed(seed)
     for module in model.modules():
@@ -280,7 +283,8 @@ def initialise(model: Pi0, seed: int) -> None:
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-    # Last, because a head shares the embedding's weight and an adaptive norm holds a linear layer.
+    # A second loop, because lm_head shares the embedding's weight and an adaptive norm contains a linear layer: the
+    # first loop has overwritten both.
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=module.embedding_dim**-0.5, generator=generator)

@@ -1,4 +1,4 @@
-"""What the model reads: one batch of observations as tensors, in OpenPI's names and ranges."""
+"""The model's input: one batch of observations as tensors, with OpenPI's names and ranges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
-"""OpenPI's three camera keys, in the order in which their tokens enter the prefix."""
+"""OpenPI's three camera keys, in the order of their tokens in the prefix."""
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,17 @@ class Observation:
     """A batch of B observations.
 
     Attributes:
-        images: camera key -> (B, 3, S, S); uint8 as cameras give it, or float in [-1, 1]. The model makes floats of
-            bytes, so that a quarter of the data travels to a device.
+        images: camera key -> (B, 3, S, S); uint8 as from a camera, or float in [-1, 1]. The model converts uint8 to
+            float, so that only a quarter as many bytes are copied to the device.
         image_masks: camera key -> (B,) bool; False where that camera does not exist.
         state: (B, action_dim) float, normalised and zero-padded.
         prompt_tokens: (B, L) int64.
         prompt_mask: (B, L) bool; False on padding.
-        present_cameras: keys with at least one True mask, in the order of `CAMERAS`. Cameras that nobody sees are
-            never encoded. Derived from the masks when not given: build observations on the CPU, where looking at a
-            mask costs nothing, and then move them.
+        present_cameras: keys with at least one True mask, in the order of `CAMERAS`. The other cameras are not
+            encoded. If None, it is derived from the masks, so build observations on the CPU and then move them: reading
+            a mask on a GPU waits for the GPU.
         padded: whether some token of the prefix is masked: padding of a prompt, or a camera that only some rows have.
-            Derived like `present_cameras`.
+            If None, it is derived from the masks.
     """
 
     images: dict[str, Tensor]
@@ -60,7 +60,7 @@ class Observation:
         )
 
     def rows(self, index: slice) -> Observation:
-        """Some of the observations."""
+        """The observations selected by `index`."""
         return replace(
             self,
             images={camera: image[index] for camera, image in self.images.items()},
@@ -72,10 +72,10 @@ class Observation:
 
 
 def float_images(images: Tensor) -> Tensor:
-    """uint8 images of any shape -> float32 in [-1, 1], as OpenPI's ``Observation.from_dict``. Floats stay as is."""
+    """uint8 images of any shape -> float32 in [-1, 1], as OpenPI's ``Observation.from_dict``. Floats are unchanged."""
     return images if images.is_floating_point() else images.to(torch.float32) / 255.0 * 2.0 - 1.0
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """`tensor` on `device`; a GPU fetches it by itself where it is pinned."""
+    """Copies `tensor` to `device`. From pinned memory to a GPU the copy is asynchronous."""
     return tensor.to(device, non_blocking=torch.device(device).type == "cuda")

@@ -1,4 +1,4 @@
-"""The policy: arrays of the robot in, arrays of the robot out, with OpenPI's transforms and the model in between."""
+"""The policy: observations and actions as numpy arrays in robot units, through OpenPI's transforms and the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Processor:
-    """Between robot units and model tensors, the same for training and inference.
+    """Converts between robot units and model tensors, in the same way for training and inference.
 
     Args:
         model: architecture; gives image size, action dim and prompt length.
@@ -34,8 +34,8 @@ class Processor:
         tokenizer: see `load_tokenizer`.
 
     Raises:
-        NormStatsError: statistics are missing, or of fewer dims than the actions.
-        InvalidJob: the robot's dims do not fit into the model's, or `policy.delta_actions` does not fit the dims.
+        NormStatsError: statistics are missing, or have fewer dims than the actions.
+        InvalidJob: the robot has more action dims than the model, or `policy.delta_actions` does not fit the dims.
     """
 
     def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: NormStats, tokenizer: Tokenizer) -> None:
@@ -80,9 +80,9 @@ class Processor:
         )
 
     def target_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
-        """Recorded actions (N, H, 7) in robot units -> what the model learns, (N, H, action_dim), float32.
+        """Recorded actions (N, H, 7) in robot units -> the model's training targets, (N, H, action_dim), float32.
 
-        `states` (N, D), in robot units, are those in which the chunks start: what delta actions are relative to.
+        `states` (N, D), in robot units, are the states at the start of the chunks; delta actions are relative to them.
         """
         relative = to_delta(actions, states, self.delta_mask)
         return torch.from_numpy(pad_last(self.action_normalizer.normalize(relative), self.model.action_dim))
@@ -95,22 +95,23 @@ class Processor:
     def _prompts(self, prompts: Sequence[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.model.discrete_state_input:
             encoded = [self.tokenizer.encode(prompt, state) for prompt, state in zip(prompts, states, strict=True)]
-            # Lengths vary with the states here. A fixed length keeps every row independent of the other rows.
+            # Here the number of tokens depends on the state. Padding to a fixed length keeps a row's result independent
+            # of the other rows.
             return pad_tokens(encoded, self.model.max_token_len, length=self.model.max_token_len)
-        known = {prompt: self.tokenizer.encode(prompt) for prompt in set(prompts)}
-        return pad_tokens([known[prompt] for prompt in prompts], self.model.max_token_len)
+        tokens_of = {prompt: self.tokenizer.encode(prompt) for prompt in set(prompts)}
+        return pad_tokens([tokens_of[prompt] for prompt in prompts], self.model.max_token_len)
 
 
 class Pi0Policy:
-    """A model with everything it needs to act. One call gives one action chunk per environment.
+    """A model with its processor, ready to act. One call gives one action chunk per environment.
 
     Args:
-        model: on any device; moved to `device` and set to eval mode.
-        processor: of the same checkpoint.
+        model: on any device; it is moved to `device` and set to eval mode.
+        processor: the processor of the same checkpoint.
         policy: action chunk and denoising steps.
         device: torch device.
-        compile: on a CUDA device, sample by `pi0.fast`; weights are then read when the policy first acts, and later
-            changes of them need a new policy.
+        compile: on a CUDA device, sample with `pi0.fast`. The weights are then read at the first call of `act`; after
+            a later change of the weights a new policy is needed.
 
     Raises:
         InvalidJob: the action chunk is longer than the model's horizon.
@@ -134,12 +135,12 @@ class Pi0Policy:
 
     @property
     def noise_shape(self) -> tuple[int, int]:
-        """(H, A) of the noise of one environment."""
+        """Shape (H, A) of the noise for one environment."""
         return self.model.config.action_horizon, self.model.config.action_dim
 
     @property
     def warmup_seconds(self) -> float:
-        """What compiling kernels and capturing graphs has taken so far."""
+        """Time spent so far on compiling kernels and capturing graphs."""
         return self._sampler.warmup_seconds if self._sampler else 0.0
 
     def act(
@@ -147,8 +148,8 @@ class Pi0Policy:
     ) -> np.ndarray:
         """Action chunks (N, action_chunk, 7) float32 in robot units; see `Processor.observation` for the inputs.
 
-        `noise` (N, H, A) float32 is all the randomness there is: the same inputs give the same actions, bit by bit,
-        and for a given N a row does not depend on the other rows (as long as their prompts have the same length).
+        `noise` (N, H, A) float32 is the only randomness: equal inputs give equal actions, bit by bit. For a given N, a
+        row does not depend on the other rows as long as their prompts have the same length.
         """
         observation = self.processor.observation(images, states, prompts)
         start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32))
@@ -163,8 +164,8 @@ class Pi0Policy:
 def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal float32 noise of one policy call of one episode.
 
-    A function of its arguments alone (Philox counter-based generator), so an episode meets the same noise whatever
-    the number of environments, their order, or the device. Seeds and index are in [0, 2^32).
+    The noise depends on the arguments only (Philox counter-based generator), so an episode gets the same noise for any
+    number and order of environments and on any device. Seeds and index must be in [0, 2^32).
     """
     key = (policy_seed, episode_seed, call_index)
     if not all(0 <= part < 2**32 for part in key):

@@ -20,7 +20,7 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding((config.image_size // config.patch_size) ** 2, config.width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, S, S) in [-1, 1] -> tokens (B, patches, width), row by row."""
+        """images (B, 3, S, S) in [-1, 1] -> tokens (B, patches, width), patches in row-major order."""
         patches = self.patch_embedding(images.to(self.patch_embedding.weight.dtype))
         return patches.flatten(2).transpose(1, 2) + self.position_embedding.weight
 
@@ -82,7 +82,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The layers, under the name the state dict gives them."""
+    """The transformer layers; the module exists for their names in the state dict."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -106,19 +106,19 @@ class VisionTransformer(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.width, NORM_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width), row by row."""
+        """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width), in row-major order."""
         # The patch embedding may be kept in float32 while the layers are bfloat16, as OpenPI does.
         tokens = self.embeddings(images).to(self.post_layernorm.weight.dtype)
         return self.post_layernorm(self.encoder(tokens))
 
 
 class VisionTower(nn.Module):
-    """`VisionTransformer` one level down, where the state dict has it."""
+    """Holds a `VisionTransformer` as ``vision_model``, because its names in the state dict begin so."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.vision_model = VisionTransformer(config)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width), row by row."""
+        """images (B, 3, S, S) in [-1, 1] -> patch features (B, (S / patch)^2, width), in row-major order."""
         return self.vision_model(images)

@@ -1,7 +1,7 @@
-"""Prompt tokenizers. A checkpoint records the fingerprint of its own, so that two can never be mixed up.
+"""Prompt tokenizers. A checkpoint records the fingerprint of its tokenizer, so that no other one is used with it.
 
 `ByteTokenizer` needs no file and suits models trained from scratch. `SentencePieceTokenizer` is OpenPI's
-``PaligemmaTokenizer``, with the model file given by path. Source of the prompt formats: ``openpi/models/tokenizer.py``.
+``PaligemmaTokenizer`` with a local model file. Source of the prompt formats: ``openpi/models/tokenizer.py``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rlinf_isaac.ground.reading import TooLarge, read_bytes
 TOKENIZER_CURE = "set policy.tokenizer to the path of PaliGemma's SentencePiece model (paligemma_tokenizer.model)"
 
 MAX_BYTES = 64_000_000
-"""PaliGemma's SentencePiece model has 4 MB."""
+"""Largest SentencePiece model that is read. PaliGemma's has 4 MB."""
 
 STATE_BIN_EDGES = np.linspace(-1, 1, 256 + 1)[:-1]
-"""Left edges of the 256 bins of a normalised state in pi0.5's prompt; below the first edge the bin is -1."""
+"""Left edges of the 256 bins of a normalised state in pi0.5's prompt. A value below the first edge is in bin -1."""
 
 
 class Tokenizer(Protocol):
@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """One token per UTF-8 byte: 0 pads, 1 begins, byte b is b + 2."""
+    """One token per UTF-8 byte: 0 is padding, 1 is the beginning of the sequence, byte b is token b + 2."""
 
     BOS = 1
     OFFSET = 2
@@ -52,7 +52,7 @@ class ByteTokenizer:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """See `Tokenizer.fingerprint`. The digest is that of the byte layout."""
+        """See `Tokenizer.fingerprint`. The digest is of the byte layout."""
         definition = {"bos": self.BOS, "offset": self.OFFSET}
         return {"kind": "byte", "vocab_size": self.vocab_size, "sha256": json_digest(definition)}
 
@@ -62,9 +62,9 @@ class ByteTokenizer:
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece model used as OpenPI uses PaliGemma's. Needs the optional package ``sentencepiece``.
+    """A SentencePiece model, used as OpenPI uses PaliGemma's. Needs the optional package ``sentencepiece``.
 
-    Raises TokenizerError when the package or the file is missing, or the file is no SentencePiece model.
+    Raises TokenizerError when the package or the file is missing, or the file is not a SentencePiece model.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -96,18 +96,19 @@ class SentencePieceTokenizer:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """See `Tokenizer.fingerprint`. The digest is that of the model file."""
+        """See `Tokenizer.fingerprint`. The digest is of the model file."""
         return {"kind": "sentencepiece", "vocab_size": self.vocab_size, "sha256": self._sha256}
 
     def encode(self, prompt: str, state: np.ndarray | None = None) -> list[int]:
         if state is not None:
             return self._processor.encode(discrete_state_prompt(prompt, state), add_bos=True)
-        # The newline is the "start of answer" token; encoded together with the text it could merge with it.
+        # The newline is the "start of answer" token. Encoded together with the prompt, it could be merged into a piece
+        # of the prompt.
         return self._processor.encode(clean_prompt(prompt), add_bos=True) + self._processor.encode("\n")
 
 
 def clean_prompt(prompt: str) -> str:
-    """The prompt on one line, without underscores or outer blanks."""
+    """The prompt stripped and on one line, with blanks for underscores."""
     return prompt.strip().replace("_", " ").replace("\n", " ")
 
 
@@ -118,10 +119,10 @@ def discrete_state_prompt(prompt: str, state: np.ndarray) -> str:
 
 
 def load_tokenizer(policy: PolicyConfig, model: ModelConfig) -> Tokenizer:
-    """The tokenizer `policy.tokenizer` names: ``byte``, or the path of a SentencePiece model.
+    """Loads the tokenizer that `policy.tokenizer` names: ``byte``, or the path of a SentencePiece model.
 
     Raises:
-        TokenizerError: it cannot be loaded, or has more tokens than the model has embeddings.
+        TokenizerError: the tokenizer cannot be loaded, or has more tokens than the model has embeddings.
     """
     tokenizer = ByteTokenizer() if policy.tokenizer == "byte" else SentencePieceTokenizer(policy.tokenizer)
     if tokenizer.vocab_size > model.vocab_size:
@@ -134,10 +135,10 @@ def load_tokenizer(policy: PolicyConfig, model: ModelConfig) -> Tokenizer:
 def pad_tokens(encoded: list[list[int]], max_len: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Token lists as arrays: tokens (N, L) int64 padded with 0, and mask (N, L) bool.
 
-    L is `length`, or the longest list: padding is masked everywhere, so leaving it out changes nothing.
+    L is `length`, or else the length of the longest list. Padding is masked everywhere, so its amount changes nothing.
 
     Raises:
-        TokenizerError: a list is longer than `max_len`. OpenPI truncates; half a prompt is another task.
+        TokenizerError: a list is longer than `max_len`. OpenPI truncates such prompts, which can change the task.
     """
     longest = max(map(len, encoded))
     if longest > max_len:

@@ -1,17 +1,17 @@
-"""Which parameters of pi0 a fine-tuning changes (``sft.trainable``), by name. No torch.
+"""Which parameters of pi0 are trained (``sft.trainable``), by name. This module does not import torch.
 
 ``all``
     Every parameter. OpenPI's default (``freeze_filter=nnx.Nothing``).
 ``expert``
     ``paligemma_with_expert.gemma_expert.model.*`` and the projections around it: ``action_in_proj``,
     ``action_out_proj``, for pi0 ``state_proj`` and ``action_time_mlp_{in,out}``, for pi0.5 ``time_mlp_{in,out}``.
-    Frozen is ``paligemma_with_expert.paligemma.*``: vision tower, projector, language model. RLinf's
-    ``train_expert_only`` (``freeze_vlm`` of its OpenPI action model); lerobot's has the same name.
+    ``paligemma_with_expert.paligemma.*`` is frozen: vision tower, projector, language model. Equals RLinf's
+    ``train_expert_only`` (``freeze_vlm`` of its OpenPI action model) and lerobot's ``train_expert_only``.
 ``lora``
-    The adapters (`lora`), the vision tower, the projector behind it and the projections of ``expert``. Frozen is what
-    OpenPI's JAX model calls ``llm``: ``paligemma_with_expert.paligemma.{model.language_model,lm_head}.*`` with the
-    token embedding, and ``paligemma_with_expert.gemma_expert.*`` with its norms. OpenPI, ``models/pi0_config.py``:
-    ``Pi0Config.get_freeze_filter`` of ``gemma_2b_lora`` with ``gemma_300m_lora``.
+    The adapters (`lora`), the vision tower, the projector and the projections listed under ``expert``. The part that
+    OpenPI's JAX model calls ``llm`` is frozen: ``paligemma_with_expert.paligemma.{model.language_model,lm_head}.*``
+    with the token embedding, and ``paligemma_with_expert.gemma_expert.*`` with its norms. Equals
+    ``Pi0Config.get_freeze_filter`` for ``gemma_2b_lora`` with ``gemma_300m_lora`` (OpenPI, ``models/pi0_config.py``).
 
 Without ``sft.train_vision``, ``paligemma_with_expert.paligemma.model.vision_tower.*`` is frozen in any case (lerobot's
 ``freeze_vision_encoder``). The action expert's ``lm_head``, which nothing reads, counts as trained only with ``all``.
@@ -36,7 +36,7 @@ ADAPTED = (
 
 
 def is_trained(name: str, config: SftConfig) -> bool:
-    """Whether the parameter of this name, which is no adapter, trains."""
+    """Whether the parameter of this name is trained. The name must not be that of an adapter."""
     if config.trainable == "expert":
         return not name.startswith((VLM, f"{EXPERT}lm_head."))
     if name.startswith(VISION):
@@ -45,7 +45,7 @@ def is_trained(name: str, config: SftConfig) -> bool:
 
 
 def needs_base(config: SftConfig) -> bool:
-    """Whether something is frozen that would be random without a base."""
+    """Whether some parameters are frozen, so that training needs a base: without one they would stay random."""
     return config.trainable != "all" or not config.train_vision
 
 

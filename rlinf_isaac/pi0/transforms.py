@@ -1,11 +1,11 @@
-"""OpenPI's data transforms in numpy: resize with padding, pad. Source: ``openpi/transforms.py``."""
+"""OpenPI's data transforms in numpy: resizing with padding, and padding. Source: ``openpi/transforms.py``."""
 
 from __future__ import annotations
 
 import numpy as np
 
 CAMERA_OF_VIEW = {"front": "base_0_rgb", "wrist": "left_wrist_0_rgb"}
-"""Our two views -> OpenPI's camera keys. The third camera, ``right_wrist_0_rgb``, does not exist on this robot."""
+"""This project's two views -> OpenPI's camera keys. This robot has no third camera (``right_wrist_0_rgb``)."""
 
 
 def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
@@ -16,7 +16,7 @@ def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
         size: side of the result in pixels.
 
     Returns:
-        (..., size, size, 3) uint8; `images` itself where it has that size already.
+        (..., size, size, 3) uint8; `images` itself if it has that size already.
     """
     height, width = images.shape[-3:-1]
     if (height, width) == (size, size):
@@ -26,8 +26,10 @@ def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def resized_sides(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width in pixels of an image in the square of `size` that `resize_with_pad` makes; 0 of a side that
-    is more than `size` times shorter than the other, which cannot be resized."""
+    """Height and width in pixels to which `resize_with_pad` scales an image before it pads it to a square of `size`.
+
+    A side more than `size` times shorter than the other becomes 0; such an image cannot be resized.
+    """
     ratio = max(width / size, height / size)
     return int(height / ratio), int(width / ratio)
 
@@ -37,7 +39,7 @@ def _resize_one(image: np.ndarray, size: int) -> np.ndarray:
 
     height, width = image.shape[:2]
     resized_height, resized_width = resized_sides(height, width, size)
-    # Pillow's bilinear filter widens when it shrinks (no aliasing); torch's and OpenCV's do not.
+    # Pillow widens its bilinear filter when it shrinks an image, which avoids aliasing; torch and OpenCV do not.
     resized = Image.fromarray(image).resize((resized_width, resized_height), resample=Image.Resampling.BILINEAR)
     top, left = (size - resized_height) // 2, (size - resized_width) // 2
     canvas = np.zeros((size, size, image.shape[-1]), dtype=image.dtype)
@@ -46,7 +48,7 @@ def _resize_one(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def pad_last(x: np.ndarray, width: int) -> np.ndarray:
-    """Pads the last axis with zeros to `width`. ValueError when it is wider already."""
+    """Pads the last axis with zeros to `width`. Raises ValueError if it is longer already."""
     missing = width - x.shape[-1]
     if missing < 0:
         raise ValueError(f"{x.shape[-1]} dims do not fit into {width}")

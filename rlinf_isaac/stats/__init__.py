@@ -1,1 +1,1 @@
-"""Rates with their intervals, paired tests, tests that may be looked at as they go. Plain numbers, no files."""
+"""Success rates with intervals, paired tests, and sequential tests. Functions of plain numbers, without files."""

@@ -1,6 +1,6 @@
-"""Two checkpoints on the same seeds: what differs, and whether more than chance would.
+"""Compares two checkpoints on the same seeds, and tests whether their difference may be due to chance.
 
-Seeds that both solve, or neither, say nothing about which is better; McNemar's exact test looks at the others.
+Seeds that both or neither of them solves do not show which is better; McNemar's exact test uses the other seeds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PairedCounts:
 
     @classmethod
     def of(cls, first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedCounts:
-        """Count over the seeds that both have; from seed -> success."""
+        """Counts the outcomes over the common seeds of two mappings seed -> success."""
         counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
         for seed in first.keys() & second.keys():
             counts[bool(first[seed]), bool(second[seed])] += 1
@@ -44,9 +44,9 @@ class PairedCounts:
 
     @property
     def phi(self) -> float | None:
-        """Pearson correlation of the two outcomes over the seeds, in [-1, 1]; None where one of them never varies.
+        """Pearson correlation of the two outcomes over the seeds, in [-1, 1]; None if one of them is constant.
 
-        The larger it is, the more pairing gains over comparing the two rates as if their seeds were unrelated.
+        The larger it is, the more precise is the paired comparison than one of two independent rates.
         """
         a, b, c, d = self.both, self.wins, self.losses, self.neither
         margins = (a + b) * (c + d) * (a + c) * (b + d)
@@ -62,7 +62,7 @@ def mcnemar(wins: int, losses: int, alternative: Alternative = "two-sided") -> f
     Args:
         wins: seeds that only the first one solved.
         losses: seeds that only the second one solved.
-        alternative: ``greater``: the first one is better; ``two-sided``: one of them is.
+        alternative: ``greater``: the first one is better; ``two-sided``: one of the two is better.
 
     Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12
     (1947); under the null hypothesis the wins are binomial (wins + losses, 1/2).
@@ -78,9 +78,9 @@ def mcnemar(wins: int, losses: int, alternative: Alternative = "two-sided") -> f
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the order given: those <= alpha can be called significant together.
+    """p-values adjusted for multiple testing, in the same order. All that are <= alpha are significant jointly.
 
-    The chance that any true null hypothesis is among them is at most alpha, whatever the dependence of the tests.
+    The probability that a true null hypothesis is among them is at most alpha, for any dependence between the tests.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
     """
@@ -92,8 +92,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _upper_tail(k: int, n: int) -> float:
-    """P(X >= k) of X ~ binomial(n, 1/2), in exact integers until the division.
+    """P(X >= k) for X ~ binomial(n, 1/2), computed with exact integers up to the division.
 
-    Written out, because every sweep asks for it, and scipy.stats takes 0.7 s to import.
+    scipy.stats is not used, because it takes 0.7 s to import and every sweep needs this function.
     """
     return sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n

@@ -1,8 +1,8 @@
 """Success rates with their uncertainty.
 
-A rate is shown with its Wilson score interval, which keeps close to its nominal coverage for small samples (the
-textbook ``p +- 1.96 s`` falls to 40 % coverage near 0 and 1). A gate uses the wider Clopper-Pearson interval, which
-never covers less than it says.
+A rate is shown with its Wilson score interval, whose coverage is close to the nominal one for small samples (that of
+the textbook interval ``p +- 1.96 s`` falls to 40 % near 0 and 1). A gate uses the wider Clopper-Pearson interval, whose
+coverage is never below the nominal one.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         ValueError: `n` is 0, `successes` is not in [0, n], or `confidence` not in (0, 1).
     """
     _check(successes, n, confidence)
-    # Written out, because every evaluation reports it, and scipy.stats takes 0.7 s to import.
+    # scipy.stats is not used, because it takes 0.7 s to import and every evaluation reports this interval.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     rate = successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half_width = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At 0 and n successes the bound is exact; the formula leaves a rounding error.
+    # At 0 and n successes the bound is exactly 0 or 1, but the formula gives a rounding error.
     low = 0.0 if successes == 0 else max(0.0, centre - half_width)
     high = 1.0 if successes == n else min(1.0, centre + half_width)
     return low, high
 
 
 def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided exact interval of a binomial proportion: its coverage is never below `confidence`.
+    """Two-sided exact interval of a binomial proportion. Its coverage is never below `confidence`.
 
     Source: C. Clopper and E. S. Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934).
 
     Raises:
         ValueError: as `wilson_interval`.
     """
-    from scipy.stats import binomtest  # takes 0.7 s to import: only where it is needed
+    from scipy.stats import binomtest  # imported here, because it takes 0.7 s
 
     _check(successes, n, confidence)
     interval = binomtest(successes, n).proportion_ci(confidence, "exact")
@@ -51,12 +51,12 @@ def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -
 
 
 def difference_bound(counts: PairedCounts, alpha: float) -> float:
-    """Lower confidence bound of (success rate of the first) - (that of the second): exact, one-sided, for pairs.
+    """Exact one-sided lower confidence bound of (success rate of the first) - (that of the second), for paired data.
 
     The difference is P(only the first solves) - P(only the second solves). Each of the two counts is binomial, so the
-    Clopper-Pearson bounds at alpha / 2 hold together with probability >= 1 - alpha, whatever the true rates and their
-    correlation (Bonferroni). The test "worse by `margin` or more is refuted when the bound is above -margin" therefore
-    errs with a probability of at most alpha. It is conservative: an unconditional exact test that searches over the
+    Clopper-Pearson bounds at alpha / 2 hold together with probability >= 1 - alpha, for any true rates and any
+    correlation (Bonferroni). A test that rejects "worse by `margin` or more" if the bound is above -margin therefore
+    has an error probability of at most alpha. It is conservative: an unconditional exact test that searches over the
     unknown discordance needs fewer episodes (H.-M. Hsueh, J.-P. Liu, J. J. Chen, Unconditional exact tests for
     equivalence or noninferiority for paired binary endpoints, Biometrics 57 (2001)).
 
@@ -71,10 +71,7 @@ def difference_bound(counts: PairedCounts, alpha: float) -> float:
 
 @dataclass(frozen=True)
 class RateEstimate:
-    """A success rate and its Wilson interval; all in [0, 1].
-
-    Prints as ``86.0 % [73.8, 93.0] (43/50)``.
-    """
+    """A success rate and its Wilson interval, in [0, 1]. It prints as ``86.0 % [73.8, 93.0] (43/50)``."""
 
     successes: int
     n: int
@@ -96,14 +93,14 @@ class RateEstimate:
 
 @dataclass(frozen=True)
 class PairedGain:
-    """Two checkpoints on the same seeds.
+    """The gain in success between two checkpoints on the same seeds.
 
     Attributes:
-        before, after: successes of each.
-        n: seeds.
+        before, after: number of successes of each.
+        n: number of seeds.
         gained: seeds that only the second one solved.
         lost: seeds that only the first one solved.
-        p_value: one-sided exact probability of as many gains if gains and losses were equally likely.
+        p_value: exact one-sided probability of at least as many gains if gains and losses were equally likely.
     """
 
     before: int
@@ -115,7 +112,7 @@ class PairedGain:
 
     @classmethod
     def of(cls, before: Mapping[int, bool], after: Mapping[int, bool]) -> PairedGain:
-        """From seed -> success. The exact form of McNemar's test: a sign test on the seeds that differ.
+        """Compares two mappings seed -> success with the exact form of McNemar's test.
 
         Raises:
             ValueError: the seeds are not the same, or there are none.

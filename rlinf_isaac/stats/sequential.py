@@ -1,13 +1,14 @@
-"""Comparing checkpoints while their episodes come in, and stopping as soon as the data decide.
+"""Compares checkpoints while their episodes come in, and stops as soon as the difference is significant.
 
-An ordinary p-value that is looked at after every batch finds a difference sooner or later, also where there is none.
-An e-process may be looked at any time: it is a capital that starts at 1 and, where the null hypothesis holds, is not
-expected to grow under any rule for stopping, so it ever reaches 1 / alpha with a probability of at most alpha (Ville
+An ordinary p-value that is computed after every batch becomes significant sooner or later even without a difference.
+An e-process may be evaluated at any time. It is a capital that starts at 1. If the null hypothesis holds, its expected
+value stays at most 1 under any stopping rule, so the probability that it ever reaches 1 / alpha is at most alpha (Ville
 1939).
 
-The bets are on the seeds that only one of two checkpoints solves. "The first is not better" says that it wins each of
-these with a probability of at most 1/2, whatever happened before. Staking the share 2 q - 1 of the capital on the first
-multiplies it by 2 q per win and 2 (1 - q) per loss; the mixture over q uniform in (1/2, 1] is
+The bets are on the seeds that only one of two checkpoints solves. The null hypothesis "the first is not better" says
+that the first wins each of these with a probability of at most 1/2, whatever happened before. Betting the share 2 q - 1
+of the capital on the first multiplies it by 2 q per win and 2 (1 - q) per loss. The mixture over q uniform in (1/2, 1]
+is
 
     E(wins, losses) = 2 * 2^(w + l) * integral_{1/2}^{1} q^w (1 - q)^l dq
 
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ALPHA = 0.05
-"""Error rate of every decision this project makes."""
+"""Error rate of every decision in this project."""
 
 
 def log_e_value(wins: int | np.ndarray, losses: int | np.ndarray) -> np.ndarray:
@@ -33,20 +34,20 @@ def log_e_value(wins: int | np.ndarray, losses: int | np.ndarray) -> np.ndarray:
 
     The integral is B(w + 1, l + 1) times the upper tail of that beta distribution at 1/2.
     """
-    from scipy.special import betainc, betaln  # 0.3 s, which `--help` must not pay
+    from scipy.special import betainc, betaln  # takes 0.3 s to import, for which `--help` must not wait
 
     wins, losses = np.asarray(wins, dtype=float), np.asarray(losses, dtype=float)
-    # I_{1/2}(l + 1, w + 1) is the upper tail of I_{1/2}(w + 1, l + 1), without the loss of digits in 1 - I.
-    # It underflows when losses are far ahead; then the capital is gone, and log 0 is right.
+    # I_{1/2}(l + 1, w + 1) equals the upper tail 1 - I_{1/2}(w + 1, l + 1), without the loss of digits in 1 - I.
+    # It underflows if there are far more losses; then the capital is 0, and its logarithm is -infinity.
     with np.errstate(divide="ignore"):
         tail = np.log(betainc(losses + 1, wins + 1, 0.5))
     return (wins + losses + 1) * math.log(2) + betaln(wins + 1, losses + 1) + tail
 
 
 def anytime_p_value(first: Mapping[int, bool], second: Mapping[int, bool]) -> float:
-    """Two-sided p-value that stays valid whenever, and for whatever reason, the evaluation was stopped.
+    """Two-sided p-value that is valid for any time of, and any reason for, stopping the evaluation.
 
-    1 over the largest capital so far, where half of it bets on each side. Over the common seeds in their order.
+    It is 1 over the largest capital so far, of which half is bet on each side, over the common seeds in their order.
     """
     wins, losses = _running_counts(first, second)
     if not len(wins):
@@ -60,9 +61,9 @@ class Separation:
     """How far the best of several checkpoints is separated from the rest.
 
     Attributes:
-        best: index of the one that is nearest to being separated from all others.
-        e_value: its smallest capital among the bets against each of the others, at its largest over time.
-        needed: what decides.
+        best: index of the checkpoint that is nearest to being separated from all others.
+        e_value: the smallest of its capitals against the others, each taken at its maximum over time.
+        needed: the e-value at which the comparison is decided.
     """
 
     best: int
@@ -71,21 +72,25 @@ class Separation:
 
     @property
     def decided(self) -> bool:
-        """Whether `best` is better than each of the others, at the error rate that was asked for."""
+        """Whether `best` is better than each of the others, at the chosen error rate."""
         return self.e_value >= self.needed
 
 
 def separate(outcomes: Sequence[Mapping[int, bool]], alpha: float = ALPHA) -> Separation:
-    """Is one of several checkpoints better than each of the others? Of seed -> success for each, over common seeds.
+    """Tests whether one of K checkpoints is better than each of the others.
 
-    One is called the best when each of its capitals against the K - 1 others has reached K / alpha. To be called best
-    wrongly it must beat, at that height, a fixed checkpoint that it is not better than. So at most one such event per
-    checkpoint counts, each of probability alpha / K: with probability >= 1 - alpha no call is wrong, however many
-    checkpoints tie and whenever one looks. (An average of the capitals would be valid with 1 / alpha, but against
-    "better than none of the others", which is not the question.)
+    A checkpoint is called the best when each of its capitals against the K - 1 others has reached K / alpha. If that is
+    wrong for a checkpoint, another one is at least as good, and the capital against that fixed one has reached
+    K / alpha, which has a probability of at most alpha / K. Summed over the K checkpoints, the probability of a wrong
+    call is at most alpha, for any number of ties and at any time. (An average of the capitals would need only
+    1 / alpha, but its null hypothesis is "better than none of the others", which is not the question.)
+
+    Args:
+        outcomes: seed -> success for each checkpoint. The common seeds of two checkpoints are compared.
+        alpha: probability of a wrong call.
 
     Raises:
-        ValueError: fewer than two.
+        ValueError: there are fewer than two checkpoints.
     """
     if len(outcomes) < 2:
         raise ValueError("there is nothing to separate in fewer than two checkpoints")
@@ -103,19 +108,19 @@ def separate(outcomes: Sequence[Mapping[int, bool]], alpha: float = ALPHA) -> Se
 
 @dataclass(frozen=True)
 class StopRule:
-    """Evaluate in batches of `batch` seeds, until `separate` at `alpha` or all seeds are done."""
+    """Evaluate in batches of `batch` seeds, until `separate` decides at `alpha` or all seeds are done."""
 
     batch: int
     alpha: float = ALPHA
 
     def rounds(self, seeds: range) -> Iterator[range]:
-        """The seeds of one batch after the other."""
+        """Yields the seeds of each batch."""
         for begin in range(0, len(seeds), self.batch):
             yield seeds[begin : begin + self.batch]
 
 
 def _running_counts(first: Mapping[int, bool], second: Mapping[int, bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Wins and losses of the first after each common seed, in the order of seeds."""
+    """Cumulative wins and losses of the first checkpoint after each common seed, in the order of seeds."""
     seeds = sorted(first.keys() & second.keys())
     ahead = np.array([int(first[seed]) - int(second[seed]) for seed in seeds], dtype=int)
     return np.cumsum(ahead > 0), np.cumsum(ahead < 0)

@@ -1,1 +1,2 @@
-"""Checkpoints that others wrote: what lies there, what its files say of its training, and a bundle or a base of it."""
+"""Checkpoints that other programs wrote: finding their parts, reading the settings of their training from their files,
+and using them as bundles or bases."""

@@ -1,8 +1,9 @@
-"""The checkpoint that a fine-tuning starts from: what it is, what it says, which parameters it fills. No torch.
+"""The base, the checkpoint from which a fine-tuning starts: where it is, what it records, which parameters it fills.
 
-Any checkpoint that `bundle make` reads is one, with or without norm stats. OpenPI and RLinf load a base with
-``strict=False`` and say nothing of what was missing. Here every parameter comes from the base but those that nothing
-reads (`layout.UNREAD`) and those that a person leaves out by name, and both are counted and named.
+A base can be any checkpoint that `bundle make` reads, with or without norm stats. OpenPI and RLinf load a base with
+``strict=False`` and do not report missing parameters. Here every parameter comes from the base except those that
+nothing reads (`layout.UNREAD`) and those that a person excludes by name; both are counted and named. This module does
+not need torch.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ BUNDLE = "bundle"
 
 @dataclass(frozen=True)
 class Named:
-    """Where a base lies and what it is called.
+    """The path and the name of a base.
 
     Attributes:
         path: its directory or file on this machine.
-        name: for people and in the lineage; the same on every machine where it can be (``lerobot/pi0_base``).
-        revision: the commit of a hub, None elsewhere.
+        name: its name for people and in the lineage; if possible the same on every machine (``lerobot/pi0_base``).
+        revision: its commit if it comes from a hub, otherwise None.
     """
 
     path: Path
@@ -49,9 +50,9 @@ class Coverage:
     """Which parameters of a model a base fills.
 
     Attributes:
-        total: names of the model's state dict.
-        chosen: names that a person left out (`SftConfig.fresh`): they begin with random values.
-        unread: names that the base does not store and that nothing reads: they begin with zeros.
+        total: number of names in the model's state dict.
+        chosen: names that a person excluded (`SftConfig.fresh`); they start with random values.
+        unread: names that the base does not store and that nothing reads; they start with zeros.
     """
 
     total: int
@@ -68,12 +69,12 @@ class Coverage:
 
 @dataclass(frozen=True)
 class FoundBase:
-    """A base that was looked at; nothing of its weights but names and shapes has been read.
+    """A base of which only metadata has been read: of its weights, only names and shapes.
 
     Attributes:
-        named: where it lies, and its name.
-        located: what it is and says of itself.
-        norm_stats: all that lie in it.
+        named: its path and name.
+        located: its layout, its weights and what its files record.
+        norm_stats: all norm stats in it.
     """
 
     named: Named
@@ -82,12 +83,12 @@ class FoundBase:
 
     @property
     def says(self) -> Mapping[str, Any]:
-        """Key of the job config -> the value that the base was trained with, as far as it says so."""
+        """Key of the job config -> the value with which the base was trained, for all keys that its files record."""
         return self.located.said.values
 
     @cached_property
     def not_known(self) -> tuple[str, ...]:
-        """The facts with a key of the job config (`facts.FACTS`) that the base does not say."""
+        """The facts with a key of the job config (`facts.FACTS`) that the base does not record."""
         pi05 = self.says.get("model.pi05")
         asked = {name: fact.key for name, fact in FACTS.items() if fact.key is not None}
         if self.located.said.tokenizer or self.located.kind == BUNDLE:
@@ -99,16 +100,16 @@ class FoundBase:
 
 @dataclass(frozen=True)
 class Base:
-    """What a job starts from, sealed: its bytes were hashed.
+    """The base of a job, with the digests of its files.
 
     Attributes:
-        named: where it lies, and its name.
-        kind: layout it has (`Located.kind`).
-        files: name of each file of weights within it -> sha256; empty for a bundle, whose digest covers them.
-        digest: of the bundle, or of `files`.
+        named: its path and name.
+        kind: its layout (`Located.kind`).
+        files: relative name of each file of weights -> sha256. Empty for a bundle, whose digest covers its files.
+        digest: digest of the bundle, or of `files`.
         coverage: which parameters it fills.
-        not_known: facts of its own training that it does not say.
-        norm_stats: where the job's norm stats come from, if they are the base's; None if not. JSON-ready.
+        not_known: facts of its own training that it does not record.
+        norm_stats: JSON-ready record of where the job's norm stats come from; None if they are not the base's.
     """
 
     named: Named
@@ -121,12 +122,12 @@ class Base:
 
     @property
     def link(self) -> str:
-        """Its name in the lineage: bundles are ``parent``, as for `rl`; what others wrote is ``base``."""
+        """Its link in the lineage: ``parent`` for a bundle, as in `rl`, and ``base`` for any other checkpoint."""
         return "parent" if self.kind == BUNDLE else "base"
 
     @property
     def record(self) -> dict[str, Any]:
-        """JSON-ready, for ``config.json`` of the checkpoints: without paths, so that equal bases give equal bytes."""
+        """JSON-ready record for ``config.json`` of the checkpoints, without paths: equal bases give equal bytes."""
         return {
             "name": self.named.name,
             "revision": self.named.revision,
@@ -139,11 +140,11 @@ class Base:
 
 
 def find_base(named: Named) -> FoundBase:
-    """Find out what the base at ``named.path`` is.
+    """Find the weights, norm stats and recorded settings of the base at ``named.path``.
 
     Raises:
-        BundleError: there are no weights, several that may disagree, they are of a framework we do not read, or what
-            the base says of itself is damaged or cannot be done here.
+        BundleError: there are no weights, several that may differ, or they have a format that is not read here; or the
+            files that describe the base are damaged, or describe a policy that this project does not have.
         NormStatsError: norm stats in it cannot be read.
     """
     stats: list[NormStatsSource] = []
@@ -161,32 +162,32 @@ def find_base(named: Named) -> FoundBase:
 
 @contextmanager
 def _cures_for_a_base() -> Iterator[None]:
-    """Elsewhere the weights have an option of their own; a base is named by them as well as by its directory."""
+    """Replaces ``--weights`` by ``--base`` in the cures of errors: a base has no separate option for its weights."""
     try:
         yield
     except InvalidJob as error:
-        cures = [each.cure.replace("--weights ", "--base ") for each in error.problems]
+        cures = [problem.cure.replace("--weights ", "--base ") for problem in error.problems]
         raise type(error)(
-            [replace(each, cure=cure) for each, cure in zip(error.problems, cures, strict=True)]
+            [replace(problem, cure=cure) for problem, cure in zip(error.problems, cures, strict=True)]
         ) from error
 
 
 def norm_stats_of(found: FoundBase, asset_id: str | None) -> NormStatsSource:
-    """The norm stats of a base: those of an asset id, or the only ones.
+    """The norm stats of a base with the given asset id; without an asset id, the base must have only one.
 
     Raises:
-        NormStatsError: there are none, none of this name, or several and no name.
+        NormStatsError: the base has no norm stats, none with this asset id, or several and no asset id was given.
     """
     names = sorted({stats.asset_id for stats in found.norm_stats if stats.asset_id is not None})
     others = "compute those of the data: --norm-stats auto"
-    chosen = [stats for stats in found.norm_stats if asset_id in (None, stats.asset_id)]
-    if len({stats.sha256 for stats in chosen}) == 1:
-        return chosen[0]
+    candidates = [stats for stats in found.norm_stats if asset_id in (None, stats.asset_id)]
+    if len({stats.sha256 for stats in candidates}) == 1:
+        return candidates[0]
     where = found.located.path
     listed = ", ".join(f"base:{name}" for name in names)
     if not found.norm_stats:
         raise NormStatsError.of("no-norm-stats", f"the base {where} has no norm stats", others)
-    if not chosen:
+    if not candidates:
         cause = f"the base {where} has no norm stats of {asset_id}; it has {listed or 'some without a name'}"
         raise NormStatsError.of("no-norm-stats", cause, f"name one of them, or {others}")
     cause = f"the base {where} has several norm stats: {listed}"
@@ -195,54 +196,54 @@ def norm_stats_of(found: FoundBase, asset_id: str | None) -> NormStatsSource:
 
 
 def norm_stats_record(found: FoundBase, stats: NormStatsSource) -> dict[str, Any]:
-    """Where the norm stats of a job come from, for ``config.json``: ``norm_stats``."""
+    """The entry ``norm_stats`` of ``config.json``, for norm stats that come from a base."""
     place = {"source": name_within(found.located.path, stats.path), "source_sha256": stats.sha256}
     return {"of": "base", "asset_id": stats.asset_id, **place, **stats.record}
 
 
 def fresh_names(patterns: Sequence[str], model: ModelConfig) -> tuple[str, ...]:
-    """The parameters that ``sft.fresh`` means, tied ones together.
+    """The parameters that match the patterns of ``sft.fresh``. A tied parameter brings the one that it is tied to.
 
     Raises:
-        WeightsError: a pattern means none.
+        WeightsError: a pattern matches no parameter.
     """
     names = list(state_dict_shapes(model))
-    found, unmatched = matching({name: name for name in names}, patterns)
+    matched, unmatched = matching({name: name for name in names}, patterns)
     if unmatched:
         cure = "name some of them, such as sft.fresh=[state_proj.*]"
         causes = [f"sft.fresh: the model has no parameter {pattern}" for pattern in unmatched]
         raise WeightsError([Problem("unknown-parameter", cause, cure) for cause in causes])
     for pair in TIED:
-        found |= set(pair) if found & set(pair) else set()
-    return tuple(name for name in names if name in found)
+        matched |= set(pair) if matched & set(pair) else set()
+    return tuple(name for name in names if name in matched)
 
 
 def plan_base(located: Located, model: ModelConfig, fresh: Sequence[str], *, verify: bool = True) -> Conversion:
-    """How the weights of a base fill ``Pi0(model)``, all but `fresh` (patterns of parameters).
+    """How the weights of a base fill the parameters of ``Pi0(model)`` that match none of the patterns in `fresh`.
 
     Without `verify` the weights of a bundle are not hashed.
 
     Raises:
-        BundleError: the weights are damaged, or a bundle is not the one that was sealed.
-        WeightsError: they do not fit the model, are unsafe to read, or a pattern means no parameter.
+        BundleError: the weights are damaged, or a bundle was changed after it was sealed.
+        WeightsError: they do not fit the model, are unsafe to read, or a pattern matches no parameter.
     """
     with _cures_for_a_base():
         return plan_conversion(located, model, left_out=fresh_names(fresh, model), verify=verify)
 
 
 def coverage_of(conversion: Conversion, config: JobConfig) -> Coverage:
-    """What `conversion` fills of the model of a job."""
+    """Which parameters of a job's model `conversion` fills."""
     chosen = fresh_names(config.sft.fresh, config.model)
     return Coverage(len(state_dict_shapes(config.model)), chosen, conversion.plan.unread)
 
 
 def seal_base(found: FoundBase, config: JobConfig, norm_stats: Mapping[str, Any] | None = None) -> Base:
-    """Hash the weights of a base (about 1.5 GB/s), for the lineage of what is trained from it.
+    """Hash the weights of a base (about 1.5 GB/s), for the lineage of the checkpoints that are trained from it.
 
     Args:
         found: the base.
-        config: of the job.
-        norm_stats: where the job's norm stats come from, if they are the base's.
+        config: the config of the job.
+        norm_stats: `norm_stats_record`, if the job's norm stats come from the base.
 
     Raises:
         BundleError, WeightsError: as `plan_base`.
@@ -264,7 +265,7 @@ def seal_base(found: FoundBase, config: JobConfig, norm_stats: Mapping[str, Any]
 
 
 def changed_files(files: Mapping[str, str], path: Path) -> Iterator[str]:
-    """What differs at `path` from the `files` of a base (`Base.files`), one sentence each."""
+    """One sentence for each file of a base (`Base.files`) that is missing at `path` or has another digest."""
     root = root_of(path)
     for name, recorded in files.items():
         file = root / name

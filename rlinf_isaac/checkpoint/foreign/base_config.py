@@ -1,4 +1,7 @@
-"""The job of a fine-tuning by its base: what the base says fills what nobody chose; what differs is told. No torch."""
+"""The config of a fine-tuning from its base: settings that nobody chose are taken from the base's files.
+
+Differences between the base and the job are reported. This module does not need torch.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,23 @@ from rlinf_isaac.envs.stack_cube.contract import TASKS, state_names
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 RECIPE = "_base"
-"""Ends the names of presets that are recipes of a fine-tuning: of presets of one architecture they are preferred."""
+"""Suffix of presets that are recipes for fine-tuning. Among presets with the same architecture they are preferred."""
 MEANING = {
-    "model.discrete_state_input": "the prompt holds the state, or does not",
+    "model.discrete_state_input": "the state is in the prompt of one of them only",
     "policy.norm": "the same number means another value",
     "policy.delta_actions": "an action means another movement",
     "policy.state_layout": "the dims of the state mean something else",
     "policy.env_action_dim": "the dims of an action mean something else",
 }
-"""Keys that change what numbers mean to the model, and what comes of a difference."""
+"""Keys that decide what numbers mean to the model -> the effect of a difference between base and job."""
 ADJUSTABLE = ("model.action_horizon", "model.max_token_len", "policy.action_chunk", "policy.denoise_steps")
-"""Keys that a fine-tuning may change without the numbers meaning anything else."""
+"""Keys that a fine-tuning may change without changing what numbers mean to the model."""
 
 
 def config_from_base(found: FoundBase, overrides: Sequence[str]) -> JobConfig:
-    """The job that goes with a base where no preset is named: what the base says, over the preset of its architecture.
+    """The config for a base if no preset is named: the preset of its architecture, overridden by what the base records.
 
-    A bundle of ours has the whole job that trained it.
+    For a bundle it is the job that trained the bundle.
 
     Raises:
         InvalidJob: no preset has this architecture (``unknown-architecture``), or an override is wrong.
@@ -42,17 +45,17 @@ def config_from_base(found: FoundBase, overrides: Sequence[str]) -> JobConfig:
         bundle = read_bundle(found.located.path, verify=False)
         return build_config(bundle.job, f"{bundle.path}/config.json", overrides)
     preset = _preset_of(found)
-    known = {key for fact in FACTS.values() if (key := fact.key) is not None} | set(ADJUSTABLE) | set(MEANING)
-    said = {key: value for key, value in found.says.items() if key in known}
+    relevant = {key for fact in FACTS.values() if (key := fact.key) is not None} | set(ADJUSTABLE) | set(MEANING)
+    said = {key: value for key, value in found.says.items() if key in relevant}
     plain = flatten(load_config(preset))
-    # What means the same stays as the preset spells it.
+    # A value that means the same as the preset's keeps the preset's spelling.
     pi05 = bool(plain["model.pi05"])
-    filled = [
+    from_base = [
         f"{key}={spell(value, quoted=True)}"
         for key, value in said.items()
         if not means_the_same(key, plain[key], value, pi05=pi05)
     ]
-    return load_config(preset, [*filled, *overrides])
+    return load_config(preset, [*from_base, *overrides])
 
 
 def _preset_of(found: FoundBase) -> str:
@@ -61,13 +64,13 @@ def _preset_of(found: FoundBase) -> str:
     recipes = [name for name in names if name.endswith(RECIPE)]
     if names:
         return (recipes or names)[0]
-    cause = f"the shapes in {found.located.path} are those of none of the presets ({', '.join(preset_names())})"
-    cure = "name the nearest with --preset, and it says which tensors differ; then use --overrides model...."
+    cause = f"none of the presets ({', '.join(preset_names())}) has the shapes in {found.located.path}"
+    cure = "name the nearest with --preset, to see which tensors differ; then use --overrides model...."
     raise InvalidJob.of("unknown-architecture", cause, cure)
 
 
 def differences(found: FoundBase, config: JobConfig) -> Iterator[tuple[str, Any, Any]]:
-    """(key, what the base says, what the job has) for each that differs, those of `MEANING` first."""
+    """(key, value of the base, value of the job) for each key that differs, keys of `MEANING` first."""
     values = flatten(config)
     for key in (*MEANING, *ADJUSTABLE):
         said = found.says.get(key)
@@ -94,7 +97,7 @@ def check_differences(found: FoundBase, config: JobConfig) -> list[Problem]:
 
 
 def _other_dims(found: FoundBase, config: JobConfig) -> list[Problem]:
-    """Whether the state of a bundle's training has other dims under the same layout, as that of another task has."""
+    """A warning if the dims of the state differ from the base's under the same layout, as they do for another task."""
     if found.located.kind != BUNDLE:
         return []
     before = read_bundle(found.located.path, verify=False).config.get("state_names")
@@ -110,12 +113,12 @@ def _other_dims(found: FoundBase, config: JobConfig) -> list[Problem]:
     )
     cure = "nothing to do if that is meant"
     if not config.model.discrete_state_input:
-        cure += "; --overrides 'sft.fresh=[state_proj.*]' begins with a new projection of the state"
+        cure += "; --overrides 'sft.fresh=[state_proj.*]' starts with a new projection of the state"
     return [Problem("base-differs", cause, cure, level="warning")]
 
 
 def says_lines(found: FoundBase, config: JobConfig) -> Iterator[str]:
-    """What the base says and what the job does otherwise, for people."""
+    """One line per setting that the base records, with the job's value if that differs, for people."""
     different = {key: own for key, _, own in differences(found, config)}
     for key in (*MEANING, *ADJUSTABLE):
         if key in found.says:

@@ -1,4 +1,4 @@
-"""The job config of a foreign checkpoint: a preset, over it what the checkpoint says, over that what a person says."""
+"""The job config of a foreign checkpoint: a preset, overridden by the checkpoint's own files, then by the person."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rlinf_isaac.ground.errors import InvalidJob, Problem, TokenizerError
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 EXECUTED = ("policy.action_chunk", "policy.denoise_steps", "policy.asset_id")
-"""Keys that say how a policy is run, which a person may change; the others the weights were trained with."""
+"""Keys that decide how a policy is run. A person may change them; the other keys are fixed by the training."""
 PALIGEMMA_TOKENS = 257_152
-"""Pieces of PaliGemma's tokenizer: no other SentencePiece model has as many."""
+"""Number of pieces of PaliGemma's tokenizer; no other known SentencePiece model has as many."""
 
 
 _Equal = Callable[[str, Any, Any], bool]
@@ -29,9 +29,9 @@ class Configured:
 
     Attributes:
         config: the job that trained the checkpoint, as far as it is known.
-        lines: what was taken from the checkpoint, for people.
-        stated: facts that the checkpoint's files say.
-        assumed: facts that a person says, with their values.
+        lines: the settings that were taken from the checkpoint, for people.
+        stated: names of facts whose value comes from the checkpoint's files.
+        assumed: facts for which a person gave a value, with these values.
     """
 
     config: JobConfig
@@ -47,21 +47,22 @@ def configure(
     assumptions: Mapping[str, Any] | None = None,
     known: Collection[str] = (),
 ) -> Configured:
-    """Put a config together.
+    """Build the config from preset, checkpoint and person.
 
     Args:
         preset: name of a preset, or the nested values of a job.
-        said: what the checkpoint's files say.
-        overrides: of the person. The key of a fact that the files do not say becomes an assumption.
-        assumptions: of `facts.parse_assumptions`; ``all`` takes what the config has for whatever nobody says.
-        known: facts that something else says, such as the dataset it was trained on.
+        said: the settings that the checkpoint's files record.
+        overrides: overrides by the person. If the files do not record a fact, an override of its key is an assumption.
+        assumptions: from `facts.parse_assumptions`. ``all`` assumes the config's value for every fact that is not
+            known otherwise.
+        known: facts that are known from another source, such as the dataset it was trained on.
 
     Raises:
-        InvalidJob: an override or an assumption contradicts what the files say, or the config has an error.
+        InvalidJob: an override or an assumption contradicts the files, or the config has an error.
     """
-    given = {name: value for name, value in (assumptions or {}).items() if name != ALL}
+    named = {name: value for name, value in (assumptions or {}).items() if name != ALL}
     keys = {name: fact.key for name, fact in FACTS.items() if fact.key is not None}
-    assumed = {keys[name]: value for name, value in given.items() if name in keys}
+    assumed = {keys[name]: value for name, value in named.items() if name in keys}
     config = _build(preset, [*_spelled(said.values), *_spelled(assumed), *overrides])
     values = flatten(config)
     equal = partial(means_the_same, pi05=config.model.pi05)
@@ -70,13 +71,14 @@ def configure(
     stated = {name for name, key in keys.items() if key in said.certain and equal(key, values[key], said.values[key])}
     if said.tokenizer and _is_paligemma(config):
         stated.add("tokenizer")
-    own = {name: values[key] for name, key in keys.items() if key in overridden} | given
+    own = {name: values[key] for name, key in keys.items() if key in overridden} | named
     if ALL in (assumptions or {}):
         others = [name for name in FACTS if name not in own and name not in stated and name not in known]
         asked = [name for name in others if config.model.pi05 or name != "discrete_state_input"]
         own = as_in_job(asked, config) | own
     base = flatten(_build(preset, []))
-    # What means the same stays as the preset spells it: a digest of the config tells "auto" from "quantile".
+    # A value that means the same as the preset's keeps the preset's spelling, because "auto" and "quantile" give
+    # different digests of the config.
     if "policy.norm" in said.values and equal("policy.norm", base["policy.norm"], values["policy.norm"]):
         config = replace(config, policy=replace(config.policy, norm=base["policy.norm"]))
     lines = tuple(_lines(base, values, said, equal))
@@ -88,7 +90,7 @@ def _refuse_contradictions(said: Said, values: Mapping[str, Any], assumed: Colle
     for key, value in said.values.items():
         if key in (*EXECUTED, *said.doubtful) or equal(key, values[key], value):
             continue
-        fact = next((name for name, each in FACTS.items() if each.key == key), key)
+        fact = next((name for name, known_fact in FACTS.items() if known_fact.key == key), key)
         who = f"--assume {fact}" if key in assumed else f"--overrides {key}"
         cause = f"{who} says {spell(values[key])}, but {said.places[key]} says {spell(value)}"
         problems.append(Problem("override-contradicts", cause, "leave it out, or correct the file if it is wrong"))
@@ -103,21 +105,21 @@ def _build(preset: str | Mapping[str, Any], overrides: Sequence[str]) -> JobConf
 
 
 def _spelled(values: Mapping[str, Any]) -> list[str]:
-    """Overrides of keys; texts in quotes, for they may hold commas."""
+    """The values as overrides. Texts are quoted, because they may contain commas."""
     return [f"{key}={spell(value, quoted=True)}" for key, value in values.items()]
 
 
 def means_the_same(key: str, one: Any, other: Any, *, pi05: bool) -> bool:
-    """Whether two values of a key mean the same; ``auto`` is the normalisation that goes with the model."""
+    """Whether two values of a key mean the same. ``auto`` stands for the default normalisation of the model."""
     if key == "policy.norm" and "auto" in (one, other):
-        from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # pyarrow comes with it
+        from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # imports pyarrow, which is slow
 
         return norm_mode(str(one), pi05) == norm_mode(str(other), pi05)
     return bool(one == other)
 
 
 def _lines(base: Mapping[str, Any], values: Mapping[str, Any], said: Said, equal: _Equal) -> Iterator[str]:
-    """What the checkpoint says, and what the preset or a person would have had instead."""
+    """One line per setting in the checkpoint's files, with the preset's or the person's value if that differs."""
     keys = {fact.key for fact in FACTS.values()}
     for key, value in said.values.items():
         if not equal(key, values[key], value):
@@ -129,10 +131,10 @@ def _lines(base: Mapping[str, Any], values: Mapping[str, Any], said: Said, equal
 
 
 def _is_paligemma(config: JobConfig) -> bool:
-    """Whether the job's tokenizer is PaliGemma's, as far as its kind and size tell."""
+    """Whether the job's tokenizer is PaliGemma's, judged by its kind and its number of tokens."""
     if config.policy.tokenizer == "byte":
         return False
     try:
         return bool(load_tokenizer(config.policy, config.model).vocab_size == PALIGEMMA_TOKENS)
-    except TokenizerError:  # whoever runs the policy has to have it
+    except TokenizerError:  # the file is needed only where the policy runs
         return False

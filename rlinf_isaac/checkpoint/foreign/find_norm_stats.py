@@ -1,8 +1,8 @@
-"""Which norm stats belong to a checkpoint? The ones inside it, and what RLinf recorded of its training.
+"""Finds the norm stats of a checkpoint: inside it, or where RLinf's record of the training says.
 
 RLinf saves no norm stats with its checkpoints. It trains with those in the directory of the base model, and the
 resolved config of the run, ``<log_path>/tensorboard/config.yaml``, names that directory. lerobot keeps statistics in a
-file of the policy's preprocessor, of which a ``norm_stats.json`` is made.
+file of the policy's preprocessor, which is converted to a ``norm_stats.json``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.ground.errors import BundleError, NormStatsError
 
 NORM_STATS_FILE = "norm_stats.json"
-# Both places of norm_stats_path in RLinf: released, and main.
+# The two places of norm_stats_path in RLinf's config: in the released version, and on its main branch.
 _PATH_KEYS = ("actor.openpi_data.norm_stats_path", "actor.model.openpi_data.norm_stats_path")
 _MODEL_KEY = "actor.model.model_path"
 _COMPUTE = "compute those of the data: rlinf-isaac norm_stats --dataset DATASET, and name the file it prints"
@@ -32,13 +32,13 @@ class NormStatsSource:
     """Norm stats of a checkpoint.
 
     Attributes:
-        path: the file they are in.
-        sha256: of its bytes.
-        places: every file with these bytes that was found, `path` among them.
-        asset_id: the name under which OpenPI or RLinf finds it; None where its place says none.
-        notes: how it was found, where that is not obvious.
-        made: bytes of the ``norm_stats.json`` that was made of `path`, where that is none itself.
-        record: JSON-ready, how `made` was made.
+        path: the file that holds them.
+        sha256: digest of the file.
+        places: every file with the same bytes that was found, including `path`.
+        asset_id: the name under which OpenPI or RLinf finds the file; None if its path has no such name.
+        notes: how the file was found, if that is not obvious.
+        made: bytes of the ``norm_stats.json`` into which `path` was converted; None if `path` is one itself.
+        record: JSON-ready description of that conversion.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class NormStatsSource:
 
 
 def given_norm_stats(path: Path, root: Path) -> NormStatsSource:
-    """The norm stats that a person names, for the checkpoint at `root`.
+    """The norm stats in a file that a person named, for the checkpoint at `root`.
 
     Raises:
         NormStatsError: there is no such file.
@@ -68,7 +68,7 @@ def given_norm_stats(path: Path, root: Path) -> NormStatsSource:
 
 
 def all_norm_stats(root: Path) -> list[NormStatsSource]:
-    """Every norm stats that lie in or around the checkpoint at `root`, equal ones once for each asset id.
+    """All norm stats in or around the checkpoint at `root`. Equal ones are returned once per asset id.
 
     Raises:
         NormStatsError, BundleError: a file cannot be read, or the files of a lerobot policy are damaged.
@@ -77,14 +77,14 @@ def all_norm_stats(root: Path) -> list[NormStatsSource]:
     if not inside and (lerobot := find_lerobot_stats(root)) is not None:
         return [_of_lerobot(lerobot)]
     outside, origin = ({}, "") if inside else _of_the_training(root)
-    found: dict[tuple[str | None, str], NormStatsSource] = {}
+    sources: dict[tuple[str | None, str], NormStatsSource] = {}
     for file, name in (inside | outside).items():
         digest = bytes_digest(read_bytes(file))
-        first = found.get((name, digest))
+        first = sources.get((name, digest))
         places = (*first.places, file) if first else (file,)
         notes = (origin,) if file in outside else ()
-        found[name, digest] = NormStatsSource(places[0], digest, places, name, notes)
-    return list(found.values())
+        sources[name, digest] = NormStatsSource(places[0], digest, places, name, notes)
+    return list(sources.values())
 
 
 def find_norm_stats(root: Path, asset_id: str | None = None) -> NormStatsSource:
@@ -92,10 +92,10 @@ def find_norm_stats(root: Path, asset_id: str | None = None) -> NormStatsSource:
 
     Args:
         root: its directory.
-        asset_id: which of several to take.
+        asset_id: selects one of several norm stats.
 
     Raises:
-        NormStatsError: there are none, or several that differ.
+        NormStatsError: there are no norm stats, or several that differ.
         BundleError: the files of a lerobot policy are damaged.
     """
     inside = {file: _asset_id(file, root) for file in _files_below(root)}
@@ -123,24 +123,24 @@ def find_norm_stats(root: Path, asset_id: str | None = None) -> NormStatsSource:
 
 
 def _of_lerobot(stats: LerobotStats) -> NormStatsSource:
-    note = f"{stats.path.name} holds lerobot's statistics: made into a norm_stats.json"
+    note = f"{stats.path.name} holds lerobot's statistics; they were converted to a norm_stats.json"
     return NormStatsSource(stats.path, file_digest(stats.path), (stats.path,), None, (note,), stats.data, stats.record)
 
 
 def _choice(files: Mapping[Path, str | None]) -> str:
-    """How to name one of several norm stats."""
+    """The cure if several norm stats were found: how to name one of them."""
     names = sorted({name for name in files.values() if name is not None})
     if len(names) < 2 or len(names) < len(files):
         return "say which the weights were trained with: --norm-stats FILE"
     listed = ", ".join(names[1:])
     return (
-        f"say whose statistics the weights were trained with: --asset-id {names[0]} (or {listed}); "
-        f"if none of these robots is meant, {_COMPUTE} with --norm-stats FILE"
+        f"name the robot whose statistics the weights were trained with: --asset-id {names[0]} (or {listed}); "
+        f"if it is none of these, {_COMPUTE} with --norm-stats FILE"
     )
 
 
 def _none_found(root: Path, origin: str) -> tuple[str, str]:
-    """Cause and cure where a checkpoint has no norm stats, by who wrote it."""
+    """Cause and cure for a checkpoint without norm stats, depending on the program that wrote it."""
     if (root / PREPROCESSOR).is_file():
         cause = f"{root / PREPROCESSOR} names no statistics: lerobot keeps none with a base, only with a trained policy"
         return cause, f"{_COMPUTE} with --norm-stats FILE"
@@ -151,19 +151,19 @@ def _none_found(root: Path, origin: str) -> tuple[str, str]:
         where = "RLinf saves none; it trains with <actor.model.model_path>/<asset_id>/norm_stats.json"
         return cause, f"name the file the training read: --norm-stats FILE ({where})"
     return cause, (
-        "name the file the weights were trained with: --norm-stats FILE (of a base that OpenPI's script converted it "
-        f"is in the JAX checkpoint, assets/<robot>/norm_stats.json); or {_COMPUTE}"
+        "name the file the weights were trained with: --norm-stats FILE (for a base that OpenPI's script converted, it "
+        f"is assets/<robot>/norm_stats.json in the JAX checkpoint); or {_COMPUTE}"
     )
 
 
 def _files_below(root: Path) -> Iterable[Path]:
-    """Wherever OpenPI and RLinf look below a model's directory; asset ids have one or two levels."""
+    """The norm stats files in all places where OpenPI and RLinf look. Asset ids have one or two path segments."""
     for level in ("", "*/", "*/*/", "assets/*/*/"):
         yield from (file for file in sorted(root.glob(level + NORM_STATS_FILE)) if file.is_file())
 
 
 def _of_the_training(root: Path) -> tuple[dict[Path, str | None], str]:
-    """What the config of the RLinf run around `root` says it trained with: file -> asset id, and where it says so."""
+    """Norm stats named by the config of the RLinf run around `root`: file -> asset id; and a note on their origin."""
     file = run_config_of(root)
     if file is None:
         return {}, ""
@@ -173,18 +173,18 @@ def _of_the_training(root: Path) -> tuple[dict[Path, str | None], str]:
         raise NormStatsError(error.problems) from error
     for key in _PATH_KEYS:
         if value := select(config, key):
-            named = Path(str(value))
-            named = named if named.suffix == ".json" else named / NORM_STATS_FILE
-            return ({named: named.parent.name} if named.is_file() else {}), f"{file} names {key}={value}"
+            stats = Path(str(value))
+            stats = stats if stats.suffix == ".json" else stats / NORM_STATS_FILE
+            return ({stats: stats.parent.name} if stats.is_file() else {}), f"{file} names {key}={value}"
     model = select(config, _MODEL_KEY)
     if not model:
         return {}, ""
     base = Path(str(model)).absolute()
-    return {found: _asset_id(found, base) for found in _files_below(base)}, f"{file} names {_MODEL_KEY}={base}"
+    return {stats: _asset_id(stats, base) for stats in _files_below(base)}, f"{file} names {_MODEL_KEY}={base}"
 
 
 def _asset_id(file: Path, root: Path) -> str | None:
-    """The asset id by which OpenPI or RLinf would find `file`: what is between the checkpoint, or assets/, and it."""
+    """The asset id under which OpenPI or RLinf finds `file`: its directory relative to the checkpoint or to assets/."""
     parent = file.absolute().parent
     if parent.is_relative_to(root):
         name = parent.relative_to(root).as_posix().removeprefix("assets/")

@@ -1,8 +1,8 @@
-"""Checkpoints of the Hugging Face Hub: ``hf://org/name[/folder][@revision]``, by huggingface_hub's own client.
+"""Checkpoints on the Hugging Face Hub: ``hf://org/name[/folder][@revision]``, downloaded by huggingface_hub's client.
 
-Its cache, its environment (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE) and its login hold here as in every other program. A
-revision is a branch, a tag or a commit, ``main`` where none is named; the commit that it was goes into the lineage.
-Only what a checkpoint is read from is downloaded: weights, their index, JSON; no state of an optimiser.
+Its cache, environment variables (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE) and login work as in every other program. A
+revision is a branch, a tag or a commit; the default is ``main``. The commit to which it resolves goes into the lineage.
+Only files that are needed to read a checkpoint are downloaded: weights, their index and JSON, but no optimiser state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rlinf_isaac.ground.errors import BundleError
 SCHEME = "hf://"
 _URI = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<folder>[^@\s]+?))?/?(?:@(?P<revision>[^@\s]+))?", re.ASCII)
 _KINDS = ("datasets", "spaces", "buckets", "models")
-# Of fnmatch, whose * takes slashes as well; JAX's arrays have no ending.
+# Patterns of fnmatch, whose * also matches slashes. JAX's arrays have no suffix, so all of params/ is taken.
 _KEPT = ("*.safetensors", "*.json", "*full_weights.pt", "params/*", "*/params/*")
 _LEFT_OUT = ("*optimizer*", "*training_state/*", "*train_state/*")
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
@@ -24,11 +24,11 @@ _SPELLING = "write hf://org/name, hf://org/name/folder or either with @revision"
 
 
 class Location(NamedTuple):
-    """What a URI names.
+    """The parts of a URI.
 
     Attributes:
         repo: ``org/name``.
-        folder: in it; empty for the whole.
+        folder: folder in the repository; empty for all of it.
         revision: branch, tag or commit; None for the default.
     """
 
@@ -38,12 +38,12 @@ class Location(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """A checkpoint of the hub on this machine.
+    """A checkpoint that was downloaded from the hub.
 
     Attributes:
-        path: its directory, in the cache of huggingface_hub: to be read, and not to be changed.
-        revision: the commit it is of.
-        uri: its URI with that commit, by which it is found again.
+        path: its directory in the cache of huggingface_hub, which must not be changed.
+        revision: its commit.
+        uri: its URI with that commit, under which it can be downloaded again.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Fetched(NamedTuple):
 
 
 def is_hub(source: str | Path) -> bool:
-    """Whether a source is of the hub, well spelt or not; as a `Path` it has lost a slash, which is no matter."""
+    """Whether a source is a URI of the hub, valid or not. A `Path` is accepted although it loses one of the slashes."""
     return str(source).lower().startswith("hf:")
 
 
@@ -60,7 +60,7 @@ def parse(uri: str | Path) -> Location:
     """The parts of a URI.
 
     Raises:
-        BundleError: ``hub-uri``, it is not spelt like one of a model.
+        BundleError: ``hub-uri``, it is not a valid URI of a model.
     """
     if isinstance(uri, Path):
         uri = SCHEME + str(uri).removeprefix("hf:/")
@@ -76,13 +76,13 @@ def parse(uri: str | Path) -> Location:
 
 
 def fetch(uri: str | Path) -> Fetched:
-    """Download a checkpoint, or find it in the cache: offline, or where the hub does not answer, as it is there.
+    """Download a checkpoint, or find it in the cache if the hub is offline or does not answer.
 
     Raises:
-        BundleError: the URI is misspelt (``hub-uri``), huggingface_hub is not installed (``no-huggingface-hub``), the
-            model or the revision does not exist (``hub-no-repo``, ``hub-no-revision``), one has to log in for it
-            (``hub-gated``), the hub cannot be reached and the cache has not got it (``hub-unreachable``), or there are
-            no weights in it (``hub-no-weights``). No message has a token in it.
+        BundleError: the URI is not valid (``hub-uri``), huggingface_hub is not installed (``no-huggingface-hub``), the
+            model or the revision does not exist (``hub-no-repo``, ``hub-no-revision``), the model requires a login
+            (``hub-gated``), the hub cannot be reached and the model is not in the cache (``hub-unreachable``), or the
+            model has no weights (``hub-no-weights``). Messages never contain a token.
     """
     location = parse(uri)
     try:
@@ -93,14 +93,14 @@ def fetch(uri: str | Path) -> Fetched:
     inside = f"{location.folder}/" if location.folder else ""
     patterns = [inside + pattern for pattern in _KEPT]
     try:
-        found = snapshot_download(
+        snapshot_path = snapshot_download(
             location.repo, revision=location.revision, allow_patterns=patterns, ignore_patterns=list(_LEFT_OUT)
         )
     except Exception as error:
         raise _refusal(location, error) from error
-    snapshot = Path(found)
+    snapshot = Path(snapshot_path)
     path = snapshot / location.folder
-    if not path.is_dir() or not any(each.is_file() for each in path.rglob("*")):
+    if not path.is_dir() or not any(entry.is_file() for entry in path.rglob("*")):
         where = f"{location.repo} at {snapshot.name}"
         cause = f"{where} has no weights" + (f" in {location.folder}/" if location.folder else "")
         cure = "name the model, and the folder in it, that has *.safetensors, full_weights.pt or params/"
@@ -109,7 +109,7 @@ def fetch(uri: str | Path) -> Fetched:
 
 
 def _refusal(location: Location, error: Exception) -> BundleError:
-    """What an exception of huggingface_hub means; the exception itself where it means nothing that is known."""
+    """The error for an exception of huggingface_hub. An exception of an unknown kind is raised again."""
     from huggingface_hub import errors
 
     repo = f"{SCHEME}{location.repo}"
@@ -126,7 +126,7 @@ def _refusal(location: Location, error: Exception) -> BundleError:
             cause = f"{repo} does not exist, or is private"
             return BundleError.of("hub-no-repo", cause, f"correct its name; if it is private, {login}")
         case errors.HFValidationError():
-            return BundleError.of("hub-uri", f"{repo} is no name that a model can have", _SPELLING)
+            return BundleError.of("hub-uri", f"{repo} is not a valid name of a model", _SPELLING)
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
             return _unreachable(repo, location, error)
         case errors.HfHubHTTPError():
@@ -146,7 +146,7 @@ def _unreachable(repo: str, location: Location, error: Exception, why: str = "")
         root = error.__cause__
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(root).__name__ if root else "no network"
     what = f"{repo}@{location.revision}" if location.revision else repo
-    cause = f"{what} is not in the cache, or not whole, and the hub cannot be reached: {why}"
+    cause = f"{what} is not in the cache, or incomplete there, and the hub cannot be reached: {why}"
     cure = f"download it where there is a network: hf download {location.repo}"
     cure += f" --revision {location.revision}" if location.revision else ""
     return BundleError.of("hub-unreachable", cause, f"{cure}, and copy HF_HOME here; or name a directory that has it")

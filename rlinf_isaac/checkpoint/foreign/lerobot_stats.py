@@ -1,9 +1,9 @@
-"""lerobot's statistics as OpenPI's ``norm_stats.json``. No torch.
+"""Converts lerobot's statistics to OpenPI's ``norm_stats.json``, without torch.
 
 A trained policy of lerobot has them in the safetensors file of its preprocessor's normaliser, by feature and vector:
-``observation.state.mean``, ``action.q01``. They are of single frames, as lerobot normalises; the float32 numbers are
-taken as they are. lerobot adds 1e-8 to a standard deviation where OpenPI adds 1e-6, and nothing to a range of quantiles
-that is not zero, which only a dim that hardly moves would show.
+``observation.state.mean``, ``action.q01``. lerobot computes and applies them frame by frame; the float32 numbers are
+copied unchanged. lerobot adds 1e-8 to a standard deviation, OpenPI 1e-6; lerobot adds nothing to a range of quantiles
+that is not zero. These differences matter only for a dim that hardly moves.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _COPY = "copy the policy's directory again, complete"
 
 @dataclass(frozen=True)
 class LerobotStats:
-    """Statistics of a policy of lerobot.
+    """Statistics of a lerobot policy.
 
     Attributes:
-        path: the file they are in.
-        data: bytes of the ``norm_stats.json`` they make; equal files give equal bytes.
-        record: JSON-ready, what was done.
+        path: the file that holds them.
+        data: bytes of the resulting ``norm_stats.json``; equal files give equal bytes.
+        record: JSON-ready description of the conversion.
     """
 
     path: Path
@@ -47,11 +47,12 @@ class LerobotStats:
 
 
 def find_lerobot_stats(root: Path) -> LerobotStats | None:
-    """The statistics that the policy at `root` normalises with; None where it has none, as a base that was not tuned.
+    """The statistics with which the policy at `root` normalises; None if it has none, like a base without fine-tuning.
 
     Raises:
         BundleError: a processor's JSON or safetensors file is damaged.
-        NormStatsError: the file that it names is missing, has no such statistics, or the postprocessor has others.
+        NormStatsError: the file that the processor names is missing or lacks statistics, or the postprocessor has
+            different ones.
     """
     before = _state_file(root, PREPROCESSOR)
     if before is None:
@@ -71,7 +72,7 @@ def find_lerobot_stats(root: Path) -> LerobotStats | None:
         actions = [name for name in other if name.startswith("action.")]
         if differing := [name for name in actions if _differ(vectors.get(name), other[name])]:
             cause = f"{file} and {after[0]} differ in {', '.join(differing)}: actions are scaled back by other numbers"
-            raise NormStatsError.of("ambiguous-norm-stats", cause, "say which hold: --norm-stats FILE")
+            raise NormStatsError.of("ambiguous-norm-stats", cause, "name the right ones: --norm-stats FILE")
     record = {
         "format": "lerobot",
         "keys": {feature: key for feature, key in FEATURES.items()},
@@ -83,14 +84,14 @@ def find_lerobot_stats(root: Path) -> LerobotStats | None:
 
 
 def _state_file(root: Path, name: str) -> tuple[Path, float | None] | None:
-    """The safetensors file of the step that normalises, and its epsilon; None where there is none."""
+    """The safetensors file of the processor's normalising step, and its epsilon; None if there is no such step."""
     values = read_object(root / name)
     if values is None:
         return None
-    found = Statements()
-    for entries in steps_of(values, name, found):
+    statements = Statements()
+    for entries in steps_of(values, name, statements):
         if entries.word("registry_name") == _STEPS[name] and (state := entries.word("state_file")) is not None:
-            # Beside its JSON: a path would let it name any file of the machine.
+            # The file must be beside its JSON: with a path, the JSON could name any file of this machine.
             if Path(state).name != state or not state.endswith(".safetensors"):
                 cause = f"{root / name} names {ascii(state[:80])[1:-1]}, which is not a safetensors file beside it"
                 raise NormStatsError.of("no-norm-stats", cause, _COPY)
@@ -98,25 +99,25 @@ def _state_file(root: Path, name: str) -> tuple[Path, float | None] | None:
                 raise NormStatsError.of("no-norm-stats", f"{root / state} is missing, which {name} names", _COPY)
             eps = (entries.inner("config") or {}).get("eps")
             return root / state, eps if isinstance(eps, float) else None
-    if found.problems:
-        raise NormStatsError(found.problems)
+    if statements.problems:
+        raise NormStatsError(statements.problems)
     return None
 
 
 def _vectors(file: Path) -> dict[str, np.ndarray]:
-    """Every vector of floats in a file; images' statistics, which have more axes, and counts are left out."""
+    """All vectors of floats in a file. Statistics of images, which have more axes, and counts are left out."""
     layout = read_layout(file)
     data = read_bytes(file, _MAX_BYTES) if file.stat().st_size <= _MAX_BYTES else b""
-    found = {}
+    vectors = {}
     for name, info in layout.tensors.items():
         if info.dtype in _DTYPES and len(info.shape) == 1 and 0 < info.shape[0] < _MAX_DIMS and data:
             begin, end = layout.spans[name]
             vector = np.frombuffer(data[begin:end], _DTYPES[info.dtype]).astype(np.float64)
             if not np.isfinite(vector).all():
-                cause = f"{file}: {name} has entries that are not among the finite numbers"
+                cause = f"{file}: {name} has NaN or infinite entries"
                 raise NormStatsError.of("norm-stats-not-finite", cause, "name another file: --norm-stats FILE")
-            found[name] = vector
-    return found
+            vectors[name] = vector
+    return vectors
 
 
 def _differ(one: np.ndarray | None, other: np.ndarray) -> bool:

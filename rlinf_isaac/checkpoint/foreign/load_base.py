@@ -1,4 +1,4 @@
-"""The weights of a base into a model. Needs torch."""
+"""Loads the weights of a base into a model. Needs torch."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from rlinf_isaac.config.schema import ModelConfig
 
 @torch.no_grad()
 def load_base(path: Path, model: torch.nn.Module, architecture: ModelConfig, fresh: Sequence[str] = ()) -> None:
-    """Copy the weights of the base at `path` into `model` in place; its dtype and device stay.
+    """Copy the weights of the base at `path` into `model` in place. The model keeps its dtype and device.
 
-    A model in float32 gets the numbers of the file as they are, whatever format of 32 bits or less they have there, so
-    that float32 copies of what is trained (`MasterAdamW`) begin with all bits of a float32 base. Memory holds the
-    model and one tensor.
+    A float32 model gets exactly the numbers in the file, which have 32 bits or fewer. So the float32 copies of the
+    trained parameters (`MasterAdamW`) start with all bits of a float32 base. Only one tensor at a time is in memory
+    besides the model.
 
     Args:
-        path: of the base (`base.Named`).
-        model: with the names of OpenPI's state dict.
-        architecture: of the model.
-        fresh: patterns of parameters that keep the values they have (`SftConfig.fresh`).
+        path: path of the base (`base.Named`).
+        model: a model with the names of OpenPI's state dict.
+        architecture: the model's architecture.
+        fresh: patterns of parameters that keep their present values (`SftConfig.fresh`).
 
     Raises:
-        BundleError, WeightsError: the base is not whole, does not fit, or holds NaN or infinity.
+        BundleError, WeightsError: the base is incomplete, does not fit, or holds NaN or infinity.
     """
     located = find_located(path, all_norm_stats)
     conversion = plan_base(located, architecture, fresh)
@@ -41,7 +41,7 @@ def load_base(path: Path, model: torch.nn.Module, architecture: ModelConfig, fre
     with Source(conversion.stored, [output.source for output in conversion.outputs]) as source:
         for output in conversion.outputs:
             target = targets[output.name]
-            if id(target) in filled:  # tied
+            if id(target) in filled:  # a tied parameter, which has been filled under its other name
                 continue
             filled.add(id(target))
             tensor = source.tensor(output.source)

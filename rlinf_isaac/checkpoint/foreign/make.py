@@ -1,7 +1,8 @@
-"""A bundle out of a checkpoint that OpenPI, RLinf, lerobot or anyone else wrote. Needs torch.
+"""Makes a bundle of a checkpoint that OpenPI, RLinf, lerobot or another program wrote. Needs torch.
 
-Safetensors files whose names need no change are copied byte for byte, shards as shards; anything else becomes one
-``model.safetensors``. What is known of the training, by whose word, and what is not goes into ``config.json``.
+Safetensors files whose names need no change are copied byte for byte, shards as shards; all other weights are written
+to one ``model.safetensors``. ``config.json`` records which settings of the training are known, from which source, and
+which are not known.
 """
 
 from __future__ import annotations
@@ -56,15 +57,15 @@ def make_bundle(
 
     Args:
         conversion: the checkpoint's weights, checked against ``config.model``.
-        config: the job that trained it, as far as it is known: `eval` runs with it.
+        config: the job that trained it, as far as it is known; `eval` uses it.
         output: the bundle's directory.
         asset_id: name under which OpenPI and RLinf look for the norm stats.
         step: optimiser step of the checkpoint.
         norm_stats: bytes of ``norm_stats.json``, with canonical keys.
-        norm_stats_record: JSON-ready, where they came from and how their keys were changed.
-        dataset: what the checkpoint was trained on, if that is known.
-        stated: facts (`facts.FACTS`) whose value in `config` the checkpoint's own files say.
-        assumed: facts that a person says, with their values.
+        norm_stats_record: JSON-ready record of where they come from and how their keys were changed.
+        dataset: the data on which the checkpoint was trained, if that is known.
+        stated: names of facts (`facts.FACTS`) whose value in `config` comes from the checkpoint's own files.
+        assumed: facts for which a person gave a value, with these values.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -97,24 +98,24 @@ def find_made(
     stated: Collection[str] = (),
     assumed: Mapping[str, Any] | None = None,
 ) -> Bundle | None:
-    """The bundle at `output`, if it is whole and `make_bundle` with the same arguments would write the same bytes.
+    """The bundle at `output`, if it is complete and `make_bundle` with the same arguments would write the same bytes.
 
     The source is read twice and the bundle once; nothing is written.
     """
     try:
-        there = read_bundle(output)
+        bundle = read_bundle(output)
     except BundleError:
         return None
     description = _description(conversion, config, norm_stats_record, dataset, stated, assumed)
     digests, tied = _weights_digests(conversion)
     digests[CONFIG_FILE] = bytes_digest(config_bytes(description, Path(output)))
-    for file in norm_stats_files(there.path, asset_id):
-        digests[file.relative_to(there.path).as_posix()] = bytes_digest(norm_stats)
-    manifest = there.manifest
-    found = {name: entry.sha256 for name, entry in manifest.files.items()}, manifest.step, manifest.asset_id
+    for file in norm_stats_files(bundle.path, asset_id):
+        digests[file.relative_to(bundle.path).as_posix()] = bytes_digest(norm_stats)
+    manifest = bundle.manifest
+    present = {name: entry.sha256 for name, entry in manifest.files.items()}, manifest.step, manifest.asset_id
     links = _lineage(conversion.source, config, norm_stats, dataset)
-    same = found == (digests, step, asset_id) and (manifest.lineage, manifest.tied) == (links, tied)
-    return there if same else None
+    same = present == (digests, step, asset_id) and (manifest.lineage, manifest.tied) == (links, tied)
+    return bundle if same else None
 
 
 def _description(
@@ -162,7 +163,10 @@ def _describe(
     stated: Collection[str],
     assumed: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of ``config.json``; that of a bundle which is made anew keeps what the first one knew."""
+    """The content of ``config.json`` without the record of the source's files.
+
+    If the source is a bundle itself, the facts that are known in it stay known.
+    """
     if source.kind != "bundle":
         return foreign_config(config, dataset, stated=stated, assumed=assumed)
     parent = read_bundle(source.path, verify=False)
@@ -170,19 +174,20 @@ def _describe(
     described = foreign_config(config, dataset)
     earlier = parent.config.get(ASSUMED) or {}
     if dataset is None:
-        kept = parent.config.keys() - {"job", "norm_stats", "source", NOT_KNOWN}
-        described |= {key: parent.config[key] for key in kept}
+        inherited = parent.config.keys() - {"job", "norm_stats", "source", NOT_KNOWN}
+        described |= {key: parent.config[key] for key in inherited}
     else:
         described["tokenizer"] = parent.config.get("tokenizer")
-        if of_keys := {name: value for name, value in earlier.items() if FACTS[name].key is not None}:
-            described[ASSUMED] = {**of_keys, **(described.get(ASSUMED) or {})}
+        # The dataset replaces assumptions about prompt, rate and layouts; those on keys of the job stay.
+        if job_facts := {name: value for name, value in earlier.items() if FACTS[name].key is not None}:
+            described[ASSUMED] = {**job_facts, **(described.get(ASSUMED) or {})}
     described[NOT_KNOWN] = left = [name for name in described[NOT_KNOWN] if name in unknown]
     new = {name: value for name, value in (assumed or {}).items() if name in unknown}
     return with_assumed(described, left, new, config) if new else described
 
 
 def _said(source: Located) -> dict[str, Any]:
-    """What the source's files said, for the record; not of a bundle, whose own record is the job."""
+    """JSON-ready record of what the source's files said. For a bundle it has only the remarks: its job is recorded."""
     if source.kind == "bundle":
         return {"remarks": list(source.said.remarks)}
     values, places = source.said.values, source.said.places
@@ -194,7 +199,7 @@ def _said(source: Located) -> dict[str, Any]:
 
 
 def _write_weights(conversion: Conversion, directory: Path) -> Mapping[str, str]:
-    """Write the safetensors files; returns name that is not stored -> name of the tensor it shares."""
+    """Write the safetensors files. Returns the ties: name that is not stored -> name of the tensor it shares."""
     check_twins(conversion)
     if conversion.copies_files:
         return _copy_files(conversion, directory)
@@ -204,7 +209,7 @@ def _write_weights(conversion: Conversion, directory: Path) -> Mapping[str, str]
 
 
 def _weights_digests(conversion: Conversion) -> tuple[dict[str, str], Mapping[str, str]]:
-    """sha256 of each file that `_write_weights` writes, and what it returns."""
+    """sha256 of each file that `_write_weights` would write, and the ties that it would return."""
     if conversion.copies_files:
         return {name: file_digest(file) for name, file in _copied(conversion).items()}, conversion.plan.ties
     files, ties = _files(conversion)
@@ -212,7 +217,8 @@ def _weights_digests(conversion: Conversion) -> tuple[dict[str, str], Mapping[st
 
 
 def _files(conversion: Conversion) -> tuple[tuple[OutputFile, ...], Mapping[str, str]]:
-    # The manifest says what is tied. With a single entry in its metadata a file is the one that save_file writes.
+    # Ties are recorded in the manifest, not in the file's metadata: with a single metadata entry the file equals the
+    # one that save_file writes.
     files, ties, _ = plan_files(conversion.outputs, conversion.options.max_shard_size, note_ties=False)
     return files, ties
 
@@ -226,7 +232,7 @@ def _copied(conversion: Conversion) -> dict[str, Path]:
 
 
 def _copy_files(conversion: Conversion, directory: Path) -> Mapping[str, str]:
-    """Copy the files as they are. The values are looked at one tensor at a time."""
+    """Copy the files unchanged. Their values are checked for NaN and infinity one tensor at a time."""
     with Source(conversion.stored) as source:
         for output in {output.stored: output for output in conversion.outputs}.values():
             _check_finite(output, source.tensor(output.source))
@@ -240,7 +246,7 @@ def _check_finite(output: Output, values: torch.Tensor) -> None:
 
 
 def check_twins(conversion: Conversion) -> None:
-    """A checkpoint may store both names of a tied parameter, but then with one value.
+    """Check that a tied parameter that is stored under both names has the same value under both.
 
     Raises:
         WeightsError: the values differ.
@@ -250,7 +256,7 @@ def check_twins(conversion: Conversion) -> None:
             if len({_fingerprint(source, twin) for twin in twins}) > 1:
                 cause = f"the checkpoint stores {name} and the parameter it is tied to with different values"
                 cure = (
-                    "this is the checkpoint of another model; use that one. Of a policy that lerobot wrote keep its "
+                    "this checkpoint belongs to another model; use that model. If lerobot wrote it, keep its "
                     "config.json beside it: then the head, which lerobot's model does not read, is left out"
                 )
                 raise WeightsError.of("tied-weights-differ", cause, cure)

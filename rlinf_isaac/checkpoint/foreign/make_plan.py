@@ -1,7 +1,7 @@
-"""How the weights of a foreign checkpoint become those of a bundle, before a byte is written. No torch.
+"""Plans how the weights of a foreign checkpoint become those of a bundle. Nothing is written, and torch is not needed.
 
-Every name and shape is checked against the architecture, and against what the checkpoint's own files say. Tensors that
-only explore or criticise (`layout.OPTIONAL_PREFIXES`) are left out, and zeros stand for what nothing reads.
+Every name and shape is checked against the architecture and against the checkpoint's own files. Tensors of RL's critic
+and exploration noise (`layout.OPTIONAL_PREFIXES`) are left out, and parameters that nothing reads become zeros.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rlinf_isaac.ground.errors import BundleError, Problem, WeightsError
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES, TIED, state_dict_shapes
 
 AS_STORED = Options(state_dict_key=WHOLE)
-"""A bundle holds what the checkpoint holds, under the model's own names; everything in the file has to fit."""
+"""The options of a bundle: the stored values under the model's names; every tensor in the file has to fit."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Conversion:
     """How the weights of a source become those of a bundle. Nothing has been written yet.
 
     Attributes:
-        source: where they are.
-        stored: what is stored there.
-        plan: how it fills the model.
+        source: the checkpoint.
+        stored: its stored tensors.
+        plan: how they fill the model.
         outputs: the tensors to write, in the order of the model's parameters.
-        twins: name of a tied parameter that is stored twice, and the two tensors, whose values must be the same.
+        twins: name of each tied parameter that is stored twice, and the two tensors, whose values must be equal.
         stripped: wrappers and prefixes removed from names.
-        excluded: stored names that are left out because a pattern says so, because they only explore or criticise
-            (`layout.OPTIONAL_PREFIXES`), or because lerobot's model has them and never reads them.
-        options: what else was asked for.
-        layout: whose names and shapes the stored tensors have, where they are not OpenPI's (`convert.openpi_rlinf`).
+        excluded: stored names that are left out because a pattern matches them, because they belong to RL's critic or
+            exploration noise (`layout.OPTIONAL_PREFIXES`), or because lerobot's model has them but never reads them.
+        options: the other options of the conversion.
+        layout: the layout of the stored tensors, if it is not OpenPI's (`convert.openpi_rlinf`).
     """
 
     source: Located
@@ -61,7 +61,7 @@ class Conversion:
 
     @property
     def copies_files(self) -> bool:
-        """Whether the source's safetensors files are taken as they are."""
+        """Whether the source's safetensors files are copied unchanged."""
         renamed = any(name != stored for name, stored in self.plan.sources.items() if name not in self.plan.ties)
         changed = (
             renamed
@@ -88,13 +88,13 @@ def plan_conversion(
     Args:
         source: the checkpoint.
         model: the architecture its weights must fill completely.
-        options: what to do beyond copying; ``exclude`` has patterns (``value_head.*``) of stored tensors that are no
+        options: options of the conversion. ``exclude`` has patterns (``value_head.*``) of stored tensors that are not
             part of the model, such as RL's value head.
-        left_out: parameters of the model that are not to come from the checkpoint.
+        left_out: parameters of the model that are not taken from the checkpoint.
         verify: hash the weights of a bundle (about 1.5 GB/s); without it only their headers are read.
 
     Raises:
-        BundleError: the weights are damaged, or a bundle is not the one that was sealed.
+        BundleError: the weights are damaged, or a bundle was changed after it was sealed.
         WeightsError: they do not fit the model, are unsafe to read, or a pattern matches nothing.
     """
     if source.kind == "bundle":
@@ -106,7 +106,7 @@ def plan_conversion(
     exempt, unmatched = exempt_from_cast(plan.sources, options.keep_dtype)
     if unmatched:
         raise WeightsError(unmatched)
-    # Tied parameters become one and the same view, under the name that sorts first.
+    # Tied parameters are stored once, under the name that sorts first.
     owner = {max(pair): min(pair) for pair in TIED}
     outputs, twins = [], []
     for name, own in plan.sources.items():
@@ -116,7 +116,7 @@ def plan_conversion(
             twins.append((name, tensor, chosen.tensors[own]))
         dtype = output_dtype(options, tensor.dtype, exempt=owner.get(name, name) in exempt)
         outputs.append(Output(name, chosen.names[origin], dtype, tensor))
-    # Written out, so that loaders which insist on every name of OpenPI's model find it, too.
+    # Unread parameters are written as zeros, for loaders that require every name of OpenPI's model.
     for name in plan.unread:
         dtype = next((output.dtype for output in outputs if output.name == TIED[0][1]), "F32")
         outputs.append(Output(name, name, dtype, ZeroTensor(dtype, state_dict_shapes(model)[name])))
@@ -127,7 +127,7 @@ def plan_conversion(
 
 
 def may_be_made(output: str | Path, config: JobConfig, norm_stats: bytes) -> bool:
-    """Whether there is a bundle at `output` of such a job and such norm stats. Without hashing its weights."""
+    """Whether `output` holds a bundle of the same job and norm stats. Its weights are not hashed."""
     try:
         lineage = read_bundle(output, verify=False).lineage
     except BundleError:
@@ -136,25 +136,25 @@ def may_be_made(output: str | Path, config: JobConfig, norm_stats: bytes) -> boo
 
 
 def fitting_presets(source: Located, options: Options = AS_STORED) -> list[str]:
-    """Names of the shipped presets whose architecture is that of the weights; of those with the same, the first.
+    """Names of the shipped presets whose architecture fits the weights; of presets with equal shapes, only the first.
 
     Raises:
-        BundleError, WeightsError: as `plan_conversion`, fit to an architecture aside.
+        BundleError, WeightsError: as `plan_conversion`, except that weights may fit no preset.
     """
     names = preset_names()
     models = [load_config(name).model for name in names]
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    fitting: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, model, fits in zip(names, models, fitting_architecture(source, models, options), strict=True):
-        if fits and (shapes := state_dict_shapes(model)) not in found.values():
-            found[name] = shapes
-    return list(found)
+        if fits and (shapes := state_dict_shapes(model)) not in fitting.values():
+            fitting[name] = shapes
+    return list(fitting)
 
 
 def fitting_architecture(source: Located, models: Iterable[ModelConfig], options: Options = AS_STORED) -> list[bool]:
-    """Whether the names and shapes of the weights are those of each of these architectures.
+    """For each architecture, whether the weights have its names and shapes.
 
     Raises:
-        BundleError, WeightsError: as `plan_conversion`, fit to an architecture aside.
+        BundleError, WeightsError: as `plan_conversion`, except that weights may fit no architecture.
     """
     chosen = _select(read_stored(source.weights), options)
     _check_said(source, chosen)
@@ -170,7 +170,10 @@ def _fits(infos: Mapping[str, TensorInfo], model: ModelConfig, source: str) -> b
 
 
 class _Chosen(NamedTuple):
-    """Tensors by their names in the state dict, the names they have in the file, what was removed, and `layout`."""
+    """The selected tensors by their names in the state dict, and `names`: name in the state dict -> name in the file.
+
+    The other fields are those of `Conversion`.
+    """
 
     tensors: dict[str, AnyDense]
     names: dict[str, str]
@@ -184,37 +187,38 @@ class _Chosen(NamedTuple):
 
 
 def _select(stored: Stored, options: Options) -> _Chosen:
-    """The tensors of the state dict that no pattern leaves out; wrappers are left to `plan_model`."""
-    # A distributed checkpoint has the optimiser in it, twice as large as the model and never asked for.
+    """The tensors of the state dict that no pattern excludes. Wrappers are removed later, by `plan_model`."""
+    # A distributed checkpoint also has the state of the optimiser, so its state dict of the model is searched for.
     find = stored.weights.format == "dcp" and options.state_dict_key == WHOLE
     state_dict = find_state_dict(stored.tensors, None if find else options.state_dict_key)
-    found = {
+    candidates = {
         ".".join(keys[len(state_dict) :]): tensor
         for keys, tensor in stored.tensors.items()
         if keys[: len(state_dict)] == state_dict
     }
     stripped: tuple[str, ...] = ()
-    names = {name: name for name in found}
+    names = {name: name for name in candidates}
     problems: list[Problem] = []
     if options.strip_prefix:
-        names, stripped, problems = rename(found, options.strip_prefix)
+        names, stripped, problems = rename(candidates, options.strip_prefix)
     excluded: set[str] = set()
-    # Once for what may hide a wrapper from the majority vote (an optimiser's state), once for what is in a wrapper.
+    # Wrappers are stripped again for every pattern: excluded names, such as an optimiser's state, could otherwise keep
+    # a prefix from being the one of most names.
     for pattern in options.exclude:
         bare, _ = strip_wrappers(name for name in names if name not in excluded)
-        kept, unmatched = choose(bare, exclude=[pattern])
-        excluded |= set(bare.values()) - {bare[key] for key in kept}
+        selected, unmatched = choose(bare, exclude=[pattern])
+        excluded |= set(bare.values()) - {bare[key] for key in selected}
         problems += unmatched
     if options.include:
         bare, _ = strip_wrappers(name for name in names if name not in excluded)
-        kept, unmatched = choose(bare, include=options.include)
-        excluded |= set(bare.values()) - {bare[key] for key in kept}
+        selected, unmatched = choose(bare, include=options.include)
+        excluded |= set(bare.values()) - {bare[key] for key in selected}
         problems += unmatched
     bare, _ = strip_wrappers(name for name in names if name not in excluded)
     excluded |= {stored for name, stored in bare.items() if name.startswith(OPTIONAL_PREFIXES)}
     tensors: dict[str, AnyDense] = {}
     for name, own in names.items():
-        tensor = found[own]
+        tensor = candidates[own]
         if name in excluded:
             continue
         if isinstance(tensor, Unstorable):
@@ -230,22 +234,22 @@ def _select(stored: Stored, options: Options) -> _Chosen:
 
 
 def _renamed(chosen: _Chosen, source: str) -> _Chosen:
-    """The tensors under OpenPI's names, where they have those of another layout."""
+    """The tensors under OpenPI's names, if they have the names of RLinf's own layout."""
     bare, stripped = strip_wrappers(chosen.tensors)
     if not openpi_rlinf.is_openpi_rlinf(bare):
         return chosen
-    found = openpi_rlinf.to_openpi({name: chosen.tensors[own] for name, own in bare.items()}, source)
-    tensors = {name: view for name, (_, view) in found.items()}
-    names = {name: chosen.names[bare[stored]] for name, (stored, _) in found.items()}
+    views = openpi_rlinf.to_openpi({name: chosen.tensors[own] for name, own in bare.items()}, source)
+    tensors = {name: view for name, (_, view) in views.items()}
+    names = {name: chosen.names[bare[stored]] for name, (stored, _) in views.items()}
     return _Chosen(tensors, names, (*chosen.stripped, *stripped), chosen.excluded, openpi_rlinf.NAME)
 
 
 def _without_untied_head(source: Located, chosen: _Chosen) -> _Chosen:
-    """Of lerobot's weights without the VLM's head, where the embedding is stored as well.
+    """Leaves out the VLM's head of lerobot's weights if the token embedding is stored too.
 
-    lerobot 0.5 and later replace the language model below a head that was tied to it (``policies/pi_gemma.py``). From
-    then on the two are separate parameters, of which the model reads the embedding alone: training moves that one, and
-    the head keeps what it began with. lerobot's own loader takes the stored embedding, too.
+    lerobot 0.5 and later replace the language model after its head was tied to it (``policies/pi_gemma.py``). Head and
+    embedding are then separate parameters, and the model reads only the embedding: training changes the embedding,
+    while the head keeps its initial value. lerobot's own loader uses the stored embedding too.
     """
     bare, _ = strip_wrappers(chosen.tensors)
     embedding, head = TIED[0]
@@ -258,7 +262,7 @@ def _without_untied_head(source: Located, chosen: _Chosen) -> _Chosen:
 
 
 def _check_said(source: Located, chosen: _Chosen) -> None:
-    """Raise WeightsError where shapes are not what the checkpoint's files say."""
+    """Raise WeightsError if shapes contradict the checkpoint's files."""
     bare, _ = strip_wrappers(chosen.infos)
     infos = {name: chosen.infos[stored] for name, stored in bare.items()}
     if problems := contradictions(source.said, infos, str(source.weights.files[0])):

@@ -1,4 +1,4 @@
-"""What is this checkpoint, and where are its parts? Given a directory or a file alone, and without torch.
+"""Recognises the layout of a checkpoint and finds its parts, from a directory or a file, without torch.
 
     <step>/model.safetensors, metadata.pt, assets/<asset_id>/norm_stats.json       OpenPI (PyTorch)
     global_step_<N>/actor/model_state_dict/full_weights.pt, actor/dcp_checkpoint/  RLinf, training
@@ -8,8 +8,8 @@
     model.safetensors, *.safetensors, *.pt, dcp_checkpoint/                        loose weights
     bundle.json                                                                    a bundle of ours
 
-Where two candidates may disagree nothing is chosen: RLinf's loader would take whichever it tries first, and the numbers
-of the evaluation would be those of other weights than the ones that were meant.
+If two candidates may hold different weights, none is chosen: RLinf's loader takes the first that it tries, and the
+evaluation may then be of other weights than the intended ones.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """Weights as they were found, and what lies around them.
+    """A checkpoint: its weights and what its files record.
 
     Attributes:
-        kind: layout the checkpoint has.
+        kind: layout of the checkpoint.
         path: directory of the checkpoint (or the one file that was named).
         weights: where its weights are.
-        step: from the directory's name; None where that says nothing.
-        notes: what was decided between candidates, for people.
-        parent: digest of the bundle, where it is one.
-        said: what its own files say of its training.
-        hub: ``hf://org/name@commit``, where it was downloaded from the Hugging Face Hub.
+        step: the step in the directory's name; None if the name has none.
+        notes: notes on choices between candidates, for people.
+        parent: digest of the bundle, if it is one.
+        said: what its own files say about its training.
+        hub: ``hf://org/name@commit``, if it was downloaded from the Hugging Face Hub.
     """
 
     kind: Literal["bundle", "openpi", "rlinf", "lerobot", "weights"]
@@ -59,7 +59,7 @@ class Source(Located):
 
     Attributes:
         norm_stats: its norm stats.
-        asset_id: from where the norm stats lie; None where that says nothing.
+        asset_id: the asset id of the norm stats, from a bundle's manifest or from their path; None if not known.
     """
 
     norm_stats: NormStatsSource
@@ -73,17 +73,17 @@ def find_source(
     weights: Path | None = None,
     asset_id: str | None = None,
 ) -> Source:
-    """Find out what the checkpoint at `path` is, where its weights and norm stats are, and what it says of itself.
+    """Find the layout, weights, norm stats and recorded settings of the checkpoint at `path`.
 
     Args:
         path: directory or file of the checkpoint.
-        norm_stats: take this file instead of looking for one.
-        weights: take these weights (a file, or a directory of shards or of DCP) instead of looking for them.
-        asset_id: which norm stats to take, where there are several.
+        norm_stats: use this file instead of searching for one.
+        weights: use these weights (a file, or a directory of shards or of DCP) instead of searching for them.
+        asset_id: selects one of several norm stats.
 
     Raises:
-        BundleError: there are no weights, several that may disagree, they are of a framework we do not read, or what
-            the checkpoint says of itself is damaged or cannot be done here.
+        BundleError: there are no weights, several that may differ, or they have a format that is not read here; or the
+            files that describe the checkpoint are damaged, or describe a policy that this project does not have.
         NormStatsError: there are no norm stats, or several that differ.
         InvalidJob: several of these.
     """
@@ -111,11 +111,11 @@ def find_source(
 
 
 def find_located(path: str | Path, stats: Callable[[Path], Iterable[NormStatsSource]]) -> Located:
-    """As `find_source`, for who wants the weights whichever norm stats lie beside them.
+    """Like `find_source`, but norm stats may be missing or ambiguous.
 
     Args:
         path: directory or file of the checkpoint.
-        stats: all that are found below its directory; where they lie tells who wrote a checkpoint.
+        stats: returns all norm stats below a directory. Their paths help to recognise which program wrote it.
 
     Raises:
         BundleError: as `find_source`.
@@ -125,7 +125,7 @@ def find_located(path: str | Path, stats: Callable[[Path], Iterable[NormStatsSou
 
 
 class _Place(NamedTuple):
-    """Where a checkpoint lies, before anything in it but names was read."""
+    """Where a checkpoint is, judged by the names of its files."""
 
     root: Path
     weights: Weights
@@ -140,18 +140,19 @@ def _place(path: Path, weights: Path | None) -> _Place:
     root = root_of(path)
     manifest = _manifest(root) if weights is None else None
     notes: list[str] = []
-    found = find_weights_in(path if weights is None else weights, root if weights is None else None, notes)
-    for file in found.files if found.format == "safetensors" else ():
+    located = find_weights_in(path if weights is None else weights, root if weights is None else None, notes)
+    for file in located.files if located.format == "safetensors" else ():
         read_header(file)
-    return _Place(root, found, _kind(root, found), manifest, tuple(notes))
+    return _Place(root, located, _kind(root, located), manifest, tuple(notes))
 
 
 def _read_said(place: _Place, stats: Iterable[NormStatsSource]) -> Said:
-    # A model's directory of RLinf has no mark but the place of its norm stats.
-    placed = any(
-        each.made is None and each.asset_id is not None and each.path.is_relative_to(place.root) for each in stats
+    # A model directory of RLinf can be recognised only by the place of its norm stats.
+    has_own_stats = any(
+        source.made is None and source.asset_id is not None and source.path.is_relative_to(place.root)
+        for source in stats
     )
-    return read_said(place.root, openpi=place.kind in ("openpi", "rlinf") or placed)
+    return read_said(place.root, openpi=place.kind in ("openpi", "rlinf") or has_own_stats)
 
 
 def _located(place: _Place, said: Said, notes: tuple[str, ...]) -> Located:
@@ -167,9 +168,9 @@ def _located(place: _Place, said: Said, notes: tuple[str, ...]) -> Located:
 
 
 def _step(root: Path) -> int | None:
-    """The step in the name of the checkpoint's directory, or of what it is a link to."""
-    named = root.parent if root.name == LEROBOT_INNER else root
-    return step_of(named.name) if step_of(named.name) is not None else step_of(named.resolve().name)
+    """The step in the name of the checkpoint's directory, or in the name of the directory to which it links."""
+    directory = root.parent if root.name == LEROBOT_INNER else root
+    return step_of(directory.name) if step_of(directory.name) is not None else step_of(directory.resolve().name)
 
 
 def _kind(root: Path, weights: Weights) -> Literal["openpi", "rlinf", "weights"]:

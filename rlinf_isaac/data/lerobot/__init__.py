@@ -1,1 +1,1 @@
-"""LeRobot datasets: where they lie, and their files (v2.1 and v3.0 are read, v2.1 is written)."""
+"""LeRobot datasets: finding them, and their files. v2.1 and v3.0 are read, v2.1 is written."""

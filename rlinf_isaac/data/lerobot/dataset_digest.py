@@ -1,13 +1,13 @@
-"""The digest of a dataset, and a cache of it that lies far from everything it hashes.
+"""The digest of a dataset, and a cache of digests outside the datasets.
 
-Hashing reads every byte, which takes a second per gigabyte; a preflight has less time than that. So the digest is kept
+Hashing reads every byte, which takes a second per gigabyte and is too slow for a preflight. So the digest is cached
 under ``~/.cache/rlinf-isaac/dataset-digests`` (``$XDG_CACHE_HOME/rlinf-isaac``, or ``$RLINF_ISAAC_CACHE``) together
-with the size, times and inode of every file. It is believed as long as all of them are the same.
+with the size, times and inode of every file. The cached digest is used as long as all of these are unchanged.
 
-Trade-offs, as in git's index: a file that changes without changing its size, times or inode is not noticed; that takes
-a deliberate hand, since nothing but a clock that is set back can restore a ctime. A file may also change twice within
-one tick of the file system's clock; hence a digest is not kept when a file changed in the last `RACY_NS` before hashing
-began (git calls such entries racy).
+The limits are those of git's index. A change of a file that keeps its size, times and inode is not noticed; it can only
+be made on purpose, because a ctime can be restored only by setting the clock back. A file may also change twice within
+one tick of the file system's clock; therefore a digest is not cached if a file changed in the last `RACY_NS` before
+hashing began (git calls such entries racy).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ DIGESTED = ("meta", "data", "videos")  # what a dataset consists of; anything el
 RACY_NS = 2_000_000_000  # FAT keeps times in steps of 2 s; every other file system is finer
 FORMAT = 1
 
-FileStat = list[Any]  # relative name, size, mtime_ns, ctime_ns, inode: as it stands in JSON
+FileStat = list[Any]  # relative name, size, mtime_ns, ctime_ns, inode: a list, as in JSON
 
 
 def dataset_digest(root: str | Path) -> str:
-    """sha256 over names and bytes of meta/, data/ and videos/: the same for every copy, whatever its times.
+    """sha256 over names and bytes of meta/, data/ and videos/. It is the same for every copy; times do not count.
 
     Raises:
         DatasetError: a symbolic link inside the dataset leads to a directory above itself.
@@ -49,13 +49,13 @@ def dataset_digest(root: str | Path) -> str:
 
 
 def cached_dataset_digest(root: str | Path) -> str | None:
-    """What `dataset_digest` would return if it is known, else None; no file of the dataset is opened."""
+    """The result of `dataset_digest` if it is cached, else None. No file of the dataset is opened."""
     root = Path(os.path.abspath(root))
     return _cached(root, _file_stats(root, dataset_files(root)))
 
 
 def dataset_files(root: Path) -> list[Path]:
-    """Every regular file of meta/, data/ and videos/, sorted. Links are followed: the hub's cache consists of them."""
+    """Every regular file of meta/, data/ and videos/, sorted. Links are followed, because the hub's cache has links."""
     files = []
     linked: set[Path] = set()
     for part in DIGESTED:
@@ -84,7 +84,7 @@ def _file_stats(root: Path, paths: list[Path]) -> list[FileStat]:
 
 
 def _cached(root: Path, files: list[FileStat]) -> str | None:
-    """The kept digest, when `files` are as they were. Whatever is wrong with the cache, there is just none."""
+    """The cached digest if `files` are unchanged. None if there is none, or if the cache cannot be read."""
     try:
         entry = json.loads(_cache_file(root).read_bytes())
         content = entry["content"]
@@ -95,7 +95,7 @@ def _cached(root: Path, files: list[FileStat]) -> str | None:
 
 
 def _keep(root: Path, files: list[FileStat], digest: str) -> None:
-    """Best effort: a cache that cannot be written (read-only, no home, disk full) only costs time."""
+    """Write the digest to the cache. Errors (read-only, no home, disk full) are ignored: they only cost time later."""
     with suppress(OSError, RuntimeError, ValueError):
         path = _cache_file(root)
         if path.resolve().is_relative_to(root.resolve()):
@@ -106,5 +106,5 @@ def _keep(root: Path, files: list[FileStat], digest: str) -> None:
 
 
 def _cache_file(root: Path) -> Path:
-    """Where the digest of the dataset at the absolute path `root` is kept. RuntimeError if there is no home."""
+    """The cache file for the dataset at the absolute path `root`. RuntimeError if there is no home directory."""
     return cache_directory("dataset-digests") / f"{bytes_digest(os.fsencode(root))}.json"

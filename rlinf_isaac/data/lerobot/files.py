@@ -1,4 +1,4 @@
-"""JSON and parquet files of a dataset, read with errors that name the file and tell the kinds of damage apart."""
+"""Reads JSON and parquet files of a dataset. Errors name the file and distinguish kinds of damage."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from rlinf_isaac.ground.errors import DatasetError
 
 RESTORE = "restore the dataset from where it was copied or recorded"
 MAX_JSON_BYTES = 4_000_000
-"""More than ``meta/info.json`` of any dataset has."""
+"""Largest JSON file that is read; ``meta/info.json`` is far smaller."""
 MOST_ROWS_PER_BYTE = 8
-"""Every frame has its own index, time and state, which take bytes however they are packed."""
+"""Most rows per byte of a parquet file. Every frame has its own index, time and state, which need more than 1/8 byte
+even when they are compressed."""
 MOST_TIMES = 1000
-"""What packing may make of bytes."""
+"""Largest ratio of the unpacked data of a parquet file to the size of the file. Up to `_FEW_BYTES` of unpacked data are
+always accepted."""
 _FEW_BYTES = 64_000_000
 MAX_LINES_BYTES = 64_000_000
-"""More than the episodes or tasks of any dataset take."""
+"""Largest list of episodes or tasks that is read."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -72,25 +74,25 @@ def read_parquet(path: Path, columns: list[str] | None = None, footer: pq.FileMe
     """
     with parquet_errors(path):
         file = open_parquet(path, footer)
-        table = file.read(columns=columns, use_threads=False)  # threads cost more than they bring on files this small
+        table = file.read(columns=columns, use_threads=False)  # files are so small that threads would cost time
     if columns and (missing := set(columns) - set(table.column_names)):
         raise DatasetError.of("parquet-columns", f"{path} has no column {', '.join(sorted(missing))}", RESTORE)
     return table
 
 
 def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """A parquet file whose footer is believable, within `parquet_errors`.
+    """A parquet file whose footer has plausible sizes. Must be called within `parquet_errors`.
 
     Raises:
-        OSError: it is missing, or no file.
-        DatasetError: it claims more rows or bytes than a file of its size holds.
+        OSError: the file is missing, or is not a regular file.
+        DatasetError: the footer claims more rows or bytes than a file of this size can hold.
     """
     size = reading.check_regular(path).st_size
     file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
-    found = file.metadata
-    unpacked = sum(found.row_group(number).total_byte_size for number in range(found.num_row_groups))
-    if found.num_rows > MOST_ROWS_PER_BYTE * size or unpacked > max(MOST_TIMES * size, _FEW_BYTES):
-        cause = f"{path} has {size} bytes, and claims {found.num_rows} rows of {unpacked} bytes"
+    metadata = file.metadata
+    unpacked = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    if metadata.num_rows > MOST_ROWS_PER_BYTE * size or unpacked > max(MOST_TIMES * size, _FEW_BYTES):
+        cause = f"{path} has {size} bytes, and claims {metadata.num_rows} rows of {unpacked} bytes"
         raise DatasetError.of("parquet-expands", cause, RESTORE)
     return file
 
@@ -99,8 +101,8 @@ def read_texts(path: Path) -> dict[str, list[Any]]:
     """The columns of a small parquet file that holds texts.
 
     Raises:
-        DatasetError: as `read_parquet`; or its texts together are longer than any dataset's, for a text that is stored
-            once may stand in every row.
+        DatasetError: as `read_parquet`; or its texts together are longer than `MAX_LINES_BYTES`. The size of the file
+            does not limit them, because a text that is stored once can be the value of every row.
     """
     with parquet_errors(path):
         texts = [field.name for field in open_parquet(path).schema_arrow if _is_text(field.type)]
@@ -117,7 +119,7 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 def _length(chunk: pa.Array) -> int:
-    """Bytes of all texts in a chunk of a column that is stored as a dictionary."""
+    """Bytes of all texts in a chunk of a column; repeated texts of a dictionary count every time."""
     if not pa.types.is_dictionary(chunk.type) or not _is_text(chunk.type.value_type):
         return chunk.nbytes
     return pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
@@ -125,7 +127,7 @@ def _length(chunk: pa.Array) -> int:
 
 @contextmanager
 def parquet_errors(path: Path) -> Iterator[None]:
-    """What pyarrow raises while it reads `path`, as a DatasetError that tells the kinds of damage apart."""
+    """Turns exceptions of pyarrow while it reads `path` into a DatasetError with the kind of damage."""
     try:
         yield
     except FileNotFoundError as error:
@@ -140,7 +142,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _damage(path: Path) -> tuple[str, str]:
-    """Code and description, from the magic bytes that a parquet file begins and ends with."""
+    """Code and description of the damage, from the magic bytes at the beginning and end of a parquet file."""
     magic = b"PAR1"
     try:
         with reading.open_regular(path) as file:

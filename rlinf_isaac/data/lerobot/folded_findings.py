@@ -1,4 +1,4 @@
-"""Problems as they are found in a dataset: a fault that a thousand episodes share is one problem, not a thousand."""
+"""Collects the problems of a dataset. A fault that a thousand episodes share becomes one problem, not a thousand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 from rlinf_isaac.ground.errors import DatasetError, Problem
 
-SHOWN = 5  # of many
+SHOWN = 5  # number of items that a message shows of a long list
 Level = Literal["error", "warning"]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class FoldedFindings:
             self.add(problem.code, problem.cause, problem.cure, level or problem.level)
 
     def attempt(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """What `function` returns; None, and its problems noted, when it raises a DatasetError."""
+        """Calls `function` and returns its result. If it raises a DatasetError, notes the problems and returns None."""
         try:
             return function(*args, **kwargs)
         except DatasetError as error:
@@ -37,13 +37,13 @@ class FoldedFindings:
             return None
 
     def problems(self) -> list[Problem]:
-        """Errors first, otherwise in the order in which their kinds were found."""
+        """The folded problems: errors first, otherwise in the order in which their kinds were found."""
         folded = [Problem(code, _fold(causes), cure, level) for (code, cure, level), causes in self._causes.items()]
         return sorted(folded, key=lambda problem: problem.level != "error")
 
 
 def first_few(items: Sequence[object]) -> str:
-    """The first few of many, and how many there are."""
+    """The first `SHOWN` items as text; of a longer list also the number of all items."""
     return ", ".join(map(str, items[:SHOWN])) + (f", ... ({len(items)} in all)" if len(items) > SHOWN else "")
 
 

@@ -20,7 +20,7 @@ FRONT_IMAGE = "observation.images.front"
 WRIST_IMAGE = "observation.images.wrist"
 
 LABELS = ("state", "action", "motor")
-"""What converters write in place of names, in the singular or the plural."""
+"""Words that converters write as the only name of a vector, in the singular or the plural."""
 NUMERIC_DTYPES = ("float32", "float64", "int64", "int32", "bool")
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -31,9 +31,9 @@ class Feature:
 
     Attributes:
         dtype: ``image`` (PNG in parquet), ``video`` (mp4 beside it), or a numpy dtype name.
-        shape: of one frame; images are (height, width, 3).
-        names: of the entries, or of the axes of an image.
-        grouped: whether they came under a heading (``{"motors": [...]}``), as lerobot labels whatever a robot has.
+        shape: shape of one frame; images are (height, width, 3).
+        names: names of the entries, or of the axes of an image.
+        grouped: whether the names are listed under a heading (``{"motors": [...]}``), which lerobot does for any robot.
     """
 
     dtype: str
@@ -48,20 +48,20 @@ class Feature:
 
     @property
     def dim_names(self) -> tuple[str, ...] | None:
-        """A name for every entry of a vector that says what it is; None where there are no such names.
+        """A meaningful name for every entry of a vector; None if there are no such names.
 
-        Labels are none: a heading (``["state"]``, which openpi's and RLinf's converters write; ``{"motors": [...]}``),
-        numbers, or one word for several entries.
+        The following do not count as names: a heading (``["state"]``, which openpi's and RLinf's converters write, or
+        ``{"motors": [...]}``), numbers, and one word for several entries.
         """
         names = self.names or ()
-        one_each = len(self.shape) == 1 and len(names) == len(set(names)) == self.shape[0]
+        one_per_entry = len(self.shape) == 1 and len(names) == len(set(names)) == self.shape[0]
         label = len(names) == 1 and names[0].rstrip("s") in LABELS
-        if self.grouped or label or not one_each or all(name.isdecimal() for name in names):
+        if self.grouped or label or not one_per_entry or all(name.isdecimal() for name in names):
             return None
         return names
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in ``meta/info.json``."""
+        """The entry of ``meta/info.json``."""
         return {"dtype": self.dtype, "shape": list(self.shape), "names": list(self.names) if self.names else None}
 
 
@@ -71,7 +71,7 @@ def image_feature(height: int, width: int) -> Feature:
 
 
 def vector_feature(names: tuple[str, ...] | list[str], dtype: str = "float32") -> Feature:
-    """A vector whose entries are named, so that a reader of the dataset knows what they mean."""
+    """A vector with a name for every entry."""
     return Feature(dtype, (len(names),), tuple(names))
 
 
@@ -88,8 +88,8 @@ AUX_FEATURES: Mapping[str, Feature] = {
 def huggingface_metadata(features: Mapping[str, Feature]) -> dict[str, str]:
     """Parquet schema metadata that tells the ``datasets`` library what the columns are.
 
-    Vectors are spelt ``Sequence``: ``List``, which ``datasets>=4`` writes, cannot be read by the ``datasets`` 3.6 that
-    RLinf and OpenPI pin ("Feature type 'List' not found"), while ``Sequence`` is read by all.
+    Vectors are written as ``Sequence``, which all versions of ``datasets`` read. ``datasets>=4`` writes ``List``, which
+    version 3.6, pinned by RLinf and OpenPI, cannot read ("Feature type 'List' not found").
     """
     described: dict[str, Any] = {}
     for key, feature in features.items():

@@ -1,4 +1,4 @@
-"""``meta/`` of a LeRobot dataset, v2.1 and v3.0 alike: features, tasks, and where each episode's frames lie.
+"""Reads ``meta/`` of a LeRobot dataset, v2.1 or v3.0: features, tasks, and the files that hold each episode's frames.
 
 | | v2.1 | v3.0 |
 |---|---|---|
@@ -51,7 +51,7 @@ class RecordedEpisode:
 
 @dataclass(frozen=True)
 class DatasetMeta:
-    """What ``meta/`` says; not yet compared with the data files. Episodes are in order of their index."""
+    """The content of ``meta/``, not compared with the data files. Episodes are in order of their index."""
 
     version: str
     fps: int
@@ -86,7 +86,7 @@ def read_meta(root: Path) -> DatasetMeta:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """``meta/info.json``, of a version that can be read. Raises DatasetError."""
+    """Reads ``meta/info.json``. Raises DatasetError, also for a version that is not supported."""
     path = root / INFO_FILE
     info = read_json(path)
     if info.get("codebase_version") not in READ_VERSIONS:
@@ -147,7 +147,7 @@ def read_tasks(root: Path, version: str) -> list[tuple[int, str]]:
 
 
 def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[RecordedEpisode]) -> list[Problem]:
-    """Episodes and frames of ``meta/info.json`` against the listed episodes, which must be 0, 1, 2, ..."""
+    """Compares the totals in ``meta/info.json`` with the listed episodes, whose indices must be 0, 1, 2, ..."""
     path, problems = root / INFO_FILE, []
     if not episodes:
         return [Problem("no-episodes", f"{root / 'meta'} lists no episodes", "record at least one episode")]
@@ -163,7 +163,7 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[RecordedEp
             + (f", without {', '.join(map(str, missing))}" if missing else "")
             + (", ..." if len(missing) == SHOWN else "")
         )
-        cure = "restore meta/, or write the dataset anew without them; the dataset was cut or edited"
+        cure = "restore meta/, or write the dataset again without them; the dataset was cut or edited"
         problems.append(Problem("episode-indices", cause, cure))
     frames = sum(episode.length for episode in episodes)
     if info.get("total_frames") != frames:
@@ -171,7 +171,7 @@ def check_counts(root: Path, info: dict[str, Any], episodes: Sequence[RecordedEp
         problems.append(Problem("frame-count", cause, "restore meta/; the dataset was cut or edited"))
     if empty := [episode.index for episode in episodes if episode.length < 1]:
         cause = f"{root / 'meta'} lists episodes without frames: {first_few(empty)}"
-        problems.append(Problem("no-frames", cause, "write the dataset anew without them"))
+        problems.append(Problem("no-frames", cause, "write the dataset again without them"))
     return problems
 
 
@@ -206,7 +206,7 @@ def _read_episodes_v30(root: Path, info: dict[str, Any], video_keys: list[str]) 
 
 
 def _numbers(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table that has nothing but numbers: a text that is stored once could stand in all of them."""
+    """The rows of a table whose columns are all numeric. Texts are refused: one stored text could be in every row."""
     for field in table.schema:
         if not pa.types.is_integer(field.type) and not pa.types.is_floating(field.type):
             raise TypeError(f"{field.name} is stored as {field.type}")
@@ -214,7 +214,7 @@ def _numbers(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _templates(info: dict[str, Any], video_keys: list[str]) -> tuple[PathTemplate, PathTemplate]:
-    """Of data and of videos; where there are no videos, that of videos is not looked at."""
+    """The templates of the paths of data and of videos. Without videos the entry ``video_path`` is not read."""
     version = info["codebase_version"]
     data = PathTemplate(info["data_path"], "data_path", version)
     return data, PathTemplate(info["video_path"], "video_path", version) if video_keys else data
@@ -222,7 +222,7 @@ def _templates(info: dict[str, Any], video_keys: list[str]) -> tuple[PathTemplat
 
 @contextmanager
 def _format_errors(path: Path) -> Iterator[None]:
-    """What goes wrong while JSON is taken apart, as a DatasetError that names `path`."""
+    """Turns exceptions while values are taken from JSON into a DatasetError that names `path`."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, ZeroDivisionError) as error:
@@ -231,9 +231,9 @@ def _format_errors(path: Path) -> Iterator[None]:
 
 
 def _count(value: Any) -> int:
-    """An index or a length; more than a hundred billion is damage, which must not be counted up to."""
+    """An index or a length. A larger number than a hundred billion must be damage, and loops up to it would not end."""
     if isinstance(value, bool) or not 0 <= operator.index(value) < 10**11:
-        raise ValueError(f"{value!r} is no index or length")
+        raise ValueError(f"{value!r} is not an index or length")
     return operator.index(value)
 
 
@@ -245,7 +245,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
-    """LeRobot writes names as a list, a dict (``{"motors": [...]}``), or null."""
+    """The names of a feature, which LeRobot writes as a list, a dict (``{"motors": [...]}``), or null."""
     if isinstance(value, dict):
         value = [name for group in value.values() for name in (group if isinstance(group, list) else [group])]
     return tuple(str(name) for name in value) if value else None

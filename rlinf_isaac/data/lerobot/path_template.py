@@ -1,11 +1,12 @@
-"""``data_path`` and ``video_path`` of ``meta/info.json``: where lerobot keeps the files of a dataset.
+"""The path templates ``data_path`` and ``video_path`` of ``meta/info.json``.
 
     v2.1   data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet
            videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4
     v3.0   data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet
            videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4
 
-A template is data from outside: ``str.format`` would read attributes of what it is given, and pad to a billion blanks.
+Templates come from outside and are not trusted: ``str.format`` would let them read attributes of the values, and pad a
+value with a billion blanks.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ FIELDS = {
     "v2.1": ("episode_chunk", "episode_index", "video_key"),
     "v3.0": ("chunk_index", "file_index", "video_key"),
 }
-"""What lerobot fills in, by the dataset's version."""
+"""The fields that lerobot fills in, by the dataset's version."""
 _LONGEST = 1000
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FORM = re.compile(r"([a-z_]+)(?::(?:(0)?([1-9]))?d)?")
-_CURE = "restore the template that lerobot wrote: this one is of no dataset of lerobot"
+_CURE = "restore the template that lerobot wrote: lerobot does not write this one"
 
 
 class PathTemplate:
-    """A template whose fields are all known, so that filling it in can neither fail nor grow.
+    """A template that was checked to have only fields and formats of lerobot, so that its result stays small.
 
     Args:
-        text: as it stands in ``meta/info.json``.
-        name: of its entry there, for messages.
-        version: of the dataset.
+        text: the template in ``meta/info.json``.
+        name: the name of its entry, for messages.
+        version: the version of the dataset.
 
     Raises:
-        DatasetError: ``path-template``, it is no text, or has a field or a form of one that lerobot has not;
+        DatasetError: ``path-template``, it is not a text, or has a field or a format that lerobot does not use;
             ``path-outside``, it leads out of the dataset.
     """
 
@@ -44,12 +45,12 @@ class PathTemplate:
         self._name = name
         if not isinstance(text, str) or not text or len(text) > _LONGEST or "\0" in text:
             shown = repr(text)
-            cause = f"meta/info.json: {name} is {shown[:80]}{'...' * (len(shown) > 80)}, which is no path"
+            cause = f"meta/info.json: {name} is {shown[:80]}{'...' * (len(shown) > 80)}, which is not a path"
             raise DatasetError.of("path-template", cause, _CURE)
         self._text = text = str(PurePosixPath(text))
         literals = _FIELD.split(text)
         if any("{" in literal or "}" in literal for literal in literals[::2]):
-            raise self._refusal("has a brace that encloses no field")
+            raise self._refusal("has a brace that is not part of a field")
         self._check(text)
         fields = []
         for field in literals[1::2]:
@@ -63,7 +64,7 @@ class PathTemplate:
         """The path, relative to the dataset.
 
         Args:
-            values: numbers, and with a video the name of its feature, which is data from outside as well.
+            values: numbers, and for a video the name of its feature, which is not trusted either.
 
         Raises:
             DatasetError: ``path-template``, a field has no value; ``path-outside``, the path leads out of the dataset.
@@ -74,7 +75,7 @@ class PathTemplate:
                 raise self._refusal(f"has the field {name}, which its files do not have")
             parts += (str(values[name]).rjust(width, padding), literal)
         path = "".join(parts)
-        if "video_key" in values:  # numbers lead nowhere
+        if "video_key" in values:  # a feature's name may have "..", numbers cannot
             self._check(path)
         return path
 

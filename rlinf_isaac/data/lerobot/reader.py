@@ -1,8 +1,9 @@
-"""Read a LeRobot dataset (v2.1 or v3.0) with pyarrow and Pillow alone: columns as arrays, images on demand.
+"""Reads a LeRobot dataset (v2.1 or v3.0) with only pyarrow and Pillow: columns as arrays, images on demand.
 
 Opening reads ``meta/`` and the footer of every parquet file, so that a truncated file or a wrong count is found before
-work begins. Numeric columns never touch images. Images stay in memory: decoded where all of a camera's fit into the
-budget, for those who read them again and again, else compressed, per row group, the least recently used making room.
+work begins. Reading numeric columns does not read images. Images that were read are cached in memory: decoded, if all
+images of a camera fit into the budget, because training reads them many times; otherwise compressed, by row group, and
+the least recently used row groups are dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from rlinf_isaac.media.png import decode_image
 
 
 class _Decoded(NamedTuple):
-    """Images of one camera (num_frames, height, width, 3), and which of them are there yet."""
+    """Decoded images of one camera (num_frames, height, width, 3), and which of them are filled in, (num_frames,)."""
 
     images: np.ndarray
     filled: np.ndarray
@@ -41,8 +42,8 @@ class LeRobotDataset:
     """A dataset, addressed by the global frame index 0 .. num_frames - 1 (episode after episode).
 
     Args:
-        location: a `DatasetLocation`, or what `resolve_dataset` takes.
-        image_cache_bytes: how many bytes of images to keep in memory, compressed; as many again decoded.
+        location: a `DatasetLocation`, or the argument of `resolve_dataset`.
+        image_cache_bytes: size of the cache of compressed images in bytes, and again of that of decoded images.
 
     Attributes:
         root: the dataset's directory.
@@ -52,7 +53,7 @@ class LeRobotDataset:
         num_frames, num_episodes: totals.
         provenance: ``meta/provenance.json`` (where the data came from), or None.
         episode_lengths, episode_starts: (num_episodes,) int64; frames, and global index of the first frame.
-        row_weights: None; of a `Mixture`, how often each frame counts.
+        row_weights: always None; a `Mixture` has the weight of each frame here.
 
     Raises:
         DatasetError: meta and files contradict each other, or a file is missing or damaged.
@@ -80,23 +81,23 @@ class LeRobotDataset:
         self._row_group_starts = np.cumsum(rows) - rows
         self._columns: dict[str, np.ndarray] = {}
         self._images: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
-        self._decoded: dict[str, _Decoded | None] = {}  # camera -> its images; None: no room
+        self._decoded: dict[str, _Decoded | None] = {}  # camera -> its images; None if they do not fit into the cache
         self._image_bytes = 0
         self._image_cache_bytes = image_cache_bytes
 
     def for_one_of(self, users: int) -> LeRobotDataset:
-        """The same dataset for one of so many processes, or parts of a mixture, which share the memory for images."""
+        """A copy for one of `users` processes, or parts of a mixture, which share the memory for cached images."""
         copied = copy(self)
         copied._image_cache_bytes //= users
         return copied
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over names and bytes of meta/, data/ and videos/: the same for every copy, whatever its times."""
+        """sha256 over names and bytes of meta/, data/ and videos/. It is the same for every copy of the dataset."""
         return dataset_digest(self.root)
 
     def column(self, name: str) -> np.ndarray:
-        """A numeric feature of all frames, (num_frames, dim) in its stored dtype. Kept; treat it as read-only."""
+        """A numeric feature of all frames, (num_frames, dim) in its stored dtype. The array is cached and read-only."""
         if name not in self._columns:
             feature = self._feature(name)
             if feature.is_visual:
@@ -107,7 +108,7 @@ class LeRobotDataset:
         return self._columns[name]
 
     def read_columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Several numeric features in one pass over the files, each (num_frames, dim); nothing is kept."""
+        """Several numeric features in one pass over the files, each (num_frames, dim). They are not cached."""
         features = {name: self._feature(name) for name in names}
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for file, footer in self._footers.items():
@@ -125,7 +126,7 @@ class LeRobotDataset:
         return np.searchsorted(self.episode_starts, indices, side="right") - 1
 
     def prompt(self, index: int) -> str:
-        """The instruction of a frame, through its ``task_index``."""
+        """The instruction of a frame, looked up by its ``task_index``."""
         self._check_indices([index])
         task_index = int(self.column("task_index")[index, 0])
         if task_index not in self.tasks:
@@ -136,7 +137,7 @@ class LeRobotDataset:
     def action_chunks(self, indices: Sequence[int] | np.ndarray, horizon: int, key: str = ACTION) -> np.ndarray:
         """The next `horizon` actions from each frame on, (n, horizon, dim).
 
-        At the end of an episode its last action is repeated, as LeRobot's ``delta_timestamps`` does for OpenPI.
+        Past the end of an episode its last action is repeated, as LeRobot's ``delta_timestamps`` does for OpenPI.
         """
         indices = self._check_indices(indices)
         episodes = self.episode_of(indices)
@@ -157,27 +158,27 @@ class LeRobotDataset:
             raise DatasetError.of("feature-kind", cause, "use column()")
         if key not in self._decoded and indices.size:
             self._decoded[key] = self._room_for(key, int(indices[0]))
-        kept = self._decoded.get(key)
-        if kept is None:
+        cache = self._decoded.get(key)
+        if cache is None:
             return np.stack([self._decode(key, int(index)) for index in indices])
-        for index in indices[~kept.filled[indices]]:
+        for index in indices[~cache.filled[indices]]:
             image = self._decode(key, int(index))
-            if image.shape != (shape := kept.images.shape[1:]):
+            if image.shape != (shape := cache.images.shape[1:]):
                 cause = f"{self.root}: {key} of frame {index} has the shape {image.shape}, others {shape}"
                 raise DatasetError.of("image-size", cause, RESTORE)
-            kept.images[index], kept.filled[index] = image, True
-        return kept.images[indices]
+            cache.images[index], cache.filled[index] = image, True
+        return cache.images[indices]
 
     def _room_for(self, key: str, index: int) -> _Decoded | None:
-        """Room for the decoded images of a camera, all as large as this one; None where there is too little."""
+        """An empty cache for the decoded images of a camera, all as large as frame `index`; None if it is too large."""
         shape = (self.num_frames, *self._decode(key, index).shape)
-        taken = sum(kept.images.nbytes for kept in self._decoded.values() if kept is not None)
+        taken = sum(cache.images.nbytes for cache in self._decoded.values() if cache is not None)
         if taken + math.prod(shape) > self._image_cache_bytes:
             return None
         return _Decoded(np.empty(shape, np.uint8), np.zeros(self.num_frames, bool))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process that gets the dataset reads and decodes what it needs itself.
+        # Cached images are not pickled: another process reads and decodes those that it needs.
         return self.__dict__ | {"_decoded": {}, "_images": OrderedDict(), "_image_bytes": 0}
 
     def _decode(self, key: str, index: int) -> np.ndarray:
@@ -192,7 +193,7 @@ class LeRobotDataset:
             raise _located(f"{self.root / self._row_groups[group][0]}: {key} of frame {index}", error) from error
 
     def _compressed(self, key: str, group: int) -> pa.Array:
-        """Image bytes of one row group, from memory or disk; the least recently used ones make room."""
+        """Image bytes of one row group, from the cache or from disk. The least recently used row groups are dropped."""
         if (key, group) in self._images:
             self._images.move_to_end((key, group))
             return self._images[key, group]
@@ -216,8 +217,8 @@ class LeRobotDataset:
         timestamps += np.array([start for _, start in places])
         frames = np.empty((len(indices), *self._feature(key).shape), np.uint8)
         for file in dict.fromkeys(file for file, _ in places):
-            chosen = np.array([place[0] == file for place in places])
-            frames[chosen] = read_frames(self.root / file, timestamps[chosen], tolerance_s=0.5 / self.fps)
+            in_file = np.array([place[0] == file for place in places])
+            frames[in_file] = read_frames(self.root / file, timestamps[in_file], tolerance_s=0.5 / self.fps)
         return frames
 
     def _feature(self, name: str) -> Feature:
@@ -233,7 +234,7 @@ class LeRobotDataset:
         return checked
 
     def _check_footers(self) -> dict[str, pq.FileMetaData]:
-        """Compare the parquet footers with meta/; returns them by file, in the order of the episodes."""
+        """Compares the parquet footers with meta/. Returns the footers by file, in the order of the episodes."""
         frames: dict[str, int] = {}
         for episode in self._episodes:
             frames[episode.file] = frames.get(episode.file, 0) + episode.length
@@ -257,7 +258,7 @@ class LeRobotDataset:
 
 
 def _located(place: str, error: DatasetError) -> DatasetError:
-    """The same error, its cause preceded by where it happened."""
+    """The same error with the place in front of each cause."""
     return DatasetError([replace(problem, cause=f"{place}: {problem.cause}") for problem in error.problems])
 
 

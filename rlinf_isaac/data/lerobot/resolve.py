@@ -1,8 +1,8 @@
-"""Where a LeRobot dataset lies. Reads the file system only: never contacts the hub, never creates anything.
+"""Finds the directory of a LeRobot dataset. Only reads the file system: never contacts the hub, never creates files.
 
-LeRobot itself looks at ``HF_LEROBOT_HOME/<repo_id>``. Given a leaf directory as the home it does not find
-``meta/info.json``, asks the hub, and leaves an empty ``<leaf>/<repo_id>/`` inside the dataset. Here the three ways in
-which people name a dataset lead to one `DatasetLocation`, and anything else is an error that lists where it looked.
+LeRobot itself looks at ``HF_LEROBOT_HOME/<repo_id>``. If the home is by mistake the dataset's own directory, LeRobot
+does not find ``meta/info.json``, asks the hub, and leaves an empty ``<home>/<repo_id>/`` inside the dataset. Here each
+of the three ways to name a dataset leads to a `DatasetLocation`; otherwise the error lists the searched places.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DatasetLocation:
     """A dataset on disk.
 
     Attributes:
-        home: what ``HF_LEROBOT_HOME`` must be for LeRobot to find it (absolute).
+        home: the value of ``HF_LEROBOT_HOME`` with which LeRobot finds it (absolute).
         repo_id: its name relative to `home`, for instance ``RLinf/IsaacLab-Stack-Cube-Data``.
         root: ``home / repo_id``, the directory that holds ``meta/info.json`` (absolute).
     """
@@ -36,7 +36,7 @@ class DatasetLocation:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables with which a child process finds the dataset under `repo_id`, and never asks the hub for it."""
+        """Environment variables with which a child process finds the dataset under `repo_id` and never asks the hub."""
         return {"HF_LEROBOT_HOME": str(self.home), "HF_HUB_OFFLINE": "1"}
 
 
@@ -49,25 +49,25 @@ def lerobot_home() -> Path:
 
 
 def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLocation:
-    """Find the dataset that `name` (and `repo_id`) mean. Symbolic links are followed, but kept as they are named.
+    """Find the dataset that `name` (and `repo_id`) mean. Symbolic links are followed, but stay in the returned paths.
 
     Args:
-        name: the dataset's own directory (which then wins over `repo_id`, as in RLinf); or its home, when `repo_id`
-            is given; or a bare repo id under `lerobot_home`. Absolute or relative to the working directory.
+        name: the dataset's own directory (which takes precedence over `repo_id`, as in RLinf); or its home, if
+            `repo_id` is given; or a repo id under `lerobot_home`. Absolute or relative to the working directory.
         repo_id: name of the dataset under the home `name`.
 
     Raises:
-        DatasetError: no candidate has ``meta/info.json``; the message lists every place that was looked at.
+        DatasetError: no candidate has ``meta/info.json``; the message lists all candidates.
     """
     if repo_id is not None:
         _check_repo_id(repo_id)
     if not str(name):
         raise DatasetError.of("dataset-name-empty", "the dataset name is empty", "give a directory or a repo id")
-    given = Path(os.path.expanduser(name))  # leaves an unknown ~user as it is
-    local = Path(os.path.abspath(given))
+    path = Path(os.path.expanduser(name))  # leaves an unknown ~user as it is
+    local = Path(os.path.abspath(path))
     candidates = [_leaf(local, repo_id), *([_under(local, repo_id)] if repo_id else [])]
-    if repo_id is None and not given.is_absolute() and ".." not in given.parts:
-        candidates.append(_under(Path(os.path.abspath(lerobot_home())), given.as_posix()))
+    if repo_id is None and not path.is_absolute() and ".." not in path.parts:
+        candidates.append(_under(Path(os.path.abspath(lerobot_home())), path.as_posix()))
     for candidate in candidates:
         if _has_info(candidate.root):
             return candidate
@@ -77,7 +77,7 @@ def resolve_dataset(name: str | Path, repo_id: str | None = None) -> DatasetLoca
 
 
 def _leaf(root: Path, repo_id: str | None) -> DatasetLocation:
-    """`root` is the dataset itself. With a `repo_id` that it ends in, home is what stands before it."""
+    """The location for a dataset's own directory. If `root` ends in `repo_id`, home is the part before it."""
     if repo_id and root.parts[-len(Path(repo_id).parts) :] == Path(repo_id).parts:
         return DatasetLocation(root.parents[len(Path(repo_id).parts) - 1], repo_id, root)
     return DatasetLocation(root.parent, root.name, root)
@@ -95,7 +95,7 @@ def _check_repo_id(repo_id: str) -> None:
 
 
 def _has_info(root: Path) -> bool:
-    """Whether `root` holds a dataset. Raises DatasetError when that cannot be found out."""
+    """Whether `root` holds a dataset. Raises DatasetError if that cannot be determined."""
     try:
         return stat.S_ISREG(os.stat(root / INFO_FILE).st_mode)
     except PermissionError as error:
@@ -103,7 +103,7 @@ def _has_info(root: Path) -> bool:
         raise DatasetError.of("dataset-unreadable", cause, "change its permissions, or run as its owner") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            cause = f"{root / INFO_FILE} cannot be reached: its symbolic links lead in a circle"
+            cause = f"{root / INFO_FILE} cannot be reached: its symbolic links form a loop"
             raise DatasetError.of("dataset-link-loop", cause, "make the link point to the dataset") from error
         return False
     except ValueError as error:
@@ -111,7 +111,7 @@ def _has_info(root: Path) -> bool:
 
 
 def _explain(root: Path) -> None:
-    """Raise what is wrong with a place that exists but holds no dataset; return when it is merely not there."""
+    """Raise an error for a path that exists but is not a dataset. Return if the path does not exist."""
     link = next((path for path in (root, *root.parents) if path.is_symlink() and not path.exists()), None)
     if link is not None:
         cause = f"{link} is a symbolic link to {os.readlink(link)}, which does not exist"
@@ -128,7 +128,7 @@ def _explain(root: Path) -> None:
 
 
 def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetError:
-    """Where it looked, and datasets one level below, or of nearly that name beside it, that the user may have meant."""
+    """The error with the searched places and, as a cure, datasets below them or with a similar name beside them."""
     lines = [f"no LeRobot dataset {str(name)!r}: {INFO_FILE.as_posix()} is in none of"]
     lines += [
         f"  {candidate.root}{'' if candidate.root.is_dir() else ' (no such directory)'}" for candidate in candidates
@@ -145,12 +145,12 @@ def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetEr
 
 
 def _near(candidate: DatasetLocation) -> Path | None:
-    """The dataset in the same directory whose name is most like the candidate's, if any is like it."""
+    """The dataset in the same directory whose name is most similar to the candidate's; None if none is similar."""
     beside = [path.parent.parent.name for path in candidate.root.parent.glob("*/meta/info.json")]
     return most_like(candidate.root, beside)
 
 
 def most_like(path: Path, names: Iterable[str]) -> Path | None:
-    """The one of `names`, in the directory of `path`, that is most like its name; None where none is like it."""
+    """The path in the directory of `path` whose name, one of `names`, is most similar; None if none is similar."""
     near = difflib.get_close_matches(path.name, list(names), n=1)
     return path.parent / near[0] if near else None

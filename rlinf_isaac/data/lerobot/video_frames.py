@@ -1,4 +1,4 @@
-"""Frames of an mp4 at given times, through PyAV. Only datasets with video features need it."""
+"""Reads frames of an mp4 at given times with PyAV. Only datasets with video features need it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VIDEOS = OpenVideos()
 
 
 def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.ndarray:
-    """Decode the first frame that is near enough to each timestamp. Files stay open for the next call (`OpenVideos`).
+    """Decode, for each timestamp, the first frame within the tolerance. Files stay open between calls (`OpenVideos`).
 
     Args:
         path: the video file.
@@ -28,7 +28,7 @@ def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.
         uint8 (n, height, width, 3), in the order of `timestamps_s`.
 
     Raises:
-        DatasetError: the file is missing or damaged, or no frame is near enough.
+        DatasetError: the file is missing or damaged, or no frame is within the tolerance.
     """
     order = np.argsort(timestamps_s, kind="stable")
     frames: list[np.ndarray] = []
@@ -44,10 +44,10 @@ def read_frames(path: Path, timestamps_s: np.ndarray, tolerance_s: float) -> np.
 
 @dataclass(frozen=True)
 class VideoProbe:
-    """What a video file holds.
+    """Properties of a video file.
 
     Attributes:
-        frames: as its header says, or as they were counted; 0 if the header does not say.
+        frames: the number of frames in its header, or the counted number; 0 if the header has none.
         fps: frames per second.
     """
 
@@ -56,7 +56,7 @@ class VideoProbe:
 
 
 def probe_video(path: Path, *, count: bool = False) -> VideoProbe:
-    """Header of a video; with `count` every frame is decoded and counted. Raises DatasetError as `read_frames` does."""
+    """Reads a video's header; with `count` it decodes and counts the frames. Raises DatasetError like `read_frames`."""
     with _opened(path) as video:
         rate = video.stream.average_rate or 0
         return VideoProbe(video.count() if count else video.stream.frames, float(rate))
@@ -64,13 +64,13 @@ def probe_video(path: Path, *, count: bool = False) -> VideoProbe:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[OpenVideo]:
-    """The open file, and what PyAV raises while it is used as a DatasetError; after one it is opened anew."""
+    """The open file. Exceptions of PyAV become a DatasetError, and the next call opens the file again."""
     import av
 
-    whole = False
+    succeeded = False
     try:
         yield _VIDEOS.get(path)
-        whole = True
+        succeeded = True
     except FileNotFoundError as error:
         raise DatasetError.of("video-missing", f"{path} is missing, but meta/ lists it", RESTORE) from error
     except (
@@ -80,8 +80,8 @@ def _opened(path: Path) -> Iterator[OpenVideo]:
         TypeError,
         ValueError,
         OverflowError,
-    ) as error:  # times that are None or absurd
+    ) as error:  # TypeError and so on: damaged files have times that are None or far too large
         raise DatasetError.of("video-damaged", f"{path} cannot be decoded ({error})", RESTORE) from error
     finally:
-        if not whole:
+        if not succeeded:
             _VIDEOS.drop(path)

@@ -1,7 +1,7 @@
-"""Write a LeRobot v2.1 dataset, the version that OpenPI and RLinf pin, with pyarrow and Pillow alone.
+"""Writes a LeRobot v2.1 dataset, the version that OpenPI and RLinf pin, with only pyarrow and Pillow.
 
-One parquet file per episode, images as PNG inside it. The dataset appears under its name whole or not at all: it is
-written to a temporary sibling and renamed when the ``with`` block ends without an exception.
+Each episode is one parquet file with images as PNG inside it. The dataset is written atomically: to a temporary
+directory beside `root`, which is renamed when the ``with`` block ends without an exception.
 
     with LeRobotWriter(root, fps=20, features=features, robot_type="franka") as writer:
         writer.add_episode({"observation.images.front": images, "observation.state": state, "action": action}, task)
@@ -36,8 +36,8 @@ from rlinf_isaac.ground.atomic import new_directory
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.png import decode_image, encode_png, png_shape
 
-ROW_GROUP_SIZE = 100  # frames with images, as in `datasets`: a reader of one frame loads no more than this many
-IMAGES_IN_STATS = 16  # frames per episode and camera that image statistics are taken from
+ROW_GROUP_SIZE = 100  # frames per row group with images, as in `datasets`; to read one frame, a reader loads its group
+IMAGES_IN_STATS = 16  # frames per episode and camera from which image statistics are computed
 
 Column = np.ndarray | Sequence[bytes]
 
@@ -49,9 +49,9 @@ class LeRobotWriter:
         root: final directory of the dataset; must not exist unless `replace`.
         fps: control rate in Hz; timestamps are frame_index / fps.
         features: name -> `Feature` (``image`` or numeric vectors); the auxiliary columns are added by the writer.
-        robot_type: noted in ``meta/info.json``.
-        extra: where the data came from (any JSON object); written to ``meta/provenance.json`` when not empty.
-        replace: an existing dataset at `root` is replaced, once the new one is complete.
+        robot_type: written to ``meta/info.json``.
+        extra: origin of the data (any JSON object); written to ``meta/provenance.json`` if it is not empty.
+        replace: replace an existing dataset at `root`, once the new one is complete.
 
     Raises:
         DatasetError: a feature or an episode is not writable; the message names the column.
@@ -106,11 +106,12 @@ class LeRobotWriter:
 
         Args:
             columns: every feature's frames: numeric (n, dim); images uint8 (n, height, width, 3) or n PNG byte strings.
-                Floating-point and integer arrays are converted to the feature's dtype within their kind.
-            task: the instruction, noted in ``meta/tasks.jsonl``.
+                Arrays are converted to the feature's dtype if that has the same kind (floating-point or integer).
+            task: the instruction, written to ``meta/tasks.jsonl``.
 
         Raises:
-            DatasetError: columns are missing or surplus, differ in length, or have the wrong shape, kind, or NaN / inf.
+            DatasetError: columns are missing or surplus, differ in length, have the wrong shape or kind, or have NaN or
+                infinite values.
         """
         if self._directory is None:
             cause = "add_episode was called outside the writer's with block"
@@ -146,7 +147,7 @@ class LeRobotWriter:
         return episode
 
     def _check_columns(self, columns: Mapping[str, Column]) -> int:
-        """The common length of the columns."""
+        """Checks that the columns are those of the features, and returns their common length."""
         missing, surplus = self.features.keys() - columns.keys(), columns.keys() - self.features.keys()
         if missing or surplus:
             cause = f"episode columns: missing {sorted(missing)}, not among the features {sorted(surplus)}"
@@ -222,7 +223,7 @@ def _check_feature(name: str, feature: Feature) -> None:
 
 
 def _as_numeric(name: str, feature: Feature, values: np.ndarray) -> np.ndarray:
-    """`values` (n, dim) in the feature's dtype; a change of kind (float to int) is refused, as it would lose data."""
+    """`values` (n, dim) in the feature's dtype. Conversions that would lose data, such as float to int, are refused."""
     if values.ndim != 2 or values.shape[1:] != feature.shape:
         cause = f"{name}: frames of shape {values.shape[1:]}, but the feature says {feature.shape}"
         raise DatasetError.of("feature-shape", cause, "give an array (frames, dim)")
@@ -235,7 +236,7 @@ def _as_numeric(name: str, feature: Feature, values: np.ndarray) -> np.ndarray:
     if not np.isfinite(converted).all():
         frame, entry = np.argwhere(~np.isfinite(converted))[0]
         cause = f"{name}: frame {frame}, entry {entry} is {values[frame, entry]}; every value must be finite"
-        raise DatasetError.of("value-not-finite", cause, "find out why the recorder gave it, or leave the episode out")
+        raise DatasetError.of("value-not-finite", cause, "find out why it was recorded, or leave the episode out")
     if dtype.kind == "i" and not np.array_equal(converted, values):
         cause = f"{name}: a value does not fit into {dtype}"
         raise DatasetError.of("feature-dtype", cause, "choose a wider dtype for the feature")
@@ -269,9 +270,9 @@ def _numeric_stats(values: np.ndarray) -> dict[str, list[float]]:
 
 
 def _image_stats(pngs: list[bytes]) -> dict[str, Any]:
-    """Per channel, in [0, 1], shape (3, 1, 1) as LeRobot has it; from evenly spaced frames (LeRobot samples too)."""
-    chosen = np.unique(np.linspace(0, len(pngs) - 1, IMAGES_IN_STATS).round().astype(int))
-    pixels = np.stack([decode_image(pngs[frame]) for frame in chosen]).astype(np.float64) / 255
+    """Statistics per channel in [0, 1], with LeRobot's shape (3, 1, 1), from evenly spaced frames (as in LeRobot)."""
+    sampled = np.unique(np.linspace(0, len(pngs) - 1, IMAGES_IN_STATS).round().astype(int))
+    pixels = np.stack([decode_image(pngs[frame]) for frame in sampled]).astype(np.float64) / 255
     stats = _stats(pixels, axes=(0, 1, 2))
     return {name: value if name == "count" else np.reshape(value, (3, 1, 1)).tolist() for name, value in stats.items()}
 

@@ -1,4 +1,4 @@
-"""Normalisation statistics in OpenPI's schema: what they are, and how to read and compute them."""
+"""Normalisation statistics in OpenPI's schema: computing, reading and checking them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check a ``norm_stats.json`` against the policy and, on real rows, against the dataset it is said to be of."""
+"""Checks a ``norm_stats.json`` against the policy and against rows of the dataset to which it is said to belong."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from rlinf_isaac.ground.errors import NormStatsError, Problem
 FEATURE_OF_KEY = {"state": STATE, "actions": ACTION}
 
 NEAR_CONSTANT = 1e-4
-"""A normalising scale below this, in robot units, turns sensor noise into the largest signal of all."""
+"""With a normalising scale below this, in robot units, sensor noise becomes the largest signal."""
 MAX_MEAN, MIN_STD, MAX_STD = 0.5, 0.3, 3.0
-"""Where mean and std of real rows must lie once they are standardised with statistics of their own dataset."""
+"""Limits on mean and std of rows that are standardised with the statistics of their own dataset."""
 MIN_INSIDE, MIN_QUANTILE_STD = 0.9, 0.05
-"""Share of real rows between q01 and q99 (about 0.98), and their std in that range scaled to -1..1 (0.2 or more)."""
+"""Lower limits on the share of rows between q01 and q99 (expected: 0.98), and on their std after q01..q99 is scaled to
+-1..1 (expected: 0.2 or more)."""
 
 RECOMPUTED_ROWS = 500_000
-"""Recomputing takes less than a second up to this many rows."""
+"""Statistics of up to this many rows are recomputed, which takes less than a second."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Dim:
 
     Attributes:
         key: ``state`` or ``actions``.
-        name: of the dim in the policy or the dataset, or its number.
+        name: name of the dim in the policy or the dataset, or its number.
         mean, std, q01, q99: from the file.
-        normalised_mean, normalised_std: of real rows, normalised as the policy does; None without a dataset.
-        remark: what is odd about it, in a few words.
+        normalised_mean, normalised_std: of the dataset's rows after the policy's normalisation; None without a dataset.
+        remark: anomalies, in a few words.
     """
 
     key: str
@@ -58,15 +59,15 @@ class Dim:
 
 @dataclass
 class NormStatsReport:
-    """What `check_norm_stats_file` found.
+    """The result of `check_norm_stats_file`.
 
     Attributes:
-        path: of the file.
-        digest: sha256 of its bytes, None where it cannot be read.
-        dims: state first; empty where the file is not readable as norm stats.
+        path: path of the file.
+        digest: sha256 of its bytes; None if it cannot be read.
+        dims: one row per dim, state first; empty if the file cannot be read as norm stats.
         problems: errors and warnings.
-        recomputed: how the statistics computed from the dataset now compare: ``equal`` (the same bytes), ``close``
-            (as OpenPI's estimator would give them), ``different``, or None where they were not computed.
+        recomputed: comparison with statistics recomputed from the dataset: ``equal`` (the same bytes), ``close``
+            (within the error of OpenPI's estimator), ``different``, or None if they were not recomputed.
     """
 
     path: Path
@@ -89,17 +90,17 @@ def check_norm_stats_file(
     names: Mapping[str, Sequence[str]] | None = None,
     settings: Settings | None = None,
 ) -> NormStatsReport:
-    """Everything that can be said of a ``norm_stats.json``; nothing is raised for what is wrong with it.
+    """Check a ``norm_stats.json``. Problems with it are reported, not raised.
 
-    Statistics that are the identity, which `canonicalise` may give, fit no rows by intent; their remarks say so.
+    Identity statistics, which `canonicalise` may give, fit no rows on purpose; their remarks say ``identity``.
 
     Args:
         path: the file.
-        dataset: real rows to normalise; its dims are the first ones of the file's, which may have more.
+        dataset: a dataset whose rows are normalised; its dims are the first dims of the file, which may have more.
         mode: ``quantile`` (pi0.5) needs q01 and q99; see `norm_mode`.
-        names: what the policy's dims are called, by ``state`` and ``actions``; the file must have as many at least.
-        settings: how statistics of `dataset` are computed, and what its action rows are; absolute actions and no
-            comparison without them.
+        names: the names of the policy's dims, by ``state`` and ``actions``; the file must have at least as many dims.
+        settings: how the statistics of `dataset` are computed. Without them actions are absolute, and the statistics
+            are not recomputed.
 
     Raises:
         DatasetError: `dataset` cannot be read.
@@ -127,30 +128,30 @@ def check_norm_stats_file(
 def check_policy(
     stats: NormStats, source: str | Path, *, mode: NormMode, names: Mapping[str, Sequence[str]]
 ) -> list[Problem]:
-    """What keeps a policy from using `stats`, whatever they are of; arguments as for `check_norm_stats_file`."""
+    """The problems that keep a policy from using `stats`. No dataset is needed; see `check_norm_stats_file`."""
     return _check_dims(stats, source, None, names) + _check_quantiles(stats, source, mode)
 
 
 def _check_dims(
     stats: NormStats, path: str | Path, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None
 ) -> list[Problem]:
-    """Too few dims are an error. Of too many the first ones count, as in OpenPI, which is worth a word."""
+    """Too few dims are an error. Too many are a warning: only the first ones are used, as in OpenPI."""
     problems = []
     for key in KEYS:
-        found = getattr(stats, key).dim
+        stats_dims = getattr(stats, key).dim
         for owner, dims in _dims_of(key, dataset, names).items():
-            cause = f"{path}: the norm stats of '{key}' have {found} dims, {owner} has {dims}"
-            if found < dims:
+            cause = f"{path}: the norm stats of '{key}' have {stats_dims} dims, {owner} has {dims}"
+            if stats_dims < dims:
                 cure = "use the norm stats of the policy's own training data"
                 problems.append(Problem("norm-stats-dim", cause, cure))
-            elif found > dims:
+            elif stats_dims > dims:
                 cure = "nothing to do if they were made for a model's full width; OpenPI takes the first ones as well"
                 problems.append(Problem("norm-stats-longer", f"{cause}: the first {dims} count", cure, level="warning"))
     return problems
 
 
 def _dims_of(key: str, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> dict[str, int]:
-    """Whose dims of ``state`` or ``actions`` are known -> how many there are."""
+    """The number of dims of ``state`` or ``actions`` in the policy and in the dataset, as far as they are given."""
     dims = {"the policy": len(names[key])} if names else {}
     if dataset is not None and (feature := dataset.features.get(FEATURE_OF_KEY[key])):
         dims[f"the dataset {dataset.root}"] = feature.shape[0]
@@ -193,21 +194,21 @@ def _check_feature(
     mode: NormMode,
     rows: np.ndarray | None,
 ) -> None:
-    """Append the dims of one feature to the report, and problems of their values."""
+    """Append the dims of one feature to the report, and problems with their values."""
     lacks_quantiles = mode == "quantile" and (stats.q01 is None or stats.q99 is None)
     normaliser = None if lacks_quantiles else Normalizer.of(key, stats, mode)
-    nothing = stats.as_dict() == identity(stats.dim).as_dict()
+    is_identity = stats.as_dict() == identity(stats.dim).as_dict()
     normalised = None if normaliser is None or rows is None else normaliser.normalize(rows).astype(np.float64)
     foreign: list[str] = []
     for entry in range(stats.dim):
         name = labels[entry] if len(labels) == stats.dim else str(entry)
-        remarks = ["identity"] if nothing else []
+        remarks = ["identity"] if is_identity else []
         scale = np.inf if normaliser is None else float(normaliser.scale[entry])
         if scale < NEAR_CONSTANT:
             reach = None if normalised is None else float(np.abs(normalised[:, entry]).max())
             report.problems.append(_near_constant(report.path, f"{key} {name}", scale, mode, reach))
             remarks.append("near-constant")
-        if rows is not None and normalised is not None and not nothing:
+        if rows is not None and normalised is not None and not is_identity:
             strange = _strangeness(stats, entry, rows[:, entry].astype(np.float64), normalised[:, entry], mode, scale)
             if strange:
                 remarks.append(strange)
@@ -230,7 +231,7 @@ def _check_feature(
         cure = "these are the statistics of other data, or of other action settings; " + RECOMPUTE
         report.problems.append(Problem("norm-stats-range", cause, cure))
     if normaliser is not None and rows is not None and not _round_trips(normaliser, rows):
-        cause = f"{report.path}: normalising {key} and back does not give the rows of the dataset again"
+        cause = f"{report.path}: normalising {key} and undoing it does not give the rows of the dataset again"
         report.problems.append(Problem("norm-stats-round-trip", cause, RECOMPUTE))
 
 
@@ -246,7 +247,7 @@ def _near_constant(path: Path, dim: str, scale: float, mode: NormMode, reach: fl
 def _strangeness(
     stats: FeatureStats, entry: int, x: np.ndarray, normalised: np.ndarray, mode: NormMode, scale: float
 ) -> str:
-    """Why the rows `x` of a dim cannot be the ones its statistics are of; empty when they can."""
+    """Why the statistics of a dim cannot be those of the rows `x`; empty if they can."""
     deviation = float(stats.std[entry]) + 1e-6
     mean, std = (x.mean() - stats.mean[entry]) / deviation, x.std() / deviation
     if abs(mean) > MAX_MEAN:
@@ -265,7 +266,7 @@ def _strangeness(
 
 
 def _round_trips(normaliser: Normalizer, rows: np.ndarray) -> bool:
-    """unnormalize(normalize(x)) = x, up to the float32 rounding of the normalised value and of the result."""
+    """Whether unnormalize(normalize(x)) = x up to the float32 rounding of the normalised value and of the result."""
     normalised = normaliser.normalize(rows)
     largest = np.abs(normalised).max(0) * normaliser.scale + np.abs(rows).max(0)
     error = np.abs(normaliser.unnormalize(normalised) - rows.astype(np.float64)).max(0)
@@ -279,7 +280,7 @@ def _compare(
     settings: Settings,
     rows: Mapping[str, np.ndarray],
 ) -> None:
-    """Compute the statistics anew where that is fast, and say how they compare."""
+    """Recompute the statistics if that is fast, and report how they compare with the file."""
     delta = any(parse_delta_mask(settings["delta_actions"]))
     if dataset.num_frames * (settings["action_horizon"] if delta else 1) > RECOMPUTED_ROWS:
         return

@@ -1,26 +1,26 @@
 """Norm stats of a dataset, computed from two parquet columns without decoding an image.
 
-What OpenPI's ``scripts/compute_norm_stats.py`` does with its ``RunningStats``, and what is done here:
+This is how they compare with those of OpenPI's ``scripts/compute_norm_stats.py`` and its ``RunningStats``:
 
-* Which rows. ``state``: every frame once. ``actions``: every frame starts a chunk of `action_horizon` actions, the last
-  action repeated past the end of its episode, and all of them count. Frames are taken in whole batches of `batch_size`
-  in the order of the dataset, and the partial last batch is left out. Here: the same rows, exactly.
-* Delta actions. Where the policy's actions are relative to the state (`delta_actions`), so are the rows:
-  action[t + k] - state[t], subtracted in the stored dtype. Here: the same.
-* mean, std (population). OpenPI keeps running means of x and x^2 in float32; here float64, two passes. They agree to
-  float32 error: |mean - mean'| <= 1e-5 max|x| and |std^2 - std'^2| <= 1e-5 max|x|^2 (found on 1 M rows: 2e-6, 6e-6). So
-  OpenPI's std of a dim that hardly moves, far from zero, may be wrong altogether.
-* q01, q99. Here exact: the smallest value with at least 1 % (99 %) of the rows at or below it. OpenPI reads left edges
-  off a histogram of 5000 bins, which it re-bins whenever the range grows, moving every count to the bin of its old left
-  edge. So its quantiles are, but for float32 rounding of the edges, never above the exact ones and at most (R + 1) bin
-  widths below, where R is how often the range of that dim grew and a bin width is (max - min) / 5000. Found: up to 7.1
-  where R is 24 (16,634 demonstrated frames), 5.0 on 1 M rows. One case is outside: values within 1e-10 of a minimum
-  near zero fall out of OpenPI's histogram when the maximum grows; if a share s of the rows is lost so, its quantile q
-  lies between the exact ones of q and q + s (less those bin widths).
+* Rows. They are exactly the same. For ``state``, every frame counts once. For ``actions``, every frame starts a chunk
+  of `action_horizon` actions, in which the last action is repeated past the end of its episode, and all of these count.
+  Frames are taken in whole batches of `batch_size` in the order of the dataset; the partial last batch is left out.
+* Delta actions. They are the same. If the policy's actions are relative to the state (`delta_actions`), the rows are
+  action[t + k] - state[t], subtracted in the stored dtype.
+* mean, std (population). OpenPI keeps running means of x and x^2 in float32; here they are computed in float64 in two
+  passes. They agree to float32 error: |mean - mean'| <= 1e-5 max|x| and |std^2 - std'^2| <= 1e-5 max|x|^2 (measured on
+  1 M rows: 2e-6, 6e-6). So OpenPI's std of a dim that hardly moves, far from zero, may be entirely wrong.
+* q01, q99. Here they are exact: the smallest value with at least 1 % (99 %) of the rows at or below it. OpenPI reads
+  left edges off a histogram of 5000 bins. Whenever the range grows, it moves every count to the new bin of its old left
+  edge. So, except for float32 rounding of the edges, its quantiles are never above the exact ones and at most (R + 1)
+  bin widths below, where R is how often the range of that dim grew and a bin width is (max - min) / 5000. Measured: up
+  to 7.1 bin widths with R = 24 (16,634 demonstrated frames), 5.0 on 1 M rows. There is one exception: values within
+  1e-10 of a minimum near zero fall out of OpenPI's histogram when the maximum grows. If a share s of the rows is lost,
+  its quantile q lies between the exact quantiles q and q + s (less those bin widths).
 
-Instead of building the chunks, each absolute action is weighted by the number of chunk slots it fills
-(`chunk_weights`), which gives the same sums exactly. Delta actions have no such closed form; they are streamed, one
-chunk offset at a time.
+The chunks are not built. Instead, each absolute action is weighted by the number of chunk slots that it fills
+(`chunk_weights`), which gives exactly the same sums. There is no such closed form for delta actions; they are streamed,
+one chunk offset at a time.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ if TYPE_CHECKING:
     from rlinf_isaac.data.mixture import AnyDataset
 
 OPENPI_BATCH_SIZE = 32
-DIGITS = 9  # kept of each entry's largest magnitude: finer than float32, coarser than the order of summation shows
+# Digits that are kept of an entry's largest magnitude: more than float32 has, but few enough that the result does not
+# depend on the order of summation.
+DIGITS = 9
 
 Rows = Callable[[], Iterable[tuple[np.ndarray, np.ndarray | None]]]
-"""A stream that can be read again: pieces of (n,) values with their (n,) weights, or None where each counts once."""
+"""A stream that can be read repeatedly: pieces of (n,) values with (n,) weights, or with None if each counts once."""
 
 
 class Settings(TypedDict):
-    """What decides the statistics beside the dataset, by the names of `compute_norm_stats`' arguments."""
+    """The arguments of `compute_norm_stats` besides the dataset; together with it they determine the statistics."""
 
     action_horizon: int
     batch_size: int
@@ -75,9 +77,9 @@ def compute_norm_stats(
     """Statistics of a dataset; see the module docstring for the definitions.
 
     Args:
-        dataset: only its numeric columns are read. Of a mixture with weights, each row counts by those.
-        action_horizon: length of an action chunk, as the policy is configured.
-        batch_size: frames come in whole batches of this many; 1 counts every frame.
+        dataset: only its numeric columns are read. In a mixture with weights, rows are weighted accordingly.
+        action_horizon: length of the policy's action chunks.
+        batch_size: only whole batches of this many frames count; 1 counts every frame.
         delta_actions: which action dims are relative to the state; see `parse_delta_mask`.
 
     Raises:
@@ -137,7 +139,7 @@ def chunk_weights(episode_lengths: np.ndarray, horizon: int, num_frames: int | N
 
 
 def _floats(values: np.ndarray, name: str) -> np.ndarray:
-    """`values` (frames, dim) as floats, each column contiguous. NormStatsError where one is not finite."""
+    """`values` (frames, dim) as floats, each column contiguous. Raises NormStatsError if a value is not finite."""
     values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
     if not np.isfinite(values).all():
         frame, entry = np.argwhere(~np.isfinite(values))[0]
@@ -151,7 +153,7 @@ def _once(column: np.ndarray, weights: np.ndarray | None) -> Rows:
 
 
 def _delta(column: np.ndarray, state: np.ndarray, last: np.ndarray, horizon: int, counts: np.ndarray | None) -> Rows:
-    """Rows action[min(t + k, last of the episode)] - state[t], one k after the other, never all in memory."""
+    """Rows action[min(t + k, last of the episode)] - state[t]. They are streamed k by k and are never all in memory."""
     starts = np.arange(len(state))
 
     def rows() -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
@@ -170,6 +172,7 @@ def _column_stats(rows: Rows, dtype: np.dtype) -> list[float]:
     """Weighted mean, population std, q01 and q99 of a stream."""
     search = QuantileSearch(QUANTILES, dtype)
     total = mean = deviations = scale = 0.0
+    # The passes of the quantile search also give the mean (first pass) and the deviations from it (second pass).
     for number in range(search.passes):
         for values, weights in rows():
             search.add(values, weights)
@@ -188,6 +191,6 @@ def _column_stats(rows: Rows, dtype: np.dtype) -> list[float]:
 
 
 def _rounded(values: list[float], scale: float) -> list[float]:
-    """To `DIGITS` digits of `scale`; so the std of a constant entry is 0, not 1e-17, and files are reproducible."""
+    """Rounds to `DIGITS` digits of `scale`, so that the std of a constant entry is 0, not 1e-17."""
     decimals = DIGITS - math.ceil(math.log10(scale)) if scale > 0 else 0
     return [round(float(value), decimals) + 0.0 for value in values]  # + 0.0 turns -0.0 into 0.0

@@ -1,4 +1,4 @@
-"""Statistics against the rows of a dataset: which rows to look at, and how near is near."""
+"""Compares statistics with those of a dataset's rows, within the error of OpenPI's estimator."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SAMPLED_ROWS = 100_000
 
 
 def sample_rows(dataset: AnyDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
-    """Rows of ``state`` and ``actions`` as training sees them, from frames spread evenly over the dataset.
+    """Rows of ``state`` and ``actions`` as in training, from frames spread evenly over the dataset.
 
-    Actions are those of whole chunks, relative to the state where the settings say so.
+    Actions are those of whole chunks, relative to the state as the settings say.
     """
     horizon = settings["action_horizon"] if settings else 1
     mask = parse_delta_mask(settings["delta_actions"]) if settings else ()
@@ -30,15 +30,15 @@ def sample_rows(dataset: AnyDataset, settings: Settings | None = None) -> dict[s
 
 
 def differing_keys(stats: NormStats, exact: NormStats, rows: Mapping[str, np.ndarray]) -> list[str]:
-    """The keys of `stats` that OpenPI's estimator cannot have given where the `exact` statistics are right.
+    """The keys of `stats` that differ from the `exact` statistics by more than the error of OpenPI's estimator.
 
-    `rows` are those of `sample_rows`; they give the size of the values.
+    `rows` (from `sample_rows`) give the magnitude of the values.
     """
     return [key for key in KEYS if not _close(getattr(stats, key), getattr(exact, key), rows[key])]
 
 
 def _close(stats: FeatureStats, exact: FeatureStats, rows: np.ndarray) -> bool:
-    """Whether `stats` may come from OpenPI's estimator: float32 moments, quantiles off by up to 30 of its 5000 bins."""
+    """Whether `stats` are within the error of OpenPI's estimator: float32 moments, quantiles off by up to 30 bins."""
     moments = 1e-4 * np.abs(rows).max(0) + 1e-3 * exact.std + 1e-6
     bins = 30 * (rows.max(0) - rows.min(0)) / 5000 + 1e-6
     limits = {"mean": moments, "std": moments, "q01": bins, "q99": bins}

@@ -1,13 +1,13 @@
-"""Turn a ``norm_stats.json`` with foreign keys into one with OpenPI's: explicitly, recorded, reversibly.
+"""Converts a ``norm_stats.json`` with other keys to one with OpenPI's keys. The conversion is recorded and reversible.
 
-A policy that was trained with such a file was trained in one of two worlds, and the file does not say which:
+A policy that was trained with such a file was trained in one of two ways, and the file does not show which:
 
-* ``canonical``: something renamed the keys on the way, so that state and actions were normalised. Then the statistics
-  are right and only the names are wrong.
-* ``identity``: nothing did. OpenPI's ``Normalize`` skipped the statistics (``strict=False``), so the weights know raw
-  states and raw actions. Then normalisation must do nothing, and the statistics become those that do nothing.
+* ``canonical``: the training renamed the keys, so that state and actions were normalised. The statistics are right and
+  only the names are wrong.
+* ``identity``: the training used the file unchanged. OpenPI's ``Normalize`` skipped the statistics (``strict=False``),
+  so the policy was trained on raw states and actions. The statistics are replaced by ones that change nothing.
 
-Choosing wrongly ruins the policy without an error, so the choice is the user's and is written down.
+The wrong choice ruins the policy without an error. Therefore the user has to choose, and the choice is recorded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPELLINGS = {
     "actions": "actions",
     "action": "actions",
 }
-"""Known paths, nested objects joined by "/" as OpenPI's ``flatten_dict`` does, and the key that each stands for."""
+"""Known paths -> the key that each stands for. Nested keys are joined by "/", as in OpenPI's ``flatten_dict``."""
 METADATA = ("episode_index", "frame_index", "timestamp", "index", "task_index")
 """LeRobot's bookkeeping columns, which no policy normalises."""
 
@@ -42,13 +42,13 @@ CHOICE = (
 
 @dataclass(frozen=True)
 class Canonicalised:
-    """A file whose keys are OpenPI's, and how it came about.
+    """The result of `canonicalise`.
 
     Attributes:
-        data: bytes of the new ``norm_stats.json``; the source's own where they were right already.
-        norm_stats: what they say.
-        record: JSON object: mode, source and its sha256, sha256 of `data`, which key became which, which were dropped,
-            which fields were replaced by the identity, and the source's text. See `restore`.
+        data: bytes of the new ``norm_stats.json``; the source's own bytes if its keys were right already.
+        norm_stats: the parsed statistics.
+        record: JSON object: mode, source and its sha256, sha256 of `data`, renamed keys, dropped keys, fields replaced
+            by the identity, and the source's text. See `restore`.
     """
 
     data: bytes
@@ -57,16 +57,17 @@ class Canonicalised:
 
 
 def canonicalise(data: bytes, mode: Mode, source: str = "norm stats") -> Canonicalised:
-    """Rename the known keys, drop the metadata keys, and nothing else.
+    """Rename the known keys and drop the metadata keys. With mode ``identity``, replace the statistics of renamed keys.
 
     Args:
         data: bytes of a ``norm_stats.json``.
-        mode: see the module docstring. A field whose key was right is never replaced by the identity: it was in force.
-        source: names the file in errors and in the record.
+        mode: see the module docstring. A field whose key was right was used in training, so the identity never replaces
+            it.
+        source: name of the file in errors and in the record.
 
     Raises:
-        NormStatsError: unknown keys, two spellings of one key that differ, a key that is missing, values that are
-            damaged, or mode ``identity`` where no key was wrong.
+        NormStatsError: a key is unknown or missing, two spellings of one key have different statistics, values are
+            damaged, or the mode is ``identity`` although all keys are right.
     """
     if mode not in get_args(Mode):
         raise NormStatsError.of("norm-stats-mode", f"the norm stats mode is {mode!r}", CHOICE)
@@ -78,7 +79,7 @@ def canonicalise(data: bytes, mode: Mode, source: str = "norm stats") -> Canonic
     renames = {path: key for path, key in SPELLINGS.items() if path in entries}
     stats: dict[str, FeatureStats] = {}
     for key in KEYS:
-        stats[key] = _only_one({path: entries[path] for path, known in renames.items() if known == key}, key, source)
+        stats[key] = _only_one({path: entries[path] for path, name in renames.items() if name == key}, key, source)
     replaced = [key for key in KEYS if key not in entries] if mode == "identity" else []
     if mode == "identity" and not replaced:
         cause = f"{source} has the keys state and actions, so both were normalised with it"
@@ -101,7 +102,7 @@ def canonicalise(data: bytes, mode: Mode, source: str = "norm stats") -> Canonic
 
 
 def restore(record: dict[str, Any]) -> bytes:
-    """The source of a record, byte for byte. NormStatsError when the record was edited."""
+    """The original file of a record, byte for byte. Raises NormStatsError if the record was edited."""
     try:
         data = str(record["original"]).encode()
         intact = digest(data) == record["source_sha256"]
@@ -114,17 +115,17 @@ def restore(record: dict[str, Any]) -> bytes:
 
 
 def identity(dim: int) -> FeatureStats:
-    """Statistics with which normalising and un-normalising change nothing, by z-score as by quantiles.
+    """Statistics with which normalisation and its inverse change nothing, both for z-score and for quantiles.
 
-    OpenPI adds 1e-6 to std and to q99 - q01, so these are that much less than 1 and 2, written so that the sums are
-    exactly 1 and 2 in float64.
+    OpenPI adds 1e-6 to std and to q99 - q01. Here these are smaller than 1 and 2 by that amount, and written so that
+    the sums are exactly 1 and 2 in float64.
     """
     ones = np.ones(dim)
     return FeatureStats(mean=0 * ones, std=(1 - 1e-6) * ones, q01=-ones, q99=((2 - 1e-6) - 1) * ones)
 
 
 def _only_one(candidates: dict[str, Any], key: str, source: str) -> FeatureStats:
-    """The statistics of `key`, which may stand under several paths if they are the same."""
+    """The statistics of `key`. They may be under several paths if all of them are equal."""
     if not candidates:
         cause = f"{source} has no statistics of {key} under any known key"
         raise NormStatsError.of("norm-stats-missing-key", cause, RECOMPUTE)
@@ -136,11 +137,11 @@ def _only_one(candidates: dict[str, Any], key: str, source: str) -> FeatureStats
 
 
 def _by_path(entries: dict[str, Any], source: str) -> dict[str, Any]:
-    """Entries by path; an unknown object without mean and std is taken apart: ``{"observation": {"state": ...}}``."""
+    """Entries by path. An unknown object without mean and std is a nested one: ``{"observation": {"state": ...}}``."""
     paths: dict[str, Any] = {}
     for key, value in entries.items():
-        known = key in SPELLINGS or key in METADATA
-        nested = not known and isinstance(value, dict) and value and not {"mean", "std"} & value.keys()
+        is_known = key in SPELLINGS or key in METADATA
+        nested = not is_known and isinstance(value, dict) and value and not {"mean", "std"} & value.keys()
         inner = {f"{key}/{name}": entry for name, entry in value.items()} if nested else {key: value}
         for path, entry in inner.items():
             if path in paths and paths[path] != entry:
@@ -150,7 +151,7 @@ def _by_path(entries: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _surplus(entries: dict[str, Any], renames: dict[str, str]) -> list[str]:
-    """What else stands beside mean, std, q01 and q99, such as LeRobot's count."""
+    """Entries besides mean, std, q01 and q99, such as LeRobot's count."""
     return [f"{path}/{name}" for path in renames for name in entries[path] if name not in VECTORS]
 
 

@@ -1,4 +1,4 @@
-"""OpenPI's normalisation by norm stats, in numpy. Source: ``openpi/transforms.py``."""
+"""OpenPI's normalisation with norm stats, in numpy. Source: ``openpi/transforms.py``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EPSILON = 1e-6
 
 
 def norm_mode(norm: str, pi05: bool) -> NormMode:
-    """The normalisation `policy.norm` asks for. ``auto`` is OpenPI's rule: z-score for pi0, quantiles for pi0.5.
+    """The normalisation that `policy.norm` selects. ``auto`` is OpenPI's rule: z-score for pi0, quantiles for pi0.5.
 
     Raises:
-        NormStatsError: `norm` is none of ``auto``, ``zscore``, ``quantile``.
+        NormStatsError: `norm` is not ``auto``, ``zscore`` or ``quantile``.
     """
     if norm == "auto":
         return "quantile" if pi05 else "zscore"
@@ -33,8 +33,8 @@ def norm_mode(norm: str, pi05: bool) -> NormMode:
 class Normalizer:
     """OpenPI's normalisation of one field, and its inverse: normalised = (x - offset) / scale + shift.
 
-    Statistics may be of more dims than the data, as those that are published for a model's full width: the first ones
-    count, as in OpenPI.
+    Statistics may have more dims than the data, as those published for a model's full width do; then the first ones are
+    used, as in OpenPI.
 
     z-score: offset mean, scale std + 1e-6, shift 0.
     quantile: offset q01, scale (q99 - q01 + 1e-6) / 2, shift -1, so that q01..q99 becomes -1..1.
@@ -52,7 +52,7 @@ class Normalizer:
 
     @classmethod
     def of(cls, name: str, stats: FeatureStats, mode: NormMode) -> Normalizer:
-        """The normaliser of field `name`. NormStatsError when quantiles are needed and missing."""
+        """The normaliser of field `name`. Raises NormStatsError if quantiles are needed but missing."""
         if mode == "zscore":
             return cls(name, _float64(stats.mean), _float64(stats.std) + EPSILON, 0.0)
         if stats.q01 is None or stats.q99 is None:
@@ -63,7 +63,7 @@ class Normalizer:
 
     @property
     def dims(self) -> int:
-        """D."""
+        """D, the number of dims of the statistics."""
         return self.offset.shape[-1]
 
     def normalize(self, x: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ class Normalizer:
         return ((x - self.shift) * self.scale[:dims] + self.offset[:dims]).astype(np.float32)
 
     def check_dims(self, dims: int) -> None:
-        """Raises NormStatsError where the data has more dims than the statistics."""
+        """Raises NormStatsError if the data has more dims than the statistics."""
         if dims > self.dims:
             cause = f"{self.name!r} has {dims} dims but its norm stats have {self.dims}"
             cure = "use the norm stats of the dataset this policy was trained on"

@@ -1,8 +1,8 @@
-"""Read a ``norm_stats.json``, strictly: what OpenPI would silently skip is refused here.
+"""Reads a ``norm_stats.json`` strictly: keys that OpenPI would silently skip are refused.
 
-OpenPI's ``Normalize`` skips statistics whose key is not in the data (``strict=False``). A file with LeRobot's keys thus
-leaves state and actions as they are, without a word; the policy trains, and meets other numbers wherever it is loaded
-with a file that is keyed well.
+OpenPI's ``Normalize`` skips statistics whose key is not in the data (``strict=False``). With a file that has LeRobot's
+keys, state and actions silently stay as they are. The policy trains on them, and later gets other numbers if it is
+loaded with a file that has the right keys.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from rlinf_isaac.ground import reading
 from rlinf_isaac.ground.errors import NormStatsError, Problem
 
 MAX_BYTES = 4_000_000
-"""More than any ``norm_stats.json`` has: a thousand dims take 80 kB."""
-RECOMPUTE = "compute the file anew: rlinf-isaac norm_stats --dataset DATASET"
+"""Largest ``norm_stats.json`` that is read. A thousand dims take 80 kB."""
+RECOMPUTE = "compute the file again: rlinf-isaac norm_stats --dataset DATASET"
 CANONICALISE = (
     "rename the keys explicitly: rlinf-isaac norm_stats --canonicalise FILE --norm-stats-mode canonical|identity, "
-    "or compute the file anew with the norm_stats verb"
+    "or compute the file again with the norm_stats verb"
 )
 
 
 def load(path: str | Path) -> NormStats:
-    """Read a ``norm_stats.json``. Raises NormStatsError naming the file, the keys at fault, and the cure."""
+    """Read a ``norm_stats.json``. Raises NormStatsError, whose message names the file and the wrong keys."""
     return from_json(read_bytes(path), source=str(path))
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a ``norm_stats.json``. Raises NormStatsError when there is no such file."""
+    """The bytes of a ``norm_stats.json``. Raises NormStatsError if the file cannot be read."""
     try:
         return reading.read_bytes(path, MAX_BYTES)
     except (OSError, ValueError) as error:
@@ -48,8 +48,8 @@ def from_json(data: bytes | str, source: str = "norm stats") -> NormStats:
     stats = read_entries(data, source)
     if surplus := sorted(stats.keys() - set(KEYS)):
         cause = (
-            f"{source} has the keys {', '.join(surplus)}, which OpenPI's transforms never look up: what they stand "
-            "for would silently not be normalised; the keys must be 'state' and 'actions' and nothing else"
+            f"{source} has the keys {', '.join(surplus)}, which OpenPI's transforms never look up: their data would "
+            "silently not be normalised; the keys must be 'state' and 'actions' and nothing else"
         )
         raise NormStatsError.of("norm-stats-keys", cause, CANONICALISE)
     if missing := [key for key in KEYS if key not in stats]:
@@ -64,7 +64,7 @@ def read_entries(data: bytes | str, source: str) -> dict[str, Any]:
         NormStatsError: the bytes are not JSON, or not of OpenPI's schema.
     """
     try:
-        content = reading.parse_json(data, finite=False)  # what is not finite has a message of its own
+        content = reading.parse_json(data, finite=False)  # `_vector` reports NaN and infinity with a better message
     except ValueError as error:
         cause = f"{source} is not JSON ({error}); the file is damaged"
         raise NormStatsError.of("norm-stats-not-json", cause, f"restore it, or {RECOMPUTE}") from error
@@ -72,7 +72,7 @@ def read_entries(data: bytes | str, source: str) -> dict[str, Any]:
     if isinstance(stats, dict):
         return stats
     if isinstance(content, dict) and any(_is_lerobot_feature(value) for value in content.values()):
-        cause = f"{source} is LeRobot's stats.json: frame by frame, not over action chunks, and with other keys"
+        cause = f"{source} is LeRobot's stats.json: its statistics are of frames, not of action chunks, with other keys"
         raise NormStatsError.of("norm-stats-lerobot-stats", cause, RECOMPUTE)
     cause = f"{source} has no 'norm_stats' object: it is not in OpenPI's format"
     raise NormStatsError.of("norm-stats-format", cause, RECOMPUTE)
@@ -97,7 +97,7 @@ def parse_entries(stats: dict[str, Any], source: str) -> NormStats:
 
 
 def parse_feature(values: Any, source: str) -> FeatureStats:
-    """One feature's vectors. Other names beside them are ignored, as by OpenPI. Raises NormStatsError."""
+    """One feature's vectors. Entries with other names are ignored, as by OpenPI. Raises NormStatsError."""
     if not isinstance(values, dict) or not {"mean", "std"} <= values.keys():
         cause = f"{source} must be an object with mean, std, q01, q99"
         raise NormStatsError.of("norm-stats-format", cause, RECOMPUTE)
@@ -130,7 +130,7 @@ def _vector(values: Any, source: str) -> np.ndarray | None:
         raise NormStatsError.of("norm-stats-format", f"{source} is not a non-empty list of numbers", RECOMPUTE)
     if not np.isfinite(vector).all():
         entry = int(np.argmax(~np.isfinite(vector)))
-        cause = f"{source}: entry {entry} is {vector[entry]}, not among the finite numbers"
+        cause = f"{source}: entry {entry} is {vector[entry]}, not a finite number"
         raise NormStatsError.of("norm-stats-not-finite", cause, RECOMPUTE)
     return vector
 

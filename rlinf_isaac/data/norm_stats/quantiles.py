@@ -1,4 +1,4 @@
-"""Exact quantiles of a weighted stream, in memory that does not grow with it: a radix search over its float bits."""
+"""Exact quantiles of a weighted stream in constant memory, by a radix search over the bits of the floats."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ class QuantileSearch:
     """For each q, the smallest value with at least q of the weight at or below it (inverted CDF).
 
     Floats are mapped to unsigned integers of the same order (`sort_keys`), so a quantile is a number of 2 (float32) or
-    4 (float64) digits of 16 bits. Each pass over the stream counts the next digit among the values that share the
-    digits found so far. `passes` times: `add` everything, then `end_pass`. Then `values` are exact.
+    4 (float64) digits of 16 bits. Each pass over the stream counts the next digit of the values that share the digits
+    found so far. Usage: `passes` times, `add` the whole stream and call `end_pass`; then `values` has the exact
+    quantiles.
 
     Args:
-        quantiles: each above 0, at most 1.
-        dtype: float32 or float64, of the values.
+        quantiles: each above 0 and at most 1.
+        dtype: dtype of the values, float32 or float64.
     """
 
     def __init__(self, quantiles: Sequence[float], dtype: np.dtype) -> None:
@@ -33,19 +34,19 @@ class QuantileSearch:
         self._histograms = {0: np.zeros(_DIGITS)}  # by prefix
 
     def add(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Count a piece of the stream: (n,) values, with (n,) integer-valued weights or each once."""
+        """Count a piece of the stream: (n,) values with (n,) integer-valued weights, or None if each counts once."""
         keys = sort_keys(values)
         first = self._shift == (self.passes - 1) * _DIGIT_BITS
         for prefix, histogram in self._histograms.items():
-            chosen, chosen_weights = keys, weights
+            counted, counted_weights = keys, weights
             if not first:
                 inside = np.flatnonzero(keys >> (self._shift + _DIGIT_BITS) == prefix)
-                chosen, chosen_weights = keys[inside], None if weights is None else weights[inside]
-            digits = (chosen >> self._shift) & (_DIGITS - 1)
-            histogram += np.bincount(digits.astype(np.intp), chosen_weights, minlength=_DIGITS)
+                counted, counted_weights = keys[inside], None if weights is None else weights[inside]
+            digits = (counted >> self._shift) & (_DIGITS - 1)
+            histogram += np.bincount(digits.astype(np.intp), counted_weights, minlength=_DIGITS)
 
     def end_pass(self) -> None:
-        """Fix the digit that was counted."""
+        """Determine the next digit of each quantile from the histograms of this pass."""
         cumulative = {prefix: np.cumsum(histogram) for prefix, histogram in self._histograms.items()}
         self._total = self._total or float(cumulative[0][-1])
         for index, quantile in enumerate(self._quantiles):
@@ -64,9 +65,10 @@ class QuantileSearch:
 
 
 def sort_keys(values: np.ndarray) -> np.ndarray:
-    """Unsigned integers that compare as the floats do.
+    """Unsigned integers in the same order as the floats.
 
-    IEEE 754 floats of one sign compare as their bits do; so negative ones have all bits flipped, others the sign bit.
+    The bits of IEEE 754 floats of one sign are ordered like the floats, or in reverse for negative ones. So all bits of
+    negative floats are flipped, and only the sign bit of the others.
     """
     size = values.dtype.itemsize
     signed = np.ascontiguousarray(values).view(f"i{size}")

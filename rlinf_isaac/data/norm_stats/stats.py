@@ -1,4 +1,4 @@
-"""The statistics themselves, and the bytes they are written as."""
+"""The statistics and their JSON form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FeatureStats:
         return len(self.mean)
 
     def as_dict(self) -> dict[str, list[float] | None]:
-        """As it stands in the file."""
+        """The object in ``norm_stats.json``."""
         vectors = {name: getattr(self, name) for name in VECTORS}
         return {name: None if vector is None else vector.tolist() for name, vector in vectors.items()}
 
@@ -67,5 +67,5 @@ class NormStats:
 
 
 def digest(data: bytes) -> str:
-    """sha256 of a ``norm_stats.json``, the identity by which checkpoints and evaluations name their statistics."""
+    """sha256 of a ``norm_stats.json``, by which checkpoints and evaluations identify their statistics."""
     return bytes_digest(data)

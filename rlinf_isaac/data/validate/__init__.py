@@ -1,1 +1,1 @@
-"""What is wrong inside a dataset: its schema, columns, values and images. It begins in `dataset`."""
+"""Checks of a dataset's schema, columns, values and images. The entry point is `dataset.validate_dataset`."""

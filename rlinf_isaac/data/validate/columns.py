@@ -1,7 +1,7 @@
-"""Parquet files of a dataset against its ``meta/``: schemas, counts, and every value of the numeric columns, once.
+"""Checks the parquet files of a dataset against ``meta/``: schemas, counts, and every value of the numeric columns.
 
-Files are read one by one, but their values are checked in batches of `BATCH_ROWS`: a call of numpy has a price, which
-2000 small files would pay 2000 times.
+Files are read one by one, but their values are checked in batches of `BATCH_ROWS` rows: numpy calls have a fixed cost,
+which would otherwise be paid once for each of 2000 small files.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def check_columns(
     """Check every data file.
 
     Args:
-        root: the dataset.
-        episodes: as meta lists them, in order and without duplicates.
-        features: all of them, the auxiliary ones included.
-        task_indices: the tasks there are, None when unknown.
-        fps: None when unknown.
+        root: the dataset's directory.
+        episodes: the episodes that meta lists, in order and without duplicates.
+        features: all features, including the auxiliary ones.
+        task_indices: the indices of all tasks; None if they are not known.
+        fps: frames per second; None if it is not known.
         contiguous: whether meta lists every episode, so that the running frame count is known.
-        findings: is added to.
+        findings: problems are added to it.
 
     Returns:
-        The files that hold as many rows as they should, in the order of their episodes.
+        The files with the right number of rows, in the order of their episodes.
     """
     by_file: dict[str, list[RecordedEpisode]] = {}
     starts, total = {}, 0
@@ -85,10 +85,10 @@ def check_columns(
         if rows != expected:
             findings.add("frame-count", f"{path} holds {rows} frames, but meta/ says {expected}", RESTORE)
             if len(inside) > 1 or not rows:
-                continue  # nobody knows which of its rows belong to which episode
+                continue  # it is not known which of its rows belong to which episode
         else:
             files.append(DataFile(name, parquet.metadata))
-        table = table.replace_schema_metadata(None)  # of which the schemas were checked
+        table = table.replace_schema_metadata(None)  # tables of a batch must have equal schemas
         if batch.tables and (batch.rows >= BATCH_ROWS or not table.schema.equals(batch.tables[0][1].schema)):
             values.check(batch)
             batch = CheckedRows()

@@ -1,11 +1,11 @@
-"""Everything that can be wrong inside a LeRobot dataset, whatever job it is for. Reads only, and all of it at once.
+"""Checks the content of a LeRobot dataset, independently of any job. All problems are reported at once.
 
     problems = validate_dataset(root)             # every numeric value, a sample of the images and videos
     problems = validate_dataset(root, full=True)  # every image and every video frame as well
 
-``meta/`` is checked first, then the parquet files against it (`columns`), then images and videos
-(`images`), then what else lies in the directory. A fault does not hide those behind it, unless they cannot be
-looked for without what is broken: without the list of episodes, nobody knows what the files should hold.
+``meta/`` is checked first, then the parquet files against it (`columns`), then images and videos (`images`), then other
+files in the directory. After a fault the checks continue, except for those that need the broken part: without the list
+of episodes, for example, the expected content of the files is not known.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rlinf_isaac.data.validate.columns import check_columns
 from rlinf_isaac.data.validate.images import check_images, check_videos
 from rlinf_isaac.ground.errors import Problem
 
-_TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]+")  # what `rlinf_isaac.ground.atomic` works in
+_TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]+")  # temporary names of `rlinf_isaac.ground.atomic`
 
 
 def validate_dataset(root: Path, *, full: bool = False) -> list[Problem]:
@@ -73,7 +73,7 @@ def validate_dataset(root: Path, *, full: bool = False) -> list[Problem]:
 
 
 def _check_tasks(root: Path, info: dict[str, Any], tasks: Sequence[tuple[int, str]], findings: FoldedFindings) -> None:
-    """The instructions, which policies are conditioned on."""
+    """Check the instructions, on which policies are conditioned."""
     place, seen, texts = root / "meta", dict[int, str](), dict[str, int]()
     for index, task in tasks:
         if not task.strip():
@@ -94,7 +94,7 @@ def _check_tasks(root: Path, info: dict[str, Any], tasks: Sequence[tuple[int, st
 
 
 def _distinct(episodes: Sequence[RecordedEpisode]) -> list[RecordedEpisode]:
-    """Each index once, the first that is listed."""
+    """The episodes without duplicates: of several with one index, the first that is listed."""
     by_index: dict[int, RecordedEpisode] = {}
     for episode in episodes:
         by_index.setdefault(episode.index, episode)
@@ -102,11 +102,11 @@ def _distinct(episodes: Sequence[RecordedEpisode]) -> list[RecordedEpisode]:
 
 
 def _check_surplus_files(root: Path, episodes: Sequence[RecordedEpisode], findings: FoldedFindings) -> None:
-    """Data and videos that ``meta/`` does not list: readers overlook them, but people count them."""
+    """Warn of data and videos that ``meta/`` does not list, because readers ignore them."""
     listed = {episode.file for episode in episodes}
     listed |= {file for episode in episodes for file, _ in episode.videos.values()}
-    found = findings.attempt(dataset_files, root) or []
-    names = [path.relative_to(root).as_posix() for path in found if path.suffix in (".parquet", ".mp4")]
+    present = findings.attempt(dataset_files, root) or []
+    names = [path.relative_to(root).as_posix() for path in present if path.suffix in (".parquet", ".mp4")]
     surplus = [name for name in names if not name.startswith("meta/") and name not in listed]
     if surplus:
         cause = f"{root} holds files that meta/ does not list: {first_few(surplus)}"
@@ -114,7 +114,7 @@ def _check_surplus_files(root: Path, episodes: Sequence[RecordedEpisode], findin
 
 
 def _check_leftovers(root: Path, findings: FoldedFindings) -> None:
-    """Temporary files of writers that were killed, in and beside the dataset.
+    """Warn of temporary files of writers that were killed, in and beside the dataset.
 
     lerobot keeps frames in ``images/<camera>/episode_000000/`` while it records, and removes all but the empty
     ``images/<camera>/`` when an episode is saved.
@@ -122,7 +122,7 @@ def _check_leftovers(root: Path, findings: FoldedFindings) -> None:
     inside = [path for path in root.rglob(".*.tmp-*") if _TEMPORARY.fullmatch(path.name)]
     try:
         beside = [path for path in root.parent.glob(f".{root.name}.tmp-*") if _TEMPORARY.fullmatch(path.name)]
-    except OSError:  # the parent may be closed to us although the dataset is not
+    except OSError:  # the parent directory may be unreadable although the dataset is readable
         beside = []
     images = [root / "images"] if any(not path.is_dir() for path in root.glob("images/**/*")) else []
     if leftovers := sorted([*inside, *beside, *images]):

@@ -1,4 +1,4 @@
-"""Camera images and videos of a dataset against their features: a sample of them, or all."""
+"""Checks camera images and videos of a dataset against their features: a sample of them, or all."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rlinf_isaac.data.validate.schema import holds_images
 from rlinf_isaac.ground.errors import DatasetError
 from rlinf_isaac.media.png import decode_image
 
-SAMPLED_FRAMES = 32  # per camera, evenly spaced; a small dataset is seen whole
-SAMPLED_VIDEOS = 8  # per camera, the first and the last frame of each
-SAMPLED_BYTES = 256 << 20  # of row groups; parquet gives no single image, and lerobot v3.0 writes large groups
+SAMPLED_FRAMES = 32  # frames per camera, evenly spaced; of a small dataset these are all
+SAMPLED_VIDEOS = 8  # videos per camera, of which the first and the last frame are decoded
+SAMPLED_BYTES = 256 << 20  # bytes of row groups: parquet reads whole groups, and those of lerobot v3.0 are large
 
 
 def check_images(
     root: Path, files: Sequence[DataFile], features: Mapping[str, Feature], full: bool, findings: FoldedFindings
 ) -> None:
-    """Decode images that stand in the parquet files."""
+    """Decode the images that are stored in the parquet files."""
     cameras = {name: feature for name, feature in features.items() if feature.dtype == "image"}
     total = sum(file.footer.num_rows for file in files)
     if not cameras or not total:
         return
-    chosen = np.arange(total) if full else np.unique(np.linspace(0, total - 1, SAMPLED_FRAMES).astype(np.int64))
+    sampled = np.arange(total) if full else np.unique(np.linspace(0, total - 1, SAMPLED_FRAMES).astype(np.int64))
     start, read_bytes = 0, 0
     for file in files:
         first_row = 0
         for group in range(file.footer.num_row_groups):
             rows = file.footer.row_group(group).num_rows
-            low, high = np.searchsorted(chosen, [start, start + rows])
+            low, high = np.searchsorted(sampled, [start, start + rows])
             if low < high and (full or read_bytes <= SAMPLED_BYTES):
                 read_bytes += file.footer.row_group(group).total_byte_size
                 for name, feature in cameras.items():
-                    _check_group(root, file, group, name, feature, chosen[low:high] - start, first_row, findings)
+                    _check_group(root, file, group, name, feature, sampled[low:high] - start, first_row, findings)
             first_row, start = first_row + rows, start + rows
 
 
@@ -61,7 +61,7 @@ def _check_group(
             parquet = open_parquet(path, file.footer)
             table = parquet.read_row_group(group, columns=[name])
             if name not in table.column_names or not holds_images(table[name].type):
-                return  # reported with the schema
+                return  # `SchemaChecks` reports that
             images = table[name].combine_chunks().field("bytes")
             if len(images) <= rows.max():
                 raise pa.ArrowInvalid(f"row group {group} has {len(images)} images of {name}")
@@ -92,7 +92,7 @@ def check_videos(
     full: bool,
     findings: FoldedFindings,
 ) -> None:
-    """Look for every video, and decode some frames of some of them, or all."""
+    """Check that every video exists, and decode some frames of some of them, or all frames."""
     cameras = {name: feature for name, feature in features.items() if feature.dtype == "video"}
     for name, feature in cameras.items():
         spans: dict[str, list[tuple[float, int]]] = {}  # file -> start (s) and frames of each episode in it
@@ -102,10 +102,10 @@ def check_videos(
         for file in [file for file in spans if not (root / file).is_file()]:
             findings.add("video-missing", f"{root / file} is missing, but meta/ lists it", RESTORE)
             del spans[file]
-        there = list(spans)
-        if not full and len(there) > SAMPLED_VIDEOS:
-            there = [there[n] for n in np.linspace(0, len(there) - 1, SAMPLED_VIDEOS).astype(int)]
-        for file in there:
+        checked = list(spans)
+        if not full and len(checked) > SAMPLED_VIDEOS:
+            checked = [checked[n] for n in np.linspace(0, len(checked) - 1, SAMPLED_VIDEOS).astype(int)]
+        for file in checked:
             _check_video(root / file, spans[file], feature, fps, full, findings)
 
 
@@ -119,7 +119,7 @@ def _check_video(
         if abs(probe.fps - fps) > 0.01 * fps:
             cause = f"{path} plays at {probe.fps:g} frames per second, but meta/info.json says {fps}"
             findings.add("video-fps", cause, "encode the video at the fps of the dataset")
-            return  # then no frame is where it is looked for
+            return  # with a wrong rate, the frames are not at the expected times
         frames = sum(length for _, length in spans)
         if probe.frames > frames:
             cause = f"{path} holds {probe.frames} frames, but meta/ lists {frames}"
@@ -135,7 +135,7 @@ def _check_video(
 
 
 def _check_shape(place: str, shape: tuple[int, ...], feature: Feature, findings: FoldedFindings) -> None:
-    """Decoded shape (height, width, 3) against the feature's, which some datasets give as (3, height, width)."""
+    """Compare a decoded shape (height, width, 3) with the feature's, which in some datasets is (3, height, width)."""
     expected = feature.shape
     if len(expected) == 3 and expected[0] == 3 != expected[2]:
         expected = (*expected[1:], 3)

@@ -1,4 +1,4 @@
-"""Schemas of parquet files against the features that ``meta/info.json`` describes."""
+"""Checks schemas of parquet files against the features in ``meta/info.json``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings, Level
 from rlinf_isaac.data.lerobot.format import Feature
 
 TEXT_DTYPES = ("string", "large_string", "language")
-_CURE = "write the files anew, or correct meta/info.json"
+_CURE = "write the files again, or correct meta/info.json"
 
 
 class SchemaChecks:
-    """Checks of parquet schemas. Files of one dataset share theirs, so each is taken apart once."""
+    """Checks parquet schemas. Files of one dataset have equal schemas, so a schema is analysed only when it changes."""
 
     def __init__(self, features: Mapping[str, Feature]) -> None:
         self._features = {name: feature for name, feature in features.items() if feature.dtype != "video"}
@@ -27,7 +27,7 @@ class SchemaChecks:
         self._readable: list[str] = []
 
     def check(self, path: Path, schema: pa.Schema, findings: FoldedFindings) -> list[str]:
-        """Add what is wrong; returns the numeric columns that have the type their features have."""
+        """Add the problems of a schema. Returns the numeric columns whose type is that of their features."""
         if self._schema is None or not schema.equals(self._schema, check_metadata=True):
             self._schema, self._faults, self._readable = schema, [], []
             self._compare(schema)
@@ -72,7 +72,7 @@ def _leaf(type_: pa.DataType) -> tuple[int | None, pa.DataType]:
 
 
 def holds_images(type_: pa.DataType) -> bool:
-    """Whether a column is stored as ``datasets.Image`` stores it: a struct of bytes and path."""
+    """Whether a column has the type that ``datasets.Image`` uses: a struct of bytes and path."""
     return pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0
 
 

@@ -1,4 +1,4 @@
-"""Values of the numeric columns, batch after batch: finite, counted right, of known tasks, not constant."""
+"""Checks the values of the numeric columns in batches: finite values, indices, times, tasks, constant actions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rlinf_isaac.ground.errors import DatasetError
 
 TIMESTAMP_TOLERANCE_S = 1e-4  # lerobot's own
 FLOAT32_STEPS = 2.0**-22  # a timestamp may be two float32 steps off
-_ANEW = "write these episodes anew with the right values"
+_ANEW = "write these episodes again with the right values"
 
 
 @dataclass
 class CheckedRows:
-    """Tables of one schema, and the episodes that their rows are."""
+    """Tables of one schema, and the episodes to which their rows belong."""
 
     tables: list[tuple[str, pa.Table]] = field(default_factory=list)
     episodes: list[tuple[int, int, int]] = field(default_factory=list)  # index, rows, first global frame index
@@ -31,14 +31,14 @@ class CheckedRows:
 
 @dataclass
 class _Fault:
-    """One check that fails: where it does first, and in which episodes."""
+    """A failed check: the place of the first wrong value, and the episodes with wrong values."""
 
     first: str
     episodes: list[int]
 
 
 class ValueChecks:
-    """Checks of values, over all batches."""
+    """Checks values and collects faults over all batches."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ValueChecks:
             self._follow_action(columns[ACTION])
 
     def report(self) -> None:
-        """Add to the findings what was noted."""
+        """Add the collected faults to the findings."""
         at_rate = f"timestamp is not frame_index / fps at {self._fps} Hz"
         kinds = {
             "episode_index": ("episode-index", "episode_index is not that of meta/", _ANEW),
@@ -95,7 +95,7 @@ class ValueChecks:
             "task_index": ("task-index", "task_index is not among the tasks of meta/", "restore meta/tasks"),
         }
         for name, fault in self._faults.items():
-            not_finite = ("value-not-finite", f"{name} holds NaN or infinite values", "record these episodes anew")
+            not_finite = ("value-not-finite", f"{name} holds NaN or infinite values", "record these episodes again")
             code, cause, cure = kinds.get(name, not_finite)
             where = f"{first_few(fault.episodes)}; first {fault.first}"
             self._findings.add(code, f"{self._root}: {cause} in episodes {where}", cure)
@@ -110,7 +110,7 @@ class ValueChecks:
             self._findings.add("constant-action", cause, cure, "warning")
 
     def _to_numpy(self, tables: Sequence[tuple[str, pa.Table]]) -> dict[str, np.ndarray]:
-        """Each column (rows, dim). One with null or ragged rows is left out, and the files that have them are named."""
+        """The columns, each (rows, dim). A column with null or ragged rows is left out and reported with its files."""
         joined, columns = pa.concat_tables([table for _, table in tables]), {}
         for name in joined.column_names:
             try:

@@ -1,6 +1,6 @@
-"""The real IsaacLab stack-cube task, in a process and an interpreter of its own.
+"""IsaacLab's own stack-cube task, in a separate process with its own interpreter.
 
-`env.IsaacLabVectorEnv` is what this process uses. `worker` and what it imports (`kinematics`, `protocol`) run in
-IsaacLab's interpreter (Python 3.12), which has numpy, torch and gymnasium, but neither mlflow nor mujoco nor our
-configs of omegaconf.
+This process uses `env.IsaacLabVectorEnv`. `worker` and the modules that it imports (`kinematics`, `protocol`) run in
+IsaacLab's interpreter (Python 3.12), which has numpy, torch and gymnasium, but not mlflow, mujoco or omegaconf, so this
+project's configs are not available there.
 """

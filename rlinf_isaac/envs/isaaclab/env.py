@@ -1,4 +1,4 @@
-"""IsaacLab's stack-cube task as this process sees it."""
+"""The vector environment for IsaacLab's stack-cube task, in the parent process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ RENDERER = "newton"
 
 
 class IsaacLabVectorEnv(StackCubeEnv):
-    """`StackCubeEnv` in IsaacLab 3.0, in a process of its own.
+    """`StackCubeEnv` in IsaacLab 3.0, which runs in a separate process.
 
-    All envs step together here, so an env that is left out of a step, or has ended, cannot be stood still: its row of
-    the observation stays, and it must be reset before it is stepped again.
+    IsaacLab always steps all envs together, so an env that is not active, or has ended, cannot be paused. Its row of
+    the observation is kept, and it must be reset before it is stepped again.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class IsaacLabVectorEnv(StackCubeEnv):
     ) -> None:
         """
         Args:
-            num_envs: environments of one simulator.
+            num_envs: number of environments.
             task: ``stack3``; IsaacLab's task has three cubes.
             image_size: width and height of both cameras' images in pixels.
             renderer: ``newton`` or ``auto``.
             max_episode_steps: control steps until time-out.
-            python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
-            start_s: how long IsaacLab may take to start.
-            device: torch device that physics and renderer run on: ``cpu``, ``cuda`` or ``cuda:<n>``.
+            python: interpreter that has IsaacLab. None uses the one that ISAACLAB_PYTHON names.
+            start_s: time limit for the start of IsaacLab.
+            device: torch device of physics and renderer: ``cpu``, ``cuda`` or ``cuda:<n>``.
 
         Raises:
-            SimulatorError: a value that this backend does not have, or no interpreter with IsaacLab.
+            SimulatorError: this backend does not support an argument, or there is no interpreter with IsaacLab.
             SimulatorDied: IsaacLab did not start.
         """
         python = python or os.environ.get(PYTHON_VARIABLE)
@@ -74,7 +74,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
         try:
             self.simulator = SimulatorProcess(python, settings, start_s)
         finally:
-            os.close(self._shared.fd)  # the memory is mapped, there and here
+            os.close(self._shared.fd)  # both processes have mapped the memory and do not need the descriptor
         ready = self.simulator.ready
         self.identity = contract.EnvIdentity(
             backend=f"isaaclab-{ready['version']}/{ready['physics']}/{device.partition(':')[0]}",
@@ -101,7 +101,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
     ) -> ChunkStep:
         """Up to T control steps of every active env. See `StackCubeEnv.chunk_step`.
 
-        Envs step side by side: ``on_frame(i, t)`` is called for all envs of a control step before the next one.
+        Envs step in parallel: ``on_frame(i, t)`` is called for all envs after control step t, before step t + 1.
         """
         actions, active = checked_actions(actions, active, self._done)
         horizon = actions.shape[1]
@@ -116,10 +116,11 @@ class IsaacLabVectorEnv(StackCubeEnv):
             self._order("step")
             shared = self._shared
             ended = alive & (shared.success | shared.dropped | shared.time_out)
-            seen = images and (ended.any() or t == horizon - 1)
-            if seen:
+            # Images are rendered only for observations that are returned: the last ones of the envs.
+            rendered = images and (ended.any() or t == horizon - 1)
+            if rendered:
                 self._order("images")
-            self._take(alive, images=seen)
+            self._take(alive, images=rendered)
             self.elapsed[alive] += 1
             steps[alive] += 1
             rewards[alive, t] = self._success[alive]
@@ -131,7 +132,8 @@ class IsaacLabVectorEnv(StackCubeEnv):
                     on_frame(i, t)
             alive &= ~self._done
         if steps.any():
-            self._done[~active] = True  # they went on, and nobody knows how
+            # Envs that are not active were stepped too; their state is undefined until they are reset.
+            self._done[~active] = True
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
 
     def observe(self, images: bool = True) -> Observation:
@@ -143,7 +145,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
     def render_frame(self, env_index: int, size: int) -> np.ndarray:
         """A frame for a video: (size, 2 x size, 3) uint8, table camera left, wrist camera right.
 
-        Rendered at `protocol.VIDEO_SIZE` and resized, if `size` is another.
+        It is rendered at `protocol.VIDEO_SIZE` and resized to `size`.
         """
         if not self._frames_current:
             self._order("frames")
@@ -167,7 +169,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
         self._frames_current = do == "frames" or (self._frames_current and do == "images")
 
     def _take(self, rows: np.ndarray, *, images: bool) -> None:
-        """Copy these rows of the shared memory; the others stay as they were."""
+        """Copy these rows of the shared memory into the observation and the flags. Other rows stay unchanged."""
         for group, arrays in self._observation.items():
             for key, array in arrays.items():
                 if images or key not in contract.CAMERA_NAMES:

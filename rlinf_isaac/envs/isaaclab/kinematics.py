@@ -1,7 +1,7 @@
-"""Kinematics of the Franka Panda: Franka's published frames and joint limits, and where they put the hand.
+"""Kinematics of the Franka Panda: Franka's published frames and joint limits, and the resulting pose of the hand.
 
-The stand-in robot is built of this table (`assets`), and the simulator's end-effector pose is checked against it
-(`simulation`): a pose that is not that of the joints is stale. numpy only.
+The stand-in robot is built from this table (`assets`), and the simulator's end-effector pose is checked against it
+(`simulation`): a pose that does not match the joints is stale. This module needs only numpy.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _QUARTER = math.pi / 2
 
 
 class Joint(NamedTuple):
-    """A joint with the link it carries. Lengths in metres, angles in radians.
+    """A joint and the link that it moves. Lengths in metres, angles in radians.
 
     Attributes:
-        name: of the joint.
-        parent, child: links.
-        xyz, rpy: frame of the child in the parent's, fixed-axis roll, pitch, yaw.
-        axis: ``Z`` revolute, ``Y`` prismatic, empty: fixed.
-        limits: lower and upper.
-        effort: N m or N.
+        name: name of the joint.
+        parent, child: names of the links.
+        xyz, rpy: the child's frame in the parent's frame; fixed-axis roll, pitch, yaw.
+        axis: ``Z`` for revolute, ``Y`` for prismatic, empty for fixed.
+        limits: lower and upper limit.
+        effort: largest torque in N m, or force in N.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What goes between the simulator's process and ours: orders as JSON over a socket, arrays in shared memory.
+"""Communication with the simulator's process: orders as JSON over a socket, arrays in shared memory.
 
-The memory is an anonymous file that both processes inherit (``memfd_create``): nothing has a name that could be left
-behind, however either of them ends. numpy only; both sides import this.
+The memory is an anonymous file that the simulator inherits (``memfd_create``). It has no name, so nothing is left
+behind if a process is killed. Both processes import this module, which needs only numpy.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 from rlinf_isaac.envs.stack_cube import contract
 
 VIDEO_SIZE = 256
-"""Pixels (height, and width per camera) that frames for videos are rendered at."""
+"""Height, and width per camera, of frames for videos, in pixels."""
 
 _ALIGNMENT = 64
 
 
 class SharedArrays:
-    """Arrays in a memory that both processes map: the observation of the contract, and what a step takes and gives.
+    """Arrays in the shared memory: the observation of the contract, and inputs and results of a step.
 
     Attributes:
-        observation: group -> key -> (N, ...), as `contract.observation_spec`.
-        actions: (N, 7) float32 of the next step.
-        active: (N,) whose action counts; the other envs hold still.
+        observation: group -> key -> (N, ...), as in `contract.observation_spec`.
+        actions: (N, 7) float32, the actions of the next step.
+        active: (N,) bool, the envs whose actions are used; the others get a zero action.
         success, dropped, time_out: (N,) termination terms after the last step.
         frames: (N, VIDEO_SIZE, 2 x VIDEO_SIZE, 3) uint8, both cameras side by side.
     """
 
     def __init__(self, num_envs: int, task: contract.TaskSpec, image_size: int, fd: int | None = None) -> None:
-        """Map the memory `fd`, or make one."""
+        """Map the memory with the file descriptor `fd`, or create it if `fd` is None."""
         flag, uint8, float32 = np.dtype(bool), np.dtype(np.uint8), np.dtype(np.float32)
         layout = {
             f"{group}/{key}": spec
@@ -64,10 +64,10 @@ class SharedArrays:
 
 
 def send(connection: Connection, **message: Any) -> None:
-    """Send a message. Raises OSError when the other side is gone."""
+    """Send a message. Raises OSError if the other process has ended."""
     connection.send_bytes(json.dumps(message).encode())
 
 
 def receive(connection: Connection) -> dict[str, Any]:
-    """The next message. Raises EOFError or OSError when the other side is gone."""
+    """Wait for the next message. Raises EOFError or OSError if the other process has ended."""
     return json.loads(connection.recv_bytes())

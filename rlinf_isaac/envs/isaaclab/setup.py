@@ -1,6 +1,6 @@
-"""Makes the virtual environment that IsaacLab runs in, and compiles its kernels once.
+"""Creates the virtual environment in which IsaacLab runs, and compiles its kernels.
 
-IsaacLab 3.0 wants Python 3.12 and pins a torch of its own, so it shares no environment with this project.
+IsaacLab 3.0 needs Python 3.12 and pins its own torch version, so it cannot share this project's environment.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ PYTHON = "3.12"
 TORCH = "torch==2.13.0"
 DOWNLOAD_GB = 3.5
 DISK_GB = 6.0
-"""The environment took 5.6 GB on Linux x86_64, where PyPI's torch brings the CUDA libraries along and does not import
-without them; the download is an estimate."""
+"""The environment took 5.6 GB on Linux x86_64, where PyPI's torch depends on the CUDA libraries and does not import
+without them. The size of the download is an estimate."""
 
 COMPILE_SECONDS = 3600.0
-"""For the first start, which compiles; generous, for on a busy machine it took more than half an hour."""
+"""Time limit for the first start, which compiles kernels. On a busy machine it took more than half an hour."""
 
 
 @dataclass(frozen=True)
 class SetupPlan:
-    """What `set_up` will do.
+    """The plan of `set_up`.
 
     Attributes:
-        venv: where the virtual environment goes.
-        base: a Python 3.12 that makes it.
-        complete: it is there, and has IsaacLab.
+        venv: directory of the virtual environment.
+        base: the Python 3.12 that creates it.
+        complete: whether the environment exists and has IsaacLab.
     """
 
     venv: Path
@@ -48,50 +48,50 @@ class SetupPlan:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The commands, in order."""
+        """The commands that create the environment, in order."""
         pip = [str(self.python), "-m", "pip", "install", "--no-cache-dir"]
         make = [self.base, "-m", "venv", str(self.venv)]
         return [make, [*pip, TORCH], [*pip, "--no-deps", "-r", str(REQUIREMENTS)]]
 
 
 def plan_setup(venv: Path, base: str | None) -> SetupPlan:
-    """Check what is there, and plan the rest.
+    """Check what exists already, and plan the remaining steps.
 
     Args:
-        venv: directory of the virtual environment, new or ours from before.
-        base: a Python 3.12, or None: the one on the PATH.
+        venv: directory of the virtual environment. It may exist from an earlier setup.
+        base: a Python 3.12; None uses the one on the PATH.
 
     Raises:
-        InvalidJob: no Python 3.12, too little room on the disk, or something else lies at `venv`.
+        InvalidJob: there is no Python 3.12 or too little disk space, or `venv` is not a virtual environment.
     """
     problems = []
     venv = venv.absolute()
     complete = (venv / "bin" / "python").exists() and not check_python(str(venv / "bin" / "python"))
-    found = base or shutil.which(f"python{PYTHON}")
+    python = base or shutil.which(f"python{PYTHON}")
     version = (
-        output_of(found, "-I", "-c", "import sys; print(*sys.version_info[:2], sep='.')") if found else None
+        output_of(python, "-I", "-c", "import sys; print(*sys.version_info[:2], sep='.')") if python else None
     ) or b""
     if version.decode().strip() != PYTHON and not complete:
-        cause = f"{found or f'python{PYTHON}'} is no Python {PYTHON}, which IsaacLab 3.0 needs"
+        cause = f"{python or f'python{PYTHON}'} is not a Python {PYTHON}, which IsaacLab 3.0 needs"
         problems.append(Problem("no-python-312", cause, f"install Python {PYTHON}, and name it with --python"))
     if venv.exists() and not (venv / "pyvenv.cfg").is_file() and (not venv.is_dir() or any(venv.iterdir())):
-        cause = f"{venv} exists and is no virtual environment"
+        cause = f"{venv} exists and is not a virtual environment"
         problems.append(Problem("output-exists", cause, "choose another --venv, or remove it"))
-    parent = next(each for each in (venv, *venv.parents) if each.exists())
+    parent = next(path for path in (venv, *venv.parents) if path.exists())
     free = shutil.disk_usage(parent).free / 1e9
     if free < DISK_GB and not complete:
         cause = f"{parent} has {free:.1f} GB free, the environment takes {DISK_GB:.0f}"
-        problems.append(Problem("disk-space", cause, "make room, or choose another --venv"))
+        problems.append(Problem("disk-space", cause, "free some space, or choose another --venv"))
     if problems:
         raise InvalidJob(problems)
-    return SetupPlan(venv, str(found), complete)
+    return SetupPlan(venv, str(python), complete)
 
 
 def set_up(plan: SetupPlan) -> Iterator[str]:
-    """Carry out the plan; yields what it does next.
+    """Carry out the plan. Yields a description of each step before it starts.
 
     Raises:
-        RlinfIsaacError: a command failed. Run again, it goes on.
+        RlinfIsaacError: a command failed. Running the setup again continues it.
         SimulatorDied: IsaacLab does not start.
     """
     if not plan.complete:
@@ -104,7 +104,7 @@ def set_up(plan: SetupPlan) -> Iterator[str]:
 
 
 def warm_kernels(python: str) -> None:
-    """Start the simulator, and have it do everything once; the compiled kernels stay in Warp's cache."""
+    """Start the simulator and use each of its functions once, so that the compiled kernels are in Warp's cache."""
     import numpy as np
 
     from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
@@ -119,5 +119,5 @@ def warm_kernels(python: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would lead another interpreter to our packages."""
+    """The environment variables without those with which another interpreter would find our packages."""
     return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}

@@ -1,5 +1,7 @@
-"""What differs between IsaacLab's releases: names of tasks, the order of quaternions, and which release an interpreter
-has. Nothing of IsaacLab is imported."""
+"""The supported IsaacLab release, the name of its task, and which release an interpreter has.
+
+IsaacLab itself is not imported.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +11,40 @@ from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import versions_in
 
 PYTHON_VARIABLE = "ISAACLAB_PYTHON"
-"""Names the interpreter that has IsaacLab. Where it lies is no part of what a job is, so it is no config key."""
+"""Environment variable that names the interpreter with IsaacLab. It is not a config key, because its path depends on
+the machine, not on the job."""
 
 SUPPORTED = "3.0"
-"""Release that `envs.isaaclab` drives. On the 2.x line the task needs Isaac Sim, and this project has not run it."""
+"""The release that `envs.isaaclab` supports. In 2.x the task needs Isaac Sim, and this project has not run it."""
 
 TASK_ID = "IsaacContrib-Stack-Cube-Franka-IK-Rel-Visuomotor"
-"""The task of `envs.contract`. The 2.x line calls it Isaac-Stack-Cube-Franka-IK-Rel-Visuomotor-v0."""
+"""IsaacLab's name for the task of `stack_cube.contract`. In 2.x it is Isaac-Stack-Cube-Franka-IK-Rel-Visuomotor-v0."""
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-"""What the simulator's interpreter needs, besides torch."""
+"""The packages that the simulator's interpreter needs besides torch."""
 
 
 def probe(python: str, timeout_s: float = 20.0) -> dict[str, str | None] | None:
-    """Versions of what the simulator needs in the interpreter `python`, as of `versions_in`."""
+    """Versions of the packages that the simulator needs, in the interpreter `python`; see `versions_in`."""
     names = [line.split("==")[0] for line in REQUIREMENTS.read_text().splitlines() if line and line[0] != "#"]
     return versions_in(python, ["torch", *names], timeout_s)
 
 
 def check_python(python: str | None) -> list[Problem]:
-    """Whether this interpreter can run the simulator, and what is missing."""
+    """The problems that keep an interpreter from running the simulator; empty if there are none."""
     setup = "rlinf-isaac isaaclab setup --venv PATH makes one; then pass --isaaclab-python PATH/bin/python"
     if python is None:
         return [Problem("no-isaaclab-python", "no interpreter for IsaacLab was named", setup)]
     versions = probe(python)
     if versions is None:
-        return [Problem("no-isaaclab", f"{python} is no interpreter of Python, or does not run", setup)]
+        return [Problem("no-isaaclab", f"{python} is not a Python interpreter, or does not run", setup)]
     version = versions["isaaclab"]
     if version is None:
         return [Problem("no-isaaclab", f"{python} has no IsaacLab", setup)]
     if not version.startswith(f"{SUPPORTED}."):
-        cause = f"{python} has IsaacLab {version}, this project drives {SUPPORTED}"
+        cause = f"{python} has IsaacLab {version}, this project supports {SUPPORTED}"
         return [Problem("isaaclab-version", cause, setup)]
-    if missing := [name for name, found in versions.items() if found is None]:
+    if missing := [name for name, installed in versions.items() if installed is None]:
         cause = f"{python} has IsaacLab {version}, but not {', '.join(missing)}"
         return [Problem("isaaclab-incomplete", cause, f"{python} -m pip install {' '.join(missing)}, or {setup}")]
     return []

@@ -14,7 +14,7 @@ def _egl_loads() -> bool:
     return True
 
 
-# `import mujoco` raises AttributeError when MUJOCO_GL=egl and there is no libEGL; with GL off it works, and so does the
-# ray caster. This must run before any module of this package imports mujoco.
+# `import mujoco` raises AttributeError if MUJOCO_GL=egl and there is no libEGL. With GL disabled it works, and the ray
+# caster can be used. This must run before any module of this package imports mujoco.
 if os.environ.get("MUJOCO_GL", "").lower() == "egl" and not _egl_loads():
     os.environ["MUJOCO_GL"] = "disable"

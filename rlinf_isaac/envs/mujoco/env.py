@@ -18,7 +18,7 @@ from rlinf_isaac.ground.errors import SimulatorError
 
 
 class StackCubeVectorEnv(StackCubeEnv):
-    """`StackCubeEnv` in MuJoCo, in this process; its envs step one after the other."""
+    """`StackCubeEnv` in MuJoCo, in this process. Envs are stepped one after the other."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class StackCubeVectorEnv(StackCubeEnv):
     ) -> None:
         """
         Args:
-            num_envs: simulations, stepped one after the other.
+            num_envs: number of environments.
             task: name in `contract.TASKS`.
             image_size: width and height of both cameras' images in pixels.
-            renderer: ``egl``, ``rays`` (no GL), or ``auto``: EGL where it works.
+            renderer: ``egl``, ``rays`` (no GL), or ``auto``, which uses EGL if it works.
             max_episode_steps: control steps until time-out.
 
         Raises:
@@ -66,7 +66,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         on_frame: Callable[[int, int], None] | None = None,
         images: bool = True,
     ) -> ChunkStep:
-        """See `StackCubeEnv.chunk_step`. Images are rendered at the end only, as video frames are when asked for."""
+        """See `StackCubeEnv.chunk_step`. Images are rendered only at the end of the chunk."""
         actions, active = checked_actions(actions, active, self._done)
         horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
@@ -97,9 +97,9 @@ class StackCubeVectorEnv(StackCubeEnv):
         """A frame for a video: (size, cameras * size, 3) uint8, by default table camera left and wrist camera right.
 
         Args:
-            env_index: which env.
-            size: height, and width of one camera's part, in pixels; independent of the observation's image size.
-            cameras: from left to right; ``overview_cam`` (outside the contract) shows the whole scene.
+            env_index: index of the env.
+            size: height, and width per camera, in pixels. It need not equal the observation's image size.
+            cameras: from left to right; ``overview_cam`` (not part of the contract) shows the whole scene.
         """
         renderer, data = self._renderer(size), self._simulation.data[env_index]
         return np.concatenate([renderer.render(data, camera) for camera in cameras], axis=1)

@@ -1,6 +1,6 @@
-"""Relative differential inverse kinematics: the 7-D action of the contract becomes joint targets.
+"""Relative differential inverse kinematics: converts the 7-D action of the contract to joint targets.
 
-Damped least squares, as IsaacLab's ``DifferentialIKController`` with ``ik_method="dls"``:
+It uses damped least squares, like IsaacLab's ``DifferentialIKController`` with ``ik_method="dls"``:
 ``q_target = q + J^T (J J^T + lambda^2 I)^-1 e``.
 """
 
@@ -14,7 +14,7 @@ from rlinf_isaac.envs.stack_cube import contract
 
 
 class RelativeIkController:
-    """Joint targets for one model. Stateless between control steps; scratch buffers only."""
+    """Computes joint targets for one model. Only scratch buffers are kept between control steps."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model = model
@@ -26,7 +26,7 @@ class RelativeIkController:
         self._damping = contract.IK_DAMPING**2 * np.eye(6)
 
     def target_pose(self, data: mujoco.MjData, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position (3,) and quaternion wxyz (4,) that `action` (7,) asks for, from the pose measured now."""
+        """Target position (3,) and quaternion wxyz (4,) of `action` (7,), relative to the current pose in `data`."""
         translation = contract.ACTION_SCALE * action[:3]
         rotation_vector = contract.ACTION_SCALE * action[3:6]
         quat = self._measured_quat(data)
@@ -39,7 +39,7 @@ class RelativeIkController:
         return data.site_xpos[self._site] + translation, quat
 
     def joint_targets(self, data: mujoco.MjData, position: np.ndarray, quat: np.ndarray) -> np.ndarray:
-        """(7,) joint positions one damped step nearer to the pose. Needs up-to-date kinematics in `data`."""
+        """Joint positions (7,) after one damped step towards the pose. Needs up-to-date kinematics in `data`."""
         mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)
         inverse, difference = np.empty(4), np.empty(4)
         mujoco.mju_negQuat(inverse, self._measured_quat(data))
@@ -57,5 +57,5 @@ class RelativeIkController:
 
 
 def gripper_target(action: np.ndarray) -> float:
-    """Finger position an action asks for: negative closes, zero or positive opens."""
+    """Target position of the fingers: a negative gripper action closes them, zero or a positive one opens them."""
     return contract.GRIPPER_CLOSED if action[6] < 0 else contract.GRIPPER_OPEN

@@ -1,4 +1,4 @@
-"""What is measured of N simulations, and the low-dimensional observations made of it."""
+"""Measured states of N simulations, and the low-dimensional observations computed from them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Measurements:
     """Object and robot states of N environments, one row each, in float64.
 
     Attributes:
-        joint_pos, joint_vel: (N, 9) absolute.
+        joint_pos, joint_vel: (N, 9), not relative to the default pose.
         cube_pos, cube_vel: (N, cubes, 3); velocities are linear.
         cube_quat: (N, cubes, 4) wxyz.
         eef_pos: (N, 3).
-        eef_quat: (N, 4) wxyz. Of the two signs the one nearer to the default pose's quaternion is taken, so that it
-            changes continuously as long as the hand stays within half a turn of that pose.
+        eef_quat: (N, 4) wxyz. Of the two signs, the one nearer to the default pose's quaternion is used, so that the
+            quaternion changes continuously as long as the hand stays within half a turn of that pose.
         gripper_pos: (N, 2), (+finger 1, -finger 2).
     """
 

@@ -1,7 +1,7 @@
-"""A renderer on MuJoCo's CPU ray caster (``mj_multiRay``): one ray per pixel, no GL.
+"""A renderer that uses MuJoCo's CPU ray caster (``mj_multiRay``): one ray per pixel, without GL.
 
 Shading is that of MuJoCo's fixed-function rasteriser for matte geoms (Lambert: head light plus directional lights), so
-that images look like the EGL ones. Needs the normals output of ``mj_multiRay``.
+that images look like those of EGL. It needs the normals output of ``mj_multiRay``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RayRenderer:
 
 
 def _pixel_rays(fovy: float, size: int) -> np.ndarray:
-    """Unit directions (size * size, 3) through pixel centres, row by row from the top, in the camera's frame."""
+    """Unit directions (size * size, 3) through pixel centres in the camera's frame, in row-major order from the top."""
     half = np.tan(np.radians(fovy) / 2)
     offsets = (2 * (np.arange(size) + 0.5) / size - 1) * half
     x, y = np.meshgrid(offsets, -offsets)
@@ -70,7 +70,7 @@ def _facing(normals: np.ndarray, towards_light: np.ndarray, diffuse: np.ndarray)
 
 
 def _geom_colours(model: mujoco.MjModel) -> np.ndarray:
-    """RGB (ngeom, 3) of geoms; a material's colour where a geom has one."""
+    """RGB colours (ngeom, 3) of the geoms. The colour of a geom's material takes precedence."""
     colours = model.geom_rgba[:, :3].astype(np.float64)
     materials = model.geom_matid
     colours[materials >= 0] = model.mat_rgba[materials[materials >= 0], :3]

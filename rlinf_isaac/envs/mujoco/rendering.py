@@ -1,9 +1,9 @@
-"""Two ways to an RGB image of a MuJoCo scene: EGL (fast) and ray casting (needs no GL at all).
+"""Two renderers of MuJoCo scenes: EGL (fast) and ray casting (needs no GL).
 
-The two agree in geometry and colours and differ by a few grey levels in shading and at edges, so an environment records
-which one it uses (`EnvIdentity.renderer`) and data of one is not mixed silently with the other.
+They agree in geometry and colours, but differ by a few grey levels in shading and at edges. So an environment records
+its renderer (`EnvIdentity.renderer`), and data of the two is not mixed silently.
 
-Neither depends on the variable MUJOCO_GL, except that a value which switches GL off (``disable``) is respected.
+The environment variable MUJOCO_GL has no effect, except that a value that disables GL (``disable``) is respected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Renderer(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the renderer holds. A closed renderer cannot render; closing twice is fine."""
+        """Free the renderer's resources; it cannot render after that. Calling this twice is allowed."""
         ...
 
 
@@ -47,13 +47,13 @@ class EglRenderer:
     def __init__(self, model: mujoco.MjModel, size: int, *, shadows: bool = False) -> None:
         """
         Args:
-            model: what to render.
+            model: the model of the scene.
             size: image width and height in pixels.
             shadows: draw shadows, if the model has a shadow map (``visual/quality/shadowsize``).
         """
-        # With rasteriser threads, Mesa's llvmpipe may free a fence while such a thread still unlocks its mutex
-        # (lp_fence_signalled reads the counter without the lock). The heap was seen corrupted in just that way, once in
-        # some 50 000 images. Without the threads small images are drawn as fast. Must be set before the first context.
+        # With rasteriser threads, Mesa's llvmpipe may free a fence while a thread still unlocks its mutex
+        # (lp_fence_signalled reads the counter without the lock). This corrupted the heap about once in 50 000 images.
+        # Small images are rendered as fast without threads. The variable must be set before the first context.
         os.environ.setdefault("LP_NUM_THREADS", "0")
         _load_triton_first()
         from mujoco.egl import GLContext
@@ -74,7 +74,7 @@ class EglRenderer:
         context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         self._gl, self._context = gl, context
-        # Also at exit: contexts freed after EGL has shut down print errors.
+        # The finalizer also runs at exit: a context that is freed after EGL has shut down prints errors.
         self.close = weakref.finalize(self, _free, gl, context)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
@@ -91,18 +91,18 @@ class EglRenderer:
 def _load_triton_first() -> None:
     """Load Triton's library, if it is installed, before Mesa's.
 
-    Mesa's software renderer brings an LLVM whose names all libraries see that come later. Triton has an LLVM of its
-    own; its calls would end up in Mesa's, and ``import triton``, which torch does for itself, in a segmentation fault.
+    Mesa's software renderer loads an LLVM whose symbols are visible to all libraries that are loaded later. Triton's
+    calls to its own LLVM would then go to Mesa's, and ``import triton``, which torch may do, would crash.
     """
     spec = importlib.util.find_spec("triton")
     if spec is not None and spec.origin is not None:
         library = Path(spec.origin).parent / "_C/libtriton.so"
         if library.exists():
-            ctypes.CDLL(str(library))  # 45 ms; Python itself is not entered
+            ctypes.CDLL(str(library))  # takes 45 ms; the Python module is not imported
 
 
 def egl_problem() -> str | None:
-    """Why EGL cannot render here, or None when it can. Tries by making a context; never raises."""
+    """Why EGL cannot render on this machine; None if it can. It is tried by rendering an image; nothing is raised."""
     if os.environ.get("MUJOCO_GL", "").lower() in _GL_OFF:
         return "MUJOCO_GL switches GL off"
     model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='probe'/></worldbody></mujoco>")
@@ -112,16 +112,16 @@ def egl_problem() -> str | None:
         renderer = EglRenderer(model, 8)
         renderer.render(data, "probe")
         renderer.close()
-    except Exception as error:  # PyOpenGL raises whatever the missing piece happens to cause
+    except Exception as error:  # the type of PyOpenGL's exception depends on what is missing
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def choose_renderer(choice: str) -> str:
-    """``egl`` or ``rays`` for a choice of ``auto``, ``egl`` or ``rays``.
+    """Resolves ``auto``, ``egl`` or ``rays`` to ``egl`` or ``rays``.
 
     Raises:
-        SimulatorError: unknown choice, or EGL was asked for and does not work.
+        SimulatorError: the choice is unknown, or is ``egl`` although EGL does not work.
     """
     if problems := check_renderer("mujoco", choice):
         raise SimulatorError(problems)
@@ -140,7 +140,7 @@ def choose_renderer(choice: str) -> str:
 
 
 def make_renderer(name: str, model: mujoco.MjModel, size: int) -> Renderer:
-    """A renderer of `choose_renderer`'s name for square images of `size` pixels."""
+    """The renderer named ``egl`` or ``rays``, for square images with sides of `size` pixels."""
     return EglRenderer(model, size) if name == "egl" else RayRenderer(model, size)
 
 

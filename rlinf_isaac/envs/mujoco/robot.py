@@ -1,14 +1,14 @@
-"""MJCF of a Franka Panda built from primitives: no mesh files.
+"""MJCF of a Franka Panda built from primitives, without mesh files.
 
 Kinematics (frames, joint ranges) are Franka's published Denavit-Hartenberg parameters; masses and inertias are rounded
-from the identified ones used by franka_ros. Gains are those of IsaacLab's FRANKA_PANDA_HIGH_PD_CFG (stiffness 400,
-damping 80, gravity compensated). Damping is the joints' own rather than the actuators': an actuator that reaches its
-force limit is integrated explicitly, and then this much damping makes the light last joints chatter.
+from the identified ones in franka_ros. Gains are those of IsaacLab's FRANKA_PANDA_HIGH_PD_CFG (stiffness 400, damping
+80, gravity compensated). The damping is a property of the joints, not of the actuators: an actuator at its force limit
+is integrated explicitly, and with this much damping the light last joints would then chatter.
 
-Geom classes: ``shell`` collides with table and cubes (contype 2, conaffinity 0: never arm against arm), ``trim`` is
-only seen: no geom has a conaffinity that matches its contype 4 (which is not 0 because ``mj_multiRay`` culls a body's
-geoms by the bounding box of those that may collide). The base and link 1 are trim altogether: a link 1 that touches the
-table brakes joint 1.
+Geoms of the class ``shell`` collide with table and cubes (contype 2, conaffinity 0, so that the arm never collides with
+itself). Geoms of the class ``trim`` are only visible: no geom has a conaffinity that matches their contype 4. The
+contype is not 0, because ``mj_multiRay`` culls a body's geoms by the bounding box of those that may collide. The base
+and link 1 consist of trim only: if link 1 touched the table, it would brake joint 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 from rlinf_isaac.envs.stack_cube.contract import GRIPPER_OPEN, IK_FRAME_OFFSET, NUM_ARM_JOINTS
 
 ARM_STIFFNESS, ARM_DAMPING = 400, 80
-# N m. Franka's last three joints have 12; here the limit acts on the spring alone, and 12 would halve the hand's speed.
+# In N m. Franka's last three joints have 12. Here the limit applies only to the spring, and 12 would halve the hand's
+# speed.
 ARM_EFFORT = (87, 87, 87, 87, 48, 48, 48)
 FINGER_STIFFNESS, FINGER_DAMPING, FINGER_EFFORT = 1000, 70, 40
 
@@ -58,7 +59,7 @@ def _finger(number: int, quat: str) -> str:
 
 
 def arm_mjcf(hand_extras: str) -> str:
-    """The arm's body tree, base at the origin. `hand_extras` (a camera) is placed inside the hand's body."""
+    """The arm's body tree, with the base at the origin. `hand_extras` (a camera) is inserted into the hand's body."""
     return f"""
 <body name="panda_link0" childclass="panda">
   <geom class="trim" pos="0 0 0.012" size="0.105 0.012"/>
@@ -131,7 +132,7 @@ def arm_mjcf(hand_extras: str) -> str:
 
 
 def contact_mjcf() -> str:
-    """The fingers do not collide with one another."""
+    """Excludes collisions between the fingers."""
     return '<exclude body1="panda_finger1" body2="panda_finger2"/>'
 
 

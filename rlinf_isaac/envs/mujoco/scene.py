@@ -1,4 +1,4 @@
-"""The stack-cube scene as one MJCF text: table, cubes, two cameras, lights, and the arm of `robot.py`."""
+"""The stack-cube scene as one MJCF text: table, cubes, cameras, lights, and the arm of `robot.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CUBE_MASS = 0.05
 CUBE_RGBA = {"blue": "0.10 0.27 0.84 1", "red": "0.84 0.13 0.11 1", "green": "0.12 0.62 0.24 1"}
 FIELD_OF_VIEW = math.degrees(2 * math.atan(contract.CAMERA_APERTURE / 2 / contract.CAMERA_FOCAL_LENGTH))
 
-OVERVIEW_CAM = "overview_cam"  # not part of the contract: the whole scene, for people
+OVERVIEW_CAM = "overview_cam"  # shows people the whole scene; not part of the contract
 
 # IsaacLab's camera poses, quaternions wxyz in the ROS convention (+z forward, -y up).
 TABLE_CAM_POS, TABLE_CAM_ROS_QUAT = (1.0, 0.0, 0.4), (0.35355, -0.61237, -0.61237, 0.35355)
@@ -28,7 +28,7 @@ def cube_name(number: int) -> str:
 
 
 def scene_mjcf(num_cubes: int) -> str:
-    """The MJCF text of the scene with `num_cubes` cubes. It is the whole scene: nothing is read from files."""
+    """The MJCF text of the scene with `num_cubes` cubes. It refers to no other files."""
     wrist_cam = _camera_mjcf(contract.WRIST_CAM, WRIST_CAM_POS, WRIST_CAM_ROS_QUAT)
     cubes = "".join(_cube_mjcf(i, contract.CUBE_COLOURS[i - 1]) for i in range(1, num_cubes + 1))
     return f"""<mujoco model="stack_cube">
@@ -82,6 +82,7 @@ def _camera_mjcf(name: str, pos: tuple[float, ...], ros_quat: tuple[float, ...])
 
 
 def _ros_to_mujoco(quat: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """ROS cameras look along +z with -y up, MuJoCo's along -z with +y up: half a turn about the camera's x axis."""
+    """Converts a camera's quaternion wxyz. ROS cameras look along +z with -y up, MuJoCo's along -z with +y up: the
+    difference is half a turn about the camera's x axis."""
     w, x, y, z = quat
     return (-x, w, z, -y)  # quat * (0, 1, 0, 0)

@@ -1,4 +1,4 @@
-"""N independent simulations of one scene: reset by seed, one control step at a time, measured."""
+"""N independent simulations of one scene, with resets by seed, control steps and measurements."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
 
 class Simulation:
-    """One model, N states. What happens in a row depends on that row's seed and actions alone.
+    """One model with N states (rows). A row's simulation depends only on its own seed and actions.
 
     Attributes:
         mjcf: the scene's text.
         model: the compiled scene.
         data: one state per row; kinematics and cameras are up to date between calls.
-        measured: what was measured of every row after its last reset or control step.
+        measured: measurements of every row after its last reset or control step.
     """
 
     def __init__(self, num_envs: int, num_cubes: int) -> None:
@@ -36,7 +36,7 @@ class Simulation:
         self._cube_qpos = np.array(cubes)[:, None] + np.arange(7)
 
     def reset(self, row: int, seed: int) -> None:
-        """Start the episode of `seed`: the same state bit for bit, whatever happened in this row before."""
+        """Start the episode of `seed`. The state is bit by bit the same in every row and after any earlier episode."""
         data = self.data[row]
         mujoco.mj_resetData(self.model, data)
         start = sample_reset(seed, self._num_cubes, self._joint_limits)
@@ -51,7 +51,7 @@ class Simulation:
         self.measured.read(row, data)
 
     def control_step(self, row: int, action: np.ndarray) -> None:
-        """Apply one action (7,) for 1 / 20 s. The target is fixed at the start, IK is solved every 0.01 s."""
+        """Apply one action (7,) for 1 / 20 s. The target pose is computed once, and IK is solved every 0.01 s."""
         model, data = self.model, self.data[row]
         action = np.asarray(action, np.float64)
         position, quat = self._ik.target_pose(data, action)
@@ -59,7 +59,7 @@ class Simulation:
         for _ in range(scene.PHYSICS_STEPS_PER_CONTROL_STEP // scene.PHYSICS_STEPS_PER_IK_SOLVE):
             data.ctrl[: contract.NUM_ARM_JOINTS] = self._ik.joint_targets(data, position, quat)
             mujoco.mj_step(model, data, scene.PHYSICS_STEPS_PER_IK_SOLVE)
-            # mj_step leaves kinematics of the state before its last integration.
+            # mj_step leaves the kinematics of the state before its last integration, so they are updated here.
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
         mujoco.mj_camlight(model, data)

@@ -1,1 +1,1 @@
-"""The task: what any simulator of it must offer, the draws of a reset, the scripted expert."""
+"""The stack-cube task: its contract for simulators, its reset distribution, and a scripted expert."""

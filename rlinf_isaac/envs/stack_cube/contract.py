@@ -1,4 +1,4 @@
-"""The contract of Isaac-Stack-Cube-Franka-IK-Rel-Visuomotor, as constants and functions any backend uses. numpy only.
+"""The contract of Isaac-Stack-Cube-Franka-IK-Rel-Visuomotor: constants and functions for all backends. numpy only.
 
 Numbers are those of IsaacLab 3.0.0 (``isaaclab_tasks/.../stack``: ``stack_env_cfg.py``, ``stack_joint_pos_env_cfg.py``,
 ``stack_ik_rel_visuomotor_env_cfg.py``, ``mdp/{observations,terminations,franka_stack_events}.py``). Lengths are
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Timing: physics decimation aside, one action is one control step.
+# Timing: each action is one control step, which may consist of several physics steps.
 CONTROL_HZ = 20
 
 # Action: (dx, dy, dz, rx, ry, rz, gripper). The first six are scaled, then applied to the pose measured at the start of
@@ -38,7 +38,7 @@ GRIPPER_CLOSED = 0.0
 # Scene and reset randomisation.
 CUBE_SIZE = 0.0468
 CUBE_HALF_SIZE = 0.0234
-TABLE_HEIGHT = -0.0031  # of the table's top; cubes are dropped with their centres at CUBE_RESET_HEIGHT, on the table
+TABLE_HEIGHT = -0.0031  # height of the table's top; at a reset the centres of cubes are at CUBE_RESET_HEIGHT
 CUBE_RESET_HEIGHT = 0.0203
 CUBE_COLOURS = ("blue", "red", "green")
 RESET_JOINT_STD = 0.02
@@ -76,7 +76,7 @@ class TaskSpec:
 
     Attributes:
         name: key in `TASKS`.
-        num_cubes: cubes on the table; success is all of them stacked in order.
+        num_cubes: number of cubes on the table. The episode succeeds when all are stacked in order.
         prompt: the language instruction.
         subtasks: keys of ``obs["subtask_terms"]``.
     """
@@ -112,8 +112,9 @@ class ArraySpec(NamedTuple):
 def observation_spec(task: TaskSpec, image_size: int) -> dict[str, dict[str, ArraySpec]]:
     """Keys in order, shapes and dtypes of an observation of `task` with square images of `image_size` pixels.
 
-    ``joint_pos`` is relative to `DEFAULT_JOINT_POS`; ``object`` is per cube position and quaternion, then eef -> cube
-    vectors, then lower minus upper cube for each pair (12, 23, 13); ``gripper_pos`` is (+finger 1, -finger 2).
+    ``joint_pos`` is relative to `DEFAULT_JOINT_POS`. ``object`` has the position and quaternion of each cube, then the
+    vectors from end effector to cubes, then lower minus upper cube for each pair (12, 23, 13). ``gripper_pos`` is
+    (+finger 1, -finger 2).
     """
     n = task.num_cubes
     float32, uint8, flag = np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.bool_)
@@ -136,9 +137,9 @@ def observation_spec(task: TaskSpec, image_size: int) -> dict[str, dict[str, Arr
 def quat_to_axis_angle(quat: np.ndarray) -> np.ndarray:
     """Axis times angle (..., 3) of unit quaternions wxyz (..., 4), as robosuite's and RLinf's ``quat2axisangle``.
 
-    The angle is ``2 acos(w)`` in [0, 2 pi], NOT wrapped to [0, pi]: a hand that points down has w near 0 and an angle
-    near pi, and wrapping would flip the axis at every sign change of w. q and -q therefore give different vectors;
-    the backend must keep the quaternion's sign continuous.
+    The angle is ``2 acos(w)`` in [0, 2 pi] and is NOT wrapped to [0, pi]: a hand that points down has w near 0 and an
+    angle near pi, and wrapping would flip the axis at every sign change of w. Therefore q and -q give different
+    vectors, and the backend must keep the quaternion's sign continuous.
     """
     quat = np.asarray(quat, np.float64)
     sine = np.linalg.norm(quat[..., 1:], axis=-1, keepdims=True)
@@ -148,13 +149,13 @@ def quat_to_axis_angle(quat: np.ndarray) -> np.ndarray:
 
 
 def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarray:
-    """The proprioceptive state (N, D) float32 a policy sees.
+    """The proprioceptive state (N, D) float32 that a policy reads.
 
     Layouts:
-        ``proprio`` (8): eef_pos 3, eef axis-angle 3, gripper_pos 2; RLinf's IsaacLab wrapper.
-        ``proprio+cubes`` (8 + 6 n + 3 (n - 1); 32 for three cubes): the same, then per cube: cube - eef 3,
-        cos and sin of four times its yaw seen from the fingers (a cube looks the same every 90 degrees), height 1;
-        then upper minus lower for consecutive cubes. Privileged information that only a simulator has.
+        ``proprio`` (8): eef_pos 3, eef axis-angle 3, gripper_pos 2; as in RLinf's IsaacLab wrapper.
+        ``proprio+cubes`` (8 + 6 n + 3 (n - 1); 32 for three cubes): the same, then per cube: cube - eef 3, cos and sin
+        of four times its yaw relative to the fingers (a cube looks the same every 90 degrees), height 1; then upper
+        minus lower for consecutive cubes. This is privileged information that only a simulator has.
 
     Args:
         policy_obs: ``obs["policy"]``; images are not used.
@@ -198,7 +199,7 @@ def state_names(layout: str, num_cubes: int) -> list[str]:
 
 
 def policy_images(policy_obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The camera images (N, H, W, 3) uint8 under the names a policy and a dataset use."""
+    """The camera images (N, H, W, 3) uint8 under their names in policies and datasets."""
     return {"front": policy_obs[TABLE_CAM], "wrist": policy_obs[WRIST_CAM]}
 
 
@@ -209,14 +210,14 @@ def quat_yaw(quat: np.ndarray) -> np.ndarray:
 
 
 def finger_yaw(eef_quat: np.ndarray) -> np.ndarray:
-    """Direction (...,) in which the fingers open, the hand's y axis seen from above, of eef_quat wxyz (..., 4)."""
+    """Direction (...,) in which the fingers open: the hand's y axis seen from above, for eef_quat wxyz (..., 4)."""
     w, x, y, z = np.moveaxis(np.asarray(eef_quat, np.float64), -1, 0)
     return np.arctan2(1 - 2 * (x * x + z * z), 2 * (x * y - w * z))
 
 
 @dataclass(frozen=True)
 class EnvIdentity:
-    """What an environment is, as far as its observations and episodes depend on it.
+    """The properties of an environment on which its observations and episodes depend.
 
     Attributes:
         backend: simulator and version (``mujoco-4.0.0``).

@@ -1,7 +1,7 @@
-"""A scripted expert that stacks the cubes in order, from the low-dimensional observation alone.
+"""A scripted expert that stacks the cubes in order. It reads only the low-dimensional observation.
 
-A state machine on end-effector waypoints. Its actions are those of the contract: proportional steps towards the
-waypoint, hand kept pointing down, fingers turned along the cube's faces.
+The expert is a state machine over waypoints of the end effector. Its actions, in the form of the contract, are
+proportional steps towards the waypoint, with the hand pointing down and the fingers aligned with the cube's faces.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 
 from rlinf_isaac.envs.stack_cube import contract
 
-EXPERT_VERSION = "scripted-1"  # noted in datasets; raise it when actions change
+EXPERT_VERSION = "scripted-1"  # recorded in datasets; increase it when the expert's actions change
 
 OPEN, CLOSE = 1.0, -1.0
-POSITION_GAIN, ROTATION_GAIN = 0.8, 0.7  # share of the error asked for in one control step
-MAX_ROTATION = 0.5  # radians asked for in one control step
-HOVER_HEIGHT = 0.10  # above the cube to grasp
-TRANSPORT_HEIGHT = 0.13  # of the end effector while it carries, at least
-CLEARANCE = 0.08  # above the target stack while carrying
-RETREAT_HEIGHT = 0.12  # above the stack after releasing
-PLACE_GAP = 0.001  # height above contact at which a cube is let go
-ALIGN_FIRST = 0.012  # lateral error above which a vertical move waits
-EMPTY_GRIPPER = 0.03  # finger distance below which the cube has slipped out
-PHASE_TIMEOUT = 90  # control steps; a phase that got stuck is left
+POSITION_GAIN, ROTATION_GAIN = 0.8, 0.7  # share of the error that one action corrects
+MAX_ROTATION = 0.5  # largest rotation of one action, radians
+HOVER_HEIGHT = 0.10  # height above the cube to be grasped
+TRANSPORT_HEIGHT = 0.13  # smallest height of the end effector while it carries a cube
+CLEARANCE = 0.08  # height above the target stack while carrying
+RETREAT_HEIGHT = 0.12  # height above the stack after releasing
+PLACE_GAP = 0.001  # height above contact at which a cube is released
+ALIGN_FIRST = 0.012  # lateral error above which a vertical move is slowed down
+EMPTY_GRIPPER = 0.03  # finger distance below which the cube must have slipped out
+PHASE_TIMEOUT = 90  # control steps after which a phase ends even if it has not reached its waypoint
 
 
 class Phase(NamedTuple):
-    """One leg of picking up and placing a cube. Lengths in metres, speeds in metres per control step asked for."""
+    """One phase of picking up and placing a cube. Lengths in metres, speeds in metres per control step."""
 
     name: str
     gripper: float
@@ -52,10 +52,10 @@ _INDEX = {phase.name: i for i, phase in enumerate(PHASES)}
 
 
 class View(NamedTuple):
-    """What the expert reads of one row of an observation."""
+    """The quantities that the expert computes from one row of an observation."""
 
     eef: np.ndarray
-    hand: np.ndarray  # (3, 3) axes as columns
+    hand: np.ndarray  # (3, 3) rotation matrix: the hand's axes as columns
     width: float  # distance between the fingers
     cubes: np.ndarray  # (cubes, 3)
     yaws: np.ndarray  # (cubes,)
@@ -67,14 +67,14 @@ class View(NamedTuple):
 
 
 class ScriptedExpert:
-    """Acts in one env for one episode. Make a new one for every episode."""
+    """Acts in one env for one episode. Every episode needs a new expert."""
 
     def __init__(self) -> None:
         self._transport_height = TRANSPORT_HEIGHT
-        self._cube: int | None = None  # index of the cube to move; None: not chosen yet, or nothing left to do
+        self._cube: int | None = None  # index of the cube to move; None if not chosen yet, or if all are stacked
         self._phase = _INDEX["hover"]
-        self._steps = 0  # in this phase
-        self._yaw: float | None = None  # finger direction to hold; None: not chosen yet
+        self._steps = 0  # number of steps in this phase
+        self._yaw: float | None = None  # finger direction to hold; None if not chosen yet
 
     @property
     def phase(self) -> str:
@@ -98,10 +98,10 @@ class ScriptedExpert:
         return action
 
     def _waypoint(self, view: View) -> np.ndarray:
-        """Where the end effector shall be, for the current phase."""
+        """Target position of the end effector in the current phase."""
         assert self._cube is not None
         cube, base, eef = view.cubes[self._cube], view.cubes[self._cube - 1], view.eef
-        rest = base[2] + contract.CUBE_SIZE  # height of the cube's centre when it lies on its base
+        rest = base[2] + contract.CUBE_SIZE  # height of the cube's centre when it is on its base
         held = cube - eef
         match self.phase:
             case "hover":
@@ -116,10 +116,10 @@ class ScriptedExpert:
                 return np.array([*(base[:2] - held[:2]), rest - held[2] + PLACE_GAP])
             case "retreat":
                 return np.array([eef[0], eef[1], rest + RETREAT_HEIGHT])
-        return eef  # grasp, release: stay
+        return eef  # grasp and release: do not move
 
     def _yaw_target(self, view: View) -> float:
-        """The finger direction to hold during this phase; of a cube's four equal ones the nearest."""
+        """The finger direction to hold during this phase: the nearest of the four equivalent ones of a cube."""
         assert self._cube is not None
         if self.phase == "hover":
             home = -np.pi / 2
@@ -132,7 +132,7 @@ class ScriptedExpert:
         assert self._cube is not None
         self._steps += 1
         if phase.name in ("lift", "carry") and view.width < EMPTY_GRIPPER:
-            self._start_cycle()  # lost the cube
+            self._start_cycle()  # the cube has slipped out
             return
         error = target - view.eef
         reached = np.linalg.norm(error) < phase.tolerance and self._steps > phase.min_steps
@@ -149,11 +149,11 @@ class ScriptedExpert:
             self._start_cycle()
         else:
             self._phase, self._steps = self._phase + 1, 0
-            if self.phase in ("carry", "lower"):  # turn towards the base; then hold what was reached
+            if self.phase in ("carry", "lower"):  # choose a direction aligned with the base, then keep the reached one
                 self._yaw = None
 
     def _start_cycle(self) -> None:
-        """Look again which cube is next: the one just placed, a later one, or one that was knocked off."""
+        """Choose the next cube again: a later one, or one that slipped out or was knocked off."""
         self._cube, self._phase, self._steps, self._yaw = None, _INDEX["hover"], 0, None
 
 
@@ -174,7 +174,7 @@ def _view(policy_obs: Mapping[str, np.ndarray], row: int) -> View:
 
 
 def _next_cube(view: View) -> int | None:
-    """Index of the lowest cube that does not lie where it belongs, or None."""
+    """Index of the lowest cube that is not in its place on the stack, or None."""
     for i in range(1, len(view.cubes)):
         offset = view.cubes[i] - view.cubes[i - 1] - (0, 0, contract.CUBE_SIZE)
         if np.linalg.norm(offset[:2]) > 0.035 or abs(offset[2]) > 0.006:

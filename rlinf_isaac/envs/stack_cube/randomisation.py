@@ -1,4 +1,4 @@
-"""The reset distribution of the contract, drawn from one generator per episode seed."""
+"""The reset distribution of the contract, drawn from a generator that is seeded with the episode's seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlinf_isaac.envs.stack_cube import contract
 
 
 class ResetState(NamedTuple):
-    """Where an episode starts.
+    """The initial state of an episode.
 
     Attributes:
         joint_pos: (9,) arm and fingers, radians and metres.
@@ -24,11 +24,11 @@ class ResetState(NamedTuple):
 
 
 def sample_reset(seed: int, num_cubes: int, joint_limits: np.ndarray) -> ResetState:
-    """The start of the episode with this seed: a function of the arguments alone.
+    """The initial state of the episode with this seed. It depends only on the arguments.
 
-    Arm joints are the default plus normal noise, clamped to `joint_limits` (7, 2); fingers are open. Cubes are uniform
-    in a rectangle, re-drawn until their centres are far enough apart (upstream keeps the last draw after 5000 tries,
-    and so do we).
+    Arm joints are the default plus normal noise, clamped to `joint_limits` (7, 2); the fingers are open. Cubes are
+    uniform in a rectangle and are drawn again until their centres are far enough apart. As in IsaacLab, the last draw
+    is kept after 5000 tries.
     """
     rng = np.random.default_rng(seed)
     joint_pos = np.array(contract.DEFAULT_JOINT_POS)

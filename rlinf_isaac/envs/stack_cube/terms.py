@@ -1,4 +1,4 @@
-"""Success, drop and subtask terms of the contract, as numpy functions of object states. N environments at once."""
+"""Success, drop and subtask terms of the contract, as numpy functions of the object states of N environments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlinf_isaac.envs.stack_cube import contract
 
 
 def gripper_open(gripper_pos: np.ndarray) -> np.ndarray:
-    """(N,) both fingers are fully open. `gripper_pos` (N, 2) is (+finger 1, -finger 2).
+    """(N,) whether both fingers are fully open. `gripper_pos` (N, 2) is (+finger 1, -finger 2).
 
     Upstream: ``isclose(finger, 0.04, atol=1e-4, rtol=1e-4)``.
     """
@@ -17,26 +17,26 @@ def gripper_open(gripper_pos: np.ndarray) -> np.ndarray:
 
 
 def grasped(cube_pos: np.ndarray, eef_pos: np.ndarray, gripper_pos: np.ndarray) -> np.ndarray:
-    """(N,) the cube (N, 3) is at the end effector (N, 3) and the fingers have left their open position."""
+    """(N,) whether the cube (N, 3) is at the end effector (N, 3) and the fingers have left their open position."""
     near = np.linalg.norm(cube_pos - eef_pos, axis=-1) < contract.GRASP_DISTANCE
     travel = np.abs(np.abs(gripper_pos) - contract.GRIPPER_OPEN)
     return near & (travel > contract.GRASP_FINGER_TRAVEL).all(axis=-1)
 
 
 def stacked(upper: np.ndarray, lower: np.ndarray, gripper_pos: np.ndarray) -> np.ndarray:
-    """(N,) subtask ``stack_i``: `upper` lies on `lower` (both (N, 3)) and the gripper is open.
+    """(N,) subtask ``stack_i``: whether `upper` is on `lower` (both (N, 3)) and the gripper is open.
 
-    As upstream, the height test is one-sided (any smaller difference passes) and ignores which cube is on top.
+    As in IsaacLab, the height test is one-sided (any smaller difference passes) and ignores which cube is on top.
     """
     near = np.linalg.norm(upper[..., :2] - lower[..., :2], axis=-1) < contract.STACK_SUBTASK_XY_THRESHOLD
     return near & _height_difference_small(upper, lower) & gripper_open(gripper_pos)
 
 
 def success(cube_positions: np.ndarray, cube_velocities: np.ndarray, gripper_pos: np.ndarray) -> np.ndarray:
-    """(N,) all cubes are stacked in order, at rest, and released (IsaacLab 3.0.0 ``mdp.cubes_stacked``).
+    """(N,) whether all cubes are stacked in order, at rest, and released (IsaacLab 3.0.0 ``mdp.cubes_stacked``).
 
     Args:
-        cube_positions: (N, cubes, 3), from the bottom of the wanted stack.
+        cube_positions: (N, cubes, 3), in the order of the stack from the bottom.
         cube_velocities: (N, cubes, 3) linear, m/s; each must be slower than 0.05.
         gripper_pos: (N, 2).
     """
@@ -49,14 +49,14 @@ def success(cube_positions: np.ndarray, cube_velocities: np.ndarray, gripper_pos
 
 
 def dropped(cube_positions: np.ndarray) -> np.ndarray:
-    """(N,) any cube of (N, cubes, 3) has fallen below the table top."""
+    """(N,) whether any cube, (N, cubes, 3), has fallen below the table top."""
     return np.any(cube_positions[..., 2] < contract.DROP_HEIGHT, axis=-1)
 
 
 def subtask_terms(
     names: tuple[str, ...], cube_positions: np.ndarray, eef_pos: np.ndarray, gripper_pos: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Flags (N,) of the named subtasks: ``grasp_i`` is about cube i + 1, ``stack_i`` about cube i + 1 on cube i."""
+    """Flags (N,) of the named subtasks: ``grasp_i`` is for cube i + 1, ``stack_i`` for cube i + 1 on cube i."""
     flags = {}
     for name in names:
         kind, number = name.split("_")

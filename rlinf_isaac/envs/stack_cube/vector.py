@@ -1,4 +1,4 @@
-"""What the vector environments of all backends have in common: spaces, seeds, results, and what they refuse."""
+"""The common part of the vector environments of all backends: spaces, seeds, results, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ try:
     from gymnasium.vector import AutoresetMode
 
     NO_AUTORESET: Any = AutoresetMode.DISABLED
-except ImportError:  # before gymnasium 1.1, where nothing reads it
+except ImportError:  # gymnasium before 1.1 does not read this entry
     NO_AUTORESET = "Disabled"
 
 Observation = dict[str, dict[str, np.ndarray]]
@@ -27,14 +27,14 @@ Observation = dict[str, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class ChunkStep:
-    """What came of one action chunk.
+    """The result of one action chunk.
 
     Attributes:
-        observation: after the chunk; of an env that was done, the terminal one.
+        observation: observation after the chunk; for an env that is done, the terminal one.
         rewards: (N, T) float32, zero after an env's end.
         steps: (N,) control steps executed.
-        success, dropped, time_out: (N,) state of the terms after the last executed step.
-        subtasks: flag -> (N,) reached at any step of the chunk.
+        success, dropped, time_out: (N,) values of the terms after the last executed step.
+        subtasks: name -> (N,), whether the subtask was reached at any step of the chunk.
     """
 
     observation: Observation
@@ -49,23 +49,23 @@ class ChunkStep:
 class StackCubeEnv(VectorEnv):
     """Franka stack-cube with the contract of `rlinf_isaac.envs.stack_cube.contract`, on some simulator.
 
-    Episodes are functions of their seeds: not of the slot, the number of envs, earlier episodes or neighbours. There is
-    no autoreset; `step` and `chunk_step` return terminal observations, and stepping an env that is done raises
-    `gymnasium.error.ResetNeeded` until `reset` (optionally with ``options={"reset_mask": mask}``) starts a new episode.
-    The reward is 1 on the step that reaches success, which ends the episode, and 0 otherwise.
+    An episode depends only on its seed and actions, not on the index of the env, the number of envs, earlier episodes
+    or other envs. There is no autoreset: `step` and `chunk_step` return terminal observations, and stepping an env that
+    is done raises `gymnasium.error.ResetNeeded` until `reset` (optionally with ``options={"reset_mask": mask}``) starts
+    a new episode. The reward is 1 on the step that reaches success, which ends the episode, and 0 otherwise.
 
     Attributes:
-        identity: what it is, as far as its observations and episodes depend on it.
+        identity: the properties on which observations and episodes depend.
         task: the stacking task.
-        seeds: of the envs' episodes; None before the first.
-        elapsed: (N,) control steps of the envs' episodes.
+        seeds: seeds of the envs' episodes; None before the first episode.
+        elapsed: (N,) control steps so far in the envs' episodes.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by the base class)
         "autoreset_mode": NO_AUTORESET,
         "render_fps": contract.CONTROL_HZ,
     }
-    closed = False  # gymnasium 0.29 sets it, and more that its `close` reads, in a constructor that is not called here
+    closed = False  # gymnasium 0.29 sets it in its constructor, which is not called here
     identity: contract.EnvIdentity
 
     def __init__(self, num_envs: int, task: contract.TaskSpec, image_size: int) -> None:
@@ -85,11 +85,11 @@ class StackCubeEnv(VectorEnv):
         """Start new episodes.
 
         Args:
-            seed: of every env; an int s gives env i the seed s + i; None draws seeds from `np_random`.
+            seed: one seed per env; an int s gives env i the seed s + i; None draws seeds from `np_random`.
             options: ``{"reset_mask": bool (N,)}`` resets only these envs; the others and their observations stay.
 
         Returns:
-            Observation of all envs, and info as of `step`.
+            Observation of all envs, and info as in `step`.
         """
         rows = np.ones(self.num_envs, bool)
         if options and options.get("reset_mask") is not None:
@@ -99,16 +99,16 @@ class StackCubeEnv(VectorEnv):
             seeds = [None] * self.num_envs
         if len(seeds) != self.num_envs:
             raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} envs")
-        chosen = {}
+        row_seeds = {}
         for i in indices(rows):
-            row_seed = seeds[i]
-            chosen[i] = int(self.np_random.integers(2**31)) if row_seed is None else int(row_seed)
-            self.seeds[i] = chosen[i]
+            seed_i = seeds[i]
+            row_seeds[i] = int(self.np_random.integers(2**31)) if seed_i is None else int(seed_i)
+            self.seeds[i] = row_seeds[i]
         self.elapsed[rows] = 0
         for flags in (self._done, self._success, self._dropped, self._time_out):
             flags[rows] = False
-        if chosen:
-            self._start(chosen)
+        if row_seeds:
+            self._start(row_seeds)
         return self.observe(), self._info()
 
     def step(
@@ -138,13 +138,13 @@ class StackCubeEnv(VectorEnv):
         on_frame: Callable[[int, int], None] | None = None,
         images: bool = True,
     ) -> ChunkStep:
-        """Up to T control steps of every active env; an env stops when it is done. Images are rendered at the end only.
+        """Up to T control steps of every active env. An env stops when it is done. Images are rendered only at the end.
 
         Args:
             actions: (N, T, 7).
-            active: (N,) envs to step. The others keep their state and their rows of the observation.
-            on_frame: called as ``on_frame(i, t)`` after control step t of env i, for video.
-            images: whether to render; without, the observation has no cameras.
+            active: (N,) bool, the envs to step. The others keep their rows of the observation.
+            on_frame: called as ``on_frame(i, t)`` after control step t of env i, for videos.
+            images: whether to render. If False, the observation has no camera images.
 
         Raises:
             ResetNeeded: an active env is done, or was never reset.
@@ -153,7 +153,7 @@ class StackCubeEnv(VectorEnv):
 
     @abstractmethod
     def observe(self, images: bool = True) -> Observation:
-        """The observation of all envs as of their last reset or step; new arrays. Camera keys only with `images`."""
+        """The observation of all envs after their last reset or step, as new arrays; images only with `images`."""
 
     @abstractmethod
     def render_frame(self, env_index: int, size: int) -> np.ndarray:
@@ -161,10 +161,10 @@ class StackCubeEnv(VectorEnv):
 
     @abstractmethod
     def _start(self, seeds: Mapping[int, int]) -> None:
-        """Start the episode of a seed in each of these envs; not empty."""
+        """Start new episodes. `seeds` maps the index of an env to its seed and is not empty."""
 
     def close(self, **kwargs: Any) -> None:
-        """Free what the simulator holds; closing twice is fine."""
+        """Free the simulator's resources. Calling this twice is allowed."""
         if not self.closed:
             self.close_extras(**kwargs)
             self.closed = True
@@ -191,7 +191,7 @@ def observation_space(task: contract.TaskSpec, image_size: int) -> spaces.Dict:
 
 
 def checked_actions(actions: np.ndarray, active: np.ndarray, done: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The arguments of ``chunk_step``, (N, T, 7) float32 and (N,) bool, if they can be carried out.
+    """Checks the arguments of ``chunk_step`` and returns them as (N, T, 7) float32 and (N,) bool.
 
     Raises:
         ResetNeeded: an active env is `done` (N,).
@@ -210,7 +210,7 @@ def checked_actions(actions: np.ndarray, active: np.ndarray, done: np.ndarray) -
 
 
 def indices(mask: np.ndarray) -> list[int]:
-    """Where a mask is set."""
+    """The indices at which a mask is True."""
     return np.flatnonzero(mask).tolist()
 
 

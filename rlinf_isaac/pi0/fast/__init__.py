@@ -1,1 +1,1 @@
-"""Inference on a GPU: fused weights, Triton kernels, CUDA graphs. Triton is imported only by what launches it."""
+"""Inference on a GPU: fused weights, Triton kernels, CUDA graphs. Only modules that launch kernels import Triton."""

@@ -1,4 +1,4 @@
-"""Attention over a key-value cache, in one Triton kernel that makes its mask from token indices as it goes."""
+"""Attention over a key-value cache, in one Triton kernel that computes its mask from token indices."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from torch import Tensor
 from rlinf_isaac.pi0.fast.rows import chained, release, wait
 
 MASKED = tl.constexpr(-1.0e30)
-"""Finite, so that a block of keys that a query sees none of gives weight 0, not NaN, once it meets another block."""
+"""Score of a masked key. It is finite, so that a block in which a query sees no key gets weight 0, not NaN, when it is
+combined with another block."""
 
 
 FEW = (16, 64, 5, 8, 3)
 MANY = (64, 32, 1, 4, 3)
-"""Rows and keys per block, splits of the keys, warps, stages. The fastest of 13 to 18 tried on an H200."""
+"""Rows and keys per block, splits of the keys, warps, stages: for one observation's suffix, and for more rows. These
+were the fastest of 13 to 18 settings tried on an H200."""
 
 
 @triton.jit
@@ -65,7 +67,8 @@ def _attention(
 
     release(CHAIN)
     if SPLITS > 1:
-        # Every split leaves its part; the last to arrive adds them up, in order, so that the sum is always the same.
+        # Every split stores its partial result. The last one to finish adds them up in a fixed order, so that the sum
+        # is always rounded in the same way.
         slot = pair * tl.num_programs(0) + block
         mine = (slot * SPLITS + split) * BLOCK_M + tl.arange(0, BLOCK_M)
         tl.store(partial + mine[:, None] * HEAD_DIM + lane[None, :], mixed)
@@ -105,15 +108,16 @@ def attention(
     prefix: int,
     state_alone: bool = False,
 ) -> Tensor:
-    """Grouped-query attention, (B * T, heads * D).
+    """Grouped-query attention. Returns (B * T, heads * D).
 
     Args:
-        queries: (B * T, heads * D), rotated; rows may be further apart than that.
+        queries: (B * T, heads * D), rotated. Rows need not be adjacent in memory.
         keys, values: (B, kv_heads, context, D), a cache or its first part.
-        lengths: (B,) int64. Of the first `prefix` tokens of the context, that many are seen; all behind them are, too.
-        heads: query heads.
-        prefix: see there.
-        state_alone: the queries are the suffix, and its first token does not see the other ones.
+        lengths: (B,) int64, the number of valid prefix tokens. Queries see that many tokens from the start of the
+            context, and all tokens from position `prefix` on.
+        heads: number of query heads.
+        prefix: number of prefix tokens in the context, including invalid ones.
+        state_alone: the queries are the suffix, and its first token sees no other suffix token.
     """
     batch, kv_heads, context, head_dim = keys.shape
     tokens = queries.shape[0] // batch
@@ -145,7 +149,7 @@ _ARRIVALS: dict[torch.device, Tensor] = {}
 
 
 def arrivals(device: torch.device) -> Tensor:
-    """4096 counters that are zero between kernels: whoever arrives last at one sets it back."""
+    """4096 counters that are zero between kernels: the last block that increments a counter sets it back to zero."""
     if device not in _ARRIVALS:
         _ARRIVALS[device] = torch.zeros(4096, dtype=torch.int32, device=device)
     return _ARRIVALS[device]

@@ -1,4 +1,4 @@
-"""What sampling reads, as tensors of fixed shapes."""
+"""The inputs of sampling as tensors of fixed shapes, so that a CUDA graph can be replayed on them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rlinf_isaac.pi0.observation import CAMERAS, Observation
 
 
 class Inputs(NamedTuple):
-    """C cameras that are there, B observations, L prompt tokens, H actions of A dims.
+    """The inputs of one call. C present cameras, B observations, L prompt tokens, H actions of A dims.
 
     Attributes:
-        images: (C * B, 3, S, S) uint8 or float32, camera by camera.
+        images: (C * B, 3, S, S) uint8 or float32; the B images of the first camera come first.
         image_masks: (C, B) bool.
         prompt_tokens, prompt_mask: (B, L).
         state: (B, A).
@@ -28,7 +28,10 @@ class Inputs(NamedTuple):
     noise: Tensor
 
     def observation(self, padded: bool) -> Observation:
-        """The same for the plain path. Which of the cameras are there is not remembered, only their order matters."""
+        """The inputs as an `Observation`, for the path without fused weights.
+
+        The cameras get the first C names of `CAMERAS`, because the model depends on their order, not on their names.
+        """
         count = len(self.image_masks)
         names = CAMERAS[:count]
         images = self.images.chunk(count) if count else ()

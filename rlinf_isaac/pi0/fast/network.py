@@ -1,9 +1,9 @@
 """pi0's sampling on fused weights: the arithmetic of `Pi0.sample`, laid out for a GPU.
 
-Tokens are rows of a matrix (batch * tokens, width) throughout. Keys and values of prefix and suffix lie in one cache
-per layer; padded prompt tokens are masked inside the attention kernel. What depends on weights and time alone (time
-embeddings, pi0.5's norms) is worked out once, here, for all denoising steps. No line depends on a value on the device,
-so that a CUDA graph can hold all of it.
+Tokens are always the rows of a matrix (batch * tokens, width). Keys and values of prefix and suffix share one cache per
+layer; padded prompt tokens are masked inside the attention kernel. Terms that depend only on the weights and the time
+(time embeddings, pi0.5's norms) are computed once for all denoising steps. No Python code depends on a value on the
+device, so that a CUDA graph can capture the whole of it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from rlinf_isaac.pi0.model import Pi0, sinusoidal_embedding
 from rlinf_isaac.pi0.observation import float_images
 
 SKINNY_ROWS = 64
-"""Up to this many suffix tokens (one observation) the expert's GEMMs are `skinny`'s, beyond cuBLAS's are as fast."""
+"""Up to this many suffix tokens (one observation) the expert uses the GEMMs of `skinny`; with more, cuBLAS is as
+fast."""
 
 
 class Constants(NamedTuple):
-    """What one denoising step needs that depends on weights and its time alone.
+    """The terms of one denoising step that depend only on the weights and the step's time.
 
     Attributes:
-        norms: of the expert.
-        action_bias: (width,) of the first layer over actions.
+        norms: the expert's norms.
+        action_bias: (width,), bias of the first layer over actions.
     """
 
     norms: list[Norm]
@@ -42,7 +43,7 @@ class Constants(NamedTuple):
 
 
 class FastNetwork:
-    """`Pi0.sample` for a model on a GPU. Reads the weights when it is made; make a new one after they changed.
+    """`Pi0.sample` for a model on a GPU. The weights are read by `__init__`; after they change, make a new network.
 
     The model's parameters become views (see `weights`).
     """
@@ -60,7 +61,7 @@ class FastNetwork:
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs, padded: bool) -> Tensor:
-        """Actions (B, H, A), float32. `padded`: some token of a prefix is masked."""
+        """Returns actions (B, H, A), float32. `padded` says whether any token of a prefix is masked."""
         with _tf32():
             return self._sample(inputs, padded)
 
@@ -85,7 +86,7 @@ class FastNetwork:
         return x
 
     def _prefix(self, inputs: Inputs, padded: bool) -> tuple[Tensor, Tensor]:
-        """Prefix tokens (B * P, width), of every observation the valid ones first, and how many those are, (B,)."""
+        """Prefix tokens (B * P, width), the valid ones of an observation first, and their number (B,)."""
         tokens, valid = self.model.vlm.encode_prompt(inputs.prompt_tokens), inputs.prompt_mask
         cameras, batch = inputs.image_masks.shape
         if cameras:
@@ -94,24 +95,24 @@ class FastNetwork:
             tokens, valid = torch.cat([*images, tokens], dim=1), torch.cat([masks, valid], dim=1)
         if not padded:
             return tokens.flatten(0, 1), torch.full((batch,), tokens.shape[1], device=tokens.device)
-        # One number per observation then says what may be attended to. Attention does not mind the order of tokens,
-        # and positions count the valid ones alone.
-        found, missed = valid.cumsum(1), (~valid).cumsum(1)
-        lengths = found[:, -1].contiguous()
-        places = torch.where(valid, found, lengths[:, None] + missed) - 1
+        # With the valid tokens first, one number per observation describes its mask. The order of tokens may be changed
+        # because attention does not depend on it and positions count valid tokens only.
+        valid_so_far, invalid_so_far = valid.cumsum(1), (~valid).cumsum(1)
+        lengths = valid_so_far[:, -1].contiguous()
+        places = torch.where(valid, valid_so_far, lengths[:, None] + invalid_so_far) - 1
         return torch.empty_like(tokens).scatter_(1, places[..., None].expand_as(tokens), tokens).flatten(0, 1), lengths
 
     def _encode_images(self, images: Tensor) -> Tensor:
         """images (N, 3, S, S), uint8 or float in [-1, 1] -> (N * patches, width of the VLM)."""
         embeddings, config = self.model.vlm.vision_tower.vision_model.embeddings, self.config.vision
         convolution, count, grid = embeddings.patch_embedding, len(images), config.image_size // config.patch_size
-        # A convolution whose stride is its size is a matrix product.
-        cut = (
+        # A convolution whose stride equals its kernel size is a matrix product over patches.
+        patch_pixels = (
             float_images(images)
             .view(count, 3, grid, config.patch_size, grid, config.patch_size)
             .permute(0, 2, 4, 1, 3, 5)
         )
-        x = F.linear(cut.reshape(count, grid**2, -1), convolution.weight.flatten(1), convolution.bias)
+        x = F.linear(patch_pixels.reshape(count, grid**2, -1), convolution.weight.flatten(1), convolution.bias)
         x = (x + embeddings.position_embedding.weight).to(self.dtype).flatten(0, 1)
         patches, width = grid**2, config.width
         update = None
@@ -125,20 +126,23 @@ class FastNetwork:
         return self.model.vlm.multi_modal_projector.linear(normed)
 
     def _run_prefix(self, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, batch: int) -> None:
-        """Fills the cache with the keys and values of prefix tokens x (B * P, width); no lengths: all are valid."""
+        """Fills the cache with the keys and values of prefix tokens x (B * P, width).
+
+        `lengths` (B,) are the numbers of valid tokens; None if all are valid.
+        """
         config, prefix = self.config.vlm, len(x) // batch
         rope = _rope(torch.arange(prefix, device=x.device).expand(batch, -1), config.head_dim)
         update = None
         for index, layer in enumerate(self.vlm):
             before, after = self.vlm_norms[2 * index : 2 * index + 2]
             normed = residual_norm(x, before.scale, None, update)
-            if index + 1 == len(self.vlm):  # nobody reads the last layer's output
+            if index + 1 == len(self.vlm):  # only keys and values: nothing reads the output of the last layer
                 skipped = config.num_heads * config.head_dim
                 rotate_and_keep(F.linear(normed, layer.qkv[skipped:]), *rope, keys[index], values[index], 0, heads=0)
                 return
             cache = keys[index], values[index]
             queries = rotate_and_keep(F.linear(normed, layer.qkv), *rope, *cache, 0, config.num_heads)
-            own_keys, own_values = (each[:, :, :prefix] for each in cache)
+            own_keys, own_values = (tensor[:, :, :prefix] for tensor in cache)
             if lengths is None:
                 heads = queries.unflatten(0, (batch, -1)).unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
                 mixed = F.scaled_dot_product_attention(heads, own_keys, own_values, enable_gqa=True)
@@ -158,7 +162,7 @@ class FastNetwork:
     def _expert(
         self, x: Tensor, rope: Rope, keys: Tensor, values: Tensor, lengths: Tensor, prefix: int, norms: list[Norm]
     ) -> Tensor:
-        """The expert over suffix tokens x (B * T, width) behind a cached prefix. Returns the normed output."""
+        """Runs the expert on suffix tokens x (B * T, width) behind a cached prefix. Returns the normed output."""
         heads, alone = self.config.expert.num_heads, not self.config.pi05
         skinny = len(x) <= SKINNY_ROWS
         update, gate = None, None
@@ -188,13 +192,14 @@ class FastNetwork:
         embedded = sinusoidal_embedding(times, width).float()
         plain = norms(model.expert, None)[0] if not self.config.pi05 else []
         if not self.config.pi05:
-            # No activation lies between action_in_proj and the first layer of the MLP: they are one matrix.
+            # There is no activation between action_in_proj and the first layer of the MLP, so they are multiplied into
+            # one matrix, in float64.
             of_action, of_time = model.action_time_mlp_in.weight.double().split(width, dim=1)
             biases = embedded.double() @ of_time.T + of_action @ bias.double() + model.action_time_mlp_in.bias.double()
             steps = [Constants(plain, row.float()) for row in biases]
             return (of_action @ weight.double()).float().contiguous(), steps
         conditions = F.silu(model.time_mlp_out(F.silu(model.time_mlp_in(embedded))))
-        return weight, [Constants(each, bias) for each in norms(model.expert, conditions)]
+        return weight, [Constants(step_norms, bias) for step_norms in norms(model.expert, conditions)]
 
 
 def _rope(positions: Tensor, head_dim: int) -> Rope:
@@ -206,7 +211,7 @@ def _rope(positions: Tensor, head_dim: int) -> Rope:
 
 @contextmanager
 def _tf32() -> Iterator[None]:
-    """TF32 for the few float32 products, as OpenPI sets it: they stand next to bfloat16 ones, which round more."""
+    """Allows TF32 for the few float32 products, as OpenPI does; the bfloat16 products beside them round more."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:

@@ -1,6 +1,6 @@
-"""Triton kernels that work row by row: residual and norm, rotary embedding, GeGLU. What cuBLAS leaves between GEMMs.
+"""Triton kernels for the row-wise operations between GEMMs: residual and norm, rotary embedding, GeGLU.
 
-Sums are in float32; what is stored has the dtype of the input, rounded where the plain path rounds it.
+Sums are in float32. Results have the dtype of the input and are rounded at the same places as in `pi0.gemma`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from torch import Tensor
 
 @triton.jit
 def wait(CHAIN: tl.constexpr):
-    """Until the kernel before has finished; first in every kernel that is launched with `chained`."""
+    """Waits until the previous kernel has finished. A kernel launched with `chained` must call it before any load."""
     if CHAIN:
         tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
 def release(CHAIN: tl.constexpr):
-    """Lets the kernel behind this one be set up, once every block has come here. It then waits in `wait`."""
+    """Allows the next kernel to start once every block has called this. The next kernel then blocks in `wait`."""
     if CHAIN:
         tl.extra.cuda.gdc_launch_dependents()
 
 
 def chained(wanted: bool = True) -> dict[str, bool]:
-    """Launch options of a kernel that begins with `wait`: it is set up while the kernel before it still runs.
+    """Launch options of a kernel that calls `wait`: the kernel is set up while the previous one still runs.
 
-    Programmatic dependent launch, on Hopper and later. It pays between kernels of a few microseconds.
+    This is programmatic dependent launch, on Hopper and later. It is worth it between kernels of a few microseconds.
     """
     on = wanted and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
     return {"CHAIN": True, "launch_pdl": True} if on else {"CHAIN": False}
@@ -80,10 +80,10 @@ def residual_norm(
     centre: bool = False,
     epsilon: float = 1e-6,
 ) -> Tensor:
-    """Norm of x (M, width), to which an update, times `gate` (width,), is added in place before.
+    """Adds `update`, times `gate` (width,), to x (M, width) in place, and returns the norm of x.
 
-    The update is (M, width), or (parts, M, width) float32 to be summed. RMSNorm, or LayerNorm with `centre`; then times
-    `scale` and plus `shift`, both (width,) float32.
+    The update is (M, width), or (parts, M, width) float32, whose parts are summed. The norm is RMSNorm, or LayerNorm
+    with `centre`; its result is multiplied by `scale` and `shift` is added, both (width,) float32.
     """
     rows, width = x.shape
     normed = torch.empty_like(x)
@@ -113,8 +113,8 @@ def _rotate(
     if HEADS:
         tl.store(own, turned_first, mask=head < HEADS)
         tl.store(own + HALF, turned_second, mask=head < HEADS)
-    kept = ((row // tokens) * KV_HEADS + (head - HEADS) % KV_HEADS) * context + offset + row % tokens
-    cached = kept * 2 * HALF + lane
+    cache_row = ((row // tokens) * KV_HEADS + (head - HEADS) % KV_HEADS) * context + offset + row % tokens
+    cached = cache_row * 2 * HALF + lane
     is_key = (head >= HEADS) & (head < HEADS + KV_HEADS)
     tl.store(keys + cached, turned_first, mask=is_key)
     tl.store(keys + cached + HALF, turned_second, mask=is_key)
@@ -126,14 +126,14 @@ def _rotate(
 def rotate_and_keep(
     projected: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, offset: int, heads: int
 ) -> Tensor:
-    """Rotates queries in place, puts rotated keys and values into the cache; returns the queries.
+    """Rotates queries in place, writes rotated keys and the values into the cache, and returns the queries.
 
     Args:
         projected: (B * T, (heads + 2 * kv_heads) * D), queries, keys, values side by side.
-        cos, sin: (B * T, D / 2) float32, of the tokens' positions.
-        keys, values: (B, kv_heads, context, D), of which [offset, offset + T) is written.
-        offset: see there.
-        heads: query heads; 0 if `projected` has keys and values alone.
+        cos, sin: (B * T, D / 2) float32, rotary tables of the tokens' positions.
+        keys, values: (B, kv_heads, context, D), the cache; context positions [offset, offset + T) are written.
+        offset: context position of the first token.
+        heads: number of query heads; 0 if `projected` has only keys and values.
     """
     batch, kv_heads, context, head_dim = keys.shape
     rows = projected.shape[0]
@@ -151,7 +151,7 @@ def _geglu(gate_up, out, width, BLOCK: tl.constexpr):
     inside = column < width
     gate = tl.load(gate_up + 2 * row * width + column, mask=inside, other=0.0)
     up = tl.load(gate_up + (2 * row + 1) * width + column, mask=inside, other=0.0)
-    # Rounded between GELU and product, as the plain path does.
+    # Rounded between GELU and product, as in `gemma.GatedMLP`.
     activated = gelu_tanh(gate.to(tl.float32)).to(gate.dtype).to(tl.float32)
     tl.store(out + row * width + column, (activated * up.to(tl.float32)).to(out.dtype.element_ty), mask=inside)
 

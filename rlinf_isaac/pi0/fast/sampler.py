@@ -1,4 +1,4 @@
-"""Sampling as CUDA graphs: one launch per action chunk, nothing of Python or the host in between."""
+"""Sampling as CUDA graphs: one launch per action chunk, with no Python or host work between the kernels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rlinf_isaac.pi0.observation import Observation
 
 KEPT_GRAPHS = 8
 PROMPT_STEP = 16
-"""Prompts are padded to a multiple of this, so that prompts of about the same length share a graph."""
+"""Prompts are padded to a multiple of this many tokens, so that prompts of about the same length share a graph."""
 MADE_FOR = (9, 10)
-"""Major compute capabilities whose multiprocessors have the 227 KiB of shared memory that the kernels' tiles take:
-Hopper and its successor for data centres. Ampere and consumer cards have less."""
+"""Major compute capabilities whose multiprocessors have the 227 KiB of shared memory that the kernels' tiles need:
+Hopper and its data-centre successor. Ampere and consumer cards have less."""
 
 
 class _Captured(NamedTuple):
@@ -31,13 +31,13 @@ class _Captured(NamedTuple):
 
 
 class GraphSampler:
-    """`Pi0.sample` on a GPU, captured once for every shape of its input and then replayed.
+    """`Pi0.sample` on a GPU, captured as a CUDA graph once for every shape of its inputs and then replayed.
 
-    Takes `FastNetwork` where it fits the model, the plain path otherwise. Weights are read when it is made: make a new
-    one after they changed. Not thread-safe.
+    It runs `FastNetwork` if that fits the model, and otherwise `Pi0.sample` itself. The weights are read by `__init__`;
+    after they change, make a new sampler. Not thread-safe.
 
     Attributes:
-        warmup_seconds: what compiling kernels and capturing graphs has taken so far.
+        warmup_seconds: time spent so far on compiling kernels and capturing graphs.
     """
 
     def __init__(self, model: Pi0, num_steps: int) -> None:
@@ -50,7 +50,7 @@ class GraphSampler:
         self.warmup_seconds = time.perf_counter() - start
 
     def __call__(self, observation: Observation, noise: Tensor) -> Tensor:
-        """Actions (B, H, A) float32 on the model's device; the arguments may be on any device."""
+        """Returns actions (B, H, A) float32 on the model's device; the arguments may be on any device."""
         inputs = gather(observation, noise)
         padded = bool(observation.padded) or inputs.prompt_mask.shape[1] > observation.prompt_mask.shape[1]
         key = (padded, inputs.images.dtype, *(tuple(tensor.shape) for tensor in inputs))
@@ -59,8 +59,8 @@ class GraphSampler:
             self.graphs[key] = captured
             if len(self.graphs) > KEPT_GRAPHS:
                 self.graphs.popitem(last=False)
-            for own, given in zip(captured.inputs, inputs, strict=True):
-                own.copy_(given, non_blocking=True)
+            for graph_input, value in zip(captured.inputs, inputs, strict=True):
+                graph_input.copy_(value, non_blocking=True)
             captured.graph.replay()
             return captured.actions.clone()
 
@@ -70,11 +70,11 @@ class GraphSampler:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):  # compiles the kernels, and lets libraries take their workspaces
+            for _ in range(2):  # compiles the kernels, and lets libraries allocate their workspaces
                 self.run(inputs, padded)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Graphs share one pool of memory: they never run at the same time, and what they return is copied.
+        # All graphs share one memory pool: they never run at the same time, and their results are copied.
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             actions = self.run(inputs, padded)
         self.warmup_seconds += time.perf_counter() - start
@@ -82,7 +82,7 @@ class GraphSampler:
 
 
 def gather(observation: Observation, noise: Tensor) -> Inputs:
-    """What the network reads of an observation, the prompt padded to a multiple of `PROMPT_STEP`."""
+    """The network's inputs from an observation, with the prompt padded to a multiple of `PROMPT_STEP` tokens."""
     cameras = observation.present_cameras or ()
     padding = -observation.prompt_tokens.shape[1] % PROMPT_STEP
     empty = noise.new_empty(0)
@@ -99,7 +99,7 @@ def gather(observation: Observation, noise: Tensor) -> Inputs:
 
 
 def fits(model: Pi0) -> bool:
-    """Whether `FastNetwork` can run a model: bfloat16, sizes its tiles divide, a GPU for them, Triton installed."""
+    """Whether `FastNetwork` can run a model: bfloat16, sizes that its tiles divide, a suitable GPU, and Triton."""
     config, weight = model.config, model.vlm.language_model.embed_tokens.weight
     sizes = [config.expert.width, config.expert.mlp_dim, config.expert.num_heads * config.expert.head_dim]
     return (

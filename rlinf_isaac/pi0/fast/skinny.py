@@ -1,8 +1,8 @@
-"""Triton kernels for the action expert on few tokens: linear layers that are limited by how fast weights are read.
+"""Triton kernels for the action expert on few tokens, whose linear layers are limited by reading the weights.
 
-One observation has 50 action tokens, and each of 10 denoising steps reads the 0.6 GB of the expert anew. So every
-multiprocessor is given a piece of each weight, and what follows a product (rotary embedding, GeGLU) is done where the
-product is.
+One observation has 50 action tokens, and each of 10 denoising steps reads the expert's 0.6 GB again. So every
+multiprocessor gets a part of each weight, and the operation after a product (rotary embedding, GeGLU) is done in the
+same kernel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ BLOCK_M = 64
 QKV = (16, 64, 4, 8)
 GEGLU = (32, 64, 4, 8)
 PARTS = (4, 32, 128, 4, 6)
-"""Columns per block, steps along the inner dimension, warps, stages; before them for `PARTS` the number of parts.
-The fastest of 9 to 16 tried on an H200, with one observation."""
+"""Columns per block, steps along the inner dimension, warps, stages; `PARTS` begins with the number of parts. These
+were the fastest of 9 to 16 settings tried on an H200 with one observation."""
 
 
 @triton.jit
@@ -51,8 +51,8 @@ def _qkv(
         b = b * c + a * s
         a = rotated
     a, b = a.to(x.dtype.element_ty), b.to(x.dtype.element_ty)
-    kept = ((row // tokens) * KV_HEADS + (head - HEADS) % KV_HEADS) * context + offset + row % tokens
-    cached = kept[:, None].to(tl.int64) * HEAD_DIM + lane[None, :]
+    cache_row = ((row // tokens) * KV_HEADS + (head - HEADS) % KV_HEADS) * context + offset + row % tokens
+    cached = cache_row[:, None].to(tl.int64) * HEAD_DIM + lane[None, :]
     if head < HEADS:
         own = row[:, None] * (HEADS * HEAD_DIM) + first[None, :]
         tl.store(queries + own, a, mask=mask)
@@ -68,15 +68,15 @@ def _qkv(
 def linear_qkv(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, *, heads: int, offset: int
 ) -> Tensor:
-    """Projection to queries, keys and values, and rotation. Returns the queries (B * T, heads * D).
+    """Projects x to queries, keys and values and rotates queries and keys. Returns the queries (B * T, heads * D).
 
     Args:
         x: (B * T, width).
         weight: ((heads + 2 * kv_heads) * D, width).
-        cos, sin: (B * T, D / 2) float32.
-        keys, values: (B, kv_heads, context, D), of which [offset, offset + T) is written.
-        heads: query heads.
-        offset: see there.
+        cos, sin: (B * T, D / 2) float32, rotary tables of the tokens' positions.
+        keys, values: (B, kv_heads, context, D), the cache; context positions [offset, offset + T) are written.
+        heads: number of query heads.
+        offset: context position of the first token.
     """
     batch, kv_heads, context, head_dim = keys.shape
     rows, width = x.shape
@@ -116,7 +116,7 @@ def _geglu(
 
 
 def linear_geglu(x: Tensor, weight: Tensor) -> Tensor:
-    """The first half of a gated MLP: x (M, width), weight (2 * mlp, width), gate above up -> (M, mlp)."""
+    """First half of a gated MLP: x (M, width) -> (M, mlp). `weight` (2 * mlp, width) has the gate's rows first."""
     rows, width = x.shape
     mlp = weight.shape[0] // 2
     out = x.new_empty(rows, mlp)
@@ -151,9 +151,10 @@ def _parts(
 
 
 def linear_parts(x: Tensor, weight: Tensor) -> Tensor:
-    """x (M, width) times weight (columns, width) as (parts, M, columns) float32, each over a part of the width.
+    """x (M, width) times weight (columns, width) as (parts, M, columns) float32: one product per part of the width.
 
-    One part alone would be too few tiles to keep a GPU busy. `residual_norm` sums them, always in the same order.
+    Without parts there would be too few tiles to occupy a GPU. `residual_norm` sums the parts, always in the same
+    order.
     """
     rows, width = x.shape
     columns = weight.shape[0]
@@ -169,5 +170,5 @@ def linear_parts(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _step(width: int, most: int) -> int:
-    """The largest step along the inner dimension, up to `most`, that divides it."""
+    """The largest step, up to `most`, that divides the inner dimension `width`."""
     return next(size for size in (256, 128, 64, 32, 16) if size <= most and width % size == 0)

@@ -1,7 +1,7 @@
-"""The weights of a `Pi0` as the fast path reads them: projections that share an input are one matrix.
+"""The weights of a `Pi0` in the layout of `FastNetwork`: projections that share an input are joined into one matrix.
 
-The model's own parameters become views into those matrices: nothing is stored twice, names and shapes of the state dict
-stay, and an update of a parameter in place is seen here.
+The model's own parameters become views of those matrices, so that nothing is stored twice, the state dict keeps its
+names and shapes, and updating a parameter in place changes the joined matrix too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, GemmaLayer, RMSNorm
 
 
 class GemmaWeights(NamedTuple):
-    """One layer: queries, keys and values; output; gate and up; down. Each (outputs, inputs)."""
+    """The four matrices of one layer, each (outputs, inputs)."""
 
     qkv: Tensor
     out: Tensor
@@ -25,7 +25,7 @@ class GemmaWeights(NamedTuple):
 
 
 class VisionWeights(NamedTuple):
-    """One layer of the vision tower. The norms are float32."""
+    """Weight and bias of each part of one layer of the vision tower. Those of the norms are float32."""
 
     norm1: tuple[Tensor, Tensor]
     qkv: tuple[Tensor, Tensor]
@@ -36,9 +36,10 @@ class VisionWeights(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """An RMSNorm as factors: times `scale`, plus `shift`; `gate` is for the update of the residual behind it.
+    """The parameters of an RMSNorm: its result is multiplied by `scale` and `shift` is added.
 
-    Each is (width,) float32. A plain norm has only `scale`.
+    `gate` multiplies the update of the residual that follows the norm. Each is (width,) float32; a norm that is not
+    adaptive has only `scale`.
     """
 
     scale: Tensor
@@ -48,10 +49,10 @@ class Norm(NamedTuple):
 
 def gemma_weights(gemma: Gemma) -> list[GemmaWeights]:
     """Joined weights of every layer."""
-    found = []
+    weights = []
     for layer in cast("list[GemmaLayer]", list(gemma.layers)):
         attention, mlp = layer.self_attn, layer.mlp
-        found.append(
+        weights.append(
             GemmaWeights(
                 joined(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
                 attention.o_proj.weight.detach(),
@@ -59,17 +60,17 @@ def gemma_weights(gemma: Gemma) -> list[GemmaWeights]:
                 mlp.down_proj.weight.detach(),
             )
         )
-    return found
+    return weights
 
 
 def vision_weights(tower: siglip.VisionTransformer) -> list[VisionWeights]:
     """Joined weights of every layer."""
-    found = []
+    weights = []
     for layer in cast("list[siglip.EncoderLayer]", list(tower.encoder.layers)):
         projections = (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
-        qkv = joined(*(each.weight for each in projections)), joined(*(each.bias for each in projections))
+        qkv = joined(*(linear.weight for linear in projections)), joined(*(linear.bias for linear in projections))
         out, (fc1, fc2) = layer.self_attn.out_proj, (layer.mlp.fc1, layer.mlp.fc2)
-        found.append(
+        weights.append(
             VisionWeights(
                 layer_norm(layer.layer_norm1),
                 qkv,
@@ -79,7 +80,7 @@ def vision_weights(tower: siglip.VisionTransformer) -> list[VisionWeights]:
                 _linear(fc2),
             )
         )
-    return found
+    return weights
 
 
 def layer_norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
@@ -88,16 +89,19 @@ def layer_norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
 
 
 def norms(gemma: Gemma, conditions: Tensor | None) -> list[list[Norm]]:
-    """The norms of a transformer in the order in which they are met, two per layer and the last, for each condition.
+    """For each condition, the norms of a transformer in order of execution: two per layer, then the final one.
 
-    `conditions` (K, width) are those of K denoising steps; without, the norms are plain and K is 1.
+    `conditions` (K, width) belong to K denoising steps. If None, the norms are not adaptive and K is 1.
     """
     modules = [norm for layer in gemma.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
     modules.append(gemma.norm)
     if conditions is None:
         return [[Norm(1.0 + cast(RMSNorm, module).weight.detach().float()) for module in modules]]
     parts = [_adaptive(cast(AdaptiveRMSNorm, module), conditions) for module in modules]
-    return [[Norm(*(each[step].contiguous() for each in part)) for part in parts] for step in range(len(conditions))]
+    return [
+        [Norm(*(parameter[step].contiguous() for parameter in norm)) for norm in parts]
+        for step in range(len(conditions))
+    ]
 
 
 def _adaptive(norm: AdaptiveRMSNorm, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +111,10 @@ def _adaptive(norm: AdaptiveRMSNorm, conditions: Tensor) -> tuple[Tensor, Tensor
 
 @torch.no_grad()
 def joined(*parts: Tensor) -> Tensor:
-    """The parameters one below the other as one tensor, of which they become views; not copied if they are already."""
+    """Concatenates the parameters along their rows and makes them views of the result.
+
+    If they are adjacent views of one tensor already, nothing is copied.
+    """
     sizes = [len(part) for part in parts]
     first, step = parts[0], parts[0].stride(0)
     starts = [first.storage_offset() + sum(sizes[:index]) * step for index in range(len(parts))]

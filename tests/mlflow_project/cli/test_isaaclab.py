@@ -41,7 +41,7 @@ def test_a_complete_environment_is_recognised(invoke, tmp_path):
 
 
 def test_another_python_is_refused(invoke, tmp_path):
-    only_error(invoke("isaaclab", "setup", "--venv", "il", "--python", str(tmp_path / "none")), "is no Python 3.12")
+    only_error(invoke("isaaclab", "setup", "--venv", "il", "--python", str(tmp_path / "none")), "is not a Python 3.12")
 
 
 def test_a_directory_of_something_else_is_not_touched(invoke, tmp_path):
@@ -49,7 +49,7 @@ def test_a_directory_of_something_else_is_not_touched(invoke, tmp_path):
     (tmp_path / "thesis" / "chapter_1.tex").write_text("...")
     python = fake_python(tmp_path / "base" / "python3.12")
     result = invoke("isaaclab", "setup", "--venv", "thesis", "--python", str(python))
-    only_error(result, "is no virtual environment")
+    only_error(result, "is not a virtual environment")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter_1.tex"]
 
 
@@ -57,7 +57,7 @@ def test_a_job_in_isaaclab_without_one_is_refused_with_the_way_to_get_it(invoke,
     monkeypatch.delenv("ISAACLAB_PYTHON", raising=False)
     missing = tmp_path / "none" / "python"
     result = invoke("demos", "--env", "isaaclab", "--task", "stack3", "--isaaclab-python", str(missing))
-    only_error(result, "is no interpreter of Python")
+    only_error(result, "is not a Python interpreter")
     assert "rlinf-isaac isaaclab setup" in result.stderr
     # What one call names is not there in the next.
     only_error(invoke("demos", "--env", "isaaclab", "--task", "stack3"), "no interpreter for IsaacLab")

@@ -21,7 +21,7 @@ def test_what_people_write(text, tmp_path):
             "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)),
             "nodes",
         ),
-        ("x: &x [*x]\n", "stands for nothing"),
+        ("x: &x [*x]\n", "refers to nothing"),
         ("[" * 200 + "]" * 200, "nests too deeply"),
         ("\n".join(" " * n + "a:" for n in range(300)), "nests too deeply"),
     ],

@@ -1,13 +1,13 @@
-"""What a foreign checkpoint's own files say of its training, and who says it. Nothing is executed, no torch.
+"""Reads what a foreign checkpoint's own files say about its training. Nothing is executed, and torch is not needed.
 
-    OpenPI    config.json of its converter, metadata.pt of its training; the normalisation and the tokenizer, which its
-              code decides
+    OpenPI    config.json of its converter, metadata.pt of its training; its code decides the normalisation and the
+              tokenizer
     lerobot   config.json of a policy, policy_preprocessor.json
     RLinf     tensorboard/config.yaml of the run around the checkpoint; config.json of its own models' converter
     ours      config.json of a bundle
 
-What these files do not say stays unsaid. How numbers are stored (``precision``, ``dtype``) is not taken from them: the
-tensors show it, and how a job computes is the job's own choice.
+No defaults are filled in for settings that are not in these files. Dtypes (``precision``, ``dtype``) are not read from
+them, because the tensors have their dtypes, and a job chooses its own precision.
 """
 
 from __future__ import annotations
@@ -35,52 +35,53 @@ _VLM = "paligemma_with_expert.paligemma.model.language_model."
 
 
 def read_said(root: Path, *, openpi: bool = False) -> Said:
-    """What the files in and around the checkpoint at `root` say of its training.
+    """Read what the files in and around the checkpoint at `root` say about its training.
 
     Args:
         root: directory of the checkpoint.
-        openpi: whether OpenPI or RLinf wrote it, so that OpenPI's rules hold where no file says otherwise.
+        openpi: whether OpenPI or RLinf wrote it, so that OpenPI's rules apply unless a file says otherwise.
 
     Raises:
-        BundleError: a file is damaged, says what the policy here cannot do, or two contradict each other; all of it.
+        BundleError: with all problems: a file is damaged, needs something that the policy here does not have, or
+            contradicts another file.
     """
-    found = Statements()
+    statements = Statements()
     values = read_object(root / CONFIG_FILE)
     if values is None:
         pass
     elif is_ours(values):
-        read_ours(values, CONFIG_FILE, found)
+        read_ours(values, CONFIG_FILE, statements)
         openpi = False
     elif is_lerobot(values):
-        read_lerobot(values, read_object(root / PREPROCESSOR), CONFIG_FILE, found)
-        found.writer, openpi = "lerobot", False
+        read_lerobot(values, read_object(root / PREPROCESSOR), CONFIG_FILE, statements)
+        statements.writer, openpi = "lerobot", False
     elif is_openpi_rlinf_config(values):
-        read_openpi_rlinf(values, CONFIG_FILE, found)
+        read_openpi_rlinf(values, CONFIG_FILE, statements)
         openpi = True
     elif is_openpi(values):
-        read_openpi(values, CONFIG_FILE, found)
-        found.writer, openpi = "openpi", True
+        read_openpi(values, CONFIG_FILE, statements)
+        statements.writer, openpi = "openpi", True
     else:
         shown = ", ".join(ascii(key)[1:-1] for key in list(values)[:_SHOWN])
-        found.remarks.append(f"{root / CONFIG_FILE} (with {shown or 'nothing'}) is no config that is known here")
+        statements.remarks.append(f"{root / CONFIG_FILE} (with {shown or 'nothing'}) is not a config of a known kind")
     if (root / METADATA).is_file() and not (values and is_ours(values)):
-        read_openpi_training(root / METADATA, found)
+        read_openpi_training(root / METADATA, statements)
     if (run := run_config_of(root)) is not None:
-        openpi |= read_rlinf(load_run_config(run), run, found)
+        openpi |= read_rlinf(load_run_config(run), run, statements)
     if openpi:
-        say_rules(found)
-    if found.problems:
-        raise BundleError(found.problems)
-    return found.result()
+        say_rules(statements)
+    if statements.problems:
+        raise BundleError(statements.problems)
+    return statements.result()
 
 
 def contradictions(said: Said, stored: Mapping[str, TensorInfo], source: str) -> list[Problem]:
-    """Where the shapes of stored tensors are not what the files say; each problem names both, one for each place.
+    """Compare the shapes of stored tensors with what the files say. There is at most one problem per place in a file.
 
     Args:
         said: what the files say.
         stored: name without wrappers -> dtype and shape.
-        source: what to call the weights.
+        source: name of the weights in messages.
     """
     problems: dict[str, Problem] = {}
     for key, tensor, shown in _evidence(stored):
@@ -89,15 +90,15 @@ def contradictions(said: Said, stored: Mapping[str, TensorInfo], source: str) ->
             value = _spell(said.values[key])
             cause = f"{place} says {key}={value}, but by {tensor} in {source} it is {_spell(shown)}"
             cure = (
-                f"name the weights that {place.partition(':')[0]} belongs to: --weights FILE; or move it away, if it is"
-                " of others: then nothing is taken from it"
+                f"name the weights that {place.partition(':')[0]} belongs to: --weights FILE; or, if it belongs to"
+                " other weights, move it away: then nothing is taken from it"
             )
             problems.setdefault(place, Problem("checkpoint-config-contradiction", cause, cure))
     return list(problems.values())
 
 
 def _evidence(stored: Mapping[str, TensorInfo]) -> Iterator[tuple[str, str, object]]:
-    """(config key, the tensor that shows it, the value it shows)."""
+    """Yields (config key, name of the tensor whose shape or presence shows its value, the value)."""
     for name, pi05 in (("time_mlp_in.weight", True), ("state_proj.weight", False)):
         if name in stored:
             yield "model.pi05", name, pi05

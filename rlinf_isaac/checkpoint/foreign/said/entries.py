@@ -1,4 +1,4 @@
-"""JSON that other programs wrote, read with suspicion: its size, its form, the type of each entry."""
+"""Reads JSON of other programs and checks its size, its form and the type of each entry."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rlinf_isaac.ground.errors import BundleError, Problem
 from rlinf_isaac.ground.reading import read_json
 
 MAX_BYTES = 1_000_000
-"""No such file has more than some thousand bytes."""
+"""Largest file that is read. Such files have some thousand bytes."""
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is no such file.
+    """The JSON object in a file; None if there is no such file.
 
     Raises:
         BundleError: ``checkpoint-config-damaged``, it cannot be read, is too large, or is not a JSON object.
@@ -30,15 +30,15 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise BundleError.of("checkpoint-config-damaged", f"{path} cannot be read: {error.strerror}", cure) from error
     except ValueError as error:
-        raise BundleError.of("checkpoint-config-damaged", f"{path} is no config: {error}", cure) from error
+        raise BundleError.of("checkpoint-config-damaged", f"{path} is not a config: {error}", cure) from error
 
 
 class Entries:
-    """The entries of one object, taken by type. What is of another type is collected, and counts as not said.
+    """Typed access to the entries of one JSON object. An entry of a wrong type is a problem, and read as missing.
 
     Attributes:
-        place: what messages call the object: ``config.json``.
-        problems: of the entries that were taken so far.
+        place: name of the object in messages: ``config.json``.
+        problems: problems of the entries that were read so far.
     """
 
     def __init__(self, place: str, values: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Entries:
         return self._values.get(key) is not None
 
     def count(self, key: str) -> int | None:
-        """A whole number above 0."""
+        """A whole number above 0 and below 2^31."""
         value = self._values.get(key)
         return value if self._is(key, type(value) is int and 0 < value < 2**31, "a whole number above 0") else None
 
@@ -59,14 +59,14 @@ class Entries:
         return value if self._is(key, isinstance(value, bool), "true or false") else None
 
     def word(self, key: str, choices: Sequence[str] = ()) -> str | None:
-        """A text, one of `choices` if there are any."""
+        """A text; if `choices` are given, one of them."""
         value = self._values.get(key)
         right = isinstance(value, str) and (not choices or value in choices)
         return value if self._is(key, right, f"one of {', '.join(choices)}" if choices else "a text") else None
 
     def words(self, key: str) -> list[str] | None:
         value = self._values.get(key)
-        right = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        right = isinstance(value, list) and all(isinstance(word, str) for word in value)
         return value if self._is(key, right, "a list of texts") else None
 
     def inner(self, key: str) -> Mapping[str, Any] | None:

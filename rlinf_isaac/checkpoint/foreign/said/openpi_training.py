@@ -1,6 +1,7 @@
-"""``metadata.pt`` of OpenPI's train_pytorch.py: {global_step, config (the TrainConfig as nested dicts), timestamp}.
+"""Reads ``metadata.pt`` of OpenPI's train_pytorch.py: {global_step, config (TrainConfig as nested dicts), timestamp}.
 
-It is a pickle, and may name any class of OpenPI. Here every name stands for an inert record, and nothing is imported.
+The file is a pickle and may name any class of OpenPI. Here an inert record replaces every class, and nothing is
+imported.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from rlinf_isaac.ground.errors import Problem
 METADATA = "metadata.pt"
 
 
-def read_openpi_training(file: Path, found: Statements) -> None:
-    """Enter what the config of a training says of its model. A file without one, of another program, says nothing."""
+def read_openpi_training(file: Path, statements: Statements) -> None:
+    """Read the model's settings from the config of a training. A file without such a config is ignored."""
     try:
         content = _content(file)
     except (OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        cause = f"{file} is no whole file of torch.save: {error}"
+        cause = f"{file} is not a complete file of torch.save: {error}"
         cure = "copy it again from where the checkpoint was made, or move it away: then nothing is taken from it"
-        found.problems.append(Problem("checkpoint-config-damaged", cause, cure))
+        statements.problems.append(Problem("checkpoint-config-damaged", cause, cure))
         return
     config = content.get("config") if isinstance(content, dict) else None
     model = config.get("model") if isinstance(config, dict) else None
@@ -36,15 +37,15 @@ def read_openpi_training(file: Path, found: Statements) -> None:
     place = f"{METADATA}: config.model"
     entries = Entries(place, model)
     for key in ("action_dim", "action_horizon", "max_token_len"):
-        found.say(f"model.{key}", entries.count(key), f"{place}.{key}")
+        statements.say(f"model.{key}", entries.count(key), f"{place}.{key}")
     for key in ("pi05", "discrete_state_input"):
-        found.say(f"model.{key}", entries.flag(key), f"{place}.{key}")
-    read_variants(entries, found)
-    found.problems += entries.problems
+        statements.say(f"model.{key}", entries.flag(key), f"{place}.{key}")
+    read_variants(entries, statements)
+    statements.problems += entries.problems
 
 
 def _content(file: Path) -> Any:
-    """What is pickled, with inert records in place of everything but containers, numbers and texts."""
+    """The pickled content, with inert records instead of all objects except containers, numbers and texts."""
     with Window(file) as window:
         record = read_records(file, window)["data.pkl"]
         if record.size > MAX_BYTES:

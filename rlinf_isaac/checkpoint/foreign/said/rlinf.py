@@ -1,4 +1,4 @@
-"""What the resolved config of an RLinf run, ``<log_path>/tensorboard/config.yaml``, says of its training."""
+"""Reads the training's settings from the resolved config of an RLinf run, ``<log_path>/tensorboard/config.yaml``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_HOPS = 5
 _LENGTHS = {False: 48, True: 200}
 
 # RLinf's openpi configs (rlinf/models/embodiment/openpi/dataconfig, 0.3): action horizon, and for pi0.5 whether the
-# state stands in the prompt. None of their names says so, and RLinf writes neither into the run's config.
+# state is in the prompt. Neither is part of their names or of the run's config.
 CONFIGS: dict[str, tuple[int, bool | None]] = {
     "pi0_libero": (50, None),
     "pi05_libero": (10, False),
@@ -49,8 +49,10 @@ CONFIGS: dict[str, tuple[int, bool | None]] = {
 
 
 def run_config_of(root: Path) -> Path | None:
-    """The config of the RLinf run that wrote the checkpoint `root`: three directories up, above
-    ``<experiment>/checkpoints``; None where there is none."""
+    """The config file of the RLinf run that wrote the checkpoint `root`; None if there is no such file.
+
+    It is three directories up, beside ``<experiment>/checkpoints``.
+    """
     if len(root.parents) < 3:
         return None
     file = root.parents[2] / RUN_CONFIG
@@ -58,10 +60,10 @@ def run_config_of(root: Path) -> Path | None:
 
 
 def load_run_config(file: Path) -> Any:
-    """The config as plain values. Nothing in it is looked up: an interpolation could read this machine's environment.
+    """The config as plain values. Interpolations are not resolved: they could read this machine's environment.
 
     Raises:
-        BundleError: ``rlinf-config``, it cannot be read.
+        BundleError: ``rlinf-config``, the file cannot be read.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -75,10 +77,9 @@ def load_run_config(file: Path) -> Any:
 
 
 def select(config: Any, key: str) -> Any:
-    """The value at dotted keys; None where there is none, or it cannot be known without looking something up.
+    """The value at a dotted key; None if there is none, or if it has an interpolation that is not followed.
 
-    ``${other.key}`` alone, which says that two entries are one, is followed. Within an object such entries are those
-    they name, too.
+    Only values of the form ``${other.key}`` are followed, also inside an object or a list.
     """
     return _followed(config, _at(config, key))
 
@@ -91,51 +92,53 @@ def _at(config: Any, key: str) -> Any:
 
 def _followed(config: Any, value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _followed(config, each) for name, each in value.items()}
+        return {name: _followed(config, entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_followed(config, each) for each in value]
+        return [_followed(config, entry) for entry in value]
     for _ in range(_MOST_HOPS):
         if isinstance(value, str) and (match := _REFERENCE.fullmatch(value)):
             value = _at(config, match[1])
-    # An object would be copied wherever it is referred to, and what it refers to with it.
+    # References to objects are not followed: an object would be copied at every reference, and nested references would
+    # multiply the copies.
     unknown = isinstance(value, dict | list) or (isinstance(value, str) and ("${" in value or value == "???"))
     return None if unknown else value
 
 
-def read_rlinf(config: Any, file: Path, found: Statements) -> bool:
-    """Enter what the config says of the model; whether it is of RLinf's ``openpi`` models, whose code, or whose rules,
-    are OpenPI's."""
+def read_rlinf(config: Any, file: Path, statements: Statements) -> bool:
+    """Read the config of the model. Returns whether it is one of RLinf's ``openpi`` models, to which OpenPI's rules
+    apply."""
     model = select(config, _MODEL)
     place = f"{file.name}: {_MODEL}"
     if isinstance(model, dict) and model.get("model_type") == MODEL_TYPE:
-        read_openpi_rlinf_run(model, place, found)
+        read_openpi_rlinf_run(model, place, statements)
         return True
     if not isinstance(model, dict) or model.get("model_type") not in (None, "openpi"):
         return False
     outer = Entries(place, model)
     entries = Entries(f"{place}.openpi", outer.inner("openpi") or {})
-    found.say("policy.action_chunk", outer.count("num_action_chunks"), f"{place}.num_action_chunks")
-    found.say("policy.denoise_steps", outer.count("num_steps"), f"{place}.num_steps")
+    statements.say("policy.action_chunk", outer.count("num_action_chunks"), f"{place}.num_action_chunks")
+    statements.say("policy.denoise_steps", outer.count("num_steps"), f"{place}.num_steps")
     name = entries.word("config_name")
-    # What the run sets itself goes before what its named config has.
+    # Settings of the run take precedence over those of the openpi config that it names.
     own = {key: entries.count(key) for key in ("action_horizon", "max_token_len")}
     flag = entries.flag("discrete_state_input")
     for key, value in own.items():
-        found.say(f"model.{key}", value, f"{place}.openpi.{key}")
-    found.say("model.discrete_state_input", flag, f"{place}.openpi.discrete_state_input")
+        statements.say(f"model.{key}", value, f"{place}.openpi.{key}")
+    statements.say("model.discrete_state_input", flag, f"{place}.openpi.discrete_state_input")
     if name in CONFIGS:
-        _say_named(name, {**own, "discrete_state_input": flag}, f"{place}.openpi.config_name", found)
+        _say_named(name, {**own, "discrete_state_input": flag}, f"{place}.openpi.config_name", statements)
     elif name is not None:
-        found.remarks.append(f"{file} names the openpi config {name}, which RLinf 0.3 does not have; it says no more")
-    found.problems += [*outer.problems, *entries.problems]
+        remark = f"{file} names the openpi config {name}, which RLinf 0.3 does not have, so its settings are not known"
+        statements.remarks.append(remark)
+    statements.problems += [*outer.problems, *entries.problems]
     return "openpi" in model
 
 
-def _say_named(name: str, own: Mapping[str, Any], place: str, found: Statements) -> None:
+def _say_named(name: str, own: Mapping[str, Any], place: str, statements: Statements) -> None:
     horizon, discrete = CONFIGS[name]
     pi05 = name.startswith("pi05")
     named = {"action_horizon": horizon, "max_token_len": _LENGTHS[pi05], "discrete_state_input": discrete}
-    found.say("model.pi05", pi05, f"{place} {name}")
+    statements.say("model.pi05", pi05, f"{place} {name}")
     for key, value in named.items():
         if own[key] is None:
-            found.say(f"model.{key}", value, f"{place} {name}, as RLinf 0.3 has it")
+            statements.say(f"model.{key}", value, f"{place} {name}, as RLinf 0.3 has it")

@@ -1,4 +1,4 @@
-"""What is said of a training, by whom, and how it is collected."""
+"""The settings of a training that files of a checkpoint state, with the place of each statement."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rlinf_isaac.ground.errors import Problem
 
 @dataclass(frozen=True)
 class Said:
-    """What the files of a checkpoint say of its training. What they do not say is absent: no default stands for it.
+    """What the files of a checkpoint say about its training. Settings that they do not state have no entry.
 
     Attributes:
         values: key of the job config (``model.action_horizon``) -> value.
-        places: the same keys -> where it is said (``config.json: chunk_size``).
-        doubtful: keys whose value is the best reading, but not certain; `remarks` say why.
-        tokenizer: where it is said that prompts were encoded by PaliGemma's tokenizer; empty where it is not.
-        remarks: what a person should know besides, one sentence each.
-        writer: whose ``config.json`` it is, where it is that of OpenPI, lerobot or RLinf.
+        places: the same keys -> where the value is stated (``config.json: chunk_size``).
+        doubtful: keys whose value is probable, but not certain; `remarks` give the reasons.
+        tokenizer: where it is stated that prompts were encoded by PaliGemma's tokenizer; empty if it is not stated.
+        remarks: other information for people, one sentence each.
+        writer: the program that wrote ``config.json``, if it is OpenPI, lerobot or RLinf.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -31,12 +31,12 @@ class Said:
 
     @property
     def certain(self) -> frozenset[str]:
-        """The keys whose value is beyond doubt."""
+        """The keys whose value is certain."""
         return frozenset(self.values) - frozenset(self.doubtful)
 
 
 class Statements:
-    """Collects what files say, and what is wrong with them."""
+    """Collects the statements of files, and problems with them."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class Statements:
         self.writer: Literal["openpi", "lerobot", "rlinf", ""] = ""
 
     def say(self, key: str, value: Any, place: str) -> None:
-        """Enter a value, unless it is None. Two places that differ are a problem."""
+        """Enter a value, unless it is None. Different values for one key are a problem."""
         if value is None:
             return
         if key in self.values and self.values[key] != value:
@@ -60,14 +60,14 @@ class Statements:
         self.places.setdefault(key, place)
 
     def doubt(self, key: str, remark: str) -> None:
-        """Take a value as the best reading only, and say why."""
+        """Mark the value of a key as not certain; `remark` gives the reason."""
         self.doubtful.append(key)
         self.remarks.append(remark)
 
     def refuse(self, cause: str, cure: str) -> None:
-        """What is said cannot be done by the policy of this project."""
+        """Enter a problem: the policy of this project does not support what the file states."""
         self.problems.append(Problem("checkpoint-config-unsupported", cause, cure))
 
     def result(self) -> Said:
-        """All of it, if nothing is wrong."""
+        """The collected statements. Only valid if there are no problems."""
         return Said(self.values, self.places, tuple(self.doubtful), self.tokenizer, tuple(self.remarks), self.writer)

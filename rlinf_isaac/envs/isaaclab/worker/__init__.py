@@ -1,1 +1,1 @@
-"""What runs in IsaacLab's interpreter. Nothing imports it here."""
+"""Code that runs in IsaacLab's interpreter. This project's own interpreter does not import it."""

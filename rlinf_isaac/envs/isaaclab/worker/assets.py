@@ -1,8 +1,8 @@
-"""What IsaacLab's stack task is made of: USD files below ``ISAACSIM_ASSET_ROOT``, or stand-ins for them.
+"""The USD files of IsaacLab's stack task below ``ISAACSIM_ASSET_ROOT``, or stand-ins for them.
 
-NVIDIA's own are on a server. The stand-ins are primitives with public numbers under the paths that the task asks for:
-same kinematics and sizes, other shapes, masses, friction and colours. Written with ``pxr``, as text, so that the same
-code gives the same bytes.
+NVIDIA keeps the original files on a server. The stand-ins are built from primitives with published numbers and have the
+paths that the task loads: kinematics and sizes are the same, shapes, masses, friction and colours differ. They are
+written with ``pxr`` as text, so that the same code gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 from pathlib import Path
 
-import newton_usd_schemas  # noqa: F401  (a schema that is not registered before pxr reads its first stage is never known)
+import newton_usd_schemas  # noqa: F401  (pxr knows only schemas that are registered before it opens its first stage)
 import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
@@ -35,7 +35,7 @@ CUBE_COLOURS: dict[str, Vector] = {"blue": (0.1, 0.27, 0.84), "red": (0.84, 0.13
 WHITE, DARK, WOOD = (0.92, 0.92, 0.92), (0.25, 0.25, 0.25), (0.55, 0.42, 0.30)
 FLOOR, LEG = (0.35, 0.35, 0.35), (0.30, 0.30, 0.30)
 
-# link -> mass, then boxes as size and centre in the link's frame. The hand and the fingers alone collide.
+# link -> mass, and size and centre of its box in the link's frame. Only the hand and the fingers collide.
 LINKS: dict[str, tuple[float, Vector, Vector]] = {
     "panda_link0": (2.9, (0.14, 0.19, 0.14), (-0.04, 0.0, 0.07)),
     "panda_link1": (2.7, (0.11, 0.11, 0.24), (0.0, 0.0, -0.10)),
@@ -52,7 +52,7 @@ LINKS: dict[str, tuple[float, Vector, Vector]] = {
 
 
 def digest(root: Path) -> str:
-    """sha256 of what the task loads from `root`: its files, and every layer they refer to. Textures are left out.
+    """sha256 of the files that the task loads from `root` and of all layers to which they refer, without textures.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -60,13 +60,13 @@ def digest(root: Path) -> str:
     names = [GROUND, ROBOT, TABLE, *(BLOCK.format(colour=colour) for colour in CUBE_COLOURS)]
     if missing := [name for name in names if not (root / name).is_file()]:
         raise FileNotFoundError(f"{root} (ISAACSIM_ASSET_ROOT) has no {', '.join(missing)}")
-    stages = [Usd.Stage.Open(str(root / name)) for name in names]  # layers die with their stages
+    stages = [Usd.Stage.Open(str(root / name)) for name in names]  # kept, because a layer is freed with its stage
     layers = {layer.realPath for stage in stages for layer in stage.GetUsedLayers()}
     return json_digest({os.path.relpath(path, root): file_digest(path) for path in sorted(layers) if path})
 
 
 def hand_path(root: Path) -> str:
-    """Where the hand is in the robot's file, relative to the robot: the wrist camera hangs on it."""
+    """Path of the hand in the robot's file, relative to the robot. The wrist camera is attached to it."""
     stage = Usd.Stage.Open(str(root / ROBOT))
     robot = stage.GetDefaultPrim().GetPath()
     (hand,) = (prim.GetPath() for prim in stage.Traverse() if prim.GetName() == kinematics.HAND)
@@ -74,7 +74,7 @@ def hand_path(root: Path) -> str:
 
 
 def write_assets(root: Path) -> None:
-    """Write every file the stack task asks for below `root`, replacing what is there."""
+    """Write all files of the stack task below `root`, replacing existing ones."""
     _ground(root / GROUND)
     _robot(root / ROBOT)
     _table(root / TABLE)
@@ -92,11 +92,11 @@ def _stage(name: str) -> Usd.Stage:
 
 def _write(stage: Usd.Stage, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(stage.GetRootLayer().ExportToString())  # text, whatever the name ends in: USD looks at the content
+    path.write_text(stage.GetRootLayer().ExportToString())  # text also in .usd files: USD recognises it by its content
 
 
 def _box(stage: Usd.Stage, path: str, size: Vector, centre: Vector, colour: Vector, *, collides: bool) -> Usd.Prim:
-    """A box that is seen, or one that only collides: cameras do not see what collides."""
+    """Add a box. With `collides` it gets a collision shape."""
     cube = UsdGeom.Cube.Define(stage, path)
     cube.CreateSizeAttr(1.0)
     cube.AddTranslateOp().Set(Gf.Vec3d(*centre))
@@ -184,11 +184,11 @@ def _link(stage: Usd.Stage, name: str, position: np.ndarray, quat: np.ndarray) -
     UsdPhysics.RigidBodyAPI.Apply(prim)
     properties = UsdPhysics.MassAPI.Apply(prim)
     properties.CreateMassAttr(mass)
-    # Explicit: a link whose boxes do not collide has no shape to compute an inertia of.
+    # The inertia is explicit, because it cannot be computed for a link without a collision shape.
     properties.CreateDiagonalInertiaAttr(Gf.Vec3f(2e-4 if "finger" in name else 0.01 * mass))
     properties.CreatePrincipalAxesAttr(Gf.Quatf(1))
     properties.CreateCenterOfMassAttr(Gf.Vec3f(0))
-    # HIGH_PD asks for no gravity on the robot, which Newton does not take from the rigid body's properties.
+    # IsaacLab's HIGH_PD config disables gravity for the robot, but Newton does not read that from the rigid body.
     prim.CreateAttribute("mjc:gravcomp", Sdf.ValueTypeNames.Float).Set(1.0)
     colour = DARK if "finger" in name else WHITE
     _box(stage, f"/panda/{name}/visuals/geom", size, centre, colour, collides=False)
@@ -211,7 +211,7 @@ def _joint(stage: Usd.Stage, joint: kinematics.Joint, turn: np.ndarray) -> None:
     if not joint.axis:
         return
     usd.CreateAxisAttr(joint.axis)
-    unit = math.degrees(1) if joint.axis == "Z" else 1.0  # USD's angles are degrees
+    unit = math.degrees(1) if joint.axis == "Z" else 1.0  # USD uses degrees
     usd.CreateLowerLimitAttr(joint.limits[0] * unit)
     usd.CreateUpperLimitAttr(joint.limits[1] * unit)
     drive = UsdPhysics.DriveAPI.Apply(usd.GetPrim(), "angular" if joint.axis == "Z" else "linear")
@@ -219,7 +219,7 @@ def _joint(stage: Usd.Stage, joint: kinematics.Joint, turn: np.ndarray) -> None:
     drive.CreateMaxForceAttr(joint.effort)
     stiffness, damping = (ARM_STIFFNESS, ARM_DAMPING) if joint.axis == "Z" else (FINGER_STIFFNESS, FINGER_DAMPING)
     first, second = kinematics.FINGERS
-    if joint is second:  # follows the first finger
+    if joint is second:  # the second finger has no drive of its own and follows the first
         stiffness = damping = 0.0
         prim = usd.GetPrim()
         prim.AddAppliedSchema("NewtonMimicAPI")

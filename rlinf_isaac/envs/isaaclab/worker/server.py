@@ -1,7 +1,7 @@
-"""The simulator's process: carries out orders until its parent is gone. Started by `client.SimulatorProcess`.
+"""The simulator's process, started by `client.SimulatorProcess`: carries out orders until its parent ends.
 
-It runs in IsaacLab's interpreter as a plain file, and finds the package it belongs to by its own place, so that nothing
-of the parent's environment gets on its path. IsaacLab prints a lot: its stdout and stderr are a log file.
+It runs in IsaacLab's interpreter as a script and finds its package by its own path, so that packages of the parent's
+environment are not importable. stdout and stderr go to a log file, because IsaacLab prints a lot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
 
 ASSET_ROOT = "ISAACSIM_ASSET_ROOT"
-"""IsaacLab's variable; when it is set, what lies there is used instead of the stand-ins."""
+"""IsaacLab's environment variable for its assets. If it is set, those assets are used instead of the stand-ins."""
 
 
 def _load_package() -> None:
@@ -38,34 +38,36 @@ def _load_package() -> None:
 
 
 def _exit_with_parent() -> None:
-    """Nothing is ever written to stdin; it ends when the parent does, in whatever way, even in the middle of a step."""
+    """Exit when the parent ends, even in the middle of a step. Nothing is written to stdin, so reading it blocks until
+    then."""
     sys.stdin.buffer.read()
     os._exit(1)
 
 
 def main(settings: dict[str, Any], connection: Connection) -> None:
-    """Build the simulator, say so, and take orders."""
+    """Build the simulator, report that it is ready, and carry out orders."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays, receive, send
     from rlinf_isaac.envs.stack_cube import contract
 
     try:
-        given = os.environ.get(ASSET_ROOT)
-        root = Path(given) if given else _prepare_stand_ins(Path(settings["assets"]))
-        os.environ[ASSET_ROOT] = str(root)  # read when isaaclab is imported
-        os.environ["MUJOCO_GL"] = "disable"  # mujoco comes along and renders nothing; the parent's choice may not load
+        user_assets = os.environ.get(ASSET_ROOT)
+        root = Path(user_assets) if user_assets else _prepare_stand_ins(Path(settings["assets"]))
+        os.environ[ASSET_ROOT] = str(root)  # isaaclab reads it when it is imported
+        # IsaacLab imports mujoco but renders nothing with it; the parent's choice of GL may not be available here.
+        os.environ["MUJOCO_GL"] = "disable"
         from importlib.metadata import version
 
         from rlinf_isaac.envs.isaaclab.worker import assets
         from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, Simulation
 
-        origin = f"{'given' if given else 'standin'}-{assets.digest(root)}"
+        origin = f"{'given' if user_assets else 'standin'}-{assets.digest(root)}"
         num_envs, image_size = settings["num_envs"], settings["image_size"]
         shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
         hand = assets.hand_path(root)
         simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
         simulation.write(shared)
-        simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may
+        simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may take
         simulation.write_frames(shared)
         send(connection, ok=True, version=version("isaaclab"), physics=PHYSICS, assets=origin)
         while True:
@@ -90,18 +92,18 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         traceback.print_exc()
         send(connection, ok=False, error=f"{type(error).__name__}: {error}")
     sys.stdout.flush()
-    os._exit(0)  # Kit-less IsaacLab has nothing to save, and its interpreter takes seconds to wind up
+    os._exit(0)  # there is nothing to save, and an orderly exit of the interpreter takes seconds
 
 
 def _held(shared: SharedArrays) -> np.ndarray:
-    """The next actions; envs that are not active get none, with an open gripper."""
+    """The next actions. Envs that are not active get a zero motion with an open gripper."""
     actions = shared.actions.copy()
     actions[~shared.active] = (0, 0, 0, 0, 0, 0, 1)
     return actions
 
 
 def _prepare_stand_ins(root: Path) -> Path:
-    """Write the stand-ins once per version of the code that makes them."""
+    """Write the stand-ins, once per version of the code that makes them. Returns their directory."""
     from rlinf_isaac.envs.isaaclab import kinematics
     from rlinf_isaac.envs.isaaclab.worker import assets
     from rlinf_isaac.ground.digest import file_digest
@@ -113,7 +115,7 @@ def _prepare_stand_ins(root: Path) -> Path:
         assets.write_assets(partial)
         try:
             partial.rename(complete)
-        except OSError:  # another process was first
+        except OSError:  # another process has written them in the meantime
             import shutil
 
             shutil.rmtree(partial)

@@ -1,13 +1,13 @@
-"""IsaacLab's stack-cube task on Newton without Kit, reset by seed, a control step at a time. In IsaacLab's interpreter.
+"""IsaacLab's stack-cube task on Newton without Kit, with resets by seed. Runs in IsaacLab's interpreter.
 
-What is IsaacLab's: scene, managers, observation, action and termination terms, IK, physics and renderer. What is ours:
-when an episode ends and begins. The task resets an env within the step that ends its episode, from random generators
-that all envs share; here the step leaves it as it ended, and `reset` draws the start from the episode's own seed
-(`envs.randomisation`, the distribution of the task's reset events).
+Scene, managers, observation, action and termination terms, IK, physics and renderer are IsaacLab's. Only the end and
+the start of episodes differ. IsaacLab resets an env within the step that ends its episode, from random generators that
+all envs share. Here the step leaves the env in its final state, and `reset` draws the start from the episode's own seed
+(`stack_cube.randomisation`, with the distribution of IsaacLab's reset events).
 
-Two things that IsaacLab 3.0.0 gets wrong on Newton are put right. After a reset the end-effector's frame is still that
-of the episode before, until the next step (`check_fresh` refuses such an observation). And the wrist camera stays where
-the hand was at the last reset: the renderer is told of a camera's pose only then, unless the config asks for more.
+Two errors of IsaacLab 3.0.0 on Newton are corrected. After a reset, the end effector's frame is that of the previous
+episode until the next step (`check_fresh` refuses such an observation). And the wrist camera stays where the hand was
+at the last reset, because by default the renderer gets the pose of a camera only then.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 CUBES = ("cube_1", "cube_2", "cube_3")
 VIDEO_PREFIX = "video_"
 PHYSICS = "newton_mjwarp"
-EEF_TOLERANCE = 1e-3  # metres, and of a unit quaternion, between the end effector's frame and where its joints put it
+# Largest difference between the end effector's frame and the pose from its joints: in metres, and of a unit quaternion.
+EEF_TOLERANCE = 1e-3
 
 
 class StaleObservation(RuntimeError):
-    """The simulator shows a state that is not the one it is in."""
+    """The simulator's observation does not show its current state."""
 
 
 class Simulation:
-    """N envs of the task, all in one world frame; `write` copies their state into shared memory."""
+    """N envs of the task at the same origin. `write` copies their state into shared memory."""
 
     def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> None:
-        """`hand`: where the robot's file has it (`assets.hand_path`); the rest as `env.IsaacLabVectorEnv`."""
+        """`hand` is the hand's path in the robot's file (`assets.hand_path`); for the rest see `IsaacLabVectorEnv`."""
         from isaaclab.app import launch_simulation
         from isaaclab_newton.physics import NewtonManager
 
@@ -52,7 +53,7 @@ class Simulation:
         if tuple(self._robot.joint_names) != kinematics.JOINT_NAMES:
             raise RuntimeError(f"the robot's joints are {self._robot.joint_names}")
         if not NewtonManager.get_model().constraint_mimic_count:
-            raise RuntimeError("the second finger follows nothing: the robot's NewtonMimicAPI was not read")
+            raise RuntimeError("the second finger does not follow the first: the robot's NewtonMimicAPI was not read")
         self._home_quat = kinematics.eef_pose(np.array([contract.DEFAULT_JOINT_POS[: contract.NUM_ARM_JOINTS]]))[1][0]
         self.reset(range(num_envs), range(num_envs))
         if device == "cpu":
@@ -60,7 +61,7 @@ class Simulation:
             self.reset(range(num_envs), range(num_envs))
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
-        """Start the episode of a seed in each of these rows; nothing of the other rows changes."""
+        """Start the episode of a seed in each of these rows. Other rows are not changed."""
         ids = torch.tensor(rows, dtype=torch.int32, device=self.env.device)
         self.env.reset_managers(ids)
         starts = [sample_reset(seed, len(CUBES), kinematics.ARM_LIMITS) for seed in seeds]
@@ -88,7 +89,7 @@ class Simulation:
         self.env.step(self._tensor(actions))
 
     def write(self, shared: SharedArrays) -> None:
-        """Copy observation (without images) and termination terms into `shared`, as the contract has them.
+        """Copy observation (without images) and termination terms into `shared`, in the form of the contract.
 
         Raises:
             StaleObservation: see `check_fresh`.
@@ -111,12 +112,12 @@ class Simulation:
             shared.observation["policy"][camera][:] = self._image(camera)
 
     def write_frames(self, shared: SharedArrays) -> None:
-        """Copy a frame for a video of every env into `shared`."""
+        """Copy a video frame of every env into `shared`."""
         for i, camera in enumerate(contract.CAMERA_NAMES):
             shared.frames[:, :, i * VIDEO_SIZE : (i + 1) * VIDEO_SIZE] = self._image(VIDEO_PREFIX + camera)
 
     def check_fresh(self, policy: Mapping[str, np.ndarray]) -> None:
-        """Raise `StaleObservation` unless the end effector is where the joints put it."""
+        """Raise `StaleObservation` if the end effector's pose does not match the joints."""
         arm = policy["joint_pos"][:, : contract.NUM_ARM_JOINTS] + np.array(contract.DEFAULT_JOINT_POS[:-2], np.float32)
         position, quat = kinematics.eef_pose(arm)
         off = np.abs(policy["eef_pos"] - position).max(axis=-1)
@@ -134,34 +135,34 @@ class Simulation:
         self._open.close()
 
     def _refresh(self) -> None:
-        """Bring bodies, frames, cameras and the observation up to date with a state that was written."""
+        """Update bodies, frames, cameras and the observation after a state was written."""
         from isaaclab_newton.physics import NewtonManager
 
         self.env.scene.write_data_to_sim()
         self.env.sim.forward()
-        # forward() moves the bodies; the frame sensors read them in a physics step only (IsaacLab 3.0.0).
+        # forward() updates the bodies, but IsaacLab 3.0.0 updates the frame sensors only in a physics step.
         NewtonManager._update_sensors(None)
         for sensor in self.env.scene.sensors.values():
             sensor.reset()
         self.env.obs_buf = self.env.observation_manager.compute(update_history=True)
 
     def _record_physics(self) -> None:
-        """Replay the physics' kernels from now on, instead of launching them one by one.
+        """Record the kernels of a physics step once, to replay them instead of launching them one by one.
 
-        Launching them from Python takes longer than running them for one env. On a GPU IsaacLab records a CUDA graph;
-        Warp can do so on a CPU as well, which IsaacLab 3.0.0 does not ask for. What comes out is the same, bit by bit.
+        Launching them from Python takes longer than running them for one env. On a GPU, IsaacLab records a CUDA graph.
+        Warp can record on a CPU too, but IsaacLab 3.0.0 does not use that. The results are the same, bit by bit.
         """
         import warp
         from isaaclab_newton.physics.mjwarp_manager import NewtonMJWarpManager as Manager
 
-        self.env.step(self._tensor(np.zeros((self.env.num_envs, contract.ACTION_DIM))))  # loads what it needs
+        self.env.step(self._tensor(np.zeros((self.env.num_envs, contract.ACTION_DIM))))  # loads the kernels
         name = "_simulate_full" if Manager._is_all_graphable() else "_simulate_physics_only"
         with warp.ScopedCapture(device="cpu") as capture:
             getattr(Manager, name)()
         setattr(Manager, name, lambda: warp.capture_launch(capture.graph))
 
     def _image(self, camera: str) -> np.ndarray:
-        """What the task's ``image_rgb`` gives, (N, H, W, 3) uint8; rendered now, where the state is newer."""
+        """Images of a camera, (N, H, W, 3) uint8, like the task's ``image_rgb``. Rendered if the state has changed."""
         image = self.env.scene[camera].data.output["rgb"]
         return torch.as_tensor(getattr(image, "torch", image))[..., :3].cpu().numpy()
 
@@ -170,37 +171,38 @@ class Simulation:
 
 
 def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> Any:
-    """The task's own config, with what it takes to run it on Newton without Kit."""
+    """The task's own config, changed so that it runs on Newton without Kit."""
     from isaaclab_newton.renderers import NewtonWarpRendererCfg
     from isaaclab_tasks.utils import parse_env_cfg
 
     cfg = parse_env_cfg(TASK_ID, device=device, num_envs=num_envs, overrides=[f"physics={PHYSICS}"])
     cfg.seed = 0
-    # Newton keeps the envs in worlds of their own. At one and the same origin, rounding does not depend on the slot.
+    # Newton keeps each env in a separate world. With one origin for all, rounding does not depend on the env's row.
     cfg.scene.env_spacing = 0.0
-    cfg.scene.replicate_physics = True  # or the Newton model is empty
+    cfg.scene.replicate_physics = True  # otherwise the Newton model is empty
     cfg.sim.render_interval = cfg.decimation
-    cfg.events = {}  # resets are ours
+    cfg.events = {}  # `Simulation.reset` replaces the task's reset events
     cfg.episode_length_s = (max_episode_steps - 0.5) * cfg.decimation * cfg.sim.dt  # rounded up to whole steps
     cfg.scene.wrist_cam.prim_path = f"{{ENV_REGEX_NS}}/Robot/{hand}/wrist_cam"
     for name in contract.CAMERA_NAMES:
         camera = getattr(cfg.scene, name)
         camera.data_types = ["rgb"]
         camera.renderer_cfg = NewtonWarpRendererCfg()
-        camera.update_latest_camera_pose = True  # or it stays where the last reset found it, the wrist's camera, too
+        camera.update_latest_camera_pose = True  # otherwise the camera stays at its pose of the last reset
         film = copy.deepcopy(camera)
         film.prim_path = camera.prim_path.removesuffix(name) + VIDEO_PREFIX + name
         camera.width = camera.height = image_size
         film.width = film.height = VIDEO_SIZE
         setattr(cfg.scene, VIDEO_PREFIX + name, film)
-        setattr(cfg.observations.policy, name, None)  # cameras are read when an image is wanted, not in every step
+        setattr(cfg.observations.policy, name, None)  # images are read by `write_images`, not in every step
     return cfg
 
 
 def to_contract(policy: Mapping[str, np.ndarray], origins: np.ndarray, home_quat: np.ndarray) -> dict[str, np.ndarray]:
-    """IsaacLab 3.0's ``obs["policy"]`` as the contract has it: quaternions wxyz, cubes in the env's frame.
+    """Converts IsaacLab 3.0's ``obs["policy"]`` to the contract: quaternions wxyz, cubes in the env's frame.
 
-    The end effector's quaternion gets the sign that is nearer to `home_quat`, as in the embedded environment.
+    Of the two signs of the end effector's quaternion, the one nearer to `home_quat` is used, as in the embedded
+    environment.
     """
     result = {key: np.array(value, np.float32) for key, value in policy.items()}
     count = len(origins)
@@ -215,7 +217,7 @@ def to_contract(policy: Mapping[str, np.ndarray], origins: np.ndarray, home_quat
 
 
 def wxyz(xyzw: np.ndarray) -> np.ndarray:
-    """Quaternions (..., 4) of IsaacLab 3.x in the contract's order, which is that of 2.x."""
+    """Converts quaternions (..., 4) from IsaacLab 3.x's order xyzw to the contract's order wxyz (that of 2.x)."""
     return np.roll(xyzw, 1, axis=-1)
 
 
@@ -223,13 +225,13 @@ def _env_class() -> type:
     from isaaclab.envs import ManagerBasedRLEnv
 
     class TerminalObservationEnv(ManagerBasedRLEnv):
-        """Stays as it is when an episode ends, so that the observation is the terminal one."""
+        """Does not reset when an episode ends, so that the observation is the terminal one."""
 
         def _reset_idx(self, env_ids: Iterable[int]) -> None:
             pass
 
         def reset_managers(self, env_ids: torch.Tensor) -> None:
-            """What the task resets besides the state."""
+            """Reset the task's managers, without the state."""
             super()._reset_idx(env_ids)
 
     return TerminalObservationEnv

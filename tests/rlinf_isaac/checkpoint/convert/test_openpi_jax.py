@@ -170,7 +170,7 @@ class TestIncomplete:
         (tmp_path / "params").mkdir()
         assert refusal(tmp_path) == (
             "jax-checkpoint",
-            f"{tmp_path}/params is empty: it is no whole checkpoint of orbax",
+            f"{tmp_path}/params is empty: it is not a complete orbax checkpoint",
         )
 
     def test_no_params(self, tmp_path):
@@ -216,7 +216,7 @@ class TestIncomplete:
 
     def test_a_fifo(self, path):
         os.mkfifo(path / "params/d/pipe")
-        assert refusal(path)[1].endswith("is no regular file")
+        assert refusal(path)[1].endswith("is not a regular file")
 
     def test_a_model_that_is_none_of_these(self, path):
         code, cause = refusal(path)

@@ -146,7 +146,7 @@ def test_what_the_config_of_the_run_says(tmp_path):
     assert wanted.items() <= said.values.items()
     assert said.values["model.vlm.width"] == 64
     (tmp_path / "run/tensorboard/config.yaml").write_text(RUN.replace("    pi05: false\n", ""))
-    with pytest.raises(WeightsError, match=r"which is pi0\.5 where pi05 is not set says model\.pi05=true"):
+    with pytest.raises(WeightsError, match=r"which is pi0\.5 if pi05 is not set says model\.pi05=true"):
         plan_conversion(find_source(path), dummy_config(False).model)
     (tmp_path / "run/tensorboard/config.yaml").write_text(RUN.replace("num_steps: 4", "num_steps: many"))
     with pytest.raises(BundleError, match="num_steps is 'many', not a whole number"):

@@ -78,9 +78,9 @@ def test_orders_are_carried_out_until_it_is_closed(python, memory):
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        ("crash", "ended with signal 11 while it had to 'crash'"),
-        ("hang", "was not done with 'hang' in 1 s"),
-        ("refuse", "failed to 'refuse': StaleObservation"),
+        ("crash", "ended with signal 11 during 'crash'"),
+        ("hang", "did not finish 'hang' in 1 s"),
+        ("refuse", "failed at 'refuse': StaleObservation"),
     ],
 )
 def test_what_goes_wrong_is_said_and_nothing_is_left_running(python, memory, order, reason):
@@ -100,7 +100,7 @@ def test_a_killed_one_is_noticed_by_the_next_order(python, memory):
         simulator.order("step")
 
 
-@pytest.mark.parametrize(("how", "reason"), [("fail", "exit status 3"), ("slow", "not done with 'start' in 1 s")])
+@pytest.mark.parametrize(("how", "reason"), [("fail", "exit status 3"), ("slow", "did not finish 'start' in 1 s")])
 def test_one_that_does_not_start_is_an_error(python, memory, how, reason):
     with pytest.raises(SimulatorDied, match=reason):
         start(python, memory, how, start_s=1.0)
