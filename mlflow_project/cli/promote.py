@@ -138,7 +138,7 @@ def check(
 
 
 def run(job: PromoteJob, output: Path) -> bool:
-    """Judge and, where every rule lets it pass, promote, in a tracked run; prints what each rule says.
+    """Judge and, where every rule lets it pass, promote, in a tracked run; prints the verdict and what each rule says.
 
     Returns:
         whether the candidate is (with `PromoteJob.dry_run`: could become) the champion now.
@@ -179,13 +179,11 @@ def run(job: PromoteJob, output: Path) -> bool:
         tracked.recorder.tags({"promotion.outcome": outcome, "promotion.model": job.name})
         if version is not None:
             tracked.recorder.tags({"promotion.version": version.number})
-    if judgement.refused_by:
-        stdout.print(f"Refused by {', '.join(judgement.refused_by)}; nothing was registered.")
-    elif job.dry_run:
-        stdout.print(f"Would become champion of {job.name}; nothing was registered.")
+    if outcome == "would be promoted":
+        stdout.print(f"Dry run: the checkpoint would become champion of {job.name}; nothing was registered.")
     elif version is not None:
-        was = f"version {champion.number} is `previous`" if champion else "the first one"
-        stdout.print(f"Version {version.number} of {job.name} is champion; {was}.")
+        was = f"version {champion.number} is now `previous`" if champion else "there was none before"
+        stdout.print(f"Promoted: version {version.number} of {job.name} is the champion; {was}.")
         _print_serve(job.name)
     return outcome in ("promoted", "would be promoted")
 
