@@ -1,4 +1,4 @@
-"""What an engine is: jobs go in, events come out. No engine knows who listens."""
+"""The interface of an engine: it takes a job and yields events. It does not know who consumes the events."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class SftJob:
     Attributes:
         config: the resolved job config.
         dataset: root of a LeRobot dataset.
-        dataset_digest: its digest, or that of the mixture, for the lineage.
-        norm_stats: bytes of the norm_stats.json that belongs to the dataset.
-        output: directory of this job; checkpoints land in ``output/checkpoints/<step>``.
+        dataset_digest: digest of the dataset or of the mixture, for the lineage.
+        norm_stats: bytes of the dataset's norm_stats.json.
+        output: directory of this job; checkpoints are written to ``output/checkpoints/<step>``.
         base: the checkpoint that training starts from; None for random weights.
-        processes: how many processes of this machine train, one for each GPU. It is not part of what the job is: a
-            training goes on with another number.
-        sharding: how they share the model (`engines.local.spread`).
         mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
+        processes: number of training processes on this machine, one for each GPU. It does not define the job: a
+            training can be resumed with another number.
+        sharding: whether the processes replicate or shard the model (`engines.local.training.spread`).
     """
 
     config: JobConfig
@@ -54,7 +54,7 @@ class SftJob:
 
     @property
     def lineage(self) -> dict[str, str | None]:
-        """Digests of everything the checkpoints come from."""
+        """Digests of everything that the checkpoints are made from."""
         links: dict[str, str | None] = {
             "config": config_digest(self.config),
             "dataset": self.dataset_digest,
@@ -64,7 +64,7 @@ class SftJob:
         return links if self.base is None else links | {self.base.link: self.base.digest}
 
     def description(self, dataset: AnyDataset) -> dict[str, Any]:
-        """``config.json`` of the checkpoints; `dataset` is what lies at ``self.datasets``."""
+        """Content of the checkpoints' ``config.json``; `dataset` is the opened dataset or mixture of `datasets`."""
         described = checkpoint_config(self.config, dataset)
         if self.base is not None:
             described["base"] = self.base.record
@@ -75,15 +75,15 @@ class SftJob:
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """Evaluation of one or several checkpoints on the same seeds, nothing differing but the checkpoint.
+    """Evaluation of one or several checkpoints on the same seeds; only the checkpoint differs.
 
     Attributes:
         config: the resolved job config; `policy` and `model` are those of the checkpoints.
-        bundles: the checkpoints, verified, in the order of evaluation.
-        output: rows and videos land in ``output/<digest of the settings>/<step>-<digest of the bundle>/``.
-        norm_stats: what to normalise with instead of each bundle's own; anything but equal bytes is a mismatch.
-        allow_mismatch: evaluate although the job is not what the weights were trained with.
-        stop_rule: go through the seeds in batches, all bundles in each, and stop when it is decided which is best.
+        bundles: the verified checkpoints, in the order of evaluation.
+        output: rows and videos are written to ``output/<digest of the settings>/<step>-<digest of the bundle>/``.
+        norm_stats: norm stats to use instead of each bundle's own; different bytes count as a mismatch.
+        allow_mismatch: whether to evaluate although the job differs from what the weights were trained with.
+        stop_rule: if given, all bundles are evaluated on one batch of seeds after the other, until the best is decided.
     """
 
     config: JobConfig
@@ -100,8 +100,8 @@ class RlJob:
 
     Attributes:
         config: the resolved job config; `policy` and `model` are those of the checkpoint.
-        start: the checkpoint, verified.
-        output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
+        start: the verified start checkpoint.
+        output: directory of this job; checkpoints are written to ``output/checkpoints/<iteration>``.
     """
 
     config: JobConfig
@@ -110,7 +110,7 @@ class RlJob:
 
     @property
     def lineage(self) -> dict[str, str | None]:
-        """Digests of everything the checkpoints come from. The dataset is the one of the start checkpoint."""
+        """Digests of everything that the checkpoints are made from. The dataset is that of the start checkpoint."""
         return {
             "config": config_digest(self.config, trained_by="rl"),
             "dataset": self.start.lineage.get("dataset"),
@@ -120,15 +120,15 @@ class RlJob:
 
     @property
     def description(self) -> dict[str, Any]:
-        """``config.json`` of the checkpoints: that of the start checkpoint, with this job."""
+        """Content of the checkpoints' ``config.json``: that of the start checkpoint, with this job."""
         return {**self.start.config, "job": asdict(self.config), "trained_by": "rl"}
 
 
 class Engine(Protocol):
-    """Runs jobs. Work that is complete on disk is announced again, not repeated."""
+    """Runs jobs. For work that is complete on disk it yields the events again, without repeating the work."""
 
     def tags(self) -> dict[str, str]:
-        """What a run records of where it ran: ``engine``, and the versions that count there."""
+        """Tags of a run: ``engine``, and the versions of the packages that the engine uses."""
         ...
 
     def sft(self, job: SftJob) -> Iterator[Event]:
@@ -136,10 +136,11 @@ class Engine(Protocol):
         ...
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
+        """Train by reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
-        """Evaluate; per checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved, EvaluationFinished;
-        and Progress. With a stop rule all checkpoints start first, and finish last."""
+        """Evaluate; yields for each checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved and
+        EvaluationFinished, and Progress in between. With a stop rule, all checkpoints start before the first one
+        finishes."""
         ...

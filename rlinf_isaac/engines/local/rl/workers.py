@@ -1,8 +1,8 @@
-"""Rollouts and gradients in worker processes, each with its own environment and its own copy of the policy.
+"""Computes rollouts and gradients in worker processes; each has its own environment and its own copy of the policy.
 
-What an episode does is a function of the weights, its seed, its index and the iteration, and every policy call sees a
-full batch of the same size, so results do not depend on which worker did what. How a minibatch is divided, and so how
-its gradient is rounded, depends on the number of workers alone. With one worker there is no process.
+An episode is a function of the weights, its seed, its index and the iteration, and every policy call has a full batch
+of the same size, so the results do not depend on which worker plays an episode. The shards of a minibatch, and so the
+rounding of its gradient, depend only on the number of workers. A single worker runs in this process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rlinf_isaac.pi0.policy import Pi0Policy
 
 
 class Result(NamedTuple):
-    """Of one held-out episode."""
+    """Result of one held-out episode."""
 
     seed: int
     success: bool
@@ -42,13 +42,13 @@ class Result(NamedTuple):
 
 
 class RolloutWorker:
-    """Plays episodes in an environment of `num_envs` slots, and computes gradients, with a policy given to it.
+    """Plays episodes and computes gradients with one environment and one policy.
 
     Args:
-        config: the job.
+        config: config of the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
-        num_envs: slots; what every policy call's batch size is.
-        policy: the policy to play with; a new one, to be filled by `load`, if None.
+        num_envs: number of slots of the environment, and batch size of every policy call.
+        policy: the policy; None creates a new one, whose weights `load` sets.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RolloutWorker:
         )
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take over these weights (`checkpoint_module` names)."""
+        """Load `weights`, which have the names of `checkpoint_module`."""
         state = {name: torch.from_numpy(array) for name, array in weights.items()}
         self.policy.checkpoint_module().load_state_dict(state)
 
@@ -75,7 +75,7 @@ class RolloutWorker:
         return gradient(self.policy, self.processor, prompt, rows, total, size, learn)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
-        """Deterministic episodes, exactly as `eval` plays them (with as many slots)."""
+        """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""
         policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, self.config.compute.device)
         episodes = rollout(
             self.env,
@@ -88,12 +88,12 @@ class RolloutWorker:
 
 
 class RolloutWorkers:
-    """`rl.workers` players that share the work. A context manager.
+    """Context manager that shares the work among `rl.workers` workers.
 
     Args:
-        config: the job.
+        config: config of the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
-        policy: the policy that trains; workers get its weights with every piece of work.
+        policy: the policy that is trained; its weights are sent to the workers with every call.
     """
 
     def __init__(self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic) -> None:
@@ -118,23 +118,23 @@ class RolloutWorkers:
         if self.player is not None:
             self.player.env.close()
         if self.executor is not None:
-            if kind is not None:  # nobody waits for the episodes they are playing
+            if kind is not None:  # after an exception nobody needs the running episodes
                 for worker in active_children():
                     worker.kill()
             self.executor.shutdown(wait=True, cancel_futures=True)
 
     def explore(self, seeds: Sequence[int], iteration: int) -> list[Rollout]:
-        """Exploring episodes of these seeds; episode i belongs to seed i."""
+        """Play one training episode per seed; episode i belongs to seed i. Returns one rollout per worker."""
         shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
         return self._map("explore", [([seeds[i] for i in share], list(share), iteration) for share in shares])
 
     def gradients(self, rows: Experience, learn: bool) -> list[Gradient]:
-        """Of a minibatch, in as many parts as there are workers (fewer where it has too few rows)."""
+        """Gradients of a minibatch, one shard per worker (fewer shards if there are fewer rows than workers)."""
         shares = [share for share in np.array_split(np.arange(len(rows)), self.workers) if len(share)]
         return self._map("gradient", [(rows.rows(share), len(rows), learn) for share in shares])
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
-        """Deterministic episodes, in the order of their seeds."""
+        """Play episodes without exploration noise; the results are in the order of the seeds."""
         results = self._map("evaluate", [(seeds[worker :: self.workers],) for worker in range(self.workers)])
         return sorted(result for part in results for result in part)
 
@@ -151,7 +151,7 @@ class RolloutWorkers:
         except BrokenProcessPool as error:
             raise RlinfIsaacError(
                 "a worker process of the training died (killed, or out of memory). The last checkpoint is kept and the "
-                "same command goes on from it; if memory is short, start anew with a smaller rl.num_envs or rl.workers"
+                "same command resumes from it; if memory is short, start anew with a smaller rl.num_envs or rl.workers"
             ) from error
 
 
@@ -160,10 +160,10 @@ _player: RolloutWorker | None = None
 
 def _start_worker(config: JobConfig, norm_stats: bytes, slots: int) -> None:
     global _player
-    follow_parent()  # it winds the pool up
-    torch.set_num_threads(1)  # the workers are the parallelism
+    follow_parent()  # end with the parent process, which normally shuts the pool down
+    torch.set_num_threads(1)  # the workers run in parallel already
     _player = RolloutWorker(config, norm_stats, slots)
-    atexit.register(_player.env.close)  # before the GL libraries end
+    atexit.register(_player.env.close)  # must run before the GL libraries are unloaded
 
 
 def _work(method: str, weights: Mapping[str, np.ndarray], arguments: tuple[Any, ...]) -> Any:
