@@ -64,7 +64,7 @@ def switch(name: str, help: str) -> Callable[[options.Command], options.Command]
 @options.flag("--force", "Replace an output of an earlier conversion.")
 @options.overrides
 def command(**settings: Any) -> None:
-    """Convert a checkpoint to safetensors, in the memory of its largest tensor and about as fast as cp.
+    """Convert a checkpoint to safetensors, checked and in little memory.
 
     Nothing in the checkpoint is executed: what wants to be is refused by name. Names, ties and checksums are checked,
     the state dict is found, wrappers of FSDP, DDP and torch.compile are removed from names, tied tensors are stored

@@ -121,7 +121,8 @@ class Attention(nn.Module):
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, KeysValues]:
         """Queries (B, T, heads, head_dim; rotated) of tokens x (B, T, width), and their keys and values."""
         if not self.joined:
-            return rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim))), self.keys_values(x, rope)
+            own = self.keys_values(x, rope)
+            return rope.rotate(self.q_proj(x).unflatten(-1, (-1, self.head_dim))), own
         together = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
         heads = F.linear(x, together).unflatten(-1, (-1, self.head_dim))
         queries, keys, values = heads.split([heads.shape[2] - 2 * self.kv_heads, self.kv_heads, self.kv_heads], dim=2)

@@ -6,7 +6,7 @@
     print(job.plan.summary())
     run(job)
 
-No torch is needed but for a cast and for comparing the result (`run(verify=True)`).
+`prepare` finds what is wrong with the source without torch, which then reads the values.
 """
 
 from rlinf_isaac.checkpoint.convert.finished import find_finished, may_be_finished

@@ -1,34 +1,31 @@
-"""The zip archives that ``torch.save`` writes, read so strictly that a flipped bit is noticed wherever it falls.
+"""The zip archives that ``torch.save`` writes, by `zipfile`; a flipped bit is noticed wherever it falls.
 
 torch stores every record uncompressed, one after the other, each aligned to 64 bytes by an extra field of ``Z``; then
-the directory. Nothing else is accepted: every byte of the file is the data of a record (which has a CRC-32), or is
-stated twice, or has one possible value. `zipfile` would read more archives and notice less, and torch itself does not
-compare the checksums. https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+the directory. `zipfile` reads the directory and compares nothing with it, torch compares no checksum. So the headers
+are compared with the directory here, and the end of the file with what the directory makes it: every byte is the data
+of a record (which has a CRC-32), or is stated twice, or has one possible value.
+https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from rlinf_isaac.ground.reading import open_regular
 
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_DESCRIPTORS = (struct.Struct("<4s3L"), struct.Struct("<4sL2Q"))
+_LOCAL, _CENTRAL = struct.Struct("<4s10s3L2H"), struct.Struct("<4sH10s3L3HH6sL")
+_END, _LOCATOR, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
 _MAX32, _MAX16 = 0xFFFFFFFF, 0xFFFF
-_DESCRIPTOR_FLAG, _UTF8_FLAG = 1 << 3, 1 << 11
+_DESCRIBED, _UTF8 = 1 << 3, 1 << 11  # flags: sizes follow the data; names are UTF-8
 _ZIP64, _PADDING = 0x0001, 0x4246  # extra fields: large sizes; "FB", torch's padding
-_MAX_RECORDS = 1_000_000
-_MAX_DIRECTORY_BYTES = 256_000_000
+_MAX_RECORDS, _MAX_DIRECTORY_BYTES = 1_000_000, 256_000_000
 # "Version made by" and "needed" of the 64-bit end record: of miniz, which torch uses, and of Python's zipfile.
-_END64_VERSIONS = {(0x031E, 0x2D), (45, 45), (0x032D, 45)}
+_END64_VERSIONS = ((0x031E, 0x2D), (45, 45), (0x032D, 45))
 
 
 class ForeignArchive(ValueError):
@@ -39,171 +36,167 @@ class Record(NamedTuple):
     """One file of an archive: `size` bytes of data at `begin` in the archive's file, with checksum `crc32`."""
 
     name: str
+    file: Path
     begin: int
     size: int
     crc32: int
 
 
-class _Entry(NamedTuple):
-    """What the directory says of a record. `fields`: version needed, flags, method, time and date."""
+class Window:
+    """Bytes `begin` to `end` of a file, read as if they were one; never more at once than a directory can have."""
 
-    raw_name: bytes
-    header: int
-    size: int
-    crc32: int
-    fields: tuple[int, ...]
+    def __init__(self, path: Path, begin: int = 0, length: int | None = None) -> None:
+        self._file = open_regular(path)
+        size = os.fstat(self._file.fileno()).st_size
+        self.begin, self.size = begin, size - begin if length is None else length
+        if not 0 <= begin <= begin + self.size <= size:
+            self._file.close()
+            raise ValueError("the file ends before what should be in it does")
+        self.seek(0)
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            raise ValueError("it was cut off")
+        return self._file.seek(self.begin + base + offset) - self.begin
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._file.tell() - self.begin
+
+    def fileno(self) -> int:
+        """As of a file."""
+        return self._file.fileno()
+
+    def seekable(self) -> bool:
+        """As of a file."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file. Raises ValueError where it is asked for too much."""
+        left = max(0, self.size - self.tell())
+        count = left if size < 0 else min(size, left)
+        if size > left + _MAX16 or count > _MAX_DIRECTORY_BYTES:
+            raise ValueError("its directory is larger than that of any checkpoint, or was cut off")
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        """A line as pickles have them: not longer than a name."""
+        at = self.tell()
+        line, end, _ = self.read(10_000).partition(b"\n")
+        if not end:  # else the first half of a name would be taken for a name
+            raise ValueError("it was cut off")
+        self.seek(at + len(line) + 1)
+        return line + end
+
+    def at(self, offset: int, size: int) -> bytes:
+        """So many bytes from `offset` on, or fewer at the end."""
+        self.seek(offset)
+        return self.read(min(size, max(0, self.size - offset)))
 
 
-def is_archive(path: Path, begin: int = 0) -> bool:
-    """Whether a zip archive begins at byte `begin` of a file."""
-    with open_regular(path) as file:
-        if begin > os.fstat(file.fileno()).st_size:
-            raise ValueError("the file ends before what should be in it begins")
-        return os.pread(file.fileno(), 4, begin) in (b"PK\3\4", b"PK\5\6")
+def is_archive(window: Window) -> bool:
+    """Whether a zip archive begins there."""
+    return window.at(0, 4) in (b"PK\3\4", b"PK\5\6")
 
 
-def read_records(path: Path, begin: int = 0, length: int | None = None) -> dict[str, Record]:
+def read_records(path: Path, window: Window) -> dict[str, Record]:
     """The records of an archive, by their names below its only top-level directory: ``data.pkl``, ``data/0``.
-
-    Args:
-        path: the file.
-        begin: where the archive begins in it.
-        length: its bytes; up to the end of the file when None.
 
     Raises:
         ForeignArchive: an archive that ``torch.save`` did not write.
         ValueError: a damaged one; the message says where.
         OSError: the file cannot be read.
     """
-    with open_regular(path) as file:
-        fd = file.fileno()
-        size = os.fstat(fd).st_size
-        end = size if length is None else begin + length
-        if not 0 <= begin <= end <= size:
-            raise ValueError("the file ends before the archive in it does")
-        try:
-            return _read(fd, begin, end)
-        except struct.error as error:
-            raise ValueError("it was cut off, or its directory is damaged") from error
-
-
-def _read(fd: int, begin: int, end: int) -> dict[str, Record]:
-    directory, count, directory_end = _find_directory(fd, begin, end)
-    if count > _MAX_RECORDS:
-        raise ForeignArchive(f"it has {count} records")
-    if directory_end - directory > _MAX_DIRECTORY_BYTES:
-        raise ValueError("its directory is larger than that of any checkpoint")
-    data = os.pread(fd, directory_end - directory, directory)
-    records: dict[str, Record] = {}
-    root = None
-    at = begin
-    for entry in sorted(_read_directory(data, count), key=lambda entry: entry.header):
-        if begin + entry.header != at:
-            raise ValueError(f"its records overlap or leave a gap at byte {at}")
-        start, at = _check_header(fd, at, entry)
-        top, name = _split_name(entry.raw_name)
-        root = root or top
-        if top != root:
-            raise ForeignArchive(f"record {entry.raw_name!r} is not below {root}/")
-        if name in records:
-            raise ValueError(f"record {entry.raw_name!r} is there twice")
-        records[name] = Record(f"{top}/{name}", start, entry.size, entry.crc32)
+    try:
+        with zipfile.ZipFile(cast(IO[bytes], window)) as archive:
+            infos, directory = archive.infolist(), archive.start_dir
+    except NotImplementedError as error:
+        raise ForeignArchive(str(error)) from error
+    except (zipfile.BadZipFile, EOFError, UnicodeDecodeError, OverflowError, struct.error) as error:
+        raise ValueError(f"it was cut off, or its directory is damaged ({error})") from error
+    if len(infos) > _MAX_RECORDS:
+        raise ForeignArchive(f"it has {len(infos)} records")
+    names = {info.orig_filename: _name(info) for info in infos}
+    if len({name.partition("/")[0] for name in names}) > 1:
+        raise ForeignArchive("its records are not below one directory")
+    try:
+        entries = list(_entries(window.at(directory, window.size - directory), infos, directory))
+        records: dict[str, Record] = {}
+        at = 0
+        for info, fields in sorted(entries, key=lambda entry: entry[0].header_offset):
+            if info.header_offset != at:
+                raise ValueError(f"its records overlap or leave a gap at byte {at}")
+            name = names[info.orig_filename]
+            if name in records:
+                raise ValueError(f"record {info.orig_filename!r} is there twice")
+            begin, at = _check_header(window, info, fields)
+            records[name] = Record(info.orig_filename, path, window.begin + begin, info.file_size, info.CRC)
+    except struct.error as error:
+        raise ValueError("it was cut off, or its directory is damaged") from error
     if at != directory:
         raise ValueError(f"there is something between its last record and its directory at byte {at}")
     return records
 
 
-def _find_directory(fd: int, begin: int, end: int) -> tuple[int, int, int]:
-    """(first byte of the directory, number of entries, byte after it), from the records that end an archive."""
-    at = end - _END.size
-    magic, disk, other_disk, here, count, size, offset, comment = _END.unpack(os.pread(fd, _END.size, max(at, begin)))
-    if magic != b"PK\5\6" or comment:
-        raise ValueError("it does not end as an archive does: it was cut off, or something was added")
-    small = (here, count, size, offset)
-    before = os.pread(fd, _LOCATOR.size, max(at - _LOCATOR.size, begin))
-    if before.startswith(b"PK\6\7"):
-        _, disk64, offset64, disks = _LOCATOR.unpack(before)
-        if begin + offset64 + _END64.size != at - _LOCATOR.size or disk64 or disks != 1:
-            raise ValueError("the records at its end do not follow each other")
-        at = begin + offset64
-        magic, length, made_by, needed, disk64, other64, *large = _END64.unpack(os.pread(fd, _END64.size, at))
-        if magic != b"PK\6\6" or length != _END64.size - 12 or disk64 or other64:
-            raise ValueError("the 64-bit record at its end is damaged")
-        if (made_by, needed) not in _END64_VERSIONS:
-            raise ForeignArchive(f"the 64-bit record at its end is of the unknown version {made_by}, {needed}")
-        limits = (_MAX16, _MAX16, _MAX32, _MAX32)
-        if any(one not in (other, limit) for one, other, limit in zip(small, large, limits, strict=True)):
-            raise ValueError("the records at its end differ")
-        here, count, size, offset = large
-    elif b"PK\6\6" in os.pread(fd, _END64.size + _LOCATOR.size, max(at - _END64.size - _LOCATOR.size, begin)):
-        raise ValueError("the records at its end do not follow each other")
-    if disk or other_disk or here != count or begin + offset + size != at:
-        raise ValueError("its directory is not where its end says")
-    return begin + offset, count, at
-
-
-def _read_directory(data: bytes, count: int) -> Iterator[_Entry]:
-    """The entries of the central directory, which must fill `data`."""
+def _entries(data: bytes, infos: list[zipfile.ZipInfo], directory: int) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
+    """Each entry of the directory with its ten bytes of version, flags, method and time; and a look at the end."""
     at, common = 0, None
-    for _ in range(count):
-        magic, made_by, *fields, crc, packed, size, name_length, extra_length, comment, disk, inner, outer, offset = (
-            _CENTRAL.unpack_from(data, at)
-        )
-        name_end = at + _CENTRAL.size + name_length
-        raw_name, extra = data[at + _CENTRAL.size : name_end], data[name_end : name_end + extra_length]
-        at = name_end + extra_length
-        common = common or (made_by, inner, outer)  # says nothing of use, but is the same throughout
-        if magic != b"PK\1\2" or comment or disk or (made_by, inner, outer) != common:
-            raise ValueError(f"the directory's entry {raw_name!r} is damaged")
-        if fields[2] or fields[1] & ~(_DESCRIPTOR_FLAG | _UTF8_FLAG):
-            raise ForeignArchive(f"record {raw_name!r} is compressed or encrypted")
-        large = list(_extra_fields(extra))
-        if len(large) > 1 or any(kind != _ZIP64 for kind, _ in large):
-            raise ForeignArchive(f"record {raw_name!r} has an unknown extra field")
-        values = _numbers(large[0][1]) if large else []
-        size, packed, offset = (
-            values.pop(0) if value == _MAX32 and values else value for value in (size, packed, offset)
-        )
-        if packed != size or values:
-            raise ValueError(f"the directory states two sizes for record {raw_name!r}")
-        yield _Entry(raw_name, offset, size, crc, tuple(fields))
-    if at != len(data):
-        raise ValueError(f"its directory has {len(data) - at} bytes too many")
+    for info in infos:
+        magic, made_by, fields, _, _, _, names, extras, comment, disk, attributes, _ = _CENTRAL.unpack_from(data, at)
+        extra = data[at + _CENTRAL.size + names :][:extras]
+        at += _CENTRAL.size + names + extras
+        common = common or (made_by, attributes)  # says nothing of use, but is the same throughout
+        if magic != b"PK\1\2" or comment or disk or (made_by, attributes) != common:
+            raise ValueError(f"the directory's entry {info.orig_filename!r} is damaged")
+        if info.compress_type or info.flag_bits & ~(_DESCRIBED | _UTF8):
+            raise ForeignArchive(f"record {info.orig_filename!r} is compressed or encrypted")
+        large = {info.file_size, info.header_offset}
+        if any(kind != _ZIP64 or not _numbers(text) <= large for kind, text in _extra_fields(extra)):
+            raise ForeignArchive(f"record {info.orig_filename!r} has an unknown extra field")
+        if info.compress_size != info.file_size:
+            raise ValueError(f"the directory states two sizes for record {info.orig_filename!r}")
+        yield info, fields
+    count = len(infos)
+    small = min(count, _MAX16), min(count, _MAX16), min(at, _MAX32), min(directory, _MAX32)
+    end, locator = _END.pack(b"PK\5\6", 0, 0, *small, 0), _LOCATOR.pack(b"PK\6\7", 0, directory + at, 1)
+    large_ends = [_END64.pack(b"PK\6\6", 44, *each, 0, 0, count, count, at, directory) for each in _END64_VERSIONS]
+    if data[at:] not in (end, *(each + locator + end for each in large_ends)):
+        raise ValueError("it does not end as an archive does: it was cut off, or something was added")
 
 
-def _check_header(fd: int, at: int, entry: _Entry) -> tuple[int, int]:
-    """Compare the header before a record's data, and what follows it, with its entry: (first byte, byte after all)."""
-    guess = os.pread(fd, _LOCAL.size + len(entry.raw_name) + 128, at)
-    magic, *rest = _LOCAL.unpack_from(guess)
-    fields, (crc, packed, size, name_length, extra_length) = rest[:5], rest[5:]
-    if magic != b"PK\3\4" or tuple(fields) != entry.fields or name_length != len(entry.raw_name):
-        raise ValueError(f"the header of record {entry.raw_name!r} differs from the directory")
-    begin = at + _LOCAL.size + name_length + extra_length
-    if len(guess) < begin - at:
-        guess = os.pread(fd, begin - at, at)
-    name, extra = guess[_LOCAL.size :][:name_length], guess[_LOCAL.size + name_length : begin - at]
-    described = fields[1] & _DESCRIPTOR_FLAG
-    stated = (crc, packed, size)
-    known = (entry.crc32, entry.size, entry.size)
-    allowed = [known, (known[0], _MAX32, _MAX32)] + ([(0, 0, 0), (0, _MAX32, _MAX32)] if described else [])
-    if name != entry.raw_name or len(extra) != extra_length or stated not in allowed:
-        raise ValueError(f"the header of record {entry.raw_name!r} differs from the directory")
-    for kind, payload in _extra_fields(extra):
-        if kind == _ZIP64:
-            fits = set(_numbers(payload)) <= {entry.size, entry.header, 0}
-        else:
-            fits = kind == _PADDING and payload.strip(b"Z") == b""
-        if not fits:
-            raise ValueError(f"the padding before record {entry.raw_name!r} is damaged")
-    end = begin + entry.size
-    if not described:
+def _check_header(window: Window, info: zipfile.ZipInfo, fields: bytes) -> tuple[int, int]:
+    """Compare what lies around a record's data with its entry; gives the data's first byte and the byte after all."""
+    at = info.header_offset
+    raw = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    magic, found, crc, packed, size, names, extras = _LOCAL.unpack(window.at(at, _LOCAL.size))
+    rest = window.at(at + _LOCAL.size, names + extras)
+    begin = at + _LOCAL.size + names + extras
+    sizes = info.CRC, info.file_size, info.file_size
+    allowed = [sizes, (info.CRC, _MAX32, _MAX32)]
+    if info.flag_bits & _DESCRIBED:
+        allowed += [(0, 0, 0), (0, _MAX32, _MAX32)]
+    if magic != b"PK\3\4" or found != fields or rest[:names] != raw or (crc, packed, size) not in allowed:
+        raise ValueError(f"the header of record {info.orig_filename!r} differs from the directory")
+    for kind, payload in _extra_fields(rest[names:]):
+        padding = kind == _PADDING and not payload.strip(b"Z")
+        if not padding and (kind != _ZIP64 or not _numbers(payload) <= {info.file_size, at, 0}):
+            raise ValueError(f"the padding before record {info.orig_filename!r} is damaged")
+    end = begin + info.file_size
+    if not info.flag_bits & _DESCRIBED:
         return begin, end
-    expected = [each.pack(b"PK\7\10", *known) for each in _DESCRIPTORS[entry.size > _MAX32 :]]
-    follows = os.pread(fd, _DESCRIPTORS[1].size, end)
-    for descriptor in expected:
-        if follows.startswith(descriptor):
+    formats = ("<4sL2Q",) if info.file_size > _MAX32 else ("<4s3L", "<4sL2Q")
+    for descriptor in (struct.pack(each, b"PK\7\10", *sizes) for each in formats):
+        if window.at(end, len(descriptor)) == descriptor:
             return begin, end + len(descriptor)
-    raise ValueError(f"what follows record {entry.raw_name!r} differs from the directory")
+    raise ValueError(f"what follows record {info.orig_filename!r} differs from the directory")
 
 
 def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
@@ -217,17 +210,14 @@ def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
         yield kind, extra[at - length : at]
 
 
-def _numbers(payload: bytes) -> list[int]:
-    return [number for (number,) in struct.iter_unpack("<Q", payload)]
+def _numbers(payload: bytes) -> set[int]:
+    return {number for (number,) in struct.iter_unpack("<Q", payload)}
 
 
-def _split_name(raw: bytes) -> tuple[str, str]:
-    """Top-level directory and the name below it. Names are never used as paths, but odd ones mean tampering."""
-    try:
-        name = raw.decode()
-    except UnicodeDecodeError as error:
-        raise ForeignArchive(f"the name of record {raw!r} is not UTF-8") from error
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name below the top-level directory. Names are never used as paths, but odd ones mean tampering."""
+    name = info.orig_filename
     parts = name.split("/")
     if len(parts) < 2 or "\\" in name or any(part in ("", ".", "..") for part in parts) or not name.isprintable():
-        raise ForeignArchive(f"record {raw!r} has a name that torch.save never writes")
-    return parts[0], "/".join(parts[1:])
+        raise ForeignArchive(f"record {name!r} has a name that torch.save never writes")
+    return "/".join(parts[1:])

@@ -1,7 +1,8 @@
-"""Directories of torch.distributed.checkpoint, read in one process and without torch.
+"""Directories of torch.distributed.checkpoint: which tensors they have. No torch, and no values.
 
 ``.metadata`` is a pickle that says of every tensor which box of it lies at which place of which ``.distcp`` file; at
-each place lies a file of ``torch.save`` with that box.
+each place lies a file of ``torch.save`` with that box. torch reads both without a look: metadata by plain pickle, and
+what no box covers of a tensor stays as memory was.
 https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metadata.py
 """
 
@@ -13,9 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.checkpoint.convert import unpickle
+from rlinf_isaac.checkpoint.convert.archive import Record
 from rlinf_isaac.checkpoint.convert.objects import dtype_of
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, SplitTensor, StoredTensor, Unstorable, shown
-from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.convert.tensors import (
+    AnyTensor,
+    Keys,
+    Storage,
+    StoredTensor,
+    Unstorable,
+    bytes_of,
+    dense_stride,
+    shown,
+)
+from rlinf_isaac.checkpoint.convert.torch_file import Part, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Forbidden
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.ground.errors import WeightsError
@@ -23,7 +34,6 @@ from rlinf_isaac.ground.reading import read_bytes
 
 _MODULE = "torch.distributed.checkpoint.metadata."
 _COPY_AGAIN = "copy the distributed checkpoint again"
-_MAX_METADATA_BYTES = 512_000_000
 
 
 def read_distributed(directory: Path) -> TorchFile:
@@ -34,17 +44,18 @@ def read_distributed(directory: Path) -> TorchFile:
     """
     file = directory / ".metadata"
     try:
-        metadata = unpickle.loads(read_bytes(file, _MAX_METADATA_BYTES))
+        metadata = unpickle.loads(read_bytes(file, unpickle.MAX_BYTES))
         entries, places, paths = _sections(metadata)
         tensors: dict[Keys, AnyTensor] = {}
+        records: list[Record] = []
+        parts: dict[str, tuple[Part, ...]] = {}
         for name, entry in entries.items():
             if entry.name == _MODULE + "TensorStorageMetadata":
                 keys = _path(name, paths.get(name, (name,)))
                 if keys in tensors:
                     raise ValueError(f"two of its entries are called {shown(name)}")
-                tensors[keys] = _tensor(directory, name, entry, places)
-        # What is not converted (the optimiser, twice the model's size) is not read for its checksum either.
-        return TorchFile(tensors, len(entries) - len(tensors), ())
+                tensors[keys], parts[name] = _tensor(directory, name, keys, entry, places, records)
+        return TorchFile(tensors, len(entries) - len(tensors), tuple(records), parts)
     except Forbidden as error:
         cause = f"{file} wants to run {error.args[0]} while it is loaded; that is never allowed"
         raise WeightsError.of("unsafe-pickle", cause, "save the model's tensors alone") from error
@@ -74,32 +85,35 @@ def _path(name: Any, keys: Any) -> Keys:
     return tuple(map(str, keys))
 
 
-def _tensor(directory: Path, name: str, entry: Call, places: dict[Any, dict[str, Any]]) -> AnyTensor:
+def _tensor(
+    directory: Path, name: str, keys: Keys, entry: Call, places: dict[Any, dict[str, Any]], records: list[Record]
+) -> tuple[AnyTensor, tuple[Part, ...]]:
+    """What torch puts together under a name, and of what; `records` gets the checksums, each named by the tensor."""
     properties = entry.state["properties"]
     values = properties.state.get("", properties.state)  # a tuple in its __getstate__
     dtype = dtype_of(values[0] if isinstance(values, tuple) else values["dtype"])
     shape = _sizes(entry.state["size"])
     if dtype not in BITS:
-        return Unstorable(f"a tensor of dtype {dtype}", "cast it before saving; safetensors has no such dtype")
-    pieces = []
+        return Unstorable(f"a tensor of dtype {dtype}", "cast it before saving; safetensors has no such dtype"), ()
+    parts = []
     for chunk in entry.state["chunks"]:
         corner, sizes = _sizes(chunk.state["offsets"]), _sizes(chunk.state["sizes"])
-        piece = _piece(directory, name, places[name, corner])
+        place = places[name, corner]
+        piece, found = _piece(directory, name, place)
         if piece.dtype != dtype or piece.shape != sizes or len(corner) != len(sizes) or len(sizes) != len(shape):
             raise ValueError(f"a part of {shown(name)} is not what it says")
         if any(low + size > whole for low, size, whole in zip(corner, sizes, shape, strict=True)):
             raise ValueError(f"a part of {shown(name)} lies outside of the whole")
-        pieces.append((corner, piece))
-    boxes = [(corner, piece.shape) for corner, piece in pieces]
-    if sum(math.prod(sizes) for _, sizes in boxes) != math.prod(shape) or _overlap(boxes):
+        parts.append(Part(corner, sizes, place["relative_path"], place["offset"], place["length"]))
+        records += [record._replace(name=name) for record in found]
+    if sum(math.prod(part.sizes) for part in parts) != math.prod(shape) or _overlap([part[:2] for part in parts]):
         raise ValueError(f"the parts of {shown(name)} do not make up the whole")
-    if len(pieces) == 1:
-        return pieces[0][1]
-    return SplitTensor(dtype, shape, tuple(pieces))
+    storage = Storage(directory / ".metadata", name, bytes_of(dtype, shape))
+    return StoredTensor(dtype, shape, dense_stride(shape), storage, keys=keys), tuple(parts)
 
 
-def _piece(directory: Path, name: str, place: dict[str, Any]) -> StoredTensor:
-    """One box: the tensor in the file of ``torch.save`` at a place of a ``.distcp`` file."""
+def _piece(directory: Path, name: str, place: dict[str, Any]) -> tuple[StoredTensor, tuple[Record, ...]]:
+    """One box: the tensor in the file of ``torch.save`` at a place of a ``.distcp`` file, and what has a checksum."""
     relative, offset, length = place["relative_path"], place["offset"], place["length"]
     # A path with directories in it would let the metadata read any file of the machine.
     if not isinstance(relative, str) or Path(relative).name != relative or place.get("transform_descriptors"):
@@ -112,7 +126,7 @@ def _piece(directory: Path, name: str, place: dict[str, Any]) -> StoredTensor:
         raise ValueError(
             f"{shown(name)} is not one tensor but {tensor.kind if isinstance(tensor, Unstorable) else 'something else'}"
         )
-    return tensor
+    return tensor, content.records
 
 
 def _overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:

@@ -59,7 +59,7 @@ def find_finished(
 
 def _planned(job: ConversionJob, progress: Callable[[Progress], None]) -> dict[str, str | None]:
     done = Counter("compare", job.plan.total_size, progress)
-    digests = planned_digests(job.plan.files, advance=done.advance)
+    digests = planned_digests(job.plan.files, job.stored, advance=done.advance)
     done.finish()
     return {**digests}
 

@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlinf_isaac.checkpoint.convert.check import check
 from rlinf_isaac.checkpoint.convert.plan import Options, Plan, plan_conversion
 from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
 from rlinf_isaac.checkpoint.convert.tensors import StoredTensor, shown
-from rlinf_isaac.checkpoint.convert.write import hashing, write_files
+from rlinf_isaac.checkpoint.convert.write import write_files
 from rlinf_isaac.checkpoint.find_weights import find_weights, name_within
 from rlinf_isaac.ground.atomic import claimed, new_directory
 from rlinf_isaac.ground.errors import ConversionFailed, InvalidJob, Problem, WeightsError
@@ -179,24 +180,25 @@ def run(
         ConversionFailed: the disk is full, or what was written is not what should have been. Nothing is left behind.
     """
     files = job.stored.weights.files
-    done = Counter("convert", job.plan.nbytes + _only_checked(job), progress)
+    used = [tensor.source for tensor in job.plan.tensors]
+    size = job.stored.weights.size if hash_source else sum(record.size for record in job.stored.records)
+    checked = Counter("check", size, progress)
+    done = Counter("convert", job.plan.nbytes, progress)
     try:
-        with (
-            claimed(job.output),
-            new_directory(job.output, replace=job.overwrite) as directory,
-            hashing(files if hash_source else ()) as source_digests,
-        ):
+        with claimed(job.output), new_directory(job.output, replace=job.overwrite) as directory:
+            hashed = check(job.stored, used, hashed=files if hash_source else (), advance=checked.advance)
+            checked.finish()
             digests = write_files(
-                job.plan.files, directory, checked=job.stored.storages, hashes=hash_output, advance=done.advance
+                job.plan.files, directory, job.stored, checks=False, hashes=hash_output, advance=done.advance
             )
             done.finish()
             if verify:
                 from rlinf_isaac.checkpoint.convert.verify import compare
 
                 compared = Counter("verify", job.plan.total_size, progress)
-                compare(job.stored.weights, job.plan, directory, compared.advance)
+                compare(job.stored, job.plan, directory, compared.advance)
                 compared.finish()
-            of_source = {str(file): digest for file, digest in source_digests().items()}
+            of_source = {str(file): digest for file, digest in hashed.items()}
             record = record_of(job, digests, of_source, verified=verify)
             if _stamps(files) != job.stamps:
                 cause = f"{job.source} was changed while it was converted"
@@ -264,12 +266,6 @@ def record_of(
 def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
     """Size and time of change of each file: what tells that somebody writes to it."""
     return tuple((status.st_size, status.st_mtime_ns) for status in map(os.stat, files))
-
-
-def _only_checked(job: ConversionJob) -> int:
-    """Bytes that are read for their checksum alone (about: what tensors use in part may be read twice)."""
-    used = {tensor.source.storage for tensor in job.plan.tensors if hasattr(tensor.source, "storage")}
-    return sum(storage.size for storage in job.stored.storages if storage not in used)
 
 
 class Counter:

@@ -15,31 +15,11 @@ from rlinf_isaac.checkpoint.header import WEIGHTS_FILE, TensorInfo
 from rlinf_isaac.ground.errors import InvalidJob
 
 # The order of safetensors' enum Dtype. Files hold the last of these first, so that every tensor is aligned.
-_ORDER = [
-    "BOOL",
-    "F4",
-    "F6_E2M3",
-    "F6_E3M2",
-    "U8",
-    "I8",
-    "F8_E5M2",
-    "F8_E4M3",
-    "F8_E8M0",
-    "F8_E4M3FNUZ",
-    "F8_E5M2FNUZ",
-    "I16",
-    "U16",
-    "F16",
-    "BF16",
-    "I32",
-    "U32",
-    "F32",
-    "C64",
-    "F64",
-    "I64",
-    "U64",
-]
-_RANK = {dtype: rank for rank, dtype in enumerate(_ORDER)}
+_ORDER = (
+    "BOOL F4 F6_E2M3 F6_E3M2 U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ I16 U16 F16 BF16 I32 U32 F32 C64"
+    " F64 I64 U64"
+)
+_RANK = {dtype: rank for rank, dtype in enumerate(_ORDER.split())}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 

@@ -9,37 +9,20 @@ from rlinf_isaac.checkpoint.convert.tensors import DTYPES, AnyTensor, Storage, S
 from rlinf_isaac.checkpoint.convert.unpickle import Call, Name
 from rlinf_isaac.checkpoint.header import BITS
 
-FindStorage = Callable[[Any], tuple[Storage, str | None, int]]
+FindStorage = Callable[[Any], tuple[Storage, str | None]]
+"""A persistent id -> the storage that it names, and its dtype; None where it has none."""
 
 # Classes of torch's typed storages, which the pickles still name.
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-    "QInt8Storage": "qint8",
-    "QUInt8Storage": "quint8",
-    "QInt32Storage": "qint32",
-    "QUInt4x2Storage": "quint4x2",
-    "QUInt2x4Storage": "quint2x4",
-}
+_TYPED = (
+    "Double float64, Float float32, Half float16, BFloat16 bfloat16, Long int64, Int int32, Short int16, Char int8, "
+    "Byte uint8, Bool bool, ComplexDouble complex128, ComplexFloat complex64, QInt8 qint8, QUInt8 quint8, "
+    "QInt32 qint32, QUInt4x2 quint4x2, QUInt2x4 quint2x4"
+)
+_STORAGES = {f"{kind}Storage": dtype for kind, dtype in map(str.split, _TYPED.split(", "))}
 # What makes a tensor of another one.
-_AROUND = frozenset(
-    {
-        "Parameter",
-        "Buffer",
-        "_rebuild_parameter",
-        "_rebuild_parameter_with_state",
-        "_rebuild_device_tensor_from_cpu_tensor",
-    }
+_AROUND = (
+    *("Parameter", "Buffer", "_rebuild_parameter", "_rebuild_parameter_with_state"),
+    "_rebuild_device_tensor_from_cpu_tensor",
 )
 _MAX_AXES = 64
 _REFUSED = {
@@ -92,11 +75,11 @@ def to_tensor(call: Call, storage: FindStorage) -> AnyTensor | None:
         if function in _REFUSED:
             return _REFUSED[function]
         if function in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            found, dtype, shift = storage(args[0])
-            return _view(found, dtype, shift, args[1:4], args[6] if len(args) > 6 else None)
+            found, dtype = storage(args[0])
+            return _view(found, dtype, args[1:4], args[6] if len(args) > 6 else None)
         if function == "_rebuild_tensor_v3":
-            found, _, shift = storage(args[0])
-            return _view(found, dtype_of(args[6]), shift, args[1:4], args[7] if len(args) > 7 else None)
+            found, _ = storage(args[0])
+            return _view(found, dtype_of(args[6]), args[1:4], args[7] if len(args) > 7 else None)
     except (IndexError, TypeError) as error:
         raise ValueError(f"its pickle calls {function} as torch never does") from error
     return None
@@ -127,7 +110,7 @@ def _is_partial(spec: Any) -> bool:
     return any(not isinstance(each, Call) or each.name.endswith("Partial") for each in placements)
 
 
-def _view(storage: Storage, dtype: str | None, shift: int, geometry: tuple[Any, ...], flags: Any) -> AnyTensor:
+def _view(storage: Storage, dtype: str | None, geometry: tuple[Any, ...], flags: Any) -> AnyTensor:
     offset, shape, stride = geometry
     fits = isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) == len(stride) <= _MAX_AXES
     if not fits or any(type(size) is not int or not 0 <= size < 2**60 for size in (offset, *shape, *stride)):
@@ -140,7 +123,7 @@ def _view(storage: Storage, dtype: str | None, shift: int, geometry: tuple[Any, 
         return Unstorable(
             f"a tensor of dtype {dtype or 'unknown'}", "cast it before saving; safetensors has no such dtype"
         )
-    tensor = StoredTensor(dtype, tuple(shape), tuple(stride), storage, shift + offset * BITS[dtype] // 8)
+    tensor = StoredTensor(dtype, tuple(shape), tuple(stride), storage, offset * BITS[dtype] // 8)
     if tensor.span[1] > storage.size:
-        raise ValueError(f"a tensor of shape {list(shape)} reaches beyond {storage.record or 'its storage'}")
+        raise ValueError(f"a tensor of shape {list(shape)} reaches beyond {storage.name}")
     return tensor

@@ -21,8 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rlinf_isaac.checkpoint.convert.orbax import OrbaxArray
-from rlinf_isaac.checkpoint.convert.tensors import ComputedTensor
-from rlinf_isaac.checkpoint.convert.torch_file import Keys
+from rlinf_isaac.checkpoint.convert.tensors import ComputedTensor, Keys
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlinf_isaac.checkpoint.convert.layout import file_names, file_order, header, split
-from rlinf_isaac.checkpoint.convert.select import Keys, choose, exempt_from_cast, find_state_dict, rename
+from rlinf_isaac.checkpoint.convert.select import choose, exempt_from_cast, find_state_dict, rename
 from rlinf_isaac.checkpoint.convert.tensors import (
     AnyDense,
     AnyTensor,
+    Keys,
     StoredTensor,
     Unstorable,
     ZeroTensor,

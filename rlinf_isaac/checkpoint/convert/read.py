@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlinf_isaac.checkpoint.convert.archive import Record
 from rlinf_isaac.checkpoint.convert.distributed import read_distributed
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Storage, StoredTensor, dense_stride
-from rlinf_isaac.checkpoint.convert.torch_file import Keys, TorchFile, read_torch_file
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Keys, Storage, StoredTensor, bytes_of, dense_stride
+from rlinf_isaac.checkpoint.convert.torch_file import Part, TorchFile, read_torch_file
 from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.header import read_layout
 from rlinf_isaac.ground.errors import WeightsError
@@ -21,19 +23,21 @@ class Stored:
         weights: where it lies.
         tensors: keys of the containers around a tensor and its own -> tensor, in the order of the file.
         others: number of entries that are no tensors (numbers, texts).
-        storages: the runs of bytes that have a checksum, whether tensors use them or not.
+        records: the runs of bytes that have a checksum, whether tensors use them or not.
         ties: name that is not stored -> name of the tensor it shares, as a safetensors file records it.
-        layout: whose names the file has, where the tensors here have OpenPI's instead (`openpi_jax`).
+        parts: how the tensors of a distributed checkpoint lie in its files (`TorchFile.parts`).
+        layout: whose names the file has, where the tensors here have OpenPI's instead (`checkpoint.layouts`).
         notes: what was done to the values, one sentence each.
     """
 
     weights: Weights
     tensors: dict[Keys, AnyTensor]
     others: int
-    storages: tuple[Storage, ...]
+    records: tuple[Record, ...]
     ties: dict[str, str]
     layout: str = ""
     notes: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
 
 
 def read_stored(weights: Weights) -> Stored:
@@ -58,7 +62,7 @@ def read_stored(weights: Weights) -> Stored:
         cause = f"{weights.files[0]} holds one tensor without a name, not a state dict"
         cure = "where it was made, save it under a name: torch.save({'NAME': tensor}, ...)"
         raise WeightsError.of("unnamed-tensor", cause, cure)
-    return Stored(weights, found.tensors, found.others, found.storages, ties)
+    return Stored(weights, found.tensors, found.others, found.records, ties, parts=found.parts)
 
 
 def _read_jax(weights: Weights) -> Stored:
@@ -84,9 +88,8 @@ def _read_safetensors(files: tuple[Path, ...]) -> tuple[TorchFile, dict[str, str
             if (name,) in tensors:
                 cause = f"{file} and another file both hold {name}"
                 raise WeightsError.of("duplicate-names", cause, "name the one file that is meant")
-            begin, end = layout.spans[name]
-            storage = Storage(file, begin, end - begin, None, name)
-            tensors[name,] = StoredTensor(info.dtype, info.shape, dense_stride(info.shape), storage)
+            storage = Storage(file, name, bytes_of(*info))
+            tensors[name,] = StoredTensor(info.dtype, info.shape, dense_stride(info.shape), storage, keys=(name,))
         # Tied names, as huggingface_hub and safetensors' save_model note them: {"lm_head.weight": "embed.weight"}.
         ties |= {name: other for name, other in layout.metadata.items() if other in layout.tensors}
     return TorchFile(tensors, 0, ()), {name: other for name, other in ties.items() if (name,) not in tensors}

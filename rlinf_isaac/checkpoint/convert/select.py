@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Unstorable, shown
+from rlinf_isaac.checkpoint.convert.tensors import AnyTensor, Keys, Unstorable, shown
 from rlinf_isaac.checkpoint.coverage import strip_wrappers
 from rlinf_isaac.ground.errors import Problem, WeightsError
-
-Keys = tuple[str, ...]
 
 WHOLE = "."
 """As a state-dict key: everything in the file, names joined by dots."""

@@ -1,199 +1,287 @@
-"""The bytes of tensors, read from their files piece by piece. Memory: one piece, and what a scattered tensor needs.
+"""The values of a checkpoint, read by the libraries that wrote it: torch, its distributed checkpoints, safetensors.
 
-Bytes of a storage that has a checksum are compared with it in the same pass in which they are used.
+Files are mapped, so that memory holds no more than what is being looked at; those of torch before 1.6 and distributed
+checkpoints, which torch does not map, are read into it: the former whole, the latter tensor by tensor. Nothing is
+executed. Needs torch.
 """
 
 from __future__ import annotations
 
-import mmap
+import importlib
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self, cast
 
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rlinf_isaac.checkpoint.convert.archive import Window, is_archive
+from rlinf_isaac.checkpoint.convert.check import check
+from rlinf_isaac.checkpoint.convert.names import stand_ins
+from rlinf_isaac.checkpoint.convert.plan import Output
+from rlinf_isaac.checkpoint.convert.read import Stored
 from rlinf_isaac.checkpoint.convert.tensors import (
+    TORCH_NAMES,
     AnyDense,
     ComputedTensor,
-    SplitTensor,
-    Storage,
+    Keys,
     StoredTensor,
     ZeroTensor,
+    shown,
 )
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.ground.errors import WeightsError
 
-if TYPE_CHECKING:
-    import numpy as np
-
-try:
-    from isal.isal_zlib import crc32  # four times as fast as zlib's
-except ImportError:
-    from zlib import crc32
-
 PIECE = 1 << 20  # fits into a core's cache, so that hashing and writing find it there
-Buffer = bytes | memoryview
+_TORCHS_PROTOCOL = 2  # of pickle: the only one that torch's own safe reader knows
 
 
-class SourceFiles:
-    """Open files of a checkpoint; a context manager."""
+def torch_dtype(name: str) -> torch.dtype:
+    """torch's dtype for safetensors' name of it."""
+    return cast(torch.dtype, getattr(torch, TORCH_NAMES[name]))
 
-    def __init__(self) -> None:
+
+_KNOWN = frozenset(
+    {
+        *("collections.OrderedDict", "collections.Counter", "_codecs.encode", "torch.Size", "torch.device"),
+        *("builtins.set", "builtins.bytearray", "builtins.complex", "torch.storage.UntypedStorage"),
+        "torch._utils._rebuild_parameter",
+        *(f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")),
+    }
+)
+
+
+class Source:
+    """The tensors of a checkpoint; a context manager.
+
+    Args:
+        stored: what it has; None for tensors that are computed.
+        checked: tensors whose bytes are compared with their checksums on entering.
+
+    Raises (on entering, and when a tensor is asked for):
+        WeightsError: the source is damaged or not what it was.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, stored: Stored | None = None, checked: list[AnyDense | ZeroTensor] | None = None) -> None:
+        self._stored, self._checked = stored, checked
         self._stack = ExitStack()
-        self._open: dict[Path, int] = {}
+        self._files: dict[Path, Any] = {}
         self._stamps: dict[Path, tuple[int, int]] = {}
-        self._maps: dict[Path, mmap.mmap] = {}
-        self._checked: set[Storage] = set()
-        self._piece = memoryview(bytearray(PIECE))
+        self._tensors: dict[Keys, torch.Tensor] = {}
 
     def __enter__(self) -> Self:
+        if self._stored is not None:
+            for file in self._stored.weights.files:
+                self._stamp(file)
+            if self._checked is not None:
+                check(self._stored, self._checked)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._maps.clear()
+        self._tensors.clear()
         self._stack.close()
 
-    def pieces(self, tensor: AnyDense | ZeroTensor) -> Iterator[Buffer]:
-        """The tensor's elements, dense and in order. A piece is valid until the next one is asked for.
+    def tensor(self, tensor: AnyDense | ZeroTensor) -> torch.Tensor:
+        """A tensor on the CPU, in its own dtype; mapped where the library maps."""
+        if isinstance(tensor, ZeroTensor):
+            return torch.zeros(1, dtype=torch_dtype(tensor.dtype)).expand(tensor.shape)
+        if isinstance(tensor, ComputedTensor):
+            return self._computed(tensor)
+        assert self._stored is not None
+        root = self._stored.tensors[tensor.keys]
+        assert isinstance(root, StoredTensor)
+        with _refusals(self._stored.weights.files[0]):
+            whole = self._whole(root, self._stored)
+        if TORCH_NAMES.get(root.dtype, "") not in ("", str(whole.dtype).removeprefix("torch.")) or (
+            (tuple(whole.shape), whole.stride()) != (root.shape, root.stride) and whole.numel()
+        ):
+            cause = f"torch reads {shown('.'.join(tensor.keys))} as {whole.dtype} {list(whole.shape)}, which it is not"
+            raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
+        if (tensor.shape, tensor.stride, tensor.shift) == (root.shape, root.stride, 0):
+            return whole
+        return whole.as_strided(tensor.shape, tensor.stride, whole.storage_offset() + tensor.shift)
+
+    def blocks(self, output: Output) -> Iterator[tuple[torch.Tensor, memoryview]]:
+        """The values of an output in its dtype, in dense blocks, and their bytes.
 
         Raises:
-            WeightsError: a checksum is not that of the bytes, or a file has become shorter or holds something else.
+            WeightsError: as `tensor`; or a finite value becomes infinite.
         """
-        if isinstance(tensor, ZeroTensor):
-            zeros = memoryview(bytearray(min(PIECE, tensor.nbytes)))
-            yield from (zeros[: tensor.nbytes - begin] for begin in range(0, tensor.nbytes, PIECE))
-        elif isinstance(tensor, ComputedTensor):
-            yield from self._computed_pieces(tensor)
-        elif isinstance(tensor, SplitTensor):
-            yield from self._split_pieces(tensor)
-        elif tensor.is_contiguous:
-            yield from self._plain(tensor)
-        else:
-            yield from self._strided_pieces(tensor)
-
-    def check(self, storage: Storage) -> int:
-        """Compare a storage with its checksum, unless that was done; returns how many bytes were read for it."""
-        if storage.crc32 is None or storage in self._checked:
-            return 0
-        for _ in self._read(storage, 0, storage.size):
-            pass
-        return storage.size
+        for values in blocks(self.tensor(output.source)):
+            result = values.to(torch_dtype(output.dtype)) if output.is_cast else values
+            if result.itemsize < values.itemsize and not result.isfinite().all():
+                lost = values[result.isinf() & values.isfinite()]
+                if len(lost):
+                    cause = (
+                        f"{output.stored} has values up to {lost.abs().max().item():.3g}, too large for {result.dtype}"
+                    )
+                    cure = f"choose another --dtype, or leave this one as it is: --keep-dtype {output.name}"
+                    raise WeightsError.of("cast-overflow", cause, cure)
+            yield result, as_bytes(result)
 
     def raise_if_changed(self) -> None:
         """Raise WeightsError where a file was written to since it was opened here."""
         for file, stamp in self._stamps.items():
-            if _stamp(os.stat(file)) != stamp:
+            status = os.stat(file)
+            if (status.st_size, status.st_mtime_ns) != stamp:
                 cause = f"{file} was changed while it was read"
                 raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
 
-    def _plain(self, tensor: StoredTensor) -> Iterator[memoryview]:
-        if tensor.nbytes != tensor.storage.size:
-            self.check(tensor.storage)
-        yield from self._read(tensor.storage, tensor.offset, tensor.nbytes)
+    def _stamp(self, file: Path) -> None:
+        status = os.stat(file)
+        self._stamps.setdefault(file, (status.st_size, status.st_mtime_ns))
 
-    def _read(self, storage: Storage, offset: int, size: int) -> Iterator[memoryview]:
-        """Pieces of a storage; its checksum is compared if they are the whole of it."""
-        whole = storage.crc32 is not None and size == storage.size and storage not in self._checked
-        fd, done, checksum = self._descriptor(storage.file), 0, 0
-        while done < size:
-            piece = self._piece[: min(PIECE, size - done)]
-            if os.preadv(fd, [piece], storage.begin + offset + done) != len(piece):
-                cause = f"{storage.file} ends within {storage.record}"
-                raise WeightsError.of("damaged-torch-file", cause, "copy it again, complete")
-            done += len(piece)
-            if whole:
-                checksum = crc32(piece, checksum)
-                if done == size:
-                    self._compare(storage, checksum)
-            yield piece
+    def _whole(self, tensor: StoredTensor, stored: Stored) -> torch.Tensor:
+        """A tensor of the source, as the library reads it."""
+        if stored.weights.format == "safetensors":
+            file = tensor.storage.file
+            if file not in self._files:
+                self._files[file] = self._stack.enter_context(safe_open(file, framework="pt"))
+            return self._files[file].get_tensor(tensor.storage.name)
+        if stored.weights.format == "torch":
+            if not self._tensors:
+                _flatten(load_torch(stored.weights.files[0]), (), self._tensors)
+        elif tensor.keys not in self._tensors:
+            self._tensors = {tensor.keys: _load_distributed(tensor, stored)}  # the last one alone
+        return self._tensors[tensor.keys]
 
-    def _compare(self, storage: Storage, checksum: int) -> None:
-        if checksum != storage.crc32:
-            cause = f"{storage.file}: the bytes of {storage.record} are not those that were saved (CRC-32 differs)"
-            raise WeightsError.of("damaged-torch-file", cause, "copy it again from where it was made")
-        self._checked.add(storage)
-
-    def _strided_pieces(self, tensor: StoredTensor) -> Iterator[Buffer]:
-        self.check(tensor.storage)
-        import numpy as np
-
-        for block in _blocks(self._array(tensor)):
-            yield block.copy(order="C").reshape(-1).view(np.uint8).data
-
-    def _split_pieces(self, tensor: SplitTensor) -> Iterator[Buffer]:
-        """Rows of the pieces one after the other where each has whole rows, as FSDP saves; else put together first."""
-        if all(piece.shape[1:] == tensor.shape[1:] for _, piece in tensor.pieces):
-            for _, piece in sorted(tensor.pieces, key=lambda each: each[0]):
-                yield from self.pieces(piece)
-            return
-        import numpy as np
-
-        whole = np.empty(tensor.shape, _unsigned(tensor.dtype))
-        for corner, piece in tensor.pieces:
-            self.check(piece.storage)
-            box = tuple(slice(low, low + size) for low, size in zip(corner, piece.shape, strict=True))
-            whole[box] = self._array(piece)
-        yield from _cut(whole)
-
-    def _computed_pieces(self, tensor: ComputedTensor) -> Iterator[Buffer]:
+    def _computed(self, tensor: ComputedTensor) -> torch.Tensor:
         import numpy as np
 
         for file in tensor.files:
-            if file not in self._stamps:
-                self._stamps[file] = _stamp(os.stat(file))
+            self._stamp(file)
         array = tensor.read()
         if array.shape != tensor.shape or array.itemsize * 8 != BITS[tensor.dtype]:
-            cause = (
-                f"{tensor.key[0]} is {array.dtype} {list(array.shape)} now, and was {tensor.dtype} {list(tensor.shape)}"
-            )
-            raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
-        yield from _cut(np.require(array, requirements=["C", "W"]))
-
-    def _array(self, tensor: StoredTensor) -> np.ndarray:
-        """The tensor as a view of its mapped file, of unsigned integers of its width."""
-        import numpy as np
-
-        file, dtype = tensor.storage.file, np.dtype(_unsigned(tensor.dtype))
-        if 0 in tensor.shape:
-            return np.empty(tensor.shape, dtype)
-        if file not in self._maps:
-            self._maps[file] = mmap.mmap(self._descriptor(file), 0, access=mmap.ACCESS_READ)
-        strides = tuple(step * dtype.itemsize for step in tensor.stride)
-        return np.ndarray(tensor.shape, dtype, self._maps[file], tensor.storage.begin + tensor.offset, strides)
-
-    def _descriptor(self, file: Path) -> int:
-        if file not in self._open:
-            self._open[file] = fd = os.open(file, os.O_RDONLY)
-            self._stack.callback(os.close, fd)
-            self._stamps[file] = _stamp(os.fstat(fd))
-        return self._open[file]
+            what = f"{array.dtype} {list(array.shape)} now, and was {tensor.dtype} {list(tensor.shape)}"
+            cure = "wait until it is complete, and convert it again"
+            raise WeightsError.of("source-changed", f"{tensor.key[0]} is {what}", cure)
+        flat = np.require(array, requirements=["C", "W"]).reshape(-1).view("u1")
+        return torch.from_numpy(flat).view(torch_dtype(tensor.dtype)).reshape(tensor.shape)
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def load_torch(path: Path) -> Any:
+    """The content of a file of ``torch.save`` that `read_torch_file` has looked at.
+
+    Raises:
+        pickle.UnpicklingError: it names what neither torch nor `names` knows.
+        RuntimeError: torch cannot read it.
+    """
+    with Window(path) as window:
+        archive, data = is_archive(window), window.at(0, 2)
+        if archive:
+            with zipfile.ZipFile(cast(Any, window)) as records:
+                name = next(name for name in records.namelist() if name.partition("/")[2] == "data.pkl")
+                data = records.read(name)
+            if b"torch.distributed" in data:
+                importlib.import_module("torch.distributed.tensor")  # torch.load then knows DTensors
+        # A name that is no text is one that torch could not open.
+        file = path if str(path).isprintable() else f"/dev/fd/{window.fileno()}"
+        if data[:1] == pickle.PROTO and data[1] > _TORCHS_PROTOCOL:
+            return torch.load(file, map_location="cpu", mmap=archive, weights_only=False, pickle_module=_Restricted)
+        with torch.serialization.safe_globals(stand_ins()):
+            return torch.load(file, map_location="cpu", mmap=archive, weights_only=True)
 
 
-def _cut(array: np.ndarray) -> Iterator[Buffer]:
-    """The bytes of a dense array, piece by piece."""
-    flat = array.reshape(-1).view("u1").data
-    for begin in range(0, len(flat), PIECE):
-        yield flat[begin : begin + PIECE]
+def _load_distributed(tensor: StoredTensor, stored: Stored) -> torch.Tensor:
+    """A tensor of a distributed checkpoint. torch would unpickle ``.metadata``; it is told what was seen there."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import metadata as names
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    name = tensor.storage.name
+    found = torch.empty(tensor.shape, dtype=torch_dtype(tensor.dtype))
+    parts = stored.parts[name]
+    chunks = [names.ChunkStorageMetadata(torch.Size(part.corner), torch.Size(part.sizes)) for part in parts]
+    entry = names.TensorStorageMetadata(names.TensorProperties.create_from_tensor(found), found.size(), chunks)
+    places = {
+        names.MetadataIndex(name, chunk.offsets): _StorageInfo(part.file, part.offset, part.length)
+        for chunk, part in zip(chunks, parts, strict=True)
+    }
+
+    class Reader(dcp.FileSystemReader):
+        def read_metadata(self, *args: Any, **kwargs: Any) -> names.Metadata:
+            return names.Metadata({name: entry}, storage_data=places)
+
+    with warnings.catch_warnings():
+        # torch warns that it assumes one process, which is what is meant.
+        warnings.filterwarnings("ignore", message="torch.distributed is .*", category=UserWarning)
+        dcp.load({name: found}, storage_reader=Reader(stored.weights.directory))
+    return found
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Parts of an array of about a piece's size, in order."""
-    if array.nbytes <= PIECE or array.ndim == 0:
-        yield array
+class _Restricted:
+    """The module pickle as `torch.load` needs it, where names are those of tensors and the harmless ones alone.
+
+    For pickles of another protocol than torch's own (``torch.save(pickle_protocol=4)``).
+    """
+
+    class Unpickler(pickle.Unpickler):
+        """See there."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            full = f"{module}.{name}"
+            for each in stand_ins():
+                if f"{each.__module__}.{each.__qualname__}" == full:
+                    return each
+            if full in _KNOWN or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+                return super().find_class(module, name)
+            raise pickle.UnpicklingError(f"it names {full}")
+
+    @classmethod
+    def load(cls, file: Any, **arguments: Any) -> Any:
+        """As of the module."""
+        return cls.Unpickler(file, **arguments).load()
+
+
+@contextmanager
+def _refusals(file: Path) -> Iterator[None]:
+    """What a library raises of a source that was looked at, and is damaged all the same."""
+    try:
+        yield
+    except (WeightsError, OSError, MemoryError):
+        raise
+    except SafetensorError as error:
+        cause = f"{file} is not a whole safetensors file: {_first_line(error)}"
+        raise WeightsError.of("damaged-safetensors", cause, "copy or convert it again") from error
+    except Exception as error:  # whatever torch raises of what it does not know
+        cure = "load it in the torch that made it, and save it again: torch.save(model.state_dict(), ...)"
+        raise WeightsError.of("torch-refuses", f"torch does not read {file}: {_first_line(error)}", cure) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else repr(error)
+
+
+def _flatten(value: Any, keys: Keys, tensors: dict[Keys, torch.Tensor]) -> None:
+    if isinstance(value, torch.Tensor):
+        tensors[keys] = (value.to_local() if hasattr(value, "to_local") else value).detach()
+    elif isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _flatten(inner, (*keys, str(key)), tensors)
+
+
+def blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The elements of a tensor in order: dense parts of one axis and of about a piece's size."""
+    if tensor.numel() == 0:
         return
-    row = array.nbytes // len(array)
-    if row > PIECE:
-        for inner in array:
-            yield from _blocks(inner)
-        return
-    rows = PIECE // row
-    for begin in range(0, len(array), rows):
-        yield array[begin : begin + rows]
+    row = tensor.nbytes // len(tensor) if tensor.ndim else 0
+    if tensor.is_contiguous():
+        yield from tensor.view(-1).split(PIECE // tensor.element_size())
+    elif row > PIECE:
+        for inner in tensor:
+            yield from blocks(inner)
+    else:
+        for rows in tensor.split(PIECE // row):
+            yield rows.contiguous().view(-1)
 
 
-def _unsigned(dtype: str) -> str:
-    return f"u{BITS[dtype] // 8}"
+def as_bytes(block: torch.Tensor) -> memoryview:
+    """The bytes of a dense tensor of one axis."""
+    return block.view(torch.uint8).numpy().data

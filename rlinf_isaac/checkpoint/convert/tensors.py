@@ -1,7 +1,8 @@
-"""Where the tensors of a checkpoint lie in its files: what every reader of a format gives to the plan. Pure, no torch.
+"""What tensors a checkpoint has: what every reader of a format gives to the plan. Pure, no torch.
 
 A tensor is a strided view of a storage, a storage a run of bytes of a file. Tensors that share a storage are how torch
-saves tied weights and slices of a fused weight, so a storage is compared by what it is, not by what it holds.
+saves tied weights and slices of a fused weight, so a storage is compared by what it is, not by what it holds. The
+values are read by the libraries (`checkpoint.convert.source`).
 """
 
 from __future__ import annotations
@@ -17,48 +18,32 @@ from rlinf_isaac.checkpoint.header import BITS, TensorInfo
 if TYPE_CHECKING:
     import numpy as np
 
+Keys = tuple[str, ...]
+"""Keys of the containers around a tensor, and its own."""
+
 # torch's name of a dtype -> safetensors' name.
-DTYPES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "int16": "I16",
-    "uint16": "U16",
-    "int32": "I32",
-    "uint32": "U32",
-    "int64": "I64",
-    "uint64": "U64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-    "complex64": "C64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ",
-}
+_NAMES = (
+    "bool BOOL, uint8 U8, int8 I8, int16 I16, uint16 U16, int32 I32, uint32 U32, int64 I64, uint64 U64, float16 F16, "
+    "bfloat16 BF16, float32 F32, float64 F64, complex64 C64, float8_e4m3fn F8_E4M3, float8_e5m2 F8_E5M2, "
+    "float8_e8m0fnu F8_E8M0, float8_e4m3fnuz F8_E4M3FNUZ, float8_e5m2fnuz F8_E5M2FNUZ"
+)
+DTYPES = {torch: stored for torch, stored in map(str.split, _NAMES.split(", "))}
 TORCH_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of bytes that tensors are views of.
+    """A run of bytes that tensors are views of: what tells which of them share memory.
 
     Attributes:
         file: where it lies.
-        begin: its first byte in the file.
+        name: within the file (``data/17``; the name of a safetensors tensor).
         size: bytes.
-        crc32: checksum that the file gives for it, or None where the format has none.
-        record: what messages call it (``archive/data/17``).
     """
 
     file: Path
-    begin: int
+    name: str
     size: int
-    crc32: int | None = None
-    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,11 +82,15 @@ class StoredTensor(DenseTensor):
         stride: steps between elements, in elements.
         storage: what it is a view of.
         offset: bytes from the storage's beginning to its first element.
+        keys: lead to the tensor of the source that it is, or is a part of.
+        shift: elements from that tensor's first one to its own.
     """
 
     stride: tuple[int, ...]
     storage: Storage
     offset: int = 0
+    keys: Keys = field(default=(), compare=False)
+    shift: int = field(default=0, compare=False)
 
     @property
     def stored_bytes(self) -> int:
@@ -123,22 +112,6 @@ class StoredTensor(DenseTensor):
             size == 1 or step == dense
             for size, step, dense in zip(self.shape, self.stride, dense_stride(self.shape), strict=True)
         )
-
-
-@dataclass(frozen=True)
-class SplitTensor(DenseTensor):
-    """A tensor in pieces, as torch.distributed.checkpoint stores it: each piece is a box of the whole.
-
-    Attributes:
-        pieces: (index of the piece's first element, the piece).
-    """
-
-    pieces: tuple[tuple[tuple[int, ...], StoredTensor], ...]
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of its pieces' storages."""
-        return sum(piece.stored_bytes for _, piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -175,7 +148,7 @@ class Unstorable:
     cure: str
 
 
-AnyDense = StoredTensor | SplitTensor | ComputedTensor
+AnyDense = StoredTensor | ComputedTensor
 """A tensor with values that a checkpoint holds."""
 
 AnyTensor = AnyDense | Unstorable

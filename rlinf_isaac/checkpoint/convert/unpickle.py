@@ -1,8 +1,10 @@
-"""The pickles of ``torch.save`` without torch, and without executing anything.
+"""A look at the pickles of ``torch.save`` without torch, and without executing anything.
 
-A pickle is a program that may call what it names. Here it may name what state dicts are made of, and each name stands
-for an inert record of how it was called: nothing is imported, no tensor is made. The opcodes are restricted as well,
-to those that torch writes. What a pickle wants beyond that is refused by name; there is no option to allow it.
+torch reads the values (`checkpoint.convert.source`), but what is wrong with a checkpoint has to be said before torch
+is imported, and `torch.load` takes any time and memory that a pickle asks for. So this is Python's own unpickler with
+three restrictions: the opcodes are those that torch writes; a name is one of `checkpoint.convert.names`, and stands for
+an inert record of how it was called; and keys are texts and numbers, which take no time to hash. The one written in C
+would allow only the second of them.
 """
 
 from __future__ import annotations
@@ -12,72 +14,11 @@ import io
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
-# Classes of torch.distributed that stand in a DTensor's description or in a distributed checkpoint's metadata.
-_INERT_MODULES = (
-    "torch.distributed.tensor",
-    "torch.distributed._tensor",
-    "torch.distributed.device_mesh",
-    "torch.distributed._mesh_layout",
-    "torch.distributed.checkpoint.metadata",
-    "torch.distributed.checkpoint.filesystem",
-)
-_INERT = {
-    "torch.device",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    "torch.nn.parameter.Buffer",
-    "torch.serialization._get_layout",
-    "torch._tensor._rebuild_from_type_v2",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib._local.PosixPath",
-    "pathlib._local.PurePosixPath",
-    *(
-        f"torch._utils.{name}"
-        for name in (
-            "_rebuild_tensor",
-            "_rebuild_tensor_v2",
-            "_rebuild_tensor_v3",
-            "_rebuild_parameter",
-            "_rebuild_parameter_with_state",
-            "_rebuild_qtensor",
-            "_rebuild_sparse_tensor",
-            "_rebuild_sparse_csr_tensor",
-            "_rebuild_nested_tensor",
-            "_rebuild_meta_tensor_no_storage",
-            "_rebuild_device_tensor_from_numpy",
-            "_rebuild_device_tensor_from_cpu_tensor",
-            "_rebuild_wrapper_subclass",
-        )
-    ),
-}
-_REAL: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda pairs=(): _dict(pairs),
-    "collections.Counter": lambda pairs=(): _dict(pairs.items() if isinstance(pairs, dict) else pairs),
-    "builtins.set": lambda values=(): {_key(value) for value in values},
-    "builtins.complex": lambda *args: complex(*args),
-    "builtins.bytearray": lambda *args: b"",
-    "_codecs.encode": lambda *args: b"",
-    "torch.Size": lambda sizes=(): tuple(sizes),
-}
-# Members of the module torch that are no functions: dtypes, storage classes, quantisation schemes.
-_DTYPE_LIKE = (
-    "float",
-    "bfloat",
-    "int",
-    "uint",
-    "complex",
-    "bool",
-    "qint",
-    "quint",
-    "bits",
-    "per_tensor_",
-    "per_channel_",
-)
+from rlinf_isaac.checkpoint.convert.names import is_known
 
+MAX_BYTES = 512_000_000
 _MAX_OPCODES = 7_000_000  # of a state dict with 130 000 tensors; each may take 100 bytes of memory
 _OPCODES = (
     "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE"
@@ -85,6 +26,17 @@ _OPCODES = (
     " APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID"
     " BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE"
 )
+_REAL: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": lambda pairs=(): _dict(pairs),
+    "collections.Counter": lambda pairs=(): _dict(pairs.items() if isinstance(pairs, dict) else pairs),
+    "collections.defaultdict": lambda factory=None: {},
+    "collections.deque": lambda values=(), most=None: list(values),
+    "builtins.set": lambda values=(): {_key(value) for value in values},
+    "builtins.complex": lambda *args: complex(*args),
+    "builtins.bytearray": lambda *args: b"",
+    "_codecs.encode": lambda *args: b"",
+    "torch.Size": lambda sizes=(): tuple(sizes),
+}
 
 
 @dataclass(eq=False)
@@ -104,6 +56,8 @@ class Name:
 
     def __call__(self, *args: Any) -> Any:
         """What a pickle gets that calls this: a plain container, or the record of the call."""
+        if self.name.endswith(("bytearray", "Storage")) and any(isinstance(arg, int) for arg in args):
+            raise pickle.UnpicklingError("it makes memory of a size that it names")  # which torch would
         make = _REAL.get(self.name)
         return Call(self.name, args) if make is None else make(*args)
 
@@ -119,12 +73,11 @@ class Forbidden(pickle.UnpicklingError):
     """A pickle named what no state dict needs; its only argument is the name."""
 
 
-def load(stream: BinaryIO, ids: list[Any] | None = None, *, inert: bool = False) -> Any:
+def load(stream: Any, *, inert: bool = False) -> Any:
     """Unpickle one object from where `stream` stands; the stream then stands behind it.
 
     Args:
         stream: with ``read`` and ``readline``.
-        ids: gets every persistent id that the pickle has.
         inert: let it name anything: no name is ever imported or called, so that what a config holds besides numbers
             and texts does no harm. Weights name little, and whatever else they name is a reason to refuse them.
 
@@ -132,14 +85,14 @@ def load(stream: BinaryIO, ids: list[Any] | None = None, *, inert: bool = False)
         dicts, lists, tuples, numbers and texts; `Call`, `Name` and `PersistentId` in place of everything else.
 
     Raises:
-        Forbidden: it names a class or function that no state dict needs.
+        Forbidden: it names a class or function that is not listed.
         pickle.UnpicklingError: it is damaged, or no pickle of torch.
     """
     collecting = gc.isenabled()
     gc.disable()  # it would look at all of these small objects again and again, and free none
     try:
-        unpickler = _Inert(stream) if inert else _Unpickler(stream)
-        unpickler.ids = [] if ids is None else ids
+        unpickler = _Unpickler(stream)
+        unpickler.inert = inert
         return unpickler.load()
     except pickle.UnpicklingError:
         raise
@@ -163,12 +116,11 @@ _PurePython: Any = pickle._Unpickler  # the one written in Python: its opcodes c
 
 
 class _Unpickler(_PurePython):
-    # Without a bound, an opcode could ask for a buffer of any size; these only read what is there.
     dispatch: ClassVar[dict[int, Any]] = {
         getattr(pickle, name)[0]: _PurePython.dispatch[getattr(pickle, name)[0]] for name in _OPCODES.split()
     }
 
-    ids: list[Any]
+    inert: bool
 
     def load(self) -> Any:
         """As in `pickle`, but for so many opcodes, and straight from the stream: frames only help those who buffer."""
@@ -186,47 +138,30 @@ class _Unpickler(_PurePython):
         raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} operations")
 
     def find_class(self, module: str, name: str) -> Name:
-        full = f"{module}.{name}".replace("__builtin__.", "builtins.")
-        if module == "torch" and (name.startswith(_DTYPE_LIKE) or name.endswith("Storage")) and name.isidentifier():
-            return Name(full)
-        if module in ("torch.storage", "torch.cuda") and name.endswith("Storage") and name.isidentifier():
-            return Name(full)
-        inert = any(module == each or module.startswith(f"{each}.") for each in _INERT_MODULES)
+        module = "builtins" if module == "__builtin__" else module
+        full = f"{module}.{name}"
         if len(full) > 200:
             raise pickle.UnpicklingError("it names something with a very long name")
-        if full in _INERT or full in _REAL or (inert and name.isidentifier()):
+        if self.inert or full in _REAL or is_known(module, name):
             return Name(full)
         raise Forbidden(full)
 
     def persistent_load(self, pid: Any) -> PersistentId:
-        self.ids.append(pid)
         return PersistentId(pid)
 
-    def _new(self) -> None:
-        args = self.stack.pop()
-        name = self.stack.pop()
-        if not isinstance(name, Name):
-            raise pickle.UnpicklingError("it makes an object of something that is no class")
-        self.append(name(*args))
-
     def _call(self) -> None:
-        args = self.stack.pop()
-        name = self.stack[-1]
+        args, name = self.stack.pop(), self.stack.pop()
         if not isinstance(name, Name) or not isinstance(args, tuple):
             raise pickle.UnpicklingError("it calls something that is no function")
-        self.stack[-1] = name(*args)
+        self.append(name(*args))
 
     def _build(self) -> None:
         """State of an object; what modules attach to their state dicts (versions) is left aside."""
-        state = self.stack.pop()
-        target = self.stack[-1]
+        state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Call):
             target.state = state if isinstance(state, dict) else {"": state}
         elif not isinstance(target, dict):
             raise pickle.UnpicklingError(f"it gives a state to a {type(target).__name__}")
-
-    def _frame(self) -> None:
-        self.read(8)
 
     def _set_items(self) -> None:
         items = self.pop_mark()
@@ -240,23 +175,15 @@ class _Unpickler(_PurePython):
         items = self.pop_mark()
         self.stack[-1].update({_key(item) for item in items})
 
-    dispatch[pickle.FRAME[0]] = _frame
-    dispatch[pickle.SETITEMS[0]] = _set_items
-    dispatch[pickle.SETITEM[0]] = _set_item
-    dispatch[pickle.ADDITEMS[0]] = _add_items
-    dispatch[pickle.NEWOBJ[0]] = _new
-    dispatch[pickle.REDUCE[0]] = _call
-    dispatch[pickle.BUILD[0]] = _build
-
-
-class _Inert(_Unpickler):
-    """Knows every name, and does nothing with it."""
-
-    def find_class(self, module: str, name: str) -> Name:
-        full = f"{module}.{name}".replace("__builtin__.", "builtins.")
-        if len(full) > 200:
-            raise pickle.UnpicklingError("it names something with a very long name")
-        return Name(full)
+    dispatch |= {
+        pickle.FRAME[0]: lambda self: self.read(8),
+        pickle.SETITEMS[0]: _set_items,
+        pickle.SETITEM[0]: _set_item,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.NEWOBJ[0]: _call,
+        pickle.REDUCE[0]: _call,
+        pickle.BUILD[0]: _build,
+    }
 
 
 def _dict(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

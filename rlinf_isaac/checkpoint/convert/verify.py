@@ -1,31 +1,34 @@
-"""Is what was written what the source holds? Read again with the libraries' own loaders. Needs torch.
+"""Is what was written what the source holds? Needs torch.
 
-The converter reads neither with torch nor with safetensors, so that a fault of its own would show here.
+What was written is read again by safetensors, which had no part in the writing. A tensor that was copied whole has the
+CRC-32 that the directory of the source's zip gives for it: that is read by `zipfile`, and which record is whose by the
+look at the pickle (`torch_file`), so that torch had no part in it. All others are compared, bit by bit, with what torch
+reads of the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rlinf_isaac.checkpoint.convert.check import crc32
 from rlinf_isaac.checkpoint.convert.plan import Output, Plan
-from rlinf_isaac.checkpoint.convert.reference import open_reference
-from rlinf_isaac.checkpoint.find_weights import Weights
+from rlinf_isaac.checkpoint.convert.read import Stored
+from rlinf_isaac.checkpoint.convert.source import Source, as_bytes, blocks
+from rlinf_isaac.checkpoint.convert.tensors import TORCH_NAMES, StoredTensor
 from rlinf_isaac.checkpoint.header import weight_files
 from rlinf_isaac.ground.errors import BundleError, ConversionFailed, WeightsError
 
-_BLOCK = 1 << 24  # elements compared at once
 
-
-def compare(weights: Weights, plan: Plan, directory: Path, advance: Callable[[int], None] = lambda count: None) -> None:
-    """Compare every tensor of the files in `directory` with the source, bit by bit.
+def compare(stored: Stored, plan: Plan, directory: Path, advance: Callable[[int], None] = lambda count: None) -> None:
+    """Compare every tensor of the files in `directory` with the source.
 
     Args:
-        weights: the source.
+        stored: the source.
         plan: what was to be written.
         directory: where it was written.
         advance: called with the number of bytes compared.
@@ -37,13 +40,17 @@ def compare(weights: Weights, plan: Plan, directory: Path, advance: Callable[[in
     try:
         if [path.name for path in weight_files(directory)] != sorted(file.name for file in plan.files):
             raise ConversionFailed(f"{directory} does not hold the files that were written")
-        with open_reference(weights) as reference:
+        # By the name of a storage; of distributed checkpoints none: there a part has one, not the tensor.
+        checksums = {record.name: record.crc32 for record in stored.records if stored.weights.format == "torch"}
+        with Source(stored) as source:
             for file in plan.files:
                 with safe_open(directory / file.name, framework="pt") as written:
                     if set(written.keys()) != {tensor.name for tensor in file.tensors}:
                         raise ConversionFailed(f"{file.name} does not hold the tensors that were written")
                     for tensor in file.tensors:
-                        _compare_one(tensor, _mapped(written, tensor), reference(tensor))
+                        if not _is_right(tensor, _mapped(written, tensor), source, checksums):
+                            cause = f"{tensor.name} was written wrongly: it is not {tensor.stored} of the source"
+                            raise ConversionFailed(cause)
                         advance(tensor.nbytes)
     except WeightsError:
         raise  # a BundleError as well, but of the source
@@ -58,33 +65,29 @@ def _mapped(written: Any, tensor: Output) -> torch.Tensor:
         raise ConversionFailed(f"{tensor.name} was written, but cannot be read again: {error}") from error
 
 
-def _compare_one(output: Output, written: torch.Tensor, expected: torch.Tensor) -> None:
-    kept = written.dtype == expected.dtype
-    same = written.shape == expected.shape and kept != output.is_cast
-    if not same or not all(_equal(*pair, kept) for pair in _blocks(written, expected)):
-        raise ConversionFailed(f"{output.name} was written wrongly: it is not {output.stored} of the source")
+def _is_right(output: Output, written: torch.Tensor, source: Source, checksums: Mapping[str, int]) -> bool:
+    tensor = output.source
+    if written.shape != tensor.shape or TORCH_NAMES.get(output.dtype) not in (None, f"{written.dtype}"[6:]):
+        return False
+    whole = isinstance(tensor, StoredTensor) and tensor.is_contiguous and tensor.nbytes == tensor.storage.size
+    if isinstance(tensor, StoredTensor) and whole and not output.is_cast and tensor.storage.name in checksums:
+        return _crc32(written) == checksums[tensor.storage.name]
+    flat, at = written.reshape(-1), 0
+    for block in blocks(source.tensor(tensor)):
+        part, at = flat[at : at + len(block)], at + len(block)
+        if not output.is_cast:
+            same = torch.equal(part.view(torch.uint8), block.view(torch.uint8))
+        else:
+            expected = block.to(part.dtype)
+            # How NaNs look may depend on the width of the processor's vectors.
+            same = torch.equal(part, expected) or bool(((part == expected) | (part.isnan() & expected.isnan())).all())
+        if not same:
+            return False
+    return True
 
 
-def _equal(written: torch.Tensor, expected: torch.Tensor, kept: bool) -> bool:
-    if kept:
-        return torch.equal(_bits(written), _bits(expected))
-    expected = expected.to(written.dtype)
-    # How NaNs look may depend on the width of the processor's vectors.
-    either = (written == expected) | (written.isnan() & expected.isnan())
-    return torch.equal(written, expected) or bool(either.all())
-
-
-def _blocks(one: torch.Tensor, other: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Parts of two tensors of one shape, in pairs: what repeats its elements would not fit into memory when dense."""
-    if one.ndim == 0 or one.numel() <= _BLOCK:
-        yield one, other
-    elif one.numel() // len(one) > _BLOCK:
-        for pair in zip(one, other, strict=True):
-            yield from _blocks(*pair)
-    else:
-        rows = max(1, _BLOCK // (one.numel() // len(one)))
-        yield from zip(one.split(rows), other.split(rows), strict=True)
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+def _crc32(tensor: torch.Tensor) -> int:
+    checksum = 0
+    for block in blocks(tensor):
+        checksum = crc32(as_bytes(block), checksum)
+    return checksum

@@ -1,14 +1,10 @@
-"""Parts of stored tensors as tensors of their own: nothing is read or copied, only where elements lie is reckoned anew.
-
-A piece of a `SplitTensor` is a view like any other, so what a trainer fused is taken apart in a distributed checkpoint
-as well.
-"""
+"""Parts of stored tensors as tensors of their own: nothing is read, only where elements lie is reckoned anew."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from rlinf_isaac.checkpoint.convert.tensors import AnyDense, ComputedTensor, SplitTensor, StoredTensor
+from rlinf_isaac.checkpoint.convert.tensors import AnyDense, ComputedTensor, StoredTensor
 from rlinf_isaac.checkpoint.header import BITS
 
 
@@ -16,18 +12,9 @@ def narrow(tensor: AnyDense, axis: int, begin: int, size: int) -> AnyDense:
     """Elements `begin` to `begin` + `size` of an axis."""
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
     if isinstance(tensor, StoredTensor):
-        shift = begin * tensor.stride[axis] * BITS[tensor.dtype] // 8
-        return replace(tensor, shape=shape, offset=tensor.offset + shift)
-    if isinstance(tensor, SplitTensor):
-        pieces = []
-        for corner, piece in tensor.pieces:
-            low = max(corner[axis], begin)
-            high = min(corner[axis] + piece.shape[axis], begin + size)
-            if low < high:
-                part = narrow(piece, axis, low - corner[axis], high - low)
-                assert isinstance(part, StoredTensor)
-                pieces.append(((*corner[:axis], low - begin, *corner[axis + 1 :]), part))
-        return SplitTensor(tensor.dtype, shape, tuple(pieces))
+        steps = begin * tensor.stride[axis]
+        offset = tensor.offset + steps * BITS[tensor.dtype] // 8
+        return replace(tensor, shape=shape, offset=offset, shift=tensor.shift + steps)
     name = (*tensor.key, f"[{axis}: {begin}, {size}]")
     index = (*(slice(None),) * axis, slice(begin, begin + size))
     return ComputedTensor(tensor.dtype, shape, name, lambda: tensor.read()[index], tensor.files)
@@ -43,13 +30,6 @@ def transpose(tensor: AnyDense, axes: tuple[int, ...]) -> AnyDense:
     """The axes in another order; one that is left out has to be of size 1."""
     if isinstance(tensor, StoredTensor):
         return replace(tensor, shape=_picked(tensor.shape, axes), stride=_picked(tensor.stride, axes))
-    if isinstance(tensor, SplitTensor):
-        pieces = []
-        for corner, piece in tensor.pieces:
-            turned = transpose(piece, axes)
-            assert isinstance(turned, StoredTensor)
-            pieces.append((_picked(corner, axes), turned))
-        return SplitTensor(tensor.dtype, _picked(tensor.shape, axes), tuple(pieces))
     left = tuple(axis for axis in range(len(tensor.shape)) if axis not in axes)
     shape = _picked(tensor.shape, axes)
 

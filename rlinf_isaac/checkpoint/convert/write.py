@@ -1,28 +1,35 @@
-"""Writing what a plan says: each file in one pass, hashed on the way, in memory that does not grow with the file."""
+"""Writing what a plan says: each file in one pass, hashed on the way, in memory that does not grow with the file.
+
+Needs torch, which is imported when something is written: the plan and its checks need none.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlinf_isaac.checkpoint.convert import layout
 from rlinf_isaac.checkpoint.convert.plan import Output, OutputFile
-from rlinf_isaac.checkpoint.convert.source import PIECE, Buffer, SourceFiles
-from rlinf_isaac.checkpoint.convert.tensors import Storage
+from rlinf_isaac.checkpoint.convert.read import Stored
 from rlinf_isaac.checkpoint.header import INDEX_FILE
 
+if TYPE_CHECKING:
+    import torch
+
+    from rlinf_isaac.checkpoint.convert.source import Source
+
 Advance = Callable[[int], None]
-Inspect = Callable[[Output, Buffer], None]
+Inspect = Callable[[Output, "torch.Tensor"], None]
 
 
 def write_files(
     files: Iterable[OutputFile],
     directory: Path,
+    stored: Stored | None = None,
     *,
-    checked: Iterable[Storage] = (),
+    checks: bool = True,
     hashes: bool = True,
     advance: Advance = lambda count: None,
     inspect: Inspect | None = None,
@@ -32,10 +39,11 @@ def write_files(
     Args:
         files: what to write.
         directory: where.
-        checked: storages to compare with their checksums even if no tensor uses them.
+        stored: where the values are.
+        checks: compare the source with its checksums before.
         hashes: compute the sha256 of each file.
-        advance: called with the number of bytes written, or read for a checksum alone, as they are.
-        inspect: called with every piece of every tensor as it is written; may raise.
+        advance: called with the number of bytes written, as they are.
+        inspect: called with every block of every tensor before it is written; may raise.
 
     Returns:
         File name -> sha256, or None without `hashes`.
@@ -46,11 +54,9 @@ def write_files(
     """
     files = tuple(files)
     digests: dict[str, str | None] = {}
-    with SourceFiles() as source:
+    with _source(files, stored, checks) as source:
         for file in files:
             digests[file.name] = _write_file(file, directory / file.name, source, hashes, advance, inspect)
-        for storage in checked:
-            advance(source.check(storage))
         source.raise_if_changed()
     for name, content in _index(files).items():
         (directory / name).write_bytes(content)
@@ -58,7 +64,9 @@ def write_files(
     return digests
 
 
-def planned_digests(files: Iterable[OutputFile], *, advance: Advance = lambda count: None) -> dict[str, str]:
+def planned_digests(
+    files: Iterable[OutputFile], stored: Stored | None = None, *, advance: Advance = lambda count: None
+) -> dict[str, str]:
     """What `write_files` would return, without writing: what is there already can be told from it.
 
     Raises:
@@ -66,11 +74,11 @@ def planned_digests(files: Iterable[OutputFile], *, advance: Advance = lambda co
     """
     files = tuple(files)
     digests = {}
-    with SourceFiles() as source:
+    with _source(files, stored) as source:
         for file in files:
             digest = hashlib.sha256(file.header)
             for tensor in file.tensors:
-                for piece in _pieces(tensor, source):
+                for _, piece in source.blocks(tensor):
                     digest.update(piece)
                     advance(len(piece))
             digests[file.name] = digest.hexdigest()
@@ -87,15 +95,15 @@ def _index(files: Sequence[OutputFile]) -> dict[str, bytes]:
 
 
 def _write_file(
-    file: OutputFile, path: Path, source: SourceFiles, hashes: bool, advance: Advance, inspect: Inspect | None
+    file: OutputFile, path: Path, source: Source, hashes: bool, advance: Advance, inspect: Inspect | None
 ) -> str | None:
     digest = hashlib.sha256(file.header) if hashes else None
     with open(path, "wb") as stream:
         stream.write(file.header)
         for tensor in file.tensors:
-            for piece in _pieces(tensor, source):
+            for block, piece in source.blocks(tensor):
                 if inspect is not None:
-                    inspect(tensor, piece)
+                    inspect(tensor, block)
                 if digest is not None:
                     digest.update(piece)
                 stream.write(piece)
@@ -103,50 +111,7 @@ def _write_file(
     return digest.hexdigest() if digest else None
 
 
-def _pieces(tensor: Output, source: SourceFiles) -> Iterator[Buffer]:
-    if not tensor.is_cast:
-        return source.pieces(tensor.source)
-    from rlinf_isaac.checkpoint.convert.cast import cast_pieces  # torch, which nothing else here needs
+def _source(files: Sequence[OutputFile], stored: Stored | None, checks: bool = True) -> Source:
+    from rlinf_isaac.checkpoint.convert.source import Source
 
-    return cast_pieces(tensor, source.pieces(tensor.source))
-
-
-@contextmanager
-def hashing(files: Iterable[Path]) -> Iterator[Callable[[], Mapping[Path, str]]]:
-    """Hash files in a thread while the block does something else.
-
-    sha256 takes a file in its own order, safetensors stores tensors in another, so this is a second reading of the
-    same cached pages, on another core.
-
-    Yields:
-        A function that waits for the result: file -> sha256. Raises OSError where a file cannot be read.
-    """
-    digests: dict[Path, str] = {}
-    errors: list[OSError] = []
-    stop = threading.Event()
-
-    def work() -> None:
-        buffer = memoryview(bytearray(PIECE))
-        try:
-            for path in files:
-                digest = hashlib.sha256()
-                with open(path, "rb", buffering=0) as file:
-                    while not stop.is_set() and (count := file.readinto(buffer)):
-                        digest.update(buffer[:count])
-                digests[path] = digest.hexdigest()
-        except OSError as error:
-            errors.append(error)
-
-    def result() -> Mapping[Path, str]:
-        thread.join()
-        if errors:
-            raise errors[0]
-        return digests
-
-    thread = threading.Thread(target=work, name="sha256", daemon=True)
-    thread.start()
-    try:
-        yield result
-    finally:
-        stop.set()
-        thread.join()
+    return Source(stored, [tensor.source for file in files for tensor in file.tensors] if checks else None)

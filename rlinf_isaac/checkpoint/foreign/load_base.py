@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from rlinf_isaac.checkpoint.convert.cast import torch_dtype
-from rlinf_isaac.checkpoint.convert.source import Buffer, SourceFiles
+from rlinf_isaac.checkpoint.convert.source import Source
 from rlinf_isaac.checkpoint.foreign.base import plan_base
 from rlinf_isaac.checkpoint.foreign.find_norm_stats import all_norm_stats
 from rlinf_isaac.checkpoint.foreign.make import check_twins
@@ -39,22 +38,13 @@ def load_base(path: Path, model: torch.nn.Module, architecture: ModelConfig, fre
     check_twins(conversion)
     targets = model.state_dict(keep_vars=True)
     filled: set[int] = set()
-    with SourceFiles() as source:
+    with Source(conversion.stored, [output.source for output in conversion.outputs]) as source:
         for output in conversion.outputs:
             target = targets[output.name]
             if id(target) in filled:  # tied
                 continue
             filled.add(id(target))
-            values = torch.empty(output.source.nbytes, dtype=torch.uint8)
-            _fill(values, source.pieces(output.source))
-            tensor = values.view(torch_dtype(output.source.dtype)).reshape(output.source.shape)
+            tensor = source.tensor(output.source)
             check_finite(output.name, tensor)
             target.copy_(tensor)
         source.raise_if_changed()
-
-
-def _fill(values: torch.Tensor, pieces: Iterable[Buffer]) -> None:
-    begin = 0
-    for piece in pieces:
-        values[begin : begin + len(piece)] = torch.frombuffer(piece, dtype=torch.uint8)
-        begin += len(piece)

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
-from rlinf_isaac.checkpoint.convert.cast import torch_dtype
 from rlinf_isaac.checkpoint.convert.plan import Output, OutputFile, plan_files
-from rlinf_isaac.checkpoint.convert.source import Buffer, SourceFiles
+from rlinf_isaac.checkpoint.convert.source import Source, as_bytes, blocks
 from rlinf_isaac.checkpoint.convert.tensors import AnyDense
 from rlinf_isaac.checkpoint.convert.write import planned_digests, write_files
 from rlinf_isaac.checkpoint.description import config_digest, foreign_config
@@ -200,7 +199,7 @@ def _write_weights(conversion: Conversion, directory: Path) -> Mapping[str, str]
     if conversion.copies_files:
         return _copy_files(conversion, directory)
     files, ties = _files(conversion)
-    write_files(files, directory, checked=conversion.stored.storages, hashes=False, inspect=_check_finite)
+    write_files(files, directory, conversion.stored, hashes=False, inspect=_check_finite)
     return ties
 
 
@@ -209,7 +208,7 @@ def _weights_digests(conversion: Conversion) -> tuple[dict[str, str], Mapping[st
     if conversion.copies_files:
         return {name: file_digest(file) for name, file in _copied(conversion).items()}, conversion.plan.ties
     files, ties = _files(conversion)
-    return planned_digests(files), ties
+    return planned_digests(files, conversion.stored), ties
 
 
 def _files(conversion: Conversion) -> tuple[tuple[OutputFile, ...], Mapping[str, str]]:
@@ -228,17 +227,16 @@ def _copied(conversion: Conversion) -> dict[str, Path]:
 
 def _copy_files(conversion: Conversion, directory: Path) -> Mapping[str, str]:
     """Copy the files as they are. The values are looked at one tensor at a time."""
-    with SourceFiles() as source:
+    with Source(conversion.stored) as source:
         for output in {output.stored: output for output in conversion.outputs}.values():
-            for piece in source.pieces(output.source):
-                _check_finite(output, piece)
+            _check_finite(output, source.tensor(output.source))
     for name, file in _copied(conversion).items():
         shutil.copyfile(file, directory / name)
     return conversion.plan.ties
 
 
-def _check_finite(output: Output, piece: Buffer) -> None:
-    check_finite(output.name, torch.frombuffer(piece, dtype=torch_dtype(output.dtype)))
+def _check_finite(output: Output, values: torch.Tensor) -> None:
+    check_finite(output.name, values)
 
 
 def check_twins(conversion: Conversion) -> None:
@@ -247,7 +245,7 @@ def check_twins(conversion: Conversion) -> None:
     Raises:
         WeightsError: the values differ.
     """
-    with SourceFiles() as source:
+    with Source(conversion.stored) as source:
         for name, *twins in conversion.twins:
             if len({_fingerprint(source, twin) for twin in twins}) > 1:
                 cause = f"the checkpoint stores {name} and the parameter it is tied to with different values"
@@ -258,8 +256,8 @@ def check_twins(conversion: Conversion) -> None:
                 raise WeightsError.of("tied-weights-differ", cause, cure)
 
 
-def _fingerprint(source: SourceFiles, tensor: AnyDense) -> tuple[str, str]:
+def _fingerprint(source: Source, tensor: AnyDense) -> tuple[str, str]:
     digest = hashlib.sha256()
-    for piece in source.pieces(tensor):
-        digest.update(piece)
+    for block in blocks(source.tensor(tensor)):
+        digest.update(as_bytes(block))
     return tensor.dtype, digest.hexdigest()

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.convert.read import read_stored
+from rlinf_isaac.checkpoint.convert.source import Source
+from rlinf_isaac.checkpoint.convert.tensors import StoredTensor
 from rlinf_isaac.checkpoint.coverage import plan_model, strip_wrappers
-from rlinf_isaac.checkpoint.header import TensorInfo
+from rlinf_isaac.checkpoint.find_weights import Weights
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config.schema import ModelConfig
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 
 WEIGHTS = Path("actor/model_state_dict/full_weights.pt")
 TRAINING_STATE = Path("actor/dcp_checkpoint/.metadata")
-_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 
 def find_checkpoints(results: Path) -> dict[int, Path]:
@@ -51,25 +51,25 @@ def make_bundle_of(
         config, norm_stats, asset_id, step, lineage: as of `write_bundle`.
 
     Raises:
-        WeightsError: names or shapes are not those of the architecture.
+        WeightsError: names or shapes are not those of the architecture, or the file is damaged.
     """
-    stored = torch.load(checkpoint / WEIGHTS, map_location="cpu", weights_only=True, mmap=True)
-    infos = {
-        name: TensorInfo(_DTYPES.get(each.dtype, str(each.dtype)), tuple(each.shape)) for name, each in stored.items()
-    }
+    stored = read_stored(Weights("torch", (checkpoint / WEIGHTS,)))
+    tensors = {".".join(keys): each for keys, each in stored.tensors.items() if isinstance(each, StoredTensor)}
+    infos = {name: each.info for name, each in tensors.items()}
     plan = plan_model(infos, model, str(checkpoint / WEIGHTS), optional=OPTIONAL_PREFIXES)
     extra = {
         name: origin
-        for name, origin in strip_wrappers(stored, plan.sources)[0].items()
+        for name, origin in strip_wrappers(tensors, plan.sources)[0].items()
         if name.startswith(OPTIONAL_PREFIXES)
     }
-    return write_bundle(
-        path,
-        state_dict={name: stored[origin] for name, origin in {**plan.sources, **extra}.items()},
-        config=dict(config),
-        norm_stats=norm_stats,
-        asset_id=asset_id,
-        step=step,
-        lineage=dict(lineage),
-        overwrite=True,
-    )
+    with Source(stored, list(tensors.values())) as source:
+        return write_bundle(
+            path,
+            state_dict={name: source.tensor(tensors[origin]) for name, origin in {**plan.sources, **extra}.items()},
+            config=dict(config),
+            norm_stats=norm_stats,
+            asset_id=asset_id,
+            step=step,
+            lineage=dict(lineage),
+            overwrite=True,
+        )

@@ -5,18 +5,17 @@ It is a pickle, and may name any class of OpenPI. Here every name stands for an 
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.checkpoint.convert import unpickle
-from rlinf_isaac.checkpoint.convert.archive import read_records
+from rlinf_isaac.checkpoint.convert.archive import Window, read_records
+from rlinf_isaac.checkpoint.convert.torch_file import record_content
 from rlinf_isaac.checkpoint.foreign.said.entries import MAX_BYTES, Entries
 from rlinf_isaac.checkpoint.foreign.said.openpi import read_variants
 from rlinf_isaac.checkpoint.foreign.said.statements import Statements
 from rlinf_isaac.ground.errors import Problem
-from rlinf_isaac.ground.reading import open_regular
 
 METADATA = "metadata.pt"
 
@@ -46,8 +45,8 @@ def read_openpi_training(file: Path, found: Statements) -> None:
 
 def _content(file: Path) -> Any:
     """What is pickled, with inert records in place of everything but containers, numbers and texts."""
-    record = read_records(file, 0, None)["data.pkl"]
-    if record.size > MAX_BYTES:
-        raise ValueError(f"its pickle has {record.size} bytes, more than any config")
-    with open_regular(file) as stream:
-        return unpickle.loads(os.pread(stream.fileno(), record.size, record.begin), inert=True)
+    with Window(file) as window:
+        record = read_records(file, window)["data.pkl"]
+        if record.size > MAX_BYTES:
+            raise ValueError(f"its pickle has {record.size} bytes, more than any config")
+        return unpickle.loads(record_content(window, record), inert=True)

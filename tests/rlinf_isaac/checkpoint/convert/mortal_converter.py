@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+import torch  # noqa: F401  (imported before the fork)
 from mortal import wait_or_kill
 
 from rlinf_isaac.checkpoint.convert import prepare, run

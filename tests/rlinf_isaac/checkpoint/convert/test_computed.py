@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.convert.plan import Options, plan_conversion
-from rlinf_isaac.checkpoint.convert.source import PIECE, SourceFiles
+from rlinf_isaac.checkpoint.convert.source import PIECE, Source
 from rlinf_isaac.checkpoint.convert.tensors import ComputedTensor
 from rlinf_isaac.checkpoint.convert.write import planned_digests, write_files
 from rlinf_isaac.ground.errors import WeightsError
@@ -58,15 +58,15 @@ def test_one_of_two_with_the_same_key_is_stored(tmp_path):
 
 def test_other_values_than_were_announced_are_a_change(tmp_path):
     tensor = ComputedTensor("F32", (2, 2), ("x",), lambda: VALUES)
-    with SourceFiles() as source, pytest.raises(WeightsError, match=r"x is float32 \[2, 3\] now, and was F32 \[2, 2\]"):
-        list(source.pieces(tensor))
+    with Source() as source, pytest.raises(WeightsError, match=r"x is float32 \[2, 3\] now, and was F32 \[2, 2\]"):
+        source.tensor(tensor)
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(tmp_path):
     (tmp_path / "chunk").write_text("1")
     tensor = computed("x", VALUES, files=(tmp_path / "chunk",))
-    with SourceFiles() as source:
-        list(source.pieces(tensor))
+    with Source() as source:
+        source.tensor(tensor)
         source.raise_if_changed()
         (tmp_path / "chunk").write_text("12")
         with pytest.raises(WeightsError, match="was changed while it was read"):

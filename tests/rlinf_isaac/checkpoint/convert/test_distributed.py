@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 
 from rlinf_isaac.checkpoint.convert import prepare, run
 from rlinf_isaac.checkpoint.convert.distributed import read_distributed
-from rlinf_isaac.checkpoint.convert.tensors import SplitTensor
+from rlinf_isaac.ground.digest import file_digest
 from rlinf_isaac.ground.errors import InvalidJob, WeightsError
 
 TENSORS = {
@@ -84,7 +84,7 @@ def test_tensors_in_parts(tmp_path, axis):
 
     edit_metadata(directory, join)
     (tensor,) = read_distributed(directory).tensors.values()
-    assert isinstance(tensor, SplitTensor)
+    assert tensor.shape == (4, 6)
     run(prepare(directory, tmp_path / "out"))
     assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["w"], whole)
 
@@ -148,6 +148,21 @@ def test_truncated_or_missing_data(checkpoint):
     assert code_of(checkpoint) in ("damaged-torch-file", "damaged-pickle")
     data.unlink()
     assert code_of(checkpoint) in ("damaged-dcp", "weights-unreadable")
+
+
+def test_two_tensors_in_one_place_are_hashed_once(tmp_path):
+    """As torch saves a tied weight of which it keeps one copy."""
+    directory = save_dcp(tmp_path / "dcp", {"a": torch.arange(6.0), "b": torch.zeros(6)})
+
+    def tie(metadata) -> None:
+        places = {index.fqn: index for index in metadata.storage_data}
+        metadata.storage_data[places["b"]] = metadata.storage_data[places["a"]]
+
+    edit_metadata(directory, tie)
+    record = run(prepare(directory, tmp_path / "out"))
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["b"], torch.arange(6.0))
+    for name, entry in record["source"]["files"].items():
+        assert entry["sha256"] == file_digest(directory / name)
 
 
 def test_a_flipped_byte_in_the_data(checkpoint, tmp_path):

@@ -103,7 +103,7 @@ def test_openpi_rlinf(model):
     stored = {}
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
-        storage = Storage(Path("model.safetensors"), 0, bytes_of("F32", shape), None, name)
+        storage = Storage(Path("model.safetensors"), name, bytes_of("F32", shape))
         stored[name] = StoredTensor("F32", shape, dense_stride(shape), storage)
     found = openpi_rlinf.to_openpi(stored, "model.safetensors")
     assert {name for name, _ in found.values()} == set(tensors)

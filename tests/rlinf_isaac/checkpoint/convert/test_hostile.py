@@ -22,6 +22,7 @@ from corpus.hostile import CANARY, DCP, LEGACY, OUTPUT, SAFETENSORS, SHARDS, ZIP
 from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.convert import prepare, run
+from rlinf_isaac.checkpoint.convert.source import load_torch
 from rlinf_isaac.checkpoint.header import read_header
 from rlinf_isaac.ground.errors import InvalidJob
 
@@ -145,8 +146,8 @@ def test_file_names_are_only_names(tmp_path, convert, name):
     assert (tmp_path / OUTPUT / "model.safetensors").is_file()
 
 
-def test_what_only_looks_allowed_stays_inert(root, monkeypatch):
-    """A module below an allowed one is neither imported nor called, by us or by torch, which is asked to verify."""
+def test_what_only_looks_allowed_is_not(root, monkeypatch):
+    """A module below an allowed one is neither imported nor called, by us or by torch."""
     monkeypatch.chdir(root)
     payload = hostile_pickles.call("torch.distributed.tensor.os", "mkdir", CANARY)
     with zipfile.ZipFile(ZIP) as archive:
@@ -157,8 +158,7 @@ def test_what_only_looks_allowed_stays_inert(root, monkeypatch):
     before = snapshot(root).keys()
     with pytest.raises(InvalidJob) as error:
         run(prepare(ZIP, OUTPUT))
-    assert [problem.code for problem in error.value.problems] == ["not-verified"]
+    assert [problem.code for problem in error.value.problems] == ["unsafe-pickle"]
+    with pytest.raises(pickle.UnpicklingError):
+        load_torch(Path(ZIP))
     assert snapshot(root).keys() == before
-    run(prepare(ZIP, OUTPUT), verify=False)
-    assert snapshot(root / "out").keys() == {"converted", "converted/model.safetensors", "converted/conversion.json"}
-    assert not (root / CANARY).exists()

@@ -15,7 +15,7 @@ from rlinf_isaac.ground.errors import WeightsError
 
 def tensor(*shape: int, dtype: str = "F32", key: str = "", offset: int = 0, stride=None, size=None) -> StoredTensor:
     tensor.made += 1
-    storage = Storage(Path("nowhere.pt"), 0, size or bytes_of(dtype, shape), 0, key or f"data/{tensor.made}")
+    storage = Storage(Path("nowhere.pt"), key or f"data/{tensor.made}", size or bytes_of(dtype, shape))
     return StoredTensor(dtype, shape, stride or dense_stride(shape), storage, offset)
 
 

@@ -161,6 +161,8 @@ class TestMalice:
             b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\x00\x00.",
             b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\x00\x00.",
             b"\x80\x02\x82\x01.",
+            b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+            b"\x80\x02ctorch.storage\nUntypedStorage\nJ\xff\xff\xff\x7f\x85R.",
         ],
     )
     def test_programs(self, tmp_path, program):

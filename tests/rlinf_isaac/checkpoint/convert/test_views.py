@@ -6,40 +6,48 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
 
-from rlinf_isaac.checkpoint.convert.source import SourceFiles
-from rlinf_isaac.checkpoint.convert.tensors import (
-    AnyDense,
-    ComputedTensor,
-    SplitTensor,
-    Storage,
-    StoredTensor,
-    dense_stride,
-)
+from rlinf_isaac.checkpoint.convert.read import Stored, read_stored
+from rlinf_isaac.checkpoint.convert.source import Source
+from rlinf_isaac.checkpoint.convert.tensors import AnyDense, ComputedTensor, StoredTensor
 from rlinf_isaac.checkpoint.convert.views import entry, narrow, transpose
+from rlinf_isaac.checkpoint.find_weights import find_weights
 
 VALUES = np.arange(2 * 6 * 5, dtype=np.float32).reshape(2, 6, 5)
 
 
-def stored(tmp_path: Path, values: np.ndarray, name: str = "data") -> StoredTensor:
-    (tmp_path / name).write_bytes(b"head" + values.tobytes())
-    return StoredTensor("F32", values.shape, dense_stride(values.shape), Storage(tmp_path / name, 4, values.nbytes))
+def stored(tmp_path: Path, values: np.ndarray) -> AnyDense:
+    """As torch saves a tensor that is a part of a larger storage."""
+    whole = torch.zeros(values.size + 9)
+    whole[4 : 4 + values.size] = torch.from_numpy(values).reshape(-1)
+    torch.save({"w": whole[4 : 4 + values.size].view(values.shape)}, tmp_path / "w.pt")
+    return found(tmp_path / "w.pt")
 
 
-def split_by_rows(tmp_path: Path, values: np.ndarray) -> SplitTensor:
-    """As FSDP shards a weight."""
-    return SplitTensor(
-        "F32", values.shape, tuple(((n, 0, 0), stored(tmp_path, values[n : n + 1], f"{n}")) for n in (1, 0))
-    )
+def in_safetensors(tmp_path: Path, values: np.ndarray) -> AnyDense:
+    save_file({"a": torch.ones(3), "w": torch.from_numpy(values)}, tmp_path / "w.safetensors")
+    return found(tmp_path / "w.safetensors")
 
 
-def split_by_boxes(tmp_path: Path, values: np.ndarray) -> SplitTensor:
-    boxes = [(low, left) for low in (0, 4) for left in (0, 2)]
-    pieces = []
-    for low, left in boxes:
-        box = values[:, low : low + 4, left : left + (2 if left == 0 else 3)]
-        pieces.append(((0, low, left), stored(tmp_path, np.ascontiguousarray(box), f"{low}{left}")))
-    return SplitTensor("F32", values.shape, tuple(pieces))
+def distributed(tmp_path: Path, values: np.ndarray) -> AnyDense:
+    with pytest.warns(UserWarning, match="single process"):
+        dcp.save({"w": torch.from_numpy(values)}, checkpoint_id=tmp_path / "dcp")
+    return found(tmp_path / "dcp")
+
+
+def found(path: Path) -> AnyDense:
+    stored = read_stored(find_weights(path)[0])
+    tensor = stored.tensors["w",]
+    assert isinstance(tensor, StoredTensor)
+    STORED[tensor.storage.file] = stored
+    return tensor
+
+
+STORED: dict[Path, Stored] = {}
+"""The checkpoint of a tensor, by the file in which that lies."""
 
 
 def computed(tmp_path: Path, values: np.ndarray) -> ComputedTensor:
@@ -47,12 +55,11 @@ def computed(tmp_path: Path, values: np.ndarray) -> ComputedTensor:
 
 
 def read(tensor: AnyDense) -> np.ndarray:
-    with SourceFiles() as source:
-        data = b"".join(bytes(piece) for piece in source.pieces(tensor))
-    return np.frombuffer(data, np.float32).reshape(tensor.shape)
+    with Source(STORED.get(tensor.storage.file) if isinstance(tensor, StoredTensor) else None) as source:
+        return source.tensor(tensor).numpy().copy()
 
 
-@pytest.mark.parametrize("make", [stored, split_by_rows, split_by_boxes, computed])
+@pytest.mark.parametrize("make", [stored, in_safetensors, distributed, computed])
 def test_parts(tmp_path, make):
     tensor = make(tmp_path, VALUES)
     for axis, size in enumerate(VALUES.shape):

@@ -20,6 +20,7 @@ from rlinf_isaac.checkpoint.convert.tensors import DTYPES
 from rlinf_isaac.checkpoint.header import weight_files
 
 PT = {"format": "pt"}
+TYPED = set(torch.storage._dtype_to_storage_type_map())  # others torch cannot read in the format in which it saved them
 ORDINARY = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -64,6 +65,7 @@ def storable(name: str) -> bool:
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(state_dicts(), st.booleans())
 def test_a_file_is_byte_for_byte_that_of_save_file(tmp_path, state_dict, legacy):
+    legacy = legacy and all(tensor.dtype in TYPED for tensor in state_dict.values())
     torch.save(state_dict, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
     run(prepare(tmp_path / "w.pt", tmp_path / "out", Options(state_dict_key="."), overwrite=True), verify=False)
     save_file({n: t.contiguous().clone() for n, t in state_dict.items()}, tmp_path / "expected", metadata=PT)

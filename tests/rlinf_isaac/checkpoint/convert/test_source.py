@@ -1,14 +1,23 @@
-"""What torch's own safe reader does not know: pickles of other protocols, verified all the same."""
+"""What torch reads of files of ``torch.save``: other protocols of pickle, odd names, and what lies beside weights."""
 
 from __future__ import annotations
 
+import argparse
 import warnings
+from collections import Counter, defaultdict, deque
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.convert import Options, prepare, run
-from rlinf_isaac.checkpoint.convert.load_archive import load_archive
+from rlinf_isaac.checkpoint.convert.source import Source, load_torch
 from rlinf_isaac.checkpoint.convert.tensors import DTYPES
 from rlinf_isaac.ground.errors import ConversionFailed, InvalidJob
 
@@ -34,28 +43,12 @@ def test_every_tensor_is_verified(tmp_path, content, protocol):
     assert run(prepare(tmp_path / "w.pt", tmp_path / "out"))["verified"]
 
 
-@PROTOCOLS
-def test_it_reads_what_torch_reads(tmp_path, content, protocol):
-    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol)
-    found = load_archive(tmp_path / "w.pt")
-    for name, tensor in content.items():
-        assert (found[name].dtype, found[name].shape, found[name].stride()) == (
-            tensor.dtype,
-            tensor.shape,
-            tensor.stride(),
-        )
-        assert torch.equal(found[name].reshape(-1).view(torch.uint8), tensor.detach().reshape(-1).view(torch.uint8))
-    assert found["slice"].untyped_storage().data_ptr() == found["base"].untyped_storage().data_ptr()
-
-
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_a_fault_of_the_writer_is_found(tmp_path, content, protocol, monkeypatch):
-    from rlinf_isaac.checkpoint.convert import write
-
     torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol)
-    pieces = write._pieces
+    blocks = Source.blocks
     monkeypatch.setattr(
-        write, "_pieces", lambda tensor, source: (bytes(reversed(bytes(piece))) for piece in pieces(tensor, source))
+        Source, "blocks", lambda self, output: ((block, bytes(piece)[::-1]) for block, piece in blocks(self, output))
     )
     with pytest.raises(ConversionFailed, match="was written wrongly"):
         run(prepare(tmp_path / "w.pt", tmp_path / "out"))
@@ -70,7 +63,58 @@ def test_nothing_is_executed(tmp_path, bomb, protocol):
         prepare(tmp_path / "w.pt", tmp_path / "out")
     assert error.value.problems[0].code == "unsafe-pickle"
     with pytest.raises(Exception, match=r"mkdir|WeightsUnpickler|Unsupported"):
-        load_archive(tmp_path / "w.pt")
+        load_torch(tmp_path / "w.pt")
+
+
+class TestBeside:
+    """What people keep beside their weights; none of it is imported or called, and none of it is written."""
+
+    @staticmethod
+    def content() -> dict[str, object]:
+        config = {"lr": 1e-4, "layers": [1, 2], "nested": {"name": "x"}}
+        return {
+            "model": {"w": torch.arange(6.0)},
+            "loss": np.float64(0.25),
+            "best": np.float32(0.125),
+            "steps": np.int64(7),
+            "dtype": np.dtype("float32"),
+            "args": argparse.Namespace(lr=1e-4, output=Path("out")),
+            "path": PurePosixPath("a/b"),
+            "metrics": defaultdict(list, loss=[0.5]),
+            "recent": deque([1.0, 2.0], maxlen=2),
+            "counts": Counter("abca"),
+            "shape": torch.Size([2, 3]),
+            "kind": torch.bfloat16,
+            "device": torch.device("cpu"),
+            "when": datetime(2026, 1, 2),
+            "seen": {1, 2},
+            "space": SimpleNamespace(a=1),
+            "config": OmegaConf.create(config),
+        }
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_it_does_no_harm(self, save, convert, legacy):
+        out = convert(save(self.content(), legacy))
+        assert torch.equal(load_file(out / "model.safetensors")["w"], torch.arange(6.0))
+
+    @PROTOCOLS
+    def test_of_any_protocol(self, tmp_path, convert, protocol):
+        torch.save(self.content(), tmp_path / "w.pt", pickle_protocol=protocol)
+        assert load_file(convert(tmp_path / "w.pt") / "model.safetensors").keys() == {"w"}
+
+    def test_nothing_of_it_is_made(self, save):
+        found = load_torch(save(self.content()))
+        for name in ("loss", "best", "args", "path", "when", "space", "config"):
+            assert type(found[name]).__mro__[1].__name__ == "_Inert", name
+
+    @pytest.mark.parametrize("odd", [np.zeros(2), Fraction(1, 2), print, torch.nn.Linear])
+    def test_what_is_not_listed_is_named(self, save, refusal, odd):
+        assert refusal(save({"w": torch.ones(1), "odd": odd})) == "unsafe-pickle"
+
+
+def test_what_torch_cannot_read_is_said(save, refusal):
+    """It saves floats of eight bits in its old format, and does not read them again."""
+    assert refusal(save({"w": torch.zeros(2).to(torch.float8_e5m2)}, legacy=True)) == "torch-refuses"
 
 
 class TestNames:
