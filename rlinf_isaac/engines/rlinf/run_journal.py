@@ -1,7 +1,7 @@
-"""How processes of a run tell their parent what happens: one JSON object per line, one file per writer.
+"""Journals by which the processes of a run report to their parent: one file per writer, one JSON object per line.
 
-A line is written with a single ``write`` to a file opened for appending, so a writer that is killed leaves whole lines
-and at most one torn one, which is never read.
+A line is written with a single ``write`` to a file opened for appending, so a writer that is killed leaves complete
+lines and at most one incomplete line, which is never read.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 DRIVER = "driver"
 STARTING = ("import", "ray", "cluster", "workers", "model_and_simulator")
-"""Parts of a driver's start, in their order."""
+"""Parts of a driver's start, in order."""
 
 
 class JournalWriter:
-    """Appends to ``<directory>/<name>.jsonl``."""
+    """Writes the journal ``<directory>/<name>.jsonl``."""
 
     def __init__(self, directory: str | Path, name: str) -> None:
         path = Path(directory) / f"{name}.jsonl"
@@ -26,22 +26,22 @@ class JournalWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(self, kind: str, **values: Any) -> None:
-        """Add one line; `values` are JSON-ready."""
+        """Append one line; `values` are JSON-ready."""
         os.write(self._descriptor, json.dumps({"kind": kind, **values}).encode() + b"\n")
 
 
 class JournalReader:
-    """Follows all journals of a directory."""
+    """Reads all journals of a directory while they are written."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self._offsets: dict[Path, int] = {}
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The complete lines that are new, file by file.
+        """Yield the new complete lines, file by file.
 
-        The driver's are taken in first and given last: it says that something is done after the workers have written
-        what came of it, so whoever sees its line has seen theirs.
+        The driver's journal is read first, but its lines are yielded last. The driver reports that an order is done
+        after the workers have written their results, so the results are always yielded before this line.
         """
         driver = self.directory / f"{DRIVER}.jsonl"
         last = list(self._new(driver))
