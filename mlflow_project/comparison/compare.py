@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from mlflow_project.comparison.evaluations import Evaluation
+from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.verdict import verdict
 from mlflow_project.vocabulary import MISMATCH_TAG
 from rlinf_isaac.stats.paired import PairedCounts, holm
@@ -20,7 +21,7 @@ from rlinf_isaac.stats.rates import RateEstimate
 from rlinf_isaac.stats.sequential import ALPHA, Separation, anytime_p_value, separate
 
 MCNEMAR = "exact McNemar"
-ANYTIME = "e-process"
+ANYTIME = "e-process"  # if the outcomes decided the number of episodes (`--until-decided`)
 FISHER = "Fisher, unpaired"
 
 SOLVED_BY, DISAGREE = "solved by", "disagree"
@@ -33,58 +34,6 @@ _SETTINGS = ("action_chunk", "policy_seed")
 
 
 RANK_NOTE = "A rank such as 1-3 means that the data do not show which of these places the checkpoint has."
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One checkpoint in the comparison.
-
-    Attributes:
-        label: short name, unique in the comparison.
-        success: rate with its 95 % Wilson interval.
-        drops, timeouts: number of episodes that ended in a drop, or by time-out.
-        episode_return, length: means over the episodes; the length in control steps.
-        rank: best and worst place that the tests leave possible, counted from 1.
-    """
-
-    evaluation: Evaluation
-    label: str
-    success: RateEstimate
-    drops: int
-    timeouts: int
-    episode_return: float
-    length: float
-    rank: tuple[int, int]
-
-    @property
-    def place(self) -> str:
-        """The rank as text: ``1``, or ``1-3`` if several places are possible."""
-        low, high = self.rank
-        return str(low) if low == high else f"{low}-{high}"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two checkpoints of a comparison.
-
-    Attributes:
-        first, second: their indices in `Comparison.standings`.
-        counts: outcomes on the seeds that both have; None if their episodes are not paired.
-        unpaired: why the episodes are not paired, or None.
-        test: `MCNEMAR`, `ANYTIME` (the number of episodes depended on the outcomes) or `FISHER`; all two-sided.
-        p_value: p-value of this pair alone.
-        adjusted: p-value adjusted by Holm over all pairs.
-        better: index of the better checkpoint if `adjusted` <= alpha, else None.
-    """
-
-    first: int
-    second: int
-    counts: PairedCounts | None
-    unpaired: str | None
-    test: str
-    p_value: float
-    adjusted: float
-    better: int | None
 
 
 @dataclass(frozen=True)

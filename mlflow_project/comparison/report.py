@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.comparison.compare import RANK_NOTE, Comparison, Pair, Standing
+from mlflow_project.comparison.compare import RANK_NOTE, Comparison
+from mlflow_project.comparison.standings import Pair, Standing
 
 if TYPE_CHECKING:
     import jinja2

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from mlflow_project.comparison.standings import Pair, Standing
 from rlinf_isaac.stats.sequential import Separation
-
-if TYPE_CHECKING:
-    from mlflow_project.comparison.compare import Pair, Standing
 
 MOST_NAMES = 8
 """Most checkpoints that a verdict names."""
