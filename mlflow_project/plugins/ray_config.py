@@ -165,7 +165,7 @@ def _is_amount(value: Any) -> bool:
 
 
 def _is_env(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(each, str | None) for each in value.values())
+    return isinstance(value, Mapping) and all(isinstance(text, str | None) for text in value.values())
 
 
 def _is_runtime_env(value: Any) -> bool:

@@ -93,8 +93,8 @@ class Family:
     Attributes:
         looks: the different looks, oldest first; of several equal ones the first.
         to_come: number of looks that the newest sweep has planned and not finished.
-        newest_sweep: M, the number of looks in the newest sweep, including planned ones; only those after an
-            interruption by another evaluation count. 1 if the plan was not recorded.
+        newest_sweep: M, the number of looks that the newest sweep makes according to its plan. If another evaluation
+            has ended in between, only the looks after it. 1 if the plan was not recorded.
         since: the reign with which the count begins; None if it begins with the store.
         parts: description of the looks, for people: ``3 of sweep eval tiny (<run>)``.
     """

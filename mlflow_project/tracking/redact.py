@@ -21,14 +21,15 @@ _QUERY_VALUE = re.compile(
     re.I,
 )
 _SHORTEST = 8
-"""Characters. A shorter value is a weak secret anyway, and may well be a word that this project prints."""
+"""Length in characters of the shortest value that is hidden. A shorter secret is weak anyway, and may be an ordinary
+word."""
 
 
 def without_credentials(uri: str) -> str:
     """`uri` without user and password, also in its query. People pass journals on, so they must not contain these."""
     try:
         parts = whole = urlsplit(uri)
-    except ValueError:  # a bracket in a password
+    except ValueError:  # e.g. the password contains a bracket
         return clean_urls(uri)
     if "@" in parts.netloc:
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])

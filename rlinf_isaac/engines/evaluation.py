@@ -207,7 +207,7 @@ def _evaluate_bundle(
         wanted = {seed for seed in batch if seed < first_seed + config.eval.videos}
         filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
         finished = {seed for seed in rows if seed in filmed or seed not in wanted}
-        # Announce these rows again; a recorder that has them already ignores them.
+        # Announce these rows again. A recorder identifies a row by checkpoint and seed, so it counts only once.
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
         label = f"eval {bundle.step}"

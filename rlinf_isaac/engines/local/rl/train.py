@@ -61,6 +61,7 @@ def _train(job: RlJob) -> Iterator[Event]:
 
     if job.config.compute.threads:
         torch.set_num_threads(job.config.compute.threads)
+    # Load the policy and value head of the start checkpoint, or of the checkpoint to resume from.
     policy = load_actor_critic(job)
     optimiser = make_optimiser(policy)
     if start:

@@ -90,8 +90,8 @@ def update(
             # only the value head learns.
             parts = compute(experience.rows(indices), iteration > rl.warmup_iterations)
             waiting += parts
-            # The value head takes a step after every minibatch, the policy after `accumulate` minibatches, with the
-            # mean of their gradients (0: once per epoch).
+            # The value head takes a step after every minibatch. The policy takes one after `accumulate` minibatches
+            # (0: only at the end of the epoch), and after the epoch's last, with the mean of their gradients.
             policy_steps = number % (rl.accumulate or len(batches)) == 0 or number == len(batches)
             means = _step(policy, optimiser, parts, waiting if policy_steps else [], iteration)
             if policy_steps:
@@ -101,7 +101,8 @@ def update(
                 first_ratio_error = max(part.ratio_error for part in parts)
             for name, value in means.items():
                 seen.setdefault(name, []).append(value)
-            # Early stopping: end the update if the KL divergence from the rollout's policy exceeds `target_kl`.
+            # Early stopping: end the update if the KL divergence from the rollout's policy, estimated on this
+            # minibatch, exceeds `target_kl`.
             stop = 0 < rl.target_kl < means["train/approx_kl"]
             if stop:
                 break
@@ -145,6 +146,7 @@ def _step(
     rl = policy.rl
     critic: list[torch.nn.Parameter] = []
     actor: list[torch.nn.Parameter] = []
+    # Sum the gradients of the shards in a fixed order; the policy's sum is divided by the number of minibatches.
     for name, parameter in policy.checkpoint_module().named_parameters():
         is_critic = name.startswith("value_head.")
         found = [part.gradients[name] for part in (parts if is_critic else policy_parts) if name in part.gradients]
@@ -153,6 +155,7 @@ def _step(
             total = sum(found[1:], found[0]) / (1 if is_critic else len(policy_parts) / len(parts))
             parameter.grad = torch.from_numpy(total).to(parameter)
             (critic if is_critic else actor).append(parameter)
+    # Clip the gradients of value head and policy separately, and stop if a loss or a norm is not finite.
     means = {name: sum(part.means[name] for part in parts) for name in parts[0].means}
     means["train/critic_grad_norm"] = float(torch.nn.utils.clip_grad_norm_(critic, rl.clip_grad_norm))
     if actor:

@@ -103,8 +103,8 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
                 unread.append(update(spread, optimiser, batches.get(step - 1), job.config, step, team))
                 # Update the moving average of the weights.
                 average.update()
-                # Read the losses one step late, so that the GPU already works on the next step. Read all of them before
-                # metrics are logged, or weights are saved or evaluated.
+                # Read the loss one step late, so that the GPU is never idle while the CPU waits for it. Read all losses
+                # before metrics are logged, or weights are saved or evaluated.
                 while unread and (unread[0].ready or len(unread) > 1 or _pauses(config, step)):
                     loss, norm = unread.popleft().read()
                     losses.append(loss)
