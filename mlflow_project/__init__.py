@@ -1,1 +1,1 @@
-"""Tracking: the only package that imports mlflow. `vocabulary` has the names that are in its stores."""
+"""Tracking with MLflow; no other package imports mlflow. `vocabulary` has the names of tags, metrics and artifacts."""

@@ -1,4 +1,4 @@
-"""The name that installations made before `plugins.lerobot_source` have registered with MLflow."""
+"""Old name of `plugins.lerobot_source`, which older installations have registered with MLflow."""
 
 from mlflow_project.plugins.lerobot_source import LeRobotSource
 

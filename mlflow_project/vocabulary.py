@@ -1,6 +1,6 @@
-"""Names in MLflow that several modules write or read: tags, metrics, artifacts; and ids that are filled in later.
+"""Names in MLflow that several modules write or read (tags, metrics, artifacts), and placeholders for MLflow's ids.
 
-Runs are in stores for years, so that a name that was once written stays as it is.
+Runs stay in stores for years, so a name that has once been written must never change.
 """
 
 from __future__ import annotations
@@ -8,40 +8,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-# Tags of a run: what it did, and how it ended.
+# Tags that say what a run did and how it ended.
 VERB_TAG = "rlinf_isaac.verb"
 FAILURE_TAG = "failure.reason"
 NOTE_TAG = "mlflow.note.content"
-"""MLflow's own: the description of a run, in Markdown."""
+"""MLflow's own tag for the description of a run, in Markdown."""
 PARENT_RUN_TAG = "mlflow.parentRunId"
-"""MLflow's own: the run that it is nested in."""
+"""MLflow's own tag for the id of the parent run."""
 COMMIT_TAG = "mlflow.source.git.commit"
-"""MLflow's own, as a user's `mlflow run` sets it."""
+"""MLflow's own tag for the git commit; `mlflow run` sets it, too."""
 DIRTY_TAG = "git.dirty"
 VERSION_TAG = "version."
-"""Begins the tags with the version of a package."""
+"""Prefix of the tags with package versions."""
 PLANNED_TAG = "sweep.checkpoints"
-"""Of an evaluation: of how many checkpoints its sweep is, as was fixed before it began."""
+"""Tag of an evaluation run: the number of checkpoints in its sweep, fixed before the sweep began."""
 MISMATCH_TAG = "allow_mismatch"
-"""On runs that went on although the job is not what the weights were trained with."""
+"""Tag of runs that were allowed to continue although the job differs from what the weights were trained with."""
 MISMATCH_OF_TAG = "mismatch."
-"""Begins the tags that say what did not match, one for each code."""
+"""Prefix of the tags that describe the mismatches, one tag for each problem code."""
 
-# Tags of a checkpoint, on its LoggedModel and on runs that made or used it.
+# Tags of a checkpoint; its LoggedModel has them, and so do the runs that made or used it.
 MODEL_TAG = "checkpoint.sha256"
 URI_TAG = "checkpoint.uri"
 BASE_URI_TAG = "base.uri"
 LINEAGE_TAG = "lineage."
-"""Begins the tags with digests of what something came from, see `lineage_tag`."""
+"""Prefix of the tags with the sha256 of a run's or checkpoint's inputs (see `lineage_tag`)."""
 ASSUMED_TAG = "assumed."
-"""Begins the tags that say what a person assumed of a training."""
+"""Prefix of the tags with the facts about a training that a person has assumed."""
 NOT_KNOWN_TAG = "not_known"
 ASSUMED_SINCE = "checkpoint.assumed"
-"""Of a registered LoggedModel: JSON of what was assumed when it was evaluated, beyond what its files say."""
+"""Tag of a registered LoggedModel: JSON of the facts that were assumed for its evaluation and are not in its files."""
 
-# Metrics of an evaluation, and of what reinforcement learning made of its start.
+# Metrics of an evaluation, and of the comparison of a checkpoint before and after reinforcement learning.
 EPISODES = "eval/episodes"
-"""Of the runs that evaluated a checkpoint, and of no others."""
+"""Only runs that evaluated a checkpoint have this metric."""
 SUCCESS = "eval/success_once"
 SUCCESS_LOW, SUCCESS_HIGH = "eval/success_low", "eval/success_high"
 """The 95 % interval of `SUCCESS`."""
@@ -53,42 +53,42 @@ GAINED, LOST, GAIN_P_VALUE = "gain/gained", "gain/lost", "gain/p_value"
 
 # Artifacts of a run.
 EPISODES_FILE = "episodes.json"
-"""The rows of an evaluation as a table."""
+"""The episodes of an evaluation as a table, one row each."""
 SETTINGS_FILE = "settings.json"
 """`EvaluationStarted.settings`."""
 COMPARISON_PAGE = "comparison.html"
 ROLLOUT = "rollout"
-"""Key of the animated images; their step is the number of the episode."""
+"""Key of the animated images; the step of an image is the number of its episode."""
 
 EXPERIMENT_PLACEHOLDER = "{{experiment}}"
-"""Stands for MLflow's id of the experiment in what is recorded before a server is asked; the replica fills it in."""
+"""Placeholder for MLflow's id of the experiment, unknown while a record is written; the replica fills it in."""
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-"""What the id of a run looks like."""
+"""Pattern of a run id."""
 _RUN_PLACEHOLDER = re.compile(r"\{\{run:([0-9a-f]{32})\}\}")
 
 
 def run_placeholder(run: str) -> str:
-    """What stands for MLflow's id of the run with the local uuid `run`."""
+    """Placeholder for MLflow's id of the run whose local uuid is `run`."""
     return f"{{{{run:{run}}}}}"
 
 
 def local_run(text: str) -> str | None:
-    """The local uuid in what `run_placeholder` made; None for anything else, such as an id of MLflow's."""
+    """The local uuid in a placeholder made by `run_placeholder`; None for any other text, such as an MLflow id."""
     match = _RUN_PLACEHOLDER.fullmatch(text)
     return match[1] if match else None
 
 
 def fill_in(text: str, experiment: str, id_of_run: Callable[[str], str]) -> str:
-    """`text` with MLflow's ids in place of all placeholders.
+    """Replace all placeholders in `text` by MLflow's ids.
 
     Args:
-        text: as it was recorded.
-        experiment: MLflow's id.
-        id_of_run: local uuid -> MLflow's id.
+        text: a recorded text.
+        experiment: MLflow's id of the experiment.
+        id_of_run: maps the local uuid of a run to MLflow's id.
     """
     return _RUN_PLACEHOLDER.sub(lambda match: id_of_run(match[1]), text.replace(EXPERIMENT_PLACEHOLDER, experiment))
 
 
 def lineage_tag(link: str) -> str:
-    """The tag with the sha256 of a link: ``norm_stats`` -> ``lineage.norm_stats.sha256``."""
+    """Name of the tag with the sha256 of a lineage link: ``norm_stats`` -> ``lineage.norm_stats.sha256``."""
     return f"{LINEAGE_TAG}{link}.sha256"

@@ -19,7 +19,8 @@ from mlflow_project.tracking.terminal import escaped
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the checkpoints by success rate, with the places the tests leave possible."""
+    """Print the verdict, then the checkpoints by success rate with the places that the tests leave possible."""
+    stdout.print(comparison.verdict)
     table = Table(title="Checkpoints by success", title_justify="left")
     table.add_column("rank", justify="right")
     # Where it is narrow the headings fold, not the names.
@@ -35,11 +36,7 @@ def print_comparison(comparison: Comparison) -> None:
             each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}"
         )
     stdout.print(table)
-    notes = [
-        comparison.verdict,
-        *training_notes(comparison),
-        *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons),
-    ]
+    notes = [*training_notes(comparison), *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons)]
     if comparison.pairs:
         notes.append(f"P-values: {comparison.method}.")
     for note in notes:
@@ -47,7 +44,9 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_gains(improved: Sequence[Improved]) -> None:
-    """Print what reinforcement learning made of every start checkpoint."""
+    """Print for every start checkpoint whether reinforcement learning improved it, then the numbers as a table."""
+    for each in improved:
+        stdout.print(each.verdict)
     table = Table(title="Before and after, on the same held-out seeds", title_justify="left")
     for column in ("from step", "before", "after", "gained", "lost", "n", "p (one-sided)"):
         table.add_column(column, justify="right")
@@ -62,8 +61,9 @@ def print_gains(improved: Sequence[Improved]) -> None:
 
 
 def print_rulings(judgement: Judgement) -> None:
-    """Print what each rule of the gate says, with its numbers."""
-    table = Table(title=f"Step {judgement.candidate.evaluation.step}, rule by rule", title_justify="left")
+    """Print whether the gate lets the candidate pass, then what each rule says, with its numbers."""
+    stdout.print(judgement.verdict)
+    table = Table(title="Rules of the gate", title_justify="left")
     for column in ("rule", "", "because"):
         table.add_column(column)
     for ruling in judgement.rulings:

@@ -1,1 +1,1 @@
-"""Evaluations side by side: the tests, the tables, the page."""
+"""Compares evaluations: statistical tests, tables and the HTML page."""

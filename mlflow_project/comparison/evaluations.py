@@ -1,4 +1,4 @@
-"""Evaluations as the MLflow store has them: one checkpoint, its episode rows, and the settings these depend on."""
+"""Reads evaluations from the MLflow store: a checkpoint, its episode rows, and the settings that determine them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MAX_BYTES = 100_000_000
-"""More than the rows of any evaluation take."""
+"""Largest table or settings file that is read; no evaluation has as much."""
 
 _FLAG = "subtask/"
 _COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks"}
@@ -38,16 +38,16 @@ class Evaluation:
     """One evaluated checkpoint.
 
     Attributes:
-        run: MLflow's run id, or ``{{run:<local uuid>}}`` while it is being recorded (`operations`).
-        name: of the run.
-        experiment: MLflow's id, or ``{{experiment}}`` likewise.
-        sweep: run id of the sweep it belongs to; those of one sweep differ in nothing but the checkpoint.
-        sweep_name: of that run.
+        run: MLflow's run id, or ``{{run:<local uuid>}}`` while the run is being recorded (`operations`).
+        name: name of the run.
+        experiment: MLflow's id of the experiment, or ``{{experiment}}`` while the run is being recorded.
+        sweep: run id of its sweep; the evaluations of one sweep differ only in the checkpoint.
+        sweep_name: name of the sweep's run.
         step: optimiser step of the checkpoint.
         checkpoint: sha256 of the bundle.
-        rows: episodes by seed; `EpisodeRow.video` is an artifact path of the run.
-        settings: `EvaluationStarted.settings`; empty where they were not recorded.
-        tags: of the run (digests as ``lineage.<link>.sha256``, `MISMATCH_TAG`).
+        rows: episodes in the order of seeds; `EpisodeRow.video` is an artifact path of the run.
+        settings: `EvaluationStarted.settings`; empty if they were not recorded.
+        tags: tags of the run (digests as ``lineage.<link>.sha256``, `MISMATCH_TAG`).
     """
 
     run: str
@@ -68,17 +68,17 @@ class Evaluation:
 
     @property
     def parent(self) -> str | None:
-        """sha256 of the checkpoint that this one was trained from, or None."""
+        """sha256 of the checkpoint from which this one was trained, or None."""
         return self.tags.get(lineage_tag("parent"))
 
     @property
     def stopped_by_rule(self) -> bool:
-        """Whether the number of episodes depended on their outcomes."""
+        """Whether the outcomes decided the number of episodes (``--until-decided``)."""
         return self.settings.get("stop_rule") is not None
 
 
 def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
-    """Tags of a run that goes on in spite of these problems; none without any."""
+    """Tags of a run that continues in spite of these problems; empty if there are none."""
     tags = {f"{MISMATCH_OF_TAG}{problem.code}": problem.cause for problem in allowed}
     return {MISMATCH_TAG: "true"} | tags if tags else {}
 
@@ -91,76 +91,77 @@ def table_row(row: EpisodeRow) -> dict[str, Any]:
 
 
 def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
-    """The row that `table_row` made these values of. Columns that are neither a field nor a flag are left out."""
+    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag are ignored."""
     flags = {key.removeprefix(_FLAG): bool(value) for key, value in values.items() if key.startswith(_FLAG)}
     return EpisodeRow(**{key: value for key, value in values.items() if key in _COLUMNS}, subtasks=flags)
 
 
 def run_id_in(text: str) -> str:
-    """The run that a person means: its id, or any link of the MLflow UI that holds one (its last one).
+    """The run id in what a person typed: the id itself, or a link of the MLflow UI (the last id in it).
 
     Raises:
-        InvalidJob: there is none.
+        InvalidJob: `text` contains no run id.
     """
-    found = RUN_ID.findall(text)
-    if not found:
-        raise InvalidJob.of("unknown-run", f"{text!r} holds no run id (32 hex digits)", "pass a run's id or its link")
-    return found[-1]
+    ids = RUN_ID.findall(text)
+    if not ids:
+        cause = f"{text!r} contains no run id (32 hex digits)"
+        raise InvalidJob.of("unknown-run", cause, "pass the id of a run, or its link")
+    return ids[-1]
 
 
 def read_evaluations(client: MlflowClient, runs: Sequence[str]) -> list[Evaluation]:
-    """All finished evaluations among these runs and those nested in them, at any depth; each once, oldest first.
+    """All finished evaluations among these runs and the runs nested in them at any depth; each once, oldest first.
 
     Args:
-        client: of the store.
-        runs: run ids; a sweep, the run of `main`, one evaluation, ...
+        client: client of the store.
+        runs: run ids, e.g. of a sweep, of `main`, or of one evaluation.
 
     Raises:
-        InvalidJob: with all problems: a run that is not in the store, or has no finished evaluation; a table that
-            cannot be read.
+        InvalidJob: lists all problems: runs that are not in the store, runs without a finished evaluation, and tables
+            that cannot be read.
     """
     from mlflow.exceptions import MlflowException
 
-    problems, found = [], {}
+    problems, evaluations = [], {}
     for run_id in runs:
         try:
             top = client.get_run(run_id)
         except MlflowException as error:
             cause = f"the MLflow store has no {run_id} ({str(error).partition(chr(10))[0]})"
-            problems.append(Problem("not-in-store", cause, "check MLFLOW_TRACKING_URI, and the id"))
+            problems.append(Problem("not-in-store", cause, "check MLFLOW_TRACKING_URI and the id"))
             continue
         below = list(_evaluations_below(client, top))
         if not below:
-            cause = f"run {run_id} ({top.info.run_name}) has no finished evaluation, nor has any run nested in it"
-            problems.append(Problem("no-evaluations", cause, "name a run of eval, rl or main that evaluated"))
+            cause = f"neither run {run_id} ({top.info.run_name}) nor any run nested in it is a finished evaluation"
+            problems.append(Problem("no-evaluations", cause, "name a run of eval, rl or main that has evaluated"))
         for run in below:
-            if run.info.run_id not in found:
+            if run.info.run_id not in evaluations:
                 try:
-                    found[run.info.run_id] = _read(client, run)
+                    evaluations[run.info.run_id] = _read(client, run)
                 except (ValueError, TypeError, KeyError, MlflowException, OSError) as error:
                     cause = f"{EPISODES_FILE} of run {run.info.run_id} cannot be read: {error!r}"
                     problems.append(Problem("bad-episodes", cause, "evaluate again"))
     if problems:
         raise InvalidJob(problems)
-    return list(found.values())
+    return list(evaluations.values())
 
 
 def evaluations_of(client: MlflowClient, checkpoint: str) -> list[Evaluation]:
-    """All finished evaluations of the checkpoint with this sha256, in any experiment, newest first. What cannot be read
-    is left out."""
+    """All finished evaluations of the checkpoint with this sha256, in any experiment, newest first. Evaluations that
+    cannot be read are left out."""
     from mlflow.exceptions import MlflowException
 
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`checkpoint.sha256` = '{checkpoint}' and metrics.`eval/episodes` > 0 and status = 'FINISHED'"
-    found = []
+    evaluations = []
     for run in client.search_runs(experiments, query, max_results=1000, order_by=["attributes.start_time DESC"]):
         with suppress(ValueError, TypeError, KeyError, MlflowException, OSError):
-            found.append(_read(client, run))
-    return [each for each in found if each.checkpoint == checkpoint]
+            evaluations.append(_read(client, run))
+    return [evaluation for evaluation in evaluations if evaluation.checkpoint == checkpoint]
 
 
 def _evaluations_below(client: MlflowClient, run: Run) -> list[Run]:
-    """`run` and what is nested in it, as far as it is a finished evaluation."""
+    """The finished evaluations among `run` and the runs nested in it."""
     if EPISODES in run.data.metrics:
         return [run] if run.info.status == "FINISHED" else []
     query = f"tags.{PARENT_RUN_TAG} = '{run.info.run_id}'"
@@ -171,7 +172,7 @@ def _evaluations_below(client: MlflowClient, run: Run) -> list[Run]:
         children += page
         if not (token := page.token):
             break
-    return [each for child in children for each in _evaluations_below(client, child)]
+    return [evaluation for child in children for evaluation in _evaluations_below(client, child)]
 
 
 def _read(client: MlflowClient, run: Run) -> Evaluation:
@@ -183,7 +184,7 @@ def _read(client: MlflowClient, run: Run) -> Evaluation:
             settings = read_json(client.download_artifacts(run_id, SETTINGS_FILE, scratch), MAX_BYTES)
     rows = [episode_row(dict(zip(table["columns"], values, strict=True))) for values in table["data"]]
     if not rows:
-        raise ValueError("it has no rows")
+        raise ValueError("the table has no rows")
     sweep = client.get_run(tags.get(PARENT_RUN_TAG, run_id))
     return Evaluation(
         run=run_id,

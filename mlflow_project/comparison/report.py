@@ -1,8 +1,9 @@
-"""The comparison as one self-contained HTML page.
+"""Renders a comparison as one self-contained HTML page.
 
 MLflow shows an HTML artifact in an iframe with ``sandbox="allow-scripts"`` and a blob: address: scripts run and media
-of the server play, links and storage do not work, and relative addresses lead nowhere. So the page's script builds the
-videos' addresses (``/get-artifact``) from the origin in its own. Everything from outside passes Jinja's autoescape.
+of the server play, but links, storage and relative addresses do not work. The page's script therefore builds the
+addresses of the videos (``/get-artifact``) from the origin in the page's own address. Jinja's autoescape escapes all
+text from outside.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project.comparison.compare import RANK_NOTE, Comparison, Pair, Standing
+from mlflow_project.comparison.compare import RANK_NOTE, Comparison
+from mlflow_project.comparison.standings import Pair, Standing
 
 if TYPE_CHECKING:
     import jinja2
@@ -21,15 +23,15 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34
-"""Of the plot, in SVG units."""
+"""Size and margins of the plot, in SVG units."""
 BESIDE = 30
-"""How far right of its start a checkpoint stands that was trained from it."""
+"""A checkpoint made by reinforcement learning is plotted so far right of its start checkpoint, in SVG units."""
 LARGEST_NUMBER_OF_TICKS = 10
 
 
 @dataclass(frozen=True)
 class PlottedCheckpoint:
-    """One checkpoint in the plot; `x` .. `high` in SVG units."""
+    """One checkpoint in the plot; `x`, `y`, `low` and `high` are in SVG units."""
 
     x: float
     y: float
@@ -49,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Cell:
-    """Row against column in the win matrix. `state`: better, worse, equal (not separable), self."""
+    """One cell of the win matrix. `state` of the row's checkpoint: better, worse, equal (tied) or self."""
 
     state: str
     wins: int | None = None
@@ -60,19 +62,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One seed of a group of paired checkpoints; `episodes` has None where a checkpoint has no such episode."""
+    """One seed of a group of paired checkpoints; `episodes` has one entry per checkpoint, None if not evaluated."""
 
     seed: int
     episodes: tuple[EpisodeRow | None, ...]
 
     @property
     def disagree(self) -> bool:
-        """Whether some solved it and others did not."""
+        """Whether some checkpoints solved the seed and others did not."""
         return len({row.success for row in self.episodes if row is not None}) > 1
 
     @property
     def filmed(self) -> bool:
-        """Whether there is a video of any."""
+        """Whether any of the episodes has a video."""
         return any(row is not None and row.video for row in self.episodes)
 
 
@@ -90,15 +92,15 @@ class Group:
 
 
 def render(comparison: Comparison, title: str) -> str:
-    """The page. In the videos' addresses runs stand as `Evaluation.run` names them."""
+    """Render the page. Runs appear in the addresses of videos as in `Evaluation.run` (an id or a placeholder)."""
     standings = comparison.standings
     starts = _starts(standings)
-    steps = sorted({each.evaluation.step for each in standings if each.label not in starts})
+    steps = sorted({standing.evaluation.step for standing in standings if standing.label not in starts})
     return _template().render(
         title=title,
         comparison=comparison,
         rank_note=RANK_NOTE,
-        several_sweeps=len({each.evaluation.sweep for each in standings}) > 1,
+        several_sweeps=len({standing.evaluation.sweep for standing in standings}) > 1,
         facts=_facts(comparison),
         series=_series(standings, starts, steps),
         x_ticks=[(_x(step, steps), step) for step in steps[:: -(-len(steps) // LARGEST_NUMBER_OF_TICKS)]],
@@ -110,7 +112,7 @@ def render(comparison: Comparison, title: str) -> str:
 
 
 def p_text(p_value: float) -> str:
-    """Three decimals, or that it is smaller."""
+    """Three decimals, or ``< 0.001``."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
@@ -130,9 +132,9 @@ def _template() -> jinja2.Template:
 
 
 def _facts(comparison: Comparison) -> list[str]:
-    """What was evaluated, as far as it is the same for all."""
-    settings = [each.evaluation.settings for each in comparison.standings]
-    environments = [each.get("environment", {}) for each in settings]
+    """The task, prompt, backend and action chunk, as far as they are the same for all checkpoints."""
+    settings = [standing.evaluation.settings for standing in comparison.standings]
+    environments = [setting.get("environment", {}) for setting in settings]
     facts = [environments[0].get(key) for key in ("task", "prompt", "backend") if _same(environments, key)]
     if _same(settings, "action_chunk") and "action_chunk" in settings[0]:
         facts.append(f"action chunk {settings[0]['action_chunk']}")
@@ -140,37 +142,41 @@ def _facts(comparison: Comparison) -> list[str]:
 
 
 def _same(mappings: Sequence[Mapping[str, Any]], key: str) -> bool:
-    return all(each.get(key) == mappings[0].get(key) for each in mappings)
+    return all(mapping.get(key) == mappings[0].get(key) for mapping in mappings)
 
 
 def _starts(standings: Sequence[Standing]) -> dict[str, Standing]:
-    """Label of a checkpoint that was trained from another one in the comparison -> that one."""
-    known = {each.evaluation.checkpoint: each for each in standings}
-    starts = {each.label: known[parent] for each in standings if (parent := each.evaluation.parent) in known}
+    """Map the label of a checkpoint to its start checkpoint, if it was trained from another one in the comparison."""
+    of_checkpoint = {standing.evaluation.checkpoint: standing for standing in standings}
+    starts = {
+        standing.label: of_checkpoint[parent]
+        for standing in standings
+        if (parent := standing.evaluation.parent) in of_checkpoint
+    }
     return {label: start for label, start in starts.items() if start.label not in starts}
 
 
 def _series(standings: Sequence[Standing], starts: Mapping[str, Standing], steps: Sequence[int]) -> list[Series]:
-    """Per sweep its points, from the earliest step to the latest.
+    """One series per sweep, from the earliest step to the latest.
 
-    Reinforcement learning counts iterations, not steps: what came of another checkpoint here stands beside that one.
+    Reinforcement learning counts iterations, not optimiser steps, so its checkpoints are plotted beside their start.
     """
-    series: dict[str, Series] = {}
-    for each in sorted(standings, key=lambda each: (each.label in starts, each.evaluation.step)):
-        rate, start = each.success, starts.get(each.label)
-        x = _x(each.evaluation.step, steps) if start is None else _x(start.evaluation.step, steps) + BESIDE
-        point = PlottedCheckpoint(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{each.label}: {rate}")
-        mine = series.setdefault(each.evaluation.sweep, Series(each.evaluation.sweep_name))
-        mine.points.append(point)
+    all_series: dict[str, Series] = {}
+    for standing in sorted(standings, key=lambda one: (one.label in starts, one.evaluation.step)):
+        evaluation, rate, start = standing.evaluation, standing.success, starts.get(standing.label)
+        x = _x(evaluation.step, steps) if start is None else _x(start.evaluation.step, steps) + BESIDE
+        point = PlottedCheckpoint(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{standing.label}: {rate}")
+        series = all_series.setdefault(evaluation.sweep, Series(evaluation.sweep_name))
+        series.points.append(point)
         if start is None:
-            mine.lines[0].append((point.x, point.y))
+            series.lines[0].append((point.x, point.y))
         else:
-            mine.lines.append([(_x(start.evaluation.step, steps), _y(start.success.rate)), (point.x, point.y)])
-    return list(series.values())
+            series.lines.append([(_x(start.evaluation.step, steps), _y(start.success.rate)), (point.x, point.y)])
+    return list(all_series.values())
 
 
 def _x(step: int, steps: Sequence[int]) -> float:
-    """Steps spread over the plot, with some room at both ends; a single one in the middle."""
+    """Horizontal position of a step: steps fill 90 % of the plot's width; a single step is in the middle."""
     share = (step - steps[0]) / (steps[-1] - steps[0]) if len(steps) > 1 else 0.5
     return round(LEFT + (0.05 + 0.9 * share) * (WIDTH - LEFT - RIGHT), 1)
 
@@ -203,6 +209,6 @@ def _cell(comparison: Comparison, pair: Pair, row: int) -> Cell:
 
 def _group(comparison: Comparison, indices: Sequence[int]) -> Group:
     members = tuple(comparison.standings[i] for i in indices)
-    episodes = [{row.seed: row for row in each.evaluation.rows} for each in members]
-    seeds = [SeedRow(seed, tuple(each.get(seed) for each in episodes)) for seed in sorted(set().union(*episodes))]
+    episodes = [{row.seed: row for row in member.evaluation.rows} for member in members]
+    seeds = [SeedRow(seed, tuple(rows.get(seed) for rows in episodes)) for seed in sorted(set().union(*episodes))]
     return Group(members, tuple(sorted(seeds, key=lambda row: not row.disagree)))

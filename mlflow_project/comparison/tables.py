@@ -1,4 +1,4 @@
-"""A comparison as tables: the leaderboard in markdown, the paired episodes, the pairs."""
+"""Makes the tables of a comparison: the leaderboard in Markdown, the paired episodes, and the pairs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Co
 from mlflow_project.vocabulary import ASSUMED_TAG, NOT_KNOWN_TAG
 
 LONGEST = 25
-"""Checkpoints in the markdown; a description is a tag, whose length MLflow limits."""
+"""Most checkpoints in the Markdown; a description is a tag, and MLflow limits the length of tags."""
 
 
 def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
-    """The verdict, `links` and the leaderboard as MLflow's run description shows them, with links to the runs."""
+    """The run description in MLflow: the verdict, `links`, and the leaderboard with links to the runs."""
     lines = [
         f"**{_plain(comparison.verdict)}** {links}".rstrip(),
         "",
         "| rank | checkpoint | success | 95 % Wilson interval | episodes | drops | time-outs | return | length |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for each in comparison.standings[:LONGEST]:
-        link = f"[{_plain(each.label)}](#/experiments/{each.evaluation.experiment}/runs/{each.evaluation.run})"
-        # Not str(success): its brackets would be a markdown link.
-        rate, low, high = (f"{100 * value:.1f} %" for value in (each.success.rate, each.success.low, each.success.high))
-        cells = [each.place, link, rate, f"{low} to {high}", each.success.n, each.drops, each.timeouts]
-        lines.append(f"| {' | '.join(map(str, cells))} | {each.episode_return:.2f} | {each.length:.1f} |")
+    for standing in comparison.standings[:LONGEST]:
+        evaluation, success = standing.evaluation, standing.success
+        link = f"[{_plain(standing.label)}](#/experiments/{evaluation.experiment}/runs/{evaluation.run})"
+        # str(success) cannot be used, because its brackets would be a Markdown link.
+        rate, low, high = (f"{100 * value:.1f} %" for value in (success.rate, success.low, success.high))
+        cells = [standing.place, link, rate, f"{low} to {high}", success.n, standing.drops, standing.timeouts]
+        lines.append(f"| {' | '.join(map(str, cells))} | {standing.episode_return:.2f} | {standing.length:.1f} |")
     notes = [f"And {len(comparison.standings) - LONGEST} more."] if len(comparison.standings) > LONGEST else []
     notes += training_notes(comparison)
     if comparison.pairs:
@@ -34,29 +35,29 @@ def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
 
 
 def training_notes(comparison: Comparison) -> list[str]:
-    """What was assumed of the trainings of these checkpoints, and what nobody knows of them; a line for all it holds
-    for."""
+    """Lines that say what was assumed about the training of the checkpoints, and what is not known. Checkpoints with
+    the same text share a line."""
     lines: dict[str, list[str]] = {}
-    for each in comparison.standings:
-        tags = each.evaluation.tags
-        said = [f"{key.removeprefix(ASSUMED_TAG)}={tags[key]}" for key in sorted(tags) if key.startswith(ASSUMED_TAG)]
-        for word, text in (("Assumed", ", ".join(said)), ("Not known", tags.get(NOT_KNOWN_TAG))):
+    for standing in comparison.standings:
+        tags = standing.evaluation.tags
+        facts = [f"{key.removeprefix(ASSUMED_TAG)}={tags[key]}" for key in sorted(tags) if key.startswith(ASSUMED_TAG)]
+        for word, text in (("Assumed", ", ".join(facts)), ("Not known", tags.get(NOT_KNOWN_TAG))):
             if text:
-                lines.setdefault(f"{word} of the training: {text}", []).append(each.label)
+                lines.setdefault(f"{word} of the training: {text}", []).append(standing.label)
     return [f"{line} ({', '.join(labels)})." for line, labels in lines.items()]
 
 
 def episode_tables(comparison: Comparison) -> list[list[dict[str, Any]]]:
-    """Per group of paired checkpoints: one row per seed, one column per checkpoint with how the episode ended."""
+    """One table per group of paired checkpoints: a row per seed, and a column per checkpoint with its outcome."""
     tables = []
     for group in comparison.groups:
         members = [comparison.standings[i] for i in group]
-        outcomes = [{row.seed: row.outcome for row in each.evaluation.rows} for each in members]
+        outcomes = [{row.seed: row.outcome for row in member.evaluation.rows} for member in members]
         rows = []
         for seed in sorted(set().union(*outcomes)):
-            ends = [each.get(seed) for each in outcomes]
+            ends = [outcome_of_seed.get(seed) for outcome_of_seed in outcomes]
             solved = sum(end == "success" for end in ends)
-            cells = dict(zip((each.label for each in members), ends, strict=True))
+            cells = dict(zip((member.label for member in members), ends, strict=True))
             rows.append({"seed": seed, **cells, SOLVED_BY: solved, DISAGREE: 0 < solved < sum(map(bool, ends))})
         tables.append(rows)
     return tables
@@ -88,5 +89,5 @@ def pair_table(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _plain(text: str) -> str:
-    """`text` without what markdown would read as markup: names are other people's."""
+    """`text` with Markdown's special characters escaped, because names come from other people."""
     return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)

@@ -1,1 +1,1 @@
-"""What came from what: of the code, the data and the checkpoints."""
+"""Records and verifies which code, data and checkpoints a result was made from."""

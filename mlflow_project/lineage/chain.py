@@ -1,8 +1,8 @@
-"""The chain dataset -> norm stats -> checkpoint -> evaluation -> model, as a tree of nodes that were looked at again.
+"""The chain dataset -> norm stats -> checkpoint -> evaluation -> model, as a tree of verified nodes.
 
-A node is ``ok`` when its bytes were hashed now and are the recorded ones, ``unseen`` when it is recorded but not on
-this machine, and ``broken`` when what is there is not what was recorded. Here are files;
-`mlflow_project.lineage.chain_store` adds what MLflow knows.
+A node is ``ok`` if its bytes were hashed now and have the recorded digest, ``unseen`` if it is recorded but not on this
+machine, and ``broken`` if its bytes differ from the record. This module verifies files;
+`mlflow_project.lineage.chain_store` adds the runs and models of the MLflow store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 State = Literal["ok", "unseen", "broken"]
 FindDataset = Callable[[str], Path | None]
-"""From a dataset's digest to where it lies, if that is known."""
+"""Returns the directory of the dataset with a digest, or None if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Node:
     Attributes:
         kind: ``model version``, ``model``, ``run``, ``evaluation``, ``checkpoint``, ``weights``, ``norm stats``,
             ``dataset``, ``config``, ``parent``, ``base``.
-        title: its name, for people.
-        where: path or id, where it has one.
-        state: see the module's docstring.
-        digest: sha256, where it has one.
-        remarks: what was seen.
-        problems: why it is broken.
-        children: what it came from.
+        title: name for people.
+        where: path or id, or empty.
+        state: ``ok``, ``unseen`` or ``broken`` (see the module's docstring).
+        digest: sha256, or None.
+        remarks: results of the verification.
+        problems: why the node is broken.
+        children: nodes that this one was made from.
     """
 
     kind: str
@@ -51,26 +51,26 @@ class Node:
     children: tuple[Node, ...] = field(default=())
 
     def walk(self) -> Iterator[Node]:
-        """This node and all below it, from the top."""
+        """This node and all its descendants, parents first."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def breaks(self) -> list[Problem]:
-        """Where the chain breaks: the problems of all nodes."""
+        """The problems of this node and all its descendants."""
         return [problem for node in self.walk() for problem in node.problems]
 
 
 FindBase = Callable[[str], Path | None]
-"""From a base's digest to where it lay when a training started from it, if that is known."""
+"""Returns the path of the base with a digest, as recorded when a training started from it, or None if not known."""
 FindParent = Callable[[str], Node | None]
-"""From a bundle's digest to the node of that bundle, if it is known where it lies."""
+"""Returns the node of the bundle with a digest, or None if its directory is not known."""
 
 
 def broken(
     kind: str, title: str, problem: Problem, digest: str | None = None, where: str = "", children: tuple[Node, ...] = ()
 ) -> Node:
-    """A broken node with one problem."""
+    """Make a broken node with one problem."""
     return Node(kind, title, "broken", digest, where, problems=(problem,), children=children)
 
 
@@ -81,14 +81,14 @@ def checkpoint_node(
     find_parent: FindParent = lambda digest: None,
     find_base: FindBase = lambda digest: None,
 ) -> Node:
-    """A checkpoint bundle and what it came from, all of it hashed again.
+    """Node of a checkpoint bundle and of everything it was made from; all files are hashed again.
 
     Args:
-        path: its directory.
-        recorded: digest under which it is known; None to take it as it is.
-        find_dataset: where the dataset lies.
-        find_parent: the checkpoint that training started from.
-        find_base: where the base of a fine-tuning lies that others made.
+        path: directory of the bundle.
+        recorded: recorded digest of the bundle; None if there is no record to compare with.
+        find_dataset: finds the dataset.
+        find_parent: finds the checkpoint that training started from.
+        find_base: finds the foreign base that a fine-tuning started from.
     """
     try:
         bundle = read_bundle(path)
@@ -98,7 +98,7 @@ def checkpoint_node(
     title, where = f"step {bundle.step}", str(path)
     if recorded is not None and bundle.digest != recorded:
         cause = f"{path} is the checkpoint {bundle.digest}, but {recorded} was recorded"
-        problem = Problem("checkpoint-replaced", cause, "restore the recorded checkpoint; another one lies there now")
+        problem = Problem("checkpoint-replaced", cause, "restore the recorded checkpoint; another one has replaced it")
         return broken("checkpoint", title, problem, recorded, where, children)
     sizes = (f"{len(bundle.manifest.files)} files hashed", f"{bundle.manifest.parameters:,} parameters")
     remarks = (*sizes, *facts.remarks(bundle))
@@ -118,14 +118,14 @@ def _parts(bundle: Bundle, find_dataset: FindDataset) -> Iterator[Node]:
         if now == recorded:
             yield Node("config", f"preset {config.preset}", "ok", now)
         else:
-            cause = f"{bundle.path}/config.json has the config {now}, but the checkpoint came from {recorded}"
-            problem = Problem("config-changed", cause, "take the bundle as it was written")
+            cause = f"{bundle.path}/config.json has the config {now}, but {recorded} was recorded for the checkpoint"
+            problem = Problem("config-changed", cause, "restore the bundle as it was written")
             yield broken("config", f"preset {config.preset}", problem, recorded)
     yield _norm_stats_node(bundle, config, find_dataset)
 
 
 def _parent_node(bundle: Bundle, find_parent: FindParent, find_base: FindBase) -> Node:
-    """What training started from: another bundle, files of another framework, or nothing."""
+    """Node of what training started from: another bundle, files of another framework, or random weights."""
     digest, made_of = bundle.lineage.get("parent"), bundle.config.get("source")
     if (base := bundle.lineage.get("base")) is not None:
         return base_node(bundle.config.get("base") or {}, base, find_base(base))
@@ -138,12 +138,12 @@ def _parent_node(bundle: Bundle, find_parent: FindParent, find_base: FindBase) -
 
 
 def base_node(record: Mapping[str, Any], digest: str, path: Path | None) -> Node:
-    """The base of a fine-tuning, which others made.
+    """Node of the foreign base that a fine-tuning started from.
 
     Args:
-        record: what the checkpoint says of it (`foreign.base.Base.record`).
-        digest: as recorded in the lineage.
-        path: where it lay; None if that is not known.
+        record: the checkpoint's record of the base (`foreign.base.Base.record`).
+        digest: digest recorded in the lineage.
+        path: recorded path of the base; None if it is not known.
     """
     from rlinf_isaac.checkpoint.foreign.base import changed_files
 
@@ -152,8 +152,8 @@ def base_node(record: Mapping[str, Any], digest: str, path: Path | None) -> Node
     remarks = (str(record["parameters"]),) if record.get("parameters") else ()
     files = record.get("files") or {}
     if json_digest(files) != digest:
-        cause = f"the record of the base {title} has other files than those of its digest {digest}"
-        return broken("base", title, Problem("base-changed", cause, "take the bundle as it was written"), digest)
+        cause = f"the files in the record of the base {title} do not have its digest {digest}"
+        return broken("base", title, Problem("base-changed", cause, "restore the bundle as it was written"), digest)
     if path is None or not path.exists():
         where = "not known to this store" if path is None else f"{path} (gone)"
         return Node("base", title, "unseen", digest, where, remarks)
@@ -165,13 +165,13 @@ def base_node(record: Mapping[str, Any], digest: str, path: Path | None) -> Node
 
 
 def _norm_stats_node(bundle: Bundle, config: JobConfig | None, find_dataset: FindDataset) -> Node:
-    """The norm stats, with the dataset below them; computed again where both are at hand."""
+    """Node of the norm stats, with the dataset as its child; they are computed again if the dataset is here."""
     digest, title = bundle.lineage.get("norm_stats"), f"{bundle.asset_id}/norm_stats.json"
     node, roots = _datasets_node(bundle, find_dataset)
     record = bundle.config.get("norm_stats") or {}
     if record.get("of") == "base":
         name = record.get("asset_id")
-        remarks = (f"those of the base{f', {name}' if name else ''}: chosen instead of the dataset's own",)
+        remarks = (f"norm stats of the base{f', {name}' if name else ''}, chosen instead of the dataset's own",)
         return Node("norm stats", title, "ok", digest, remarks=remarks, children=(node,))
     if record.get("identity"):
         remarks = ("identity: the weights were trained while the file had no effect",)
@@ -182,13 +182,13 @@ def _norm_stats_node(bundle: Bundle, config: JobConfig | None, find_dataset: Fin
     if agreement is not None:
         return Node("norm stats", title, "ok", digest, remarks=(f"computed again: {agreement}",), children=(node,))
     places = " and ".join(map(str, roots))
-    cause = f"{places} gives other norm stats than those that {bundle.path} was trained with ({digest})"
-    cure = "find out which dataset they are of; train again with the norm stats of the dataset"
+    cause = f"the norm stats computed from {places} differ from those that {bundle.path} was trained with ({digest})"
+    cure = "find out which dataset they were computed from, or train again with the norm stats of this dataset"
     return broken("norm stats", title, Problem("norm-stats-not-of-dataset", cause, cure), digest, children=(node,))
 
 
 def _compute_again(bundle: Bundle, config: JobConfig, roots: Sequence[Path]) -> str | None:
-    """How the datasets' statistics agree with the bundle's; None where they do not."""
+    """How exactly the datasets' statistics agree with the bundle's; None if they do not agree."""
     from rlinf_isaac.data.mixture import open_datasets
     from rlinf_isaac.data.norm_stats import compute_norm_stats, from_json, settings_of
     from rlinf_isaac.data.norm_stats.differences import differing_keys, sample_rows
@@ -206,7 +206,8 @@ def _weights(bundle: Bundle) -> Sequence[float]:
 
 
 def _datasets_node(bundle: Bundle, find_dataset: FindDataset) -> tuple[Node, list[Path]]:
-    """The dataset, or the mixture with its datasets below it; and the roots, if all are there as recorded."""
+    """Node of the dataset, or of the mixture with its datasets as children; and the directories of the datasets, empty
+    unless all of them have the recorded content."""
     digest, mixture = bundle.lineage.get("dataset"), bundle.config.get("mixture")
     if mixture is None:
         node, root = _dataset_node(digest, find_dataset)
@@ -218,16 +219,16 @@ def _datasets_node(bundle: Bundle, find_dataset: FindDataset) -> tuple[Node, lis
     title = f"mixture of {len(parts)} datasets"
     if mixture_digest(parts, weights) != digest:
         cause = f"{bundle.path}/config.json names other datasets or weights than the mixture {digest} has"
-        problem = Problem("mixture-changed", cause, "take the bundle as it was written")
+        problem = Problem("mixture-changed", cause, "restore the bundle as it was written")
         return broken("dataset", title, problem, digest, children=nodes), []
-    found = [root for root in roots if root is not None]
+    present = [root for root in roots if root is not None]
     remarks = (f"drawn {' : '.join(f'{weight:g}' for weight in weights)}",) if weights else ()
     node = Node("dataset", title, "ok", digest, remarks=remarks, children=nodes)
-    return node, found if len(found) == len(parts) else []
+    return node, present if len(present) == len(parts) else []
 
 
 def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, Path | None]:
-    """The dataset, and where it lies if it is the recorded one."""
+    """Node of the dataset; and its directory, if it has the recorded content."""
     from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
 
     if digest is None:
@@ -247,7 +248,7 @@ def _dataset_node(digest: str | None, find_dataset: FindDataset) -> tuple[Node, 
         cure = "restore the dataset"
         return broken("dataset", root.name, Problem("dataset-changed", str(error), cure), digest, str(root)), None
     if now != digest:
-        cause = f"{root} is the dataset {now} now, but {digest} was recorded: it has been edited since"
+        cause = f"{root} has the digest {now}, but {digest} was recorded: the dataset has been edited"
         cure = "restore the recorded data, or record what changed as a new dataset and train on that"
         return broken("dataset", root.name, Problem("dataset-changed", cause, cure), digest, str(root)), None
     return Node("dataset", root.name, "ok", digest, str(root), (_describe(root),)), root

@@ -1,6 +1,6 @@
-"""What MLflow knows of the chain: models, the runs that made them, the evaluations that looked at them.
+"""Builds chains from an MLflow store: models, the runs that made them, and the evaluations that used them.
 
-Reads only. The tags are those that `mlflow_project.recorders.logged_checkpoints.bundle_tags` writes.
+Changes nothing. `mlflow_project.recorders.logged_checkpoints.bundle_tags` writes the tags that are read here.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Chains:
     """Builds chains from an MLflow store.
 
     Args:
-        client: of the store.
-        dataset: where the dataset lies, when the recorded place is wrong or unknown.
+        client: client of the store.
+        dataset: directory of the dataset, if the recorded path is wrong or unknown.
     """
 
     def __init__(self, client: MlflowClient, dataset: Path | None = None) -> None:
@@ -71,13 +71,13 @@ class Chains:
                 return self._run(self._client.get_run(subject))
         except MlflowException as error:
             cause = f"the MLflow store has no {subject} ({str(error).partition(chr(10))[0]})"
-            raise InvalidJob.of("not-in-store", cause, "check MLFLOW_TRACKING_URI, and the id") from error
-        cause = f"{subject!r} is no checkpoint directory, run id, model id or model version"
+            raise InvalidJob.of("not-in-store", cause, "check MLFLOW_TRACKING_URI and the id") from error
+        cause = f"{subject!r} is not a checkpoint directory, run id, model id or model version"
         cure = "name a bundle's directory, a run id, m-..., models:/name/1 or models:/name@alias"
         raise InvalidJob.of("unknown-subject", cause, cure)
 
     def of_bundle(self, path: Path) -> Node:
-        """The chain of a bundle on disk: that of its model where the store knows it, else what the files say."""
+        """The chain of a bundle on disk: the chain of its model if the store has one, else only that of its files."""
         from rlinf_isaac.checkpoint.bundle import read_bundle
 
         try:
@@ -87,43 +87,43 @@ class Chains:
         return self._model(models[0], path) if models else self.checkpoint(path, None)
 
     def checkpoint(self, path: Path, recorded: str | None) -> Node:
-        """A bundle with its dataset, and the checkpoint it was trained from, where the store knows them."""
+        """Node of a bundle, with its dataset and the checkpoint it was trained from if the store knows them."""
         return checkpoint_node(path, recorded, self._find_dataset, self._parent, self._find_base)
 
     def _version(self, name: str, version: str | None, alias: str | None) -> Node:
-        found = (
+        model_version = (
             self._client.get_model_version_by_alias(name, alias)
             if alias
             else self._client.get_model_version(name, str(version))
         )
-        title = f"{name} version {found.version}" + (f" @{alias}" if alias else "")
-        match = MODEL_ID.fullmatch(found.source or "")
+        title = f"{name} version {model_version.version}" + (f" @{alias}" if alias else "")
+        match = MODEL_ID.fullmatch(model_version.source or "")
         if match is None:
-            cause = f"{title} comes from {found.source}, which is no checkpoint of this project"
+            cause = f"{title} comes from {model_version.source}, which is not a checkpoint of this project"
             return broken("model version", title, Problem("foreign-model", cause, "register the checkpoint's model"))
         return Node("model version", title, "ok", children=(self._model(self._client.get_logged_model(match[1])),))
 
     def _model(self, model: LoggedModel, path: Path | None = None) -> Node:
-        """A LoggedModel: the run that made it, the evaluations that looked at it, and the checkpoint it stands for."""
+        """Node of a LoggedModel, with the run that made it, the evaluations that used it, and its checkpoint."""
         title = str(model.name)
         digest, uri = model.tags.get(MODEL_TAG), model.tags.get(URI_TAG)
         if digest is None or (uri is None and path is None):
             cause = f"{title} names no checkpoint (tags {MODEL_TAG}, {URI_TAG})"
-            problem = Problem("foreign-model", cause, "use models that sft or bundle recorded")
+            problem = Problem("foreign-model", cause, "use a model that sft, rl or bundle recorded")
             return broken("model", title, problem, digest, model.model_id)
         children = [*self._maker(model)]
         evaluations = [self._summary(run, model) for run in self._evaluations(model)]
         children += evaluations or [Node("evaluation", "none yet", "unseen")]
         children.append(self._checkpoint_of(Path(path or uri or ""), digest))
-        if evaluations and all(each.state != "ok" for each in evaluations):
+        if evaluations and all(node.state != "ok" for node in evaluations):
             cause = f"{title} has no evaluation without a mismatch"
             problem = Problem("not-evaluated", cause, "rlinf-isaac eval --ckpt-root ...")
             return broken("model", title, problem, digest, model.model_id, tuple(children))
         return Node("model", title, "ok", digest, model.model_id, children=tuple(children))
 
     def _maker(self, model: LoggedModel) -> Iterator[Node]:
-        """The run that made a model, if one did: the first that announced it, or one that went on from there and
-        finished."""
+        """Node of the run that made a model, if there is one: the run that created the LoggedModel or, if that was
+        interrupted, the run that resumed and finished it."""
         if not model.source_run_id:
             return
         run = self._client.get_run(model.source_run_id)
@@ -131,14 +131,14 @@ class Chains:
             link = lineage_tag("config")
             query = f"attributes.status = 'FINISHED' and tags.`{link}` = '{model.tags.get(link)}'"
             for other in self._client.search_runs([run.info.experiment_id], query, max_results=50):
-                found = self._client.get_run(other.info.run_id)  # a search leaves out the outputs
-                if model.model_id in {output.model_id for output in _outputs(found)}:
-                    run = found
+                resumed = self._client.get_run(other.info.run_id)  # a search does not return the outputs
+                if model.model_id in {output.model_id for output in _outputs(resumed)}:
+                    run = resumed
                     break
         yield self._summary(run, model)
 
     def _checkpoint_of(self, path: Path, digest: str) -> Node:
-        """The checkpoint of this digest; a second time without what it came from, which was shown before."""
+        """Node of the checkpoint with this digest. If it is in the tree already, the node has no children."""
         if not path.is_dir():
             return Node("checkpoint", "not here", "unseen", digest, f"{path} (gone)")
         if (path, digest) in self._seen:
@@ -149,10 +149,10 @@ class Chains:
         return node
 
     def _run(self, run: Run) -> Node:
-        """A run with everything below it: nested runs, checkpoints it made or looked at."""
+        """Node of a run, with its nested runs and the checkpoints that it made or used."""
         children = [self._run(child) for child in self._children(run)]
         outputs = sorted(_outputs(run), key=lambda output: output.step)
-        ids = [each.model_id for each in (run.inputs.model_inputs or [])] if run.inputs else []
+        ids = [model.model_id for model in (run.inputs.model_inputs or [])] if run.inputs else []
         for model_id in [*ids, *(output.model_id for output in outputs)]:
             model = self._client.get_logged_model(model_id)
             digest = model.tags.get(MODEL_TAG)
@@ -162,7 +162,7 @@ class Chains:
         return replace(own, children=tuple(children))
 
     def _summary(self, run: Run, model: LoggedModel | None) -> Node:
-        """One run as a node without children: how it ended, and whether it belongs to `model`."""
+        """Node of a run without children: its status, its results, and whether its digests agree with `model`."""
         tags, metrics = run.data.tags, run.data.metrics
         kind = tags.get(VERB_TAG) or ("evaluation" if EPISODES in metrics else "run")
         title = str(run.info.run_name)
@@ -177,12 +177,12 @@ class Chains:
         problems = list(_mismatch_problems(run)) + list(_link_problems(run, model))
         if run.info.status != "FINISHED":
             cause = f"{kind} run {run.info.run_id} is {run.info.status}"
-            problems.append(Problem("run-not-finished", cause, "run the same command again; it goes on"))
+            problems.append(Problem("run-not-finished", cause, "run the same command again; it resumes"))
         state: State = "broken" if problems else "ok"
         return Node(kind, title, state, None, run.info.run_id, tuple(remarks), tuple(problems))
 
     def _parent(self, digest: str) -> Node | None:
-        """The checkpoint of this digest as what another one was trained from, with the run that made it."""
+        """Node of the parent checkpoint with this digest, with the run that made it; None if it is not known."""
         for model in sorted(self._models(digest), key=lambda model: model.source_run_id is None):
             if uri := model.tags.get(URI_TAG):
                 node = self._checkpoint_of(Path(uri), digest)
@@ -193,26 +193,26 @@ class Chains:
         return None if path is None else replace(self._checkpoint_of(path, digest), kind="parent")
 
     def _find_dataset(self, digest: str) -> Path | None:
-        """Where a run of this store saw the dataset."""
+        """Directory of the dataset as a run of this store recorded it."""
         if self._dataset is not None or not self._experiments:
             return self._dataset
-        # One that was mixed with others is found by its digest as MLflow shows it.
+        # A dataset in a mixture has no such tag; it is found by the digest of MLflow's dataset input.
         queries = (f"tags.`{lineage_tag('dataset')}` = '{digest}'", f"dataset.digest = '{digest[:32]}'")
         return next(filter(None, (self._find_dataset_by(query, digest) for query in queries)), None)
 
     def _find_dataset_by(self, query: str, digest: str) -> Path | None:
-        # Those that came first read the data, later ones only what was made of it.
+        # Oldest first: the first runs have read the dataset itself, later ones only checkpoints made from it.
         order = ["attributes.start_time ASC"]
         for run in self._client.search_runs(self._experiments, query, max_results=50, order_by=order):
-            inputs = self._client.get_run(run.info.run_id).inputs  # a search leaves them out
-            for each in inputs.dataset_inputs if inputs else []:
-                source = json.loads(each.dataset.source) if each.dataset.source_type == "lerobot" else {}
+            inputs = self._client.get_run(run.info.run_id).inputs  # a search does not return the inputs
+            for item in inputs.dataset_inputs if inputs else []:
+                source = json.loads(item.dataset.source) if item.dataset.source_type == "lerobot" else {}
                 if source.get("sha256") == digest:
                     return Path(source["root"])
         return None
 
     def _find_base(self, digest: str, link: str = "base") -> Path | None:
-        """Where the first run of this store that started from a base, or from a bundle (`link` parent), saw it."""
+        """Path of a base as recorded by the first run that started from it; with `link` "parent", of a bundle."""
         if not self._experiments:
             return None
         query = f"tags.`{lineage_tag(link)}` = '{digest}'"
@@ -233,8 +233,8 @@ class Chains:
 
     def _children(self, run: Run) -> Iterable[Run]:
         query = f"tags.{PARENT_RUN_TAG} = '{run.info.run_id}'"
-        found = self._client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
-        return [self._client.get_run(child.info.run_id) for child in found]
+        children = self._client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
+        return [self._client.get_run(child.info.run_id) for child in children]
 
 
 def _outputs(run: Run) -> list[LoggedModelOutput]:
@@ -246,13 +246,13 @@ def _mismatch_problems(run: Run) -> Iterable[Problem]:
     if tags.get(MISMATCH_TAG) == "true":
         codes = sorted(key.removeprefix(MISMATCH_OF_TAG) for key in tags if key.startswith(MISMATCH_OF_TAG))
         cause = f"run {run.info.run_id} went on in spite of {', '.join(codes)}"
-        yield Problem("mismatch-allowed", cause, "do it again without --allow-mismatch")
+        yield Problem("mismatch-allowed", cause, "repeat the run without --allow-mismatch")
 
 
 def _link_problems(run: Run, model: LoggedModel | None) -> Iterable[Problem]:
-    """Digests that both the run and the model record must be equal."""
+    """A problem for each digest that the run and the model both record with different values."""
     tags: dict[str, Any] = model.tags if model is not None else {}
     for key in sorted(tags):
         if key.startswith(LINEAGE_TAG) and key in run.data.tags and run.data.tags[key] != tags[key]:
-            cause = f"run {run.info.run_id} has {key} {run.data.tags[key]}, the checkpoint {tags[key]}"
-            yield Problem("link-mismatch", cause, "one of the two records was edited; trust neither")
+            cause = f"run {run.info.run_id} has {key} {run.data.tags[key]}, but the checkpoint has {tags[key]}"
+            yield Problem("link-mismatch", cause, "one of the two records was edited; do not trust either of them")

@@ -1,5 +1,6 @@
-"""Where a result came from, as MLflow tags: digests that chain dataset -> norm stats -> checkpoint -> evaluation, and
-the state of code, environment and machine. Environment variables are never read into a tag: they hold secrets.
+"""MLflow tags that say where a result came from: the digests of the chain dataset -> norm stats -> checkpoint ->
+evaluation, and the state of code, environment and machine. Environment variables are never copied into a tag, because
+they may contain secrets.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.probe import installed_version, output_of
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
-"""Packages whose versions are tags of their own; all others are in ``lineage.env.sha256``."""
+"""Packages whose versions get their own tag; ``lineage.env.sha256`` covers all packages."""
 
 
 NOT_WHAT = ("num_envs", "videos", "video_size")
-"""Settings of an evaluation that do not change its episodes."""
+"""Evaluation settings that do not affect the episodes."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class DatasetInput:
     """A dataset as MLflow shows it.
 
     Attributes:
-        name: shown in the runs table.
-        sha256: digest of the content; MLflow keeps the first 32 digits (it allows 36 characters), the tag
-            ``lineage.<link>.sha256`` all of them.
-        context: what it is used for (``training``, ``evaluation``); the chip beside the name.
-        source_type: kind of `source`: ``lerobot``, or ``simulator``.
-        source: JSON-ready, what finds or makes the data again.
-        profile: JSON-ready, sizes.
+        name: name in the runs table.
+        sha256: digest of the content. MLflow's dataset has its first 32 digits (MLflow allows 36 characters); the tag
+            ``lineage.<link>.sha256`` has all of them.
+        context: what the dataset is used for, ``training`` or ``evaluation``; shown beside the name.
+        source_type: kind of `source`, ``lerobot`` or ``simulator``.
+        source: JSON-ready; says how to find or make the data again.
+        profile: JSON-ready; sizes of the dataset.
         schema: JSON-ready, ``{"mlflow_colspec": [{"name": ..., "type": ...}]}``, or None.
-        part: its place among several that are mixed, from 1; 0 for one by itself.
+        part: number in a mixture, from 1; 0 for a single dataset.
     """
 
     name: str
@@ -60,7 +61,7 @@ class DatasetInput:
 
     @property
     def link(self) -> str:
-        """Its name in the lineage."""
+        """Name of the dataset's lineage link."""
         name = "dataset" if self.source_type == "lerobot" else self.context
         return f"{name}.{self.part}" if self.part else name
 
@@ -74,7 +75,7 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
     Raises:
         DatasetError: ``meta/info.json`` is missing or not JSON.
     """
-    from rlinf_isaac.data.lerobot.files import read_json  # pyarrow comes with it
+    from rlinf_isaac.data.lerobot.files import read_json  # imports pyarrow
 
     root = Path(root).absolute()
     info = read_json(root / "meta" / "info.json")
@@ -94,7 +95,7 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
 
 
 def lerobot_datasets(roots: Sequence[Path], sha256: str) -> list[DatasetInput]:
-    """The LeRobot dataset with this digest, or those of the mixture with it, as dataset inputs of a training."""
+    """Dataset inputs of a training: the LeRobot dataset with digest `sha256`, or the datasets of the mixture."""
     from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
 
     if len(roots) == 1:
@@ -105,12 +106,12 @@ def lerobot_datasets(roots: Sequence[Path], sha256: str) -> list[DatasetInput]:
 
 
 def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
-    """The episodes of an evaluation as a dataset: success rates count as comparable when this is equal.
+    """The episodes of an evaluation as a dataset. Success rates are comparable if this dataset is equal.
 
     Args:
-        settings: JSON-ready, what decides which episodes the policy meets: the config's sections env and eval. What
-            only decides how they are run or shown (`NOT_WHAT`) is left out. With a ``stop_rule`` that is not None,
-            ``episodes`` is their largest number.
+        settings: JSON-ready; the config's sections env and eval, which define the episodes. Settings that do not affect
+            the episodes (`NOT_WHAT`) are left out. With a ``stop_rule`` that is not None, ``episodes`` is the largest
+            number of episodes.
     """
     source = {key: value for key, value in sorted(settings.items()) if key not in NOT_WHAT}
     if source.get("stop_rule") is None:
@@ -120,18 +121,18 @@ def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
 
 
 def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
-    """What rendered and moved, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``."""
+    """Tags that describe the simulator, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``."""
     names = ("backend", "assets", "renderer", "image_size", "prompt")
     return {f"sim.{name}": str(environment[name]) for name in names if name in environment}
 
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
-    """``{"norm_stats": <sha256>}`` -> ``{"lineage.norm_stats.sha256": <sha256>}``; links to nothing are left out."""
+    """``{"norm_stats": <sha256>}`` -> ``{"lineage.norm_stats.sha256": <sha256>}``; links with None are left out."""
     return {lineage_tag(link): digest for link, digest in links.items() if digest is not None}
 
 
 def provenance_tags(project_root: str | Path) -> dict[str, str]:
-    """Tags that say which code, on which machine, started how. What cannot be found out is left out."""
+    """Tags for the code, the machine and the command line. Facts that cannot be determined are left out."""
     tags = {f"{VERSION_TAG}{name}": version for name in VERSIONS_OF if (version := installed_version(name))}
     tags |= {
         f"{VERSION_TAG}rlinf_isaac": rlinf_isaac.__version__,
@@ -146,14 +147,15 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
 @cache
 def environment_digest() -> str:
     """sha256 over the Python version and the name and version of every installed distribution."""
-    found = (dist.metadata for dist in importlib.metadata.distributions())  # parsed at each access
-    installed = {each["Name"].lower().replace("_", "-"): each["Version"] for each in found if each["Name"]}
+    all_metadata = (dist.metadata for dist in importlib.metadata.distributions())  # each access parses it again
+    installed = {meta["Name"].lower().replace("_", "-"): meta["Version"] for meta in all_metadata if meta["Name"]}
     return json_digest({"python": platform.python_version(), "distributions": installed})
 
 
 def git_tags(root: str | Path) -> dict[str, str]:
-    """Commit, branch and dirtiness of the checkout that holds `root`. The digest of the diff tells two dirty states of
-    one commit apart (``mlflow run`` itself records the commit only: a dirty tree looks clean)."""
+    """Tags for the commit and branch of the checkout that contains `root`, and for uncommitted changes. The digest of
+    the diff distinguishes two dirty states of one commit. (``mlflow run`` records only the commit, so a dirty tree
+    looks clean.)"""
     commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")
     status = output_of("git", "-C", str(root), "status", "--porcelain")
     if commit is None or status is None:
@@ -169,7 +171,7 @@ def git_tags(root: str | Path) -> dict[str, str]:
 
 
 def gpu_tags() -> dict[str, str]:
-    """``gpu`` and ``gpu.driver``, where there is one."""
+    """Tags ``gpu`` and ``gpu.driver``; empty without an NVIDIA GPU."""
     output = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     lines = [line.strip() for line in (output or b"").decode(errors="replace").splitlines() if "," in line]
     if not lines:
@@ -181,5 +183,5 @@ def gpu_tags() -> dict[str, str]:
 def _user_tags() -> dict[str, str]:
     try:
         return {"mlflow.user": getpass.getuser()}
-    except (KeyError, OSError):  # a container's numeric user without a name
+    except (KeyError, OSError):  # e.g. in a container, the user has a number but no name
         return {}

@@ -1,1 +1,1 @@
-"""What MLflow loads by itself where this package is installed (entry points in pyproject.toml)."""
+"""Plugins that MLflow loads if this package is installed (entry points in pyproject.toml)."""

@@ -1,4 +1,4 @@
-"""MLflow's source type ``lerobot``: `mlflow.data.get_source` gives back what a run was trained on.
+"""The MLflow source type ``lerobot``, with which `mlflow.data.get_source` returns the dataset of a training run.
 
 MLflow finds it through the entry point ``mlflow.dataset_source`` of this package.
 """
@@ -17,8 +17,8 @@ class LeRobotSource(DatasetSource):
     """A LeRobot dataset on disk.
 
     Attributes:
-        root: directory that holds ``meta/info.json``.
-        sha256: digest of its content when it was used.
+        root: directory that contains ``meta/info.json``.
+        sha256: digest of the content when the dataset was used.
     """
 
     def __init__(self, root: str, sha256: str | None = None) -> None:
@@ -30,12 +30,12 @@ class LeRobotSource(DatasetSource):
         return "lerobot"
 
     def load(self) -> Path:
-        """The dataset's directory. Raises DatasetError when it is not there any more."""
+        """The dataset's directory. Raises DatasetError if it does not exist any more."""
         return resolve_dataset(self.root).root
 
     @staticmethod
     def _can_resolve(raw_source: Any) -> bool:
-        # Only what says so itself: a plain path belongs to MLflow's own file source.
+        # Only sources with this prefix: a plain path belongs to MLflow's own file source.
         return isinstance(raw_source, str) and raw_source.startswith("lerobot:")
 
     @classmethod

@@ -1,8 +1,9 @@
 """An MLflow project backend: ``mlflow run . -b rlinf-ray --backend-config ray.json -e VERB``.
 
-The entry point becomes a job of a Ray cluster and adopts the run that is made here. Whoever waits here sees the job's
-log, stops the job when interrupted, and ends the run as the job ended. The job does not depend on that: it records by
-itself. What it could not record (it was killed, and nobody waited here any more) the next submission puts right.
+The entry point is submitted as a job of a Ray cluster and adopts the run that this backend creates. While `mlflow run`
+waits, it shows the job's log, stops the job when interrupted, and ends the run with the job's status. The job itself
+records to MLflow and does not need the waiting process. If the job is killed while nobody waits, the next submission
+ends its run.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _FROM_MLFLOW = {
     utils.PROJECT_STORAGE_DIR,
     utils.PROJECT_SYNCHRONOUS,
 }
-"""What MLflow adds to every backend's config."""
+"""Keys that MLflow adds to every backend's config."""
 
 
 class RayBackend(AbstractBackend):
-    """Submits an entry point as a Ray job. `ray_config.RayConfig` says what the config may hold."""
+    """Submits an entry point as a Ray job. `ray_config.RayConfig` has the keys of the backend config."""
 
     def run(
         self,
@@ -52,11 +53,11 @@ class RayBackend(AbstractBackend):
         tracking_uri: str,
         experiment_id: str,
     ) -> RayRun:
-        """Submit; stay until the end if somebody waits.
+        """Submit the job, and wait for its end unless the caller asked not to.
 
         Raises:
-            InvalidJob: nothing was started. The command ``mlflow run`` ends with exit code 2.
-            ExecutionException: the job was waited for and did not succeed.
+            InvalidJob: nothing was started. (The command ``mlflow run`` exits with code 2 instead.)
+            ExecutionException: the job did not succeed.
         """
         command = _command()
         try:
@@ -98,10 +99,10 @@ def _run(
             store.log_batch(run.run_id, tags=[RunTag(*tag) for tag in tags.items()])
             variables = {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_EXPERIMENT_ID": str(experiment_id)}
             run.submit(shell_command, project, variables)
-            # The command waits for no plugin, so this has to.
+            # The command `mlflow run` does not wait for plugins, so the plugin waits itself.
             if (command is not None and config.wait) or backend_config.get(utils.PROJECT_SYNCHRONOUS):
                 succeeded = run.wait()
-                # In Python MLflow sees to a failure; a run that was stopped it would call FAILED.
+                # Called from Python, MLflow handles a failure itself, but would set a stopped run to FAILED.
                 if not succeeded and (command is not None or run.get_status() == "KILLED"):
                     raise ExecutionException(f"Ray job {run.job_id} did not succeed: run {run.get_status()}")
         except (KeyboardInterrupt, Terminated):
@@ -112,6 +113,6 @@ def _run(
 
 
 def _command() -> click.Context | None:
-    """The command ``mlflow run`` that this process is; None when a program called MLflow."""
+    """Context of the command ``mlflow run``; None if a Python program called MLflow."""
     context = click.get_current_context(silent=True)
     return context if context is not None and context.command.callback.__module__ == "mlflow.cli" else None

@@ -1,4 +1,4 @@
-"""What ``--backend-config ray.json`` of the backend ``rlinf-ray`` says. Imports neither Ray nor MLflow."""
+"""Reads and checks ``--backend-config ray.json`` of the backend ``rlinf-ray``. Imports neither Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 STOP_SECONDS = 30
-"""How long a job that is stopped may take to put its files in order (Ray's own default is 3 s)."""
+"""Seconds that a stopped job gets to clean up before Ray kills it (Ray's default is 3 s)."""
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -26,18 +26,20 @@ class RayConfig:
     """Where and how a job runs.
 
     Attributes:
-        address: the cluster's job server, ``http://HEAD:8265``; RAY_API_SERVER_ADDRESS or RAY_ADDRESS when not given.
-            How to authenticate is said by Ray's own variables (RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH).
-        directory: on the cluster, where the job works: relative paths, its results among them, are below it.
-        upload: send the project (without what .gitignore names) along; otherwise `directory` holds it.
-        venv: on the cluster, virtual or conda environment that has the requirements; the PATH of Ray when None.
-        env: variables of the job; None stands for this machine's value. Whoever sees the cluster's dashboard sees them.
-        runtime_env: more of Ray's runtime environment (``pip``, ``image_uri``, ``excludes``, ...).
-        entrypoint_num_cpus: reserved for the entry point itself. With none of these it runs on the head node.
-        entrypoint_num_gpus: as above.
-        entrypoint_resources: as above, custom resources.
-        wait: whether ``mlflow run`` stays until the job has ended; otherwise the job goes on by itself.
-        patience_s: how long the job server may not answer before the job counts as lost.
+        address: URL of the cluster's job server, ``http://HEAD:8265``; by default RAY_API_SERVER_ADDRESS or
+            RAY_ADDRESS. Ray's own variables set the authentication (RAY_AUTH_MODE, RAY_AUTH_TOKEN,
+            RAY_AUTH_TOKEN_PATH).
+        directory: working directory of the job on the cluster; relative paths, also of results, are below it.
+        upload: whether to upload the project (without the files that .gitignore names); if not, the project must be
+            in `directory`.
+        venv: virtual or conda environment on the cluster that has the requirements; None uses Ray's PATH.
+        env: variables of the job; None stands for the value on this machine. The cluster's dashboard shows them.
+        runtime_env: further keys of Ray's runtime environment (``pip``, ``image_uri``, ``excludes``, ...).
+        entrypoint_num_cpus: CPUs reserved for the entry point. Without any reservation it runs on the head node.
+        entrypoint_num_gpus: GPUs reserved for the entry point.
+        entrypoint_resources: custom resources reserved for the entry point.
+        wait: whether ``mlflow run`` waits until the job has ended.
+        patience_s: seconds without an answer of the job server after which the job counts as lost.
     """
 
     address: str
@@ -54,16 +56,17 @@ class RayConfig:
 
     @property
     def public_address(self) -> str:
-        """`address` as it is printed and kept: without a user and password."""
+        """`address` without user and password, for messages and tags."""
         return without_credentials(self.address)
 
     def entrypoint(self, run_id: str, command: str) -> str:
-        """The job's shell command: that of the entry point, where and with what it shall run.
+        """The job's shell command: sets up the environment and directory, then calls the entry point's `command`.
 
-        The run is named here, not in the job's environment, which Ray hands on to every worker of the job.
+        MLFLOW_RUN_ID is set here and not in the job's environment, because Ray passes that on to all workers.
         """
         lines = [f"export MLFLOW_RUN_ID={quote(run_id)}"]
-        if self.upload:  # Ray begins in the uploaded copy (also in PYTHONPATH), which it deletes some time afterwards
+        # Ray starts the job in the uploaded copy (also in PYTHONPATH), which it deletes some time after the job.
+        if self.upload:
             lines += [f"mkdir -p {quote(self.directory)}"]
         if self.venv is not None:
             lines += [f'export PATH={quote(self.venv)}/bin:"$PATH"']
@@ -74,7 +77,7 @@ class RayConfig:
 
         Args:
             project: the project's directory on this machine.
-            variables: come on top of `env`.
+            variables: further variables of the job, which override `env`.
         """
         stop = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
         environment = {**self.runtime_env, "env_vars": {**stop, **self.env, **variables}}
@@ -82,15 +85,15 @@ class RayConfig:
 
 
 def read_config(values: Mapping[str, Any]) -> RayConfig:
-    """The config that these keys of ``ray.json`` and the environment make.
+    """Make the config from the keys of ``ray.json`` and the environment.
 
     Raises:
-        InvalidJob: with everything that is wrong.
+        InvalidJob: lists all problems.
     """
     values = {"address": next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None), **values}
     problems = []
     for key in values.keys() - _KEYS.keys():
-        cure = f"there are: {', '.join(_KEYS)}"
+        cure = f"use one of {', '.join(_KEYS)}"
         problems.append(Problem("ray-unknown-key", f"the backend config has no key {key!r}", cure))
     for key, (is_valid, meaning) in _KEYS.items():
         required = key in ("address", "directory")
@@ -112,7 +115,7 @@ def read_config(values: Mapping[str, Any]) -> RayConfig:
 
 
 def check_store(config: RayConfig, tracking_uri: str) -> list[Problem]:
-    """Whether the job can reach the MLflow store from where it runs."""
+    """Problems that keep the job from reaching the MLflow store on the cluster, or that expose a password."""
     problems = []
     uri, here = without_credentials(tracking_uri), urlsplit(config.address).hostname in _HERE
     parts = urlsplit(tracking_uri)
@@ -139,7 +142,7 @@ def check_store(config: RayConfig, tracking_uri: str) -> list[Problem]:
 
 
 def check_version(config: RayConfig, version: str | None) -> list[Problem]:
-    """Whether the version that ``mlflow run -v`` names is the one that would run."""
+    """A problem if the job would not run the version that ``mlflow run -v`` names."""
     if version is None or config.upload:
         return []
     cause = f"-v names {version}; with upload false the job runs what is in {config.directory}"
@@ -149,7 +152,7 @@ def check_version(config: RayConfig, version: str | None) -> list[Problem]:
 def _is_url(value: Any) -> bool:
     try:
         return isinstance(value, str) and urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).hostname)
-    except ValueError:  # half a bracket, or a character that no host has
+    except ValueError:  # e.g. an unmatched bracket, or a character that a host cannot have
         return False
 
 
@@ -162,7 +165,7 @@ def _is_amount(value: Any) -> bool:
 
 
 def _is_env(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(each, str | None) for each in value.values())
+    return isinstance(value, Mapping) and all(isinstance(text, str | None) for text in value.values())
 
 
 def _is_runtime_env(value: Any) -> bool:

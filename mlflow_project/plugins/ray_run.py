@@ -1,4 +1,4 @@
-"""An MLflow run whose work is a job of a Ray cluster: submitted, followed, stopped, ended."""
+"""An MLflow run that is executed by a job of a Ray cluster: submits, follows and stops the job, and ends the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlflow_project.vocabulary import FAILURE_TAG
 from rlinf_isaac.ground.errors import InvalidJob
 
 STATUS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}
-"""How Ray says that a job ended -> how MLflow says it of a run."""
+"""Final status of a Ray job -> status of the MLflow run."""
 
 _POLL_SECONDS = 1.0
 _LOG_SECONDS = 10.0
@@ -31,10 +31,10 @@ _REQUEST_SECONDS = 60.0
 
 
 class RayRun(SubmittedRun):
-    """A run and its job. `wait`, `get_status` and `cancel` also end the run once they see that the job has ended.
+    """A run and its job. `wait`, `get_status` and `cancel` also end the run when they see that the job has ended.
 
     Attributes:
-        job_id: of the job, and the tag ``ray.job_id`` of the run.
+        job_id: id of the job, also in the run's tag ``ray.job_id``.
     """
 
     def __init__(self, run_id: str, store: MlflowClient, jobs: Any, config: RayConfig) -> None:
@@ -49,10 +49,15 @@ class RayRun(SubmittedRun):
         return self._run_id
 
     def submit(self, command: str, project: str, variables: Mapping[str, str]) -> None:
-        """Start `command` of the project in `project` with these variables. Ends the run if that is refused.
+        """Submit `command` as a job. Ends the run if Ray refuses the job.
+
+        Args:
+            command: shell command of the entry point.
+            project: directory of the project on this machine.
+            variables: environment variables of the job.
 
         Raises:
-            InvalidJob: Ray does not take the job.
+            InvalidJob: Ray refuses the job.
         """
         config = self._config
         try:
@@ -65,28 +70,26 @@ class RayRun(SubmittedRun):
                 entrypoint_num_gpus=config.entrypoint_num_gpus,
                 entrypoint_resources=dict(config.entrypoint_resources),
             )
-        except Exception as error:  # of many kinds: the upload is too large, the runtime environment is not one, ...
-            self._end("FAILED", f"Ray did not take the job: {error}")
-            cure = "correct the backend config; .gitignore and runtime_env.excludes leave out what need not go along"
-            raise InvalidJob.of(
-                "ray-refused", f"{config.public_address} did not take the job: {error}", cure
-            ) from error
+        except Exception as error:  # e.g. the upload is too large, or the runtime environment is invalid
+            self._end("FAILED", f"Ray refused the job: {error}")
+            cure = "correct the backend config; .gitignore and runtime_env.excludes keep files from being uploaded"
+            raise InvalidJob.of("ray-refused", f"{config.public_address} refused the job: {error}", cure) from error
         for key, value in {"ray.job_id": self.job_id, "ray.address": config.public_address}.items():
             self._store.set_tag(self._run_id, key, value)
         stderr.print(f"Ray job {self.job_id}, {config.public_address}/#/jobs/{self.job_id}")
 
     def wait(self) -> bool:
-        """Show the job's log until it ends. True if it succeeded.
+        """Show the job's log until the job ends; returns whether it succeeded.
 
-        A job server that does not answer for `patience_s` means a FAILED run. Should only the server have died, the job
-        still ends the run itself when it is done.
+        If the job server does not answer for `patience_s`, the run is set to FAILED. If only the server has died, the
+        job still ends the run itself when it is done.
         """
         return self._follow() == "FINISHED"
 
     def cancel(self) -> None:
-        """Stop the job with everything it started, and wait for that.
+        """Stop the job with everything it started, and wait until it has ended.
 
-        One that still waits for resources Ray only stops when it starts, so that is not waited for.
+        Ray stops a pending job only when the job starts, so this does not wait for a pending job.
         """
         limit_s = STOP_SECONDS + 15.0
         stderr.print(f"stopping Ray job {self.job_id}")
@@ -97,7 +100,7 @@ class RayRun(SubmittedRun):
         self._follow(limit_s, unknown="KILLED")
 
     def get_status(self) -> str:
-        """RUNNING (waiting for resources, too), FINISHED, FAILED or KILLED.
+        """RUNNING (also while the job waits for resources), FINISHED, FAILED or KILLED.
 
         Raises:
             OSError, RuntimeError: the job server does not answer.
@@ -111,7 +114,12 @@ class RayRun(SubmittedRun):
         return self._status
 
     def _follow(self, limit_s: float = math.inf, unknown: str = "FAILED") -> str:
-        """Show the log until the job has ended, is `unknown` to the server, or the limit; the run's status then."""
+        """Show the log until the job has ended or the time limit is reached; returns the run's status.
+
+        Args:
+            limit_s: time limit in seconds.
+            unknown: status of the run if the server does not know the job.
+        """
         if self._status is not None:
             return self._status
         if self._log is None:
@@ -141,7 +149,7 @@ class RayRun(SubmittedRun):
                     said = job.message
                     stderr.print(said, lines=True)
             time.sleep(_POLL_SECONDS)
-        return self._end("KILLED", "Ray was told to stop the job, and has not done so yet", seen=False)
+        return self._end("KILLED", "Ray was told to stop the job, but has not stopped it yet", seen=False)
 
     def _end(self, status: str, reason: str | None, *, seen: bool = True) -> str:
         self._over.set()
@@ -151,7 +159,7 @@ class RayRun(SubmittedRun):
         return self._status
 
     def _show_log(self) -> None:
-        """Print what the job says; after a lost connection, from where it broke off."""
+        """Print the job's log; after a lost connection, continue where it broke off."""
         shown = 0
 
         async def tail() -> None:
@@ -165,17 +173,17 @@ class RayRun(SubmittedRun):
                 sys.stdout.flush()
 
         while True:
-            with suppress(Exception):  # whoever asks for the job's state says what is wrong
+            with suppress(Exception):  # `_follow` reports a server that does not answer
                 asyncio.run(tail())
             if self._over.wait(_POLL_SECONDS):
                 return
 
 
 def end_run(store: MlflowClient, run_id: str, status: str, reason: str | None, *, seen: bool = True) -> str:
-    """End a run as its job ended, unless the entry point has done so itself; the status that the run has then.
+    """End a run with the status of its job, unless the entry point has ended it already; returns the final status.
 
     Args:
-        seen: whether Ray says that the job ended so. Then a FINISHED run whose job failed after all becomes FAILED.
+        seen: whether Ray has reported this status. Then a FINISHED run whose job failed afterwards becomes FAILED.
     """
     run = store.get_run(run_id)
     is_contradicted = seen and (run.info.status == "FINISHED") != (status == "FINISHED")
@@ -188,16 +196,16 @@ def end_run(store: MlflowClient, run_id: str, status: str, reason: str | None, *
 
 
 def end_stale_runs(store: MlflowClient, jobs: Any, address: str, experiment_id: str) -> None:
-    """End the runs of an experiment whose jobs have ended without a word while nobody waited for them.
+    """End the runs of an experiment whose jobs were killed while nobody waited for them.
 
-    That includes those of a cluster that stood at this address before.
+    This includes the jobs of an earlier cluster at this address.
     """
     query = f"attributes.status = 'RUNNING' and tags.`ray.address` = '{address}'"
     if not (runs := store.search_runs([experiment_id], query)):
         return
-    known = {job.submission_id: job for job in jobs.list_jobs()}
+    jobs_by_id = {job.submission_id: job for job in jobs.list_jobs()}
     for run in runs:
-        job = known.get(run.data.tags["ray.job_id"])
+        job = jobs_by_id.get(run.data.tags["ray.job_id"])
         if job is None:
             end_run(store, run.info.run_id, "FAILED", f"{address} does not know its job any more", seen=False)
         elif job.status.is_terminal():
@@ -211,22 +219,22 @@ def connect(address: str) -> Any:
         InvalidJob: Ray's client is not installed, or no job server answers there.
     """
     try:
-        import aiohttp  # noqa: F401  # Ray alone comes without what its job client needs
+        import aiohttp  # noqa: F401  # Ray's job client needs it, but plain `ray` does not install it
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         cure = "pip install 'rlinf-isaac[ray]' here"
         raise InvalidJob.of("no-ray", f"the client of Ray's job server cannot be imported: {error}", cure) from error
 
     class Client(JobSubmissionClient):
-        def _do_request(self, *args: Any, **kwargs: Any) -> Any:  # Ray's own waits for ever
+        def _do_request(self, *args: Any, **kwargs: Any) -> Any:  # Ray's own method has no timeout
             return super()._do_request(*args, **{"timeout": _REQUEST_SECONDS, **kwargs})
 
-    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # it reports the end of every log
-    # Ray prefers these to the address it is given.
+    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # else it logs the end of every log
+    # Ray prefers these variables to the address that is passed.
     hidden = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:
         return Client(address)
-    except Exception as error:  # nothing listens, another server does, it wants a token, ...
+    except Exception as error:  # e.g. nothing listens there, or it is another server, or a token is needed
         cure = "name a cluster with a job server (ray[default]); one with a token needs RAY_AUTH_MODE, RAY_AUTH_TOKEN"
         raise InvalidJob.of(
             "ray-unreachable",
@@ -238,7 +246,8 @@ def connect(address: str) -> Any:
 
 
 def _no_answer() -> tuple[type[Exception], ...]:
-    """What Ray's client raises when a server is not there (OSError), answers with an error, or wants another token."""
+    """Exceptions of Ray's client if no server listens (OSError), the server answers with an error, or the token is
+    wrong."""
     from ray.exceptions import RayError
 
     return (OSError, RuntimeError, RayError)

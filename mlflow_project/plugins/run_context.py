@@ -1,8 +1,8 @@
-"""A run context: a run that code inside a verb creates with MLflow's own API says on what it ran.
+"""An MLflow run context: adds hardware and version tags to runs that code inside a verb creates with MLflow's own API.
 
-MLflow asks it for each new run of every script of a machine where this package is installed; it answers for those that
-a verb's process creates while the verb works, or a process that the verb started. The verb's own runs have these tags
-and more (`lineage.provenance_tags`).
+MLflow calls it for each new run of every script if this package is installed. It adds tags only in the process of a
+running verb and in the processes that the verb started. The verb's own runs have these tags and more
+(`lineage.provenance_tags`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ VERSIONS_OF = ("rlinf", "rlinf-openpi", "openpi", "isaaclab", "torch")
 
 
 class PostTrainingContext(RunContextProvider):
-    """GPU and driver, and the versions of RLinf, OpenPI, IsaacLab and torch."""
+    """Adds the GPU and driver, and the versions of RLinf, OpenPI, IsaacLab and torch."""
 
     def in_context(self) -> bool:
-        """Whether a verb of this project is at work here."""
+        """Whether this process is part of a running verb."""
         return VERB in os.environ
 
     def tags(self) -> dict[str, str]:
-        """``gpu``, ``gpu.driver`` and ``version.<package>``; what is not there is left out."""
+        """``gpu``, ``gpu.driver`` and ``version.<package>``; missing GPUs and packages are left out."""
         return dict(_tags())
 
 

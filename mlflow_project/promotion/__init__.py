@@ -1,1 +1,1 @@
-"""Whether a checkpoint becomes the champion, and the registry that says so."""
+"""Decides whether a checkpoint becomes the champion, and records the decision in the model registry."""

@@ -1,4 +1,4 @@
-"""A candidate for promotion: which checkpoint it is, and what there is to see of it. Reads only."""
+"""Finds a candidate for promotion and collects the evidence about it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 OVERRIDE = "mismatch-allowed"
-"""Code by which the chain reports a run that went on in spite of a mismatch."""
+"""Problem code of the chain for a run that was allowed to continue in spite of a mismatch."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to become champion.
+    """The checkpoint that may become champion.
 
     Attributes:
-        path: the bundle's directory.
-        digest: its sha256, as the store knows it.
-        model: its LoggedModel.
-        evaluation: its newest one, or that of the sweep.
+        path: directory of the bundle.
+        digest: sha256 of the bundle, as recorded in the store.
+        model: LoggedModel of the bundle.
+        evaluation: evaluation of the bundle: the newest one, or the one of the given sweep.
     """
 
     path: Path
@@ -45,10 +45,10 @@ class Candidate:
 
 
 def find_candidate(client: MlflowClient, subject: str) -> Candidate:
-    """The checkpoint that `subject` means: a bundle's directory, or the best one of a run (its id, or a link to it).
+    """The checkpoint that `subject` names: the directory of a bundle, or a run (id or link), whose best one is taken.
 
     Raises:
-        InvalidJob: there is none, the store does not know it, or it was never evaluated.
+        InvalidJob: there is no such checkpoint, the store does not know it, or it was never evaluated.
     """
     if Path(subject).is_dir():
         digest = read_bundle(subject, verify=False).digest
@@ -63,19 +63,20 @@ def find_candidate(client: MlflowClient, subject: str) -> Candidate:
         model = _model(client, evaluation.checkpoint, subject)
         path = Path(model.tags.get(URI_TAG, ""))
         if not path.is_dir():
-            cause = f"the best checkpoint of {subject} lay at {path}, which is gone"
-            raise InvalidJob.of("model-bytes-missing", cause, "promote where the checkpoint lies")
+            cause = f"the best checkpoint of {subject} was recorded at {path}, which does not exist"
+            raise InvalidJob.of("model-bytes-missing", cause, "promote on the machine that has the checkpoint")
     return Candidate(path, evaluation.checkpoint, model, evaluation)
 
 
 def settings_of(client: MlflowClient, evaluation: Evaluation) -> list[str]:
-    """Config overrides that give another checkpoint the episodes of an evaluation."""
+    """Config overrides with which another checkpoint is evaluated on the same episodes as in `evaluation`."""
     params = client.get_run(evaluation.run).data.params
     overrides = [
         f"{key.removeprefix('cfg/').replace('/', '.')}={value}"
         for key, value in params.items()
         if key.startswith(("cfg/env/", "cfg/eval/"))
-        and not (key == "cfg/eval/video_size" and params.get("cfg/eval/videos") == "0")  # then it decides nothing
+        # An override that has no effect is refused, as the size of videos is without videos.
+        and not (key == "cfg/eval/video_size" and params.get("cfg/eval/videos") == "0")
     ]
     seeds = evaluation.successes
     return [*overrides, f"eval.first_seed={min(seeds)}", f"eval.episodes={len(seeds)}"]
@@ -84,18 +85,21 @@ def settings_of(client: MlflowClient, evaluation: Evaluation) -> list[str]:
 def inspect(
     client: MlflowClient, candidate: Candidate, family: Family, rolled_back: str | None, champion: Champion | None
 ) -> tuple[Bundle | None, Evidence]:
-    """Look at everything the rules ask about: bytes, chain, rows, videos. Gives the bundle where it is whole.
+    """Check the bytes, the chain, the rows and the videos of a candidate, for the rules of the gate.
 
     Args:
-        family: what it could have been picked from.
-        rolled_back: version of the same bytes that was rolled back.
-        champion: what it is compared with.
+        family: the evaluations that the candidate could have been picked from.
+        rolled_back: number of a version with the same bytes that was rolled back, or None.
+        champion: the champion that the candidate is compared with, or None.
+
+    Returns:
+        the bundle (None if it is damaged) and the evidence.
     """
     bundle, problems = None, []
     try:
         bundle = read_bundle(candidate.path)
         if bundle.digest != candidate.digest:
-            problems.append(f"{candidate.path} is {bundle.digest} now, {candidate.digest} was evaluated")
+            problems.append(f"{candidate.path} is now {bundle.digest}, but {candidate.digest} was evaluated")
     except InvalidJob as error:
         problems += _causes(error.problems)
     chain = Chains(client).of_bundle(candidate.path)
@@ -106,8 +110,8 @@ def inspect(
         files=len(bundle.manifest.files) if bundle else 0,
         bundle=tuple(problems),
         links=sum(1 for _ in chain.walk()),
-        breaks=_causes([each for each in breaks if each.code != OVERRIDE]),
-        overrides=_causes([each for each in breaks if each.code == OVERRIDE]),
+        breaks=_causes([problem for problem in breaks if problem.code != OVERRIDE]),
+        overrides=_causes([problem for problem in breaks if problem.code == OVERRIDE]),
         rows=tuple(_row_problems(candidate, run)),
         videos=videos,
         unplayable=unplayable,
@@ -123,8 +127,8 @@ def inspect(
 
 
 def assumptions(candidate: Candidate, bundle: Bundle | None) -> dict[str, tuple[str, ...]]:
-    """Field -> what was assumed of it, by whoever made the bundle and by whoever evaluated it; one value where both
-    assumed the same."""
+    """Field -> values that were assumed for it when the bundle was made and when it was evaluated; equal values are
+    listed once."""
     pairs = [(field, spell(value)) for field, value in (assumed(bundle) if bundle else {}).items()]
     for tag, value in candidate.evaluation.tags.items():
         if tag.startswith(ASSUMED_TAG):
@@ -135,11 +139,11 @@ def assumptions(candidate: Candidate, bundle: Bundle | None) -> dict[str, tuple[
 def _assumption_texts(candidate: Candidate, bundle: Bundle | None) -> Iterator[str]:
     for field, values in assumptions(candidate, bundle).items():
         for value in values:
-            yield f"{field}={value} was assumed of step {candidate.evaluation.step} (nobody recorded it)"
+            yield f"{field}={value} was assumed for step {candidate.evaluation.step} (nobody recorded it)"
 
 
 def _model(client: MlflowClient, digest: str, subject: str) -> LoggedModel:
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{digest}'")
     if not models:
         cause = f"the MLflow store does not know the checkpoint {digest} of {subject}"
@@ -149,9 +153,9 @@ def _model(client: MlflowClient, digest: str, subject: str) -> LoggedModel:
 
 def _row_problems(candidate: Candidate, run: Run) -> Iterator[str]:
     evaluation = candidate.evaluation
-    strange = {row.checkpoint for row in evaluation.rows} - {candidate.digest}
-    if strange:
-        yield f"run {evaluation.run} has rows of other checkpoints ({', '.join(sorted(strange))})"
+    others = {row.checkpoint for row in evaluation.rows} - {candidate.digest}
+    if others:
+        yield f"run {evaluation.run} has rows of other checkpoints ({', '.join(sorted(others))})"
     rate = sum(evaluation.successes.values()) / len(evaluation.successes)
     recorded = run.data.metrics[SUCCESS]
     if len(evaluation.rows) != len(evaluation.successes) or abs(rate - recorded) > 1e-9:
@@ -159,14 +163,14 @@ def _row_problems(candidate: Candidate, run: Run) -> Iterator[str]:
     if evaluation.stopped_by_rule:
         yield (
             "the outcomes decided when the evaluation stopped (--until-decided), so no exact test holds for it:"
-            " evaluate the checkpoint on a number of episodes that is fixed before"
+            " evaluate the checkpoint on a number of episodes that is fixed in advance"
         )
     if not evaluation.settings:
-        yield f"run {evaluation.run} does not say in which settings it was evaluated"
+        yield f"run {evaluation.run} does not record the settings of its evaluation"
 
 
 def _watch_videos(client: MlflowClient, evaluation: Evaluation) -> tuple[int, tuple[str, ...]]:
-    """Number of videos that decode and are as long as their episodes, and what is wrong with others."""
+    """Number of videos that decode and are as long as their episodes, and the problems of the others."""
     from mlflow.exceptions import MlflowException
 
     good, problems = 0, []

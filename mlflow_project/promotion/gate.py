@@ -1,43 +1,45 @@
-"""The gate of a promotion: what has to hold before a checkpoint may become champion, rule by rule, with its numbers.
+"""The gate of a promotion: the rules that a checkpoint must pass before it may become champion.
 
-Rules are functions of `Evidence`, which `mlflow_project.promotion.judge` gathers; nothing here reads a file or a
-server.
+Each rule is a function of `Evidence`, which `mlflow_project.promotion.judge` gathers; this module reads neither files
+nor servers.
 
-Whoever evaluates often enough finds a checkpoint that was lucky: the best of six equals of the champion passes a test
-at 5 % in some 15 % of all cases, and so does one of five attempts on fresh seeds. What counts is therefore not how a
-candidate is named but what it could have been picked from: K is the number of evaluations with rows of their own that
-the store has at this task since the champion took its place, M how many of these its newest sweep makes
-(`mlflow_project.promotion.looks` says exactly which). Both statements about a candidate's success are made at
+If enough checkpoints are evaluated, one of them is lucky: the best of six checkpoints that equal the champion passes a
+test at 5 % in some 15 % of all cases, and so does one of five attempts on fresh seeds. The error rate of a test
+therefore depends on all evaluations that the candidate could have been picked from. K is the number of evaluations with
+different rows that the store has for this task since the champion was promoted, and M is the number of these in the
+newest sweep (`mlflow_project.promotion.looks` defines both). The two statistical rules test at the level
 
     alpha / ((K - M + 1) (K + 1))
 
 which is alpha / (K + 1) for a first sweep of K checkpoints, and alpha / (K (K + 1)) for the last of K single attempts.
 
-Why not at alpha / K: that is enough when all K evaluations are made first and one of them is picked then. But one may
-look after every evaluation and stop at the first that passes. The chances are then alpha, alpha / 2, alpha / 3, ...:
-their sum grows without bound. Here a sweep has M chances, which is
+The level alpha / K would suffice if all K evaluations were made before one of them is picked. But a user may look after
+every evaluation and stop at the first one that passes. The error rates are then alpha, alpha / 2, alpha / 3, ..., and
+their sum grows without bound. At the level used here, the M tests of a sweep have a total error rate of
 
     M alpha / ((K - M + 1) (K + 1)) = alpha / (K - M + 1) - alpha / (K + 1)
 
-together, and the sum over one sweep after the other is alpha (1 - 1 / (K + 1)). How many checkpoints a sweep evaluates
-is fixed before its first episode, and counts from then on, so nothing is gained by looking while it runs. The level
-only falls: no evaluation is ever tested at more than when its sweep was the newest, whenever, how often and by whatever
-name it is presented. So the probability that a champion is ever replaced by a checkpoint for which the statement is
-wrong is at most alpha, whatever the number of evaluations and however their episodes depend on each other; alpha for
-each champion, each task and each of the two statements. `benchmarks/gate.py` simulates it.
+and the sum over all sweeps is alpha (1 - 1 / (K + 1)). The number of checkpoints in a sweep is fixed before its first
+episode and counts from then on, so looking at a running sweep gains nothing. The level of an evaluation never rises
+later: it is highest while its sweep is the newest, however often and under whatever name it is presented. So the
+probability that a champion is ever replaced by a checkpoint for which the tested statement is wrong is at most alpha,
+for any number of evaluations and any dependence between their episodes. This bound holds for each champion, each task
+and each of the two statements. `benchmarks/gate.py` simulates it.
 
-An evaluation of the winner alone on fresh seeds is an honest sample of it, which the choice did not flatter. It is one
-more evaluation nevertheless, since one may go on to fresh seeds until one set of them is lucky; rows that are the same
-again are none. It pays all the same: the level falls with the logarithm of K, the evidence grows with the episodes.
-Seeds won, and none lost, that it takes at alpha = 0.05 to be called better:
+A new evaluation of the winner alone on fresh seeds is an unbiased sample, because the winner was not selected by it. It
+counts as one more evaluation nevertheless, because fresh seeds could be tried until one set is lucky; repeating the
+same rows does not count. It is still worth while: the number of wins that is needed grows with the logarithm of K, and
+the evidence with the number of episodes. Number of seeds that a candidate must win, losing none, to be called better
+at alpha = 0.05:
 
     K                              1    4   10   20  100
     the best of a first sweep      6    7    8    9   11
     the last of single attempts    6    9   12   14   18
 
-The bound holds for checkpoints that do not depend on the episodes they are judged by. One that was trained from the
-best on the same seeds inherits some of its luck. The evaluations which that choice was made from are counted, what
-would have been trained from the others is not: fresh seeds are free of that doubt.
+The bound holds for checkpoints that do not depend on the episodes used to judge them. A checkpoint that was trained
+from the best one and judged on the same seeds inherits some of its luck. The evaluations among which that best one was
+selected are counted, but not the checkpoints that might have been trained from the others. Fresh seeds avoid the
+problem.
 """
 
 from __future__ import annotations
@@ -55,13 +57,14 @@ Require = Literal["better", "not-worse"]
 
 @dataclass(frozen=True)
 class Demands:
-    """What is asked of a candidate.
+    """The requirements on a candidate.
 
     Attributes:
-        min_success: the success rate that it must be shown to reach, in [0, 1].
-        require: against the champion: ``better``, or ``not-worse`` by `margin` or more.
+        min_success: success rate that the candidate must be shown to reach, in [0, 1].
+        require: what must be shown against the champion: the candidate is ``better``, or it is ``not-worse`` by
+            `margin` or more.
         margin: difference of success rates, in (0, 1].
-        alpha: error rate of each of the two statements, over all evaluations while one champion stays.
+        alpha: error rate of each of the two tests, over all evaluations during the reign of one champion.
     """
 
     min_success: float = 0.5
@@ -72,12 +75,12 @@ class Demands:
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that holds the place.
+    """The current champion.
 
     Attributes:
-        version: its number.
-        successes: seed -> success on the candidate's seeds and settings; None where that could not be had.
-        problem: why not.
+        version: number of its model version.
+        successes: seed -> success on the candidate's seeds and settings; None if it could not be evaluated on them.
+        problem: why it could not be evaluated, or None.
         anew: whether it was evaluated for this promotion.
     """
 
@@ -89,25 +92,25 @@ class Champion:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a candidate. Texts are problems, one per thing that is not as it should be.
+    """Everything that the rules need to know about a candidate. Each text describes one problem.
 
     Attributes:
-        files: number of the bundle's files that were hashed.
+        files: number of files of the bundle that were hashed.
         bundle: problems of the bundle's bytes.
-        links: number of links of its chain that were looked at.
-        breaks: where the chain is broken; overrides are apart.
-        overrides: runs of the chain that went on in spite of a mismatch.
+        links: number of links of the chain that were checked.
+        breaks: breaks of the chain, other than `overrides`.
+        overrides: runs of the chain that were allowed to continue in spite of a mismatch.
         rows: problems of the episode rows.
         videos: number of videos that were decoded.
         unplayable: problems of videos.
         successes: seed -> success.
-        chosen_from: K, the number of evaluations that it could have been picked from, its own among them.
-        newest_sweep: M, how many of these are of the newest sweep; 1 for single evaluations.
-        chosen_among: what these are, for people.
-        since: version of the champion that the count begins with; None: it begins with the store.
-        assumptions: what nobody recorded of the weights and somebody had to assume.
-        rolled_back: version of the same bytes that was champion and was rolled back, or None.
-        champion: None: there is none yet.
+        chosen_from: K, the number of evaluations that the candidate could have been picked from, including its own.
+        newest_sweep: M, the number of these that belong to the newest sweep; 1 for single evaluations.
+        chosen_among: description of these evaluations, for people.
+        since: number of the version with whose promotion the count begins; None if it begins with the store.
+        assumptions: facts about the weights that nobody recorded and that were assumed.
+        rolled_back: number of a version with the same bytes that was rolled back, or None.
+        champion: the current champion; None if there is none.
     """
 
     files: int
@@ -130,7 +133,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What one rule says: its name, whether it lets the candidate pass, and why, with the numbers."""
+    """Result of one rule: its name, whether the candidate passes, and the reason with the numbers."""
 
     rule: str
     passed: bool
@@ -138,7 +141,7 @@ class Ruling:
 
 
 def judge(evidence: Evidence, demands: Demands) -> tuple[Ruling, ...]:
-    """Every rule, in a fixed order; a candidate is promoted when all let it pass."""
+    """Apply every rule, in a fixed order. A candidate is promoted only if it passes all of them."""
     rulings = []
     for name, rule in RULES.items():
         problem, finding = rule(evidence, demands)
@@ -147,7 +150,7 @@ def judge(evidence: Evidence, demands: Demands) -> tuple[Ruling, ...]:
 
 
 Rule = Callable[[Evidence, Demands], tuple[str | None, str]]
-"""Gives (why it refuses, or None; what it found)."""
+"""Returns the reason for a refusal (or None), and the finding if the candidate passes."""
 
 
 def _bundle(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
@@ -155,15 +158,15 @@ def _bundle(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
 
 
 def _lineage(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
-    return _none_of(evidence.breaks), f"{evidence.links} links looked at, 0 breaks"
+    return _none_of(evidence.breaks), f"{evidence.links} links checked, 0 breaks"
 
 
 def _no_override(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
-    return _none_of(evidence.overrides), "no run of the chain went on in spite of a mismatch"
+    return _none_of(evidence.overrides), "no run of the chain continued in spite of a mismatch"
 
 
 def _assumptions(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
-    """Lets everything pass: an assumption is to be seen, not to be forbidden."""
+    """Always passes: assumptions are shown, but allowed."""
     return None, "; ".join(evidence.assumptions) or "nothing was assumed"
 
 
@@ -183,13 +186,13 @@ def _not_rolled_back(evidence: Evidence, demands: Demands) -> tuple[str | None, 
 
 
 def _min_success(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
-    """One-sided Clopper-Pearson bound."""
+    """Compare the one-sided Clopper-Pearson lower bound of the success rate with the required one."""
     alpha, n = _level(evidence, demands), len(evidence.successes)
     low = clopper_pearson_interval(sum(evidence.successes.values()), n, 1 - 2 * alpha)[0]
     rate = RateEstimate.of(sum(evidence.successes.values()), n)
     finding = (
         f"success {rate.successes}/{n} = {_percent(rate.rate)}, Clopper-Pearson lower bound {_percent(low)}"
-        f" (confidence {_percent(1 - alpha)}), asked for {_percent(demands.min_success)}{_corrected(evidence, demands)}"
+        f" (confidence {_percent(1 - alpha)}), required {_percent(demands.min_success)}{_corrected(evidence, demands)}"
     )
     return None if low >= demands.min_success else finding, finding
 
@@ -207,14 +210,12 @@ def _champion(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
     )
     if demands.require == "better":
         p_value = counts.p_value("greater")
-        finding += (
-            f"exact McNemar test, one-sided p {p_value:.4g}, asked for {alpha:.4g}{_corrected(evidence, demands)}"
-        )
+        finding += f"exact McNemar test, one-sided p {p_value:.4g}, required {alpha:.4g}{_corrected(evidence, demands)}"
         return None if p_value <= alpha else finding, finding
     low = difference_bound(counts, alpha)
     finding += (
         f"exact lower bound of the difference {_percent(low)} (confidence {_percent(1 - alpha)}),"
-        f" asked for more than {_percent(-demands.margin)}{_corrected(evidence, demands)}"
+        f" required more than {_percent(-demands.margin)}{_corrected(evidence, demands)}"
     )
     return None if low > -demands.margin else finding, finding
 
@@ -233,11 +234,11 @@ RULES: dict[str, Rule] = {
 
 
 def level(alpha: float, chosen_from: int, newest_sweep: int = 1) -> float:
-    """Error rate of one statement about one evaluation, so that all together err with at most alpha.
+    """Level of the test of one evaluation, chosen so that all tests together have an error rate of at most alpha.
 
     Args:
-        chosen_from: number of evaluations so far, K.
-        newest_sweep: how many of these the newest sweep makes, M, in [1, K].
+        chosen_from: K, the number of evaluations so far.
+        newest_sweep: M, the number of these in the newest sweep, in [1, K].
     """
     return alpha / ((chosen_from - newest_sweep + 1) * (chosen_from + 1))
 
@@ -247,7 +248,7 @@ def _level(evidence: Evidence, demands: Demands) -> float:
 
 
 def _corrected(evidence: Evidence, demands: Demands) -> str:
-    """Why the level is what it is: K, and what it consists of."""
+    """How the level follows from K and M, and which evaluations K counts."""
     k, before = evidence.chosen_from, evidence.chosen_from - evidence.newest_sweep
     best = f"the best of {k} evaluations" if k > 1 else "the first evaluation"
     since = f" since version {evidence.since} became champion" if evidence.since else ""

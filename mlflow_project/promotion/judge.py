@@ -1,7 +1,7 @@
-"""From a candidate to a judgement, and from there to the champion of the registry.
+"""Judges a candidate by the rules of the gate and, if it passes, makes it the champion of the registry.
 
-`judge_candidate` reads only; `register` stores bytes and evidence with the checkpoint's LoggedModel, then lets
-`mlflow_project.promotion.registry` name it.
+`judge_candidate` only reads. `register` stores the bytes and the evidence with the checkpoint's LoggedModel; then
+`mlflow_project.promotion.registry` creates the model version and moves the aliases.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOGGED = "checkpoint.logged"
-"""Tag of a LoggedModel whose pyfunc model was uploaded whole: the sha256 of the bundle."""
+"""Tag of a LoggedModel whose pyfunc model was uploaded completely; its value is the sha256 of the bundle."""
 EVIDENCE = "promotion.json"
-"""Artifact with everything the gate saw: of the promotion's run, and of the model below ``promotions/<run id>``."""
+"""Artifact with all evidence: in the promotion's run, and in the model below ``promotions/<run id>``."""
 _LOOKS = 3
-"""How often the bytes are logged when other machines log the same ones."""
+"""How often the upload of the bytes is tried while other machines upload the same ones."""
 
 
 @dataclass(frozen=True)
 class Opponent:
-    """The champion, as the candidate meets it.
+    """The champion that a candidate is compared with.
 
     Attributes:
-        evaluation: None where it could not be evaluated.
-        problem: why not.
+        version: model version of the champion.
+        evaluation: evaluation on the candidate's seeds and settings; None if the champion could not be evaluated.
+        problem: why it could not be evaluated, or None.
         anew: whether it was evaluated for this promotion.
     """
 
@@ -50,7 +51,7 @@ class Opponent:
     anew: bool = False
 
     def evidence(self, candidate: Evaluation) -> Champion:
-        """Its successes on the candidate's seeds, or why there are none."""
+        """The champion's successes on the candidate's seeds, or the reason why there are none."""
         if self.evaluation is None:
             return Champion(self.version.number, None, self.problem)
         if problem := unpaired(candidate, self.evaluation):
@@ -61,12 +62,14 @@ class Opponent:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate said of a candidate.
+    """Result of the gate for a candidate.
 
     Attributes:
-        bundle: verified; None where it is not whole.
-        champion: what it was compared with, or None.
-        family: what it could have been picked from.
+        bundle: the verified bundle; None if it is damaged.
+        rulings: results of the rules.
+        champion: the champion that the candidate was compared with, or None.
+        family: the evaluations that the candidate could have been picked from.
+        time: time of the judgement (ISO 8601).
     """
 
     candidate: Candidate
@@ -79,17 +82,25 @@ class Judgement:
 
     @property
     def passed(self) -> bool:
-        """Whether every rule lets the candidate pass."""
+        """Whether the candidate passes every rule."""
         return all(ruling.passed for ruling in self.rulings)
 
     @property
     def refused_by(self) -> tuple[str, ...]:
-        """Names of the rules that do not."""
+        """Names of the rules that the candidate does not pass."""
         return tuple(ruling.rule for ruling in self.rulings if not ruling.passed)
 
     @property
+    def verdict(self) -> str:
+        """One sentence: whether the candidate passes, or which rules refuse it."""
+        step = self.candidate.evaluation.step
+        if self.passed:
+            return f"Gate passed: step {step} passes all {len(self.rulings)} rules."
+        return f"Not promoted: step {step} is refused by {', '.join(self.refused_by)}; nothing was registered."
+
+    @property
     def text(self) -> str:
-        """Everything that was seen, as JSON."""
+        """All evidence, rulings and requirements as JSON."""
         champion = None
         if self.champion is not None:
             champion = {"version": self.champion.version.number, "checkpoint": self.champion.version.digest}
@@ -110,7 +121,7 @@ class Judgement:
         return json.dumps(document, indent=1) + "\n"
 
     def tags(self) -> dict[str, str]:
-        """Tags of the version and of the promotion's run: each rule with its numbers, and what was assumed."""
+        """Tags of the model version and of the promotion's run: the finding of each rule, and the assumptions."""
         rules = {f"gate.{ruling.rule}": ruling.because for ruling in self.rulings}
         assumed = assumptions(self.candidate, self.bundle)
         return (
@@ -121,15 +132,16 @@ class Judgement:
 
 
 def champion_evaluation(client: MlflowClient, champion: Version, candidate: Evaluation) -> Evaluation | None:
-    """An evaluation of the champion whose rows pair with all rows of the candidate; None when there is none."""
-    for each in evaluations_of(client, champion.digest or ""):
-        if MISMATCH_TAG not in each.tags and not each.stopped_by_rule and not unpaired(candidate, each):
-            return each
+    """An evaluation of the champion that has a paired row for each row of the candidate; None if there is none."""
+    for evaluation in evaluations_of(client, champion.digest or ""):
+        allowed = MISMATCH_TAG not in evaluation.tags and not evaluation.stopped_by_rule
+        if allowed and not unpaired(candidate, evaluation):
+            return evaluation
     return None
 
 
 def unpaired(candidate: Evaluation, champion: Evaluation) -> str | None:
-    """Why not every episode of the candidate is paired with one of the champion; None when it is."""
+    """Why some episode of the candidate is not paired with one of the champion; None if all are paired."""
     missing = candidate.successes.keys() - champion.successes.keys()
     if problem := pairing_problem(candidate, champion):
         return problem
@@ -139,7 +151,7 @@ def unpaired(candidate: Evaluation, champion: Evaluation) -> str | None:
 def judge_candidate(
     client: MlflowClient, registry: Registry, candidate: Candidate, demands: Demands, champion: Opponent | None = None
 ) -> Judgement:
-    """Look at a candidate, and let every rule judge."""
+    """Gather the evidence about a candidate and apply every rule to it."""
     opponent = None if champion is None else champion.evidence(candidate.evaluation)
     digest, reigns = (champion.version.digest, registry.reigns(champion.version)) if champion else (None, [])
     family = find_family(client, candidate.evaluation, digest, reigns)
@@ -148,13 +160,15 @@ def judge_candidate(
 
 
 def register(client: MlflowClient, registry: Registry, judgement: Judgement, run: str) -> Version:
-    """Make a candidate that passed the champion: bytes, then evidence, then the version with its tags, then aliases.
+    """Make a candidate that passed the gate the champion.
+
+    Uploads the bytes, then the evidence; then creates the model version with its tags, and moves the aliases last.
 
     Args:
         run: MLflow's id of the promotion's run.
 
     Raises:
-        PromotionRefused: another one was faster.
+        PromotionRefused: another promotion came first.
     """
     assert judgement.passed
     assert judgement.bundle is not None
@@ -174,9 +188,10 @@ def register(client: MlflowClient, registry: Registry, judgement: Judgement, run
 
 
 def _ensure_bytes(client: MlflowClient, judgement: Judgement, bundle: Bundle, model_id: str) -> None:
-    """Give the LoggedModel its bytes, unless it has them.
+    """Upload the bytes of the LoggedModel, unless it has them.
 
-    MLflow takes off the tag that says it has none, and fails if another machine did so in the same moment.
+    MLflow then removes the tag that marks the model as external, which fails if another machine has just done so; the
+    loop tries again.
     """
     from mlflow.exceptions import MlflowException
 
@@ -192,8 +207,8 @@ def _ensure_bytes(client: MlflowClient, judgement: Judgement, bundle: Bundle, mo
             if look == _LOOKS - 1:
                 raise
             continue
-        said = {ASSUMED_SINCE: json.dumps(dict(since))} if (since := assumed_since(assumed)) else {}
-        client.set_logged_model_tags(model_id, {**said, LOGGED: bundle.digest})
+        tags = {ASSUMED_SINCE: json.dumps(dict(since))} if (since := assumed_since(assumed)) else {}
+        client.set_logged_model_tags(model_id, {**tags, LOGGED: bundle.digest})
 
 
 def _evaluation_document(evaluation: Evaluation) -> dict[str, Any]:

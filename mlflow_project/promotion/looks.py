@@ -1,24 +1,26 @@
-"""Which evaluations a candidate could have been picked from: the K of `promotion.gate`, which says why it matters.
+"""Counts the evaluations that a candidate could have been picked from: K and M of `promotion.gate`.
 
-A look is one checkpoint with one set of episode rows. The same checkpoint with the same rows is the same look, however
-often and in whatever run it was played again: rows of the same seeds and settings repeat themselves. Other seeds, and
-other rows on the same seeds (another renderer, another chunk, a simulator that rounds differently), are other looks.
+A look is one checkpoint with one set of episode rows. Evaluating the same checkpoint again with the same seeds and
+settings gives the same rows, so it is the same look, in whatever run. Other seeds, or other rows on the same seeds
+(because of another renderer, another chunk, or a simulator that rounds differently), are another look.
 
-Counted are all looks at the candidate's task that the store has, in any experiment, since the champion took its place;
-how the candidate is named plays no part. The champion's own are none: it is not a candidate. Runs that were deleted in
-MLflow count until they are purged, and so do evaluations that cannot be promoted (``--until-decided``,
-``--allow-mismatch``): whoever saw them may have picked by them.
+K counts all looks in the store at the candidate's task since the champion was promoted, in any experiment and
+independent of the candidate's name. Looks at the champion itself do not count, because it is not a candidate. Runs that
+were deleted in MLflow count until they are purged, and so do evaluations that cannot be promoted (``--until-decided``,
+``--allow-mismatch``), because the user may have selected by them.
 
-A candidate that was evaluated before the champion took its place was picked from what was there then, and so was one
-that was trained from such a checkpoint and evaluated on any of the same seeds, where it inherits luck. The count then
-begins where that reign began. Luck of the champion is no such luck: what the candidate inherits of it, it has to beat.
+A candidate that was evaluated before the champion was promoted was picked from the looks of that earlier time. The same
+holds for a candidate that was trained from such a checkpoint and evaluated on some of the same seeds, because it
+inherits luck on them. In both cases the count begins with the reign in which that evaluation took place. Luck inherited
+from the champion itself does not matter, because the candidate has to beat the champion with it.
 
-The looks of one sweep share what may be spent on it, since their number was fixed before the first of them. It is
-counted in full from the first on; where other evaluations end in between, what is left of the sweep begins anew.
+The looks of one sweep share its part of the error rate, because their number was fixed before the first of them; all of
+them count from the first one on. If another evaluation ends in between, the rest of the sweep counts as a new sweep.
 
-Not seen: other stores, runs that were purged or that `sync` has not brought yet, evaluations that were stopped before
-their end, and seeds that were chosen because the champion fails on them. Times are those of the machines that
-evaluated and of the registry; the order of what happened within the difference of their clocks is unknown.
+Not counted, because the store does not show them: other stores, runs that were purged or not yet uploaded by `sync`,
+evaluations that were stopped before their end, and a choice of seeds on which the champion fails. Times come from the
+clocks of the evaluating machines and of the registry; events closer together than the difference of these clocks may
+be in the wrong order.
 """
 
 from __future__ import annotations
@@ -48,9 +50,9 @@ if TYPE_CHECKING:
 
 TASK, FIRST_SEED = "cfg/env/task", "cfg/eval/first_seed"
 ROWS = (EPISODES, SUCCESS, LENGTH_MEAN, RETURN_MEAN)
-"""Metrics that tell two sets of rows of one checkpoint apart, without a download of each."""
+"""Metrics that distinguish two sets of rows of one checkpoint without downloading the rows."""
 NAMED = 3
-"""Sweeps that a finding names."""
+"""Most sweeps that a finding names."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class Look:
 
     Attributes:
         checkpoint: sha256 of the bundle.
-        seeds: that were played.
-        rows: equal where the episode rows are.
-        time_ms: when it ended, and the rows were there to be seen.
-        run: its MLflow id.
-        sweep: id of the run it is nested in, or its own.
-        planned: of how many looks the sweep is, as was fixed before it began; None where that was not recorded.
+        seeds: seeds of the episodes.
+        rows: values of the metrics `ROWS`; equal for equal episode rows.
+        time_ms: when the evaluation ended, so that its rows could be seen.
+        run: MLflow's id of the run.
+        sweep: id of the parent run; the run's own id if it has no parent.
+        planned: number of looks in the sweep, fixed before it began; None if it was not recorded.
     """
 
     checkpoint: str
@@ -78,7 +80,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Reign:
-    """When a version became champion (ms), and its number."""
+    """The time at which a version became champion (ms), and its number."""
 
     since_ms: int
     version: str
@@ -86,14 +88,15 @@ class Reign:
 
 @dataclass(frozen=True)
 class Family:
-    """The looks that a candidate could have been picked from, each once, the first of its kind; oldest first.
+    """The looks that a candidate could have been picked from.
 
     Attributes:
-        to_come: how many more its newest sweep was planned to have.
-        newest_sweep: how many of all are that sweep's: as planned, where nothing else came in between; 1 where the plan
-            was not recorded.
-        since: the reign that the count begins with; None: it begins with the store.
-        parts: what they consist of, for people: ``3 of sweep eval tiny (<run>)``.
+        looks: the different looks, oldest first; of several equal ones the first.
+        to_come: number of looks that the newest sweep has planned and not finished.
+        newest_sweep: M, the number of looks that the newest sweep makes according to its plan. If another evaluation
+            has ended in between, only the looks after it. 1 if the plan was not recorded.
+        since: the reign with which the count begins; None if it begins with the store.
+        parts: description of the looks, for people: ``3 of sweep eval tiny (<run>)``.
     """
 
     looks: tuple[Look, ...]
@@ -104,7 +107,7 @@ class Family:
 
     @property
     def size(self) -> int:
-        """Number of looks, with those to come."""
+        """K, the number of looks including those to come."""
         return len(self.looks) + self.to_come
 
 
@@ -116,32 +119,33 @@ def family_of(
     reigns: Sequence[Reign] = (),
     ancestors: Iterable[str] = (),
 ) -> Family:
-    """Count what a candidate could have been picked from; nothing here depends on the name that it was given.
+    """Count the looks that a candidate could have been picked from.
 
     Args:
-        checkpoint: sha256 of its bundle.
-        looks: all of the store at its task, its own among them.
+        checkpoint: sha256 of the candidate's bundle.
+        looks: all looks in the store at the candidate's task, including its own.
         champion: sha256 of the champion's bundle.
-        reigns: of the champion, and of those that it followed; in any order.
-        ancestors: sha256 of the bundles that it was trained from, the nearest first.
+        reigns: reigns of the champion and of its predecessors, in any order.
+        ancestors: sha256 of the bundles that the candidate was trained from, the nearest first.
     """
-    looks = sorted(looks, key=lambda each: (each.time_ms, each.sweep, each.run))
+    looks = sorted(looks, key=lambda look: (look.time_ms, look.sweep, look.run))
     first: dict[tuple[str, range, tuple[float, ...]], Look] = {}
     for look in looks:
         if look.checkpoint != champion:
             first.setdefault((look.checkpoint, look.seeds, look.rows), look)
-    own = [each for each in first.values() if each.checkpoint == checkpoint]
+    own = [look for look in first.values() if look.checkpoint == checkpoint]
     older = set(_below(champion, ancestors))
-    inherited = [each for each in first.values() if each.checkpoint in older and any(_overlap(each, o) for o in own)]
-    seen = min((each.time_ms for each in (*own, *inherited)), default=0)
-    before = [reign for reign in reigns if reign.since_ms <= seen]
+    inherited = [look for look in first.values() if look.checkpoint in older and any(_overlap(look, o) for o in own)]
+    # The count begins with the reign in which the candidate, or an ancestor on the same seeds, was first evaluated.
+    first_ms = min((look.time_ms for look in (*own, *inherited)), default=0)
+    before = [reign for reign in reigns if reign.since_ms <= first_ms]
     since = max(before, key=lambda reign: reign.since_ms, default=None)
-    counted = tuple(each for each in first.values() if since is None or each.time_ms >= since.since_ms)
+    counted = tuple(look for look in first.values() if since is None or look.time_ms >= since.since_ms)
     return Family(counted, *_newest_sweep(counted, looks), since)
 
 
 def find_family(client: MlflowClient, candidate: Evaluation, champion: str | None, reigns: Sequence[Reign]) -> Family:
-    """`family_of` a candidate in this store, with its parts."""
+    """Apply `family_of` to a candidate and all looks of the store, and add the description of the parts."""
     family = family_of(
         candidate.checkpoint,
         _looks(client, candidate),
@@ -153,25 +157,26 @@ def find_family(client: MlflowClient, candidate: Evaluation, champion: str | Non
 
 
 def _newest_sweep(counted: Sequence[Look], looks: Sequence[Look]) -> tuple[int, int]:
-    """How many looks the newest sweep has still to make, and how many it makes without interruption by others.
+    """Number of looks of the newest sweep that are still to come, and number of its looks since an interruption.
 
-    Of the plan, those are left out that were made before an interruption, and that turned out to be no further looks.
+    Planned looks do not count if they were made before an interruption by another evaluation, or if they repeated an
+    earlier look.
     """
     if not counted or counted[-1].planned is None:
         return 0, 1
     sweep = counted[-1].sweep
-    made = {each.run for each in takewhile(lambda each: each.sweep == sweep, reversed(counted))}
-    others = sum(each.sweep == sweep and each.run not in made for each in looks)
+    made = {look.run for look in takewhile(lambda look: look.sweep == sweep, reversed(counted))}
+    others = sum(look.sweep == sweep and look.run not in made for look in looks)
     planned = max(len(made), counted[-1].planned - others)
     return planned - len(made), planned
 
 
 def _below(champion: str | None, ancestors: Iterable[str]) -> Iterator[str]:
-    """The ancestors that are nearer than the champion."""
-    for each in ancestors:
-        if each == champion:
+    """The ancestors up to the champion, without it."""
+    for ancestor in ancestors:
+        if ancestor == champion:
             return
-        yield each
+        yield ancestor
 
 
 def _overlap(first: Look, second: Look) -> bool:
@@ -179,12 +184,12 @@ def _overlap(first: Look, second: Look) -> bool:
 
 
 def _looks(client: MlflowClient, candidate: Evaluation) -> Iterator[Look]:
-    """All looks of the store at the candidate's task, in any experiment, deleted ones as well."""
+    """All looks in the store at the candidate's task, in any experiment, including deleted runs."""
     from mlflow.entities import ViewType
 
     task = client.get_run(candidate.run).data.params.get(TASK)
     query = f"metrics.`{EPISODES}` > 0" + (f" and params.`{TASK}` = '{task}'" if task else "")
-    experiments = [each.experiment_id for each in client.search_experiments(view_type=ViewType.ALL)]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=ViewType.ALL)]
     token = None
     while page := client.search_runs(experiments, query, ViewType.ALL, page_token=token):
         yield from map(_look, page)
@@ -206,26 +211,26 @@ def _look(run: Run) -> Look:
 
 
 def _ancestors(client: MlflowClient, candidate: Evaluation) -> Iterator[str]:
-    """What a candidate was trained from, the nearest first, as far as the store knows."""
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    seen: Collection[str] = {candidate.checkpoint}
+    """The checkpoints that a candidate was trained from, the nearest first, as far as the store knows them."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    visited: Collection[str] = {candidate.checkpoint}
     parent = candidate.parent
-    while parent is not None and parent not in seen:
+    while parent is not None and parent not in visited:
         yield parent
-        seen = {*seen, parent}
+        visited = {*visited, parent}
         models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{parent}'")
         parent = models[0].tags.get(lineage_tag("parent")) if models else None
 
 
 def _parts(client: MlflowClient, family: Family) -> Iterator[str]:
-    """How many looks came of which sweep, the largest first."""
+    """Descriptions of how many looks belong to which sweep, the largest number first."""
     from mlflow.exceptions import MlflowException
 
     counts = Counter(look.sweep for look in family.looks).most_common()
     for sweep, number in counts[:NAMED]:
         try:
             name = f"{client.get_run(sweep).info.run_name} ({sweep[:8]})"
-        except MlflowException:  # purged, but not all of what was nested in it
+        except MlflowException:  # the sweep was purged, but not all runs nested in it
             name = sweep[:8]
         yield f"{number} of sweep {name}"
     if others := counts[NAMED:]:

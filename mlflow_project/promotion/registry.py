@@ -1,18 +1,18 @@
 """The model registry: versions with their evidence, and the aliases ``champion``, ``previous`` and ``candidate``.
 
-A version is created with all its tags in one request, and only then named by an alias: no crash leaves a champion
-without evidence. MLflow moves an alias without looking at what it was, so two promotions at once need more:
+A version is created with all its tags in one request, and only then gets an alias, so no crash leaves a champion
+without evidence. MLflow moves an alias without checking its old value, so concurrent promotions need more:
 
-- On one machine a lock file lets one promotion or rollback after the other change a model's aliases; the second one
-  then sees that the champion is no longer the version it was compared with.
+- On one machine, a lock file serialises promotions and rollbacks of a model. The second one then sees that the champion
+  is no longer the version that the candidate was compared with.
 - Between machines, the version itself is the claim: it is created with the tag ``promotion.replaces``, and a store on a
-  database gives out version numbers one after the other. Of several that claim one champion's place the lowest number
-  has it; the others are told. A claim that was left by a crash counts for `CLAIM_S`.
-- The champion is looked at again right before and right after its alias is moved.
+  database assigns version numbers one after the other. If several versions claim the place of one champion, the lowest
+  number gets it and the others are refused. A claim that a crash has left behind counts for `CLAIM_S`.
+- The champion is checked right before and right after its alias is moved.
 
-Not guaranteed, since MLflow has no compare-and-set: that a process which is stopped between the last look and the move,
-and goes on later, does not undo what others did meanwhile on another machine; nor anything against hands that move
-aliases in MLflow's UI. The second look tells most of these cases, not all.
+MLflow has no compare-and-set, so two cases are not excluded: a process that is suspended between the last check and the
+move, and that later undoes what another machine did meanwhile; and people who move aliases in MLflow's UI. The second
+check detects most of these cases, not all.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ if TYPE_CHECKING:
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 REPLACES, STATE = "promotion.replaces", "promotion.state"
 NONE = "none"
-"""Value of `REPLACES` of a first version."""
+"""Value of the tag `REPLACES` if there was no champion."""
 OPEN, PROMOTED, LOST, ROLLED_BACK = "open", "promoted", "lost", "rolled back"
-"""Values of `STATE`: not champion yet; is or was champion; another one took the place; was champion and taken back."""
+"""Values of the tag `STATE`: not champion yet; is or was champion; another version took the place; was champion and
+was rolled back."""
 CLAIM_S = 600
-"""How long the claim of an unfinished promotion counts; between claim and alias there are a few requests."""
+"""Seconds for which the claim of an unfinished promotion counts; a promotion needs only a few requests to finish."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A model version: its number, the sha256 of its bundle, its LoggedModel, its tags, when it was made (ms)."""
+    """A model version: number, sha256 of the bundle, id of the LoggedModel, tags, and time of creation (ms)."""
 
     number: str
     digest: str | None
@@ -58,11 +59,11 @@ class Version:
 
 
 class Registry:
-    """One registered model of an MLflow store. Reads are made anew each time.
+    """One registered model of an MLflow store. Nothing is cached; every call reads the store.
 
     Args:
-        client: of the store that this process uses (`mlflow_project.tracking.store`).
-        name: of the registered model; it need not exist.
+        client: client of the store that this process uses (`mlflow_project.tracking.store`).
+        name: name of the registered model, which need not exist.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:
@@ -71,19 +72,19 @@ class Registry:
         self._locks, self._store = cache_directory("locks"), tracking_uri()
 
     def aliased(self, alias: str) -> Version | None:
-        """The version of an alias, or None."""
+        """The version that has the alias, or None."""
         number = self._aliases().get(alias)
         return None if number is None else self._read(number)
 
     def versions(self) -> list[Version]:
         """All versions, by number."""
-        found: list[ModelVersion] = []
+        versions: list[ModelVersion] = []
         token = None
         while page := self._client.search_model_versions(f"name = '{self.name}'", page_token=token):
-            found += page
+            versions += page
             if not (token := page.token):
                 break
-        return sorted(map(_version, found), key=lambda version: int(version.number))
+        return sorted(map(_version, versions), key=lambda version: int(version.number))
 
     def rolled_back(self, digest: str) -> str | None:
         """Number of a version with these bytes that was rolled back, or None."""
@@ -92,24 +93,24 @@ class Registry:
         )
 
     def reigns(self, champion: Version) -> list[Reign]:
-        """When a champion took its place, and when those did that it followed; what was rolled back left no reign."""
+        """The reigns of a champion and of its predecessors; a version that was rolled back has no reign."""
         return [
-            Reign(each.created_ms, each.number)
-            for each in self.versions()
-            if each.number == champion.number
-            or (each.tags.get(STATE) == PROMOTED and each.created_ms < champion.created_ms)
+            Reign(version.created_ms, version.number)
+            for version in self.versions()
+            if version.number == champion.number
+            or (version.tags.get(STATE) == PROMOTED and version.created_ms < champion.created_ms)
         ]
 
     def promote(self, model_id: str, digest: str, tags: Mapping[str, str], replaces: str | None) -> Version:
         """Register a LoggedModel as a new version and make it champion.
 
-        What an earlier call for the same bytes left unfinished stays as a version in state `LOST`.
+        The unfinished version of an earlier, interrupted call for the same bytes is set to the state `LOST`.
 
         Args:
-            model_id: its bytes and evidence are there already.
+            model_id: id of the LoggedModel, whose bytes and evidence are uploaded already.
             digest: sha256 of the bundle.
             tags: evidence.
-            replaces: number of the champion that it was compared with; None where there was none.
+            replaces: number of the champion that the candidate was compared with; None if there was none.
 
         Raises:
             PromotionRefused: another promotion or a rollback came in between.
@@ -126,7 +127,7 @@ class Registry:
                 self._win_claim(mine, replaces)
                 self._expect_champion(replaces)
                 self._set_alias(CANDIDATE, mine.number)
-                # Before the champion's: at no time is there a new champion and no way back.
+                # `previous` is moved before `champion`, so that a new champion can always be rolled back.
                 if replaces is not None:
                     self._set_alias(PREVIOUS, replaces)
                 self._expect_champion(replaces)
@@ -139,20 +140,24 @@ class Registry:
             return mine
 
     def finish(self, champion: Version) -> None:
-        """Do what a promotion that was interrupted after its last alias left undone."""
+        """Finish a promotion that was interrupted after its last alias: set the state of the version."""
         if champion.tags.get(STATE) == OPEN:
             self._set_state(champion.number, PROMOTED)
 
     def rollback(self, tags: Mapping[str, str]) -> tuple[Version, Version]:
-        """Champion becomes the previous one again; returns (the one that was, the one that is).
+        """Make the previous champion champion again.
 
-        ``previous`` becomes what that one had replaced, so that rolling back again goes one further back.
+        The alias ``previous`` moves to the version that this one had replaced, so that another rollback goes one
+        version further back.
 
         Args:
-            tags: of the version that is rolled back.
+            tags: tags for the version that is rolled back.
+
+        Returns:
+            the version that was rolled back, and the champion.
 
         Raises:
-            PromotionRefused: there is nothing to roll back to.
+            PromotionRefused: there is no version to roll back to.
         """
         with self.alone({"model": self.name}):
             champion, previous = self.aliased(CHAMPION), self.aliased(PREVIOUS)
@@ -160,13 +165,13 @@ class Registry:
                 raise PromotionRefused(f"{self.name} has no champion")
             if previous is None:
                 raise PromotionRefused(
-                    f"version {champion.number} is the first champion of {self.name}: there is none before"
+                    f"version {champion.number} is the first champion of {self.name}, so it cannot be rolled back"
                 )
             if previous.number == champion.number:  # a promotion or a rollback was interrupted between the two aliases
                 self._set_previous(champion)
                 raise PromotionRefused(
-                    f"version {champion.number} of {self.name} is champion, and the step that an interrupted promotion"
-                    " or rollback had left undone is done now; look at the aliases, and roll back again if you mean it"
+                    f"version {champion.number} of {self.name} is champion; an earlier promotion or rollback was"
+                    " interrupted and has been finished now. Check the aliases, and roll back again if needed"
                 )
             for key, value in {**tags, STATE: ROLLED_BACK}.items():
                 self._client.set_model_version_tag(self.name, champion.number, key, value)
@@ -178,37 +183,37 @@ class Registry:
 
     @contextmanager
     def alone(self, what: Mapping[str, str]) -> Iterator[None]:
-        """One process of this machine at a time works on a thing of the store, such as a registered model."""
+        """Let only one process of this machine at a time enter the block for `what`, e.g. a registered model."""
         self._locks.mkdir(parents=True, exist_ok=True)
         with exclusive(self._locks / json_digest({"store": self._store} | dict(what))):
             yield
 
     def _win_claim(self, mine: Version, replaces: str | None) -> None:
-        """Refuse `mine` when an unfinished promotion to the same place came before it."""
+        """Refuse `mine` if an unfinished promotion to the same place was created before it."""
         for other in self.versions():
             earlier = int(other.number) < int(mine.number)
             if not earlier or (other.tags.get(STATE), other.tags.get(REPLACES)) != (OPEN, mine.tags[REPLACES]):
                 continue
-            if other.digest == mine.digest:  # left by a crash, and done now
+            if other.digest == mine.digest:  # a crash has left it behind, and `mine` completes it
                 self._set_state(other.number, LOST)
             elif mine.created_ms - other.created_ms <= CLAIM_S * 1000:
                 place = f"of version {replaces}" if replaces else "of the first champion"
                 raise PromotionRefused(
-                    f"version {other.number} of {self.name} is about to take the place {place}: promote again when it"
-                    f" has, or in {CLAIM_S // 60} minutes if that promotion was interrupted"
+                    f"version {other.number} of {self.name} is about to take the place {place}: promote again after"
+                    f" that, or in {CLAIM_S // 60} minutes if that promotion was interrupted"
                 )
 
     def _expect_champion(self, number: str | None) -> None:
         now = self._aliases().get(CHAMPION)
         if now != number:
-            was, is_now = (f"version {each}" if each else "none" for each in (number, now))
+            was, is_now = (f"version {version}" if version else "none" for version in (number, now))
             raise PromotionRefused(
                 f"the champion of {self.name} was {was} and is {is_now} now: another promotion or a rollback came in"
-                " between; promote again to be compared with it"
+                " between; promote again to compare the checkpoint with the new champion"
             )
 
     def _set_previous(self, champion: Version) -> None:
-        """Let ``previous`` be what `champion` replaced."""
+        """Move the alias ``previous`` to the version that `champion` replaced."""
         replaced = champion.tags.get(REPLACES, NONE)
         if replaced == NONE:
             self._client.delete_registered_model_alias(self.name, PREVIOUS)
@@ -247,16 +252,16 @@ class Registry:
 
 
 def now() -> str:
-    """The time as tags have it."""
+    """The current time in UTC, ISO 8601 with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _version(found: ModelVersion) -> Version:
-    source = MODEL_ID.fullmatch(found.source or "")
+def _version(version: ModelVersion) -> Version:
+    source = MODEL_ID.fullmatch(version.source or "")
     return Version(
-        number=str(found.version),
-        digest=found.tags.get(MODEL_TAG),
+        number=str(version.version),
+        digest=version.tags.get(MODEL_TAG),
         model_id=source[1] if source else None,
-        tags=found.tags,
-        created_ms=int(found.creation_timestamp),
+        tags=version.tags,
+        created_ms=int(version.creation_timestamp),
     )

@@ -1,1 +1,1 @@
-"""Events of an engine become runs, metrics and files."""
+"""Records the events of an engine as MLflow runs, metrics, tables and models."""

@@ -1,4 +1,4 @@
-"""Records a comparison in a run: the page, the tables behind it, and the leaderboard as the run's description."""
+"""Records a comparison in a run: the HTML page, its tables, and the leaderboard as the run's description."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ PAIRS_FILE = "pairs.json"
 
 
 def record_comparison(recorder: Recorder, comparison: Comparison, title: str) -> None:
-    """Record `comparison` in the run; what is there from an earlier one is replaced.
+    """Record `comparison` in the run, and replace an earlier comparison in it.
 
-    Tables: `PAIRS_FILE`, and ``paired_episodes.json`` (``paired_episodes_2.json``, ... where not all are paired).
+    The tables are `PAIRS_FILE` and ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of
+    paired checkpoints.
     """
-    # Runs that are being recorded have no id of MLflow yet; it is filled in on the way to the server.
-    pending = any(local_run(each.evaluation.run) for each in comparison.standings)
+    # Runs that are being recorded have no MLflow id yet; the page then has placeholders, which the replica fills in.
+    pending = any(local_run(standing.evaluation.run) for standing in comparison.standings)
     recorder.text(COMPARISON_PAGE, render(comparison, title), fill_in=pending)
     for number, rows in enumerate(episode_tables(comparison), start=1):
         recorder.table(f"paired_episodes{f'_{number}' if number > 1 else ''}.json", rows)
@@ -42,16 +43,16 @@ def save_comparison_view(
     columns: Sequence[str] = ui.COLUMNS,
     charts: Sequence[str] = ui.CHARTS,
 ) -> None:
-    """Save how the runs that `parent` compares are shown: flat, sorted by success, with columns and charts.
+    """Save the UI's view of the runs that `parent` compares: a flat list by success, with columns and charts.
 
     Args:
-        parent: the link to its view is `ui.comparison_link`.
-        runs: MLflow ids of the runs; those nested in `parent` when None.
-        columns: metrics in the table.
-        charts: metrics with a bar chart each.
+        parent: recorder of the run that compares; `ui.comparison_link` gives the link to its view.
+        runs: MLflow ids of the compared runs; by default the runs nested in `parent`.
+        columns: metrics shown as columns of the list.
+        charts: metrics shown as a bar chart each.
     """
     if ui.version_is_known():
-        run_id = run_placeholder(parent.run)  # known when it is uploaded
-        chosen = ui.nested_in(run_id) if runs is None else f"attributes.run_id IN ({', '.join(map(repr, runs))})"
-        state = json.dumps(ui.comparison_view(chosen, columns, charts), separators=(",", ":"))
+        run_id = run_placeholder(parent.run)  # the replica replaces it by MLflow's id
+        search_filter = ui.nested_in(run_id) if runs is None else f"attributes.run_id IN ({', '.join(map(repr, runs))})"
+        state = json.dumps(ui.comparison_view(search_filter, columns, charts), separators=(",", ":"))
         parent.experiment_tag(f"mlflow.sharedViewState.{ui.view_name(run_id)}", state)

@@ -1,8 +1,7 @@
-"""Records reinforcement learning: one nested run per start checkpoint, and in each the paired evaluation of before and
-after.
+"""Records reinforcement learning: one nested run per start checkpoint, with a paired evaluation before and after.
 
-The nested runs differ in nothing but the checkpoint they start from. The evaluations of start and result are runs
-nested in them, so that their episodes, videos and rates look like those of `eval`.
+The nested runs differ only in the checkpoint they start from. The evaluations of the start and of the result are runs
+nested in them, so their episodes, videos and rates are shown like those of `eval`.
 """
 
 from __future__ import annotations
@@ -30,24 +29,45 @@ from rlinf_isaac.ground.events import (
     Metrics,
 )
 from rlinf_isaac.stats.rates import PairedGain
+from rlinf_isaac.stats.sequential import ALPHA
 
 
 @dataclass(frozen=True)
 class Improved:
-    """What came of one start checkpoint: its step, the path and digest of the result, and the gain."""
+    """The result for one start checkpoint.
+
+    Attributes:
+        step: step of the start checkpoint.
+        path: directory of the resulting bundle.
+        digest: sha256 of the resulting bundle.
+        gain: success before and after on the same seeds.
+    """
 
     step: int
     path: Path
     digest: str
     gain: PairedGain
 
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether the success rate has risen, with the numbers."""
+        gain = self.gain
+        before, after = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
+        numbers = f"{gain.gained} vs {gain.lost} seeds won, one-sided p = {gain.p_value:.2g}"
+        if gain.p_value <= ALPHA:
+            return (
+                f"Reinforcement learning improved step {self.step}: success rose from {before} to {after} ({numbers})."
+            )
+        return f"No clear gain from step {self.step}: success was {before} before and is {after} after ({numbers})."
+
 
 class RlRecorder:
-    """Call it with every event of `Engine.rl`, then of `Engine.evaluate` of the start and the last checkpoint.
+    """Records the events of `Engine.rl` (`train`), then those of `Engine.evaluate` of the start and the last checkpoint
+    (`evaluate`).
 
     Attributes:
         last: the newest checkpoint of the training.
-        improved: the result, once both are evaluated.
+        improved: the result; None until both checkpoints are evaluated.
     """
 
     def __init__(
@@ -62,20 +82,20 @@ class RlRecorder:
     ) -> None:
         """
         Args:
-            parent: the run of all start checkpoints.
-            job: the training from one of them.
-            params: of the job; equal for all of them.
-            model_name: of the start checkpoint (`logged_checkpoints.model_name`).
-            dataset: what is evaluated on.
-            upload_weights: whether runs hold the weights.
+            parent: recorder of the parent run of all start checkpoints.
+            job: the training from one start checkpoint.
+            params: params of the job; the same for all start checkpoints.
+            model_name: name of the start checkpoint's model (`logged_checkpoints.model_name`).
+            dataset: the episodes of the evaluation.
+            upload_weights: whether weights are uploaded to the runs.
         """
         start = job.start
-        # What the run makes, as in `sft`; of the start only which it is.
+        # Lineage tags describe what the run makes, as in `sft`; of the start checkpoint only its own tags are added.
         tags = {VERB_TAG: "rl"} | digest_tags(job.lineage)
         tags |= {key: value for key, value in bundle_tags(start).items() if key.startswith("checkpoint.")}
         self.recorder = parent.start_run(f"from-step-{start.step}", tags)
         self.recorder.params(params)
-        # The one param that differs.
+        # The only param that differs between the nested runs.
         self.recorder.params({"step": start.step}, prefix="checkpoint")
         self.recorder.tags({"rl.reward": params["rl"]["reward"], "rl.algorithm": params["rl"]["algorithm"]})
         log_model(self.recorder, start, model_name, "input")
@@ -106,8 +126,8 @@ class RlRecorder:
     def evaluate(self, event: Event) -> None:
         """Record one event of the evaluation.
 
-        What an engine measures besides the episodes is left out: RLinf's names for it are those of the training's
-        curves, at steps of other checkpoints. Its files keep apart from the training's.
+        Metrics are ignored: RLinf gives them the names of the training's metrics, at steps of other checkpoints. Files
+        are logged below ``evaluation/``, apart from those of the training.
         """
         if isinstance(event, Metrics):
             return
@@ -127,7 +147,7 @@ class RlRecorder:
         return read_bundle(self.last.path)
 
     def _evaluation_name(self, event: EvaluationStarted) -> str:
-        """Iterations are no optimiser steps: beside other checkpoints the name has to say which are meant."""
+        """Name of the nested run. RL counts iterations, not optimiser steps, so the name contains both."""
         start = f"step-{self._start.step}"
         return start if event.digest == self._start.digest else f"{start}-rl-{event.step}"
 
@@ -152,14 +172,15 @@ class RlRecorder:
 
 
 def gains_markdown(improved: Sequence[Improved]) -> str:
-    """The comparison as MLflow's run description shows it."""
+    """The run description in MLflow: a verdict for each start checkpoint, and the numbers as a Markdown table."""
     lines = [
         "| from step | before | after | gained | lost | episodes | p (one-sided, exact) |",
         "|---|---|---|---|---|---|---|",
     ]
-    for each in improved:
-        gain = each.gain
+    for result in improved:
+        gain = result.gain
         rates = (f"{100 * successes / gain.n:.1f} %" for successes in (gain.before, gain.after))
-        cells = [each.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
+        cells = [result.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+    verdicts = "".join(f"{result.verdict}\n\n" for result in improved)
+    return verdicts + "\n".join(lines) + "\n"

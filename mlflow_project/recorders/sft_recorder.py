@@ -19,11 +19,11 @@ from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics
 
 
 class SftRecorder:
-    """Call it with every event of `Engine.sft`.
+    """Records the events of `Engine.sft`; call it with every event.
 
-    Metrics become metrics. Every checkpoint becomes a LoggedModel that is an output of the run at its step, and the
-    bundle's files artifacts below ``checkpoints/<step>/``; below ``checkpoints-raw/<step>/``, and with ``-raw`` behind
-    the model's name, where these are the weights of a step whose checkpoint holds their average.
+    Metrics are logged as metrics. Every checkpoint becomes a LoggedModel, an output of the run at its step, and its
+    files become artifacts below ``checkpoints/<step>/``. If a checkpoint holds the moving average of the weights, the
+    raw weights of the same step are logged below ``checkpoints-raw/<step>/``, with ``-raw`` after the model's name.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class SftRecorder:
         datasets: Sequence[DatasetInput] = (),
         upload_weights: UploadWeights = "auto",
     ) -> None:
-        """`model_name` as of `logged_checkpoints.model_name`, `datasets` what it is trained on."""
+        """Log the datasets of the training. `model_name` comes from `logged_checkpoints.model_name`."""
         self._recorder = recorder
         self._model_name = model_name
         self._upload_weights: UploadWeights = upload_weights
@@ -42,7 +42,7 @@ class SftRecorder:
             recorder.dataset(dataset)
 
     def __call__(self, event: Event) -> None:
-        """Record one event; others than metrics, checkpoints and files are ignored."""
+        """Record one event; only metrics, checkpoints and files are recorded."""
         if isinstance(event, Metrics):
             self._recorder.metrics(event.values, event.step, time_s=event.time)
         elif isinstance(event, CheckpointSaved):

@@ -1,7 +1,7 @@
-"""Records an evaluation sweep: a parent run, and one nested run per checkpoint that differs in nothing else.
+"""Records an evaluation sweep: a parent run, and nested runs that differ only in the checkpoint.
 
-A nested run holds the episodes of one checkpoint: rates with their interval, the table, videos, the bundle. The parent
-holds what compares them: the success curve over checkpoint steps, the best checkpoint, a leaderboard.
+A nested run has the episodes of one checkpoint: success rates with intervals, the table, videos, and the bundle's
+files. The parent run has the comparison: success over checkpoint steps, the best checkpoint, and a leaderboard.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ OUTCOMES = ("success", "drop", "timeout")
 
 @dataclass
 class _Running:
-    """What is known of the checkpoint that is being evaluated."""
+    """A checkpoint that is being evaluated, with its episodes so far."""
 
     recorder: Recorder
     name: str
@@ -80,10 +80,10 @@ class _Running:
 
 
 class SweepRecorder:
-    """Call it with every event of `Engine.evaluate`.
+    """Records the events of `Engine.evaluate`; call it with every event.
 
     Attributes:
-        comparison: of the finished checkpoints; None before the first.
+        comparison: comparison of the finished checkpoints; None before the first one is finished.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class SweepRecorder:
         upload_weights: UploadWeights = "auto",
     ) -> None:
         """Args:
-        parent: the sweep's run.
-        params: resolved config, logged in every nested run (nested mapping; ``cfg/...``).
-        model_name: as of `logged_checkpoints.model_name`, for checkpoints MLflow does not know yet.
-        dataset: what is evaluated on (`provenance.evaluation_dataset`); metrics are linked to it.
+        parent: recorder of the sweep's run.
+        params: the resolved config, a nested mapping; logged as ``cfg/...`` in every nested run.
+        model_name: model name from `logged_checkpoints.model_name`, for checkpoints that MLflow does not know yet.
+        dataset: the episodes of the evaluation (`provenance.evaluation_dataset`); metrics are linked to it.
         name: title of the comparison.
-        planned: how many checkpoints are going to be evaluated; the gate of a promotion asks for it.
-        run_name: of a checkpoint's nested run.
-        upload_weights: whether nested runs hold the weights.
+        planned: number of checkpoints in the sweep; the gate of a promotion needs it.
+        run_name: returns the name of a checkpoint's nested run.
+        upload_weights: whether weights are uploaded to the nested runs.
         """
         self.comparison: Comparison | None = None
         self._parent = parent
@@ -147,7 +147,7 @@ class SweepRecorder:
         tags |= training_tags(event.assumed, event.unsaid)
         recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
-        # The one param that differs; path and sha256 are tags, where they do not become axes of the compare page.
+        # The only param that differs. Path and sha256 are tags, so that MLflow's compare page has no axes for them.
         recorder.params({"step": event.step}, prefix="checkpoint")
         recorder.dataset(self._dataset)
         log_model(recorder, bundle, self._model_name, "input")
@@ -157,7 +157,7 @@ class SweepRecorder:
         self._evaluations[event.step] = _Running(recorder, name, tags, event.settings)
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
-        """Tag the nested run and the sweep: what was measured with a mismatch can never be promoted."""
+        """Tag the nested run and the sweep; an evaluation with a mismatch can never lead to a promotion."""
         tags = mismatch_tags([event.problem])
         self._evaluations[event.step].recorder.tags(tags)
         self._evaluations[event.step].mismatch = True
@@ -195,10 +195,10 @@ class SweepRecorder:
         self._compare()
 
     def _log_videos(self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[int, Path]) -> dict[int, str]:
-        """Log videos under names that are the same in every nested run; returns seed -> artifact.
+        """Log videos under names that are the same in every nested run; returns seed -> artifact path.
 
-        An episode is numbered by the order of seeds. The first video is ``rollout.mp4`` at the root as well: MLflow's
-        compare page plays files of equal names side by side, but only those at the root.
+        Episodes are numbered in the order of seeds. The first video is logged as ``rollout.mp4`` at the root as well,
+        because MLflow's compare page plays files of the same name side by side, but only those at the root.
         """
         numbers = {row.seed: number for number, row in enumerate(rows)}
         names = {seed: f"videos/episode_{numbers[seed]:03d}.mp4" for seed in sorted(videos)}
@@ -210,14 +210,14 @@ class SweepRecorder:
         return names
 
     def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
-        """Log an animation of a video for the image grid, whose slider goes over the episodes."""
+        """Log an animation of a video for MLflow's image grid, whose slider selects the episode."""
         try:
             recorder.animation(ROLLOUT, number, lambda still, animation: write_preview(video, still, animation))
-        except VideoError as error:  # the video itself is logged; a sweep does not end for its preview
+        except VideoError as error:  # the video itself is logged; a missing preview must not end the sweep
             logger.warning("%s", error)
 
     def _compare(self) -> None:
-        """Bring the parent up to date. After every checkpoint, so that a sweep that was cut short has it, too."""
+        """Update the comparison in the parent run after every checkpoint, so that an interrupted sweep has one, too."""
         latest = self._finished[-1]
         success = RateEstimate.of(sum(row.success for row in latest.rows), len(latest.rows))
         self._parent.metrics(
@@ -243,9 +243,9 @@ class SweepRecorder:
 def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
     """The metrics of one evaluated checkpoint.
 
-    ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low``, ``eval/success_high``, and
-    ``eval/episodes``; the shares of the three endings, which add up to 1; means of return and length (control steps);
-    the share of episodes in which each subtask flag was reached.
+    These are ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low`` and ``eval/success_high``;
+    ``eval/episodes``; the rates of the three outcomes, which add up to 1; the means of return and length (control
+    steps); and for each subtask flag the rate of episodes that reached it.
     """
     n = len(rows)
     success = RateEstimate.of(sum(row.success for row in rows), n)

@@ -1,1 +1,1 @@
-"""The policy of a checkpoint as a service: OpenPI's websocket protocol, and an MLflow pyfunc model; names of models."""
+"""Serves the policy of a checkpoint, by OpenPI's websocket protocol and as an MLflow pyfunc model."""

@@ -1,4 +1,4 @@
-"""From what a person writes after ``--base`` to a directory of this machine."""
+"""Finds the directory or file that the option ``--base`` names, and downloads it if necessary."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _URI = re.compile(r"([a-z][a-z0-9+.-]*):/.*|m-[0-9a-f]{32}")
 
 
 def locate_base(text: str) -> Named:
-    """Where the base `text` lies: a path, ``hf://org/name[/folder][@revision]``, ``models:/name@alias``,
-    ``models:/name/version``, a model id (``m-...``), or a run's id, of which the last checkpoint is meant.
+    """Locate the base that `text` names.
+
+    Args:
+        text: a path, ``hf://org/name[/folder][@revision]``, ``models:/name@alias``, ``models:/name/version``, a model
+            id (``m-...``), or a run id, which stands for the run's last checkpoint.
 
     Raises:
-        InvalidJob: there is no such thing, or the hub does not give it.
+        InvalidJob: the base does not exist, or cannot be downloaded from the hub.
     """
     if is_hub(text):
         fetched, place = fetch(text), parse(text)
@@ -44,7 +47,7 @@ def locate_base(text: str) -> Named:
 
 
 def _near(path: Path) -> Path | None:
-    """What lies in the directory that `path` would be in, under the name that is most like it, if any is like it."""
+    """The entry of the parent directory whose name is most similar to that of `path`; None if none is similar."""
     try:
         names = os.listdir(path.parent)
     except (OSError, ValueError):
@@ -53,12 +56,12 @@ def _near(path: Path) -> Path | None:
 
 
 def _name_of(path: Path) -> str:
-    """The last two parts of a path say what a checkpoint is (``pi0_base/params``, ``my_run/30000``)."""
+    """The last two parts of a path, which describe a checkpoint (``pi0_base/params``, ``my_run/30000``)."""
     return "/".join(path.absolute().parts[-2:]).lstrip("/")
 
 
 def _last_model(run_id: str) -> str:
-    """The id of the model that a run made last."""
+    """Id of the last LoggedModel that a run has made."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -73,7 +76,7 @@ def _last_model(run_id: str) -> str:
         run = MlflowClient(uri).get_run(run_id)
     except MlflowException as error:
         cause = f"{uri} has no run {run_id} ({str(error).partition(chr(10))[0]})"
-        raise InvalidJob.of("missing-base", cause, "check MLFLOW_TRACKING_URI, and the id") from error
+        raise InvalidJob.of("missing-base", cause, "check MLFLOW_TRACKING_URI and the id") from error
     outputs = run.outputs.model_outputs if run.outputs else []
     if not outputs:
         cause = f"the run {run_id} made no checkpoint"

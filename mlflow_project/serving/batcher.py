@@ -1,4 +1,4 @@
-"""Requests that arrive at about the same time share one call of the model."""
+"""Batches requests that arrive at about the same time into one call of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ Infer = Callable[[Sequence[Request]], np.ndarray]
 
 
 class Answer(NamedTuple):
-    """The actions (chunk, 7) of one request, and what it took: seconds in the queue and in the model, rows shared."""
+    """Answer to one request.
+
+    Attributes:
+        actions: (chunk, 7) float32.
+        queue_s: seconds in the queue.
+        infer_s: seconds of the model call.
+        batch: number of requests in that call.
+    """
 
     actions: np.ndarray
     queue_s: float
@@ -32,16 +39,18 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """First come, first served, up to `max_batch` at a time, one call of the model after another.
+    """Answers requests in the order of arrival, up to `max_batch` in one call of the model.
 
-    The model runs in a thread of its own, so connections stay responsive. While it works, requests gather; when it is
-    idle, a request waits up to `wait_s` for others, and not at all once everyone who could ask has asked.
+    The model runs in its own thread, so connections stay responsive, and one call follows the other. Requests that
+    arrive during a call form the next batch. If the model is idle, a request waits up to `wait_s` for others, but not
+    longer than until every connected client has sent one.
 
     Args:
-        infer: requests -> one row of actions each. One that raises spoils only the requests it raises for.
+        infer: requests -> one row of actions each. If it raises for a batch, it is called again for each request alone,
+            so only the requests for which it raises fail.
         max_batch: most requests in one call.
-        wait_s: how long a request waits for others at most.
-        askers: how many requests there can be at this moment.
+        wait_s: longest time that a request waits for others, in seconds.
+        askers: returns the number of connected clients, an upper bound of the pending requests.
     """
 
     def __init__(self, infer: Infer, *, max_batch: int, wait_s: float, askers: Callable[[], int]) -> None:
@@ -51,7 +60,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
 
     async def ask(self, request: Request) -> Answer:
-        """The answer to one request. Raises what the model raises for it."""
+        """Wait for the answer to one request. Raises the exception that the model raises for it."""
         waiting = _Waiting(request, asyncio.get_running_loop().create_future(), time.monotonic())
         self._queue.append(waiting)
         self._arrival.set()
@@ -75,7 +84,7 @@ class Batcher:
             if left <= 0 or not await self._next_arrival(left):
                 break
         batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
-        return [waiting for waiting in batch if not waiting.answer.done()]  # else its client has gone
+        return [waiting for waiting in batch if not waiting.answer.done()]  # it is cancelled if the client has left
 
     async def _next_arrival(self, timeout: float | None) -> bool:
         self._arrival.clear()
@@ -90,7 +99,7 @@ class Batcher:
         try:
             actions = await self._call([waiting.request for waiting in batch])
         except Exception as error:
-            if len(batch) > 1:  # find out whose fault it is
+            if len(batch) > 1:  # call the model for each request alone, so that only the faulty one fails
                 for waiting in batch:
                     await self._answer([waiting])
             elif not batch[0].answer.done():

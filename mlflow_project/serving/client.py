@@ -1,4 +1,4 @@
-"""A client for robots that cannot have ``openpi-client`` (it needs numpy < 2); the calls are the same.
+"""A client for environments without ``openpi-client`` (which needs numpy < 2). Its calls are the same.
 
 with PolicyClient("127.0.0.1", 8000) as policy:
     actions = policy.infer({"observation/image": image, "observation/wrist_image": wrist,
@@ -18,10 +18,10 @@ from mlflow_project.serving.codec import pack, unpack
 
 
 class PolicyClient:
-    """One connection to a policy server, OpenPI's or ours.
+    """A connection to a policy server, OpenPI's or this project's.
 
     Attributes:
-        metadata: what the server says about its policy.
+        metadata: the server's description of its policy.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) -> None:
@@ -36,7 +36,7 @@ class PolicyClient:
         """Actions (chunk, 7) and timings for one observation.
 
         Raises:
-            RuntimeError: the server refused it, and says why.
+            RuntimeError: the server refused the observation; the message gives the reason.
         """
         self._connection.send(pack(dict(observation)))
         return unpack(self._receive())

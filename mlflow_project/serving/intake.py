@@ -1,8 +1,8 @@
-"""What clients send, before it is a message: only a few large messages are in memory at a time.
+"""Limits how many large messages are received at a time, so that clients cannot exhaust the memory.
 
-A message is in memory from its first byte on, several times over while websockets puts it together and msgpack takes it
-apart. So a client whose message becomes large waits, not read from, until it has one of a few places. Ordinary
-observations stay below that size and never wait.
+A message is in memory from its first byte on, in several copies while websockets assembles it and msgpack decodes it.
+So the server stops reading from a client whose message becomes large, until the client gets one of a few places.
+Ordinary observations stay below this size and never wait.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 
 LARGE = 2 << 20
-"""Bytes from which on a message needs a place; two images of 640 x 480 stay below."""
+"""A message with more bytes than this needs a place; two images of 640 x 480 are smaller."""
 PLACES = 2
+"""Number of large messages that are received at a time."""
 SLOW_S = 30.0
-"""How long a message may keep a place, from when it gets it until it is decoded; then its connection is closed."""
+"""Seconds that a message may keep its place until it is decoded; after that its connection is closed."""
 MAX_FRAGMENTS = 4096
-"""Of one message."""
+"""Most fragments of one message."""
 RATE = 32 << 20
-"""Bytes per second that are read of a message with a place, in bursts of `BURST`; the time between is the others'."""
+"""Bytes per second read of a large message, in bursts of `BURST`, so that other clients get time in between."""
 BURST = 1 << 20
 PENALTY_S = 1.0
-"""How long a client whose large message was refused is not read from; taking it up cost as much as an answer."""
+"""Seconds without reading from a client whose large message was refused; receiving it has cost as much as an answer."""
 PIECE = 1 << 15
-"""Bytes read at once: one client does not hold the loop with a thousand small frames."""
+"""Bytes read at once, so that a client with a thousand small frames does not block the event loop."""
 
 
 class Places:
@@ -40,7 +41,7 @@ class Places:
         self._waiting: deque[Intake] = deque()
 
     def take(self, connection: Intake) -> bool:
-        """Whether there is a place; without, `connection.admit` is called when there is one."""
+        """Take a place and return True; if none is free, return False and call `connection.admit` later."""
         if self._free:
             self._free -= 1
             return True
@@ -48,39 +49,39 @@ class Places:
         return False
 
     def give_back(self) -> None:
-        """Let the next one in."""
+        """Free a place and admit the next waiting connection."""
         self._free += 1
         while self._waiting and self._free:
             self._free -= 1
             self._waiting.popleft().admit()
 
     def forget(self, connection: Intake) -> None:
-        """It does not wait any more."""
+        """Remove a connection from the queue."""
         self._waiting.remove(connection)
 
 
 class Intake(ServerConnection):
-    """A connection whose large messages take `places`, and are read at `RATE`.
+    """A connection whose large messages need one of `places` and are read at `RATE`.
 
-    Whoever receives a message calls `done` when it is decoded. Text messages arrive empty: nobody reads them, and as
-    Python strings they would be four times their size.
+    The receiver of a message calls `done` when it is decoded. The content of text messages is dropped, because nobody
+    reads it, and as Python strings they would need four times their size.
     """
 
     def __init__(self, places: Places, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._places = places
         self._arriving, self._unpaced, self._fragments, self._is_text = 0, 0, 0, False
-        self._deadline: asyncio.TimerHandle | None = None  # of the message that has a place
-        self._held: set[str] = set()  # why nothing is read for now
+        self._deadline: asyncio.TimerHandle | None = None  # timer of the message that has a place
+        self._held: set[str] = set()  # reasons why reading is paused: place, pace, decoder
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Read in small pieces, where the event loop lets one say so."""
+        """Read in small pieces, if the transport has a setting for it."""
         if hasattr(transport, "max_size"):
             transport.max_size = PIECE
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece; stop reading if it makes the message large and there is no place."""
+        """Receive a piece; pause reading if the message has become large and no place is free."""
         self._arriving += len(data)
         super().data_received(data)
         if self._arriving > LARGE:
@@ -91,10 +92,10 @@ class Intake(ServerConnection):
             else:
                 self._held.add("place")
         if self._held:
-            self.transport.pause_reading()  # again: websockets resumes when it has handed out the message before
+            self.transport.pause_reading()  # every time, as websockets resumes when the previous message is taken
 
     def process_event(self, event: Any) -> None:
-        """Take a frame, the last part of a message or another one."""
+        """Process a frame: count fragments, drop the content of text, and hold the connection until decoding."""
         if not isinstance(event, Frame):  # the handshake
             self._arriving = 0
         elif event.opcode not in DATA_OPCODES:
@@ -113,19 +114,19 @@ class Intake(ServerConnection):
         super().process_event(event)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Leave the place, or the queue for it."""
+        """Give back the place, or leave the queue."""
         if "place" in self._held:
             self._places.forget(self)
         self.done()
         super().connection_lost(error)
 
     def admit(self) -> None:
-        """There is a place now: read on."""
+        """Resume reading, because the connection has got a place."""
         self._start()
         self._release("place")
 
     def done(self, refused: bool = False) -> None:
-        """The message was decoded, or refused, and is not kept."""
+        """Give back the place after the message was decoded or refused."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -141,7 +142,7 @@ class Intake(ServerConnection):
 
     def _release(self, reason: str) -> None:
         self._held.discard(reason)
-        if not self._held and not self.recv_messages.paused:  # else websockets resumes itself
+        if not self._held and not self.recv_messages.paused:  # if paused, websockets resumes reading itself
             self.transport.resume_reading()
 
     def _start(self) -> None:
@@ -152,10 +153,10 @@ class Intake(ServerConnection):
         self._refusing = asyncio.create_task(self._fail(code, cause))
 
     async def _fail(self, code: CloseCode, cause: str) -> None:
-        """Close, without waiting for the rest of a message; `close` does."""
+        """Close the connection without waiting for the rest of the message, unlike `close`."""
         with suppress(ConnectionClosed):
             async with self.send_context():
                 self.protocol.fail(code, cause)
                 self._held.clear()
-                self.transport.resume_reading()  # what comes is thrown away, as is what has come
+                self.transport.resume_reading()  # websockets discards all further data
                 self.done()

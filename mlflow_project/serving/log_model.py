@@ -1,4 +1,4 @@
-"""A verified bundle as an MLflow pyfunc model: what `promote` registers."""
+"""Logs a verified bundle as an MLflow pyfunc model, which `promote` registers."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 IMAGES = ("observation/image", "observation/wrist_image")
 INPUTS = (*IMAGES, "observation/state", "prompt")
-"""Names of the model's inputs, those of the policy server, each with a leading axis of N observations. All randomness
-is in the parameter ``noise_key``: three integers (`observation.NoiseKey`), or three for each observation."""
+"""Names of the model's inputs, as in the policy server; each input has a leading axis of N observations. The parameter
+``noise_key`` determines the noise: three integers (`observation.NoiseKey`), or three for each observation."""
 
 
 def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInfo:
-    """Log a bundle as a pyfunc model to mlflow's current tracking URI, in the active run where there is one.
+    """Log a bundle as a pyfunc model to mlflow's current tracking URI, in the active run if there is one.
 
-    The bundle is stored as an artifact of the model and verified whenever the model is loaded. MLflow makes a copy in
-    the temporary directory on the way. The code is not stored: this package is a requirement of the model.
+    The bundle is stored as an artifact of the model and verified whenever the model is loaded. MLflow first copies it
+    to the temporary directory. The code is not stored; this package is a requirement of the model.
 
     Args:
-        bundle: verified; what a person assumes of it beyond its files (`facts.assume`) is stored with the model.
-        model_id: of the LoggedModel by which the store knows the checkpoint already; it gets these bytes, and keeps its
-            metrics and runs. None: a new one.
+        bundle: a verified bundle; assumptions about it (`facts.assume`) are stored with the model.
+        model_id: id of the existing LoggedModel of the checkpoint, which then gets the bytes and keeps its metrics and
+            runs; None creates a new one.
 
     Returns:
-        its ``model_id`` and ``model_uri`` (``models:/m-...``, the source of a model version).
+        info with ``model_id`` and ``model_uri`` (``models:/m-...``, the source of a model version).
     """
     import mlflow
 
@@ -69,10 +69,10 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
 
 
 def signature(config: JobConfig, state_dims: int) -> ModelSignature:
-    """Images of any size, state and prompt -> action chunk.
+    """Signature of the model: images of any size, state and prompt -> action chunk.
 
-    Images are declared as objects, which MLflow passes on as they are. With another dtype it casts the numbers of JSON
-    to that one: floats in [0, 1] would be black as uint8.
+    Images are declared as objects, which MLflow does not convert. It would cast JSON numbers to any other declared
+    dtype, and floats in [0, 1] would become black as uint8.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -91,7 +91,7 @@ def signature(config: JobConfig, state_dims: int) -> ModelSignature:
 
 
 def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) -> dict[str, np.ndarray]:
-    """One observation: grey images, the mean state of the training, its prompt."""
+    """One observation with grey images, the mean state of the training, and a prompt of the training."""
     grey = np.full((1, config.env.image_size, config.env.image_size, 3), 128, np.uint8)
     return dict(
         zip(
@@ -103,23 +103,28 @@ def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) ->
 
 
 def read_requests(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
-    """The rows of a batch of observations: numpy arrays, or of images what JSON has (integers from 0 to 255, or floats
-    in [0, 1]).
+    """Split a batch of observations into requests.
+
+    Args:
+        inputs: name -> numpy array with a leading axis of observations; images may also be lists of integers from 0 to
+            255, or of floats in [0, 1], as from JSON.
+        params: parameters of the call, with ``noise_key``.
+        spec: observations that the policy accepts.
 
     Raises:
-        ObservationError: one of them is not what the policy takes, there are not as many of each input, or
-            ``noise_key`` does not fit their number.
+        ObservationError: the policy does not accept an observation, the inputs have different numbers of observations,
+            or ``noise_key`` does not fit this number.
     """
     counts = {name: len(values) if np.ndim(values) else None for name, values in inputs.items()}
     if len(set(counts.values())) > 1 or None in counts.values():
-        cause = "the inputs are not of the same number of observations: "
+        cause = "the inputs have different numbers of observations: "
         cause += ", ".join(f"{'no list' if count is None else count} of {name}" for name, count in counts.items())
-        raise ObservationError.of("observation-rows", cause, "send one of each input for each observation")
+        raise ObservationError.of("observation-rows", cause, "send one value of each input for each observation")
     rows = next(iter(counts.values()), None) or 0
     keys = np.reshape((params or {}).get("noise_key", (0, 0, 0)), -1).tolist()
     if len(keys) not in (3, 3 * rows):
         cause = f"noise_key has {len(keys)} entries for {rows} observations"
-        raise ObservationError.of("observation-noise-key", cause, "send three, or three for each observation")
+        raise ObservationError.of("observation-noise-key", cause, "send three integers, or three for each observation")
     return [
         spec.parse(_row(inputs, row) | {"noise_key": keys[k : k + 3]}, (0, 0, 0))
         for row, k in ((row, 3 * row if len(keys) > 3 else 0) for row in range(rows))
@@ -127,15 +132,17 @@ def read_requests(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, s
 
 
 def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
-    """As `read_requests`, for models whose signature still has images of uint8: their stored code calls this name.
+    """Like `read_requests`, for models of earlier releases, whose stored code calls this name; their signature has
+    images of uint8.
 
     Raises:
-        ObservationError: also for an image without a value above 1, which is what MLflow makes of floats in [0, 1].
+        ObservationError: as `read_requests`, and for an image without a value above 1, because MLflow casts floats in
+            [0, 1] to such an image.
     """
     for name in IMAGES:
         image = inputs.get(name)
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size and image.max() <= 1:
-            cause = f"{name} holds no value above 1: it is black, or MLflow has cast floats in [0, 1] to integers"
+            cause = f"{name} has no value above 1: it is black, or MLflow has cast floats in [0, 1] to integers"
             raise ObservationError.of("observation-image", cause, "send integers from 0 to 255")
     return read_requests(inputs, params, spec)
 
@@ -145,13 +152,13 @@ def _row(inputs: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 
 def _pixels(name: str, image: Any) -> Any:
-    """An image for `ObservationSpec.parse`. JSON's integers become uint8: it has no types of its own."""
+    """An image for `ObservationSpec.parse`. Integers from JSON, which has no dtypes, become uint8."""
     if isinstance(image, np.ndarray) and image.dtype != object:
         return image
     values = as_array(image.tolist() if isinstance(image, np.ndarray) else image)
     if values.dtype.kind not in "iu" or not values.size or values.min() < 0 or values.max() > 255:
         return values
     if values.max() == 1:
-        cause = f"{name} holds only the integers 0 and 1, which may mean black and white, or two kinds of black"
+        cause = f"{name} has only the integers 0 and 1, so it is unclear whether 1 means white (float) or black (uint8)"
         raise ObservationError.of("observation-image", cause, "send integers from 0 to 255, or floats in [0, 1]")
     return values.astype(np.uint8)

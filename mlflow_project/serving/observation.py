@@ -1,4 +1,4 @@
-"""One request to a policy: an observation as robot clients send it, checked and brought into the policy's form."""
+"""Checks an observation sent by a robot client and converts it to the form that the policy needs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ SPELLINGS = {
     "prompt": ("prompt",),
     "noise_key": ("noise_key",),
 }
-"""What the policy calls each entry -> what clients call it: as OpenPI's LIBERO and RLinf's IsaacLab policies (``/`` is
-also a nested dict, as in OpenPI), and as LeRobot datasets do. Other entries are ignored, as OpenPI does."""
+"""Name of an entry -> names that clients may use for it: those of OpenPI's LIBERO policy, of RLinf's IsaacLab policy
+(``/`` may also be a nested dict, as in OpenPI), and of LeRobot datasets. Other entries are ignored, as in OpenPI."""
 
 VIEWS = ("front", "wrist")
 MAX_SIDE = 4096
-"""Of an image, in pixels."""
+"""Largest side of an image, in pixels."""
 
 NoiseKey = tuple[int, int, int]
-"""(policy seed, episode seed, call index), each in [0, 2^32): what `episode_noise` draws from."""
+"""(policy seed, episode seed, call index), each in [0, 2^32): the seed of `episode_noise`."""
 
 
 class Request(NamedTuple):
     """One row of a policy call.
 
     Attributes:
-        images: view -> (S, S, 3) uint8 of the model's size.
+        images: view -> (S, S, 3) uint8, of the model's size.
         state: (D,) float32 in robot units.
         prompt: the instruction.
-        noise_key: all the randomness there is.
+        noise_key: seed of the noise, the only randomness of the call.
     """
 
     images: dict[str, np.ndarray]
@@ -50,13 +50,13 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """What the policy of one checkpoint takes.
+    """The observations that the policy of a checkpoint accepts.
 
     Attributes:
-        image_size: side in pixels that images are brought to, as in the training.
-        state_names: of every entry of the state.
-        prompts: those of the training; the first is used where a client sends none.
-        any_prompt: whether others are taken, too.
+        image_size: side in pixels to which images are resized, as in the training.
+        state_names: name of every entry of the state.
+        prompts: prompts of the training; the first one is used if a client sends none.
+        any_prompt: whether other prompts are accepted, too.
     """
 
     image_size: int
@@ -65,16 +65,16 @@ class ObservationSpec:
     any_prompt: bool = False
 
     def parse(self, observation: Any, noise_key: NoiseKey) -> Request:
-        """The request of one observation; `noise_key` unless the client sends its own.
+        """Convert an observation to a request. `noise_key` is used unless the client sends its own.
 
         Raises:
-            ObservationError: with everything that is wrong with it.
+            ObservationError: lists all problems of the observation.
         """
         if not isinstance(observation, dict):
             cause = f"an observation is a map of names to arrays, not {type(observation).__name__}"
             raise ObservationError.of("bad-message", cause, "send a dict")
         entries = {
-            name: next((value for each in spellings if (value := _find(observation, each)) is not None), None)
+            name: next((value for key in spellings if (value := _find(observation, key)) is not None), None)
             for name, spellings in SPELLINGS.items()
         }
         readers: dict[str, Callable[[Any], Any]] = {
@@ -89,7 +89,7 @@ class ObservationSpec:
             try:
                 if entries[name] is None and name in (*VIEWS, "state"):
                     cause = f"there is no {SPELLINGS[name][0]!r}, only {_names(observation)}"
-                    raise ObservationError.of("observation-missing", cause, "send it")
+                    raise ObservationError.of("observation-missing", cause, f"send {SPELLINGS[name][0]!r}")
                 read[name] = reader(entries[name])
             except ObservationError as error:
                 problems += error.problems
@@ -103,10 +103,10 @@ class ObservationSpec:
         if state.dtype.kind not in "biuf" or state.shape != (dims,):
             cause = f"the state has shape {state.shape} of {state.dtype}, not ({dims},): {', '.join(self.state_names)}"
             raise ObservationError.of("observation-state", cause, "send these entries in this order, in robot units")
-        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # values that overflow are refused below
             state = state.astype(np.float32)
         if not np.isfinite(state).all():
-            cause = f"the state holds NaN or infinity at {np.flatnonzero(~np.isfinite(state)).tolist()}"
+            cause = f"the state has NaN or infinity at {np.flatnonzero(~np.isfinite(state)).tolist()}"
             raise ObservationError.of("observation-state", cause, "send finite numbers")
         return state
 
@@ -114,25 +114,25 @@ class ObservationSpec:
         if value is None:
             return self.prompts[0]
         try:
-            if isinstance(value, np.ndarray) and value.size == 1:  # OpenPI's clients send np.asarray("...") at times
+            if isinstance(value, np.ndarray) and value.size == 1:  # some of OpenPI's clients send np.asarray("...")
                 value = value.item()
             if isinstance(value, str):
                 value.encode()
-        except ValueError as error:  # numpy's strings may hold what is no character
-            cause = "the prompt holds code points that are no characters"
+        except ValueError as error:  # numpy's strings may contain invalid code points
+            cause = "the prompt contains code points that are not characters"
             raise ObservationError.of("observation-prompt", cause, "send a string") from error
         if not isinstance(value, str):
             raise ObservationError.of("observation-prompt", f"the prompt is a {type(value).__name__}", "send a string")
-        known = {clean_prompt(prompt): prompt for prompt in self.prompts}
-        if not self.any_prompt and clean_prompt(value) not in known:
-            cause = f"the prompt {value[:200]!r} is not among those of the training: {', '.join(map(repr, known))}"
-            cure = "send one of these or none; `serve --any-prompt` takes every one"
+        trained = {clean_prompt(prompt): prompt for prompt in self.prompts}
+        if not self.any_prompt and clean_prompt(value) not in trained:
+            cause = f"the prompt {value[:200]!r} is not among those of the training: {', '.join(map(repr, trained))}"
+            cure = "send one of these or none; `serve --any-prompt` accepts every prompt"
             raise ObservationError.of("observation-prompt", cause, cure)
         return value
 
 
 def _find(observation: Mapping[Any, Any], name: str) -> Any:
-    """The entry ``a/b``, also of ``{"a": {"b": ...}}``. One level: no spelling has more. None where there is none."""
+    """The entry ``a/b``, also from ``{"a": {"b": ...}}``; None if it is missing. No name has more than one level."""
     if name in observation:
         return observation[name]
     outer, slash, inner = name.partition("/")
@@ -141,7 +141,7 @@ def _find(observation: Mapping[Any, Any], name: str) -> Any:
 
 
 def _names(observation: Mapping[Any, Any]) -> str:
-    """The first entries of an observation, for a message."""
+    """Names of the first entries of an observation, for an error message."""
     pairs = ((key, inner) for key, inside in observation.items() for inner in _keys(inside))
     names = ["/".join(_short(part) for part in pair if part is not None) for pair in islice(pairs, 12)]
     return str(sorted(names))
@@ -156,8 +156,8 @@ def _keys(inside: Any) -> Iterable[Any]:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """`value` as an array, from lists only of numbers: numpy would make them as wide as the longest string in them. As
-    one of objects, which is refused further on, where there is no such array."""
+    """`value` as an array. Lists are converted only if they contain nothing but numbers, because numpy would make every
+    element as wide as the longest string. Otherwise an empty object array is returned, which later checks refuse."""
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
     try:
@@ -167,21 +167,21 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def _is_numeric(value: Any) -> bool:
-    """Whether it is a number, or lists of numbers in lists."""
+    """Whether `value` is a number or nested lists of numbers."""
     if isinstance(value, list | tuple):
         return all(map(_is_numeric, value))
     return isinstance(value, int | float | np.bool_ | np.number)
 
 
 def _image(view: str, size: int, value: Any) -> np.ndarray:
-    """(h, w, 3) uint8, also from (3, h, w) and from floats in [0, 1], as OpenPI's ``_parse_image``; one that can be
-    brought into a square of `size`."""
+    """Convert an image to (h, w, 3) uint8, also from (3, h, w) and from floats in [0, 1], like OpenPI's
+    ``_parse_image``; check that it can be resized into a square of `size` pixels."""
     image = as_array(value)
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         image = image.transpose(1, 2, 0)
     fits = image.ndim == 3 and image.shape[-1] == 3 and all(0 < side <= MAX_SIDE for side in image.shape[:2])
     with np.errstate(all="ignore"):
-        if fits and image.dtype.kind == "f" and image.min() >= 0 and image.max() <= 1:  # NaN is neither
+        if fits and image.dtype.kind == "f" and image.min() >= 0 and image.max() <= 1:  # both are false for NaN
             image = (255 * image).astype(np.uint8)
     name = SPELLINGS[view][0]
     if not fits or image.dtype != np.uint8:
@@ -189,8 +189,8 @@ def _image(view: str, size: int, value: Any) -> np.ndarray:
         raise ObservationError.of("observation-image", cause, "send (height, width, 3) uint8, or float in [0, 1]")
     height, width = image.shape[:2]
     if 0 in resized_sides(height, width, size):
-        cause = f"the image {name!r} of {height} x {width} pixels would vanish in {size} x {size}"
-        cure = f"send one whose longer side is at most {size} times the shorter one"
+        cause = f"the image {name!r} of {height} x {width} pixels would be resized to nothing in {size} x {size}"
+        cure = f"send an image whose longer side is at most {size} times the shorter one"
         raise ObservationError.of("observation-image", cause, cure)
     return np.ascontiguousarray(image)
 
@@ -202,5 +202,5 @@ def _noise_key(default: NoiseKey, value: Any) -> NoiseKey:
     if isinstance(parts, list | tuple) and len(parts) == 3 and all(type(p) is int and 0 <= p < 2**32 for p in parts):
         return (parts[0], parts[1], parts[2])
     what = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-    cause = f"noise_key is {what}, and not three integers in their range"
+    cause = f"noise_key is {what}, not three integers in the allowed range"
     raise ObservationError.of("observation-noise-key", cause, "send [policy seed, episode seed, call], in [0, 2^32)")

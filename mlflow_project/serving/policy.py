@@ -1,12 +1,12 @@
-"""The policy of a verified bundle, as the evaluation runs it, for requests that come one by one or in any batch.
+"""Answers requests with the policy of a verified bundle, with the same results as in the evaluation.
 
-Bit by bit the same actions for the same observation and noise, whoever else asks at the same time and however many
-are answered together. Two things could break that, and both are kept out:
+The actions are bitwise the same for the same observation and noise, independent of the other requests in the batch. Two
+effects would break this, and both are avoided:
 
-- torch picks its kernels by the shape of a batch, and another kernel rounds differently. So only batch sizes are used
-  whose rows were measured, when the policy was loaded, to equal those of the evaluation's batch (`exact_sizes`), which
-  has ``eval.num_envs`` rows by the config of the checkpoint; a smaller batch is filled up with copies.
-- prompts are padded to the longest of the batch. So a batch has one prompt.
+- torch selects kernels by the shape of the batch, and another kernel rounds differently. So only those batch sizes are
+  used whose rows, measured when the policy is loaded, equal those of the evaluation's batch (`exact_sizes`). The
+  evaluation's batch has ``eval.num_envs`` rows (from the checkpoint's config). A smaller batch is filled with copies.
+- Prompts are padded to the longest one in the batch. So all requests in a batch have the same prompt.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class ServedPolicy:
     """Answers requests with action chunks.
 
     Args:
-        bundle: verified.
-        config: the job the checkpoint carries, with this machine's device.
+        bundle: a verified bundle.
+        config: the checkpoint's job, with this machine's device.
         max_batch: most requests in one call of the model.
-        exact: whether actions must be those of the evaluation bit by bit; ``auto``: on the CPU. Elsewhere a batch of
-            the evaluation's size is usually the only one that rounds like it, and every request would pay for it.
-        any_prompt: take prompts that the training did not have.
+        exact: whether actions must be bitwise those of the evaluation. ``auto`` means only on the CPU: on a GPU usually
+            only a batch of the evaluation's size rounds like it, which would slow down every request.
+        any_prompt: accept prompts that the training did not have.
 
     Raises:
         ValueError: the bundle was not verified.
-        InvalidJob: its weights do not fill the model, this machine's tokenizer is not the one of the training,
-            something of the training is not known, or the device cannot be exact.
+        InvalidJob: the weights do not fill the model, the tokenizer differs from that of the training, a fact about the
+            training is not known, or the device cannot be exact.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ServedPolicy:
             raise ValueError(f"{bundle.path} was read without hashing its weights")
         if problems := serving_mismatches(bundle, config):
             raise InvalidJob(problems)
-        if config.compute.threads:  # for the whole process, as in the evaluation: it decides bits, too
+        if config.compute.threads:  # process-wide, as in the evaluation: the number of threads changes rounding
             torch.set_num_threads(config.compute.threads)
         self.bundle, self.config, self.max_batch = bundle, config, max_batch
         self.policy = load_policy(bundle, config)
@@ -66,7 +66,7 @@ class ServedPolicy:
             reference = min(config.eval.num_envs, config.eval.episodes)
             largest = max(max_batch, reference)
             self.sizes = exact_sizes(self.policy, self.spec, _powers_up_to(largest), reference)
-        if self.policy.compiled:  # before the first request, so that it is answered as fast as the others
+        if self.policy.compiled:  # compile now, so that the first request is as fast as the others
             for size in self.sizes:
                 act(self.policy, [_probe(self.policy, self.spec, (0, 0, 0))], size)
 
@@ -95,7 +95,7 @@ class ServedPolicy:
         return actions
 
     def metadata(self) -> dict[str, Any]:
-        """What clients are told: what the policy is, what it takes and what it gives."""
+        """Metadata for clients: the checkpoint, the observations it needs, and the actions it returns."""
         policy = self.config.policy
         return {
             "checkpoint": self.bundle.digest,
@@ -112,7 +112,7 @@ class ServedPolicy:
 
 
 def announced(bundle: Bundle) -> dict[str, Any]:
-    """What clients are told of the training, as it is recorded or assumed; null for what is neither."""
+    """Facts about the training for clients, recorded or assumed; None for a fact that is neither."""
     return {
         "prompts": list((bundle.config.get("prompts") or {}).values()),
         "control_hz": recorded(bundle, "control_hz", "control_hz"),
@@ -124,17 +124,17 @@ def announced(bundle: Bundle) -> dict[str, Any]:
 
 
 def serving_config(bundle: Bundle, device: str = "cpu") -> JobConfig:
-    """The job that the bundle carries, on `device`.
+    """The config of the bundle's job, with `device`.
 
     Raises:
-        InvalidJob: it carries none, or one that this release does not understand.
+        InvalidJob: the bundle has no job, or this release does not understand it.
     """
     return build_config(bundle.job, f"{bundle.path}/config.json", [f"compute.device={device}"])
 
 
 def observation_spec(bundle: Bundle, config: JobConfig, *, any_prompt: bool = False) -> ObservationSpec:
-    """What the policy of a bundle takes. A dim that has no name, and that nobody assumes one for, is called by its
-    number."""
+    """The observations that the policy of a bundle accepts. State dims without a recorded or assumed name are named by
+    their number."""
     dims = len(from_json(bundle.norm_stats_bytes, str(bundle.path)).state.mean)
     names = recorded(bundle, "state", "state_names") or [str(index) for index in range(dims)]
     prompts = (bundle.config.get("prompts") or {}).values()
@@ -142,7 +142,8 @@ def observation_spec(bundle: Bundle, config: JobConfig, *, any_prompt: bool = Fa
 
 
 def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray:
-    """Action chunks of requests with one prompt, from a batch of `size` rows: the last request fills it up."""
+    """Action chunks of requests with the same prompt, from a batch of `size` rows, filled with copies of the last
+    request."""
     rows = [*requests, *[requests[-1]] * (size - len(requests))]
     actions = policy.act(
         {view: np.stack([row.images[view] for row in rows]) for view in VIEWS},
@@ -154,17 +155,17 @@ def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray
 
 
 def exact_sizes(policy: Pi0Policy, spec: ObservationSpec, candidates: Sequence[int], reference: int) -> tuple[int, ...]:
-    """`reference`, and those of the batch sizes whose rows equal, bit by bit, those of a batch of `reference` rows.
+    """`reference` and the candidate batch sizes whose rows are bitwise equal to those of a batch of `reference` rows.
 
-    Measured with random observations: which kernel runs depends on the shapes, not on the values.
+    They are measured with random observations, because the selected kernel depends on the shapes, not on the values.
 
     Raises:
-        InvalidJob: not even the same batch gives the same bits twice.
+        InvalidJob: the same batch gives different bits the second time.
     """
     probes = [_probe(policy, spec, (0, 0, row)) for row in range(reference)]
-    wanted = act(policy, probes, reference)
+    expected = act(policy, probes, reference)
     sizes = sorted({*candidates, reference})
-    exact = [size for size in sizes if np.array_equal(act(policy, probes[:size], size), wanted[:size])]
+    exact = [size for size in sizes if np.array_equal(act(policy, probes[:size], size), expected[:size])]
     if reference not in exact:
         cause = f"on {policy.device} the same observations and noise do not give the same actions twice"
         raise InvalidJob.of("not-reproducible", cause, "serve with --exact false, or on the CPU")

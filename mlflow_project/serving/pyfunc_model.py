@@ -1,6 +1,6 @@
-"""The pyfunc model of a promoted checkpoint (MLflow's "models from code": this very file is stored with the model).
+"""The pyfunc model of a promoted checkpoint (MLflow's "models from code": this file itself is stored with the model).
 
-It needs this package where it is loaded, in the version that logged it; the checkpoint's bytes come with the model.
+Loading it needs this package in the version that logged it; the checkpoint's bytes are stored with the model.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 
 class PolicyModel(PythonModel):
-    """Observations -> action chunks: the same, bit by bit, as `serve` and the evaluation give for the same noise."""
+    """Observations -> action chunks, bitwise the same as those of `serve` and of the evaluation for the same noise."""
 
-    # MLflow's own switch: without it, each load warns that `predict` has no types, which would be no arrays' types.
+    # A switch of MLflow. Without it each load warns that `predict` has no type hints, which cannot describe arrays.
     _skip_type_hint_validation = True
 
     def load_context(self, context: PythonModelContext) -> None:
         """Verify the bundle, then load it.
 
         Raises:
-            BundleError: it is not whole, or not the one that was logged.
+            BundleError: the bundle is damaged, or is not the one that was logged.
         """
         settings = context.model_config or {}
         bundle = read_bundle(context.artifacts[ARTIFACT])
         if bundle.digest != settings["checkpoint"]:
-            cause = f"{bundle.path} holds the bundle {bundle.digest}, not {settings['checkpoint']}, which was logged"
+            cause = f"{bundle.path} is the bundle {bundle.digest}, but {settings['checkpoint']} was logged"
             raise BundleError.of("model-replaced", cause, "log the checkpoint again")
         bundle = assume(bundle, settings.get("assumed") or {})
         config = serving_config(bundle, settings["device"])
         self._policy = ServedPolicy(bundle, config, any_prompt=settings["any_prompt"])
 
-    def predict(self, context, model_input, params=None):  # MLflow would take types for a schema of its own
+    def predict(self, context, model_input, params=None):  # no type hints: MLflow would derive a schema from them
         """Action chunks (N, chunk, 7) float32, in robot units, for a dict of the arrays in `log_model.INPUTS`.
 
         Raises:
-            MlflowException: an observation is refused, for the same reasons and with the same codes as by `serve`. Of
-                this class, `mlflow models serve` makes status 400.
+            MlflowException: an observation is refused, for the same reasons and with the same codes as by `serve`;
+                `mlflow models serve` then answers with status 400.
         """
         try:
             return self._policy.infer(read_requests(model_input, params, self._policy.spec))

@@ -1,8 +1,8 @@
-"""From ``models:/name@alias`` to a verified bundle on this disk; its bytes are fetched once.
+"""Resolves ``models:/name@alias`` to a verified bundle on this disk, and downloads it if necessary.
 
-They are kept under ``~/.cache/rlinf-isaac/bundles/<sha256 of the bundle>`` (`rlinf_isaac.ground.cache`). Whatever is
-there is hashed again before it is used. An entry appears whole or not at all, and two processes that want the same
-bundle fetch it once. To forget bundles, remove their directories.
+Downloads are cached under ``~/.cache/rlinf-isaac/bundles/<sha256 of the bundle>`` (`rlinf_isaac.ground.cache`). A
+cached bundle is hashed again before it is used. Entries are created atomically, and two processes that need the same
+bundle download it once. To clear the cache, remove its directories.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def resolve_model(name: str) -> Bundle:
 
     Raises:
         InvalidJob: there is no such model, or it is not a checkpoint of this project.
-        BundleError: the bundle is not whole, or not the one that was registered.
+        BundleError: the bundle is damaged, or is not the one that was registered.
     """
     if not VERSION.fullmatch(name) and not MODEL_ID.fullmatch(name):
         return read_bundle(name)
@@ -58,17 +58,17 @@ def resolve_model(name: str) -> Bundle:
     try:
         model = _find(client, name)
         digest = model.tags.get(MODEL_TAG, "")
-        if not _SHA256.fullmatch(digest):  # it becomes the name of a directory
-            cause = f"{name} is not a checkpoint of this project: its model's tag {MODEL_TAG} is {digest!r}, no sha256"
+        if not _SHA256.fullmatch(digest):  # checked, because it becomes the name of a directory
+            cause = f"{name} is not a checkpoint of this project: its tag {MODEL_TAG} is {digest!r}, not a sha256"
             raise InvalidJob.of("foreign-model", cause, "register it with `promote`")
         bundle = _local(model, digest) or _cached(model, digest, uri)
         return assume_again(bundle, json.loads(model.tags.get(ASSUMED_SINCE, "{}")))
     except MlflowException as error:
-        raise InvalidJob.of("unknown-model", f"{name} at {uri}: {error}", "look at its versions and aliases") from error
+        raise InvalidJob.of("unknown-model", f"{name} at {uri}: {error}", "check its versions and aliases") from error
 
 
 def _find(client: MlflowClient, name: str) -> LoggedModel:
-    """The model behind a name; where a version says what its bytes are, the model must say the same."""
+    """The LoggedModel behind a name; its digest must be the one that the model version records."""
     if match := MODEL_ID.fullmatch(name):
         return client.get_logged_model(match[1])
     match = VERSION.fullmatch(name)
@@ -80,18 +80,18 @@ def _find(client: MlflowClient, name: str) -> LoggedModel:
     )
     source = MODEL_ID.fullmatch(version.source or "")
     if source is None:
-        cause = f"{name} comes from {version.source}, which is no checkpoint of this project"
+        cause = f"{name} comes from {version.source}, which is not a checkpoint of this project"
         raise InvalidJob.of("foreign-model", cause, "register it with `promote`")
     model = client.get_logged_model(source[1])
-    promised = version.tags.get(MODEL_TAG, model.tags.get(MODEL_TAG))
-    if promised != model.tags.get(MODEL_TAG):
-        cause = f"{name} was registered as {promised}, but its model {source[1]} is {model.tags.get(MODEL_TAG)}"
+    registered = version.tags.get(MODEL_TAG, model.tags.get(MODEL_TAG))
+    if registered != model.tags.get(MODEL_TAG):
+        cause = f"{name} was registered as {registered}, but its model {source[1]} is {model.tags.get(MODEL_TAG)}"
         raise BundleError.of("model-replaced", cause, "register it again")
     return model
 
 
 def _local(model: LoggedModel, digest: str) -> Bundle | None:
-    """The bundle where it was made, when that is a directory of this machine and still the same."""
+    """The bundle in the directory where it was made; None if that is not on this machine, or has changed."""
     path = Path(model.tags.get(URI_TAG, ""))
     try:
         bundle = read_bundle(path)
@@ -108,7 +108,7 @@ def _cached(model: LoggedModel, digest: str, uri: str) -> Bundle:
             try:
                 return _checked(path, digest)
             except BundleError as error:
-                logger.warning("the cached bundle is damaged and is fetched again: %s", error)
+                logger.warning("the cached bundle is damaged and is downloaded again: %s", error)
         with new_directory(path, replace=True) as directory:
             _download(model, uri, directory)
             bundle = _checked(directory, digest)
@@ -118,13 +118,13 @@ def _cached(model: LoggedModel, digest: str, uri: str) -> Bundle:
 def _checked(path: Path, digest: str) -> Bundle:
     bundle = read_bundle(path)
     if bundle.digest != digest:
-        cause = f"{path} holds the bundle {bundle.digest}, not {digest}, which was registered"
+        cause = f"{path} is the bundle {bundle.digest}, but {digest} was registered"
         raise BundleError.of("model-replaced", cause, "register the checkpoint again")
     return bundle
 
 
 def _download(model: LoggedModel, uri: str, directory: Path) -> None:
-    """Fetch the bundle among the artifacts of the model into `directory`, which is empty."""
+    """Download the bundle from the artifacts of the model into `directory`, which is empty."""
     from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
 
@@ -136,8 +136,11 @@ def _download(model: LoggedModel, uri: str, directory: Path) -> None:
     flavor = Model.load(fetch("MLmodel")).flavors.get("python_function", {})
     inside = flavor.get("artifacts", {}).get(ARTIFACT, {}).get("path")
     if inside is None:
-        cause = f"the bytes of {model.name} are not in MLflow, and {model.tags.get(URI_TAG)} is not here, or changed"
-        raise BundleError.of("model-bytes-missing", cause, "serve or `promote` it where the checkpoint lies")
+        place = model.tags.get(URI_TAG)
+        cause = f"the bytes of {model.name} are not in MLflow, and {place} is missing on this machine or has changed"
+        raise BundleError.of(
+            "model-bytes-missing", cause, "serve or `promote` it on the machine that has the checkpoint"
+        )
     for part in Path(fetch(inside)).iterdir():
         part.rename(directory / part.name)
     shutil.rmtree(download)

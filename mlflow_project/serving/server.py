@@ -1,16 +1,17 @@
 """OpenPI's policy server protocol over websockets, for many clients at once.
 
-A connection begins with the server's metadata. Every binary message after it is an observation, answered with
+The server first sends its metadata. Every binary message of the client is an observation, answered with
 ``{"actions": (chunk, 7), "noise_key", "policy_timing", "server_timing"}``; both are msgpack (`codec`). A text message
-is an error. ``GET /healthz`` answers OK. So far as OpenPI; its clients work unchanged. What is different:
+from the server is an error. ``GET /healthz`` answers OK. All this is as in OpenPI, whose clients work unchanged. The
+differences are:
 
-- An error is a line with a stable code instead of a traceback, and after an observation that was refused the connection
-  goes on. After an internal error it is closed with code 1011, as OpenPI does.
-- A client may add ``noise_key`` to its observation and gets the same actions, bit by bit, for the same observation.
-- Messages are decoded in threads, large ones (`intake`) one at a time, so that they do not hold up the others.
-- There are limits. What a message may hold is checked before it is decoded (`limits`). Too large a message closes its
-  connection (1009), one connection too many is turned away (503), browsers are (403, they send an Origin), and clients
-  without the API key, where there is one (401).
+- An error is a line with a stable code instead of a traceback. The connection stays open after a refused observation;
+  after an internal error it is closed with code 1011, as in OpenPI.
+- A client may send ``noise_key`` with an observation. The same observation and key give bitwise the same actions.
+- Messages are decoded in threads, large ones (`intake`) one at a time, so that they do not delay other clients.
+- The number of objects in a message is checked before decoding (`limits`). A message that is too large closes its
+  connection (1009). Refused are connections beyond the limit (503), browsers, which send an Origin (403), and clients
+  without the API key if one is set (401).
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ from mlflow_project.serving.policy import ServedPolicy
 from rlinf_isaac.ground.errors import InvalidJob, ObservationError
 
 GRACE_S = 10.0
-"""How long a server that was told to stop works on requests it has accepted."""
+"""Seconds that a stopping server gets to finish the requests it has accepted."""
 
 logger = logging.getLogger("mlflow_project")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on.
+    """Limits of a server.
 
     Attributes:
-        batch_wait_s: how long a request waits for others.
-        max_message: bytes of one observation.
-        max_connections: clients at a time.
-        api_key: what clients must present as ``Authorization: Api-Key ...``; None: nothing.
+        batch_wait_s: longest time that a request waits for others, in seconds.
+        max_message: most bytes of one message.
+        max_connections: most clients at a time.
+        api_key: key that clients must send as ``Authorization: Api-Key ...``; None if none is needed.
     """
 
     batch_wait_s: float = 0.005
@@ -69,14 +70,14 @@ class PolicyServer:
     """Serves one policy until `stop` is called.
 
     Args:
-        policy: answers requests.
-        limits: see there.
+        policy: the policy that answers requests.
+        limits: limits of the server; by default `Limits()`.
     """
 
     def __init__(self, policy: ServedPolicy, limits: Limits | None = None) -> None:
         self.policy, self.limits = policy, limits or Limits()
         self._metadata = pack(policy.metadata())
-        self._seed = secrets.randbits(32)  # of the noise of those who bring none
+        self._seed = secrets.randbits(32)  # noise seed for clients that send no noise_key
         self._numbers = itertools.count()
         self._clients: set[Intake] = set()
         self._busy: set[Intake] = set()
@@ -90,19 +91,19 @@ class PolicyServer:
         )
 
     async def run(self, host: str, port: int, ready: Callable[[int], None] = lambda port: None) -> None:
-        """Listen, call `ready` with the port, serve until `stop`; then finish what was accepted, and close (1001).
+        """Listen, call `ready` with the port, and serve until `stop`; then finish accepted requests and close (1001).
 
         Raises:
-            OSError: it cannot listen there.
+            OSError: the server cannot listen at this address.
         """
         server = await serve(
             self._serve,
             host,
             port,
-            create_connection=partial(Intake, Places()),  # type: ignore[arg-type]  # a class, it says; it calls it
-            compression=None,  # images do not get smaller, and it costs milliseconds
+            create_connection=partial(Intake, Places()),  # type: ignore[arg-type]  # declared as a class, but only called
+            compression=None,  # it does not make images smaller, and costs milliseconds
             max_size=self.limits.max_message,
-            max_queue=1,  # a client that does not wait for its answers is not read on
+            max_queue=1,  # do not read ahead from a client that does not wait for its answers
             origins=[None],
             process_request=self._admit,
             server_header=None,
@@ -112,7 +113,7 @@ class PolicyServer:
             ready(server.sockets[0].getsockname()[1])
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({stopping, batching}, return_when=asyncio.FIRST_COMPLETED)
-            if batching.done():  # never: but then nobody would be answered, and /healthz must not say OK
+            if batching.done():  # unexpected; but then nobody would be answered, and /healthz must not say OK
                 batching.result()
             await self._close(server)
         finally:
@@ -122,7 +123,7 @@ class PolicyServer:
                 decoder.shutdown(wait=False)
 
     def stop(self) -> None:
-        """Accept nothing more."""
+        """Stop accepting connections and requests."""
         self._stopping.set()
 
     def stop_on_signals(self) -> None:
@@ -130,13 +131,13 @@ class PolicyServer:
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
-        """Answers a plain HTTP request, or turns a client away; None lets it in."""
+        """Answer a plain HTTP request or refuse a client; returns None if the client may connect."""
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         if self.limits.api_key is not None:
-            given = ", ".join(request.headers.get_all("Authorization"))
-            wanted = f"Api-Key {self.limits.api_key}"
-            if not hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode()):
+            header = ", ".join(request.headers.get_all("Authorization"))
+            expected = f"Api-Key {self.limits.api_key}"
+            if not hmac.compare_digest(header.encode(errors="surrogateescape"), expected.encode()):
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "Authorization: Api-Key ... is missing or wrong\n")
         if len(self._clients) >= self.limits.max_connections:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
@@ -144,7 +145,7 @@ class PolicyServer:
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Intake)
-        if len(self._clients) >= self.limits.max_connections:  # several were let in at the same moment
+        if len(self._clients) >= self.limits.max_connections:  # several clients may be admitted at the same time
             await connection.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
             return
         self._clients.add(connection)
@@ -169,7 +170,7 @@ class PolicyServer:
             reply: bytes | str
             try:
                 decoding = self._decode(message, (self._seed, number % 2**32, call % 2**32))
-                del message  # while the model works, only what it needs is kept
+                del message  # free the memory while the model works
                 try:
                     request = await decoding
                 except ObservationError:
@@ -203,7 +204,7 @@ class PolicyServer:
         )
 
     def _decode(self, message: str | bytes, noise_key: NoiseKey) -> asyncio.Future[Request]:
-        """In a thread: decoding and resizing large images would hold up everyone else."""
+        """Decode a message in a thread, because decoding and resizing large images would block the event loop."""
         decoder = self._decoders[len(message) > LARGE]
         return asyncio.get_running_loop().run_in_executor(decoder, self._parse, message, noise_key)
 
@@ -228,10 +229,10 @@ class PolicyServer:
 def serve_policy(
     policy: ServedPolicy, host: str, port: int, limits: Limits, ready: Callable[[int], None] = lambda port: None
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` is called with the port, once clients can connect.
+    """Serve until SIGTERM or SIGINT. `ready` is called with the port once clients can connect.
 
     Raises:
-        InvalidJob: the address cannot be listened on.
+        InvalidJob: the server cannot listen at this address.
     """
 
     async def main() -> None:
@@ -242,7 +243,7 @@ def serve_policy(
     try:
         asyncio.run(main())
     except OSError as error:
-        number = error.errno or 0  # negative: of a host's name
+        number = error.errno or 0  # negative if the host name could not be resolved
         reason = os.strerror(number) if number > 0 else error.strerror
         cause = f"cannot listen on {host}:{port}: {reason}"
         raise InvalidJob.of("address", cause, "choose another --host or --port") from error

@@ -1,1 +1,1 @@
-"""Runs as they are written down here and brought to MLflow, whether a server answers or not (docs/tracking.md)."""
+"""Records runs in a journal on disk and uploads the journal to MLflow, now or later (docs/tracking.md)."""

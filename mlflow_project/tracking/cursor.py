@@ -1,6 +1,6 @@
-"""How far one journal is in one store, and how it gets further: step by step, saved after each.
+"""Applies one journal to one store, step by step, and saves the progress after each step.
 
-A crash repeats at most one step, which is harmless (`replica.py`).
+After a crash at most one step is applied twice, which is harmless (`replica.py`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mlflow_project.tracking.state import Aside, State
 _READ_BYTES = 1 << 20
 
 Placed = tuple[Operation, int]
-"""An operation and the byte of the journal at which its line begins."""
+"""An operation, and the byte offset of its line in the journal (in the input of `_steps`: the offset after it)."""
 
 
 class Cursor:
-    """One journal's way into one store. Only the journal's owner may use it.
+    """Applies one journal to one store. Only the owner of the journal may use it.
 
     Args:
         path: the journal.
-        tracking_uri: of the store.
-        again: try what was refused once more, and bring the journal whole into a store that replaced the one it was
-            begun in.
+        tracking_uri: URI of the store.
+        again: retry refused operations once, and apply the journal from its start if another store has replaced the
+            one it was begun in.
     """
 
     def __init__(self, path: Path, tracking_uri: str, *, again: bool = False) -> None:
@@ -40,14 +40,14 @@ class Cursor:
         self.state = State.load(path, self._elsewhere)
         self._again = again
         self._replica: Replica | None = None
-        if again and any(each.at is None for each in self.state.aside):
+        if again and any(aside.at is None for aside in self.state.aside):
             self.state.offset, self.state.aside = 0, []
 
     def advance(self) -> Iterator[int]:
-        """Apply everything the journal holds; yields the number of operations after every saved step.
+        """Apply the rest of the journal; yields the number of applied operations after every saved step.
 
         Raises:
-            Unreachable: the server did not take the next step.
+            Unreachable: the server did not accept the next step.
         """
         try:
             yield from self._advance()
@@ -58,8 +58,8 @@ class Cursor:
             yield from self._advance()
 
     def pending(self) -> int:
-        """Number of operations that are not applied and not refused."""
-        later = sum(not each.final for each in self.state.aside)
+        """Number of operations that are neither applied nor refused."""
+        later = sum(not aside.final for aside in self.state.aside)
         return later + len(read_operations(self.path, self._start())[0])
 
     def _advance(self) -> Iterator[int]:
@@ -69,7 +69,7 @@ class Cursor:
                 self.state.offset = end
                 self.state.save(self.path, self._elsewhere)
                 yield len(step)
-        for aside in [each for each in self.state.aside if self._again or not each.final]:
+        for aside in [aside for aside in self.state.aside if self._again or not aside.final]:
             self._try_again(aside)
             self.state.save(self.path, self._elsewhere)
             yield 0
@@ -79,13 +79,13 @@ class Cursor:
         return self.state.offset or read_header(self.path)[1]
 
     def _apply(self, step: list[Placed]) -> None:
-        """Apply a step. What cannot be applied is left aside, and does not hold up the rest."""
+        """Apply a step. Operations that cannot be applied are noted in the state and skipped."""
         try:
             self._connected().apply([operation for operation, _ in step])
         except (Refused, RequestTooLarge) as error:
-            if len(step) > 1:  # one bad entry makes the store refuse the whole batch: find it, keep the others
-                for each in step:
-                    self._apply([each])
+            if len(step) > 1:  # one bad operation makes the store refuse the whole batch: apply them one by one
+                for placed in step:
+                    self._apply([placed])
                 return
             ((operation, at),) = step
             if isinstance(error, RequestTooLarge) and not isinstance(operation, LogArtifact):
@@ -94,7 +94,7 @@ class Cursor:
             self.state.aside.append(Aside(at, reason, final=isinstance(error, Refused)))
 
     def _try_again(self, aside: Aside) -> None:
-        """Apply an operation that had been left aside; it stays there if it still cannot be applied."""
+        """Apply a skipped operation again; it is noted again if it still cannot be applied."""
         assert aside.at is not None
         ((operation, _),), _ = read_operations(self.path, aside.at, limit=1)
         self.state.aside.remove(aside)
@@ -107,10 +107,11 @@ class Cursor:
             raise
 
     def _is_replaced(self, artifact: LogArtifact, at: int) -> bool:
-        """Whether the journal holds a later file for the same place."""
+        """Whether the journal has a later file for the same artifact."""
         place = (artifact.run, artifact.target)
         later = [operation for operation, _ in read_operations(self.path, at)[0][1:]]
-        return any(isinstance(each, LogArtifact) and (each.run, each.target) == place for each in later)
+        files = [operation for operation in later if isinstance(operation, LogArtifact)]
+        return any((file.run, file.target) == place for file in files)
 
     def _connected(self) -> Replica:
         if self._replica is None:
@@ -121,19 +122,21 @@ class Cursor:
                 with sorted_errors(remote=False):
                     ensure_store(self.tracking_uri)
                     client = MlflowClient(self.tracking_uri)
-            except Refused as error:  # a database that is locked, or on a disk that is not there
+            except Refused as error:  # e.g. the database is locked, or its disk is not mounted
                 raise Unreachable(str(error)) from error
             self._replica = Replica(client, self.tracking_uri, self.state)
         return self._replica
 
 
 def _steps(operations: list[Placed], start: int) -> Iterator[tuple[list[Placed], int]]:
-    """Split into what `Replica.apply` takes at once, runs of batched operations or a single other one, each with the
-    byte after it.
+    """Group operations for `Replica.apply`: consecutive batched operations together, every other one alone.
 
     Args:
-        operations: with the byte after each of them.
-        start: the byte at which the first begins.
+        operations: operations, each with the byte offset after it.
+        start: byte offset of the first operation.
+
+    Yields:
+        operations, each with its own byte offset; and the offset after the last of them.
     """
     batch: list[Placed] = []
     for operation, end in operations:

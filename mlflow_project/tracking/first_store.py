@@ -1,9 +1,9 @@
-"""The database of a new directory is made whole or not at all.
+"""Creates the MLflow database of a new directory atomically.
 
-MLflow makes its tables by some forty migrations, seconds of work that are not one transaction: a process that is killed
-meanwhile leaves a file that no release of MLflow opens again. So the file is made under another name and gets its own
-when it is complete. A file that somebody else left half made (`mlflow run` and `mlflow ui` make one directly) is put
-aside, and a new one takes its place.
+MLflow creates its tables by some forty migrations, which take seconds and are not one transaction. A process that is
+killed meanwhile leaves a file that no release of MLflow can open. So the database is created under a temporary name and
+renamed when it is complete. An incomplete file of another program (`mlflow run` and `mlflow ui` create it in place) is
+renamed, and a new database takes its place.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from mlflow_project.tracking.store import sqlite_path, sqlite_uri
 from rlinf_isaac.ground import atomic
 
 QUIET_S = 8.0
-"""A database that nobody has touched for so long is not being made by somebody else: that takes seconds, and writes all
-the time."""
+"""Seconds after which an incomplete, unwritten database counts as abandoned; running migrations write all the time."""
 
 logger = logging.getLogger("mlflow_project")
 
 
 def ensure_store(uri: str) -> None:
-    """Make the database of `uri` if it is a file that does not exist or is half made; leave any other store alone.
+    """Create the database of `uri` if it is a file that is missing or incomplete. Any other store is left alone.
 
     Raises:
-        OSError: its directory cannot be written.
-        mlflow.exceptions.MlflowException: MLflow could not make its tables.
+        OSError: the directory cannot be written.
+        mlflow.exceptions.MlflowException: MLflow could not create its tables.
     """
     path = sqlite_path(uri)
     if path is None or _is_made(path):
@@ -53,7 +52,7 @@ def _make(path: Path) -> None:
         with atomic.new_file(path) as temporary:
             store = SqlAlchemyStore(sqlite_uri(temporary), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
             store.engine.dispose()
-            if path.exists():  # MLflow itself was faster
+            if path.exists():  # another program has created it meanwhile
                 raise FileExistsError(path)
     except FileExistsError as error:
         if error.args != (path,):
@@ -61,10 +60,10 @@ def _make(path: Path) -> None:
 
 
 def _is_made(path: Path) -> bool:
-    """Whether MLflow has finished making `path`, or something else is in it.
+    """Whether the database `path` is complete, or belongs to another program.
 
-    The last thing that MLflow does is to make the experiment "Default". Until then there is no row in any of its
-    tables, so nothing can be lost of a file that has none.
+    MLflow creates the experiment "Default" last. Before that its tables have no rows, so a file without this experiment
+    holds nothing that could be lost.
     """
     if not path.exists():
         return False
@@ -73,31 +72,32 @@ def _is_made(path: Path) -> bool:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "experiments" in tables:
                 return database.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is not None
-    except sqlite3.DatabaseError:  # no database, or none that can be opened: MLflow will say so
+    except sqlite3.DatabaseError:  # not a database, or it cannot be opened: MLflow reports this later
         return True
-    # Nothing yet, or leavings of the first migrations; a database of somebody else's has other tables.
+    # The file is empty or holds only the first migration's table. A database of another program has other tables.
     return not tables <= {"alembic_version"}
 
 
 def _wait_for_its_maker(path: Path) -> None:
-    """Return when `path` is made, or when nobody has written to it for `QUIET_S`."""
+    """Return when the database is complete, or when nobody has written to it for `QUIET_S`."""
     status = path.stat()
     if time.time() - status.st_mtime > 10 * QUIET_S:
         return
-    seen, since = (status.st_mtime_ns, status.st_size), time.monotonic()
+    last, since = (status.st_mtime_ns, status.st_size), time.monotonic()
     while not _is_made(path) and time.monotonic() - since < QUIET_S:
         time.sleep(0.1)
         status = path.stat()
-        if (status.st_mtime_ns, status.st_size) != seen:
-            seen, since = (status.st_mtime_ns, status.st_size), time.monotonic()
+        if (status.st_mtime_ns, status.st_size) != last:
+            last, since = (status.st_mtime_ns, status.st_size), time.monotonic()
 
 
 def _put_aside(path: Path) -> None:
-    """Rename a half-made file, and what sqlite keeps beside it: a left-over journal would be applied to the next."""
+    """Rename an incomplete database with the files that sqlite keeps beside it. Sqlite would apply a journal that is
+    left over to the new database."""
     if _is_made(path):
         return
     name = f"{path.name}.half-made-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     for suffix in ("-journal", "-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             os.rename(f"{path}{suffix}", path.with_name(name + suffix))
-    logger.warning("%s was left half made by a process that was killed: it is %s now, a new one is made", path, name)
+    logger.warning("%s is incomplete, as its creator was killed. It is renamed to %s; a new one is created", path, name)

@@ -1,11 +1,11 @@
-"""The journal: what a verb wants MLflow to know, durable on disk before anything is sent.
+"""The journal: every operation for MLflow is on disk before it is sent to a server.
 
-One verb invocation writes one append-only file ``<output>/journal/<utc time>-<verb>-<id>.jsonl``: a header line, then
-one operation (`operations.py`) per line, each flushed to disk (fsync) before `Journal.append` returns. The journal is
-the truth and MLflow a replica of it: `uploader.py` follows the file while the verb works, `sync.py` replays it later.
+Each call of a verb writes one append-only file ``<output>/journal/<utc time>-<verb>-<id>.jsonl``: a header line, then
+one operation (`operations.py`) per line, flushed to disk (fsync) before `Journal.append` returns. The journal is the
+source of truth and MLflow a replica: `uploader.py` follows the file while the verb works, `sync.py` replays it later.
 
-The owner holds an ``flock`` on the file for as long as it lives, so another process can tell a dead owner's journal
-from a busy one. Forked children drop their copy of the descriptor: an orphaned data worker must not keep it locked.
+The owner holds an ``flock`` on the file while it lives, so another process can tell whether the owner is dead. Forked
+children close their copy of the descriptor, so that an orphaned data-loading worker does not keep the journal locked.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Header:
     """First line of a journal.
 
     Attributes:
-        verb: what was run.
-        tracking_uri: where its runs belong, without credentials.
+        verb: the verb that wrote the journal.
+        tracking_uri: store of its runs, without credentials.
         created: unix seconds.
-        pid: process that owns it.
-        version: format of the file.
+        pid: id of the process that created it.
+        version: version of the file format.
     """
 
     verb: str
@@ -56,7 +56,7 @@ class Journal:
     """An open journal that this process owns. `append` may be called from several threads."""
 
     def __init__(self, path: Path, descriptor: int, header: Header, open_runs: Mapping[str, str | None]) -> None:
-        """Use `create` or `take_over`. `open_runs`: local uuid -> uuid of the parent run, in order of their start."""
+        """Call `create` or `take_over` instead. `open_runs`: local uuid -> uuid of the parent, in order of start."""
         self.path = path
         self.header = header
         self.open_runs: dict[str, str | None] = dict(open_runs)
@@ -67,7 +67,7 @@ class Journal:
 
     @classmethod
     def create(cls, directory: str | Path, verb: str, tracking_uri: str) -> Journal:
-        """Start a new journal in `directory` (made when missing)."""
+        """Start a new journal in `directory`, which is created if missing."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{verb}-{secrets.token_hex(4)}.jsonl"
@@ -81,9 +81,9 @@ class Journal:
 
     @classmethod
     def take_over(cls, path: Path) -> Journal | None:
-        """Own the journal of a dead process; None while its owner (or another `sync`) is alive.
+        """Take ownership of the journal of a dead process; None while its owner (or another `sync`) is alive.
 
-        A torn last line is cut off.
+        An incomplete last line is cut off.
 
         Raises:
             JournalError: the file is not a journal.
@@ -105,14 +105,14 @@ class Journal:
 
     @property
     def files(self) -> Path:
-        """Directory for artifacts that exist only because of the journal (tables, notes)."""
+        """Directory for files that exist only to be uploaded (tables, notes)."""
         return self.path.with_suffix(".files")
 
     def append(self, *operations: Operation) -> None:
-        """Make `operations` durable, with one fsync for all of them.
+        """Write `operations` and flush them to disk, with one fsync for all of them.
 
         Raises:
-            OSError: the disk refused; nothing of `operations` stays in the journal.
+            OSError: writing failed; the journal then contains none of `operations`.
         """
         texts = [clean_urls(encode(operation)) for operation in operations]
         with self._lock:
@@ -125,7 +125,7 @@ class Journal:
         self.on_append()
 
     def close(self) -> None:
-        """Give up ownership. Closing twice is fine."""
+        """Give up ownership. Closing twice is harmless."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -139,10 +139,10 @@ class Journal:
 
 
 def read_header(path: Path) -> tuple[Header, int]:
-    """The header, and the offset in bytes of the first operation.
+    """The header, and the byte offset of the first operation.
 
     Raises:
-        JournalError: there is none, or its version is unknown.
+        JournalError: the file has no header, or its version is unknown.
     """
     with open(path, "rb") as file:
         line = file.readline()
@@ -156,13 +156,13 @@ def read_header(path: Path) -> tuple[Header, int]:
 
 
 def read_operations(path: Path, offset: int, limit: int | None = None) -> tuple[list[tuple[Operation, int]], int]:
-    """Complete operations from byte `offset` on; an incomplete last line is left for later.
+    """Read the operations from byte `offset` on; an incomplete last line is not read.
 
     Args:
-        limit: read about this many bytes only (whole lines; at least one).
+        limit: stop after about this many bytes (whole lines, at least one).
 
     Returns:
-        (operation, offset just after it) pairs, and the offset after the last of them.
+        pairs (operation, byte offset after it), and the offset after the last one.
 
     Raises:
         JournalError: a complete line is not an operation.
@@ -181,7 +181,7 @@ def read_operations(path: Path, offset: int, limit: int | None = None) -> tuple[
 
 
 def open_runs(operations: Iterable[tuple[Operation, int]]) -> dict[str, str | None]:
-    """Runs that were started and not ended, with their parents, in order of their start."""
+    """Runs that were started and not ended -> their parents, in order of start."""
     runs: dict[str, str | None] = {}
     for operation, _ in operations:
         _follow_runs(runs, operation)

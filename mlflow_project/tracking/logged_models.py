@@ -1,4 +1,4 @@
-"""A checkpoint's LoggedModel: external (no bytes), one for each bundle of an experiment."""
+"""The LoggedModel of a checkpoint: external (MLflow stores no weights), and one for each bundle in an experiment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXTERNAL = "mlflow.model.isExternal"
 
 
 def ensure_model(client: MlflowClient, operation: LogModel, run_id: str, experiment: str) -> str:
-    """Id of the LoggedModel with the bundle's digest; what `mlflow.create_external_model` does, where there is none."""
+    """Id of the LoggedModel with the bundle's digest; created if missing, as by `mlflow.create_external_model`."""
 
     def create() -> None:
         client.create_logged_model(
@@ -43,7 +43,7 @@ def models_of(client: MlflowClient, experiment: str, digest: str, create: Any = 
 
 
 def _finish(client: MlflowClient, model: Any) -> None:
-    """Give a model the MLmodel file without which the model registry does not take it."""
+    """Log the MLmodel file, which the model registry requires, and set the model's status to READY."""
     from mlflow.models import Model
 
     description = Model(

@@ -1,4 +1,4 @@
-"""How MLflow's client behaves in this project's processes."""
+"""Configures MLflow's client for this project's processes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import logging
 import os
 
 VERB = "RLINF_ISAAC_VERB"
-"""Variable that names the verb at work, for the processes it starts."""
+"""Environment variable with the name of the running verb, for its child processes."""
 
 
 def prepare_environment() -> None:
-    """Set MLflow's client up; call it before MLflow is imported, as often as you like.
+    """Configure MLflow's client. Call this before MLflow is imported; calling it again is harmless.
 
-    A request is made once: a retry below our own would create a second run where an answer was lost, and MLflow's seven
-    block for minutes. Nor does MLflow print links and progress bars between ours.
+    The client's own retries are turned off: if an answer is lost, a hidden retry would create a second run, and the
+    default of seven retries blocks for minutes. MLflow's links and progress bars are turned off as well.
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -1,9 +1,9 @@
-"""The operations of a journal: small records that say what MLflow shall hold, without importing MLflow.
+"""The operations of a journal: each is a small record of one change in MLflow. This module does not import MLflow.
 
-Runs are named by local uuids (32 hex digits) because a run must be recordable while no server answers; the replica
-maps them to MLflow's ids. Checkpoints (LoggedModels) are named by the sha256 of their bundle. A tag's value
-(an experiment tag's key, a text) may contain ``{{run:<local uuid>}}`` and ``{{experiment}}``; the replica puts MLflow's
-ids there.
+Runs are named by local uuids (32 hex digits), because a run must be recordable while no server answers; the replica
+maps them to MLflow's ids. Checkpoints (LoggedModels) are named by the sha256 of their bundle. The values of tags, the
+keys of experiment tags and text artifacts may contain ``{{run:<local uuid>}}`` and ``{{experiment}}``; the replica
+replaces these by MLflow's ids.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True)
 class StartRun:
-    """Create a run, or adopt one that exists.
+    """Create a run, or adopt an existing one.
 
     Attributes:
         run: local uuid.
         name: run name (not changed when adopting).
         parent: local uuid of the parent run.
-        tags: tags to begin with.
-        experiment: experiment name, or ``id:<experiment id>``; children live where their parent lives.
+        tags: initial tags.
+        experiment: experiment name, or ``id:<experiment id>``; a nested run is in the experiment of its parent.
         adopt: MLflow id of an existing run to use instead of creating one.
-        time_ms: start, unix milliseconds.
+        time_ms: start time, unix milliseconds.
     """
 
     run: str
@@ -41,7 +41,7 @@ class StartRun:
 
 @dataclass(frozen=True)
 class LogParams:
-    """Params of a run; a param never changes."""
+    """Set params of a run; MLflow does not allow a param to change."""
 
     run: str
     params: Mapping[str, str]
@@ -49,8 +49,8 @@ class LogParams:
 
 @dataclass(frozen=True)
 class LogMetrics:
-    """Metrics of one step. With `model` (bundle sha256) they are linked to that LoggedModel as well, and with
-    `dataset` (name, digest) to the dataset they were measured against."""
+    """Log the metrics of one step. `model` (bundle sha256) links them to a LoggedModel, and `dataset` (name, digest) to
+    the dataset they were measured on."""
 
     run: str
     step: int
@@ -62,7 +62,7 @@ class LogMetrics:
 
 @dataclass(frozen=True)
 class SetTags:
-    """Tags of a run; a later value replaces an earlier one."""
+    """Set tags of a run; a later value replaces an earlier one."""
 
     run: str
     tags: Mapping[str, str]
@@ -70,7 +70,7 @@ class SetTags:
 
 @dataclass(frozen=True)
 class SetExperimentTag:
-    """A tag of the experiment that `run` lives in."""
+    """Set a tag of the experiment that contains `run`."""
 
     run: str
     key: str
@@ -79,9 +79,9 @@ class SetExperimentTag:
 
 @dataclass(frozen=True)
 class LogArtifact:
-    """The local file `source` becomes the artifact `target` (posix path with file name).
+    """Upload the local file `source` as artifact `target` (posix path with file name).
 
-    With `fill_in` it is a text that names runs and the experiment as a tag's value does.
+    With `fill_in` it is a text file in which placeholders of runs and the experiment are replaced.
     """
 
     run: str
@@ -92,7 +92,7 @@ class LogArtifact:
 
 @dataclass(frozen=True)
 class LogDataset:
-    """A dataset input. `digest` has at most 36 characters; `source`, `schema` and `profile` are JSON texts."""
+    """Log a dataset input. `digest` has at most 36 characters; `source`, `schema` and `profile` are JSON texts."""
 
     run: str
     name: str
@@ -106,9 +106,9 @@ class LogDataset:
 
 @dataclass(frozen=True)
 class LogModel:
-    """A checkpoint as LoggedModel (external: no bytes), output of a training run or input of an evaluation.
+    """Link a checkpoint to a run as LoggedModel: output of a training or input of an evaluation.
 
-    One that the experiment knows already by `digest` is used again.
+    The LoggedModel is external (MLflow stores no weights). If the experiment has one with this `digest`, it is reused.
     """
 
     run: str
@@ -122,7 +122,7 @@ class LogModel:
 
 @dataclass(frozen=True)
 class EndRun:
-    """The run is over. `status` None leaves it to the process that opened it (an active run we were called inside)."""
+    """End a run. With `status` None its status stays: the run was active before, and its owner ends it."""
 
     run: str
     status: Status | None
@@ -148,7 +148,7 @@ _NAMES = {cls: name for name, cls in _TYPES.items()}
 
 
 def encode(operation: Operation) -> str:
-    """One line of JSON, without its newline. NaN and infinities are written as Python's json writes them."""
+    """Encode as one line of JSON, without newline. NaN and infinities are written as Python's json writes them."""
     return json.dumps({"op": _NAMES[type(operation)]} | asdict(operation), separators=(",", ":"))
 
 

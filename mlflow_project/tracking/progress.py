@@ -1,4 +1,4 @@
-"""A progress bar from the same events that the recorder gets; plain lines where there is no terminal."""
+"""Shows an engine's progress events: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from rlinf_isaac.ground.events import Event
 
 
 class ProgressView:
-    """Shows `events.Progress`; a context manager.
+    """Context manager that shows `events.Progress`.
 
-    On a terminal: one bar per label with rate and remaining time. Elsewhere (CI, a log file): one line per tenth, with
-    the time that the rest takes at the pace so far, by `clock` (seconds).
+    On a terminal it shows one bar per label with rate and remaining time. Elsewhere (CI, a log file) it prints one line
+    per tenth of the work, with the remaining time estimated from the pace so far. `clock` returns seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,13 +76,13 @@ class ProgressView:
         if tenth != self._tenths.get(progress.label):
             self._tenths[progress.label] = tenth
             done = _amount(progress.done, progress.unit), _amount(progress.total, progress.unit)
-            told = filter(None, (progress.note, self._left(progress)))
-            line = "  ".join((f"{progress.label:<12} {done[0]}/{done[1]}", *told))
+            notes = filter(None, (progress.note, self._left(progress)))
+            line = "  ".join((f"{progress.label:<12} {done[0]}/{done[1]}", *notes))
             self.console.print(line, soft_wrap=True)
 
     def _left(self, progress: events.Progress) -> str:
-        """How long the rest takes at the pace since the label was first shown; what a resumed job had done by then took
-        no time. Empty where there is no pace yet, or no rest."""
+        """Estimate of the remaining time, from the pace since the label was first shown; items that a resumed job had
+        done before do not count. Empty while the pace is unknown, and when nothing remains."""
         now = self.clock()
         begun, done_before = self._begun.setdefault(progress.label, (now, progress.done))
         if not done_before < progress.done < progress.total:
@@ -92,15 +92,16 @@ class ProgressView:
 
 
 def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
-    """Drive an engine's stream: show its progress, hand every other event to the listeners.
+    """Consume an engine's stream: show its progress events and pass every other event to the listeners.
 
-    However this ends, the engine has cleaned up before it returns: an exception would keep the generator alive.
+    The stream is closed before this function returns or raises, so that the engine has cleaned up by then. (A traceback
+    would keep the generator alive.)
     """
     with ProgressView() as view, ExitStack() as stack:
         if isinstance(stream, Generator):
             stack.callback(stream.close)
         for event in stream:
-            poll()  # a signal's exception may have been lost in the engine
+            poll()  # raises the exception of a signal if it was lost inside the engine
             if isinstance(event, events.Progress):
                 view.show(event)
                 continue
@@ -109,8 +110,6 @@ def watch(stream: Iterable[Event], *listeners: Callable[[Event], None]) -> None:
 
 
 class _Done(ProgressColumn):
-    """So many of so many."""
-
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
         text = f"{_amount(task.completed, unit)}/{_amount(task.total or 0, unit)}"
@@ -118,8 +117,6 @@ class _Done(ProgressColumn):
 
 
 class _Rate(ProgressColumn):
-    """Items, or bytes, per second."""
-
     def render(self, task: Task) -> Text:
         if not task.speed:
             return Text("")

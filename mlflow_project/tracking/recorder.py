@@ -1,6 +1,6 @@
-"""One run, as the code that works sees it: a small set of verbs that end in the journal.
+"""Logs to one MLflow run. Every method appends an operation to the journal; nothing waits for a server.
 
-Nothing here waits for a server, and nothing here imports mlflow.
+This module does not import mlflow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rlinf_isaac.ground import atomic
 from rlinf_isaac.ground.digest import bytes_digest
 
 LONGEST_PARAM = 6000
-"""Characters; MLflow cuts longer values off without a word."""
+"""Characters; MLflow silently truncates longer values."""
 LONGEST_TAG = 8000
 
 
@@ -41,8 +41,8 @@ class Recorder:
     """Records one run.
 
     Attributes:
-        journal: where everything goes.
-        run: local uuid of the run; its MLflow id is known once a server has it (`Uploader.ids`).
+        journal: the journal that every method appends to.
+        run: local uuid of the run; its MLflow id is known once a server has the run (`Uploader.ids`).
     """
 
     def __init__(self, journal: Journal, run: str) -> None:
@@ -72,24 +72,24 @@ class Recorder:
         return Recorder.start(self.journal, name, parent=self.run, tags=tags)
 
     def params(self, values: Mapping[str, Any], prefix: str = "cfg") -> None:
-        """Log a nested mapping as flat params ``<prefix>/a/b``; the prefix keeps them apart from MLproject's
-        own parameters, which must not be logged again.
+        """Log a nested mapping as flat params ``<prefix>/a/b``.
 
-        A value too long for a param is replaced by its length and sha256; log it as an artifact as well.
+        The prefix separates them from the parameters that MLproject has logged and that must not be logged again. A
+        value too long for a param is replaced by its length and sha256; log it as an artifact as well.
         """
         self.journal.append(LogParams(self.run, flatten(values, prefix)))
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Log a resolved config: as params ``cfg/...`` and, whole, as artifact ``config.json``."""
+        """Log a resolved config as params ``cfg/...`` and as artifact ``config.json``."""
         self.params(values)
         self.text("config.json", json.dumps(values, indent=2, default=str) + "\n")
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Set tags. Values longer than MLflow takes are cut with a mark."""
+        """Set tags. A value longer than MLflow accepts is cut and marked as cut."""
         self.journal.append(SetTags(self.run, _tags(values)))
 
     def experiment_tag(self, key: str, value: str) -> None:
-        """Set a tag of the experiment this run lives in."""
+        """Set a tag of the experiment that contains this run."""
         self.journal.append(SetExperimentTag(self.run, key, value))
 
     def metrics(
@@ -104,9 +104,9 @@ class Recorder:
         """Log scalars at a step.
 
         Args:
-            time_s: unix seconds; now when None.
-            model: sha256 of a bundle logged with `model`, to link the values to it.
-            dataset: (name, digest) of a dataset logged with `dataset`, to link the values to it.
+            time_s: unix seconds; the current time when None.
+            model: sha256 of a bundle logged with `Recorder.model`; links the values to it.
+            dataset: (name, digest) of a dataset logged with `Recorder.dataset`; links the values to it.
         """
         if values:
             time_ms = _now_ms() if time_s is None else round(time_s * 1000)
@@ -114,9 +114,9 @@ class Recorder:
             self.journal.append(LogMetrics(self.run, int(step), time_ms, numbers, model, dataset))
 
     def artifact(self, path: str | Path, target: str | None = None) -> None:
-        """Log a file as artifact `target` (its own name when None), or a directory below `target`.
+        """Log a file as artifact `target` (by default its own name), or all files of a directory below `target`.
 
-        The file is read when it is uploaded; it has to stay until then.
+        A file is read only when it is uploaded, so it must stay unchanged until then.
         """
         path = Path(path).absolute()
         if path.is_dir():
@@ -129,24 +129,25 @@ class Recorder:
             self.journal.append(*(LogArtifact(self.run, str(file), name) for file, name in pairs))
 
     def text(self, target: str, content: str, *, fill_in: bool = False) -> None:
-        """Log a text as artifact `target`. It is kept in a file beside the journal.
+        """Log a text as artifact `target`. The text is kept in a file beside the journal.
 
-        With `fill_in`, ``{{run:<local uuid>}}`` and ``{{experiment}}`` in it become MLflow's ids.
+        With `fill_in`, ``{{run:<local uuid>}}`` and ``{{experiment}}`` in the text are replaced by MLflow's ids.
         """
-        # A file of its own each time: the server may be behind, and an earlier text must not name runs that come later.
+        # Every call writes a new file. If the upload lags behind, an earlier operation must not upload a later text,
+        # which may name runs that the server does not have yet.
         self._texts += 1
         path = self.file(f"{self._texts}/{target}")
         atomic.write_file(path, content)
         self.journal.append(LogArtifact(self.run, str(path.absolute()), target, fill_in))
 
     def file(self, target: str) -> Path:
-        """Where a file that exists only to be logged is kept under the relative path `target`: beside the journal."""
+        """Path, beside the journal, for a file that exists only to be logged as `target`; its directory is created."""
         path = self.journal.files / self.run / target
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def table(self, target: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log rows with equal keys as a table that MLflow's UI renders and `mlflow.load_table` reads."""
+        """Log rows with the same keys as a table that MLflow's UI shows and `mlflow.load_table` reads."""
         self.text(target, ui.table(rows))
         self._tables[target] = None
         self.tags(ui.tables_tag(list(self._tables)))
@@ -154,7 +155,7 @@ class Recorder:
     def animation(self, key: str, step: int, write: Callable[[Path, Path], None]) -> None:
         """Log an animated image that MLflow's charts show as `key` at `step`.
 
-        `write` is called with the paths of a still (PNG) and of the animation (WebP), which it has to write.
+        `write` is called with two paths and must write a still image (PNG) and the animation (WebP) there.
         """
         time_ms, identifier = _now_ms(), str(uuid.uuid4())
         names = ui.image_names(key, step, time_ms, identifier)
@@ -191,19 +192,19 @@ class Recorder:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log a checkpoint as LoggedModel: what this training run made, or what this evaluation looks at."""
+        """Log a checkpoint as LoggedModel: the output of this training run, or the input of this evaluation."""
         values = {key: str(value) for key, value in (params or {}).items()}
         # MLflow refuses these characters in a LoggedModel's name.
         name = re.sub(r"[/:.%\"']+", "-", name)
         self.journal.append(LogModel(self.run, sha256, name, role, step, values, _tags(tags or {})))
 
     def end(self, status: Status, reason: str | None = None, *, leave_to_owner: bool = False) -> None:
-        """Close the run, and before it those nested in it that are open. A closed run stays as it is.
+        """End the run, after its open nested runs. Does nothing if the run has ended already.
 
         Args:
-            status: how it went.
-            reason: why it failed or was killed, for the tag ``failure.reason``.
-            leave_to_owner: end those nested in it only; this run was active in the process before.
+            status: final status of the runs.
+            reason: why the run failed or was killed, for the tag ``failure.reason``.
+            leave_to_owner: end only the nested runs, because this run was active in the process before the verb began.
         """
         time_ms = _now_ms()
         for run in reversed(_open_family(self.journal.open_runs, self.run)):
@@ -213,20 +214,21 @@ class Recorder:
 
 
 def _open_family(open_runs: Mapping[str, str | None], run: str) -> list[str]:
-    """`run` and its open descendants, parents before children; empty when `run` is closed.
+    """`run` and its open descendants, parents before children; empty if `run` has ended.
 
     Args:
-        open_runs: run -> its parent, in the order in which they were opened.
+        open_runs: run -> parent, in the order in which the runs were started.
     """
     family = [run] if run in open_runs else []
-    for each, parent in open_runs.items():
+    for candidate, parent in open_runs.items():
         if parent in family:
-            family.append(each)
+            family.append(candidate)
     return family
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mapping -> {"a/b/c": text}. Lists are JSON; None is "none"; too long values become length and sha256."""
+    """Nested mapping -> {"a/b/c": text}. Lists become JSON, None becomes "none", and a text longer than `LONGEST_PARAM`
+    becomes its length and sha256."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         path = f"{prefix}/{key}" if prefix else str(key)
@@ -241,7 +243,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def metric_key(key: str) -> str:
-    """`key` with what MLflow refuses in keys (all but letters, digits, ``_-. :/``) replaced by ``_``."""
+    """`key` with each character that MLflow refuses (all but letters, digits, ``_-. :/``) replaced by ``_``."""
     return re.sub(r"[^\w\-. :/]", "_", key, flags=re.ASCII)
 
 

@@ -1,8 +1,7 @@
-"""Passwords and tokens are taken out of whatever leaves the process as text: terminal, journal, tags, error messages.
+"""Removes passwords and tokens from all text that leaves the process: terminal, journal, tags, error messages.
 
-Journals and tags are cleaned by structure alone (`clean_urls`): what stands where a URL has its credentials. A password
-that is an ordinary word must not eat that word everywhere else. What a person reads on the terminal is cleaned of the
-very values as well (`redact`).
+Journals and tags are cleaned by structure only (`clean_urls` removes the credentials inside URLs): if a password is an
+ordinary word, that word must stay everywhere else. On the terminal, `redact` also removes the known secret values.
 """
 
 from __future__ import annotations
@@ -22,38 +21,39 @@ _QUERY_VALUE = re.compile(
     re.I,
 )
 _SHORTEST = 8
-"""Characters. A shorter value is no secret worth the name, and may well be a word of ours."""
+"""Length in characters of the shortest value that is hidden. A shorter secret is weak anyway, and may be an ordinary
+word."""
 
 
 def without_credentials(uri: str) -> str:
-    """`uri` without user, password, and what its query has of them: journals are files that people pass on."""
+    """`uri` without user and password, also in its query. People pass journals on, so they must not contain these."""
     try:
         parts = whole = urlsplit(uri)
-    except ValueError:  # a bracket in a password
+    except ValueError:  # e.g. the password contains a bracket
         return clean_urls(uri)
     if "@" in parts.netloc:
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(key, value) for key, value in pairs if not _SECRET_QUERY.search(key)]
-    if kept != pairs:
-        parts = parts._replace(query=urlencode(kept))
+    public = [(key, value) for key, value in pairs if not _SECRET_QUERY.search(key)]
+    if public != pairs:
+        parts = parts._replace(query=urlencode(public))
     return uri if parts == whole else urlunsplit(parts)
 
 
 def has_credentials(uri: str) -> bool:
-    """Whether a password or the like stands in `uri`."""
+    """Whether `uri` contains credentials."""
     return without_credentials(uri) != uri
 
 
 def clean_urls(text: str) -> str:
-    """`text` with `HIDDEN` where a URL in it has credentials."""
+    """`text` with the credentials of its URLs replaced by `HIDDEN`."""
     if "://" not in text:
         return text
     return _QUERY_VALUE.sub(rf"\1={HIDDEN}", _USERINFO.sub(f"{HIDDEN}@", text))
 
 
 def redact(text: str) -> str:
-    """`clean_urls`, and also without the passwords and tokens that this process has in its environment."""
+    """`text` without the credentials of its URLs and without the secrets in this process's environment."""
     text = clean_urls(text)
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
@@ -61,7 +61,7 @@ def redact(text: str) -> str:
 
 
 def _secrets() -> Iterator[str]:
-    """Values of variables that are called like a secret, and the password of the tracking URI, in each spelling."""
+    """Values of variables whose name looks like a secret's, and the tracking URI's password, plain and URL-quoted."""
     values = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     values += [userinfo.partition(":")[2][:-1] for userinfo in _USERINFO.findall(uri)]

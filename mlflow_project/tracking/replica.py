@@ -1,11 +1,11 @@
-"""Applies journal operations to an MLflow server, through `MlflowClient` only (no fluent global state).
+"""Applies journal operations to an MLflow store. It uses `MlflowClient` only, not the fluent API's global state.
 
 Every operation may be applied twice, and by several clients at once: runs and LoggedModels are found again by the tags
 ``rlinf_isaac.run_id`` and ``checkpoint.sha256`` (`unique.py`), metrics keep the journal's timestamps so that the store
-drops a repeated row, and artifacts are overwritten by themselves.
+drops a repeated row, and uploading an artifact again overwrites it with the same bytes.
 
-The store is recognised by the experiment of the first run: while another database answers at its address, nothing is
-refused and nothing is believed.
+The experiment of the first run identifies the store. While another database answers at the store's address,
+`OtherStore` is raised: no operation counts as refused or as applied.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 RUN_TAG = "rlinf_isaac.run_id"
 
 BATCHED = (LogParams, LogMetrics, SetTags)
-"""Operations that travel together in `log_batch`."""
+"""Operations that are sent together by `log_batch`."""
 
 _LOOKS = 8
-"""How often an operation is tried at once when other clients do the same."""
+"""How often an operation is tried when another client does the same at the same time."""
 
 
 class OtherStore(Unreachable):
-    """Another database answers at the store's address, or the store's was replaced."""
+    """Another database answers at the store's address than the one that the journal was begun in."""
 
 
 class Replica:
-    """One journal's view of an MLflow server.
+    """Applies the operations of one journal to one store.
 
     Args:
-        client: of the store.
-        uri: the store's.
-        state: what of the journal is in the store; changed by `apply`.
+        client: client of the store.
+        uri: URI of the store.
+        state: progress of the journal in the store; `apply` updates it.
     """
 
     def __init__(self, client: MlflowClient, uri: str, state: State) -> None:
@@ -66,11 +66,11 @@ class Replica:
         self._remote = uri.startswith("http")
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """Apply either any number of batched operations (`BATCHED`), or a single other one.
+        """Apply either any number of batched operations (`BATCHED`), or a single operation of another type.
 
         Raises:
-            Refused: MLflow will never accept them; of several, one is the reason. A `StartRun` is never refused.
-            Unreachable: try the same operations again later.
+            Refused: MLflow will never accept one of the operations. A `StartRun` is never refused.
+            Unreachable: the same operations have to be tried again later.
         """
         for look in range(_LOOKS):
             try:
@@ -78,7 +78,9 @@ class Replica:
             except Contended:
                 if look == _LOOKS - 1:
                     raise
-                time.sleep(random.uniform(0, 0.02 * 2**look))  # so that two clients do not meet again
+                time.sleep(
+                    random.uniform(0, 0.02 * 2**look)
+                )  # random back-off, so that two clients do not collide again
             except Refused as refusal:
                 with sorted_errors(remote=self._remote):
                     self._expect_store()
@@ -93,12 +95,12 @@ class Replica:
                 self._apply_batch(operations)
                 return
             if isinstance(operation, StartRun | LogModel):
-                self._expect_store()  # nothing shall be created in another one
+                self._expect_store()  # before: nothing must be created in another store
             self._apply_one(operation)
-            self._expect_store()  # nor was what has just been done
+            self._expect_store()  # after: the operation must not have gone to another store
 
     def _expect_store(self) -> None:
-        """Raise `OtherStore` unless the store that answers is the one that the journal was begun in."""
+        """Raise `OtherStore` unless the journal was begun in the store that answers."""
         from mlflow.exceptions import MlflowException
 
         if self._state.store is None:
@@ -110,10 +112,11 @@ class Replica:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-        raise OtherStore("another store answers there than the one that has the beginning of these records")
+        raise OtherStore("another store answers at this address than the one that has the first of these records")
 
     def _apply_batch(self, operations: Sequence[Operation]) -> None:
-        """One `log_batch` per run (the client splits it at MLflow's limits of 1000 metrics, 100 params, 100 tags)."""
+        """Call `log_batch` once per run (the client splits it at MLflow's limits of 1000 metrics, 100 params, 100
+        tags)."""
         from mlflow.entities import Metric, Param, RunTag
 
         batches: dict[str, tuple[list[Metric], dict[str, Param], dict[str, RunTag]]] = {}
@@ -181,7 +184,7 @@ class Replica:
         if operation.status is not None:
             self._client.set_terminated(run_id, operation.status, operation.time_ms)
         tidy(self._runs(operation.run, experiment))
-        if operation.run == next(iter(self._state.runs)):  # the outermost, which ends last
+        if operation.run == next(iter(self._state.runs)):  # the outermost run, which ends last
             for name in self._state.models:
                 experiment, _, digest = name.partition("/")
                 tidy(models_of(self._client, experiment, digest))
@@ -190,7 +193,7 @@ class Replica:
         return Runs(self._client, experiment, RUN_TAG, run, lambda: self._client.create_run(*create))
 
     def _adopted(self, run_id: str) -> Any:
-        """The run to adopt; None when this server does not have it (a stale MLFLOW_RUN_ID): then one is created."""
+        """The run to adopt; None if the store does not have it (a stale MLFLOW_RUN_ID), so that one is created."""
         try:
             with sorted_errors(remote=self._remote):
                 return self._client.get_run(run_id)
@@ -198,7 +201,7 @@ class Replica:
             return None
 
     def _experiment(self, name: str) -> str:
-        """Id of the experiment `name` (made when missing) or ``id:<id>``."""
+        """Id of the experiment `name`, which is created if missing, or of ``id:<id>``."""
         from mlflow.exceptions import MlflowException
 
         if name.startswith("id:"):
@@ -207,7 +210,7 @@ class Replica:
         if experiment is None:
             try:
                 return self._client.create_experiment(name, artifact_location(self._uri, name))
-            except MlflowException:  # another process was faster; or it failed, then the next line does
+            except MlflowException:  # another process has created it; after any other failure it is still missing
                 experiment = self._client.get_experiment_by_name(name)
                 if experiment is None:
                     raise
@@ -216,10 +219,10 @@ class Replica:
     def _log_artifact(self, operation: LogArtifact) -> None:
         source = Path(operation.source)
         if not source.is_file():
-            raise Refused(f"{source} is gone, it could not be uploaded as {operation.target}")
+            raise Refused(f"{source} does not exist any more, so it cannot be uploaded as {operation.target}")
         directory, _, name = operation.target.rpartition("/")
         run_id, experiment = self._run(operation.run)
-        # The client names an artifact after the local file; a link gives it the name it shall have.
+        # The client names an artifact after the local file, so a link with the wanted name is uploaded.
         with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
             link = Path(scratch) / name
             if operation.fill_in:
@@ -254,7 +257,7 @@ class Replica:
         outputs = self._client.get_run(run_id).outputs
         if outputs is None or model_id not in {
             output.model_id for output in outputs.model_outputs
-        }:  # the store refuses a repetition
+        }:  # the store refuses the same output twice
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=operation.step)])
 
     def _run(self, run: str) -> tuple[str, str]:
@@ -265,5 +268,5 @@ class Replica:
             raise Refused(f"run {run} was never created") from None
 
     def _fill_in(self, value: str, experiment: str) -> str:
-        """Put MLflow's ids where a tag value names a run or the experiment."""
+        """Replace the placeholders of runs and the experiment in `value` by MLflow's ids."""
         return fill_in(value, experiment, lambda run: self._run(run)[0])

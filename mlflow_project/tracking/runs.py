@@ -1,10 +1,10 @@
-"""The life of a verb's run: adopt or create it, record into it, and never leave it RUNNING.
+"""`tracked_run` creates or adopts the MLflow run of a verb, records into it, and never leaves it RUNNING.
 
     with tracked_run("sft", output=Path("result/sft")) as run:
         run.recorder.metrics({"train/loss": 0.1}, step=20)
 
-The block may be left in three ways: normally (FINISHED), by an exception (FAILED, with the tag ``failure.reason``), or
-by SIGTERM, SIGHUP or SIGINT (KILLED). After SIGKILL the next verb with the same output, or `sync`, ends the run KILLED.
+The run ends FINISHED if the block ends normally, FAILED with the tag ``failure.reason`` if it raises, and KILLED on
+SIGTERM, SIGHUP or SIGINT. After SIGKILL, the next verb with the same output, or `sync`, ends the run KILLED.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
 
 DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
-"""How long a verb that is done waits for its records to be sent. What is left then is for the next verb, or `sync`."""
+"""Seconds that a finished verb waits for the upload of its records. The next verb, or `sync`, uploads the rest."""
 KILLED_LIMIT_S = 5.0
-"""How long a killed verb goes on sending; job schedulers kill for good some seconds after SIGTERM."""
+"""Seconds that a killed verb goes on uploading; job schedulers send SIGKILL some seconds after SIGTERM."""
 
 logger = logging.getLogger("mlflow_project")
 
 
 @dataclass
 class TrackedRun:
-    """What a verb holds while it works, and afterwards.
+    """The run of a verb, during the verb and after it.
 
     Attributes:
         recorder: records into the verb's run.
-        uploader: the thread that brings the journal to MLflow, shared with the verb this one runs inside.
-        tracking_uri: where the run lives.
-        outcome: how far MLflow is, once the outermost verb's block has been left.
-        nested: whether it is part of another verb's run.
+        uploader: the thread that uploads the journal; a nested verb shares it with the outer one.
+        tracking_uri: the store of the run.
+        outcome: state of the upload after the outermost block has ended; None before.
+        nested: whether this run is nested in the run of another verb.
     """
 
     recorder: Recorder
@@ -58,11 +58,11 @@ class TrackedRun:
     nested: bool = False
 
     def ids(self) -> tuple[str, str] | None:
-        """(MLflow run id, experiment id), or None when no server has the run soon."""
+        """(MLflow run id, experiment id), or None if the server does not have the run within ten seconds."""
         return self.uploader.ids(self.recorder.run)
 
     def delivered(self) -> bool:
-        """Wait until the server has all that was recorded; False when it does not answer."""
+        """Wait until the server has everything recorded so far; False if it does not answer."""
         return self.uploader.delivered()
 
 
@@ -79,14 +79,17 @@ def tracked_run(
 ) -> Iterator[TrackedRun]:
     """Record the block as one MLflow run.
 
-    Inside another `tracked_run` of this process it is nested in that one. Otherwise it is the run that MLFLOW_RUN_ID
-    names (set by ``mlflow run``; removed from the environment, so that children do not adopt it too), else the run that
-    is active in this process (left for its owner to end), else a new one in the experiment that MLFLOW_EXPERIMENT_ID
-    or MLFLOW_EXPERIMENT_NAME names, or ``rlinf-isaac``.
+    The first of these that applies is used:
+
+    1. inside another `tracked_run` of this process: a new run, nested in that one;
+    2. the run that MLFLOW_RUN_ID names (``mlflow run`` sets it). The variable is removed, so that child processes do
+       not adopt the run as well;
+    3. the run that is active in this process; its owner ends it;
+    4. a new run in the experiment of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by default ``rlinf-isaac``.
 
     Args:
-        verb: entry point, for the journal's name and the tag ``rlinf_isaac.verb``.
-        output: directory of the verb's results; the journal goes to ``<output>/journal``.
+        verb: the entry point; used in the journal's name and in the tag ``rlinf_isaac.verb``.
+        output: directory of the verb's results; the journal is written to ``<output>/journal``.
         name: name of a new run; the verb when None.
         tags: tags of the run (provenance).
     """
@@ -106,28 +109,29 @@ def tracked_run(
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
     with Signals() as signals, _environment(uri, verb):
-        if adopt is None:  # one that exists says by itself where it comes from
+        if adopt is None:  # an adopted run has its source tags already
             tags |= source
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
-        # What a killed predecessor left RUNNING is put right on the way.
+        # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
         try:
             with _as_current(run), _closing(recorder, leave_to_owner=active):
                 yield run
         except (KeyboardInterrupt, Terminated):
             signals.ignore = True
-            recorder.end("KILLED", leave_to_owner=active)  # unless a second signal came before this was recorded
+            # Usually a no-op, as `_closing` has ended the run, unless a second signal interrupted it.
+            recorder.end("KILLED", leave_to_owner=active)
             run.outcome = run.uploader.close(KILLED_LIMIT_S)
             raise
         finally:
             run.outcome = run.outcome or _patient_close(run.uploader, signals)
-            _tell(run.outcome)
+            _warn_of_missing_records(run.outcome)
 
 
 def fail_adopted_run(reason: str) -> None:
-    """Tag the run of ``mlflow run`` with why the verb could not start; the launcher marks it FAILED.
+    """Tag the run created by ``mlflow run`` with the reason why the verb could not start, and end it FAILED.
 
-    Does nothing without MLFLOW_RUN_ID (no run exists then, and none shall), or when the server does not answer soon.
+    Does nothing without MLFLOW_RUN_ID, because no run exists then. Gives up if the server does not answer soon.
     """
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     if run_id is None:
@@ -141,7 +145,7 @@ def fail_adopted_run(reason: str) -> None:
             client = MlflowClient(tracking_uri())
             client.set_tag(run_id, FAILURE_TAG, reason[:8000])
             client.set_terminated(run_id, "FAILED")
-        except Exception as error:  # the user reads the reason on the terminal in any case
+        except Exception as error:  # not fatal: the reason is printed on the terminal as well
             logger.debug("could not tag run %s: %s", run_id, error)
 
     thread = threading.Thread(target=tag, daemon=True)
@@ -161,7 +165,7 @@ def _as_current(run: TrackedRun) -> Iterator[None]:
 
 @contextmanager
 def _closing(recorder: Recorder, *, leave_to_owner: bool = False) -> Iterator[None]:
-    """End the run, and what is open inside it, according to how the block is left."""
+    """End the run and its open nested runs when the block ends; the status depends on how it ends."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as error:
@@ -178,7 +182,7 @@ def _closing(recorder: Recorder, *, leave_to_owner: bool = False) -> Iterator[No
 
 
 def _patient_close(uploader: Uploader, signals: Signals) -> Outcome:
-    """Send what is left; a signal makes it short."""
+    """Upload what remains; a signal shortens the time limit."""
     try:
         return uploader.close(PATIENCE_S)
     except (KeyboardInterrupt, Terminated):
@@ -187,7 +191,7 @@ def _patient_close(uploader: Uploader, signals: Signals) -> Outcome:
 
 
 def _run_to_adopt() -> tuple[str | None, bool]:
-    """(MLflow id of the run to use or None, whether it is active in this process, so that others end it)."""
+    """MLflow id of the run to adopt (or None), and whether it is active in this process, so that its owner ends it."""
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     if run_id is not None:
         return run_id, False
@@ -204,7 +208,7 @@ def _experiment() -> str:
 
 @contextmanager
 def _environment(uri: str, verb: str) -> Iterator[None]:
-    """Children and fluent calls inside the block see the store that the block records to, and that it is at work."""
+    """Set the variables that tell child processes and fluent MLflow calls the store and the running verb."""
     values = {"MLFLOW_TRACKING_URI": uri, VERB: verb}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -219,8 +223,8 @@ def _environment(uri: str, verb: str) -> Iterator[None]:
 
 
 def _import_mlflow(uri: str) -> None:
-    """Import what the uploader's thread needs, here: two threads importing torch and mlflow at once trip over the
-    half-imported modules they share."""
+    """Import in the main thread what the uploader's thread needs. If one thread imports torch while another imports
+    mlflow, each sees modules that the other has imported only half."""
     prepare_environment()
     import_module("mlflow.models")
     if not uri.startswith("http"):
@@ -228,22 +232,22 @@ def _import_mlflow(uri: str) -> None:
 
 
 def _ensure_store(uri: str) -> None:
-    """Make the first database here, before the uploader's thread, which a killed verb does not wait for."""
+    """Create a missing database in the main thread; a killed verb would not wait for the uploader's thread to do it."""
     try:
         ensure_store(uri)
-    except Exception as error:  # tracking does not stop the work: the uploader tries again, and says so
+    except Exception as error:  # tracking must not stop the verb; the uploader tries again and warns
         logger.debug("no store at %s yet: %s", without_credentials(uri), error)
 
 
-def _tell(outcome: Outcome) -> None:
+def _warn_of_missing_records(outcome: Outcome) -> None:
     for refusal in outcome.refused:
         logger.warning("%s", told(refusal))
     if outcome.refused:
         command = sync_command(outcome.journal.parent, "--again")
-        logger.warning("The journal keeps what was refused. To try it again, when the cause is gone:\n  %s", command)
+        logger.warning("The journal keeps the refused records. Once the cause is fixed, retry with:\n  %s", command)
     if outcome.pending:
         logger.warning(
-            "%d records are not in MLflow at %s yet (%s). Nothing is lost; bring them there with:\n  %s",
+            "%d records are not in MLflow at %s yet (%s). Nothing is lost; upload them with:\n  %s",
             outcome.pending,
             outcome.tracking_uri,
             outcome.problem,

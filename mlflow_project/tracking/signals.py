@@ -1,4 +1,4 @@
-"""Signals that end a verb in order instead of on the spot."""
+"""Turns termination signals into exceptions, so that a verb can clean up before it ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGHUP arrived. Leaves all blocks in order and ends the process with 128 + signal number."""
+    """SIGTERM or SIGHUP arrived. If nothing catches it, the process exits with status 128 + signal number."""
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
@@ -22,14 +22,14 @@ class Terminated(SystemExit):
 class Signals:
     """Turns SIGTERM and SIGHUP into `Terminated` and SIGINT into KeyboardInterrupt, until the with block ends.
 
-    Only the main thread may do so; what nohup or the shell have chosen to ignore stays ignored.
+    Handlers are installed only in the main thread. A signal that nohup or the shell ignores stays ignored.
 
-    A signal may arrive where Python throws exceptions away (a finaliser, a callback of the garbage collector). So it is
-    remembered, and whoever works in a loop calls `poll`.
+    A signal may arrive where Python discards exceptions (in a finaliser or a callback of the garbage collector). The
+    signal is therefore remembered, and loops call `poll` to raise its exception again.
 
     Attributes:
-        ignore: set it to protect an orderly end. Launchers send two signals: Ctrl-C reaches the whole process group,
-            and then ``mlflow run`` sends SIGTERM as well.
+        ignore: set to True during shutdown, so that a second signal does not interrupt it. Launchers send two: Ctrl-C
+            reaches the whole process group, and then ``mlflow run`` sends SIGTERM as well.
     """
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Signals:
         self.poll()
 
     def poll(self) -> None:
-        """Raise the exception of a signal that has arrived, as its handler did."""
+        """Raise the exception of a signal that has arrived, as the handler did."""
         if self._arrived is not None and not self.ignore:
             raise KeyboardInterrupt if self._arrived == signal.SIGINT else Terminated(self._arrived)
 
 
 def poll() -> None:
-    """Raise the exception of a signal that arrived and was lost. For loops of the main thread."""
+    """Raise the exception of a signal that arrived and was lost. Loops in the main thread call this."""
     if _current is not None and threading.current_thread() is threading.main_thread():
         _current.poll()
 

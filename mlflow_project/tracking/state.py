@@ -1,4 +1,4 @@
-"""How far a journal has been applied, saved beside it as ``<journal>.state.json``."""
+"""Records how much of a journal has been applied to a store, in ``<journal>.state.json`` beside the journal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rlinf_isaac.ground import atomic
 
 @dataclass(frozen=True)
 class Aside:
-    """An operation that did not hold up the others.
+    """An operation that could not be applied and was skipped, so that later operations need not wait for it.
 
     Attributes:
-        at: bytes from the start of the journal to its line; None in the states of earlier releases.
-        reason: what was said, and of which operation.
-        final: MLflow refused it, or this project failed on it; otherwise it is tried again by itself.
+        at: byte offset of its line in the journal; None in state files of earlier releases.
+        reason: type of the operation, and the error.
+        final: True if MLflow refused it or this project's code failed on it; otherwise it is retried automatically.
     """
 
     at: int | None
@@ -27,14 +27,15 @@ class Aside:
 
 @dataclass
 class State:
-    """What has been applied of one journal in one store.
+    """Progress of one journal in one store.
 
     Attributes:
         offset: bytes of the journal that are applied; 0 before the first operation.
         runs: local uuid -> (MLflow run id, experiment id).
         models: "<experiment id>/<bundle sha256>" -> LoggedModel id.
-        aside: operations that were left out.
-        store: (id, creation time in ms) of the experiment of the first run: what tells that another database answers.
+        aside: operations that were skipped.
+        store: (id, creation time in ms) of the experiment of the first run; it identifies the store, so that another
+            database at the same address is noticed.
     """
 
     offset: int = 0
@@ -45,19 +46,19 @@ class State:
 
     @property
     def refused(self) -> list[str]:
-        """Why MLflow did not accept what it will never accept."""
-        return [each.reason for each in self.aside if each.final]
+        """Reasons of the operations that MLflow will never accept."""
+        return [aside.reason for aside in self.aside if aside.final]
 
     @classmethod
     def load(cls, journal: Path, elsewhere: str | None = None) -> State:
-        """The saved state of a journal, or a new one (see `state_path`)."""
+        """Load the saved state of a journal, or make a new one (`elsewhere` as in `state_path`)."""
         path = state_path(journal, elsewhere)
         if not path.exists():
             return cls()
         values = json.loads(path.read_text())
         runs = {run: (ids[0], ids[1]) for run, ids in values["runs"].items()}
-        aside = [Aside(None, reason) for reason in values.get("refused", ())]  # of earlier releases
-        aside += [Aside(**each) for each in values.get("aside", ())]
+        aside = [Aside(None, reason) for reason in values.get("refused", ())]  # format of earlier releases
+        aside += [Aside(**fields) for fields in values.get("aside", ())]
         store = values.get("store")
         return cls(values["offset"], runs, values["models"], aside, (store[0], store[1]) if store else None)
 
@@ -67,6 +68,6 @@ class State:
 
 
 def state_path(journal: Path, elsewhere: str | None = None) -> Path:
-    """The state file of a journal; of another store than the journal's own where `elsewhere` is that store's URI."""
+    """Path of the state file of a journal. `elsewhere` is the store's URI if it is not the one the journal names."""
     mark = f".{sha256(elsewhere.encode()).hexdigest()[:8]}" if elsewhere is not None else ""
     return journal.with_name(f"{journal.name}{mark}.state.json")

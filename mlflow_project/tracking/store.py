@@ -1,4 +1,4 @@
-"""Which MLflow store runs go to, and how a journal names it. Imports mlflow only where a client is asked for."""
+"""Finds the MLflow store of this process. Only `existing_store` imports mlflow."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ _SQLITE = "sqlite:///"
 
 
 def tracking_uri() -> str:
-    """What this process told mlflow, else MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory."""
+    """The URI set by `mlflow.set_tracking_uri`, else MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.
+
+    A relative path to a database is made absolute.
+    """
     mlflow = sys.modules.get("mlflow")
     if mlflow is not None and mlflow.is_tracking_uri_set():
         uri = mlflow.get_tracking_uri()
     else:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path("mlflow.db"))
-    # A relative database is another one after a change of directory, and `sync` may be called from anywhere.
+    # A relative path would name another file after a change of directory, and `sync` may be called from anywhere.
     path = sqlite_path(uri)
     if path is None or uri.startswith(f"{_SQLITE}/"):
         return uri
@@ -33,27 +36,27 @@ def tracking_uri() -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """URI of a database file. What has a meaning in SQLAlchemy's URLs is escaped, and nothing else: MLflow makes the
-    parent of a path that it has not unescaped, too, an empty directory beside the right one."""
+    """URI of a database file. Only the characters with a meaning in SQLAlchemy's URLs are escaped, because MLflow also
+    creates the parent directory of the escaped path, an empty directory beside the right one."""
     return _SQLITE + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite database; None for another kind of store, and for one in memory."""
+    """The file of a sqlite database; None for other stores and for a database in memory."""
     path = unquote(uri.removeprefix(_SQLITE).partition("?")[0])
     return Path(path) if uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
 
 
 def is_missing(uri: str) -> bool:
-    """Whether `uri` is a database file that does not exist; a client of MLflow's would create it."""
+    """Whether `uri` names a database file that does not exist; an MLflow client would create it."""
     path = sqlite_path(uri)
     return path is not None and not path.exists()
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
-    """Where a new experiment keeps its artifacts; None: where MLflow puts them.
+    """Artifact location of a new experiment; None for MLflow's default.
 
-    MLflow takes a path with ``%`` for an escaped one, and would write beside the working directory.
+    The default fails if the working directory's path contains ``%``: MLflow unescapes the path and writes elsewhere.
     """
     root = Path("mlruns").absolute()
     if sqlite_path(uri) is None or "%" not in str(root):
@@ -62,7 +65,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
 
 def with_credentials(uri: str) -> str:
-    """The inverse of `redact.without_credentials` for a journal's `uri`, where this process uses that store."""
+    """Restore the credentials of a journal's `uri`, if it names the store that this process uses."""
     current = tracking_uri()
     return current if without_credentials(current) == uri else uri
 
@@ -71,7 +74,7 @@ def existing_store() -> MlflowClient:
     """Client of the store at `tracking_uri`.
 
     Raises:
-        InvalidJob: it is a database that does not exist; MLflow would create it.
+        InvalidJob: the store is a database file that does not exist (MLflow would create it).
     """
     from mlflow_project.tracking.mlflow_environment import prepare_environment
 

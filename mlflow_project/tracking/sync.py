@@ -1,7 +1,7 @@
-"""Replays journals that MLflow does not have in full: the server was down, or the process was killed.
+"""Replays the journals that were not uploaded completely because the server was down or the process was killed.
 
-Runs whose process is dead are ended KILLED. Safe to call at any time and several times at once: a journal is replayed
-by whoever holds its lock, and one that a living process still writes is left to it.
+Runs whose process is dead are ended with status KILLED. `sync` may be called at any time, also several times at once:
+only the holder of a journal's lock replays it, and a journal that a living process still writes is skipped.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mlflow_project.tracking.state import State
 from mlflow_project.tracking.store import with_credentials
 
 _PAUSES_S = 0.05, 1.0
-"""Between two tries, the first and the longest."""
+"""Shortest and longest pause between two attempts, in seconds."""
 
 
 @dataclass
 class SyncReport:
-    """What one `sync` did.
+    """Result of one `sync`.
 
     Attributes:
-        journals: journals looked at.
-        applied: operations brought to MLflow.
-        pending: operations that are still missing there.
-        killed: runs that were ended KILLED because their process is gone.
-        busy: journals left to the living process that owns them.
-        refused: operations MLflow will never accept, with the reason, now or in an earlier `sync`.
+        journals: number of journals that were read.
+        applied: number of operations applied to MLflow.
+        pending: number of operations that MLflow does not have yet.
+        killed: number of runs ended with status KILLED because their process is gone.
+        busy: journals that were skipped because a living process owns them.
+        refused: reasons of the operations that MLflow will never accept, including those of earlier calls.
         problems: store -> why operations are pending.
     """
 
@@ -49,7 +49,7 @@ class SyncReport:
 
     @property
     def complete(self) -> bool:
-        """Whether MLflow has everything that dead processes have recorded."""
+        """Whether MLflow has every operation of the journals whose process has ended."""
         return not self.pending and not self.refused
 
 
@@ -59,9 +59,9 @@ def sync(
     """Replay every journal in `directory`.
 
     Args:
-        tracking_uri: where to; by default each journal's own server.
-        again: try what was refused once more, and bring journals whole into a store that replaced theirs.
-        patience_s: how long to go on when a server takes nothing.
+        tracking_uri: the store to replay into; by default the one that each journal names.
+        again: retry refused operations, and replay a journal from its start if another store has replaced its own.
+        patience_s: seconds to keep retrying a server that accepts nothing.
 
     Raises:
         JournalError: a file in `directory` is not a journal.
@@ -80,7 +80,7 @@ def sync_steps(
     again: bool = False,
     patience_s: float = 0.0,
 ) -> Iterator[SyncReport]:
-    """`sync` step by step; yields the report, which grows, after each step that a server took."""
+    """Like `sync`, but yields the report, updated in place, after each step that a server accepted."""
     report = SyncReport() if report is None else report
     for path in sorted(Path(directory).glob("*.jsonl")):
         report.journals += 1
@@ -94,7 +94,7 @@ def sync_steps(
             report.busy.append(path)
             continue
         try:
-            for torn in journal.files.rglob(".*.tmp-*"):  # of the file that its owner was writing when it was killed
+            for torn in journal.files.rglob(".*.tmp-*"):  # a file that the owner was writing when it was killed
                 torn.unlink()
             report.killed += _end_dead_runs(journal)
             cursor = Cursor(path, uri, again=again)
@@ -118,7 +118,7 @@ def sync_command(directory: Path, *options: str) -> str:
 
 
 def _patiently(cursor: Cursor, patience_s: float) -> Iterator[int]:
-    """`Cursor.advance`, again and again until the server has taken nothing for so long."""
+    """Repeat `Cursor.advance` until the journal is applied or the server has accepted nothing for `patience_s`."""
     last, pause = time.monotonic(), _PAUSES_S[0]
     while True:
         try:
@@ -126,7 +126,7 @@ def _patiently(cursor: Cursor, patience_s: float) -> Iterator[int]:
                 last, pause = time.monotonic(), _PAUSES_S[0]
                 yield count
             return
-        except OtherStore:  # that is no moment's trouble
+        except OtherStore:  # waiting does not help
             raise
         except Unreachable:
             if time.monotonic() - last >= patience_s:
@@ -136,7 +136,7 @@ def _patiently(cursor: Cursor, patience_s: float) -> Iterator[int]:
 
 
 def _has_header(path: Path) -> bool:
-    """False for a journal whose owner was killed before its first line was complete: there is nothing in it."""
+    """Whether the header line is complete. It is not if the owner was killed at once; the journal is empty then."""
     try:
         read_header(path)
     except JournalError:
@@ -148,11 +148,11 @@ def _has_header(path: Path) -> bool:
 
 
 def _complete(path: Path, uri: str, report: SyncReport) -> bool:
-    """Everything is applied and every run ended. Cheap, and without a lock: a complete journal does not change."""
+    """Whether every operation is applied and every run has ended. Needs no lock: a complete journal never changes."""
     header, start = read_header(path)
     name = without_credentials(uri)
     state = State.load(path, None if name == header.tracking_uri else name)
-    if state.offset != path.stat().st_size or any(not each.final for each in state.aside):
+    if state.offset != path.stat().st_size or any(not aside.final for aside in state.aside):
         return False
     if open_runs(read_operations(path, start)[0]):
         return False
@@ -164,7 +164,7 @@ def _end_dead_runs(journal: Journal) -> int:
     count = len(journal.open_runs)
     if count:
         last_sign = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(journal.path.stat().st_mtime))
-        reason = f"the process ended without a word; its last record is of {last_sign}"
+        reason = f"the process ended without ending its run; its last record was written at {last_sign}"
         while journal.open_runs:
             Recorder(journal, next(iter(journal.open_runs))).end("KILLED", reason)
     return count

@@ -1,7 +1,7 @@
-"""Formats of MLflow's UI that are not public API, in one place, each with a plain fallback.
+"""All formats of MLflow's UI that are not public API. Each has a plain fallback.
 
-They were read from MLflow 3.17 and 3.18. For a version outside `KNOWN_VERSIONS` the saved view is left out; links then
-bring the list of runs, but not its columns.
+They were taken from the source of MLflow 3.17 and 3.18. For a version outside `KNOWN_VERSIONS` no view is saved; links
+then open the list of runs without the columns.
 """
 
 from __future__ import annotations
@@ -28,22 +28,21 @@ from mlflow_project.vocabulary import (
 )
 
 KNOWN_VERSIONS = ((3, 13), (4, 0))
-"""From the first to before the second."""
+"""Known versions of MLflow, (major, minor): the first bound is included, the second excluded."""
 
 DEFAULT_PORT = 5000
 LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
-"""Tag of a run with images; without it the UI offers no chart of them."""
+"""Tag of a run with images; without it the UI shows no chart of them."""
 COLUMNS = (SUCCESS, SUCCESS_LOW, SUCCESS_HIGH, EPISODES, RETURN_MEAN)
 CHARTS = (SUCCESS, SUCCESS_LOW, "eval/drop_rate", "eval/timeout_rate")
-"""Of the saved view of evaluated checkpoints."""
+"""Columns and charts in the saved view of evaluated checkpoints."""
 GAIN_COLUMNS = (SUCCESS_BEFORE, SUCCESS, GAIN, GAINED, LOST, GAIN_P_VALUE)
 GAIN_CHARTS = GAIN_COLUMNS[:3]
-"""Of the saved view of what reinforcement learning made of its starts."""
+"""Columns and charts in the saved view that compares checkpoints before and after reinforcement learning."""
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as `MlflowClient.log_table` lays them out (pandas ``orient="split"``). All rows have the keys of the first
-    one."""
+    """Rows in the format of `MlflowClient.log_table` (pandas ``orient="split"``). All rows have the same keys."""
     columns = list(rows[0]) if rows else []
     return json.dumps({"columns": columns, "data": [[row[column] for column in columns] for row in rows]})
 
@@ -54,9 +53,10 @@ def tables_tag(targets: Sequence[str]) -> dict[str, str]:
 
 
 def image_names(key: str, step: int, time_ms: int, identifier: str) -> tuple[str, str]:
-    """Names of an image and of its small version, as `MlflowClient.log_image` has them; `LOGGED_IMAGES` goes with them.
+    """Artifact names of an image and of its small version, as `MlflowClient.log_image` writes them.
 
-    The chart "image grid" shows the small one, a WebP, which may be animated; a click opens the other.
+    The run needs the tag `LOGGED_IMAGES` as well. The chart "image grid" shows the small version, a WebP, which may be
+    animated; a click opens the full image.
     """
     stem = f"images/{key}+step+{step}+timestamp+{time_ms}+{identifier}"
     return f"{stem}.png", f"{stem}+compressed.webp"
@@ -71,20 +71,20 @@ def comparison_link(
     saved_view: bool = True,
     charts: bool = False,
 ) -> str:
-    """Link to the runs that one run compares as a flat list, best first: those nested in it, unless its saved view
-    says otherwise.
+    """Link to a flat list of the runs that a parent run compares, best first.
 
-    A fresh browser opens an experiment in the GenAI view, where no run is seen: hence ``workflowType``. Sorting by a
-    metric flattens the list; sorting by time would fold the nested runs into their parent.
+    These are the runs nested in the parent, unless its saved view has another filter. A new browser opens an experiment
+    in the GenAI view, which shows no runs, so the link sets ``workflowType``. Sorting by a metric flattens the list;
+    sorting by time would fold the nested runs into their parent.
 
     Args:
-        base_url: where the UI is served, see `base_url`; empty for a link inside of it.
-        experiment_id: MLflow's id.
-        parent_run_id: MLflow's id of the sweep.
-        metric: what to sort by where there is no saved view.
-        saved_view: open what `save_comparison_view` (`recorders.comparison_recorder`) saved, with its columns and
-            charts. The UI ignores the view when the link has a filter of its own, and ends in the GenAI view when there
-            is none of that name.
+        base_url: address of the UI (see `base_url`); empty for a link inside the UI.
+        experiment_id: MLflow's id of the experiment.
+        parent_run_id: MLflow's id of the parent run.
+        metric: metric to sort by if there is no saved view.
+        saved_view: open the view saved by `save_comparison_view` (`recorders.comparison_recorder`), with its columns
+            and charts. The UI ignores the view if the link has its own filter, and shows the GenAI view if no view of
+            that name exists.
         charts: open the charts and animated rollouts beside a narrow list, instead of the table.
     """
     query = {"workflowType": "machine_learning"}
@@ -96,23 +96,23 @@ def comparison_link(
         query["orderByAsc"] = "false"
     if charts:
         query["compareRunsMode"] = "CHART"
-    # Placeholders of ids stay as they are, for links in descriptions.
+    # Braces and colons are not escaped, so that links in descriptions can contain placeholders of ids.
     return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, safe='{}:', quote_via=quote)}"
 
 
 def artifact_link(base_url: str, experiment_id: str, run_id: str, path: str) -> str:
-    """Link to an artifact of a run, opened in the UI; `base_url` as in `comparison_link`."""
+    """Link that opens an artifact of a run in the UI; `base_url` as in `comparison_link`."""
     address = f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}/artifacts/{quote(path)}"
     return f"{address}?workflowType=machine_learning"
 
 
 def base_url(tracking_uri: str, port: int = DEFAULT_PORT) -> str:
-    """Where the UI of a store is found: the server itself, or the one that `serve_command` starts."""
+    """Address of a store's UI: the tracking server itself, or the server that `serve_command` starts."""
     return tracking_uri if tracking_uri.startswith("http") else f"http://127.0.0.1:{port}"
 
 
 def serve_command(tracking_uri: str, port: int = DEFAULT_PORT) -> str | None:
-    """Shell command that serves the UI of a store without a server; None where one runs already.
+    """Shell command that serves the UI of a local store; None if the store is a server.
 
     Without job execution MLflow starts 2 processes instead of 11.
     """
@@ -130,8 +130,8 @@ def view_name(parent_run_id: str) -> str:
 def comparison_view(
     search_filter: str, metrics: Sequence[str] = COLUMNS, charts: Sequence[str] = CHARTS
 ) -> dict[str, Any]:
-    """The UI's state (its ``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState``) for the runs found, with a
-    column for each of `metrics` and a bar chart for each of `charts`."""
+    """The UI's state (``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState`` in MLflow's source) that lists
+    the runs matching `search_filter`, with a column for each of `metrics` and a bar chart for each of `charts`."""
     columns = [f"metrics.`{key}`" for key in metrics]
     chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
     rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "showRunParams": False}
@@ -193,12 +193,12 @@ def _app(base_url: str) -> str:
 
 
 def nested_in(run_id: str) -> str:
-    """MLflow's filter for the runs that are nested in one."""
+    """MLflow's filter for the runs nested in the run `run_id`."""
     return f"tags.{PARENT_RUN_TAG} = '{run_id}'"
 
 
 def version_is_known() -> bool:
-    """Whether the UI of the installed MLflow has the state that is written here."""
+    """Whether the installed MLflow is in `KNOWN_VERSIONS`, so that its UI understands the state written here."""
     from importlib.metadata import version
 
     release = tuple(int(part) for part in version("mlflow").split(".")[:2])

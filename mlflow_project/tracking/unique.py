@@ -1,16 +1,17 @@
-"""Exactly one run, or one LoggedModel, for what a journal names, however many clients create it and however often.
+"""Makes sure that each run or LoggedModel of a journal exists exactly once, even if several clients create it.
 
-MLflow gives out ids itself and knows no unique tags, so two clients may look, find nothing, and create two. What MLflow
-does have is a value that is written once: a param. That makes an agreement (`settle`) possible:
+MLflow assigns ids itself and has no unique tags, so two clients may both search, find nothing, and create one each. But
+a param in MLflow can be written only once. `settle` uses such a param as a claim:
 
-1. Look for everything with the tag. If there is nothing, create one and look again.
-2. Of what is open, all but the first (by id) are claimed as superseded, and then the first one as the one that counts.
-   A claim that is there already stays, and then everything is looked at again.
-3. What is superseded is deleted.
+1. Search for every entity (run or LoggedModel) with the tag. If there is none, create one and search again.
+2. Sort the entities without a claim by id. Claim all but the first as superseded, then claim the first as the one that
+   counts. If another client has claimed one of them differently, search again.
+3. Delete the superseded entities.
 
-Two can never count: whoever claims ``x`` had looked, and superseded all else that there was. If both ``x`` and ``y``
-counted, ``y`` was created after the look that chose ``x``, and ``x`` after the look that chose ``y``; but each was
-there in its own look. What a server creates long after its answer was given up is superseded by the next look.
+Two entities can never both count. A client that claims ``x`` has superseded every other entity that its search
+returned. So if ``x`` and ``y`` both counted, ``y`` was created after the search that selected ``x``, and ``x`` after
+the search that selected ``y``; but ``x`` and ``y`` existed at the time of their own search, a contradiction. If a
+server creates an entity long after the client has given up the request, the next search supersedes it.
 """
 
 from __future__ import annotations
@@ -24,77 +25,77 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CLAIM = "rlinf_isaac.claim"
-"""The param. Its value is the same for all that count, so that runs do not differ by it."""
+"""Name of the param. All entities that count have the same value, so it never distinguishes runs in the UI."""
 COUNTS, SUPERSEDED = "counts", "superseded"
 _MOST_LOOKS = 50
 
 
 class Claims(Protocol):
-    """One kind of thing in a store, all with one tag."""
+    """All entities of one kind in a store that carry the same tag."""
 
     def find(self) -> Mapping[str, str | None]:
-        """Id -> its claim, None while it is open, without deleted ones. The oldest of several that count is first."""
+        """Id -> claim (None if unclaimed), without deleted entities. If several count, the oldest comes first."""
 
     def create(self) -> None:
-        """Make one more, open."""
+        """Create one more entity, without a claim."""
 
     def claim(self, identifier: str, value: str) -> str | None:
-        """Write a claim once; returns the claim that is there now, None if the thing is gone."""
+        """Write a claim unless there is one; returns the claim that holds now, None if the entity is gone."""
 
     def delete(self, identifier: str) -> None:
-        """Remove one that is superseded."""
+        """Delete a superseded entity."""
 
 
-def settle(things: Claims) -> str:
-    """Id of the one that counts; it is created if there is none.
+def settle(entities: Claims) -> str:
+    """Id of the entity that counts; one is created if there is none.
 
     Args:
-        things: all that may be it.
+        entities: all candidates.
 
     Raises:
-        Unreachable: the store does not show what was created.
+        Unreachable: a search does not return what was created.
     """
     for _ in range(_MOST_LOOKS):
-        found = things.find()
-        counting = _counting(found)
-        open_ones = sorted(identifier for identifier, claim in found.items() if claim is None)
-        if counting is None and open_ones:
-            first, *others = open_ones
-            claims = [things.claim(each, SUPERSEDED) for each in others]
-            if set(claims) <= {SUPERSEDED, None} and things.claim(first, COUNTS) == COUNTS:
+        claims = entities.find()
+        counting = _counting(claims)
+        unclaimed = sorted(identifier for identifier, claim in claims.items() if claim is None)
+        if counting is None and unclaimed:
+            first, *others = unclaimed
+            answers = [entities.claim(identifier, SUPERSEDED) for identifier in others]
+            if set(answers) <= {SUPERSEDED, None} and entities.claim(first, COUNTS) == COUNTS:
                 counting = first
         if counting is not None:
-            _remove_others(things, counting, found)
+            _remove_others(entities, counting, claims)
             return counting
-        if not open_ones:
-            things.create()
-    raise Unreachable("the store does not show what it has created")
+        if not unclaimed:
+            entities.create()
+    raise Unreachable("the store does not show the run or model that it has created")
 
 
-def tidy(things: Claims) -> None:
-    """Remove what a server has created since `settle`: the late answer to a request that had been given up."""
-    found = things.find()
-    counting = _counting(found)
+def tidy(entities: Claims) -> None:
+    """Delete the entities that a server has created since `settle`, by a late execution of an abandoned request."""
+    claims = entities.find()
+    counting = _counting(claims)
     if counting is not None:
-        _remove_others(things, counting, found)
+        _remove_others(entities, counting, claims)
 
 
-def _counting(found: Mapping[str, str | None]) -> str | None:
-    return next((identifier for identifier, claim in found.items() if claim == COUNTS), None)
+def _counting(claims: Mapping[str, str | None]) -> str | None:
+    return next((identifier for identifier, claim in claims.items() if claim == COUNTS), None)
 
 
-def _remove_others(things: Claims, counting: str, found: Mapping[str, str | None]) -> None:
-    for each, claim in found.items():
-        if each != counting and claim != COUNTS:
-            things.claim(each, SUPERSEDED)
-            things.delete(each)
+def _remove_others(entities: Claims, counting: str, claims: Mapping[str, str | None]) -> None:
+    for identifier, claim in claims.items():
+        if identifier != counting and claim != COUNTS:
+            entities.claim(identifier, SUPERSEDED)
+            entities.delete(identifier)
 
 
 class _Tagged:
-    """Things of an experiment with one tag, whose claim is the param `CLAIM`.
+    """Entities of an experiment with the same tag; the claim of each is its param `CLAIM`.
 
     Args:
-        create: makes one more, with the tag.
+        create: creates one more entity with the tag.
     """
 
     def __init__(self, client: MlflowClient, experiment: str, tag: str, value: str, create: Callable[[], Any]) -> None:
@@ -106,11 +107,11 @@ class _Tagged:
 
 
 class Runs(_Tagged):
-    """The runs of an experiment with one tag."""
+    """The runs of an experiment with the same tag."""
 
     def find(self) -> Mapping[str, str | None]:
-        found = self._client.search_runs([self._experiment], f"tags.`{self._tag}` = '{self._value}'", max_results=100)
-        return {run.info.run_id: run.data.params.get(CLAIM) for run in found}
+        runs = self._client.search_runs([self._experiment], f"tags.`{self._tag}` = '{self._value}'", max_results=100)
+        return {run.info.run_id: run.data.params.get(CLAIM) for run in runs}
 
     def claim(self, identifier: str, value: str) -> str | None:
         from mlflow.exceptions import MlflowException
@@ -129,17 +130,17 @@ class Runs(_Tagged):
 
 
 class Models(_Tagged):
-    """The LoggedModels of an experiment with one tag.
+    """The LoggedModels of an experiment with the same tag.
 
-    One that is finished without a claim counts, too: an earlier release made it, or a person.
+    A model that is READY without a claim counts, too: an earlier release or a person has created it.
     """
 
     def find(self) -> Mapping[str, str | None]:
-        found = self._client.search_logged_models([self._experiment], f"tags.`{self._tag}` = '{self._value}'")
-        finished = {model.model_id: COUNTS for model in found if str(model.status) == "READY"}
-        claims = {model.model_id: (model.params or {}).get(CLAIM) for model in found}
-        oldest_first = sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
-        return {each.model_id: claims[each.model_id] or finished.get(each.model_id) for each in oldest_first}
+        models = self._client.search_logged_models([self._experiment], f"tags.`{self._tag}` = '{self._value}'")
+        finished = {model.model_id: COUNTS for model in models if str(model.status) == "READY"}
+        claims = {model.model_id: (model.params or {}).get(CLAIM) for model in models}
+        oldest_first = sorted(models, key=lambda model: (model.creation_timestamp, model.model_id))
+        return {model.model_id: claims[model.model_id] or finished.get(model.model_id) for model in oldest_first}
 
     def claim(self, identifier: str, value: str) -> str | None:
         from mlflow.exceptions import MlflowException
@@ -147,11 +148,11 @@ class Models(_Tagged):
         try:
             self._client.log_model_params(identifier, {CLAIM: value})
             return value
-        except MlflowException:  # it has one, or the store is in trouble, which the next line shows
-            found = self.find()
-        if identifier in found and found[identifier] is None:
-            raise Unreachable(f"LoggedModel {identifier} takes no params")
-        return found.get(identifier)
+        except MlflowException:  # the model has a claim already, or the store fails; then `find` fails as well
+            claims = self.find()
+        if identifier in claims and claims[identifier] is None:
+            raise Unreachable(f"LoggedModel {identifier} accepts no params")
+        return claims.get(identifier)
 
     def delete(self, identifier: str) -> None:
         self._client.delete_logged_model(identifier)

@@ -1,7 +1,8 @@
-"""Brings a journal into MLflow from a background thread, while the work that writes it goes on.
+"""Uploads a journal to MLflow from a background thread while the verb goes on writing it.
 
-The thread reads the journal file, not a queue in memory: what it sends is on disk already. While no server answers it
-backs off and the producer does not notice. At the end there is a budget of seconds, and what is left then is `sync`'s.
+The thread reads the journal file, not a queue in memory, so everything it sends is on disk already. While no server
+answers, the thread retries with growing pauses and the verb does not wait. `close` waits a limited time; `sync` uploads
+what remains after that.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ from mlflow_project.tracking.redact import without_credentials
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_LAST_PAUSE_S = 0.5
-"""While the verb waits for it."""
+"""Longest pause while the verb waits in `close`."""
 _WORTH_A_WORD_S = 2.0
-"""Trouble that is over sooner is nobody's business."""
+"""A server that fails for a shorter time than this causes no warning."""
 
 logger = logging.getLogger("mlflow_project")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a journal stands when its uploader stops.
+    """State of a journal when its uploader stops.
 
     Attributes:
         journal: the file.
-        tracking_uri: where it goes, without credentials.
-        pending: operations that are not in MLflow yet; `sync` replays them.
-        problem: why not, or None.
-        refused: operations MLflow will never accept.
+        tracking_uri: the store it is uploaded to, without credentials.
+        pending: number of operations that are not in MLflow yet; `sync` replays them.
+        problem: why operations are pending, or None.
+        refused: reasons of the operations that MLflow will never accept.
     """
 
     journal: Path
@@ -49,13 +50,13 @@ class Outcome:
 
 
 class Uploader:
-    """Follows an open journal from a daemon thread until `close`."""
+    """Uploads an open journal from a daemon thread until `close`."""
 
     def __init__(self, journal: Journal, tracking_uri: str, others: Iterator[object] | None = None) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            others: other work for the server, step by step, for whenever the journal has nothing to send.
+            others: other work for the server; one step is done whenever the journal has nothing to send.
         """
         self.cursor = Cursor(journal.path, tracking_uri)
         self._others = others if others is not None else iter(())
@@ -70,7 +71,7 @@ class Uploader:
         self._thread.start()
 
     def ids(self, run: str, patience_s: float = 10.0) -> tuple[str, str] | None:
-        """(MLflow run id, experiment id) of a local run; None when the server does not have it soon."""
+        """(MLflow run id, experiment id) of a local run; None if the server does not have it within `patience_s`."""
         deadline = time.monotonic() + patience_s
         while run not in self.cursor.state.runs and self._thread.is_alive() and self._problem is None:
             if time.monotonic() > deadline:
@@ -79,7 +80,7 @@ class Uploader:
         return self.cursor.state.runs.get(run)
 
     def delivered(self, patience_s: float = 10.0) -> bool:
-        """Wait until MLflow has everything that was recorded before; False when it has taken nothing for that long."""
+        """Wait until MLflow has everything recorded so far; False if it has accepted nothing for `patience_s`."""
         end = self._journal.path.stat().st_size
         seen, since = self.cursor.state.offset, time.monotonic()
         while (offset := self.cursor.state.offset) < end and self._thread.is_alive():
@@ -91,9 +92,9 @@ class Uploader:
         return self.cursor.state.offset >= end
 
     def close(self, limit_s: float) -> Outcome:
-        """Send what is left, for `limit_s` seconds at most, and stop.
+        """Upload what remains, for `limit_s` seconds at most, and stop.
 
-        The process keeps the journal locked until the thread has let go of it.
+        The journal stays locked until the thread has ended.
         """
         self._closing.set()
         self._wake.set()
@@ -103,7 +104,7 @@ class Uploader:
             pending = self.cursor.pending()
         except JournalError as error:
             pending, self._problem = 1, str(error)
-        problem = (self._problem or "there was no time to send them") if pending else None
+        problem = (self._problem or "the time to upload them was too short") if pending else None
         uri = without_credentials(self.cursor.tracking_uri)
         return Outcome(self._journal.path, uri, pending, problem, tuple(self.cursor.state.refused))
 
@@ -128,23 +129,23 @@ class Uploader:
                 if last:
                     return
                 self._wake.wait()
-        except Exception as error:  # a damaged journal, a full disk: the work goes on, `close` tells
-            logger.exception("recording to MLflow stopped; %s keeps everything", self._journal.path)
+        except Exception as error:  # e.g. a damaged journal or a full disk: the verb goes on, and `close` reports it
+            logger.exception("uploading to MLflow stopped; %s has all records", self._journal.path)
             self._problem = repr(error)
         finally:
             self._journal.close()
 
     def _work_on_others(self) -> bool:
-        """Do one step for others; False when there is none left."""
+        """Do one step of the other work; False when none is left."""
         try:
             return next(self._others, self) is not self
-        except Exception as error:  # their trouble is not that of this journal
+        except Exception as error:  # must not stop the upload of this journal
             logger.warning("older journals beside %s were not replayed: %s", self._journal.path, error)
             self._others = iter(())
             return False
 
     def _say(self, error: Unreachable) -> None:
-        """Warn, once for each time of trouble, when it has lasted."""
+        """Warn once per outage, when it has lasted longer than `_WORTH_A_WORD_S`."""
         self._problem, now = str(error), time.monotonic()
         if self._trouble_since is None:
             self._trouble_since = now

@@ -1,4 +1,4 @@
-"""Engines turn a job into events: `local` (torch in this process and its children), `rlinf` (jobs on Ray).
+"""Engines run a job and yield events: `local` (torch in this process and its children) and `rlinf` (RLinf on Ray).
 
-Here is what both share: the jobs themselves, evaluations, rollouts and the policies that play them.
+This package has what both engines share: jobs, evaluations, rollouts, and the policies that act in them.
 """

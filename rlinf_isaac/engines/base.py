@@ -1,4 +1,4 @@
-"""What an engine is: jobs go in, events come out. No engine knows who listens."""
+"""The interface of an engine: it takes a job and yields events. It does not know who consumes the events."""
 
 from __future__ import annotations
 
@@ -27,13 +27,10 @@ class SftJob:
     Attributes:
         config: the resolved job config.
         dataset: root of a LeRobot dataset.
-        dataset_digest: its digest, or that of the mixture, for the lineage.
-        norm_stats: bytes of the norm_stats.json that belongs to the dataset.
-        output: directory of this job; checkpoints land in ``output/checkpoints/<step>``.
+        dataset_digest: digest of the dataset or of the mixture, for the lineage.
+        norm_stats: bytes of the dataset's norm_stats.json.
+        output: directory of this job; checkpoints are written to ``output/checkpoints/<step>``.
         base: the checkpoint that training starts from; None for random weights.
-        processes: how many processes of this machine train, one for each GPU. It is not part of what the job is: a
-            training goes on with another number.
-        sharding: how they share the model (`engines.local.spread`).
         mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
         isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
@@ -56,7 +53,7 @@ class SftJob:
 
     @property
     def lineage(self) -> dict[str, str | None]:
-        """Digests of everything the checkpoints come from."""
+        """Digests of everything that the checkpoints are made from."""
         links: dict[str, str | None] = {
             "config": config_digest(self.config),
             "dataset": self.dataset_digest,
@@ -66,7 +63,7 @@ class SftJob:
         return links if self.base is None else links | {self.base.link: self.base.digest}
 
     def description(self, dataset: AnyDataset) -> dict[str, Any]:
-        """``config.json`` of the checkpoints; `dataset` is what lies at ``self.datasets``."""
+        """Content of the checkpoints' ``config.json``; `dataset` is the opened dataset or mixture of `datasets`."""
         described = checkpoint_config(self.config, dataset)
         if self.base is not None:
             described["base"] = self.base.record
@@ -77,7 +74,7 @@ class SftJob:
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """Evaluation of one or several checkpoints on the same seeds, nothing differing but the checkpoint.
+    """Evaluation of one or several checkpoints on the same seeds; only the checkpoint differs.
 
     Attributes:
         config: the resolved job config; `policy` and `model` are those of the checkpoints.
@@ -116,7 +113,7 @@ class RlJob:
 
     @property
     def lineage(self) -> dict[str, str | None]:
-        """Digests of everything the checkpoints come from. The dataset is the one of the start checkpoint."""
+        """Digests of everything that the checkpoints are made from. The dataset is that of the start checkpoint."""
         return {
             "config": config_digest(self.config, trained_by="rl"),
             "dataset": self.start.lineage.get("dataset"),
@@ -126,15 +123,15 @@ class RlJob:
 
     @property
     def description(self) -> dict[str, Any]:
-        """``config.json`` of the checkpoints: that of the start checkpoint, with this job."""
+        """Content of the checkpoints' ``config.json``: that of the start checkpoint, with this job."""
         return {**self.start.config, "job": asdict(self.config), "trained_by": "rl"}
 
 
 class Engine(Protocol):
-    """Runs jobs. Work that is complete on disk is announced again, not repeated."""
+    """Runs jobs. For work that is complete on disk it yields the events again, without repeating the work."""
 
     def tags(self) -> dict[str, str]:
-        """What a run records of where it ran: ``engine``, and the versions that count there."""
+        """Tags of a run: ``engine``, and the versions of the packages that the engine uses."""
         ...
 
     def sft(self, job: SftJob) -> Iterator[Event]:
@@ -142,10 +139,11 @@ class Engine(Protocol):
         ...
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
+        """Train by reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
-        """Evaluate; per checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved, EvaluationFinished;
-        and Progress. With a stop rule all checkpoints start first, and finish last."""
+        """Evaluate; yields for each checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved and
+        EvaluationFinished, and Progress in between. With a stop rule, all checkpoints start before the first one
+        finishes."""
         ...

@@ -1,8 +1,8 @@
-"""Scripted demonstrations as a LeRobot v2.1 dataset.
+"""Records demonstrations of a scripted expert as a LeRobot v2.1 dataset.
 
-The expert's clean action is recorded, a noisy one is executed, so the data shows recoveries under clean labels (DART,
-Laskey et al. 2017). Worker processes run whole episodes; which episodes, and every byte of them, depend on the job and
-not on the number of workers.
+The expert's clean action is recorded, but a noisy action is executed, so the data contain recoveries with clean labels
+(DART, Laskey et al. 2017). Worker processes run whole episodes. The episodes and every byte of them depend on the job
+and not on the number of workers.
 """
 
 from __future__ import annotations
@@ -50,16 +50,17 @@ if TYPE_CHECKING:
 
 LABEL = "demonstrations"
 ROBOT_TYPE = "franka"
-NOISE_STREAM = 1  # keeps the noise apart from the reset, which is drawn from the bare seed
+NOISE_STREAM = 1  # makes the noise independent of the reset, which is drawn from the seed alone
 MIN_FAILURES_TO_GIVE_UP = 20
 SIDE_BY_SIDE = {"mujoco": 1, "isaaclab": 8}
-"""Backend -> envs of a worker. An episode is the same in any slot; in IsaacLab several steps cost less in one."""
+"""Backend -> number of environments of a worker. An episode does not depend on its slot. In IsaacLab, stepping several
+environments together costs less than stepping them one by one."""
 SIDE_BY_SIDE_ON_GPU = 64
 
 
 @dataclass(frozen=True)
 class RecordedEpisode:
-    """One episode as a worker hands it over. `columns` is None when the expert failed."""
+    """One episode returned by a worker. `columns` is None if the expert failed."""
 
     seed: int
     columns: dict[str, Any] | None
@@ -68,8 +69,8 @@ class RecordedEpisode:
 def record_demonstrations(job: JobConfig, root: Path, isaaclab_python: str | None = None) -> Iterator[Event]:
     """Record ``demos.episodes`` successful episodes, seeds from ``demos.first_seed`` on, into the dataset `root`.
 
-    A seed on which the expert fails is skipped and listed in ``meta/provenance.json``. A dataset that the same job
-    recorded before is announced and kept.
+    A seed on which the expert fails is skipped and listed in ``meta/provenance.json``. If the same job has recorded the
+    dataset before, it is kept.
 
     Args:
         job: reads `env`, `demos`, ``policy.state_layout`` and ``compute.device``.
@@ -80,10 +81,10 @@ def record_demonstrations(job: JobConfig, root: Path, isaaclab_python: str | Non
         `Progress` after every episode.
 
     Raises:
-        DatasetError: `root` holds something else or a damaged dataset; the message names the differences or the file.
+        DatasetError: `root` contains other files or a damaged dataset; the message names the differences or the file.
             Nothing is ever overwritten.
-        InvalidJob: no episodes or workers were asked for, or another process records into `root`.
-        RlinfIsaacError: a worker died, or the expert fails more often than not.
+        InvalidJob: the number of episodes or workers is below 1, or another process records into `root`.
+        RlinfIsaacError: a worker died, or the expert fails on more than half of the seeds.
     """
     if job.demos.episodes < 1 or job.demos.workers < 1:
         raise InvalidJob.of(
@@ -108,7 +109,7 @@ def _record(job: JobConfig, root: Path, isaaclab_python: str | None) -> Iterator
         LeRobotDataset(root)  # raises if a file is missing or damaged
         yield Progress(LABEL, demos.episodes, demos.episodes, f"kept: {root} was recorded by the same job")
         return
-    # `auto` is settled here, once: no worker may come to another conclusion.
+    # The renderer `auto` is resolved once, so that all workers use the same one.
     env_config = replace(job.env, renderer=identity.renderer)
     features = _features(identity.image_size, job.policy.state_layout, num_cubes)
     seeds: list[int] = []
@@ -147,10 +148,10 @@ def record_episodes(
     state_layout: str,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[RecordedEpisode]:
-    """Run the expert on these seeds side by side, each in an env of its own, until the last is over.
+    """Run the expert on these seeds, each seed in its own environment, until the last episode has ended.
 
-    Frames are observed before each action; images become PNG. `stopped` is asked at every step; episodes that were
-    under way then count as failed.
+    An observation is recorded before each action; images are encoded as PNG. If `stopped` returns True at a step, the
+    running episodes end and count as failed.
     """
     from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 
@@ -183,7 +184,7 @@ def record_episodes(
 
 
 def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
-    """All that decides the dataset's content."""
+    """Everything that determines the content of the dataset."""
     from rlinf_isaac.envs.stack_cube.expert import EXPERT_VERSION
 
     return {
@@ -206,13 +207,13 @@ def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
         raise DatasetError.of("output-exists", cause, "choose another output, or remove it") from error
     before, now = flatten({key: recorded.get(key) for key in recipe}), flatten(recipe)
     differences = [
-        f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked for"
+        f"{key}: {before.get(key)!r} recorded, {now.get(key)!r} requested"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
     if differences:
         listed = "\n  ".join(differences)
-        cause = f"{root} holds demonstrations of another job\n  {listed}"
+        cause = f"{root} contains demonstrations of another job\n  {listed}"
         raise DatasetError.of("output-of-another-job", cause, "choose another output, or remove it")
 
 
@@ -228,7 +229,10 @@ def _features(image_size: int, state_layout: str, num_cubes: int) -> dict[str, F
 def _episodes(
     start_worker: Callable[[StopEvent], None], first_seed: int, workers: int, side_by_side: int
 ) -> Generator[RecordedEpisode]:
-    """Episodes of `first_seed`, `first_seed` + 1, ... in this order, without end; `workers` processes run ahead."""
+    """Yield the episodes of `first_seed`, `first_seed` + 1, ... in this order, without end.
+
+    `workers` processes compute episodes in advance.
+    """
     context = get_context("spawn")
     stop = context.Event()
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(stop,))
@@ -246,7 +250,7 @@ def _episodes(
             "Run again, with a smaller demos.workers if memory is short"
         ) from error
     finally:
-        stop.set()  # an episode can take a minute, and nobody waits for these any more
+        stop.set()  # stop the running episodes; they can take a minute, and nobody needs them any more
         executor.shutdown(wait=True, cancel_futures=True)
 
 

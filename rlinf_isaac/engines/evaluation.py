@@ -1,8 +1,8 @@
-"""What every engine's evaluation has in common: settings, mismatches, durable rows, resuming, stopping when decided.
+"""The part of an evaluation that all engines share: settings, mismatches, durable rows, resuming, and stop rules.
 
-Episode rows are durable (``episodes.jsonl``) before they are announced; rows that an interrupted evaluation left are
-announced again and not repeated. A kill costs at most the episodes that were under way, one per slot. Playing the
-episodes is a `Player`'s business.
+Episode rows are written to disk (``episodes.jsonl``) before their events are yielded. After an interruption, rows on
+disk are announced again and their episodes are not repeated; a kill loses at most the running episodes, one per slot.
+The episodes themselves are run by a `Player`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from rlinf_isaac.stats.sequential import StopRule, separate
 
 
 class Player(Protocol):
-    """A simulator that is running, and plays episodes of any checkpoint.
+    """A running simulator that plays episodes of any checkpoint.
 
     Attributes:
-        identity: of the environment as built (`EnvIdentity` as a dict).
-        slots: environments that step side by side. Seed k of a job plays in slot ``k % slots``.
-        settings: what else this player's rows depend on.
+        identity: identity of the environment (`EnvIdentity` as a dict).
+        slots: number of environments that are stepped together. Seed number k of a job plays in slot ``k % slots``.
+        settings: further settings that the rows of this player depend on.
     """
 
     identity: Mapping[str, Any]
@@ -55,20 +55,22 @@ class Player(Protocol):
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
     ) -> Iterator[EpisodeRow | Event]:
-        """One row per seed that is not `finished`, as it ends (`video` is set by the caller); events pass through.
+        """Play the seeds that are not `finished`; yields a row when an episode ends, and events in between.
+
+        The caller sets `EpisodeRow.video`.
 
         Args:
             bundle: the checkpoint.
-            seeds: all of the job's, whose order fixes the slots.
+            seeds: all seeds of the job; their order determines the slots.
             finished: seeds that are not played.
-            films: seed -> mp4 file that must be there, verified, when the episode's row is given.
+            films: seed -> mp4 file, which must be written and verified before the episode's row is yielded.
         """
         ...
 
 
 @dataclass(frozen=True)
 class _Share:
-    """One checkpoint's part of an evaluation."""
+    """One checkpoint of an evaluation: its directory, and the events that announce it."""
 
     bundle: Bundle
     directory: Path
@@ -79,23 +81,26 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
     """Evaluate every bundle of the job on the same seeds.
 
     Args:
-        job: what to evaluate.
-        players: the one that plays everything; or several, that share the checkpoints out and do not change the rows.
-        pool: with a thread for each of several players.
+        job: the job.
+        players: one player for all checkpoints; or several players that share the checkpoints. The rows do not depend
+            on their number.
+        pool: executor with one thread per player; None for a single player.
 
     Raises:
-        InvalidJob: the job is not what the weights were trained with (unless ``job.allow_mismatch``).
-        EngineFailed: players build different environments.
+        InvalidJob: the job differs from what the weights were trained with (unless ``job.allow_mismatch``).
+        EngineFailed: the players have different environments.
     """
     config, player = job.config, players[0]
     if any(dict(each.identity) != dict(player.identity) or each.slots != player.slots for each in players):
-        raise EngineFailed("the environments of the lanes differ: are the nodes installed alike?")
+        raise EngineFailed("the environments of the nodes differ: do all nodes have the same packages and assets?")
+    # Compare each checkpoint's training with this job and with the environment as it was built.
     problems = {
         bundle.digest: mismatches(bundle, config, norm_stats=job.norm_stats, environment=player.identity)
         for bundle in job.bundles
     }
     if any(problems.values()) and not job.allow_mismatch:
         raise InvalidJob([problem for each in problems.values() for problem in each])
+    # Rows are reused only under equal settings, whose digest names the directory.
     settings = evaluation_settings(job, dict(player.identity), player.slots) | dict(player.settings)
     root = job.output / json_digest(settings)[:12]
     root.mkdir(parents=True, exist_ok=True)
@@ -115,7 +120,7 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
         for bundle in job.bundles
     ]
     seeds = range(config.eval.first_seed, config.eval.first_seed + config.eval.episodes)
-    begun: set[str] = set()
+    begun: set[str] = set()  # digests of the bundles that have been announced
 
     def play(player: Player, share: _Share, batch: range = seeds) -> Iterator[Event]:
         if share.bundle.digest not in begun:
@@ -134,6 +139,7 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
         for share in shares:
             yield from part(player, share)
 
+    # Without a stop rule every checkpoint plays all seeds. With one, all checkpoints play batch after batch.
     if job.stop_rule is None:
         yield from play_all(play_whole)
         return
@@ -143,7 +149,8 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
 
 
 def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: int) -> dict[str, Any]:
-    """Everything besides checkpoint and seed that an episode row depends on. More episodes reuse the rows there are."""
+    """Everything that an episode row depends on, besides the checkpoint and the seed. The number of episodes is not
+    part of it, so an evaluation with more episodes reuses existing rows."""
     config = job.config
     return {
         "environment": environment,
@@ -157,9 +164,9 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "denoise_steps": config.policy.denoise_steps,
         "device": config.compute.device,
         "threads": config.compute.threads,
-        # Rows of earlier releases do not know it; what they do not say is the default.
+        # Left out if it is the default, so that rows of earlier releases, which have no dtype, are reused.
         **({} if config.compute.dtype == "float32" else {"dtype": config.compute.dtype}),
-        # What a person says of the weights decides how they are run.
+        # Assumptions about the weights determine how they are run.
         **({"assumed": dict(said)} if (said := facts.assumed(job.bundles[0])) else {}),
     }
 
@@ -167,15 +174,18 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
 def _until_decided(
     job: EvaluationJob, rule: StopRule, seeds: range, play: Callable[[range], Iterator[Event]]
 ) -> Iterator[Event]:
-    """Batch after batch of seeds, every bundle on each; what is known after a batch goes into metrics."""
+    """Evaluate all bundles on one batch of seeds after the other, until one is shown to be the best.
+
+    Yields metrics with the evidence after every batch.
+    """
     successes: dict[str, dict[int, bool]] = {bundle.digest: {} for bundle in job.bundles}
     for batch in rule.rounds(seeds):
-        # All bundles play the same seeds before anyone looks at the results.
+        # Every bundle plays the same seeds before the results are tested.
         for event in play(batch):
             if isinstance(event, EpisodeDone):
                 successes[event.row.checkpoint][event.row.seed] = event.row.success
             yield event
-        # The evidence that one of them is better than all others, which may be looked at as often as one likes.
+        # The e-value for "one of them is better than all others". It remains valid however often it is tested.
         found = separate(list(successes.values()), rule.alpha)
         best = job.bundles[found.best]
         done = len(successes[best.digest])
@@ -187,7 +197,7 @@ def _until_decided(
 def _evaluate_bundle(
     bundle: Bundle, job: EvaluationJob, player: Player, directory: Path, seeds: range, batch: range
 ) -> Iterator[Event]:
-    """Announce the rows that are on disk, play the other episodes of `batch`."""
+    """Announce the rows that are on disk, then play the other episodes of `batch`."""
     config = job.config
     first_seed = config.eval.first_seed
     rows_file = directory / "episodes.jsonl"
@@ -198,7 +208,7 @@ def _evaluate_bundle(
         wanted = {seed for seed in batch if seed < first_seed + config.eval.videos}
         filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
         finished = {seed for seed in rows if seed in filmed or seed not in wanted}
-        # These rows are announced again: whoever records them knows which ones it has.
+        # Announce these rows again. A recorder identifies a row by checkpoint and seed, so it counts only once.
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
         label = f"eval {bundle.step}"
@@ -207,7 +217,7 @@ def _evaluate_bundle(
         if len(finished) < len(batch):
             films = {seed: f"videos/episode_{seed - first_seed:03d}.mp4" for seed in sorted(wanted - finished)}
             successes, count = sum(rows[seed].success for seed in finished), len(finished)
-            # All seeds, for a seed's slot must not depend on the batch.
+            # The player gets all seeds, so that the slot of a seed does not depend on the batch.
             for row in player.play(
                 bundle,
                 seeds,
@@ -217,7 +227,7 @@ def _evaluate_bundle(
                 if not isinstance(row, EpisodeRow):
                     yield row
                     continue
-                # A row is on disk before it is announced, so that a kill can only cost what nobody has heard of.
+                # Write the row to disk before announcing it: a kill loses only episodes that were not announced.
                 row = replace(row, video=films.get(row.seed))
                 lines.append(rows_file, json.dumps(row.as_dict()))
                 yield from _announce(row, directory)

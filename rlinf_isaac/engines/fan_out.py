@@ -1,4 +1,4 @@
-"""Items side by side on several lanes, as one stream of events; what a lane that fails has left goes to another."""
+"""Runs items on several lanes in parallel and merges their events. If a lane fails, its item moves to another lane."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger("rlinf_isaac")
 
 Item = TypeVar("Item")
 Lane = Callable[[Item], Iterator[Event]]
-"""Carries out one item at a time. One that raises EngineFailed is not used again."""
+"""Runs one item at a time and yields its events. A lane that raises EngineFailed is not used again."""
 
 TRIES = 2
-"""An item that two lanes failed with is not tried on a third: it is the item's fault."""
+"""An item on which so many lanes have failed is not tried again, because the item is the likely cause."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class _Ended(Generic[Item]):
 
 
 def fan_out(pool: Executor, lanes: Sequence[Lane[Item]], items: Sequence[Item]) -> Iterator[Event]:
-    """The events of all items, each carried out by the next lane that is free; a lane's come in its order.
+    """Run each item on the next free lane and yield the events of all lanes; the events of a lane stay in order.
 
-    An item whose lane failed is begun again on another, which announces what is durable already once more. Whoever
-    closes this early has to end the lanes, and then the pool.
+    If a lane fails, its item is started again on another lane, which yields the events of durable results again. A
+    caller that closes this generator early has to stop the lanes first, and then the pool.
 
     Args:
-        pool: with a thread per lane.
-        lanes: what carries items out.
-        items: in the order in which they are begun.
+        pool: executor with one thread per lane.
+        lanes: the lanes.
+        items: the items, in the order in which they are started.
 
     Raises:
-        EngineFailed: the last lane failed, or an item failed on `TRIES` of them.
-        Exception: whatever else a lane raises.
+        EngineFailed: the last lane failed, or an item failed on `TRIES` lanes.
+        Exception: any other exception of a lane.
     """
     todo, free, busy = deque(range(len(items))), list(lanes), 0
     failures = [0] * len(items)
@@ -73,5 +73,5 @@ def fan_out(pool: Executor, lanes: Sequence[Lane[Item]], items: Sequence[Item]) 
         failures[event.number] += 1
         if not isinstance(event.error, EngineFailed) or not (free or busy) or failures[event.number] >= TRIES:
             raise event.error
-        logger.warning("%s; its work goes on elsewhere, on %d lanes", event.error, len(free) + busy)
+        logger.warning("%s; its work moves to the other %d lanes", event.error, len(free) + busy)
         todo.appendleft(event.number)

@@ -1,4 +1,4 @@
-"""Between a job config, a checkpoint bundle and a policy that can act."""
+"""Loads the policy of a checkpoint bundle for a job config."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 
 def make_processor(config: JobConfig, norm_stats: NormStats) -> Processor:
-    """The pre- and post-processing of `config` with these statistics."""
+    """The pre- and post-processing of observations and actions for `config` with these norm stats."""
     return Processor(config.model, config.policy, norm_stats, load_tokenizer(config.policy, config.model))
 
 
 def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | None = None) -> Pi0Policy:
-    """The policy of a verified bundle: strict weights, and its own norm stats unless others are given.
+    """The policy of a verified bundle, with the bundle's norm stats unless others are given.
 
-    Whether `config` and `norm_stats` are what the weights were trained with is for `mismatches` to say, before.
+    The caller checks with `mismatches` whether `config` and `norm_stats` are those of the training.
 
     Raises:
-        WeightsError: names or shapes differ from the architecture's.
+        WeightsError: names or shapes of the weights differ from the architecture's.
     """
     stats = bundle.norm_stats_bytes if norm_stats is None else norm_stats.data
     processor = make_processor(config, from_json(stats, str(norm_stats.path if norm_stats else bundle.path)))
@@ -59,16 +59,18 @@ def load_with_heads(bundle: Bundle, module: nn.Module) -> None:
 
 
 def compiles(compute: ComputeConfig) -> bool:
-    """Whether inference is compiled: asked for, and on a device for which there are kernels."""
+    """Whether inference is compiled: the config asks for it, and the device is a GPU."""
     return compute.device.startswith("cuda") and compute.compile
 
 
 def empty_model(config: JobConfig) -> Pi0:
-    """The model of `config` on its device, in its number format, with memory but no values: for weights to come."""
+    """The model of `config` on its device and in its dtype, with uninitialised memory; the caller loads the weights."""
     with torch.device("meta"):
         model = Pi0(config.model)
-    # Formats first, so that a full-size model never takes the device's memory for float32 as well.
+    # Set the dtype before allocating, so that a full-size model never occupies memory in float32.
     to_precision(model, config.compute.dtype).to_empty(device=config.compute.device)
     paligemma = model.paligemma_with_expert.paligemma
-    paligemma.lm_head.weight = paligemma.model.language_model.embed_tokens.weight  # one tensor each, until here
+    paligemma.lm_head.weight = (
+        paligemma.model.language_model.embed_tokens.weight
+    )  # `to_empty` has separated tied weights
     return model

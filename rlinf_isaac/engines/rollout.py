@@ -1,8 +1,8 @@
-"""Policy x vector environment -> episodes.
+"""Runs a policy in a vector environment and yields the episodes.
 
-Reproducible by construction: seed k of the list always runs in slot ``k % num_envs``, the policy always sees a full
-batch, the noise of every call is a function of (policy seed, episode seed, call index), and a slot's result does not
-depend on what the other slots do. So an episode's row is the same in a sweep, alone, or after a resume.
+The episodes are reproducible by construction: seed number k always runs in slot ``k % num_envs``, the policy always
+gets a full batch, the noise of every call is a function of (policy seed, episode seed, call index), and a slot does not
+depend on the other slots. So the row of an episode is the same in a sweep, alone, or after a resume.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from rlinf_isaac.pi0.policy import episode_noise
 
 
 class Policy(Protocol):
-    """What a rollout needs of a policy."""
+    """The interface of a policy for a rollout."""
 
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Any
     ) -> np.ndarray:
-        """(N, chunk, 7) float32 actions for N observations. `noise` is all the randomness there is."""
+        """(N, chunk, 7) float32 actions for N observations. The result is a function of the arguments and `noise`."""
         ...
 
     @property
     def noise_shape(self) -> tuple[int, int]:
-        """(H, A) of the noise of one observation."""
+        """Shape (H, A) of the noise for one observation: action horizon and action dims."""
         ...
 
 
 class FrameSink(Protocol):
-    """Where the frames of one episode go."""
+    """Receives the frames of one episode."""
 
     def append(self, frame: np.ndarray) -> None:
         """Add a (h, w, 3) uint8 frame."""
@@ -43,12 +43,13 @@ class FrameSink(Protocol):
 
 
 class Chunk(NamedTuple):
-    """What came of one action chunk of an episode.
+    """Result of one action chunk of an episode.
 
     Attributes:
-        call: which policy call of the rollout gave it, counted from 0; its row of that batch is the episode's slot.
-        reward: sum over its control steps.
-        subtasks: flags that were reached in it.
+        call: index of the policy call that returned the chunk, counted from 0; its row in the batch is the episode's
+            slot.
+        reward: sum of the rewards over the chunk's control steps.
+        subtasks: subtask flags that were reached during the chunk.
     """
 
     call: int
@@ -58,7 +59,20 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Episode:
-    """An episode under way in a slot, and its result once `outcome` is set. `index` is its place in the seeds."""
+    """An episode in a slot; it has ended if `outcome` is set.
+
+    Attributes:
+        seed: reset seed.
+        env_index: slot of the environment.
+        index: index of the seed in the rollout's list.
+        sink: receives the frames, or None.
+        calls: number of policy calls so far.
+        length: number of control steps so far.
+        episode_return: sum of the rewards so far.
+        subtasks: subtask flag -> whether it was reached.
+        outcome: how the episode ended; None while it runs.
+        chunks: results of the action chunks.
+    """
 
     seed: int
     env_index: int
@@ -72,7 +86,7 @@ class Episode:
     chunks: list[Chunk] = field(default_factory=list)
 
     def row(self, step: int, checkpoint: str, policy_seed: int) -> EpisodeRow:
-        """The result as an evaluation records it, for the checkpoint of `step` with that digest."""
+        """The evaluation row of this finished episode, for the checkpoint of `step` with the digest `checkpoint`."""
         assert self.outcome is not None
         return EpisodeRow(
             checkpoint_step=step,
@@ -89,7 +103,8 @@ class Episode:
 
 
 Draw = Callable[[Sequence[Episode | None]], Any]
-"""Gives a policy call its randomness, for the episodes in the slots (None: an empty slot, any will do)."""
+"""Returns the noise of a policy call for the episodes in the slots; a slot with None is empty, and its noise is
+ignored."""
 
 
 def rollout(
@@ -104,18 +119,19 @@ def rollout(
     video_size: int = 256,
     draw: Draw | None = None,
 ) -> Iterator[Episode]:
-    """Run one episode per seed and yield each as it ends.
+    """Run one episode per seed and yield each episode when it ends.
 
     Args:
-        env: a vector environment with the stack-cube contract, `chunk_step`, `observe` and `render_frame`.
-        policy: acts on the whole batch at once.
-        seeds: reset seeds; their order fixes the slots.
-        state_layout: which state the policy was trained on (`contract.policy_state`).
+        env: vector environment.
+        policy: the policy, called with the observations of all slots.
+        seeds: reset seeds; their order determines the slots.
+        state_layout: state layout of the policy's training (`contract.policy_state`).
         policy_seed: seed of the flow-matching noise.
-        finished: seeds whose rows exist already; they are skipped without moving the others to other slots.
-        open_sink: gives the sink of an episode's frames (first observation, every control step, terminal one).
-        video_size: height in pixels of those frames.
-        draw: what the policy is given as noise, when it is not `episode_noise` of `policy_seed`.
+        finished: seeds that are skipped because their rows exist; the other seeds keep their slots.
+        open_sink: returns the sink for the frames of an episode: the first observation, then one frame after every
+            control step; None for an episode without a video.
+        video_size: height of these frames in pixels.
+        draw: returns the noise of a policy call; by default `episode_noise` with `policy_seed`.
     """
     slots, draw = env.num_envs, draw or _episode_noise(policy, policy_seed)
     order = list(enumerate(seeds))
@@ -131,7 +147,7 @@ def rollout(
             episode.sink.append(env.render_frame(slot, video_size))
 
     while True:
-        # An empty slot takes the next of its own seeds, whatever the other slots do.
+        # Start the next episode in every empty slot. Each slot has its own list of seeds.
         begin = [slot for slot in range(slots) if running[slot] is None and waiting[slot]]
         for slot in begin:
             index, seed = waiting[slot].pop(0)
@@ -139,23 +155,25 @@ def rollout(
         active = np.array([episode is not None for episode in running])
         if not active.any():
             return
+        # Reset the environments of the new episodes; the others keep their state.
         if begin:
             observation = reset_slots(env, running, begin, everything=observation is None)
             for slot in begin:
                 on_frame(slot, 0)
         assert observation is not None
 
-        # One policy call for all slots: the batch always has the same size, so that no row depends on who else plays.
+        # Sample one action chunk per slot, in one policy call. The batch always has the same size, so that rounding in
+        # one row does not depend on the number of running episodes.
         actions = policy.act(
             policy_images(observation["policy"]),
             policy_state(observation["policy"], state_layout),
             prompts,
             draw(running),
         )
-        # The environment plays the chunk's actions, and a slot stops where its episode ends.
+        # Step the environment through the actions of the chunk; a slot stops when its episode ends.
         step = env.chunk_step(actions, active, on_frame)
         observation = step.observation
-        # Rewards and flags go to the episodes. What has ended makes room.
+        # Add rewards and subtask flags to the episodes, and free the slots of those that have ended.
         for slot in np.flatnonzero(active).tolist():
             episode = running[slot]
             assert episode is not None
@@ -198,7 +216,7 @@ def _episode_noise(policy: Policy, policy_seed: int) -> Draw:
 
 
 def advance(episode: Episode, step: Any, slot: int, call: int) -> None:
-    """Add to an episode what came of one action chunk (`ChunkStep`) in its slot; sets the outcome if it ended."""
+    """Add the result of one action chunk (`ChunkStep`) in a slot to its episode; sets the outcome if it has ended."""
     steps = int(step.steps[slot])
     episode.calls += 1
     episode.length += steps

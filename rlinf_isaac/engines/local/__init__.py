@@ -1,4 +1,4 @@
-"""The local engine: torch in this process, one device. Nothing heavy is imported before a job needs it."""
+"""The local engine: torch in this process. Heavy modules are imported only when a job needs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LocalEngine:
     """`rlinf_isaac.engines.base.Engine` on one device of this machine."""
 
     def tags(self) -> dict[str, str]:
-        """Its name; the versions that count are those of this interpreter."""
+        """Tag with the engine's name; every run has the package versions of this interpreter anyway."""
         return {"engine": "local"}
 
     def sft(self, job: SftJob) -> Iterator[Event]:
@@ -22,7 +22,7 @@ class LocalEngine:
         return train(job)
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Reinforcement learning; see `rlinf_isaac.engines.local.rl.train`."""
+        """Train by reinforcement learning; see `rlinf_isaac.engines.local.rl.train`."""
         from rlinf_isaac.engines.local.rl.train import train
 
         return train(job)

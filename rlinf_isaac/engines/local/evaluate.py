@@ -1,4 +1,4 @@
-"""Evaluation of one or several checkpoints in one warm vector environment of this process."""
+"""Evaluates one or several checkpoints in one vector environment of this process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rlinf_isaac.media.video import VideoWriter
 
 
 def evaluate(job: EvaluationJob) -> Iterator[Event]:
-    """Evaluate every bundle of the job on the same seeds; the environment is built once.
+    """Evaluate every bundle of the job on the same seeds; the environment is created once.
 
     Raises:
-        InvalidJob: the job is not what the weights were trained with (unless ``job.allow_mismatch``).
+        InvalidJob: the job differs from what the weights were trained with (unless ``job.allow_mismatch``).
     """
     config = job.config
     if config.compute.threads:
@@ -39,7 +39,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 
 
 class LocalPlayer:
-    """`rlinf_isaac.engines.evaluation.Player` over a vector environment."""
+    """A `rlinf_isaac.engines.evaluation.Player` that uses a vector environment of this process."""
 
     def __init__(self, job: EvaluationJob, env: StackCubeEnv) -> None:
         self.identity: Mapping[str, Any] = env.identity.as_dict()
@@ -50,7 +50,7 @@ class LocalPlayer:
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
     ) -> Iterator[EpisodeRow | Event]:
-        """See `Player.play`. Seconds that a compiled policy took to get warm come as ``time/warm_up``."""
+        """See `Player.play`. The compile time of the policy in seconds is yielded as the metric ``time/warm_up``."""
         config = self._job.config
         with ExitStack() as videos:
             writers: dict[int, VideoWriter] = {}

@@ -1,4 +1,4 @@
-"""The RLinf engine: jobs on Ray, in processes of their own. Needs RLinf in the interpreter of `Runtime.python` only."""
+"""The RLinf engine: runs jobs with RLinf on Ray, in separate processes. Only their interpreter needs RLinf."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RlinfEngine:
         self.runtime = runtime or Runtime()
 
     def tags(self) -> dict[str, str]:
-        """Its name, and the versions of the interpreter that has RLinf."""
+        """Tags with the engine's name and the package versions of RLinf's interpreter."""
         from rlinf_isaac.engines.rlinf.preflight import versions_of
 
         return {"engine": "rlinf"} | {f"rlinf.version.{k}": v for k, v in versions_of(self.runtime).items()}
@@ -28,7 +28,7 @@ class RlinfEngine:
         return train(job, self.runtime)
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Reinforcement learning; see `rlinf_isaac.engines.rlinf.reinforcement_learning`."""
+        """Train by reinforcement learning; see `rlinf_isaac.engines.rlinf.reinforcement_learning`."""
         from rlinf_isaac.engines.rlinf.reinforcement_learning import train
 
         return train(job, self.runtime)

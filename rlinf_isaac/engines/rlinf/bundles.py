@@ -1,4 +1,4 @@
-"""RLinf's ``global_step_N`` directories as bundles. Needs torch."""
+"""Finds RLinf's ``global_step_N`` directories and makes bundles of them. Needs torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAINING_STATE = Path("actor/dcp_checkpoint/.metadata")
 
 
 def find_checkpoints(results: Path) -> dict[int, Path]:
-    """Step -> ``global_step_N`` of everything that RLinf has saved completely below `results`."""
+    """Step -> ``global_step_N`` of all checkpoints below `results` that RLinf has saved completely."""
     found = {}
     for metadata in results.glob(f"*/checkpoints/global_step_*/{TRAINING_STATE}"):
         directory = metadata.parents[2]
@@ -46,7 +46,7 @@ def make_bundle_of(
 
     Args:
         checkpoint: RLinf's directory.
-        path: of the bundle; one that is there is replaced.
+        path: directory of the bundle; an existing one is replaced.
         model: architecture that the weights must fill completely.
         config, norm_stats, asset_id, step, lineage: as of `write_bundle`.
 

@@ -1,7 +1,7 @@
-"""RLinf's config of a job: our own YAML, what the job says, the user's overrides; checked, resolved, frozen.
+"""Composes RLinf's config of a job from this project's YAML files, the job, and the user's overrides, and checks it.
 
-Nothing is inherited from RLinf's configs, whose keys and groups move between releases. What RLinf would assert after
-Ray has started, and some of what it never checks, is checked here, before anything starts.
+Nothing is inherited from RLinf's own configs, because their keys and groups change between releases. Conditions that
+RLinf asserts only after Ray has started, and some that it never checks, are checked here before anything starts.
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ OURS = (
     "actor.model.norm_stats",
     "actor.model.base",
 )
-"""Keys that are the job's business: another value would make it another job than the one that is recorded."""
+"""Keys set by the job. Overriding them is refused, because the recorded job would no longer describe the run."""
 
 
 def evaluation_config(
     job: EvaluationJob, directory: Path, overrides: Sequence[str] = (), *, lane: int | None = None
 ) -> DictConfig:
-    """The config of an evaluation whose results go to `directory`; with a `lane`, on that accelerator or node.
+    """The config of an evaluation.
+
+    Args:
+        job: the evaluation.
+        directory: directory for RLinf's results.
+        overrides: the user's overrides.
+        lane: number of this driver among several; it selects the accelerator or node. None for a single driver.
 
     Raises:
         InvalidJob: an override is unknown or not allowed, or values do not fit each other.
@@ -65,11 +71,11 @@ def sft_config(
     """The config of a fine-tuning.
 
     Args:
-        job: what to train.
+        job: the fine-tuning.
         norm_stats: file with the job's norm stats.
-        results: where RLinf writes.
-        resume: ``global_step_N`` to go on from.
-        overrides: the user's.
+        results: directory for RLinf's results.
+        resume: ``global_step_N`` to resume from, or None.
+        overrides: the user's overrides.
 
     Raises:
         InvalidJob: an override is unknown or not allowed, or values do not fit each other.
@@ -103,14 +109,14 @@ def sft_config(
 
 
 def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of reinforcement learning from one checkpoint; `results` and `resume` as of `sft_config`.
+    """The config of reinforcement learning from one checkpoint; `results` and `resume` as in `sft_config`.
 
-    RLinf plays a fixed number of chunks per iteration, the local engine a number of episodes: here it is as many chunks
-    as these episodes can have at most, and an environment goes on with new seeds until they are over.
+    RLinf plays a fixed number of action chunks per iteration, the local engine a fixed number of episodes. Here the
+    number of chunks is the largest that these episodes can have; an environment starts new seeds until it is reached.
 
     Raises:
-        InvalidJob: an override is unknown or not allowed, values do not fit each other, or the job asks for what RLinf
-            does not offer.
+        InvalidJob: an override is unknown or not allowed, values do not fit each other, or RLinf does not support an
+            option of the job.
     """
     config, rl = job.config, job.config.rl
     if problems := _unsupported(config):
@@ -167,7 +173,8 @@ def rl_config(job: RlJob, results: Path, resume: Path | None, overrides: Sequenc
 def compose(
     task: str, values: Mapping[str, Any], overrides: Sequence[str] = (), known: Sequence[Problem] = ()
 ) -> DictConfig:
-    """``configs/<task>.yaml`` with `values` and `overrides`, checked and resolved; `known` problems are raised, too."""
+    """Merge ``configs/<task>.yaml``, `values` and `overrides`, check and resolve them. `known` problems are raised with
+    those of the overrides."""
     config = OmegaConf.merge(OmegaConf.load(CONFIGS / f"{task}.yaml"), values)
     assert isinstance(config, DictConfig)
     OmegaConf.set_struct(config, True)
@@ -183,7 +190,7 @@ def compose(
 
 
 def check(config: DictConfig) -> list[Problem]:
-    """What RLinf asserts after Ray has started, and what it leaves to chance."""
+    """Problems that RLinf would report only after Ray has started, or never."""
     problems = []
     if "actor" in config and config.actor.global_batch_size % config.actor.micro_batch_size:
         sizes = (
@@ -205,27 +212,25 @@ def check(config: DictConfig) -> list[Problem]:
                 problems.append(Problem("rlinf-steps-chunk", cause, cure))
         if epoch < episode:
             cause = f"env.{name}.max_steps_per_rollout_epoch {epoch} ends before an episode of {episode} steps can"
-            cure = "RLinf would report no episode and exit well; raise it to max_episode_steps"
+            cure = "raise it to max_episode_steps; RLinf would report no episode and exit with success"
             problems.append(Problem("rlinf-short-epoch", cause, cure))
         if envs % stages or (envs // stages) % env.group_size:
             cause = (
                 f"env.{name}.total_num_envs {envs} does not divide into {stages} stages"
                 f" (rollout.pipeline_stage_num) of groups of {env.group_size} (group_size)"
             )
-            problems.append(Problem("rlinf-env-split", cause, "choose a number that both divide"))
+            problems.append(Problem("rlinf-env-split", cause, "choose a number that is a multiple of both"))
     return problems
 
 
 def _override(config: DictConfig, item: str) -> list[Problem]:
-    """Apply one ``key=value``; what is wrong with it."""
+    """Apply one ``key=value``; returns its problems."""
     key, separator, _ = item.partition("=")
     if not separator or not key:
         return [Problem("bad-override", f"'{item}' is not KEY=VALUE", "write e.g. rollout.pipeline_stage_num=2")]
     if key.startswith(OURS):
-        cause = f"{item} would run something else than what is recorded"
-        return [
-            Problem("rlinf-not-overridable", cause, "choose the checkpoint, the job and --output on the command line")
-        ]
+        cause = f"{item} would make the run differ from the recorded job"
+        return [Problem("rlinf-not-overridable", cause, "set the checkpoint, the job and --output on the command line")]
     try:
         change = OmegaConf.from_dotlist([item])
         config.merge_with(change)
@@ -251,7 +256,7 @@ def _unsupported(config: JobConfig) -> list[Problem]:
     ]
     if rl.eval_interval and rl.save_interval % rl.eval_interval:
         cause = f"rl.save_interval {rl.save_interval} is no multiple of rl.eval_interval {rl.eval_interval}"
-        problems.append(Problem("rlinf-intervals", cause, "RLinf saves only where it evaluates: make it one"))
+        problems.append(Problem("rlinf-intervals", cause, "make it a multiple: RLinf saves only when it evaluates"))
     return problems
 
 
@@ -259,13 +264,13 @@ def _unsupported_sft(job: SftJob) -> list[Problem]:
     problems, compute = [], job.config.compute
     if job.mixed_with:
         cause = f"--dataset names {len(job.datasets)} datasets, but sft --engine rlinf trains on one"
-        problems.append(Problem("rlinf-unsupported", cause, "give one dataset, or leave --engine rlinf out"))
+        problems.append(Problem("rlinf-unsupported", cause, "name one dataset, or use --engine local"))
     if compute.dtype != "float32":
         cause = f"compute.dtype is {compute.dtype}, but sft --engine rlinf trains float32 parameters"
         problems.append(Problem("rlinf-unsupported", cause, "add compute.dtype=float32 to --overrides"))
     if compute.num_processes > 1:
         cause = f"compute.num_processes={compute.num_processes} is not available with --engine rlinf"
-        problems.append(Problem("rlinf-unsupported", cause, "leave it out: RLinf trains on what its cluster has"))
+        problems.append(Problem("rlinf-unsupported", cause, "leave it out: RLinf trains on all GPUs of its cluster"))
     sft = job.config.sft
     wanted = {
         "trainable=all": sft.trainable != "all",

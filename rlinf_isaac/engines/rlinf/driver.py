@@ -1,4 +1,4 @@
-"""The documented name of `worker.driver`: ``python -m rlinf_isaac.engines.rlinf.driver RUN_DIRECTORY``."""
+"""Documented entry point of `worker.driver`: ``python -m rlinf_isaac.engines.rlinf.driver RUN_DIRECTORY``."""
 
 from rlinf_isaac.engines.rlinf.worker.driver import main
 

@@ -1,4 +1,4 @@
-"""A driver (`driver.py`) as its parent sees it: orders go in, what the journals of its run say comes out."""
+"""The parent's side of a driver (`worker/driver.py`): sends orders and reads the journals of its run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _STOP_SECONDS = 10.0
 
 
 class DriverProcess:
-    """A process that was started with `directory` as its argument.
+    """A driver process, started with the directory of its run.
 
     Attributes:
-        directory: of the run: ``config.yaml`` (written before), ``journal/``, ``driver.log``.
+        directory: directory of the run, with ``config.yaml`` (written before), ``journal/`` and ``driver.log``.
+        process: the process.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class DriverProcess:
         check_cluster: Callable[[], None],
         patience_s: float,
     ) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            directory: of the run.
-            command: the process, and its whole `environment`.
-            environment: see `command`.
-            check_cluster: raises EngineFailed when what the driver needs is gone.
-            patience_s: how long nothing may be heard of before the run counts as stuck.
+            directory: directory of the run.
+            command: command line of the process.
+            environment: complete environment of the process.
+            check_cluster: raises EngineFailed if the Ray cluster has ended.
+            patience_s: seconds without a journal line after which the run counts as stuck.
         """
         self.directory = directory
         self._check_cluster = check_cluster
@@ -52,10 +53,10 @@ class DriverProcess:
         self.child = Child(command, directory / "driver.log", environment=environment)
 
     def order(self, do: str, **values: Any) -> Iterator[dict[str, Any]]:
-        """Give an order; what the run's journals say until it is carried out.
+        """Send an order, and yield the lines of the run's journals until it is done.
 
         Raises:
-            EngineFailed: the driver, Ray or a worker failed or died, or nothing was heard for too long.
+            EngineFailed: the driver, Ray or a worker failed or died, or no line was written for `patience_s`.
         """
         try:
             self._say(do, **values)
@@ -64,7 +65,7 @@ class DriverProcess:
         yield from self.until("done")
 
     def until(self, kind: str) -> Iterator[dict[str, Any]]:
-        """What the journals say, up to the first line of this kind, which is the last one given. Raises as `order`."""
+        """Yield the lines of the journals up to and including the first one of this `kind`. Raises as `order`."""
         while True:
             for line in self._read():
                 yield line
@@ -74,7 +75,8 @@ class DriverProcess:
             time.sleep(_POLL_SECONDS)
 
     def start(self, label: str = "start RLinf") -> Generator[Progress, None, dict[str, Any]]:
-        """Wait until workers, model and simulator are there; gives what the driver says of them. Raises as `order`."""
+        """Wait until workers, model and simulator have started; yields progress and returns the driver's description of
+        them. Raises as `order`."""
         yield Progress(label, 0, len(STARTING), STARTING[0])
         ready: dict[str, Any] = {}
         for ready in self.until("ready"):
@@ -108,7 +110,7 @@ class DriverProcess:
         self._check_cluster()
         if time.monotonic() - self._heard > self._patience_s:
             seconds = f"{self._patience_s:.0f} s"
-            raise EngineFailed(f"nothing was heard of RLinf for {seconds}: a simulator may hang. See {self.directory}")
+            raise EngineFailed(f"RLinf has reported nothing for {seconds}: a simulator may hang. See {self.directory}")
 
     def _reason(self, cause: str) -> str:
         printed = self.child.output().decode(errors="replace")
@@ -116,11 +118,11 @@ class DriverProcess:
 
 
 def cause_in(log: str) -> str:
-    """Why a call of a worker failed, of what RLinf printed: the exception of the first one that did."""
+    """The exception of the first failed worker call in RLinf's output; without one, the last line of the output."""
     _, found, text = log.partition("exception is ")
     if not found:
         lines = [line.strip() for line in log.splitlines() if line.strip()]
-        return lines[-1][:500] if lines else "it said nothing"
-    # The text of Ray's error is a traceback, whose last line is at the left margin and names the exception.
+        return lines[-1][:500] if lines else "it printed nothing"
+    # Ray's error is a traceback; its last line starts at the left margin with the name of the exception.
     named = re.search(r"^[A-Za-z_][\w.]*: .*(?:\n +-> .*)*", text, re.MULTILINE)
     return " ".join((named[0] if named else text[:500]).split())

@@ -1,4 +1,4 @@
-"""Evaluation on RLinf, as seen from the parent: rows, settings and resuming are those of every engine."""
+"""The parent's side of an evaluation on RLinf. Rows, settings and resuming are those of `engines.evaluation`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rlinf_isaac.media.video import verify_video
 
 
 def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
-    """Evaluate every bundle of the job on the same seeds: in one simulator, or ``runtime.parallel`` of them.
+    """Evaluate every bundle of the job on the same seeds, in ``runtime.parallel`` simulators.
 
     Raises:
-        InvalidJob: as every engine's, or RLinf's config does not fit.
-        EngineFailed: RLinf failed; with several lanes, all of them or two with the same checkpoint.
+        InvalidJob: as for every engine; or RLinf's config has a problem.
+        EngineFailed: RLinf failed. With several lanes: all lanes failed, or two lanes failed with the same checkpoint.
     """
     directory = new_run(job.output)
     count = min(runtime.parallel, len(job.bundles))
@@ -36,10 +36,11 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
     }
     environment = job_environment(job)
     with ExitStack() as stack:
-        # Threads, even for one lane: whoever listens may take its time, RLinf goes on. They end when the drivers have.
+        # A thread per lane (even for a single one), so that RLinf does not wait for a slow consumer of the events. The
+        # session is entered after the pool, so the drivers have ended when the pool waits for its threads.
         pool = stack.enter_context(ThreadPoolExecutor(len(lanes)))
         session = stack.enter_context(RlinfSession(directory, runtime, environment))
-        drivers = {name: session.drive(directory / name) for name in lanes}  # they start side by side
+        drivers = {name: session.drive(directory / name) for name in lanes}  # they start in parallel
         players = []
         for name, driver in drivers.items():
             ready = yield from driver.start(f"start RLinf {name}".rstrip())
@@ -50,7 +51,7 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
 
 
 class RlinfPlayer:
-    """`rlinf_isaac.engines.evaluation.Player` over a driver."""
+    """A `rlinf_isaac.engines.evaluation.Player` that sends its orders to a driver."""
 
     settings: Mapping[str, Any] = {"engine": "rlinf"}
 
@@ -65,7 +66,7 @@ class RlinfPlayer:
 
         Raises:
             EngineFailed: RLinf failed.
-            VideoError: a video of RLinf's recorder is missing or cut off.
+            VideoError: a video of RLinf's recorder is missing or incomplete.
         """
         stats, recorded = self._job.norm_stats, []
         for line in self._driver.order(
@@ -85,7 +86,7 @@ class RlinfPlayer:
                 yield Metrics(line["step"], line["values"])
             elif line["kind"] == "recorded":
                 recorded.append(line)
-        # RLinf itself only warns where it could not write a video.
+        # Check RLinf's own videos, because RLinf only logs a warning if it could not write one.
         for number, line in enumerate(recorded):
             path = Path(line["path"])
             verify_video(path, line["frames"])

@@ -1,4 +1,4 @@
-"""Fine-tuning on RLinf, as seen from the parent: metrics and bundles as of the local engine, as they appear."""
+"""The parent's side of a fine-tuning on RLinf. It yields metrics and bundles while RLinf trains."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics
 
 
 def train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
-    """Train from RLinf's newest checkpoint in ``job.output``, or from scratch; yields as the local engine.
+    """Train from RLinf's newest checkpoint in ``job.output``, or from scratch; yields the events of the local engine.
 
     Raises:
-        InvalidJob: RLinf's config does not fit.
-        EngineFailed: RLinf failed; checkpoints saved before stay.
+        InvalidJob: RLinf's config has a problem.
+        EngineFailed: RLinf failed; earlier checkpoints are kept.
     """
     job.output.mkdir(parents=True, exist_ok=True)
     with locked(job.output):
@@ -54,24 +54,28 @@ def _train(job: SftJob, runtime: Runtime) -> Iterator[Event]:
         ready = yield from driver.start()
         description["engine"] = {"name": "rlinf", **ready["versions"]}
         yield FileSaved(frozen, "rlinf/config.yaml")
+        # RLinf trains in the driver's process. The journal's lines with its metrics arrive here one by one.
         for line in driver.order("train"):
             if line["kind"] != "metrics":
                 continue
             step = line["step"]
+            # Collect the values of each metric since the last log.
             for name, value in line["values"].items():
                 seen.setdefault(name, []).append(value)
-            if "train/loss" not in line["values"]:  # RLinf logs a step's times first
+            if "train/loss" not in line["values"]:  # RLinf logs the times of a step before its losses
                 continue
+            # If due, log the means.
             if step % config.log_interval == 0 or step == config.steps:
                 entry = Metrics(step, _summary(seen, config.batch_size))
                 metrics.append(entry)
                 yield entry
                 seen = {}
+            # Make a bundle of a checkpoint that RLinf has just written, and delete RLinf's older checkpoints.
             for saved_step, path in sorted(find_checkpoints(results).items()):
                 if saved_step == step:
                     yield _seal(job, path, step, description)
                 elif saved_step < step:
-                    shutil.rmtree(path)  # its bundle holds the weights; the newest is enough to go on from
+                    shutil.rmtree(path)  # its weights are in a bundle, and only the newest is needed to resume
             yield Progress("sft", step, config.steps, f"loss {line['values']['train/loss']:.4f}")
 
 
@@ -90,7 +94,7 @@ def _seal(job: SftJob, path: Path, step: int, description: dict) -> CheckpointSa
 
 
 def _summary(seen: dict[str, list[float]], batch_size: int) -> dict[str, float]:
-    """Means over the steps since the last summary; the learning rate is the last one."""
+    """Means over the steps since the last summary, but the last value of the learning rate; and the training speed."""
     values = {name: float(np.mean(each)) for name, each in seen.items()}
     values["train/learning_rate"] = seen["train/learning_rate"][-1]
     rate = 1 / values["time/step"]

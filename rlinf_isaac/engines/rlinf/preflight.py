@@ -1,4 +1,4 @@
-"""Whether RLinf is there, and its config of a job is one it can run. Imports neither RLinf nor Ray nor torch."""
+"""Checks that RLinf is installed and can run the config of a job. Imports neither RLinf nor Ray nor torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlinf_isaac.engines.rlinf.runtime import Runtime, prepared_environment
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 TESTED = "0.3."
-"""What this was written for and tested with. Other releases may work: nothing of RLinf is patched."""
+"""Release of RLinf that this was tested with. Others may work, because RLinf is not patched."""
 
 _PACKAGES = ("rlinf", "ray", "torch", "torchvision", "mujoco", "omegaconf")
 _PROBE = f"""
@@ -25,7 +25,7 @@ print(json.dumps({{name: version for name in {_PACKAGES!r} if (version := import
 
 
 def check_runtime(runtime: Runtime) -> list[Problem]:
-    """The interpreter, what is installed in it, and the setup scripts."""
+    """Problems of the interpreter, of the packages installed in it, and of the setup scripts."""
     try:
         found = versions_of(runtime)
     except InvalidJob as error:
@@ -33,16 +33,16 @@ def check_runtime(runtime: Runtime) -> list[Problem]:
     missing = [name for name in _PACKAGES if name not in found]
     if missing:
         cause = f"{runtime.interpreter} lacks {', '.join(missing)}"
-        cure = "pip install torch torchvision 'rlinf-isaac[rlinf]' there, or name another with --rlinf-python"
+        cure = "pip install torch torchvision 'rlinf-isaac[rlinf]' there, or name another interpreter by --rlinf-python"
         return [Problem("no-rlinf", cause, cure)]
     if not found["rlinf"].startswith(TESTED):
-        cause = f"{runtime.interpreter} has rlinf {found['rlinf']}, this was tested with {TESTED}x"
+        cause = f"{runtime.interpreter} has rlinf {found['rlinf']}, but the tested release is {TESTED}x"
         return [Problem("rlinf-version", cause, "install rlinf==0.3.0 if it does not work", level="warning")]
     return []
 
 
 def check_jobs(jobs: Sequence[SftJob | EvaluationJob | RlJob], runtime: Runtime) -> list[Problem]:
-    """RLinf's config of each job, as `engines.rlinf.config` composes it; every problem once."""
+    """Problems of RLinf's config of each job, as `engines.rlinf.config` composes it; each problem once."""
     problems: dict[Problem, None] = {}
     nowhere = Path("/nonexistent")
     for job in jobs:
@@ -60,10 +60,10 @@ def check_jobs(jobs: Sequence[SftJob | EvaluationJob | RlJob], runtime: Runtime)
 
 @lru_cache
 def versions_of(runtime: Runtime) -> dict[str, str]:
-    """Versions of what an interpreter, after the setup scripts, has of the packages that count.
+    """Versions of the packages `_PACKAGES` in RLinf's interpreter, after the setup scripts.
 
     Raises:
-        InvalidJob: a setup script or the interpreter does not run.
+        InvalidJob: a setup script fails, or the interpreter does not run.
     """
     python, environment = runtime.interpreter, prepared_environment(runtime)
     command = [python, "-c", _PROBE]

@@ -1,9 +1,9 @@
-"""Processes that belong to one run, however they were started: found by what they carry with them, and ended.
+"""Finds and kills all processes of a run, however they were started.
 
-Ray's daemons and workers leave the process group and the session of whoever started them, and outlive a parent that was
-killed. What stays is the variable `OWNER` that they inherit; and where it cannot be read (Ray writes a process title
-over it), the files that every process of Ray has open in the cluster's own directory (`ray_directory`), which bears
-the owner's name. Linux only (``/proc``).
+Ray's daemons and workers leave the process group and session of their parent, and outlive a parent that was killed. But
+they inherit the environment variable `OWNER`. If it cannot be read, because Ray overwrites it with a process title, the
+process is found by the files that every process of Ray has open in the cluster's directory (`ray_directory`), whose
+name contains the owner. Linux only (``/proc``).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _END_SECONDS = 5.0
 
 
 def new_owner() -> str:
-    """A name for the processes of a run: which process owns them, and a random part."""
+    """A name for the processes of a run: pid and start time of the owning process, and a random part."""
     return f"{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(2)}"
 
 
 def ray_directory(owner: str) -> Path:
-    """Where an owner's Ray cluster keeps its files. Short: Unix sockets below it may have paths of 107 bytes."""
+    """Directory of an owner's Ray cluster. It is short, because paths of Unix sockets are limited to 107 bytes."""
     return Path(f"/tmp/rlinf-{owner}")
 
 
 def owned(owner: str) -> list[int]:
-    """Process ids whose environment names this owner, without the caller's."""
+    """Process ids of this owner, without the calling process."""
     return [pid for pid, found in _marked() if found == owner]
 
 
 def end_owned(owner: str) -> None:
-    """Kill (SIGKILL) every process of this owner but the caller, until there are none."""
+    """Kill (SIGKILL) every process of this owner, except the calling process, until none is left."""
     limit = time.monotonic() + _END_SECONDS
     while (pids := owned(owner)) and time.monotonic() < limit:
         _kill(pids)
@@ -46,7 +46,7 @@ def end_owned(owner: str) -> None:
 
 
 def end_abandoned() -> list[int]:
-    """Kill what belongs to owners that are gone, killed together with everything that would have cleaned up."""
+    """Kill the processes whose owner has ended without cleaning up, and remove their Ray directories."""
     killed = [pid for pid, owner in _marked() if _is_gone(owner)]
     _kill(killed)
     for directory in Path("/tmp").glob("rlinf-*-*-*"):
@@ -56,15 +56,15 @@ def end_abandoned() -> list[int]:
 
 
 def is_zombie(pid: int) -> bool:
-    """Whether a process has ended and only waits to be reaped."""
+    """Whether a process has ended but was not reaped yet."""
     return _stat(pid)[:1] == ["Z"]
 
 
 def _marked() -> Iterator[tuple[int, str]]:
-    """Running processes with an owner, without the caller."""
+    """Process id and owner of all running processes with an owner, without the calling process."""
     for path in Path("/proc").glob("[0-9]*"):
         pid = int(path.name)
-        with suppress(OSError):  # another user's, or gone in the meantime
+        with suppress(OSError):  # the process belongs to another user, or has ended meanwhile
             if pid != os.getpid() and not is_zombie(pid) and (owner := _owner(path)):
                 yield pid, owner
 
@@ -93,13 +93,13 @@ def _kill(pids: list[int]) -> None:
 
 
 def _start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``); -1 when there is none."""
+    """Start time of a process in clock ticks since boot (field 22 of ``/proc/<pid>/stat``); -1 if it does not exist."""
     fields = _stat(pid)
     return int(fields[19]) if fields else -1
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of ``/proc/<pid>/stat`` after the name, which may hold spaces and brackets."""
+    """Fields of ``/proc/<pid>/stat`` after the process name, which may contain spaces and brackets."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Reinforcement learning on RLinf, as seen from the parent: metrics and bundles as they appear."""
+"""The parent's side of reinforcement learning on RLinf. It yields metrics and bundles while RLinf trains."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ SAME_AS = {
     "train/critic/value_loss": "train/critic_loss",
     "train/critic/explained_variance": "train/explained_variance",
 }
-"""RLinf's name -> the local engine's for the same."""
+"""RLinf's name of a metric -> the local engine's name of the same metric."""
 
 
 def train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
-    """Train from RLinf's newest checkpoint in ``job.output``, or from ``job.start``; yields as the local engine.
+    """Train from RLinf's newest checkpoint in ``job.output``, or from ``job.start``; yields the events of the local
+    engine.
 
     Raises:
-        InvalidJob: RLinf's config does not fit, or the job asks for what RLinf does not offer.
-        EngineFailed: RLinf failed; checkpoints saved before stay.
-        TrainingDiverged: the loss is not finite; checkpoints saved before stay.
+        InvalidJob: RLinf's config has a problem, or RLinf does not support an option of the job.
+        EngineFailed: RLinf failed; earlier checkpoints are kept.
+        TrainingDiverged: the loss is not finite; earlier checkpoints are kept.
     """
     job.output.mkdir(parents=True, exist_ok=True)
     with locked(job.output):
@@ -55,6 +56,7 @@ def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
     if start is None:
         return
 
+    # Write RLinf's resolved config, start Ray and the driver, and wait for workers, model and simulator.
     directory = new_run(job.output)
     frozen = freeze(rl_config(job, results, states.get(start), runtime.overrides), directory)
     environment = job_environment(job) | {"RLINF_ISAAC_SEED": str(rl.seed)}
@@ -64,23 +66,25 @@ def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
         ready = yield from driver.start()
         description: dict[str, Any] = job.description | {"engine": {"name": "rlinf", **ready["versions"]}}
         yield FileSaved(frozen, "rlinf/config.yaml")
-        # RLinf trains in the driver's process; what it logs arrives here line by line.
+        # RLinf's runner has the training loop (rollout, advantages, update, evaluation), in the driver's process. The
+        # journal's lines with its metrics arrive here one by one.
         for line in driver.order("train"):
             if line["kind"] != "metrics":
                 continue
             step = line["step"]
-            # An iteration's values come in several lines. Those of the losses are the last.
+            # The metrics of an iteration come in several lines; the last one has the losses. Collect them.
             values |= {name: value for name, value in line["values"].items() if math.isfinite(value)}
             _check_finite(line["values"], step)
-            if step and not any(name.startswith("train/") for name in values):  # RLinf logs them last
+            # Stop if a loss is not finite (in `_check_finite`). Go on with the next line until the losses are there.
+            if step and not any(name.startswith("train/") for name in values):
                 continue
-            # What the local engine measures, too, has its name as well.
+            # Add the local engine's names of the same metrics, and log the iteration.
             values |= {ours: values[theirs] for theirs, ours in SAME_AS.items() if theirs in values}
             entry = Metrics(step, values)
             metrics.append(entry)
             yield entry
             values = {}
-            # A checkpoint that RLinf has written becomes a bundle; older ones of its own make room.
+            # Make a bundle of a checkpoint that RLinf has just written, and delete RLinf's older checkpoints.
             for saved_step, path in sorted(find_checkpoints(results).items()):
                 if saved_step == step:
                     bundle = make_bundle_of(
@@ -95,7 +99,7 @@ def _train(job: RlJob, runtime: Runtime) -> Iterator[Event]:
                     )
                     yield CheckpointSaved(step, bundle.path, bundle.digest)
                 elif saved_step < step:
-                    shutil.rmtree(path)  # its bundle holds the weights; the newest is enough to go on from
+                    shutil.rmtree(path)  # its weights are in a bundle, and only the newest is needed to resume
             if step:
                 yield Progress("rl", step, rl.iterations, f"success {entry.values.get('env/success_once', 0):.2f}")
 

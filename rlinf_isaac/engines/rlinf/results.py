@@ -1,7 +1,7 @@
-"""What RLinf leaves in its ``runner.logger.log_path``: metrics, config, checkpoints, videos, a table of metrics.
+"""Reads the files that RLinf writes to its ``runner.logger.log_path``: metrics, config, checkpoints and videos.
 
 <log_path>/tensorboard/events.out.tfevents.*   tensorboard/config.yaml   metrics.log
-<log_path>/tensorboard/all/...                 instead, with runner.per_worker_log
+<log_path>/tensorboard/all/...                 instead of these, with runner.per_worker_log
 <log_path>/video/{eval,train}/seed_<s>/<n>.mp4
 <log_path>/<experiment_name>/checkpoints/global_step_<N>/actor/...
 """
@@ -27,7 +27,7 @@ EVENTS = "events.out.tfevents.*"
 
 @dataclass(frozen=True)
 class Point:
-    """The metrics of one global step. `time` is when the last of them was logged, in unix seconds."""
+    """The metrics of one global step. `time` (unix seconds) is the time of the last one."""
 
     step: int
     values: Mapping[str, float]
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class RlinfResults:
-    """A result directory that was read.
+    """Content of a result directory.
 
     Attributes:
         root: the directory.
@@ -45,9 +45,9 @@ class RlinfResults:
         points: metrics by global step, ascending; values that are not finite are left out.
         checkpoints: global step -> ``global_step_<N>``.
         videos: mp4 files.
-        files: what else belongs to the run: ``metrics.log``, ``config.yaml``.
-        broken: those of the videos that do not decode -> why, once somebody has looked.
-        digest: sha256 over the metrics, the config, and names and sizes of everything else.
+        files: other files of the run: ``metrics.log``, ``config.yaml``.
+        broken: video that does not decode -> reason; filled by the caller that decodes the videos.
+        digest: sha256 over the metrics, the config, and the names and sizes of all other files.
     """
 
     root: Path
@@ -69,7 +69,7 @@ def read_results(root: Path) -> RlinfResults:
     """Read a result directory of RLinf 0.2, 0.3 or later.
 
     Raises:
-        InvalidJob: it is none, or a file in it is damaged.
+        InvalidJob: `root` is not a result directory, or a file in it is damaged.
     """
     board = next((root / name for name in BOARDS if (root / name / "config.yaml").is_file()), root / BOARDS[0])
     events, config_file = sorted(board.glob(EVENTS)), board / "config.yaml"
@@ -86,10 +86,12 @@ def read_results(root: Path) -> RlinfResults:
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
         cause = f"{root}/tensorboard is damaged: {type(error).__name__} {' '.join(str(error).split())[:200]}"
         raise InvalidJob.of("rlinf-results-damaged", cause, "restore the file, or leave the damaged one out") from error
-    # RLinf counts steps from 0 where it logs, and from 1 where it saves; an evaluation alone has step 0.
+    # RLinf counts steps from 0 in its logs and from 1 in its checkpoints; a pure evaluation has step 0.
     shift = 0 if task == "embodied_eval" else 1
     points: dict[int, dict[str, tuple[float, float]]] = {}
-    for tag, step, value, time in sorted(scalars, key=lambda scalar: scalar.time):  # a resumed run's last word counts
+    for tag, step, value, time in sorted(
+        scalars, key=lambda scalar: scalar.time
+    ):  # after a resume the latest value counts
         if math.isfinite(value):
             points.setdefault(step + shift, {})[tag] = (value, time)
     checkpoints = {

@@ -1,4 +1,4 @@
-"""How processes of a run tell their parent what happens: one JSON object per line, one file per writer.
+"""Journals by which the processes of a run report to their parent: one file per writer, one JSON object per line.
 
 The lines need no fsync (`ground.lines`): they are read while the run is alive, and a run that a crash of the machine
 ended begins anew.
@@ -15,11 +15,11 @@ from rlinf_isaac.ground import lines
 
 DRIVER = "driver"
 STARTING = ("import", "ray", "cluster", "workers", "model_and_simulator")
-"""Parts of a driver's start, in their order."""
+"""Parts of a driver's start, in order."""
 
 
 class JournalWriter:
-    """Appends to ``<directory>/<name>.jsonl``."""
+    """Writes the journal ``<directory>/<name>.jsonl``."""
 
     def __init__(self, directory: str | Path, name: str) -> None:
         path = Path(directory) / f"{name}.jsonl"
@@ -32,17 +32,17 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Follows all journals of a directory."""
+    """Reads all journals of a directory while they are written."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self._offsets: dict[Path, int] = {}
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The complete lines that are new, file by file.
+        """Yield the new complete lines, file by file.
 
-        The driver's are taken in first and given last: it says that something is done after the workers have written
-        what came of it, so whoever sees its line has seen theirs.
+        The driver's journal is read first, but its lines are yielded last. The driver reports that an order is done
+        after the workers have written their results, so the results are always yielded before this line.
         """
         driver = self.directory / f"{DRIVER}.jsonl"
         last = list(self._new(driver))

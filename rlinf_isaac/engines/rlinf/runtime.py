@@ -1,4 +1,4 @@
-"""Where and how RLinf runs: which interpreter, after which setup scripts, on which Ray cluster."""
+"""The runtime of RLinf: interpreter, setup scripts, and Ray cluster."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Runtime:
     """How to run RLinf.
 
     Attributes:
-        python: interpreter that has RLinf; None for that of a virtual environment in `source`, else this one.
-        source: setup scripts (conda, Isaac Sim, a site's) or virtual environments, sourced in this order in bash.
-        ray_address: of a running Ray cluster; None for one of our own that ends with the run.
-        overrides: ``key=value`` on RLinf's config.
-        parallel: how many checkpoints are evaluated side by side, each on an accelerator or (where there are none) a
-            node of its own, in turn.
-        patience_s: how long nothing may be heard of before the run counts as stuck.
+        python: interpreter that has RLinf; None for the one of a virtual environment in `source`, or else this one.
+        source: setup scripts (of conda, Isaac Sim or a site) or virtual environments, sourced in this order in bash.
+        ray_address: address of a running Ray cluster; None to start a cluster that ends with the run.
+        overrides: ``key=value`` overrides of RLinf's config.
+        parallel: number of checkpoints that are evaluated in parallel, each on its own accelerator, or on its own node
+            if there are no accelerators.
+        patience_s: seconds without a report after which the run counts as stuck.
     """
 
     python: str | None = None
@@ -38,18 +38,18 @@ class Runtime:
 
     @property
     def interpreter(self) -> str:
-        """Path of the interpreter: the one asked for, that of the last virtual environment in `source`, or this one."""
+        """Path of the interpreter: `python`, else that of the last virtual environment in `source`, else this one."""
         sourced = () if os.environ.get("AUTO_SETUP_ENV") == "0" else self.source
         environments = [Path(each) / "bin/python" for each in sourced if (Path(each) / "bin/activate").is_file()]
         return self.python or str([Path(sys.executable), *environments][-1])
 
 
 def prepared_environment(runtime: Runtime) -> dict[str, str]:
-    """The environment for RLinf's processes: this one's, after the setup scripts, with this project importable.
+    """The environment for RLinf's processes: this process's, after the setup scripts, with this project importable.
 
-    MLflow's variables (credentials among them) are left out: nothing in there talks to a tracking server. So is what
-    Ray tells the entry point of a Ray job: RLinf's cluster would be asked for that job's uploaded files.
-    ``AUTO_SETUP_ENV=0`` leaves the setup scripts out.
+    MLflow's variables, which include credentials, are removed, because these processes do not use a tracking server.
+    The variable with the config of a surrounding Ray job is removed as well; RLinf's cluster would otherwise look for
+    that job's uploaded files. With ``AUTO_SETUP_ENV=0`` the setup scripts are not sourced.
 
     Raises:
         InvalidJob: a script does not exist, or ends the shell.
@@ -64,14 +64,14 @@ def prepared_environment(runtime: Runtime) -> dict[str, str]:
 
 
 def sourced_environment(scripts: tuple[str, ...], base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment after sourcing scripts, in order, in one bash, as captured once.
+    """Source scripts in order in one bash, and return the resulting environment.
 
-    Neither ``nounset`` nor ``errexit`` is on: conda's and Isaac Sim's scripts look at variables such as ZSH_VERSION
-    that are not set, and go on after commands that fail. What they print goes to stderr.
+    ``nounset`` and ``errexit`` are off, because the scripts of conda and Isaac Sim read unset variables such as
+    ZSH_VERSION and continue after failing commands. The output of the scripts goes to stderr.
 
     Args:
         scripts: files; a directory stands for the virtual environment in it.
-        base: environment to start from; this process's when None.
+        base: environment to start from; None for that of this process.
 
     Raises:
         InvalidJob: a script does not exist, or ends the shell.
@@ -82,9 +82,9 @@ def sourced_environment(scripts: tuple[str, ...], base: Mapping[str, str] | None
             cure = "name files that can be sourced, or directories of virtual environments"
             raise InvalidJob.of("no-setup-script", f"the setup script {file} does not exist", cure)
     reader, writer = os.pipe()
-    # `env` is asked for by its path: a script may have changed PATH.
+    # `env` is called by its full path, because a script may have changed PATH.
     code = f'set +eu; for script; do set --; source "$script" 1>&2; done; exec /usr/bin/env -0 >&{writer}'
-    # Each script is sourced without arguments: it would see those of this shell otherwise.
+    # `set --` clears the arguments, which a sourced script would otherwise see.
     command = ["bash", "--norc", "--noprofile", "-c", code, "bash", *map(str, files)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[writer], env=base) as process:
         os.close(writer)

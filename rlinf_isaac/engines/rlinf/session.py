@@ -1,4 +1,4 @@
-"""RLinf as seen from the outside: a Ray cluster of our own or of others, drivers on it, and their end."""
+"""Starts and ends the processes of a run on RLinf: a Ray cluster, unless one is given, and drivers on it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from rlinf_isaac.ground.child_process import Child
 from rlinf_isaac.ground.errors import EngineFailed
 
 RAY_PORTS = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
-"""Ports of a Ray head that are the same for every cluster unless they are chosen; the first is that of its address."""
+"""Ports of a Ray head whose defaults are the same for every cluster. The first one is the port of its address."""
 
 
 class RlinfSession:
-    """Context manager. Whatever happens, nothing that it started is left when the block has ended.
+    """Context manager that ends every process it has started when the block ends, also after an exception.
 
     Attributes:
-        directory: for ``ray.log``.
+        directory: directory of the file ``ray.log``.
+        runtime: the runtime.
     """
 
     def __init__(self, directory: Path, runtime: Runtime, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` comes on top of the prepared one.
+        """Prepare the environment of the processes, and add `environment` to it.
 
         Raises:
-            InvalidJob: the runtime's setup scripts do not work.
+            InvalidJob: a setup script of the runtime fails.
         """
         self.directory, self.runtime = directory, runtime
         self._owner = new_owner()
@@ -59,7 +60,7 @@ class RlinfSession:
                     driver.stop()
 
     def drive(self, directory: Path) -> DriverProcess:
-        """Start a driver for the config in this directory. Several share the cluster, and fail one by one."""
+        """Start a driver for the config in `directory`. Several drivers share the cluster and fail independently."""
         command = [self.runtime.interpreter, "-m", "rlinf_isaac.engines.rlinf.worker.driver", str(directory)]
         environment = self._environment | {"RLINF_ISAAC_DIRECTORY": str(directory)}
         driver = DriverProcess(
@@ -69,7 +70,7 @@ class RlinfSession:
         return driver
 
     def _start_ray(self) -> None:
-        """Start a head if no cluster is given, and say in the environment where it is."""
+        """Start a Ray head if no cluster is given, and set the variables by which processes find the cluster."""
         chained = self._environment.get("RLINF_EXT_MODULE")
         self._environment |= {
             OWNER: self._owner,
@@ -86,10 +87,10 @@ class RlinfSession:
         ports = free_ports(len(RAY_PORTS))
         self._environment |= {
             "RLINF_ISAAC_OWN_RAY": "1",
-            # Every worker of RLinf has variables of its own: what Ray starts beforehand is of no use to any.
+            # Ray's prestarted workers would be useless, because every worker of RLinf has its own variables.
             "RAY_prestart_worker_first_driver": "0",
             "RAY_TMPDIR": str(self._ray_directory),
-            # Whoever can reach a cluster without a token can run code in it.
+            # Without a token, everybody who can reach the cluster could run code in it.
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": os.urandom(24).hex(),
         }
@@ -103,7 +104,7 @@ class RlinfSession:
             raise EngineFailed(f"Ray's head ended with {ending} (log: {self.directory / 'ray.log'})")
 
     def _end(self) -> None:
-        """End everything. In a thread, because launchers send two signals, and the second would interrupt this."""
+        """End all processes, in a thread, because launchers send two signals and the second would interrupt it here."""
         thread = threading.Thread(target=self._end_processes)
         thread.start()
         thread.join()
@@ -120,8 +121,8 @@ def ray_head(python: str, directory: Path, ports: Sequence[int]) -> list[str]:
 
     Args:
         python: interpreter that has Ray.
-        directory: for its files; short (`processes.ray_directory`).
-        ports: as many as `RAY_PORTS`.
+        directory: directory for the cluster's files, with a short path (`processes.ray_directory`).
+        ports: one port for each of `RAY_PORTS`.
     """
     command = [python, "-m", "ray.scripts.scripts", "start", "--head", "--disable-usage-stats"]
     command += ["--node-ip-address=127.0.0.1", f"--temp-dir={directory}"]
@@ -129,7 +130,7 @@ def ray_head(python: str, directory: Path, ports: Sequence[int]) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
+    """`count` different ports on which nobody listens."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""Scalars of TensorBoard event files, as ``SummaryWriter.add_scalar`` of torch, which RLinf logs with, writes them."""
+"""Reads the scalars of TensorBoard event files, in the form in which RLinf writes them (torch's ``SummaryWriter``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlinf_isaac.ground.reading import check_regular
 
 
 class Scalar(NamedTuple):
-    """One logged value. `time` is unix seconds."""
+    """One logged value; `time` in unix seconds."""
 
     tag: str
     step: int
@@ -19,19 +19,20 @@ class Scalar(NamedTuple):
 
 
 class TornFile(ValueError):
-    """A record is damaged. Everything before it was given."""
+    """A record is damaged; all records before it were yielded."""
 
 
 def read_scalars(path: str | Path) -> Iterator[Scalar]:
-    """The scalars of one event file, in its order. A last record that is not complete (the writer was killed, or is at
-    work) ends it quietly.
+    """Yield the scalars of an event file in order. An incomplete last record (of a writer that was killed, or is still
+    writing) is ignored.
 
-    TensorBoard's ``EventFileLoader`` ends as quietly where a record is damaged, with a shorter history than was logged.
-    So this is the reader below it, which raises in both cases; only its message tells which it was.
+    TensorBoard's ``EventFileLoader`` also ignores everything after a damaged record, so the history would be shorter
+    than what was logged. This function uses the reader below it, which raises in both cases; only the message tells
+    them apart.
 
     Raises:
         TornFile: a record in the middle is damaged.
-        OSError: it is missing, or no file.
+        OSError: the file is missing, or is not a regular file.
     """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
@@ -51,7 +52,7 @@ def read_scalars(path: str | Path) -> Iterator[Scalar]:
                 return
             raise TornFile(str(error)) from error
         except DecodeError as error:
-            raise TornFile(f"{path} has a record that is no event: {error}") from error
+            raise TornFile(f"{path} has a record that is not an event: {error}") from error
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 yield Scalar(value.tag, event.step, value.simple_value, event.wall_time)

@@ -137,7 +137,7 @@ def test_until_decided_within_its_budget_gives_the_rows_of_a_plain_evaluation(
     assert invoke(*evaluate(small_checkpoints, output="plain")).exit_code == 0
     result = invoke(*evaluate(small_checkpoints, "--until-decided", "--batch", 3))  # two environments: an odd batch
     assert result.exit_code == 0, result.output
-    assert "Not decided within 5 episodes each" in result.stdout
+    assert "No clear winner after 5 episodes each" in result.stdout
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "plain")
 
 
@@ -151,7 +151,7 @@ def test_until_decided_stops_as_soon_as_the_best_is_separated(invoke, store, sma
     )
     result = invoke(*arguments, "--until-decided", "--batch", 4)
     assert result.exit_code == 0, result.output
-    assert "Decided after 8 episodes each: step-4 is better" in result.stdout
+    assert "Clear winner after 8 episodes each: step-4 (100 %) is better" in result.stdout
     client, parents, children = runs_of(store)
     assert sorted(run.data.metrics["eval/episodes"] for run in children) == [8, 8, 12, 12]
     parent = next(run for run in parents if "until_decided/e_value" in run.data.metrics)
@@ -174,7 +174,7 @@ def test_until_decided_killed_and_started_again_goes_on(invoke, start, store, sm
     resumed = rows_of(tmp_path / "out")
     assert len(resumed) == 20
     assert [row for row in resumed if row in survived] == survived
-    assert "Not decided within 10 episodes each" in result.stdout
+    assert "No clear winner after 10 episodes each" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def refused(world: World, subject: object, *rules: str, options: tuple[str, ...]
     before = world.aliases(), world.versions()
     result = world.promote(subject, *options)
     assert result.exit_code == 3, result.output
-    assert f"Refused by {', '.join(rules)};" in result.output
+    assert f"refused by {', '.join(rules)};" in result.output
     assert (world.aliases(), world.versions()) == before
     return plain(result.output)
 

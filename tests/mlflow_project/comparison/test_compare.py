@@ -17,7 +17,7 @@ def labels(standings):
 def test_clear_differences_are_ranked(evaluation):
     found = compare([evaluation(BAD, 1), evaluation(GOOD, 3), evaluation(MIDDLE, 2)])
     assert [(each.label, each.place) for each in found.standings] == [("step-3", "1"), ("step-2", "2"), ("step-1", "3")]
-    assert found.verdict == "step-3 is better than every other checkpoint."
+    assert found.verdict == "Clear winner: step-3 (100 %) is better than every other checkpoint (p < 0.001)."
     assert {pair.test for pair in found.pairs} == {MCNEMAR}
     raw = [mcnemar(20, 0), mcnemar(40, 0), mcnemar(20, 0)]
     assert [pair.p_value for pair in found.pairs] == raw
@@ -32,7 +32,8 @@ def test_three_with_equal_success_are_not_ranked_as_if_they_differed(evaluation)
     found = compare([evaluation(each, step) for step, each in enumerate(outcomes, start=1)])
     assert {each.place for each in found.standings} == {"1-3"}
     assert found.top == found.standings
-    assert found.verdict == "The best cannot be told: step-1, step-2, step-3 are not separable."
+    tied = "step-1 (40 %), step-2 (40 %) and step-3 (40 %)"
+    assert found.verdict == f"No clear winner: {tied} are statistically tied (every p at least 1.0)."
 
 
 def test_a_small_lead_is_not_a_rank(evaluation):
@@ -119,11 +120,11 @@ def test_names_that_are_equal_or_taken_are_told_apart(evaluation):
 def test_an_evaluation_until_decided_says_which(evaluation):
     settings = {**evaluation("s").settings, "stop_rule": {"batch": 10, "alpha": 0.05}}
     found = compare([evaluation(BAD, 1, settings=settings), evaluation(GOOD, 2, settings=settings)])
-    assert found.verdict.startswith("Decided after 40 episodes each: step-2 is better")
+    assert found.verdict.startswith("Clear winner after 40 episodes each: step-2 (100 %) is better")
     assert found.pairs[0].test == ANYTIME
     assert found.pairs[0].p_value > mcnemar(40, 0)
     found = compare([evaluation("st" * 5, 1, settings=settings), evaluation("ts" * 5, 2, settings=settings)])
-    assert found.verdict.startswith("Not decided within 10 episodes each")
+    assert found.verdict.startswith("No clear winner after 10 episodes each")
 
 
 def test_a_mismatch_is_marked(evaluation):

@@ -193,7 +193,7 @@ def test_a_model_that_was_logged_with_images_of_uint8(bundle, policy, tmp_path):
     np.testing.assert_array_equal(model.predict(inputs, params=params), expected(policy, observation(0))[None])
     cast = infer_and_parse_data(json.loads(body(inputs | {"observation/image": GREY})), model.metadata.signature.inputs)
     assert cast["observation/image"].dtype == np.uint8
-    with pytest.raises(MlflowException, match="holds no value above 1"):
+    with pytest.raises(MlflowException, match="has no value above 1"):
         model.predict(cast)
 
 

@@ -132,7 +132,7 @@ def test_same_job_keeps_the_dataset(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        (job(noise=0.03), r"demos\.noise: 0\.02 there, 0\.03 asked for"),
+        (job(noise=0.03), r"demos\.noise: 0\.02 recorded, 0\.03 requested"),
         (job(episodes=4), r"demos\.episodes"),
         (job(limit=300), r"env\.max_episode_steps"),
     ],

@@ -1,1 +1,1 @@
-"""Reinforcement learning of the flow policy in this process, with rollouts in processes beside it."""
+"""Reinforcement learning of the flow policy in this process; worker processes compute rollouts and gradients."""

@@ -13,14 +13,14 @@ SMALLEST_STD = 1e-2
 def gae(rewards: np.ndarray, values: np.ndarray, gamma: float, gae_lambda: float) -> tuple[np.ndarray, np.ndarray]:
     """Advantages and returns of one episode, each (T,) float64.
 
-    delta_t = r_t + gamma V_{t+1} - V_t with V_T = 0 (every episode is played to its end, a time-out is a failure), and
-    A_t = sum_k (gamma lambda)^k delta_{t+k}; the return that the value head learns is A_t + V_t. Source: arXiv
-    1506.02438.
+    delta_t = r_t + gamma V_{t+1} - V_t with V_T = 0, because every episode is played to its end and a time-out counts
+    as a failure. A_t = sum_k (gamma lambda)^k delta_{t+k}; the target of the value head is the return A_t + V_t.
+    Source: arXiv 1506.02438.
 
     Args:
-        rewards: (T,) of the chunks.
-        values: (T,) estimated before each chunk.
-        gamma, gae_lambda: per chunk, not per control step.
+        rewards: (T,) rewards of the chunks.
+        values: (T,) values estimated before each chunk.
+        gamma, gae_lambda: discount factors per chunk, not per control step.
     """
     rewards, values = np.asarray(rewards, np.float64), np.asarray(values, np.float64)
     deltas = rewards + gamma * np.append(values[1:], 0.0) - values
@@ -35,8 +35,8 @@ def gae(rewards: np.ndarray, values: np.ndarray, gamma: float, gae_lambda: float
 def group_advantages(returns: np.ndarray, group_size: int) -> np.ndarray:
     """GRPO: (r - mean) / (std + 1e-6) of each episode's return within its group of consecutive episodes, (N,) float64.
 
-    The standard deviation is that of the sample (n - 1), as torch's. A group whose returns are all equal teaches
-    nothing: its advantages are 0. Source: arXiv 2402.03300.
+    The standard deviation is that of the sample (n - 1), as in torch. The advantages of a group with equal returns are
+    0, so it does not contribute. Source: arXiv 2402.03300.
     """
     groups = np.asarray(returns, np.float64).reshape(-1, group_size)
     centred = groups - groups.mean(1, keepdims=True)
@@ -44,9 +44,10 @@ def group_advantages(returns: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def normalised(advantages: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance over all chunks of an iteration.
+    """Advantages with zero mean and unit variance over all chunks of an iteration.
 
-    Where all episodes ended alike, what is left is the value head's noise; it stays small.
+    The divisor is at least `SMALLEST_STD`: if all episodes ended alike, the advantages are only the value head's noise
+    and must not be scaled up.
     """
     return (advantages - advantages.mean()) / max(float(advantages.std()), SMALLEST_STD)
 
@@ -54,7 +55,7 @@ def normalised(advantages: np.ndarray) -> np.ndarray:
 def chunk_rewards(
     rewards: Sequence[float] | np.ndarray, subtasks: Sequence[Sequence[str]], subtask_reward: float = 0.0
 ) -> np.ndarray:
-    """Rewards (T,) of the chunks of one episode, plus `subtask_reward` for each subtask where it is first reached."""
+    """Rewards (T,) of the chunks of one episode, plus `subtask_reward` in the chunk that first reaches a subtask."""
     shaped = np.array(rewards, np.float64)
     seen: set[str] = set()
     for t, reached in enumerate(subtasks):

@@ -1,4 +1,4 @@
-"""What training keeps of its rollouts: one row per action chunk, in the order of episodes, then of calls."""
+"""The experience of an iteration: one row per action chunk, ordered by episode, then by policy call."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rlinf_isaac.pi0.flow_policy import Transitions
 
 @dataclass(frozen=True)
 class Played:
-    """One training episode. Arrays have one row per action chunk (T of them).
+    """One training episode. Arrays have one row per action chunk, T in all.
 
     Attributes:
-        index: its place among the episodes of its iteration.
-        seed: of the environment's reset.
-        success: the task's success term.
-        length: control steps.
-        rewards: (T,), of the environment.
-        subtasks: per chunk, the flags reached in it.
-        arrays: what the policy saw and did: ``image.<view>``, ``state``, ``before``, ``after``, ``steps``,
+        index: index of the episode in its iteration.
+        seed: reset seed of the environment.
+        success: whether the task's success term was reached.
+        length: number of control steps.
+        rewards: (T,) rewards of the environment.
+        subtasks: for each chunk, the subtask flags that were reached in it.
+        arrays: inputs and outputs of the policy: ``image.<view>``, ``state``, ``before``, ``after``, ``steps``,
             ``log_prob``, ``value``.
     """
 
@@ -39,12 +39,12 @@ class Played:
 
 @dataclass(frozen=True)
 class Experience:
-    """All episodes of an iteration as R rows.
+    """All action chunks of an iteration, R rows.
 
     Attributes:
         images: view -> (R, h, w, 3) uint8.
         states: (R, D) in robot units.
-        transitions: stochastic denoising steps, on the CPU.
+        transitions: the stochastic denoising steps, on the CPU.
         log_probs, values, advantages, returns: (R,) float32, on the CPU.
     """
 
@@ -60,7 +60,7 @@ class Experience:
         return len(self.states)
 
     def rows(self, indices: np.ndarray) -> Experience:
-        """These rows, in this order; copies."""
+        """A copy of the rows `indices`, in this order."""
         chosen = torch.from_numpy(indices)
         return Experience(
             images={view: image[indices] for view, image in self.images.items()},
@@ -74,7 +74,7 @@ class Experience:
 
 
 def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
-    """Rows and advantages of complete episodes, in the order of their indices."""
+    """Concatenate complete episodes, in the order of their indices, and compute advantages and returns."""
     episodes = sorted(episodes, key=lambda episode: episode.index)
     subtask_reward = rl.subtask_reward if rl.reward == "shaped" else 0.0
     rewards = [chunk_rewards(each.rewards, each.subtasks, subtask_reward) for each in episodes]
@@ -103,9 +103,8 @@ def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
 
 
 def minibatches(rows: int, size: int, seed: int, iteration: int, epoch: int) -> Iterator[np.ndarray]:
-    """Indices of the minibatches of one epoch: a permutation, cut into pieces of `size`, the rest left out.
-
-    With fewer rows than `size` there is one minibatch of all.
+    """Indices of the minibatches of one epoch: a random permutation, cut into pieces of `size`; a smaller rest is left
+    out. If there are fewer rows than `size`, all of them form one minibatch.
     """
     order = np.random.default_rng([seed, 3, iteration, epoch]).permutation(rows)
     size = min(size, rows)

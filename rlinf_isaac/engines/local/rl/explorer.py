@@ -1,4 +1,4 @@
-"""A policy that explores: acts like `Pi0Policy`, but stochastically, and remembers what training needs."""
+"""Plays training episodes with exploration noise and stores what the update needs of every policy call."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 
 STREAM = 4
-"""Keeps these random numbers apart from those of other purposes under the same seed."""
+"""Part of the seed; makes these random numbers independent of those for other purposes under the same `rl.seed`."""
 
 
 class Explorer:
-    """`rollout.Policy` over a `FlowActorCritic`. Every call adds one batch to `calls`."""
+    """A `rollout.Policy` that samples from a `FlowActorCritic`.
+
+    Attributes:
+        calls: one entry per policy call, with the inputs, transitions, log-probabilities and values of the batch.
+        seconds: time spent in the policy.
+    """
 
     def __init__(self, policy: FlowActorCritic, processor: Processor) -> None:
         self.policy, self.processor = policy, processor
@@ -29,7 +34,7 @@ class Explorer:
 
     @property
     def noise_shape(self) -> tuple[int, int]:
-        """(H, A) of the flow."""
+        """Shape (H, A) of the flow: action horizon and action dims of the model."""
         return self.policy.model.config.action_horizon, self.policy.model.config.action_dim
 
     def act(
@@ -51,7 +56,7 @@ class Explorer:
 
 
 class Rollout(NamedTuple):
-    """Episodes, and the time they took. `policy_seconds` of `seconds` went to the policy."""
+    """Episodes, number of policy calls, and time in seconds; `policy_seconds` is the part of the policy."""
 
     episodes: list[Played]
     calls: int
@@ -69,15 +74,15 @@ def explore(
     state_layout: str,
     iteration: int,
 ) -> Rollout:
-    """Play one exploring episode per seed. Randomness is a function of (rl.seed, iteration, index, call).
+    """Play one training episode per seed. The noise is a function of (rl.seed, iteration, index, call).
 
     Args:
-        env: vector environment, as for `rollout`.
-        policy, processor: of one checkpoint.
-        seeds: of the environment's resets.
-        indices: of these episodes among those of the iteration, which fill the places of `seeds`.
-        state_layout: as for `rollout`.
-        iteration: of the training, counted from 1.
+        env: vector environment.
+        policy, processor: policy of a checkpoint, with its pre- and post-processing.
+        seeds: reset seeds.
+        indices: for each seed, the index of its episode in the iteration.
+        state_layout: state layout of the policy's training.
+        iteration: iteration of the training, counted from 1.
     """
     began = time.perf_counter()
     explorer = Explorer(policy, processor)

@@ -1,4 +1,4 @@
-"""PPO's losses over action chunks. Pure functions of tensors, in the dtype they are given."""
+"""The losses of PPO over action chunks: pure functions that keep the dtype of their tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class PolicyLoss(NamedTuple):
-    """The loss to minimise, and what is worth watching; all scalars.
+    """The policy's loss and two metrics; all scalars.
 
     Attributes:
         loss: mean clipped surrogate, negated.
-        approx_kl: mean of (ratio - 1) - log ratio, an estimate of KL(old || new) that is never negative.
-        clip_fraction: share of the chunks whose ratio is outside the clip range.
+        approx_kl: mean of (ratio - 1) - log ratio, a non-negative estimate of KL(old || new).
+        clip_fraction: fraction of the chunks whose ratio is outside the clip range.
     """
 
     loss: Tensor
@@ -26,14 +26,14 @@ class PolicyLoss(NamedTuple):
 def policy_loss(
     log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, *, clip_ratio: float, dual_clip: float
 ) -> PolicyLoss:
-    """The clipped surrogate with a second clip for negative advantages.
+    """The clipped surrogate loss, with a second clip for negative advantages (dual clip).
 
-    With rho = exp(log_prob - old_log_prob): L = max(-A rho, -A clip(rho, 1 - e, 1 + e)), and where A < 0 no more than
-    c |A|, so that one improbable chunk with a bad outcome cannot dominate. Sources: PPO arXiv 1707.06347, dual clip
-    arXiv 1912.09729.
+    With rho = exp(log_prob - old_log_prob), the loss is L = max(-A rho, -A clip(rho, 1 - e, 1 + e)). For A < 0 it is at
+    most c |A|, so that a single improbable chunk with a bad outcome cannot dominate. Sources: PPO arXiv 1707.06347,
+    dual clip arXiv 1912.09729.
 
     Args:
-        log_prob, old_log_prob, advantages: (B,); gradients flow to `log_prob` alone.
+        log_prob, old_log_prob, advantages: (B,); only `log_prob` gets gradients.
         clip_ratio: e.
         dual_clip: c > 1.
     """
@@ -50,12 +50,13 @@ def policy_loss(
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, value_clip: float, delta: float) -> Tensor:
-    """Huber loss of the values, the worse of plain and clipped to within `value_clip` of the old ones; a scalar.
+    """Clipped Huber loss of the values, a scalar: for each chunk the larger of the losses of the value and of the value
+    clipped to within `value_clip` of the old one.
 
     Args:
         values, old_values, returns: (B,).
-        value_clip: how far a value may move in one iteration for free.
-        delta: where the Huber loss becomes linear.
+        value_clip: largest change of a value in one iteration that is not clipped.
+        delta: error at which the Huber loss becomes linear.
     """
     clipped = old_values + (values - old_values).clamp(-value_clip, value_clip)
     plain = F.huber_loss(values, returns, delta=delta, reduction="none")
@@ -63,7 +64,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, value_cli
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant. 0 for constant returns."""
+    """1 - Var(returns - values) / Var(returns). 1 is perfect, 0 no better than a constant; 0 for constant returns."""
     variance = returns.double().var(correction=0)
     if variance == 0:
         return 0.0

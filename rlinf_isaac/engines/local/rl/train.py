@@ -1,8 +1,8 @@
-"""Reinforcement learning of a checkpoint: rollouts, advantages, update, and again.
+"""Reinforcement learning of a checkpoint: each iteration computes rollouts, advantages and an update.
 
-Every random choice is a function of (rl.seed, iteration, episode, call): the environment's seeds, the flow's noise, the
-stochastic denoising step, the minibatches. So a run that was killed and resumed from its last checkpoint ends with the
-same weights as one that was not (same machine, same number of workers and threads).
+Every random choice (reset seeds, flow noise, stochastic denoising steps, minibatches) is a function of (rl.seed,
+iteration, episode, call). So a run that is killed and resumed from its last checkpoint ends with the same weights as an
+uninterrupted one, on the same machine with the same number of workers and threads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def train(job: RlJob) -> Iterator[Event]:
     """Train from the last checkpoint in ``job.output``, or from ``job.start``; yields every checkpoint and metric.
 
     Raises:
-        TrainingDiverged: a loss or the gradient is not finite; checkpoints saved before stay.
+        TrainingDiverged: a loss or the gradient is not finite; earlier checkpoints are kept.
         RlinfIsaacError: a worker process died.
     """
     job.output.mkdir(parents=True, exist_ok=True)
@@ -54,6 +54,7 @@ def _train(job: RlJob) -> Iterator[Event]:
 
     if job.config.compute.threads:
         torch.set_num_threads(job.config.compute.threads)
+    # Load the policy and value head of the start checkpoint, or of the checkpoint to resume from.
     policy = load_actor_critic(job)
     optimiser = make_optimiser(policy)
     if start:
@@ -63,31 +64,33 @@ def _train(job: RlJob) -> Iterator[Event]:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
         for iteration in range(start + 1, rl.iterations + 1):
-            # 1. Play: every episode of the iteration on a seed that was never used, with exploration noise.
+            # 1. Rollout: play the episodes of the iteration with exploration noise, on seeds that were never used.
             began = time.perf_counter()
             rollouts = players.explore(training_seeds(rl, iteration), iteration)
-            # 2. Advantages and returns of every action chunk, from rewards and values (PPO) or from the group (GRPO).
+            # 2. Compute advantages and returns of every action chunk: by GAE from rewards and values (PPO), or relative
+            #    to the returns of the group (GRPO).
             played = [episode for rollout in rollouts for episode in rollout.episodes]
             experience = make_experience(played, rl)
-            # 3. Update: some epochs of minibatches over the chunks; policy and value head take steps.
+            # 3. Update policy and value head: `rl.epochs` passes over the chunks in random minibatches.
             collected = time.perf_counter()
             values = update(policy, optimiser, experience, iteration, players.gradients)
             updated = time.perf_counter()
             values |= rollout_metrics(played, experience) | _speed(rollouts, played, collected - began)
             values |= {"time/rollout_s": collected - began, "time/update_s": updated - collected}
-            # 4. Where it is due: play the held-out seeds without noise, and save.
+            # 4. If due, evaluate on the held-out seeds without exploration noise.
             last = iteration == rl.iterations
             if rl.eval_interval and (last or iteration % rl.eval_interval == 0):
                 values |= evaluation_metrics(players.evaluate(evaluation_seeds(rl)))
                 values["time/evaluation_s"] = time.perf_counter() - updated
             yield _logged(metrics, Metrics(iteration, values))
+            # 5. If due, save a checkpoint and the optimiser's state.
             if last or iteration % rl.save_interval == 0:
                 yield _save(job, state, policy, optimiser, iteration)
             yield Progress("rl", iteration, rl.iterations, f"success {values['rollout/success_once']:.2f}")
 
 
 def load_actor_critic(job: RlJob) -> FlowActorCritic:
-    """The start checkpoint's policy, in eval mode as in the rollouts; its value and noise heads, if it brings them."""
+    """The start checkpoint's policy in eval mode, as in the rollouts, with its value and noise heads if it has them."""
     device = torch.device(job.config.compute.device)
     policy = FlowActorCritic(Pi0(job.config.model).to(device).eval(), job.config.policy, job.config.rl)
     load_with_heads(job.start, policy.checkpoint_module())
@@ -95,19 +98,20 @@ def load_actor_critic(job: RlJob) -> FlowActorCritic:
 
 
 def training_seeds(rl: RlConfig, iteration: int) -> list[int]:
-    """Reset seeds of the episodes of 1-based `iteration`: never used before, GRPO's groups on one seed each."""
+    """Reset seeds of the episodes of `iteration` (1-based). Iterations share no seed; the episodes of a GRPO group have
+    the same seed."""
     count = rl.episodes // rl.group_size if rl.algorithm == "grpo" else rl.episodes
     first = rl.first_seed + (iteration - 1) * count
     return [seed for seed in range(first, first + count) for _ in range(rl.episodes // count)]
 
 
 def evaluation_seeds(rl: RlConfig) -> list[int]:
-    """Reset seeds of the periodic evaluation, the same every time; none of them ever trains."""
+    """Reset seeds of the periodic evaluation; they are always the same and never used for training."""
     return list(range(rl.eval_first_seed, rl.eval_first_seed + rl.eval_episodes))
 
 
 def rollout_metrics(played: Sequence[Played], experience: Experience) -> dict[str, float]:
-    """What the exploring episodes of an iteration came to."""
+    """Metrics of the training episodes of an iteration."""
     subtasks = sorted({name for each in played for chunk in each.subtasks for name in chunk})
     reached = {
         f"rollout/subtask/{name}": float(np.mean([any(name in chunk for chunk in each.subtasks) for each in played]))
@@ -159,7 +163,7 @@ def _save(
         asset_id=job.start.asset_id,
         step=iteration,
         lineage=job.lineage,
-        overwrite=True,  # of a run that was killed before it saved the training state; the bytes will be equal
+        overwrite=True,  # a run killed before it saved the optimiser state has left the same bytes
     )
     state.save(iteration, optimiser_tensors(whole, optimiser))
     return CheckpointSaved(iteration, path, bundle.digest)

@@ -1,7 +1,7 @@
-"""One iteration's update of policy and value head.
+"""The update of policy and value head in one iteration.
 
-The gradient of a minibatch is the sum of the gradients of its pieces, which the players compute (`gradient`), each for
-its share; here they are added up, in a fixed order, and the optimiser takes its step.
+Each worker computes the gradient of its shard of a minibatch (`gradient`). Here the shards' gradients are summed in a
+fixed order, and the optimiser takes its step.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from rlinf_isaac.pi0.flow_policy import Evaluated, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 
 LAST_LOOK = 64
-"""Rows on which an update is looked at once more when it is over."""
+"""Number of rows on which the KL divergence is computed after the last step of an update."""
 
 
 class Gradient(NamedTuple):
-    """Of part of a minibatch: name -> gradient, name -> that part's contribution to a mean, and the largest
-    |ratio - 1|."""
+    """Gradients of one shard of a minibatch.
+
+    Attributes:
+        gradients: name of the parameter -> gradient.
+        means: name of the metric -> the shard's contribution to the mean over the minibatch.
+        ratio_error: largest |probability ratio - 1| in the shard.
+    """
 
     gradients: dict[str, np.ndarray]
     means: dict[str, float]
@@ -35,16 +40,18 @@ class Gradient(NamedTuple):
 
 
 def learning_rate(rl: RlConfig, iteration: int) -> float:
-    """Of the policy in 1-based `iteration`: a linear rise over the first `rl.lr_warmup` iterations in which it learns.
+    """Learning rate of the policy at `iteration` (1-based): linear warm-up over the first `rl.lr_warmup` iterations in
+    which the policy learns.
 
-    Adam's first steps go in the direction of the gradient's signs, however small and noisy it is.
+    The warm-up is needed because Adam's first steps have full size in every coordinate, even if the gradient is small
+    and noisy.
     """
     learning = iteration - rl.warmup_iterations
     return rl.lr * min(1.0, max(0, learning) / max(1, rl.lr_warmup))
 
 
 def make_optimiser(policy: FlowActorCritic) -> torch.optim.AdamW:
-    """AdamW with a learning rate of its own for the value head."""
+    """AdamW with two parameter groups: the policy, and the value head with its own learning rate."""
     rl = policy.rl
     actor = {"params": [parameter for _, parameter in policy.actor_parameters()], "lr": rl.lr}
     critic = {"params": list(policy.heads["value_head"].parameters()), "lr": rl.value_lr}
@@ -58,15 +65,15 @@ def update(
     iteration: int,
     compute: Callable[[Experience, bool], Sequence[Gradient]],
 ) -> dict[str, float]:
-    """Some epochs over `experience`; returns the means of what was seen.
+    """Update `policy` with `rl.epochs` epochs over `experience`; returns metrics, averaged over the minibatches.
 
     Args:
-        policy: whose parameters move.
-        optimiser: of `make_optimiser`.
-        experience: of this iteration.
-        iteration: 1-based.
-        compute: gives the gradients of the parts of a minibatch (`RolloutWorkers.gradients`); the second argument says
-            whether the policy learns, or the value head alone.
+        policy: the policy and value head to update.
+        optimiser: optimiser from `make_optimiser`.
+        experience: experience of this iteration.
+        iteration: number of the iteration, 1-based.
+        compute: returns the gradients of the shards of a minibatch (`RolloutWorkers.gradients`); its second argument
+            says whether the policy learns, or only the value head.
 
     Raises:
         TrainingDiverged: a loss, the gradient, or the KL divergence after the last step is not finite.
@@ -76,24 +83,27 @@ def update(
     first_ratio_error, epochs, stop = None, 0, False
     optimiser.param_groups[0]["lr"] = learning_rate(rl, iteration)
     for epoch in range(rl.epochs):
+        # Shuffle the action chunks and cut them into minibatches.
         batches = list(minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch))
-        waiting: list[Gradient] = []  # of the policy, for its next step
+        waiting: list[Gradient] = []  # gradients of the policy that are accumulated for its next step
         for number, indices in enumerate(batches, start=1):
-            # The players compute the gradients of the minibatch's parts. Before the warm-up is over only the value head
-            # learns.
+            # The workers compute the gradients of the shards of the minibatch. During the first `warmup_iterations`
+            # only the value head learns.
             parts = compute(experience.rows(indices), iteration > rl.warmup_iterations)
             waiting += parts
-            # The value head steps after every minibatch; the policy after `accumulate` of them, by their mean.
+            # The value head takes a step after every minibatch. The policy takes one after `accumulate` minibatches
+            # (0: only at the end of the epoch), and after the epoch's last, with the mean of their gradients.
             policy_steps = number % (rl.accumulate or len(batches)) == 0 or number == len(batches)
             means = _step(policy, optimiser, parts, waiting if policy_steps else [], iteration)
             if policy_steps:
                 waiting = []
-            # Before the first step the policy is the one that played: its probability ratios have to be 1.
+            # Before the first step the weights are those of the rollout, so all probability ratios should be 1.
             if first_ratio_error is None:
                 first_ratio_error = max(part.ratio_error for part in parts)
             for name, value in means.items():
                 seen.setdefault(name, []).append(value)
-            # The policy has moved as far from the one that played as it may: the rest of the update is left out.
+            # Early stopping: end the update if the KL divergence from the rollout's policy, estimated on this
+            # minibatch, exceeds `target_kl`.
             stop = 0 < rl.target_kl < means["train/approx_kl"]
             if stop:
                 break
@@ -101,7 +111,8 @@ def update(
         if stop:
             break
     assert first_ratio_error is not None
-    # One step can ruin a policy whose losses, taken before it, were fine.
+    # The losses were computed before each step, so they do not show whether the last step has ruined the policy.
+    # The KL divergence on some rows does.
     sample = experience.rows(batches[0][:LAST_LOOK])
     final_kl = sum(part.means["train/approx_kl"] for part in compute(sample, False))
     if not math.isfinite(final_kl):
@@ -123,11 +134,20 @@ def _step(
     policy_parts: Sequence[Gradient],
     iteration: int,
 ) -> dict[str, float]:
-    """The value head steps by the gradient of `parts`, one minibatch; the policy by the mean over those of
-    `policy_parts`, some minibatches, or not at all if there are none."""
+    """Take one optimiser step; returns the metrics of the minibatch.
+
+    Args:
+        policy: the policy and value head.
+        optimiser: optimiser from `make_optimiser`.
+        parts: gradients of the shards of one minibatch; the value head uses their sum.
+        policy_parts: gradients of the shards of several minibatches; the policy uses the mean over the minibatches. If
+            empty, the policy does not change.
+        iteration: number of the iteration, for messages.
+    """
     rl = policy.rl
     critic: list[torch.nn.Parameter] = []
     actor: list[torch.nn.Parameter] = []
+    # Sum the gradients of the shards in a fixed order; the policy's sum is divided by the number of minibatches.
     for name, parameter in policy.checkpoint_module().named_parameters():
         is_critic = name.startswith("value_head.")
         found = [part.gradients[name] for part in (parts if is_critic else policy_parts) if name in part.gradients]
@@ -136,6 +156,7 @@ def _step(
             total = sum(found[1:], found[0]) / (1 if is_critic else len(policy_parts) / len(parts))
             parameter.grad = torch.from_numpy(total).to(parameter)
             (critic if is_critic else actor).append(parameter)
+    # Clip the gradients of value head and policy separately, and stop if a loss or a norm is not finite.
     means = {name: sum(part.means[name] for part in parts) for name in parts[0].means}
     means["train/critic_grad_norm"] = float(torch.nn.utils.clip_grad_norm_(critic, rl.clip_grad_norm))
     if actor:
@@ -156,17 +177,17 @@ def _diverged(rl: RlConfig, wrong: Sequence[str], iteration: int) -> TrainingDiv
 def gradient(
     policy: FlowActorCritic, processor: Processor, prompt: str, rows: Experience, total: int, size: int, learn: bool
 ) -> Gradient:
-    """Gradient of the loss of some rows of a minibatch of `total` rows.
+    """Gradient of the loss of one shard of a minibatch.
 
     Args:
-        policy, processor: of one checkpoint.
-        prompt: the task's.
-        rows: this part of the minibatch.
-        total: rows of the whole minibatch.
-        size: rows of one forward pass, as many as a rollout's policy call has: for an equal number of rows the
-            log-probabilities of rollout and update agree bit by bit. The last piece is filled up with rows that do not
+        policy, processor: the policy, with its pre- and post-processing.
+        prompt: prompt of the task.
+        rows: rows of the shard.
+        total: number of rows of the whole minibatch.
+        size: rows of one forward pass. It equals the batch size of the rollout's policy calls, because then the
+            log-probabilities of rollout and update are bitwise equal. The last pass is filled with rows that do not
             count.
-        learn: whether the policy learns, or the value head alone.
+        learn: whether the policy learns, or only the value head.
     """
     rl = policy.rl
     policy.zero_grad(set_to_none=True)
@@ -175,20 +196,20 @@ def gradient(
     for start in range(0, len(rows), size):
         indices = np.arange(start, min(start + size, len(rows)))
         piece = rows.rows(np.resize(indices, size))
-        # Log-probability of the chunks under the present weights, along the noise that the rollout drew.
+        # Log-probabilities of the chunks under the current weights, for the denoising path of the rollout.
         evaluated = evaluate(policy, processor, prompt, piece)
         log_prob, value, entropy = (tensor[: len(indices)] for tensor in evaluated)
         old, old_value, advantages, returns = (
             tensor[: len(indices)].to(log_prob.device)
             for tensor in (piece.log_probs, piece.values, piece.advantages, piece.returns)
         )
-        # PPO's clipped surrogate, and a clipped Huber loss of the values; GRPO has no values.
+        # The clipped surrogate loss of PPO, and the clipped Huber loss of the values. GRPO does not use values.
         actor = policy_loss(log_prob, old, advantages, clip_ratio=rl.clip_ratio, dual_clip=rl.dual_clip)
         critic = value_loss(value, old_value, returns, value_clip=rl.value_clip, delta=rl.huber_delta)
         loss = critic if rl.algorithm == "ppo" else 0.0 * critic
         if learn:
             loss = loss + actor.loss - rl.entropy_bonus * entropy.mean()
-        # The pieces' gradients add up to that of the mean over the whole minibatch.
+        # Weight by the share of the rows, so that the sum over all pieces is the gradient of the minibatch's mean loss.
         share = len(indices) / total
         (loss * share).backward()
         ratio_error = max(ratio_error, float((log_prob.detach() - old).expm1().abs().max()))

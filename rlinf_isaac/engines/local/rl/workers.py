@@ -1,8 +1,8 @@
-"""Rollouts and gradients in worker processes, each with its own environment and its own copy of the policy.
+"""Computes rollouts and gradients in worker processes; each has its own environment and its own copy of the policy.
 
-What an episode does is a function of the weights, its seed, its index and the iteration, and every policy call sees a
-full batch of the same size, so results do not depend on which worker did what. How a minibatch is divided, and so how
-its gradient is rounded, depends on the number of workers alone. With one worker there is no process.
+An episode is a function of the weights, its seed, its index and the iteration, and every policy call has a full batch
+of the same size, so the results do not depend on which worker plays an episode. The shards of a minibatch, and so the
+rounding of its gradient, depend only on the number of workers. A single worker runs in this process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Result(NamedTuple):
-    """Of one held-out episode."""
+    """Result of one held-out episode."""
 
     seed: int
     success: bool
@@ -44,10 +44,10 @@ class Result(NamedTuple):
 
 
 class RolloutWorker:
-    """Plays episodes in an environment of `num_envs` slots, and computes gradients, with a policy given to it.
+    """Plays episodes and computes gradients with one environment and one policy.
 
     Args:
-        config: the job.
+        config: config of the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
         num_envs: slots; what every policy call's batch size is.
         policy: the policy to play with; a new one, to be filled by `load`, if None.
@@ -84,7 +84,7 @@ class RolloutWorker:
         return gradient(self.policy, self.processor, prompt, rows, total, size, learn)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
-        """Deterministic episodes, exactly as `eval` plays them (with as many slots)."""
+        """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""
         policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, self.config.compute.device)
         episodes = rollout(
             self.env,
@@ -97,10 +97,10 @@ class RolloutWorker:
 
 
 class RolloutWorkers:
-    """`rl.workers` players that share the work. A context manager.
+    """Context manager that shares the work among `rl.workers` workers.
 
     Args:
-        config: the job.
+        config: config of the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
         policy: the policy that trains. Workers get what of it is frozen when they start, and the weights that train
             with every piece of work.
@@ -138,14 +138,14 @@ class RolloutWorkers:
             self.executor.shutdown(wait=True, cancel_futures=True)
 
     def explore(self, seeds: Sequence[int], iteration: int) -> list[Rollout]:
-        """Exploring episodes of these seeds; episode i belongs to seed i."""
+        """Play one training episode per seed; episode i belongs to seed i. Returns one rollout per worker."""
         shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
         return self._map(
             RolloutWorker.explore, [([seeds[i] for i in share], list(share), iteration) for share in shares]
         )
 
     def gradients(self, rows: Experience, learn: bool) -> list[Gradient]:
-        """Of a minibatch, in as many parts as there are workers (fewer where it has too few rows)."""
+        """Gradients of a minibatch, one shard per worker (fewer shards if there are fewer rows than workers)."""
         shares = [share for share in np.array_split(np.arange(len(rows)), self.workers) if len(share)]
         return self._map(RolloutWorker.gradient, [(rows.rows(share), len(rows), learn) for share in shares])
 
@@ -168,7 +168,7 @@ class RolloutWorkers:
         except BrokenProcessPool as error:
             raise RlinfIsaacError(
                 "a worker process of the training died (killed, or out of memory). The last checkpoint is kept and the "
-                "same command goes on from it; if memory is short, start anew with a smaller rl.num_envs or rl.workers"
+                "same command resumes from it; if memory is short, start anew with a smaller rl.num_envs or rl.workers"
             ) from error
 
 

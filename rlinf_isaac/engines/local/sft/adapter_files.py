@@ -1,10 +1,11 @@
-"""What trained beside a base, in the two files of `peft`: ``adapter_model.safetensors`` and ``adapter_config.json``.
+"""Writes the trained parameters of a LoRA fine-tuning in the format of `peft`: ``adapter_model.safetensors`` and
+``adapter_config.json``.
 
-Adapters are named ``base_model.model.<layer>.lora_A.weight`` (rank, I) and ``lora_B.weight`` (O, rank). What else
-trained (vision tower, projections) is there whole, as ``base_model.model.<module>.<parameter>`` of what the config
-calls ``modules_to_save``. So `peft` makes of the base, in a module with OpenPI's names, what the bundle of the same
-step holds before that is rounded. Source of the format: ``utils/save_and_load.py`` of `peft`, whose 0.17.1 merges
-these files into the base to the same float32 numbers.
+Adapters are named ``base_model.model.<layer>.lora_A.weight`` (rank, I) and ``lora_B.weight`` (O, rank). Other trained
+modules (vision tower, projections) are stored whole, as ``base_model.model.<module>.<parameter>``, and listed in the
+config's ``modules_to_save``. If `peft` loads these files into the base, in a module with OpenPI's names, the merged
+weights are those of the bundle of the same step before rounding. Source of the format: ``utils/save_and_load.py`` of
+`peft`; version 0.17.1 merges these files into the base with the same float32 result.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ TARGETS = (
     r"paligemma_with_expert\.(paligemma\.model\.language_model|gemma_expert\.model)\.layers\.\d+"
     r"\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 )
-"""Regular expressions over names of layers, as `peft` matches them."""
+"""Regular expression that matches the names of the adapted layers, in `peft`'s syntax."""
 
 
 def write_adapters(directory: Path, trained: Mapping[str, Tensor], config: JobConfig) -> None:
-    """Write both files, in place of what lay there.
+    """Write both files; an existing directory is replaced.
 
     Args:
-        directory: of its own.
-        trained: name -> value of every parameter that trained.
-        config: of the job.
+        directory: directory for these two files alone.
+        trained: name -> value of every trained parameter.
+        config: config of the job.
     """
     tensors = {_stored_as(name): tensor.detach().cpu().contiguous() for name, tensor in sorted(trained.items())}
     whole = [_module_of(name) for name in sorted(trained) if not is_adapter(name)]
@@ -54,7 +55,7 @@ def _stored_as(name: str) -> str:
 
 
 def _module_of(name: str) -> str:
-    """What of the model is saved whole: the vision tower, or a single layer."""
+    """Name of the module that is saved whole because of the parameter `name`: the vision tower, or a single layer."""
     return VISION.rstrip(".") if name.startswith(VISION) else name.rpartition(".")[0]
 
 

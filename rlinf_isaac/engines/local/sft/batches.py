@@ -1,4 +1,4 @@
-"""Which frames, noise and flow times a training step has: functions of (seed, step)."""
+"""Makes the batches of the training. The frames, noise and flow times of a batch are functions of (seed, step)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from rlinf_isaac.pi0.policy import Processor
 
 IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
 Rows = slice | np.ndarray
-"""Which rows of a batch: a slice, or their numbers (n,) int64."""
+"""Rows of a batch: a slice, or row numbers (n,) int64."""
 
 
 class TrainingBatch(NamedTuple):
-    """One optimiser step's input: observation, normalised actions (B, H, A), noise (K B, H, A), flow time (K B,), and
-    what is to change in the images of each camera.
+    """Input of one optimiser step; K is `SftConfig.flow_samples`.
 
-    K is `SftConfig.flow_samples`.
+    Attributes:
+        observation: observations of B frames.
+        actions: (B, H, A) normalised actions.
+        noise: (K B, H, A).
+        time: (K B,) flow times.
+        changes: camera -> augmentation of its images.
     """
 
     observation: Observation
@@ -35,12 +39,12 @@ class TrainingBatch(NamedTuple):
     changes: dict[str, Changes]
 
     def on(self, device: torch.device) -> tuple[Observation, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The arguments of `Pi0.forward` on `device`, the images changed there."""
+        """The arguments of `Pi0.forward` on `device`; the images are augmented there."""
         actions, noise, time = (to_device(tensor, device) for tensor in (self.actions, self.noise, self.time))
         return changed(self.observation.to(device), self.changes), actions, noise, time
 
     def rows(self, first: int, last: int) -> TrainingBatch:
-        """Samples `first` .. `last` - 1, with all their points of the flow."""
+        """Samples `first` .. `last` - 1, with all their flow samples."""
         index, flow = slice(first, last), flow_points(first, last, len(self.noise) // len(self.actions))
         changes = {camera: change.rows(index) for camera, change in self.changes.items()}
         return TrainingBatch(
@@ -49,19 +53,21 @@ class TrainingBatch(NamedTuple):
 
 
 def flow_points(first: int, last: int, points: int) -> slice:
-    """Where the noise and the flow times of samples `first` .. `last` - 1 are, each of which has `points`."""
+    """Slice of the noise and flow times of samples `first` .. `last` - 1, each of which has `points` flow samples."""
     return slice(points * first, points * last)
 
 
 def rows_of(rank: int, world: int, size: int, accumulation: int) -> np.ndarray:
-    """Rows of one of `world` processes that take turns: `accumulation` micro batches of `size` rows each, of which the
-    first ones are ranks 0 .. world - 1's first, and so on. (accumulation * size,) int64."""
+    """Rows of a batch for process `rank` of `world`, (accumulation * size,) int64.
+
+    The batch is cut into micro-batches of `size` rows, which are assigned to ranks 0 .. world - 1 in turn.
+    """
     first = (np.arange(accumulation) * world + rank) * size
     return (first[:, None] + np.arange(size)).reshape(-1)
 
 
 def batch_indices(num_frames: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Frames of the batch of 0-based `step`: consecutive pieces of one permutation per epoch, (batch_size,) int64."""
+    """Frames of the batch of `step` (0-based), (batch_size,) int64: consecutive pieces of one permutation per epoch."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     indices = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(positions // num_frames):
@@ -71,7 +77,7 @@ def batch_indices(num_frames: int, batch_size: int, seed: int, step: int) -> np.
 
 
 def batch_frames(dataset: AnyDataset | Subset, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """`batch_indices` of a dataset; of a mixture, or of a part of one, by the weights of its datasets."""
+    """`batch_indices` of a dataset; in a mixture, or part of one, frames are drawn by the weights of the datasets."""
     indices = batch_indices(dataset.num_frames, batch_size, seed, step)
     if isinstance(dataset, Mixture | Subset) and dataset.counts is not None:
         epochs = np.arange(step * batch_size, (step + 1) * batch_size) // dataset.num_frames
@@ -88,7 +94,7 @@ def _epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
 def load_frames(
     dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, indices: np.ndarray
 ) -> tuple[Observation, torch.Tensor, np.ndarray]:
-    """Of some frames: observation, normalised actions (B, H, A), states (B, D) in robot units."""
+    """Load the frames `indices`: observation, normalised actions (B, H, A), states (B, D) in robot units."""
     states = dataset.column(STATE)[indices]
     observation = processor.observation(
         {camera: dataset.images(feature, indices) for camera, feature in IMAGE_FEATURES.items()},
@@ -100,17 +106,17 @@ def load_frames(
 
 
 def flow_time(uniform: np.ndarray) -> np.ndarray:
-    """Flow times Beta(1.5, 1) * 0.999 + 0.001, as OpenPI, of uniform numbers in [0, 1)."""
-    # The inverse of the Beta(1.5, 1) distribution function u = x^1.5.
+    """Flow times Beta(1.5, 1) * 0.999 + 0.001, as in OpenPI, from uniform numbers in [0, 1)."""
+    # Inverse of the Beta(1.5, 1) distribution function u = x^1.5.
     return uniform ** (1 / 1.5) * 0.999 + 0.001
 
 
 def load_batch(
     dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, step: int, rows: Rows = slice(None)
 ) -> TrainingBatch:
-    """Rows of the batch of 0-based `step`, on the CPU.
+    """Load rows of the batch of `step` (0-based), on the CPU.
 
-    A row has its noise, its time and its changes whichever others are asked for with it.
+    The noise, flow times and augmentation of a row are the same regardless of which other rows are loaded.
     """
     size, points = config.sft.batch_size, config.sft.flow_samples
     numbers = np.arange(size)[rows]

@@ -1,4 +1,4 @@
-"""The memory of the device while it trains: how much was used, and what to do where there is too little."""
+"""Reports the peak memory of the device, and explains how to use less memory if it runs out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlinf_isaac.ground.errors import TrainingOutOfMemory
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """``gpu/peak_memory_gib``: the most that tensors took of a CUDA device since the process began, in GiB (2^30)."""
+    """``gpu/peak_memory_gib``: peak memory of the tensors on a CUDA device since the process began, in GiB (2^30)."""
     if device.type != "cuda":
         return {}
     return {"gpu/peak_memory_gib": torch.cuda.max_memory_allocated(device) / GIB}
@@ -21,17 +21,17 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 @contextmanager
 def explained(config: JobConfig) -> Iterator[None]:
-    """What torch says where a device has too little memory, as an error that says what takes less.
+    """Convert torch's out-of-memory errors into an error that lists settings that need less memory.
 
     Raises:
-        TrainingOutOfMemory: instead.
+        TrainingOutOfMemory: the device has too little memory.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise _error(config, error) from error
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # torch has no class for this one
+        if "DefaultCPUAllocator" not in str(error):  # torch has no exception class for the CPU's out-of-memory error
             raise
         raise _error(config, error) from error
 
@@ -40,6 +40,6 @@ def _error(config: JobConfig, error: RuntimeError) -> TrainingOutOfMemory:
     peak = training_memory(config).peak / GIB
     return TrainingOutOfMemory(
         f"{config.compute.device} has too little memory for this training, which takes about {peak:.1f} GiB of it: "
-        f"{str(error).splitlines()[0][:200]}. These take less: {advice(config)}. They are other trainings, which begin "
-        "anew; the checkpoints of this one are kept"
+        f"{str(error).splitlines()[0][:200]}. These settings take less: {advice(config)}. With other settings the "
+        "training starts anew; the checkpoints of this one are kept"
     )

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights that train, beside them."""
+"""Exponential moving average of the trained weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from rlinf_isaac.engines.local.training.team import own_part, shard_as
 
 
 class Average:
-    """``average = decay * average + (1 - decay) * weights`` after every step, in float32, from the first weights on.
+    """``average = decay * average + (1 - decay) * weights`` after every step, in float32, starting with the initial
+    weights.
 
-    As OpenPI's JAX training (``scripts/train.py``): no correction of the beginning. What is averaged is what the
-    optimiser trains: float32 copies of bfloat16 parameters where there are some. Frozen parameters have no average, and
-    with a `decay` of 0 nothing has. It costs 4 bytes per trained parameter.
+    As in OpenPI's JAX training (``scripts/train.py``), there is no bias correction. The averaged values are those that
+    the optimiser trains; for a bfloat16 parameter with a float32 copy, the copy. Frozen parameters have no average, and
+    with `decay` 0 no parameter has one. It takes 4 bytes per trained parameter.
 
     Attributes:
         values: name of a parameter -> its average, float32, sharded like the parameter.
@@ -34,7 +35,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights of one more step."""
+        """Update the average with the current weights; called after every optimiser step."""
         if self.values:
             averages = [own_part(value) for value in self.values.values()]
             weights = [own_part(trained.detach()).float() for trained in self._trained.values()]
@@ -42,7 +43,7 @@ class Average:
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
-        """Within it `model`, of which this is the average, has the average as its weights."""
+        """Replace the weights of `model` by their average inside the with block."""
         parameters = dict(model.named_parameters())
         own = [own_part(parameters[name].detach()) for name in self.values]
         kept = [each.clone() for each in own]
@@ -51,19 +52,20 @@ class Average:
             yield
         finally:
             _copy(own, kept)
-            # What FSDP2 gathered of the average is not to be taken for the weights in the next forward pass.
+            # Drop the parameters that FSDP2 has all-gathered from the average, so that the next forward pass does not
+            # use them.
             for module in model.modules():
                 if hasattr(module, "reshard"):
                     module.reshard()  # type: ignore[operator]  # of FSDP2
 
     @torch.no_grad()
     def restore(self, values: dict[str, Tensor]) -> None:
-        """Go on from whole averages, by name."""
+        """Set the averages from unsharded tensors, by name."""
         for name, own in self.values.items():
             own.copy_(shard_as(values[name], own))
 
 
 def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
-    if targets:  # torch has no copy of nothing
+    if targets:  # torch._foreach_copy_ refuses empty lists
         with torch.no_grad():
             torch._foreach_copy_(targets, values)

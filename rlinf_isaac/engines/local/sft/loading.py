@@ -1,10 +1,10 @@
-"""Batches, loaded before the training asks for them: by a thread of this process, or by processes of their own.
+"""Loads batches ahead of the training, in a thread of this process or in worker processes.
 
-The processes are those of `torch.utils.data.DataLoader`: it keeps the order of the steps whoever is ready first, loads
-a bounded number ahead, hands tensors over in shared memory, copies them to pinned memory for a GPU, and notices a dead
-worker. Here it maps over steps, and a worker makes the whole batch of a step, which is a function of (seed, step): so
-neither the number of workers nor a resumption changes a byte of it. A batch travels in one piece (`packing`), as the
-descriptor of memory that has no name any more, so that nothing is left in /dev/shm, whoever is killed.
+The workers are those of `torch.utils.data.DataLoader`, which keeps the order of the steps, prefetches a bounded number
+of batches, passes tensors through shared memory, copies them to pinned memory for a GPU, and notices a dead worker.
+Here its dataset maps a step to a batch: a worker makes the whole batch of a step, which is a function of (seed, step),
+so neither the number of workers nor a resumption changes a byte. A batch is sent in one piece (`packing`), as the file
+descriptor of unlinked memory, so nothing stays in /dev/shm if a process is killed.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from rlinf_isaac.pi0.policy import Processor
 
 
 class BatchLoader:
-    """The batches of a training from 0-based step `first_step` on, in order; a context manager.
+    """Context manager that loads the batches of a training in order, from step `first_step` (0-based) on.
 
     Args:
-        config: of the job; ``sft.loader_workers`` is the number of processes, 0 for a thread of this one.
-        dataset: what the batches are made of.
-        processor: which makes tensors of them.
-        first_step: the step of the first batch.
-        rows: those of each batch that are wanted.
+        config: config of the job; ``sft.loader_workers`` is the number of processes, 0 for a thread of this process.
+        dataset: the frames to train on.
+        processor: converts frames to tensors.
+        first_step: step of the first batch.
+        rows: rows to load of each batch.
 
     Attributes:
-        waited_s: seconds that `get` has waited since it was last set to 0.
+        waited_s: seconds that `get` has waited since this was last set to 0.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class BatchLoader:
         self._batches.close()
 
     def get(self, step: int) -> TrainingBatch:
-        """The batch of 0-based `step`, the one after the last.
+        """The batch of `step` (0-based), which must follow the previous call's step.
 
         Raises:
-            RlinfIsaacError: a process died. What one of them raised is raised here.
+            RlinfIsaacError: a worker process died. Exceptions of a worker are raised here as well.
         """
         assert step == self._next
         begun = time.perf_counter()
@@ -84,7 +84,7 @@ Load = Callable[[int], TrainingBatch]
 
 
 def _in_a_thread(load: Load, steps: range) -> Generator[TrainingBatch, None, None]:
-    """Loads the next batch while the training has this one."""
+    """Load the next batch in a thread while the training uses the current one."""
     with ThreadPoolExecutor(1, "batch") as reader:
         upcoming = [reader.submit(load, step) for step in steps[:1]]
         for step in steps:
@@ -105,12 +105,13 @@ def _in_processes(load: Load, steps: range, workers: int, *, pin: bool) -> Gener
         worker_init_fn=_begin,
         multiprocessing_context="spawn",
         pin_memory=pin,
-        generator=torch.Generator(),  # the global one stays as it is
+        generator=torch.Generator(),  # so that DataLoader does not advance the global generator
     )
     others, on_child = set(active_children()), signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
     if on_child is not None and threading.current_thread() is threading.main_thread():
-        # It would raise wherever this process is when a worker dies, were it in the middle of writing a checkpoint.
+        # Restore the handler that DataLoader has replaced: it would raise when a worker dies, even while this process
+        # writes a checkpoint.
         signal.signal(signal.SIGCHLD, on_child)
     processes = set(active_children()) - others
     try:
@@ -126,7 +127,7 @@ def _received(batches: Iterator[Packed | RlinfIsaacError], processes: set[BasePr
     try:
         batch = next(batches)
     except Exception as error:
-        # Of a worker that is dying, sockets may close before its end can be told.
+        # The sockets of a dying worker may close before its exit code is available, so wait for it.
         ended = connection.wait([process.sentinel for process in processes], timeout=5)
         for process in (process for process in processes if process.sentinel in ended):
             process.join()
@@ -142,12 +143,13 @@ def _died(process: BaseProcess) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return (
         f"a process that loads batches (pid {process.pid}) {how}. The last checkpoint is kept, and the same command "
-        "goes on from it; if memory, or shared memory in /dev/shm, is short, give it a smaller sft.loader_workers, or 0"
+        "resumes from it; if memory, or shared memory in /dev/shm, is short, use a smaller sft.loader_workers, or 0"
     )
 
 
 class _Steps(Dataset):
-    """Step -> its batch, packed, or what this project raises on purpose; DataLoader would make another error of it."""
+    """Dataset that maps a step to its packed batch. An `RlinfIsaacError` is returned, not raised, because DataLoader
+    would convert it to another exception."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -165,4 +167,4 @@ def _as_it_is(item: Any) -> Any:
 
 def _begin(worker: int) -> None:
     follow_parent()
-    torch.set_num_threads(1)  # the workers are the parallelism
+    torch.set_num_threads(1)  # the workers run in parallel already

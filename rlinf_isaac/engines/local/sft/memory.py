@@ -1,12 +1,12 @@
-"""How much memory of a GPU a fine-tuning takes, computed from its config. No torch.
+"""Estimates the GPU memory of a fine-tuning from its config, without importing torch.
 
-What has to be there is counted from the names and shapes of the parameters. What autograd keeps for the backward pass
-is counted in numbers per token and layer, as the compiled layers keep them: of a Gemma layer six times its width,
-queries, keys, values, the attended, and three times its feed-forward width; of a vision layer eight times its width and
-twice its feed-forward width. Attention keeps no matrix of scores.
+The memory of weights, gradients and optimiser state follows from the names and shapes of the parameters. The memory of
+the activations that autograd saves is counted in numbers per token and layer, for compiled layers: a Gemma layer saves
+six times its width, the queries, keys, values and attention outputs, and three times its feed-forward width; a vision
+layer saves eight times its width and twice its feed-forward width. Attention scores are not saved.
 
-Against what was measured on one H200, `torch.cuda.max_memory_allocated` of the full-size pi0 with two views, layers
-compiled; everything trained, 48 prompt tokens, horizon 50:
+Comparison with `torch.cuda.max_memory_allocated` on one H200, for the full-size pi0 with two views and compiled layers;
+all parameters trained, 48 prompt tokens, horizon 50:
 
     batch 32, bfloat16 alone           70 GiB measured, 73 computed
     batch 48, bfloat16 alone           96 GiB           100
@@ -16,14 +16,14 @@ compiled; everything trained, 48 prompt tokens, horizon 50:
     two processes, batch 64, shards    80 GiB            82
     two processes, batch 64, copies   107 GiB           104
 
-and batch 32 with float32 copies, four points of the flow, 96 prompt tokens, horizon 16:
+Batch 32 with float32 copies, four flow samples, 96 prompt tokens, horizon 16:
 
     everything                        100 GiB measured, 102 computed
     the expert                         14 GiB           16
 
-So an estimate is to be trusted within a tenth; batch 32 with activation checkpointing took 50.7 GiB, 50.2 computed.
-Layers that are not compiled keep about half as much again (an earlier model of the same shapes took 98 GiB at batch 32
-in bfloat16 alone; 100 computed). The CUDA context, some 0.5 GiB, and what the allocator holds beyond are not counted.
+So the estimate is accurate to about a tenth. Batch 32 with activation checkpointing took 50.7 GiB, 50.2 computed.
+Layers that are not compiled save about 1.5 times as much (an earlier model of the same shapes took 98 GiB at batch 32
+in bfloat16 alone; 100 computed). The CUDA context of some 0.5 GiB and the allocator's reserve are not counted.
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each device.
+    """Memory in bytes on each device.
 
     Attributes:
-        weights: parameters, adapters among them.
-        copies: float32 copies of what is trained in bfloat16.
-        moments: of AdamW.
-        average: of the weights (``sft.ema_decay``).
-        gradients: when all of them are there.
-        activations: what autograd keeps of one micro-batch.
-        accumulates: whether gradients lie beside the activations: of earlier micro-batches, or those of the last step.
+        weights: parameters, including adapters.
+        copies: float32 copies of trained bfloat16 parameters.
+        moments: moments of AdamW.
+        average: moving average of the weights (``sft.ema_decay``).
+        gradients: gradients of all trained parameters.
+        activations: activations that autograd saves for one micro-batch.
+        accumulates: whether gradients (of earlier micro-batches, or of the previous step) exist at the same time as the
+            activations.
     """
 
     weights: int
@@ -68,14 +69,14 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The most at a time: at the end of a forward pass, or in the optimiser's step."""
+        """Peak memory, at the end of a forward pass or in the optimiser's step."""
         kept = self.weights + self.copies + self.moments + self.average
         during = self.activations + (self.gradients if self.accumulates else 0)
         return kept + max(during, self.gradients)
 
 
 def training_memory(config: JobConfig) -> Memory:
-    """About what `sft` of this config takes of each device."""
+    """Estimate of the memory that `sft` with this config takes on each device."""
     sft, compute = config.sft, config.compute
     rows = sft.batch_size // compute.num_processes
     micro = min(sft.micro_batch or rows, rows)
@@ -85,7 +86,7 @@ def training_memory(config: JobConfig) -> Memory:
         if _trains(name, config):
             trained += count
             rounded += count if size == 2 else 0
-            # A parameter that nothing reads has no gradient, hence no moments.
+            # A parameter that the model does not use has no gradient, hence no moments.
             moments += 0 if name in UNREAD else 2 * count * (4 if size == 4 or compute.master_weights else 2)
     place = launch()
     shards = 1 if compute.sharding == "replicate" else place.local_size if place else compute.num_processes
@@ -96,16 +97,16 @@ def training_memory(config: JobConfig) -> Memory:
         average=4 * trained // shards if sft.ema_decay else 0,
         gradients=(4 * trained - 2 * rounded) // shards,
         activations=micro * _kept_of_a_sample(config),
-        # Copies keep their gradients in the buckets that are exchanged (`spread.Spread`).
+        # With replicated models the gradients stay in the buckets of the all-reduce (`spread.Spread`).
         accumulates=micro < rows or (compute.num_processes > 1 and shards == 1),
     )
 
 
 def choose_sharding(config: JobConfig, available: int | None) -> Literal["replicate", "shard"]:
-    """How several processes share the model: as the job says, or ``auto``.
+    """Whether several processes replicate or shard the model: as configured, or chosen automatically for ``auto``.
 
-    Copies of the model are taken where the estimate for them leaves a tenth of a device free, to which it is accurate.
-    `available` is a device's memory in bytes; where it is not known, as on a CPU, there is room.
+    ``auto`` replicates if the estimate leaves a tenth of the device's memory free, which is its accuracy. `available`
+    is the memory of a device in bytes; None, as on a CPU, counts as enough.
     """
     if config.compute.num_processes == 1:
         return "replicate"
@@ -118,7 +119,7 @@ def choose_sharding(config: JobConfig, available: int | None) -> Literal["replic
 
 
 def remedies(config: JobConfig) -> list[tuple[str, int]]:
-    """Overrides that take less memory, each alone, and then all together, with the peak in bytes of each."""
+    """Overrides that reduce the memory: each one alone, then all together; each with its peak in bytes."""
     sft, found = config.sft, []
     rows = sft.batch_size // config.compute.num_processes
     changes: dict[str, int | bool | str] = {}
@@ -136,12 +137,12 @@ def remedies(config: JobConfig) -> list[tuple[str, int]]:
 
 
 def advice(config: JobConfig) -> str:
-    """`remedies` in words: ``sft.micro_batch=16 (about 71 GiB), ...``."""
+    """The `remedies` as text: ``sft.micro_batch=16 (about 71 GiB), ...``."""
     return ", ".join(f"{words} (about {peak / GIB:.1f} GiB)" for words, peak in remedies(config))
 
 
 def _parameters(config: JobConfig) -> Iterator[tuple[str, int, int]]:
-    """Name, count of numbers and bytes of each, of every parameter; adapters have a name that says so."""
+    """Name, number of elements, and bytes per element of every parameter; names of adapters end in ``.lora``."""
     tied = {second for _, second in TIED}
     for name, shape in state_dict_shapes(config.model).items():
         if name not in tied:
@@ -158,12 +159,12 @@ def _trains(name: str, config: JobConfig) -> bool:
 
 
 def _gathered(config: JobConfig, weights: int) -> int:
-    """What a process holds whole, though it is sharded, when the backward pass begins: all that is read (`spread`)."""
+    """Bytes of the parameters that are unsharded when the backward pass begins: all that the model uses (`spread`)."""
     return weights - sum(count * size for name, count, size in _parameters(config) if name in UNREAD)
 
 
 def _kept_of_a_sample(config: JobConfig) -> int:
-    """Bytes that autograd keeps of one sample, its points of the flow included."""
+    """Bytes that autograd saves for one sample, with all its flow samples."""
     model, sft, compute = config.model, config.sft, config.compute
     patches = VIEWS * (model.vision.image_size // model.vision.patch_size) ** 2
     prefix, suffix = patches + model.max_token_len, sft.flow_samples * (model.action_horizon + (not model.pi05))
@@ -179,7 +180,7 @@ def _kept_of_a_sample(config: JobConfig) -> int:
     for tokens, depth, width, inside, has_gradients in stacks:
         if has_gradients:
             numbers += tokens * depth * (width if sft.activation_checkpointing else inside)
-    # One layer at a time lies there whole, with gradients or without.
+    # In addition, all activations of one layer exist at a time.
     if sft.activation_checkpointing or sft.trainable == "expert":
         numbers += max(tokens * inside for tokens, _, _, inside, _ in stacks)
     numbers += _keys_and_values(config, prefix, suffix)
@@ -188,7 +189,7 @@ def _kept_of_a_sample(config: JobConfig) -> int:
 
 
 def _keys_and_values(config: JobConfig, prefix: int, suffix: int) -> int:
-    """Of the prefix, once for each point of the flow, and joined with those of the suffix in every layer."""
+    """Numbers in the keys and values of all layers: of the prefix, and of prefix and suffix joined per flow sample."""
     model = config.model
     joined = config.sft.flow_samples * prefix + suffix
     return 2 * model.vlm.depth * model.vlm.num_kv_heads * model.vlm.head_dim * (prefix + joined)

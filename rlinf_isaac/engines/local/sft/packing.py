@@ -1,7 +1,7 @@
-"""Everything that a value holds of tensors in one piece of memory, so that it goes to another process as one.
+"""Packs all tensors of a value into one block of shared memory, to send them to another process together.
 
-Each piece of shared memory that travels is a connection between the two processes, a handshake and an open file; a
-batch has a dozen tensors. Strides are kept: in another layout a convolution may round differently.
+Each block of shared memory that is sent costs a connection between the two processes, a handshake and an open file, and
+a batch has a dozen tensors. Strides are preserved, because a convolution may round differently in another layout.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ _ALIGNMENT = 64
 
 
 class Packed(NamedTuple):
-    """A value: the bytes of its tensors (N,) uint8, and what is left of it, pickled, with places in their stead."""
+    """A packed value.
+
+    Attributes:
+        memory: (N,) uint8, bytes of all tensors.
+        rest: the pickled value, with a `_Place` instead of each tensor.
+    """
 
     memory: Tensor
     rest: bytes
 
 
 class _Place(NamedTuple):
-    """Where in the memory a tensor lies."""
+    """Position and layout of a tensor in the memory."""
 
     first: int
     dtype: torch.dtype
@@ -33,18 +38,18 @@ class _Place(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """How many it takes, from its first element to its last."""
+        """Number of bytes from the first element to the last."""
         reach = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
         return 0 if 0 in self.shape else (1 + reach) * self.dtype.itemsize
 
     def view(self, memory: Tensor) -> Tensor:
-        """The tensor, in that memory."""
+        """The tensor as a view of `memory`."""
         part = memory[self.first : self.first + self.bytes]
         return part.view(self.dtype).as_strided(self.shape, self.stride)
 
 
 def pack(value: Any) -> Packed:
-    """Copy the tensors of `value`, on the CPU and without gradient, into one piece of shared memory."""
+    """Pack `value`: its tensors, on the CPU and without gradients, are copied into one block of shared memory."""
     file = io.BytesIO()
     pickler = _Pickler(file, pickle.HIGHEST_PROTOCOL)
     pickler.dump(value)
@@ -55,7 +60,7 @@ def pack(value: Any) -> Packed:
 
 
 def unpack(packed: Packed) -> Any:
-    """The value, its tensors in the memory in which they came."""
+    """Unpack a value; its tensors are views of the shared memory."""
     return _Unpickler(packed).load()
 
 
@@ -68,7 +73,7 @@ class _Pickler(pickle.Pickler):
     def persistent_id(self, value: Any) -> tuple[_Place, tuple[int, ...]] | None:
         if not isinstance(value, Tensor):
             return None
-        # One row that stands for many is one row in memory, too.
+        # An expanded dim (stride 0) is stored once and expanded again when unpacked.
         once = value[tuple(slice(None if step else 1) for step in value.stride())] if value.numel() else value
         place = _Place(self.size, value.dtype, tuple(once.shape), once.stride())
         self.tensors.append((once, place))

@@ -1,4 +1,4 @@
-"""A picture of predicted beside recorded actions."""
+"""Plots predicted and recorded actions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def plot_chunks(
     """Write a PNG with one panel for each dim of the actions.
 
     Args:
-        path: of the PNG; its directory is made.
+        path: path of the PNG; its directory is created.
         recorded: (T, A) actions of one episode, in robot units.
         starts: (N,) frames in which the predicted chunks start.
         chunks: (N, C, A) predicted actions, in robot units.
-        names: of the dims; None numbers them.
+        names: names of the dims; None numbers them.
         fps: frames per second.
-        title: above it.
+        title: title of the figure.
     """
     # matplotlib takes a second to import, and its pyplot would look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

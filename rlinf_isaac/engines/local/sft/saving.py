@@ -1,10 +1,10 @@
-"""What a training leaves on disk, and what an interrupted one has left.
+"""Saves checkpoints and the training state, and announces what an interrupted training has saved.
 
-checkpoints/<step>      the bundle: the weights, or their average, adapters merged into them
-checkpoints-raw/<step>  with sft.evaluate_raw: the weights of that step where the other has their average
-adapters/<step>         with sft.trainable=lora: what trained, beside the base (`adapter_files`)
-training_state          what the next step needs besides; no step follows the last one, and several times the size of
-                        its weights would lie there for nothing: that it is done is all that stays
+checkpoints/<step>      the bundle: the weights or, with an EMA, their average; adapters are merged into them
+checkpoints-raw/<step>  with sft.evaluate_raw and an EMA: a bundle of the weights themselves
+adapters/<step>         with sft.trainable=lora: the trained parameters alone (`adapter_files`)
+training_state          optimiser state, float32 copies and averages that the next step needs, several times the size of
+                        the weights; after the last step only a note that the training is complete
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def save(
     step: int,
     team: Team,
 ) -> Iterator[CheckpointSaved | FileSaved]:
-    """Write the bundle of a step and the state to go on from; every process of `team` takes part."""
+    """Write the bundle and the training state of a step. Collective call: every process of `team` must call it; the
+    first one writes."""
     parameters, lora = dict(model.named_parameters(remove_duplicate=False)), scales(model)
     weights = team.collect({id(parameter): parameter.detach() for parameter in parameters.values()})
     averages = team.collect(average.values)
@@ -78,7 +79,7 @@ def _write(job: SftJob, description: dict[str, Any], root: str, step: int, weigh
         asset_id=job.config.policy.asset_id,
         step=step,
         lineage=job.lineage,
-        overwrite=True,  # of a run that was killed before it saved the training state; the bytes will be equal
+        overwrite=True,  # a run killed before it saved the training state has left the same bytes
     )
 
 

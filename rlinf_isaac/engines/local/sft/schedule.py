@@ -1,4 +1,4 @@
-"""The learning rate of a training step."""
+"""The learning-rate schedule of the fine-tuning."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rlinf_isaac.config.sft_schema import SftConfig
 
 
 def learning_rate(config: SftConfig, step: int) -> float:
-    """Learning rate of 1-based `step`: linear warm-up, then cosine down to ``final_lr_ratio * lr``, where it stays.
+    """Learning rate at `step` (1-based): linear warm-up, cosine decay to ``final_lr_ratio * lr``, then constant.
 
-    The cosine ends at ``decay_steps``, warm-up counted in as in optax, or at the last step.
+    The cosine ends at ``decay_steps`` (which includes the warm-up, as in optax), or at the last step.
 
     OpenPI's schedule (optax's ``warmup_cosine_decay_schedule`` from ``lr / (warmup_steps + 1)``, which counts steps
-    from 0) is this one a step later: in the warm-up it is ``lr * step / (warmup_steps + 1)``, less by a
-    1 / (warmup_steps + 1) of it, a thousandth with 1000 steps, and from then on it has the value of the step before.
+    from 0) lags one step behind this one: its warm-up is ``lr * step / (warmup_steps + 1)``, smaller by a factor of
+    1 / (warmup_steps + 1) (a thousandth for 1000 steps), and later it has the value of this schedule one step earlier.
     """
     if step <= config.warmup_steps:
         return config.lr * step / config.warmup_steps

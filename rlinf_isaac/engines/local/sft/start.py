@@ -1,4 +1,4 @@
-"""The model and the optimiser that a training begins or goes on with."""
+"""Creates the model and the optimiser at the start of a training, or when it resumes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rlinf_isaac.pi0.trainable import is_trained
 
 
 def _load(model: Pi0, job: SftJob, start: Bundle | None) -> None:
-    """The weights to begin with: those of `start`, or what every first start has.
+    """Load the weights of the bundle `start`, or those of the job's base at the first start.
 
-    Into the weights of `start` adapters are merged. They go on beside the weights that they began with, and what else
-    trains comes from the training state.
+    A LoRA training always loads the base, because adapters are merged into the weights of `start`. Its adapters and
+    other trained parameters are restored from the training state.
     """
     sft = job.config.sft
     if start is not None and sft.trainable != "lora":
@@ -35,28 +35,29 @@ def _load(model: Pi0, job: SftJob, start: Bundle | None) -> None:
 
 
 def model_and_optimiser(job: SftJob, team: Team, start: Bundle | None) -> tuple[Spread, torch.optim.AdamW]:
-    """The model as this process of `team` trains it: with the weights of `start`, of the job's base, or random ones.
+    """The model of this process of `team`, with the weights of `start`, of the job's base, or random ones; and its
+    optimiser.
 
-    What is frozen has no gradient, no optimiser state and no float32 copy. Where the whole VLM is, autograd keeps
-    nothing of it: no gradient is asked for below the keys and values that it gives.
+    Frozen parameters have no gradient, no optimiser state and no float32 copy. If the whole VLM is frozen, autograd
+    saves none of its activations, because no gradient flows through its keys and values.
     """
     config = job.config
     device = team.device(config.compute.device)
     masters = config.compute.dtype == "bfloat16" and config.compute.master_weights
-    with device:  # a full-size model is built in seconds on a GPU, in minutes on a CPU
+    with device:  # initialising a full-size model takes seconds on a GPU, and minutes on a CPU
         model = Pi0(config.model)
     initialise(model, config.sft.seed)
     _load(model, job, start)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained(name, config.sft))
-    # The memory of what is rounded goes on as the float32 copies, which are to be exact.
+    # Keep the float32 values of trained parameters before rounding to bfloat16; they become the float32 copies.
     exact = {name: each.detach() for name, each in model.named_parameters() if masters and each.requires_grad}
     to_precision(model, config.compute.dtype).train()
     if config.sft.trainable == "lora":
         add_adapters(model, config)
     checkpoint_activations(model, config.sft.activation_checkpointing)
     compiled = device.type == "cuda" and config.compute.compile
-    # Adapters are for GPUs with little memory: they give it a percent of the speed or so.
+    # LoRA is for GPUs with little memory, so recompute these products, at a cost of about a percent of the speed.
     recompute_products(model, compiled and config.sft.trainable == "lora")
     spread = Spread(model, team, job.sharding, compile=compiled, parts=parts_of(config, team))
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

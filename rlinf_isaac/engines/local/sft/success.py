@@ -1,4 +1,4 @@
-"""How often the newest checkpoint of a training solves the task, on seeds that no other evaluation uses."""
+"""Measures the success rate of the newest checkpoint during a training, on seeds that no other evaluation uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 
 
 class Success:
-    """Plays ``sft.eval_episodes`` episodes from ``sft.eval_first_seed`` on, in an environment of its own."""
+    """Plays ``sft.eval_episodes`` episodes, with seeds from ``sft.eval_first_seed`` on, in its own environment."""
 
     def __init__(self, config: JobConfig, isaaclab_python: str | None = None) -> None:
         self._config, self._isaaclab_python = config, isaaclab_python
@@ -38,6 +38,6 @@ class Success:
         }
 
     def close(self) -> None:
-        """Close the environment, if there is one."""
+        """Close the environment, if it was created."""
         if self._env is not None:
             self._env.close()

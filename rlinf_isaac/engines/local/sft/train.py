@@ -1,8 +1,8 @@
 """Supervised fine-tuning of pi0 with the flow-matching loss.
 
-Every random choice is a function of (seed, step): which frames are in the batch, their noise, their flow time. So a run
-that was killed and resumed from its last checkpoint ends with the same bytes as one that was not (same machine, same
-number of threads). What an earlier, interrupted run saved is announced again before training goes on.
+Every random choice (the frames of a batch, their noise and flow times) is a function of (seed, step). So a run that is
+killed and resumed from its last checkpoint ends with the same bytes as an uninterrupted one, on the same machine with
+the same number of threads. A resumed run first yields the events of everything that is saved already.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def train(job: SftJob) -> Iterator[Event]:
     """Train from the last checkpoint in ``job.output``, or from scratch; yields every checkpoint and metric of the job.
 
     Raises:
-        TrainingDiverged: the loss or the gradient is not finite; checkpoints saved before stay.
-        TrainingOutOfMemory: the device cannot hold a step; checkpoints saved before stay.
+        TrainingDiverged: the loss or the gradient is not finite; earlier checkpoints are kept.
+        TrainingOutOfMemory: the device has too little memory for a step; earlier checkpoints are kept.
     """
     job.output.mkdir(parents=True, exist_ok=True)
     team = team_of_torchrun()
@@ -58,7 +58,7 @@ def train(job: SftJob) -> Iterator[Event]:
 
 
 def train_as(job: SftJob, team: Team) -> Iterator[Event]:
-    """`train` as one of the processes of `team`, of which the first one writes files."""
+    """Run `train` in one process of `team`; only the first process writes files."""
     config = job.config.sft
     checkpoints = job.output / "checkpoints"
     metrics = metrics_log(job.output)
@@ -69,13 +69,13 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
 
     if job.config.compute.threads:
         torch.set_num_threads(job.config.compute.threads)
-    # The held-out episodes are taken away from what batches are drawn of; they never train.
+    # Leave the held-out episodes out of the training data.
     whole = open_datasets(job.datasets, config.mix)
     dataset = training_part(whole, config.val_episodes, config.seed)
     processor = make_processor(job.config, from_json(job.norm_stats))
     description = job.description(whole)
     with explained(job.config):
-        # The weights come from the checkpoint, the moments, float32 copies and averages from the state.
+        # Load the weights from the checkpoint; restore AdamW's moments, float32 copies and averages from the state.
         bundle = read_bundle(checkpoints / str(start)) if start else None
         spread, optimiser = model_and_optimiser(job, team, bundle)
         model = spread.model
@@ -90,22 +90,25 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
         Watching(job, whole, processor, team, metrics) as watching,
         BatchLoader(job.config, dataset, processor, start, team.rows(config.batch_size)) as batches,
     ):
+        # If the run was killed between saving and evaluating a checkpoint, evaluate it now.
         if start:
             yield from watching.catch_up(read_bundle(checkpoints / str(start)))
         for step in range(start + 1, config.steps + 1):
             with explained(job.config):
-                # One step: flow-matching loss, backward pass, clipping, AdamW; then the average of the weights.
+                # Get the batch of this step (a function of seed and step, loaded ahead), and update the policy:
+                # flow-matching loss, backward pass, gradient clipping, AdamW.
                 unread.append(update(spread, optimiser, batches.get(step - 1), job.config, step, team))
+                # Update the moving average of the weights.
                 average.update()
-                # A GPU works on this step while the loss of the one before is read. Where somebody is about to hear of
-                # them, or weights are to be saved or measured, all are read first.
+                # Read the loss one step late, so that the GPU is never idle while the CPU waits for it. Read all losses
+                # before metrics are logged, or weights are saved or evaluated.
                 while unread and (unread[0].ready or len(unread) > 1 or _pauses(config, step)):
                     loss, norm = unread.popleft().read()
                     losses.append(loss)
                     norms.append(norm)
                     detail = f"loss {loss:.4f}"
             if step % config.log_interval == 0 or step == config.steps:
-                # Metrics are means over the steps since the last ones. They are on disk before anybody hears of them.
+                # Log the means over the steps since the last log; they are written to disk before they are yielded.
                 times = _times(len(losses), time.perf_counter() - since, batches.waited_s, config.batch_size)
                 values = _summary(losses, norms, learning_rate(config, step)) | times | peak_memory(device)
                 entry = Metrics(step, values)
@@ -113,14 +116,15 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
                     metrics.append(entry)
                 yield entry
                 losses, norms, since, batches.waited_s = [], [], time.perf_counter(), 0.0
-            # Where it is due: measure on held-out episodes, save, play with what was saved.
+            # If due, compute the validation loss on held-out episodes, save a checkpoint, and evaluate it in the
+            # simulator.
             paused = time.perf_counter()
             yield from watching.validate(model, average, step)
             if step % config.save_interval == 0 or step == config.steps:
                 yield from save(job, description, state, model, optimiser, average, step, team)
                 if team.first:
                     yield from watching.play(read_bundle(checkpoints / str(step), verify=False))
-            since += time.perf_counter() - paused  # the rate is that of the training
+            since += time.perf_counter() - paused  # leave this time out of the training speed
             yield Progress("sft", step, config.steps, detail)
 
 
@@ -139,7 +143,7 @@ def _summary(losses: list[float], norms: list[float], lr: float) -> dict[str, fl
 
 
 def _times(steps: int, seconds: float, waited_s: float, batch_size: int) -> dict[str, float]:
-    """Speeds, and for how many seconds a step waited for its batch."""
+    """Training speed, and the mean time in seconds that a step waited for its batch."""
     return {
         "time/steps_per_second": steps / seconds,
         "time/samples_per_second": steps * batch_size / seconds,

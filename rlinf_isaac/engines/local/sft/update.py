@@ -1,4 +1,4 @@
-"""One optimiser step: the loss, its gradient, clipping."""
+"""One optimiser step: loss, backward pass, gradient clipping, and AdamW."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rlinf_isaac.ground.errors import TrainingDiverged
 
 
 def flow_loss(errors: Tensor, config: JobConfig) -> Tensor:
-    """The loss, a scalar, of the squared errors (..., A) that `Pi0.forward` gives."""
+    """The loss, a scalar: mean of the squared errors (..., A) that `Pi0.forward` returns."""
     if config.sft.loss_on_real_dims:
         errors = errors[..., : config.policy.env_action_dim]
     return errors.mean()
 
 
 def parts_of(config: JobConfig, team: Team) -> int:
-    """How many micro-batches a step of one process has."""
+    """Number of micro-batches in a step of one process."""
     rows = config.sft.batch_size // team.size
     return -(-rows // (config.sft.micro_batch or rows))
 
 
 class Outcome:
-    """The loss of a step and its gradient's norm before clipping, which a GPU may still be computing.
+    """Loss and gradient norm (before clipping) of a step, which a GPU may still be computing.
 
     Args:
         loss, norm: scalars on the device.
-        step, lr: what an error says.
+        step, lr: step and configured learning rate, for the error message.
     """
 
     def __init__(self, loss: Tensor, norm: Tensor, step: int, lr: float) -> None:
@@ -43,20 +43,20 @@ class Outcome:
         self._values = torch.empty_like(both, device="cpu", pin_memory=both.is_cuda)
         self._values.copy_(both, non_blocking=both.is_cuda)
         if both.is_cuda:
-            # Waiting for this event waits for this step alone, not for the next one, which may be under way.
+            # This event waits only for this step, not for later steps that are already queued.
             self._done = torch.cuda.Event()
             self._done.record()
 
     @property
     def ready(self) -> bool:
-        """Whether `read` waits for nothing."""
+        """Whether `read` returns without waiting."""
         return self._done is None or self._done.query()
 
     def read(self) -> tuple[float, float]:
-        """Loss and norm. Waits until the device has them.
+        """Loss and norm; waits until the device has computed them.
 
         Raises:
-            TrainingDiverged: one of them is not finite; the step then changed no weight.
+            TrainingDiverged: one of them is not finite. The step then has not changed the weights.
         """
         if self._done is not None:
             self._done.synchronize()
@@ -72,11 +72,11 @@ class Outcome:
 def update(
     spread: Spread, optimiser: torch.optim.AdamW, batch: TrainingBatch, config: JobConfig, step: int, team: Team
 ) -> Outcome:
-    """Train one step, 1-based. Where the optimiser clips by itself, on a GPU, nothing waits for the device.
+    """Train one step (1-based). With the optimiser's GPU kernels, this call does not wait for the device.
 
     Raises:
-        TrainingDiverged: the loss or the gradient is not finite; the weights are then unchanged. On a GPU the outcome
-            says so when it is read.
+        TrainingDiverged: the loss or the gradient is not finite; the weights are then unchanged. With GPU kernels,
+            `Outcome.read` raises it instead.
     """
     device = team.device(config.compute.device)
     # The learning rate is a function of the step alone, so that a resumed training has the same one.
@@ -86,20 +86,22 @@ def update(
     size = len(batch.actions)
     step_size = config.sft.micro_batch or size
     parts = []
-    # The batch goes through in micro-batches; each adds its share to the gradient of the whole batch.
+    # Forward and backward pass in micro-batches. Each loss is weighted by its share of the rows, so the accumulated
+    # gradient is that of the whole batch.
     for first in range(0, size, step_size):
         part = batch.rows(first, first + step_size)
         with spread.part(last=first + step_size >= size):
             loss = flow_loss(spread(*part.on(device)), config) * (len(part.actions) / size)
             loss.backward()
         parts.append(loss.detach())
-    # The processes' gradients are averaged (those of shards and of copies were, in the backward pass).
+    # Average over the processes the gradients that the backward pass has not averaged already (those of parameters that
+    # are neither sharded nor in replicated modules), and the loss.
     spread.average_whole_gradients()
     loss = team.mean(torch.stack(parts).sum())
-    # Scale the gradient down to the largest norm that is admitted, then step.
+    # Clip the gradient to the norm `sft.clip_grad_norm`, and take the step of AdamW.
     most = config.sft.clip_grad_norm
     if isinstance(optimiser, MasterAdamW) and optimiser.has_kernels:
-        # Both are under way before anybody knows the norm; a gradient that is not finite changes nothing.
+        # Both are queued on the GPU without waiting for the norm; if it is not finite, the kernel changes nothing.
         return Outcome(loss, optimiser.clipped_step(most, sound=loss), step, config.sft.lr)
     parameters = list(spread.model.parameters())
     norm = gradient_norm(parameters)

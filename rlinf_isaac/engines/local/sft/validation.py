@@ -1,7 +1,7 @@
-"""How well a model in training does on episodes that it never trains on: the loss, and the error of sampled actions.
+"""Measures the loss and the error of sampled actions on held-out episodes during a training.
 
-Noise and flow times are the same at every measurement and in every training of the same seed, so that what changes
-between two figures is the model.
+Noise and flow times are the same at every measurement and in every training with the same seed, so that only the model
+changes between two measurements.
 """
 
 from __future__ import annotations
@@ -24,30 +24,33 @@ from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Processor
 
 STREAM = 6
-"""Keeps these random numbers apart from those of the training under the same seed."""
+"""Part of the seed; makes these random numbers independent of those of the training with the same seed."""
 
 
 class Validation:
-    """The held-out episodes of a job.
+    """Measurements on the held-out episodes of a job.
 
     Args:
-        dataset: the whole.
-        processor: of the job.
-        config: of the job; ``sft.val_episodes`` is above 0.
-        team: the processes that train together; each measures its share of the frames.
+        dataset: the whole dataset.
+        processor: pre- and post-processing of the job.
+        config: config of the job; ``sft.val_episodes`` is above 0.
+        team: the processes of the training; each measures its share of the frames.
     """
 
     def __init__(self, dataset: AnyDataset, processor: Processor, config: JobConfig, team: Team) -> None:
         self._config, self._processor, self._team = config, processor, team
         self._data = held_out_part(dataset, config.sft.val_episodes, config.sft.seed)
         count = min(config.sft.val_frames, self._data.num_frames)
-        # Evenly over the episodes, so that each phase of the task counts.
+        # Spread the frames evenly over the episodes, so that every phase of the task is represented.
         self._frames = np.linspace(0, self._data.num_frames - 1, count).round().astype(np.int64)
 
     @torch.no_grad()
     def measure(self, model: Pi0) -> dict[str, float]:
-        """``val/loss``: the flow-matching loss. ``val/action_mse``: the mean squared error of sampled action chunks
-        against the recorded ones, normalised, over the robot's own dims. All processes have to ask."""
+        """Metrics of `model` on the held-out frames: ``val/loss``, the flow-matching loss; and ``val/action_mse``, the
+        mean squared error of sampled action chunks against the recorded ones, normalised, over the robot's dims.
+
+        Collective call: every process must call it.
+        """
         config, real = self._config, self._config.policy.env_action_dim
         loss = error = count = 0.0
         model.eval()
@@ -64,8 +67,10 @@ class Validation:
 
     @torch.no_grad()
     def plot(self, model: Pi0, step: int, path: Path) -> None:
-        """Draw what the policy would do along the first held-out episode, beside what was recorded. All processes have
-        to ask, and the first one writes the PNG."""
+        """Plot the policy's actions along the first held-out episode, with the recorded ones.
+
+        Collective call: every process must call it; only the first one writes the PNG.
+        """
         config, chunk = self._config, self._config.policy.action_chunk
         first = Subset(self._data.dataset, self._data.episodes[:1])
         starts = np.arange(0, first.num_frames, chunk)
@@ -83,13 +88,13 @@ class Validation:
             plot_chunks(path, recorded, starts, np.concatenate(predicted), names, self._data.dataset.fps, title)
 
     def _share(self) -> np.ndarray:
-        """This process's frames; all have as many, for sharded models answer together."""
+        """The frames of this process. All processes have the same number, because sharded models run together."""
         size = self._team.size
         whole = self._frames[: max(1, len(self._frames) // size) * size]
         return np.resize(whole, -(-len(whole) // size) * size)[self._team.rank :: size]
 
     def _batches(self, frames: np.ndarray, data: Subset | None = None) -> Iterator[tuple[TrainingBatch, np.ndarray]]:
-        """Batches of the training's size (``sft.micro_batch``, where it has one), and their states in robot units."""
+        """Batches of the training's size (or of ``sft.micro_batch`` if set), and their states in robot units."""
         data, sft = data or self._data, self._config.sft
         size = max(1, (sft.micro_batch or sft.batch_size) // (1 if sft.micro_batch else self._team.size))
         for first in range(0, len(frames), size):

@@ -1,5 +1,7 @@
-"""What is measured of a training beside its loss: on held-out episodes, and by playing. Everything is durable before it
-is told, and what a kill left out is measured by the training that goes on."""
+"""Measures a training by the loss on held-out episodes and by episodes in the simulator.
+
+Metrics are written to disk before they are yielded. If a run is killed before an evaluation, the resumed run does it.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,15 @@ PLAYED = "heldout/success_once"
 
 
 def plot_of(output: Path, step: int) -> FileSaved:
-    """The picture of a checkpoint in the directory of a job, which is told of with the checkpoint."""
+    """Event for the plot of a checkpoint in the directory of a job; it is yielded with the checkpoint."""
     return FileSaved(output / "validation" / f"step-{step}.png", f"validation/step-{step}.png")
 
 
 class Watching:
-    """The measurements of one training, as often as its config says; a context manager. All processes of the team take
-    part in `validate`, the first one alone in `play`."""
+    """Context manager for the measurements of one training, at the intervals of its config.
+
+    `validate` is a collective call of all processes of the team; only the first process calls `play`.
+    """
 
     def __init__(self, job: SftJob, dataset: AnyDataset, processor: Processor, team: Team, metrics: MetricsLog) -> None:
         config = job.config.sft
@@ -48,9 +52,9 @@ class Watching:
             self._success.close()
 
     def validate(self, model: Pi0, average: Average, step: int) -> Iterator[Event]:
-        """Measure what a checkpoint of `step` would hold on held-out episodes, where that is due; before it is written.
+        """If due at `step`, measure the weights that a checkpoint would have on the held-out episodes, and plot them.
 
-        `average` is that of the weights of `model`, which checkpoints hold where there is one.
+        These are the moving `average` of the weights of `model` if there is one, else the weights themselves.
         """
         config = self._job.config.sft
         if self._validation is None:
@@ -68,7 +72,7 @@ class Watching:
             yield from self._log(Metrics(step, figures))
 
     def play(self, bundle: Bundle) -> Iterator[Event]:
-        """Play with a checkpoint that was just written, where that is due."""
+        """If due, evaluate a checkpoint that was just written in the simulator."""
         config, step = self._job.config.sft, bundle.step
         if self._success is not None and (step == config.steps or step % config.eval_interval == 0):
             yield from self._log(Metrics(step, self._success.measure(bundle)))

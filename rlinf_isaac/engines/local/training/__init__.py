@@ -1,1 +1,1 @@
-"""What fine-tuning and reinforcement learning share: processes, the optimiser, the state between two starts."""
+"""Parts of the training that fine-tuning and RL share: processes, optimiser, and training state on disk."""

@@ -1,10 +1,10 @@
-"""The norm of all gradients and a step of AdamW, each a single Triton kernel that goes over every number once.
+"""Two Triton kernels: the norm of all gradients, and a step of AdamW. Each reads every number only once.
 
-What torch offers for float32 copies of bfloat16 parameters goes over 3.5 billion numbers four times: it makes the
-gradient float32, scales it, steps, and rounds. And it waits for the gradient's norm in between, to know whether there
-is something to scale, while the GPU has nothing to do. Here the factor stays on the device.
+With torch alone, a step with float32 copies of bfloat16 parameters passes four times over 3.5 billion numbers: it
+converts the gradient to float32, scales it, steps, and rounds. In between, the CPU waits for the gradient's norm to
+know the scale, while the GPU is idle. Here the scale stays on the device.
 
-A kernel finds its tensors through a table of addresses. Every block of it works on `BLOCK` numbers of one tensor.
+A kernel finds its tensors through a table of addresses. Every block works on `BLOCK` numbers of one tensor.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 BLOCK = 1024
 _ALIGNMENT = 16
-"""Bytes, and numbers. Where all tensors begin at a multiple of it and have a multiple of it, a thread reads and writes
-several numbers at a time: what is loaded from a table, Triton knows nothing about."""
+"""If the addresses (in bytes) and the sizes (in numbers) of all tensors are multiples of this, the kernels tell Triton
+so, and a thread reads and writes several numbers at a time. Triton cannot infer it for addresses from a table."""
 
 
 @triton.jit
@@ -56,7 +56,7 @@ def _step(
     offsets = tl.load(blocks + 2 * block + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(factor)
     if scale != scale:
-        return  # nothing is changed where the factor is not a number
+        return  # a NaN factor leaves everything unchanged
     inside = offsets < _count(counts, tensor, ALIGNMENT)
     row = addresses + 5 * tensor
     trained = _address(row, 1, tl.float32, ALIGNMENT) + offsets
@@ -81,9 +81,12 @@ def _step(
 
 
 class Trained(NamedTuple):
-    """A parameter, what is trained for it, and the moments of that: contiguous, on one device, of one shape.
+    """The tensors of one parameter: contiguous, on one device, of the same shape.
 
-    `parameter` is `trained` itself (float32), or bfloat16: it is to hold the rounded value. The others are float32.
+    Attributes:
+        parameter: `trained` itself (float32), or a bfloat16 tensor that gets its rounded value.
+        trained: the trained value, float32.
+        mean, square: AdamW's moments, float32.
     """
 
     parameter: Tensor
@@ -93,10 +96,10 @@ class Trained(NamedTuple):
 
 
 class Kernels:
-    """The two kernels for parameters of one number format, all of which have a gradient in every call.
+    """The two kernels for parameters of one dtype; every parameter must have a gradient in every call.
 
     Args:
-        tensors: what is trained; the parameters are all bfloat16, or all what is trained.
+        tensors: tensors of the parameters. Either all parameters are bfloat16, or all are the trained tensors.
     """
 
     def __init__(self, tensors: Sequence[Trained]) -> None:
@@ -113,16 +116,16 @@ class Kernels:
         self._counts = counts.to(self._device)
 
     def find(self, gradients: Sequence[Tensor]) -> None:
-        """Say where the gradients are, contiguous and of the parameters' format, for the next calls."""
+        """Set the gradients for the next calls; they are contiguous and have the parameters' dtype."""
         pointers = torch.tensor([each.data_ptr() for each in gradients])
         addresses = torch.stack([*self._own[:, :2].unbind(1), pointers, *self._own[:, 2:].unbind(1)], 1)
         self._alignment = _ALIGNMENT if self._even and bool((addresses % _ALIGNMENT == 0).all()) else 1
         self._addresses = self._upload(addresses)
 
     def squared_norm(self) -> Tensor:
-        """The sum of the squares of all gradients, scalar float64."""
+        """The sum of the squares of all gradients, a float64 scalar."""
         sums = torch.zeros(len(self._blocks), device=self._device)
-        if not len(sums):  # a process may hold no share of the sharded tensors
+        if not len(sums):  # a process may have an empty shard of every tensor
             return sums.sum(dtype=torch.float64)
         tables = self._addresses, self._blocks, self._counts
         _squares[(len(sums),)](*tables, sums, TYPE=self._type, ALIGNMENT=self._alignment, BLOCK=BLOCK)
@@ -138,12 +141,12 @@ class Kernels:
         eps: float,
         weight_decay: float,
     ) -> None:
-        """`torch.optim.AdamW`'s step of everything trained, whose value is then rounded to the parameters.
+        """Take the step of `torch.optim.AdamW` for all trained tensors, and round them to the parameters.
 
         Args:
-            steps: the number of this step for each tensor, from 1 on.
-            factor: scalar float32 on the device that gradients are multiplied with; NaN leaves everything as it is.
-            lr, betas, eps, weight_decay: of `torch.optim.AdamW`.
+            steps: number of this step for each tensor, from 1 on.
+            factor: float32 scalar on the device by which gradients are multiplied; NaN leaves everything unchanged.
+            lr, betas, eps, weight_decay: as in `torch.optim.AdamW`.
         """
         if not len(self._blocks):
             return

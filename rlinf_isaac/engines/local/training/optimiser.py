@@ -1,4 +1,4 @@
-"""AdamW for bfloat16 parameters, and clipping that costs nothing while gradients are small."""
+"""AdamW for bfloat16 parameters with float32 copies, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class MasterAdamW(torch.optim.AdamW):
     """AdamW that trains float32 copies of bfloat16 parameters, and rounds them to the parameters after every step.
 
-    bfloat16 has 8 bits of mantissa: of an update below a 256th of a weight, nothing would be left. Parameters in
-    float32 are trained themselves, so that for a float32 model this is `torch.optim.AdamW`.
+    bfloat16 has 8 bits of mantissa, so an update smaller than 1/256 of the weight would be rounded away. Float32
+    parameters are trained directly, so for a float32 model this equals `torch.optim.AdamW`.
 
     Args:
-        parameters: by name.
-        exact: name -> the float32 values (whole, where the parameter is sharded) that a bfloat16 parameter was rounded
-            from: a copy of the rounded ones would begin without 16 bits of the mantissa. The copy takes their memory.
-        options: of `torch.optim.AdamW`.
+        parameters: pairs of name and parameter.
+        exact: name -> float32 values (unsharded) from which a bfloat16 parameter was rounded. The copies start from
+            them, because copies of the rounded values would lack 16 bits of the mantissa. Their memory is reused.
+        options: options of `torch.optim.AdamW`.
 
     Attributes:
-        masters: parameter -> what is trained for it; the keys of `state`.
+        masters: parameter -> tensor that is trained for it; these tensors are the keys of `state`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step from the gradients of the parameters. Those of bfloat16 parameters are used up."""
+        """Take one step with the gradients of the parameters; the gradients of bfloat16 parameters are freed."""
         if closure is not None:
             raise ValueError("a closure would see the parameters before they are rounded")
         rounded = [(parameter, master) for parameter, master in self.masters.items() if parameter is not master]
@@ -61,17 +61,17 @@ class MasterAdamW(torch.optim.AdamW):
 
     @property
     def has_kernels(self) -> bool:
-        """Whether `clipped_step` can be used: on a GPU, with Triton, which CUDA builds of torch bring along."""
+        """Whether `clipped_step` can be used: it needs a GPU and Triton, which the CUDA builds of torch include."""
         return next(iter(self.masters)).is_cuda and find_spec("triton") is not None
 
     @torch.no_grad()
     def clipped_step(self, most: float, sound: Tensor) -> Tensor:
-        """One step from the gradients of the parameters, scaled so that their norm is at most `most`.
+        """Take one step with the gradients of the parameters, scaled so that their norm is at most `most`.
 
-        Nothing waits for the device. Where the norm is not finite, or `sound`, a scalar, is not, nothing is changed.
+        This call does not wait for the device. If the norm or the scalar `sound` is not finite, nothing is changed.
 
         Returns:
-            The norm before the gradients were scaled, scalar float32 on the device.
+            the norm before scaling, a float32 scalar on the device.
         """
         due, gradients = [], []
         for parameter, trained in self.masters.items():
@@ -90,7 +90,7 @@ class MasterAdamW(torch.optim.AdamW):
         for kernels, members, _ in groups:
             states = [self.state[due[member][1]] for member in members]
             for state in states:
-                state["step"] = state["step"].cpu() + 1  # on the CPU, where reading it waits for nothing
+                state["step"] = state["step"].cpu() + 1  # on the CPU, where reading it does not wait for the device
             kernels.step([int(state["step"]) for state in states], factor, **options)
         for parameter, trained in due:
             if parameter is not trained:
@@ -98,10 +98,10 @@ class MasterAdamW(torch.optim.AdamW):
         return norm
 
     def _grouped(self, due: list[tuple[nn.Parameter, nn.Parameter]]) -> list[tuple[Kernels, list[int], bool]]:
-        """For each kind of parameter: kernels, which of `due` they are, and whether the processes have shards of them.
+        """For each kind of parameter: the kernels, the parameters' indices in `due`, and whether they are sharded.
 
-        The kernels hold addresses, so they are made again whenever other parameters have gradients than in the step
-        before. Usually that is the first step alone.
+        The kernels contain addresses, so they are rebuilt if other parameters have gradients than in the previous step.
+        Usually this happens only in the first step.
         """
         names = [id(parameter) for parameter, _ in due]
         if names == self._due:
@@ -129,7 +129,7 @@ class MasterAdamW(torch.optim.AdamW):
 
 
 def by_kind(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """Parameter groups: the sharded ones and the whole ones, which one fused step of an optimiser cannot mix."""
+    """Two parameter groups, sharded and unsharded parameters, because a fused optimiser step cannot mix them."""
     groups: dict[bool, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault(is_sharded(parameter), []).append(parameter)
@@ -137,13 +137,13 @@ def by_kind(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def trained_copy(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> nn.Parameter:
-    """What `optimiser` trains for a parameter: itself, or a float32 copy. The key of its state."""
+    """The tensor that `optimiser` trains for a parameter, and key of its state: the parameter or its float32 copy."""
     return optimiser.masters.get(parameter, parameter) if isinstance(optimiser, MasterAdamW) else parameter
 
 
 @torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The norm of all gradients together, of all shards where they are sharded; on their device."""
+    """The norm of all gradients together, over all shards; on their device. Collective call for sharded gradients."""
     groups = by_kind(parameter for parameter in parameters if parameter.grad is not None)
     norms = [whole(torch.nn.utils.get_total_norm([each.grad for each in group["params"]])) for group in groups]
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
@@ -151,9 +151,9 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, most: float) -> None:
-    """Scales the gradients, whose norm is `norm`, to at most `most`; the same bits as ``clip_grad_norm_``.
+    """Scale the gradients, whose norm is `norm`, to a norm of at most `most`; bitwise equal to ``clip_grad_norm_``.
 
-    Waits for the norm. Where it is small the gradients, gigabytes of a large model, are not touched.
+    Waits for the norm. If it is small enough, the gradients (gigabytes for a large model) are not read at all.
     """
     factor = float(_factor(norm, most))
     gradients = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]

@@ -1,5 +1,5 @@
-"""Fine-tuning in several processes, one for each GPU: of this machine, which are started here, or of several, which
-torchrun starts.
+"""Runs a fine-tuning in several processes, one for each GPU. They are started here for one machine, or by torchrun for
+several machines.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.ground.events import Event
 
 PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other: while one of them writes a large checkpoint, or plays."""
+"""Time that processes wait for each other, for example while one of them writes a large checkpoint or evaluates it."""
 
 
 def train_in_processes(job: SftJob, train: Callable[[SftJob, Team], Iterator[Event]]) -> Iterator[Event]:
-    """The events of `train` in the first of ``job.processes`` processes of this machine.
+    """Run `train` in ``job.processes`` processes of this machine, and yield the events of the first one.
 
     Raises:
-        RlinfIsaacError: a process died. What one of them raised is raised here.
+        RlinfIsaacError: a process died. Exceptions of a process are raised here as well.
     """
     size = job.processes
     context = get_context("spawn")
@@ -55,21 +55,21 @@ def train_in_processes(job: SftJob, train: Callable[[SftJob, Team], Iterator[Eve
 
 
 def team_of_torchrun() -> Team | None:
-    """This process's place among those that torchrun started; None where it did not start it."""
+    """Rank and size of the processes that torchrun started; None if torchrun did not start this process."""
     place = launch()
     return None if place is None else Team(*place)
 
 
 def train_with_others(job: SftJob, team: Team, train: Callable[[SftJob, Team], Iterator[Event]]) -> Iterator[Event]:
-    """The events of `train` as one of the processes that torchrun started; it ends them all where one of them fails."""
+    """Run `train` as one of torchrun's processes, and yield its events. If one process fails, torchrun ends all."""
     with _joined(team, job.config.compute.device, init_method="env://"):
         yield from train(job, team)
 
 
 @contextmanager
 def _joined(team: Team, device_name: str, **where: object) -> Iterator[None]:
-    """Within it the processes of the team can exchange tensors; `where` says how they find each other."""
-    # pi0's layers return views; FSDP warns, because changing one in place would lose a hook. Nothing here does.
+    """Initialise torch.distributed for the with block; `where` says how the processes of the team find each other."""
+    # pi0's layers return views, and FSDP warns that changing one in place would lose a hook. Nothing changes them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     # The option that replaces broadcast_buffers does not exist in the oldest torch that this project admits.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
@@ -79,11 +79,11 @@ def _joined(team: Team, device_name: str, **where: object) -> Iterator[None]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE, **where)  # type: ignore[arg-type]  # one of its two ways
     yield
-    dist.destroy_process_group()  # not where something was raised: the others may never answer
+    dist.destroy_process_group()  # not after an exception, because the other processes may never answer
 
 
 def _listen(receivers: list[Connection]) -> Iterator[Event]:
-    """Events until all processes are done."""
+    """Yield the events of all processes until all have finished."""
     while receivers:
         for receiver in connection.wait(receivers):
             assert isinstance(receiver, Connection)
@@ -92,7 +92,7 @@ def _listen(receivers: list[Connection]) -> Iterator[Event]:
             except EOFError:
                 raise RlinfIsaacError(
                     "a process of the training died (killed, or out of memory). The last checkpoint is kept, and the "
-                    "same command goes on from it; if memory is short, start anew with a smaller sft.micro_batch"
+                    "same command resumes from it; if memory is short, start anew with a smaller sft.micro_batch"
                 ) from None
             if said is None:
                 receivers.remove(receiver)
@@ -119,7 +119,7 @@ def _work(
 
 
 def _survives(error: Exception) -> bool:
-    """Whether an exception arrives in another process as what it is."""
+    """Whether an exception keeps its type when it is pickled and sent to another process."""
     try:
         return type(pickle.loads(pickle.dumps(error))) is type(error)
     except Exception:

@@ -1,12 +1,13 @@
-"""A model as several processes train it: a copy in each (DDP), or its parts spread over them (FSDP2).
+"""Distributes a model over several processes: replicated in each process (DDP), or sharded (FSDP2).
 
-Copies are faster, as gradients alone are exchanged, once, while the backward pass goes on; they need a GPU that holds
-parameters, gradients and the optimiser's state. Where it does not, the model is sharded in units of FSDP2: the vision
-tower, each layer of the language model, the embedding and the expert. A unit is gathered when it is computed, and stays
-so until its backward pass; of several machines each has all the parts (HSDP). What OpenPI keeps in float32 in a
-bfloat16 model (`layout.KEPT_IN_FLOAT32`) is a few megabytes: it stays whole in every process, and its gradients are
-averaged in one exchange, since a unit of FSDP2 has one number format, and units of their own would cost an exchange for
-each norm.
+Replicas are faster, because only gradients are exchanged, once, during the backward pass; but each GPU must hold the
+parameters, gradients and optimiser state. If it cannot, the model is sharded in units of FSDP2: the vision tower, each
+layer of the language model, the embedding and the expert. A unit is all-gathered for its forward pass and stays
+gathered until its backward pass. With several machines, each machine has a complete set of shards (HSDP).
+
+The parameters that OpenPI keeps in float32 in a bfloat16 model (`layout.KEPT_IN_FLOAT32`) are a few megabytes. They
+stay unsharded in every process, and one all-reduce averages their gradients, because a unit of FSDP2 has a single
+dtype, and separate units would cost a collective call for each norm layer.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from rlinf_isaac.pi0.model import Pi0
 
 Sharding = Literal["replicate", "shard"]
 BUCKET_MIB = 200
-"""Gradients that DDP exchanges at once. Larger ones begin later, smaller ones cost more messages."""
+"""Size of DDP's gradient buckets. Larger buckets start their all-reduce later, smaller ones need more calls."""
 
 
 class Spread:
-    """`model`, spread over the processes of `team` in place; its parameters keep their names.
+    """Distributes `model` over the processes of `team`, in place; the parameters keep their names.
 
     Args:
-        model: in its number format, with what is frozen marked.
-        team: the processes; alone nothing changes.
+        model: the model in its final dtype, with `requires_grad` set.
+        team: the processes; a single process leaves the model unchanged.
         sharding: ``replicate`` or ``shard``.
-        compile: compile the layers.
-        parts: how many micro-batches a step has.
+        compile: whether to compile the layers.
+        parts: number of micro-batches in a step.
     """
 
     def __init__(self, model: Pi0, team: Team, sharding: Sharding, *, compile: bool, parts: int = 1) -> None:
@@ -52,11 +53,11 @@ class Spread:
             self._replicate(parts)
 
     def __call__(self, *inputs: Any) -> Tensor:
-        """`Pi0.forward`."""
+        """Call `Pi0.forward`."""
         return self._forward(*inputs)
 
     def part(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro-batch: gradients are exchanged after the last one alone."""
+        """Context for the forward and backward pass of a micro-batch; gradients are reduced only in the `last` one."""
         if isinstance(self._forward, nn.parallel.DistributedDataParallel) and not last:
             return self._forward.no_sync()
         if self._team.size > 1 and self._sharding == "shard":
@@ -64,7 +65,8 @@ class Spread:
         return nullcontext()
 
     def average_whole_gradients(self) -> None:
-        """Average the gradients of what every process holds whole; those of shards are averaged already."""
+        """Average the gradients of unsharded parameters of a sharded model over the processes (a collective call). The
+        backward pass has averaged those of sharded parameters already."""
         if self._team.size == 1 or self._sharding == "replicate":
             return
         gradients = [each.grad for each in self.model.parameters() if each.grad is not None and not is_sharded(each)]
@@ -83,8 +85,8 @@ class Spread:
             bucket_cap_mb=BUCKET_MIB,
             gradient_as_bucket_view=True,
             broadcast_buffers=False,
-            # Some parameters never get a gradient (`layout.UNREAD`). What is known to stay so for ever costs nothing,
-            # but cannot be told apart from a micro-batch that is not exchanged.
+            # Some parameters never get a gradient (`layout.UNREAD`). With a static graph DDP learns this once, at no
+            # cost, but a static graph does not work with micro-batches that are not reduced.
             static_graph=parts == 1,
             find_unused_parameters=parts > 1,
         )
@@ -97,29 +99,29 @@ class Spread:
         machines, kind = self._team.machines, next(model.parameters()).device.type
         if machines == 1:
             mesh = init_device_mesh(kind, (self._team.size,))
-        else:  # layers are gathered within a machine, and between machines gradients alone are exchanged (HSDP)
+        else:  # HSDP: layers are all-gathered within a machine; between machines only gradients are exchanged
             mesh = init_device_mesh(kind, (machines, self._team.local_size), mesh_dim_names=("machine", "shard"))
         whole = set(_kept_whole(model))
-        # The parameters of a layer stay gathered from its forward pass to its backward pass: in bfloat16 they are a
-        # sixth of what the optimiser has of them, which no process holds whole.
+        # The parameters of a layer stay gathered from its forward pass to its backward pass. In bfloat16 they are only
+        # a sixth of the size of the optimiser's state, which stays sharded.
         shard = partial(fully_shard, mesh=mesh, reshard_after_forward=False)
         vision, language, expert = model.stacks
         for unit in (vision, *language.layers, expert):
             shard(unit, ignored_params=whole)
-        # The embedding, a seventh of all, is exchanged on its own while the vision tower has its backward pass. The
-        # head that is tied to it computes nothing, and is given the same shard.
+        # The embedding, a seventh of all parameters, is a unit of its own, reduced during the backward pass of the
+        # vision tower. The tied head computes nothing; it gets the same shard.
         paligemma = model.paligemma_with_expert.paligemma
         embedding = language.embed_tokens
         shard(embedding, ignored_params=whole)
         paligemma.lm_head.weight = embedding.weight
         shard(model, ignored_params=whole | {embedding.weight})
-        # Only the keys and values of the last one are computed, past its forward().
+        # Of the last layer only keys and values are computed, by a method other than forward().
         register_fsdp_forward_method(model.vlm.language_model.layers[-1], "keys_values")
         register_fsdp_forward_method(model, "sample")
 
 
 def _kept_whole(model: Pi0) -> Iterator[nn.Parameter]:
-    """What every process has whole: the float32 parameters of a bfloat16 model, and what nothing reads."""
+    """Parameters that stay unsharded: the float32 ones of a bfloat16 model, and those that the model never uses."""
     mixed = len({parameter.dtype for parameter in model.parameters()}) > 1
     for name, parameter in model.named_parameters():
         if name in UNREAD or (mixed and parameter.dtype == torch.float32):

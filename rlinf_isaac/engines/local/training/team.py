@@ -1,7 +1,7 @@
-"""Processes that train one model together, and tensors of which each may hold a part.
+"""The processes that train one model together, and functions for tensors that may be sharded over them.
 
-Every process draws the whole batch's noise and loads its own rows, so that the training is the one of a single process
-up to rounding. Checkpoints and training states are whole, in the files that one process writes.
+Every process draws the noise of the whole batch and loads its own rows, so the training equals that of a single process
+up to rounding. Checkpoints and training states are unsharded; the first process writes them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Team:
-    """Process `rank` of `size` that train together, the `local_rank`-th of its machine's `local_size` (0: all of them).
+    """This process's place among the processes that train together; the default is a single process.
 
-    Alone it changes nothing.
+    Attributes:
+        rank: rank of this process.
+        size: number of processes.
+        local_rank: rank of this process on its machine.
+        local_size: number of processes on its machine; 0 if all processes are on it.
     """
 
     rank: int = 0
@@ -32,31 +36,31 @@ class Team:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and tells of what happened."""
+        """Whether this is the process that writes files and yields events."""
         return self.rank == 0
 
     @property
     def machines(self) -> int:
-        """On how many machines they are."""
+        """Number of machines."""
         return self.size // (self.local_size or self.size)
 
     def device(self, name: str) -> torch.device:
-        """This process's device: of several GPUs the one with its rank on this machine."""
+        """The device of this process: with several processes the GPU with its local rank."""
         return torch.device(name, self.local_rank) if name == "cuda" and self.size > 1 else torch.device(name)
 
     def rows(self, batch_size: int) -> slice:
-        """This process's share of a batch."""
+        """The rows of a batch for this process."""
         share = batch_size // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a scalar over all processes."""
+        """The mean of a tensor over all processes. Collective call: every rank must call it."""
         if self.size > 1:
             dist.all_reduce(value)
         return value / self.size
 
     def collect(self, tensors: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
-        """The whole tensors, in the first process; all have to ask, and the others get nothing."""
+        """Gather sharded tensors. Collective call: every rank must call it; only rank 0 gets the tensors."""
         if self.size == 1:
             return dict(tensors)
         gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
@@ -64,19 +68,19 @@ class Team:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether each process has a part of the tensor."""
+    """Whether the tensor is sharded over the processes (a DTensor)."""
     return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor of which the processes have shards, if they have. All of them have to ask."""
+    """The unsharded tensor. Collective call if the tensor is sharded."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def summed(value: Tensor, sharded: Tensor) -> Tensor:
-    """The sum of a scalar over the shards of a tensor; all processes have to ask.
+    """The sum of a scalar over the shards of the tensor `sharded`. Collective call: every rank must call it.
 
-    On several machines each of them has all the shards.
+    With several machines, each machine has all shards, so the sum over all processes is divided accordingly.
     """
     from torch.distributed.tensor import DTensor, Shard
 
@@ -88,12 +92,12 @@ def summed(value: Tensor, sharded: Tensor) -> Tensor:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """This process's shard, in the same memory."""
+    """This process's shard of a tensor, as a view of the same memory."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def shard_as(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor on the device of `parameter`, of which this process keeps what it keeps of that."""
+    """Move an unsharded tensor to the device of `parameter`, and shard it in the same way."""
     tensor = tensor.to(parameter.device)
     if not is_sharded(parameter):
         return tensor

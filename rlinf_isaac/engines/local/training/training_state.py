@@ -19,9 +19,9 @@ AVERAGE = "average."
 
 
 class TrainingState:
-    """AdamW's moments and master weights at the last checkpoint, in ``directory``; replaced atomically at every save.
+    """AdamW's moments and float32 copies at the last checkpoint, in `directory`.
 
-    Only the newest is kept: a bundle holds the weights, this holds what a bundle should not carry around.
+    Every save replaces the previous state atomically. The weights themselves are in the bundles.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,41 +29,43 @@ class TrainingState:
 
     @property
     def step(self) -> int:
-        """Step of the saved state, 0 when there is none."""
+        """Step of the saved state; 0 if there is none."""
         path = self.directory / "state.json"
         return int(json.loads(path.read_text())["step"]) if path.exists() else 0
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write `optimiser_tensors`."""
+        """Write the state of a step; `tensors` come from `optimiser_tensors` and `trained_tensors`."""
         with new_directory(self.directory, replace=True) as temporary:
             save_file(dict(tensors), temporary / "optimizer.safetensors")
             (temporary / "state.json").write_text(json.dumps({"step": step}))
 
     def restore(self, bundle: Bundle, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        """Load the bundle's weights and this state's moments into `model` and `optimiser`."""
+        """Load the bundle's weights into `model`, and this state into `optimiser`."""
         load_weights(bundle, model)
         self.restore_optimiser(bundle.step, model, optimiser)
 
     def restore_optimiser(
         self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW
     ) -> dict[str, torch.Tensor]:
-        """Load this state's moments, and float32 copies, into `optimiser`; `model` has the weights of `step`, but for
-        those that the bundle does not hold as they are (`trained_tensors`), which are loaded, too.
+        """Load this state's moments and float32 copies into `optimiser`.
+
+        `model` must have the weights of the bundle of `step`. Trained weights that the bundle does not contain exactly
+        (`trained_tensors`) are loaded as well.
 
         Returns:
-            Averages of weights by name, if there are some.
+            name -> moving average of the weights; empty without an average.
         """
         tensors = load_file(self.directory / "optimizer.safetensors")
         for name, parameter in model.named_parameters():
             trained = trained_copy(optimiser, parameter)
             if trained is not parameter:
                 trained.data.copy_(shard_as(tensors[f"master.{name}"], trained))
-                parameter.data.copy_(trained.data)  # what a bundle holds may be an average
+                parameter.data.copy_(trained.data)  # because the bundle may contain the average
             elif f"raw.{name}" in tensors:
                 parameter.data.copy_(shard_as(tensors[f"raw.{name}"], parameter))
             if f"exp_avg.{name}" in tensors:
                 optimiser.state[trained] = {
-                    # States of earlier releases hold no counts: there, every parameter trained in every step.
+                    # States of earlier releases have no step counts; there every parameter was trained in every step.
                     "step": tensors.get(f"step.{name}", torch.tensor(float(step))).to(parameter.device),
                     "exp_avg": shard_as(tensors[f"exp_avg.{name}"], parameter),
                     "exp_avg_sq": shard_as(tensors[f"exp_avg_sq.{name}"], parameter),
@@ -72,7 +74,7 @@ class TrainingState:
 
 
 def optimiser_tensors(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-    """The moments of every parameter that has some, and the float32 copies of bfloat16 parameters, by name."""
+    """Tensors of the optimiser by name: moments and step counts, and the float32 copies of bfloat16 parameters."""
     tensors = {}
     for name, parameter in model.named_parameters():
         trained = trained_copy(optimiser, parameter)
@@ -87,8 +89,8 @@ def optimiser_tensors(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> d
 def trained_tensors(
     model: torch.nn.Module, optimiser: torch.optim.AdamW, averages: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What a bundle of averages, or with adapters merged into it, does not say: the parameters that train, as far as
-    `optimiser_tensors` has no copies of them, and the averages."""
+    """Tensors that are missing in a bundle with averaged weights or merged adapters: the trained parameters (unless
+    `optimiser_tensors` has their float32 copies), and the averages."""
     trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
     raw = {f"raw.{name}": each.detach() for name, each in trained if trained_copy(optimiser, each) is each}
     return raw | {f"{AVERAGE}{name}": tensor for name, tensor in averages.items()}

@@ -1,1 +1,1 @@
-"""What runs in RLinf's interpreter. Nothing imports it here."""
+"""Code that runs in RLinf's interpreter. The processes of this project's interpreter do not import it."""

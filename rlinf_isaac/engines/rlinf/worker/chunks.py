@@ -1,7 +1,7 @@
-"""What RLinf's env worker takes from an environment's ``chunk_step``, for environments of other people.
+"""Adapts the ``chunk_step`` of other people's environments to what RLinf's env worker needs.
 
-RLinf 0.3 (``workers/env/env_worker.py``) takes the last item where observations and infos come as lists, fails with an
-UnboundLocalError where they do not, and looks for keys in an info that may be None.
+RLinf 0.3 (``workers/env/env_worker.py``) takes the last item of lists of observations and infos, but fails with an
+UnboundLocalError if they are not lists, and looks for keys in an info that may be None.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import torch
 def with_lists(environment: type) -> type:
     """A subclass of an environment class whose `chunk_step` returns lists, whatever the class itself returns.
 
-    A single observation, or the single info of a chunk, is that of its last step. An info that is None is empty. Where
-    an episode ends, RLinf takes its metrics from the info's ``final_info``; where that is missing, they are those in
-    ``episode``, if any.
+    A single observation or info is taken as that of the chunk's last step; None becomes an empty info. RLinf takes the
+    metrics of an ended episode from ``final_info``. If the info has none, the subclass copies ``episode`` to it.
     """
 
     class WithLists(environment):

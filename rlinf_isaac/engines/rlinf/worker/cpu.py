@@ -1,4 +1,4 @@
-"""What RLinf's workers miss on a machine without accelerators: its ``torch_platform`` is None there."""
+"""A replacement for RLinf's ``torch_platform``, which is None on a machine without accelerators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _NoStream:
 
 
 class CpuPlatform:
-    """The functions of ``torch.cuda`` that RLinf calls, for one CPU device; work is never asynchronous on it."""
+    """The functions of ``torch.cuda`` that RLinf calls, for a CPU as the only device; nothing is asynchronous."""
 
     Stream = torch.cpu.Stream
 
@@ -26,7 +26,7 @@ class CpuPlatform:
 
     @staticmethod
     def is_initialized() -> bool:
-        """Always; tensors then refuse to record the streams below, and RLinf keeps them alive itself."""
+        """Always True. Tensors then refuse to record the streams below, so RLinf keeps the tensors alive itself."""
         return True
 
     @staticmethod
@@ -74,19 +74,19 @@ class CpuPlatform:
 
 
 class OnAnyDevice:
-    """Mixin in front of an RLinf worker class: it works without an accelerator, too."""
+    """Mixin, placed before an RLinf worker class, that makes the worker usable without an accelerator."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if Worker.torch_platform is None:
             Worker.torch_platform = CpuPlatform
             Worker.torch_device_type = "cpu"
-        # RLinf sets them on the instance before extensions are loaded.
+        # RLinf has set these attributes of the instance before it loads extensions.
         self.torch_platform, self.torch_device_type = Worker.torch_platform, Worker.torch_device_type
         with ExitStack() as stack:
-            if Worker.torch_platform is CpuPlatform:  # the SFT worker asks torch.cuda itself
+            if Worker.torch_platform is CpuPlatform:  # the SFT worker calls torch.cuda directly
                 for name in ("set_device", "current_device"):
                     stack.enter_context(patch.object(torch.cuda, name, getattr(CpuPlatform, name)))
             super().__init__(*args, **kwargs)
 
     def wait_until_made(self) -> None:
-        """Launching a group does not wait; the result of this does."""
+        """No-op whose result is available once the worker is created; launching a group does not wait for that."""

@@ -1,9 +1,9 @@
-"""The process that drives RLinf, under the interpreter that has it; imports nothing of MLflow.
+"""The process that drives RLinf, in RLinf's interpreter. It does not import MLflow.
 
     python -m rlinf_isaac.engines.rlinf.worker.driver RUN_DIRECTORY
 
-``RUN_DIRECTORY/config.yaml`` says what to build. Orders come as JSON lines on stdin; what happens goes to the journal.
-When stdin ends, the parent is gone: everything that belongs to this run is killed, then this process.
+``RUN_DIRECTORY/config.yaml`` is RLinf's config. Orders arrive as JSON lines on stdin; results go to the journal. When
+stdin is closed, the parent has ended: the driver kills all other processes of the run, and then exits.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TASKS = {
     "sft": (".training_tasks", "FineTuningTask"),
     "embodied": (".training_tasks", "ReinforcementTask"),
 }
-"""RLinf's ``runner.task_type`` -> module and class of what does it."""
+"""RLinf's ``runner.task_type`` -> module and class of the task."""
 
 
 def main() -> None:
-    """Build what the config says, follow orders until there are no more."""
+    """Build the task of the config, and execute orders until the order to stop."""
     directory = Path(sys.argv[1])
     failing = Failing(directory, JournalWriter(directory / "journal", DRIVER))
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -52,11 +52,11 @@ def main() -> None:
 
 
 class Failing:
-    """How the driver fails: it says why in the journal, and ends.
+    """Ends the driver after a failure, with the cause in the journal.
 
-    RLinf says by SIGUSR1 that a call of a worker failed, and prints why. Its handler for that asks Ray's dashboard,
-    which need not run, and ends with a segmentation fault at times. A handler that raises is no better: the exception
-    is lost where the main thread happens to be in a destructor. So a thread hears of the signal, as soon as it comes.
+    RLinf reports a failed call of a worker by SIGUSR1, and prints the cause. RLinf's own signal handler asks Ray's
+    dashboard, which may not be running, and sometimes crashes with a segmentation fault. A handler that raises would
+    not work either: the exception is lost if the main thread is in a destructor. So a thread waits for the signal.
     """
 
     def __init__(self, directory: Path, journal: JournalWriter) -> None:
@@ -66,18 +66,18 @@ class Failing:
         signal.set_wakeup_fd(self._signals.fileno())
 
     def when_a_worker_does(self) -> None:
-        """Wait for the signal."""
+        """Wait for the signal of a failed worker call, then end the process."""
         while self._heard.recv(1)[0] != signal.SIGUSR1:
             pass
         self.because("")
 
     def because(self, cause: str) -> NoReturn:
-        """End the process. Without a cause, it is what RLinf printed."""
-        # A worker whose extension failed fails in many ways, this is why.
+        """Write the cause to the journal and end the process. If empty, the parent takes it from RLinf's output."""
+        # A failed extension is the cause of many other errors of a worker, so it is reported first.
         extensions = "; ".join(failed_extensions(self.directory))
         self.journal.write("failed", cause=extensions or cause)
         sys.stdout.flush()
-        # Not sys.exit: Ray's and RLinf's threads may wait for workers that are gone.
+        # sys.exit could hang, because threads of Ray and RLinf may wait for workers that have ended.
         os._exit(1)
 
 
@@ -97,7 +97,7 @@ def _run(directory: Path, failing: Failing, orders: queue.SimpleQueue[dict[str, 
     _wait_for_ray()
     clock.lap("ray")
     work = kind(config, journal, clock)
-    signal.signal(signal.SIGUSR1, lambda number, frame: None)  # in place of RLinf's; `Failing` does the rest
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)  # replaces RLinf's handler; `Failing` handles the signal
     work.build()
     if problems := check_sentinels(directory, work.workers()):
         raise RuntimeError("; ".join(problems))
@@ -109,7 +109,7 @@ def _run(directory: Path, failing: Failing, orders: queue.SimpleQueue[dict[str, 
 
 
 class Clock:
-    """Seconds that each part of the start took (`run_journal.STARTING`); says in the journal when one is over."""
+    """Measures the seconds of each part of the start (`run_journal.STARTING`), and journals its end."""
 
     def __init__(self, journal: JournalWriter) -> None:
         self.laps: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Clock:
         self._since = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """What was done since the last lap was `name`."""
+        """End the part `name`, which began with the end of the previous part."""
         now = time.monotonic()
         self.laps[name], self._since = round(now - self._since, 3), now
         self._journal.write("started", part=name)
@@ -132,15 +132,15 @@ def _receive(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 
 def _lines() -> Iterator[str]:
-    # A signal may interrupt the read of a buffered file in a way that raises; a plain readline goes on (PEP 475).
+    # Iterating over stdin may raise if a signal interrupts the read; `readline` is retried (PEP 475).
     yield from iter(sys.stdin.readline, "")
 
 
 def _wait_for_ray() -> None:
-    """Wait until the cluster's head listens.
+    """Wait until the cluster's head accepts connections.
 
     Raises:
-        TimeoutError: it does not.
+        TimeoutError: it does not within `RAY_SECONDS`.
     """
     address = os.environ["RAY_ADDRESS"].removeprefix("ray://")
     host, _, port = address.rpartition(":")
@@ -156,7 +156,7 @@ def _wait_for_ray() -> None:
 
 
 def _leave_ray() -> None:
-    """Let a cluster that others use have its resources back."""
+    """Disconnect from a shared cluster, which frees the resources of this driver."""
     if OWNER not in os.environ or os.environ.get("RLINF_ISAAC_OWN_RAY") != "1":
         import ray
 

@@ -1,17 +1,17 @@
-"""``RLINF_EXT_MODULE``: what RLinf calls in every worker before it is made.
+"""The extension module (``RLINF_EXT_MODULE``) that RLinf calls in every worker before the worker is created.
 
-RLinf logs an extension's errors and goes on without it. So a sentinel per worker says that all of it happened, and the
-driver refuses to go on where one is missing (`check_sentinels`).
+RLinf logs the errors of an extension and continues without it. So the extension writes a sentinel file in each worker
+when it has succeeded, and the driver stops if one is missing (`check_sentinels`).
 
-With RLinf's own mains it may be used as well (``RLINF_EXT_MODULE=rlinf_isaac.engines.rlinf.extension``): it then brings
-the seeds, data configs of OpenPI (`openpi_configs`), and environments that may return more than RLinf takes (`chunks`).
+It may also be used with RLinf's own mains (``RLINF_EXT_MODULE=rlinf_isaac.engines.rlinf.extension``). There it seeds
+the workers, adds data configs of OpenPI (`openpi_configs`), and adapts the return values of environments (`chunks`).
 
 Environment variables:
-    RLINF_ISAAC_DIRECTORY: of the run; sentinels and journals go there. Not set under RLinf's own mains.
+    RLINF_ISAAC_DIRECTORY: directory of the run, for sentinels and journals. Not set under RLinf's own mains.
     RLINF_ISAAC_CHAIN_EXT: the user's own extension modules, comma separated; loaded after this one.
-    RLINF_ISAAC_GROUPS: worker groups that need it, comma separated; all when not set.
+    RLINF_ISAAC_GROUPS: worker groups that need the extension, comma separated; all groups if not set.
     RLINF_ISAAC_SEED: seed of python's, numpy's and torch's generators; a worker adds its rank.
-    RLINF_ISAAC_THREADS: of torch in each worker; 0 leaves torch's default.
+    RLINF_ISAAC_THREADS: torch threads in each worker; 0 keeps torch's default.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ MODEL_TYPE = "rlinf_isaac_pi0"
 
 
 def register() -> None:
-    """Register environment and model, load the user's extensions, seed, leave a sentinel."""
+    """Register environment and model, load the user's extensions, seed the generators, and write the sentinel."""
     groups = os.environ.get("RLINF_ISAAC_GROUPS")
     if groups and "GROUP_NAME" in os.environ and os.environ["GROUP_NAME"] not in groups.split(","):
-        return  # RLinf's channels are workers, too, and would import for seconds what they do not need
+        return  # RLinf's channels are workers, too; they do not need these imports, which take seconds
     sentinel = {"pid": os.getpid(), "host": socket.gethostname(), "error": None}
     try:
         _register()
@@ -48,11 +48,11 @@ def register() -> None:
         if (worker := os.environ.get("WORKER_NAME")) and "RLINF_ISAAC_DIRECTORY" in os.environ:
             path = sentinel_file(directory(), worker)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, json.dumps(sentinel))  # whole or not at all: the driver may be reading
+            write_file(path, json.dumps(sentinel))  # atomically, because the driver may read it at the same time
 
 
 def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:
-    """What is wrong with the extension in these workers: RLinf never called it, or it failed."""
+    """Problems of the extension in these workers: RLinf has not called it, or it has failed."""
     problems = [
         f"worker {worker} did not load the extension (RLINF_EXT_MODULE): is its PYTHONPATH the same?"
         for worker in workers
@@ -62,7 +62,7 @@ def check_sentinels(run: Path, workers: Iterable[str]) -> list[str]:
 
 
 def failed_extensions(run: Path) -> list[str]:
-    """Why the extension, or one of the user's, failed in the workers where it did."""
+    """Errors of this extension and of the user's, one for each worker in which one failed."""
     problems = []
     for file in sorted((run / "workers").glob("*.json")):
         if error := json.loads(file.read_text())["error"]:
@@ -81,12 +81,12 @@ def _register() -> None:
     REGISTER_ISAACLAB_ENVS[ENV_ID] = RlinfStackCube
     register_model(MODEL_TYPE, build_policy, force=True)
 
-    if "RLINF_ISAAC_DIRECTORY" not in os.environ:  # otherwise the model is ours; importing OpenPI takes seconds of CPU
+    if "RLINF_ISAAC_DIRECTORY" not in os.environ:  # only under RLinf's own mains, as importing OpenPI takes seconds
         register_openpi_configs()
 
 
 def _register_theirs() -> None:
-    """Load the user's extensions; their environments may return what RLinf does not take."""
+    """Load the user's extensions, and adapt the return values of their environments to RLinf."""
     from rlinf.envs.isaaclab import REGISTER_ISAACLAB_ENVS
 
     from rlinf_isaac.engines.rlinf.worker.chunks import with_lists

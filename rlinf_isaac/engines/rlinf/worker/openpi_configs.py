@@ -1,6 +1,6 @@
-"""RLinf's data configs of OpenPI for stack-cube, for those who run OpenPI's own model with RLinf's own mains.
+"""Adds a data config of OpenPI for stack-cube to RLinf, to run OpenPI's own model with RLinf's own mains.
 
-RLinf 0.3 has ``pi05_isaaclab_stack_cube`` only, and no function to add another.
+RLinf 0.3 has only ``pi05_isaaclab_stack_cube``, and no function to add a config.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ PI0 = "pi0_isaaclab_stack_cube"
 
 
 def register_openpi_configs() -> None:
-    """Add `PI0`: RLinf's `PI05` with OpenPI's pi0 in place of pi0.5, unless there is one. Nothing without OpenPI."""
+    """Add `PI0`, which is RLinf's `PI05` with OpenPI's pi0 instead of pi0.5, unless it exists. Does nothing without
+    OpenPI."""
     if find_spec("openpi") is None:
         return
     from openpi.models.pi0_config import Pi0Config

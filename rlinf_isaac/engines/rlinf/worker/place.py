@@ -1,4 +1,4 @@
-"""Where the files of a run lie, as its workers know it."""
+"""Paths of the files of a run, for its workers."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def directory() -> Path:
 
 
 def sentinel_file(run: Path, worker: str) -> Path:
-    """Where the worker of that name says that the extension was loaded."""
+    """Path of the sentinel file of a worker, which says that the extension was loaded."""
     return run / "workers" / (re.sub(r"[^\w.-]", "-", worker) + ".json")

@@ -1,6 +1,6 @@
-"""pi0 as an RLinf model: `rlinf_isaac.pi0.model.Pi0`, whose weights are OpenPI's, with RLinf's methods.
+"""pi0 as an RLinf model: `rlinf_isaac.pi0.model.Pi0` with the methods that RLinf calls.
 
-The norm stats, the tokenizer and the transforms of the bundle go with the weights.
+The model has the norm stats, the tokenizer and the transforms of its bundle.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 STREAM = 5
-"""Keeps the random numbers of exploration apart from those of other purposes under the same seed."""
+"""Part of the seed; makes the exploration noise independent of random numbers for other purposes."""
 
 
 def build_policy(cfg: Any, torch_dtype: Any) -> RlinfPi0:
-    """RLinf's model builder: the bundle at ``cfg.model_path``, strictly loaded; else the base at ``cfg.base``, or new
-    weights."""
+    """RLinf's model builder: load the bundle at ``cfg.model_path`` strictly, or the base at ``cfg.base``, or initialise
+    random weights."""
     job = build_config(OmegaConf.to_container(cfg.job, resolve=True), "the job")
     policy = RlinfPi0(job, explore=cfg.add_value_head)
     checkpoint_activations(policy, job.sft.activation_checkpointing)
@@ -50,17 +50,17 @@ def build_policy(cfg: Any, torch_dtype: Any) -> RlinfPi0:
 
 
 class TiedModelConfig(ModelConfig):
-    """Tells RLinf's FSDP that the embedding is shared with the head, and must not become a unit of its own."""
+    """Tells RLinf's FSDP that the embedding is tied to the head and must not become a separate FSDP unit."""
 
     tie_word_embeddings = True
 
 
 class RlinfPi0(Pi0, BasePolicy):
-    """pi0 with its pre- and post-processing. Parameters have the names of OpenPI's state dict.
+    """pi0 with its pre- and post-processing. The parameters have the names of OpenPI's state dict.
 
     Args:
-        job: what the policy is and how it is trained.
-        explore: give it the heads that reinforcement learning needs; the VLM is frozen then.
+        job: config of the job.
+        explore: whether to add the heads that reinforcement learning needs; the VLM is frozen then.
     """
 
     def __init__(self, job: JobConfig, *, explore: bool = False) -> None:
@@ -72,21 +72,21 @@ class RlinfPi0(Pi0, BasePolicy):
             flow = FlowActorCritic(self, job.policy, job.rl)
             for name, head in flow.heads.items():
                 self.add_module(name, head)
-            # Beside the modules, not among them: it holds this one.
+            # Not registered as a submodule, because it contains this module.
             object.__setattr__(self, "_flow", flow)
 
     @property
     def flow(self) -> FlowActorCritic:
-        """The stochastic policy over these parameters, where the policy explores."""
+        """The stochastic policy with these parameters; only if created with `explore`."""
         flow = self.__dict__["_flow"]
         for name, buffer in flow.named_buffers(recurse=False):
             setattr(flow, name, buffer.to(self._device))
         return flow
 
     def load_bundle(self, path: Path, norm_stats: Path | None = None) -> None:
-        """Take over the weights of a bundle in place, and its norm stats unless others are given.
+        """Load the weights of a bundle in place, and its norm stats unless others are given.
 
-        Heads that the bundle does not have, or has in another shape, stay as they are.
+        Heads that the bundle lacks, or has in another shape, are not changed.
 
         Raises:
             BundleError, WeightsError: the bundle is damaged, or does not fill the model completely.
@@ -102,7 +102,7 @@ class RlinfPi0(Pi0, BasePolicy):
     def forward(  # type: ignore[override]
         self, forward_type: ForwardType = ForwardType.DEFAULT, **kwargs: Any
     ) -> Any:
-        """One of RLinf's forward passes, whose arguments are not those of `Pi0.forward`."""
+        """RLinf's forward pass of the given type; its arguments differ from those of `Pi0.forward`."""
         if forward_type is ForwardType.DEFAULT:
             return self.default_forward(**kwargs)
         if forward_type is ForwardType.SFT:
@@ -114,8 +114,8 @@ class RlinfPi0(Pi0, BasePolicy):
         return flow_loss(super().forward(*data.on(self._device)), self.job)
 
     def default_forward(self, forward_inputs: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Log-probabilities (B, 7), whose sum is that of the chunk, and values (B, 1) of `forward_inputs` as
-        `predict_action_batch` gave them."""
+        """Log-probabilities (B, 7), whose sum is that of the chunk, and values (B, 1); `forward_inputs` come from
+        `predict_action_batch`."""
         assert self.processor is not None
         prompts = [TASKS[self.job.env.task].prompt] * len(forward_inputs["state"])
         images = {view: forward_inputs[view].cpu().numpy() for view in ("front", "wrist")}
@@ -131,9 +131,9 @@ class RlinfPi0(Pi0, BasePolicy):
     def predict_action_batch(
         self, env_obs: dict[str, Any], **kwargs: Any
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | dict[str, torch.Tensor]]]:
-        """Action chunks (N, chunk, 7) for RLinf's observations (`env.RlinfStackCube`).
+        """Action chunks (N, chunk, 7) for RLinf's observations (`rlinf_stack_cube.RlinfStackCube`).
 
-        In the mode ``train`` they explore, and what PPO needs comes with them.
+        In the mode ``train`` the actions have exploration noise, and the inputs of PPO's update are returned as well.
         """
         assert self.processor is not None
         keys = env_obs["extra_view_images"][:, 0].tolist()
@@ -141,7 +141,7 @@ class RlinfPi0(Pi0, BasePolicy):
         states, prompts = env_obs["states"].numpy(), env_obs["task_descriptions"]
         if self.mode == "train":
             return self._explore(images, states, prompts, keys)
-        if all(seed < 0 for seed, _ in keys):  # every episode has ended; RLinf goes on to the end of its epoch
+        if all(seed < 0 for seed, _ in keys):  # every episode has ended, but RLinf continues to the end of its epoch
             return torch.zeros(len(keys), self.job.policy.action_chunk, self.job.policy.env_action_dim), {}
         policy = Pi0Policy(self, self.processor, self.job.policy, self._device)
         seed = self.job.eval.policy_seed
@@ -166,7 +166,7 @@ class RlinfPi0(Pi0, BasePolicy):
         }
 
     def _spread(self, log_prob: torch.Tensor) -> torch.Tensor:
-        """(B,) as (B, 7): RLinf adds up over action dims. Zeros change no bit of the sum."""
+        """Pad (B,) with zeros to (B, 7), because RLinf sums over the action dims. The sum is bitwise the same."""
         return torch.nn.functional.pad(log_prob[:, None], (0, self.job.policy.env_action_dim - 1))
 
     @property

@@ -1,7 +1,8 @@
-"""The stack-cube environments as RLinf's env worker wants them, episode by episode.
+"""The stack-cube environment with the interface of RLinf's env worker, and with a row for each episode.
 
-RLinf averages episodes away and reseeds nothing; here a slot plays a list of seeds, and every episode that ends becomes
-a line of the worker's journal. Slots and seeds are dealt as in `engines.rollout`, so that the rows are the same.
+RLinf itself reports only averages over episodes, and does not set their seeds. Here each slot plays a list of seeds,
+and every finished episode becomes a line of the worker's journal. Seeds are assigned to slots as in `engines.rollout`,
+so that the rows are the same.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from rlinf_isaac.envs.stack_cube.contract import CONTROL_HZ, policy_images, poli
 from rlinf_isaac.media.video import VideoWriter
 
 IDLE = -1
-"""Seed in the key of a slot that plays no episode."""
+"""Seed in the key of a slot without an episode."""
 
 
 class RlinfStackCube(gym.Env):
     """`StackCubeEnv` with the interface of RLinf's ``IsaaclabBaseEnv``; auto-resets between chunks.
 
-    An observation has ``main_images``, ``wrist_images`` (N, h, w, 3) uint8, ``states`` (N, D) float32,
-    ``task_descriptions``, and in ``extra_view_images``, the one field of RLinf's observations that is free, the key of
-    the episode in each slot, (N, 1, 2) int64: its seed (`IDLE`: none) and how many policy calls it has had.
-    Images are rendered at the end of a chunk; RLinf takes None for the observations before.
+    An observation has ``main_images`` and ``wrist_images`` (N, h, w, 3) uint8, ``states`` (N, D) float32, and
+    ``task_descriptions``. The field ``extra_view_images``, which RLinf does not use otherwise, has the key of the
+    episode in each slot, (N, 1, 2) int64: its seed (`IDLE` if there is none) and its number of policy calls.
+    Images are rendered only at the end of a chunk; RLinf accepts None for the earlier observations.
     """
 
     def __init__(self, cfg: Any, num_envs: int, seed_offset: int, total_num_processes: int, worker_info: Any) -> None:
         self.cfg, self.num_envs = cfg, num_envs
         self.config = build_config(OmegaConf.to_container(cfg.init_params.job), "the job")
-        self.seed = cfg.seed + seed_offset  # RLinf's recorder names its directory by it
+        self.seed = cfg.seed + seed_offset  # part of the directory name of RLinf's recorder
         self.video_cfg, self.auto_reset, self.is_start = cfg.video_cfg, cfg.auto_reset, True
         self.env = make_env(self.config.env, num_envs, self.config.compute.device)
         self._first_slot, self._slots = seed_offset * num_envs, total_num_processes * num_envs
@@ -60,17 +61,17 @@ class RlinfStackCube(gym.Env):
         self._frame_count = FrameCount(self)
 
     def describe(self) -> dict[str, Any]:
-        """``identity`` of the environment, and ``slots``."""
+        """``identity`` of the environment, and the number of ``slots``."""
         return {"identity": self.env.identity.as_dict(), "slots": self.num_envs}
 
     def begin(self, play: Mapping[str, Any]) -> int:
-        """Take over a list of episodes; the next `reset` starts the first of every slot.
+        """Set the episodes to play; the next `reset` starts the first episode of every slot.
 
         Args:
-            play: ``seeds``, all of the evaluation; ``finished``, those not to play; ``films``, seed -> mp4 file.
+            play: ``seeds``, all seeds of the evaluation; ``finished``, seeds to skip; ``films``, seed -> mp4 file.
 
         Returns:
-            How many episodes the longest queue of this worker's slots has.
+            the largest number of episodes in a slot of this worker.
         """
         self._open.close()
         finished = set(play["finished"])
@@ -81,7 +82,7 @@ class RlinfStackCube(gym.Env):
         return max(len(queue) for queue in queues)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start the next episode of every slot that has none; with seeds in the config, the first again."""
+        """Start the next episode in every empty slot. If the config has seeds, start again with the first ones."""
         if self._seeds is not None:
             first, count = self._seeds
             self._deal(
@@ -94,10 +95,10 @@ class RlinfStackCube(gym.Env):
         return self._seen, {}
 
     def chunk_step(self, actions: Any) -> tuple[list, torch.Tensor, torch.Tensor, torch.Tensor, list]:
-        """Play (N, T, 7) actions; ended episodes are written down and the next ones started.
+        """Step through actions (N, T, 7). Rows of ended episodes are journaled, and the next episodes are started.
 
         Returns:
-            Observations (None but for the last), rewards, terminations and truncations (N, T), infos, as RLinf's
+            observations (None except the last), rewards, terminations and truncations (N, T), and infos, as by RLinf's
             ``IsaaclabBaseEnv.chunk_step`` with auto-reset.
         """
         actions = np.asarray(actions, np.float32)
@@ -122,18 +123,18 @@ class RlinfStackCube(gym.Env):
             if ended:
                 info = self._end(ended)
         self._frame_count.chunk(ended="final_observation" in info)
-        # The info belongs to the last step: RLinf's recorder looks for a terminal observation there.
+        # The info of the last step is set, because RLinf's recorder looks for a terminal observation there.
         infos: list[dict[str, Any]] = [{}] * (horizon - 1) + [info]
-        # RLinf goes on to the end of its epoch when all episodes are over; nothing moves then, nothing is rendered.
+        # After all episodes have ended, RLinf continues to the end of its epoch; nothing is stepped or rendered then.
         if active.any() or self._seen is None:
             self._seen = self._observation()
         return [None] * (horizon - 1) + [self._seen], rewards, terminations, truncations, infos
 
     def update_reset_state_ids(self) -> None:
-        """RLinf asks for new initial states between rollouts; here the seeds decide."""
+        """No-op: RLinf calls this to get new initial states, but here the seeds determine them."""
 
     def close(self) -> None:
-        """Free the simulator; films that are not complete vanish."""
+        """Close the simulator; incomplete videos are deleted."""
         self._open.close()
         self.env.close()
 
@@ -170,7 +171,7 @@ class RlinfStackCube(gym.Env):
             episode.sink.append(self.env.render_frame(slot, self.config.eval.video_size))
 
     def _end(self, slots: list[int]) -> dict[str, Any]:
-        """Write ended episodes down, start the next ones; the info that RLinf takes its metrics from."""
+        """Journal ended episodes and start the next ones; returns the info from which RLinf takes its metrics."""
         metrics = {name: torch.zeros(self.num_envs) for name in ("success_once", "return", "episode_len", "reward")}
         for slot in slots:
             episode = self._running[slot]
@@ -202,8 +203,11 @@ class RlinfStackCube(gym.Env):
 
 
 class FrameCount:
-    """Keeps count of the frames that RLinf's recorder is given, so that its videos can be checked: one per rollout
-    epoch, of all environments of a worker side by side, a frame per chunk and one more where an episode ended."""
+    """Counts the frames in the videos of RLinf's recorder, so that the videos can be checked.
+
+    The recorder writes one video per rollout epoch, with all environments of a worker side by side. It has one frame
+    per chunk, and one more if an episode has ended.
+    """
 
     def __init__(self, env: RlinfStackCube) -> None:
         cfg = env.cfg
@@ -213,14 +217,14 @@ class FrameCount:
         self._chunks = self._frames = self._videos = 0
 
     def reset(self) -> None:
-        """The observation after a reset is a frame."""
+        """Count the observation after a reset, which is a frame."""
         self._frames += 1
 
     def chunk(self, *, ended: bool) -> None:
-        """So is the one after a chunk, and the terminal one where an episode has `ended`."""
+        """Count the observation after a chunk, and the terminal one if an episode has `ended`."""
         self._frames += 2 if ended else 1
         self._chunks += 1
-        if self._chunks % self._chunks_per_epoch == 0:  # RLinf writes the file now
+        if self._chunks % self._chunks_per_epoch == 0:  # end of the epoch, where RLinf writes the file
             if self._journal is not None:
                 path = self._directory / f"{self._videos}.mp4"
                 self._journal.write("recorded", path=str(path), frames=self._frames)

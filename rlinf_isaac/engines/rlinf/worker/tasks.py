@@ -1,4 +1,4 @@
-"""What the driver can do: build RLinf's cluster, workers and runner for a config, and follow orders with them."""
+"""The driver's tasks: they build RLinf's cluster, workers and runner for a config, and execute orders."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from rlinf_isaac.ground.probe import importable_version
 
 
 class Laps(Protocol):
-    """Times the parts of the start."""
+    """Measures the parts of the start."""
 
     def lap(self, name: str) -> None:
-        """What was done since the last lap was `name`."""
+        """End the part `name`."""
         ...
 
 
 class Task:
-    """RLinf's workers for one config, and its runner over them. Public methods of subclasses are orders.
+    """RLinf's workers and runner for one config. The public methods of subclasses are orders.
 
     Attributes:
         kinds: component of the placement -> worker class.
-        runner_class: of RLinf.
+        runner_class: RLinf's runner class.
     """
 
     kinds: ClassVar[Mapping[str, Any]]
     runner_class: ClassVar[Any]
 
     def __init__(self, config: DictConfig, journal: JournalWriter, clock: Laps) -> None:
-        """Attaches to Ray: RLinf validates its config with the cluster at hand."""
+        """Connect to Ray and validate the config; RLinf needs the cluster for this."""
         self.journal, self.clock = journal, clock
         if config.get("lane") is not None:
             take_lane(config)
@@ -68,32 +68,32 @@ class Task:
         ]
 
     def start(self) -> None:
-        """Load models, build simulators; go on from the state of an interrupted run."""
+        """Load models, create simulators, and load the state of an interrupted run if there is one."""
         self.runner = self.runner_class(cfg=self.config, **self.groups)
         self.runner.init_workers()
         self.clock.lap("model_and_simulator")
 
     def describe(self) -> dict[str, Any]:
-        """Versions of the packages whose behaviour a result depends on."""
+        """Versions of the packages that affect the results."""
         return {"versions": {name: importable_version(name) for name in ("rlinf", "ray", "torch")}}
 
 
 class EvaluationTask(Task):
-    """One cluster, one simulator, any number of checkpoints."""
+    """Evaluates any number of checkpoints in one simulator."""
 
     kinds: ClassVar[Mapping[str, Any]] = {"rollout": Policies, "env": Simulators}
     runner_class = EmbodiedEvalRunner
 
     def describe(self) -> dict[str, Any]:
-        """The environment, too, and how many step side by side."""
+        """In addition, the environment's identity and the number of slots of all workers."""
         found = self.groups["env"].describe().wait()
         slots = sum(each["slots"] for each in found)
         return super().describe() | {"identity": found[0]["identity"], "slots": slots}
 
     def play(self, **play: Any) -> None:
-        """Play episodes of one checkpoint; see `env.RlinfStackCube.begin`. The env workers journal the rows.
+        """Play episodes of one checkpoint; see `RlinfStackCube.begin`. The env workers write the rows to journals.
 
-        RLinf's metrics come with ``time/load_checkpoint`` and ``time/eval``, in seconds.
+        RLinf's metrics are journaled with ``time/load_checkpoint`` and ``time/eval``, in seconds.
         """
         began = time.monotonic()
         rounds = max(self.groups["env"].begin(play).wait())
@@ -107,11 +107,11 @@ class EvaluationTask(Task):
 
 
 def take_lane(config: DictConfig) -> None:
-    """Place a driver that is one of several on a cluster: on one accelerator, or on a node where there are none.
+    """Place one of several drivers on one accelerator of the cluster, or on one node if there are no accelerators.
 
-    All drivers take RLinf's next free Ray namespace, and one that fails leaves the others alone.
+    Each driver takes RLinf's next free Ray namespace, so a driver that fails does not affect the others.
     """
-    cluster = Cluster(num_nodes=0)  # every node that is there; RLinf's own `Cluster(config)` is this one from now on
+    cluster = Cluster(num_nodes=0)  # all nodes; RLinf's later calls of `Cluster(config)` return this object
     place = config.lane % (cluster.num_accelerators or cluster.num_nodes)
     config.cluster.num_nodes = cluster.num_nodes
     config.cluster.component_placement = dict.fromkeys(config.cluster.component_placement, str(place))

@@ -1,4 +1,4 @@
-"""Training as the driver does it (`tasks`). Apart from evaluation, for these imports take seconds."""
+"""The driver's training tasks. They are separate from `tasks`, because these imports take seconds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ReinforcementTask(Task):
     runner_class = EmbodiedRunner
 
     def train(self) -> None:
-        """Evaluate the start, train to the end."""
+        """Evaluate the start checkpoint (unless resumed), then train."""
         self.runner.metric_logger.logger["journal"] = JournalBackend(self.journal)
         if self.config.runner.val_check_interval > 0 and self.runner.global_step == 0:
             self.runner.update_rollout_weights()
@@ -44,14 +44,14 @@ class ReinforcementTask(Task):
 class JournalBackend:
     """A backend of RLinf's MetricLogger that writes to the journal.
 
-    RLinf counts steps from 0 where it logs, and from 1 where it saves; here it is from 1.
+    RLinf counts steps from 0 in its logs and from 1 in its checkpoints; the journal counts from 1.
     """
 
     def __init__(self, journal: JournalWriter) -> None:
         self.journal = journal
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        """Write one line; values may be numpy's or torch's scalars."""
+        """Write one line; values may be scalars of numpy or torch."""
         self.journal.write("metrics", step=step + 1, values={name: float(value) for name, value in data.items()})
 
-    def finish(self) -> None: ...  # every line is out already
+    def finish(self) -> None: ...  # no-op: lines are flushed as they are written

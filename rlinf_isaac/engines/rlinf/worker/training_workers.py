@@ -1,4 +1,4 @@
-"""RLinf's training workers over `policy.RlinfPi0`. Apart from `workers`, for their imports take seconds."""
+"""RLinf's training workers for `RlinfPi0`. They are separate from `workers`, because these imports take seconds."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from rlinf_isaac.engines.rlinf.worker.cpu import OnAnyDevice
 
 
 class Trainer(OnAnyDevice, FSDPVlaSftWorker):
-    """RLinf's fine-tuning worker over `policy.RlinfPi0`, on the batches of the local engine."""
+    """RLinf's fine-tuning worker for `RlinfPi0`, with the batches of the local engine."""
 
     def build_dataloader(self, data_paths: Any, eval_dataset: bool = False) -> tuple[Any, None]:
-        """This rank's share of every batch, in RLinf's order of micro batches."""
+        """The micro-batches of this rank, in RLinf's order."""
         return Batches(self), None
 
     def get_max_steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the frames."""
+        """Number of optimiser steps in one epoch."""
         return max(1, self.data_loader.dataset.num_frames // self.global_batch_size)
 
 
 class Learner(OnAnyDevice, EmbodiedFSDPActor):
-    """RLinf's actor worker over `policy.RlinfPi0`."""
+    """RLinf's actor worker for `RlinfPi0`."""
 
 
 class Batches:
-    """The micro batches of one rank, which loads no others, without end. Which they are depends on the worker's global
-    step alone, so that a resumed training sees what an undisturbed one does."""
+    """Endless iterable of the micro-batches of one rank; other rows are not loaded.
+
+    A micro-batch depends only on the worker's global step, so a resumed training gets the same batches as an
+    uninterrupted one.
+    """
 
     def __init__(self, worker: Trainer) -> None:
         model = worker.cfg.actor.model

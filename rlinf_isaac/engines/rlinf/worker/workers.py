@@ -1,4 +1,4 @@
-"""RLinf's workers, with what a sweep asks of them: take over another checkpoint, and the next list of episodes."""
+"""RLinf's workers for a sweep: they can load another checkpoint and another list of episodes without a restart."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from rlinf_isaac.pi0.precision import to_precision
 
 
 class Simulators(OnAnyDevice, EnvWorker):
-    """RLinf's env worker over `env.RlinfStackCube`."""
+    """RLinf's env worker for `RlinfStackCube`."""
 
     def describe(self) -> dict[str, Any]:
-        """What its environments are: ``identity``, and ``slots``, how many there are."""
+        """``identity`` of the environments, and the number of ``slots``."""
         found = [get_env_attr(env, "describe")() for env in self.eval_env_list or self.env_list]
         return {"identity": found[0]["identity"], "slots": sum(each["slots"] for each in found)}
 
     def begin(self, play: Mapping[str, Any]) -> int:
-        """Deal out the episodes of the next evaluation; returns how many rounds they take here."""
+        """Assign the episodes of the next evaluation to the slots; returns the number of rounds that they take."""
         return max(get_env_attr(env, "begin")(play) for env in self.eval_env_list)
 
     def set_rounds(self, rounds: int) -> None:
-        """How many rollout epochs the next evaluation has."""
+        """Set the number of rollout epochs of the next evaluation."""
         self.eval_rollout_epoch = rounds
 
 
 class Policies(OnAnyDevice, MultiStepRolloutWorker):
-    """RLinf's rollout worker over `policy.RlinfPi0`."""
+    """RLinf's rollout worker for `RlinfPi0`."""
 
     loaded: tuple[str, str | None] | None = None
 
     def predict(self, env_obs: dict[str, Any], mode: str = "train") -> Any:
-        """RLinf tells the mode only to models that it knows by name."""
+        """Set the model's mode before the prediction, because RLinf passes the mode only to its own models."""
         self.hf_model.mode = mode
         return super().predict(env_obs, mode)
 
     def begin(self, play: Mapping[str, Any], rounds: int) -> None:
-        """Take over the checkpoint of the next evaluation in place; see `Simulators.set_rounds`."""
+        """Load the checkpoint of the next evaluation in place, and set its number of rollout epochs."""
         self.eval_rollout_epoch = rounds
         wanted = (play["bundle"], play["norm_stats"])
         if wanted != self.loaded:

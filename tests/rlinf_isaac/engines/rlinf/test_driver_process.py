@@ -34,4 +34,4 @@ def test_a_dead_worker():
 
 def test_without_a_failure_it_is_the_last_thing_said():
     assert cause_in("one\ntwo\n\n") == "two"
-    assert cause_in("") == "it said nothing"
+    assert cause_in("") == "it printed nothing"

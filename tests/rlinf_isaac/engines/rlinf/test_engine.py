@@ -96,5 +96,5 @@ def test_weights_that_changed_since_they_were_checked(engine, job):
 
 def test_nothing_heard_for_too_long_fails_the_run(rlinf_python, job):
     engine = RlinfEngine(Runtime(python=rlinf_python, patience_s=0.5))
-    with pytest.raises(EngineFailed, match="nothing was heard of RLinf for"):
+    with pytest.raises(EngineFailed, match="RLinf has reported nothing for"):
         list(engine.evaluate(job))

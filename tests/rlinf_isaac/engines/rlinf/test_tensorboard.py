@@ -75,5 +75,5 @@ def test_a_flipped_bit_is_noticed(tmp_path_factory, data):
 def test_a_whole_record_that_is_no_event(tmp_path):
     with open(tmp_path / "events", "wb") as file:
         RecordWriter(file).write(b"\xff\xff")
-    with pytest.raises(TornFile, match="no event"):
+    with pytest.raises(TornFile, match="not an event"):
         list(read_scalars(tmp_path / "events"))
