@@ -25,7 +25,7 @@ def test_what_is_here_is_found_with_its_version():
 def test_a_missing_dependency_is_an_error_and_a_missing_extra_is_not(monkeypatch):
     version = environment.installed_version
     monkeypatch.setattr(
-        environment, "installed_version", lambda name: None if name in ("mujoco", "av") else version(name)
+        environment, "installed_version", lambda name: None if name in ("mujoco", "sentencepiece") else version(name)
     )
     _, problems = inspect_environment()
     assert [problem.code for problem in problems] == ["missing-component"]
