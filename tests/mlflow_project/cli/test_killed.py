@@ -91,7 +91,7 @@ def test_of_several_promotions_at_once_one_wins(start, world, tmp_path):
     racers = race(start, [["promote", subject, *options] for subject in subjects], tmp_path)
     printed = "\n".join(racer.output for racer in racers)
     assert "Traceback" not in printed
-    assert printed.count(f"Version 1 of {world.name} is the champion; there was none before.") == 1
+    assert printed.count(f"Promoted: version 1 of {world.name} is the champion; there was none before.") == 1
     assert (world.versions(), world.aliases().keys()) == (1, {"champion", "candidate"})
     for racer in racers:
         won = "is the champion; there was none before." in racer.output or "and is champion already." in racer.output
