@@ -42,13 +42,18 @@ def open_regular(path: str | Path) -> BufferedReader:
         OSError: it cannot be opened, or is not a regular file; `strerror` says what it is instead.
     """
     check_regular(path)  # checked before opening, because opening a device can have side effects
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    # The file owns its descriptor from the start, so that an interrupt at any moment closes it exactly once.
+    file = open(path, "rb", opener=_without_blocking)  # noqa: SIM115  (the caller closes it)
     try:
-        _refuse_special(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "rb")
+        _refuse_special(os.fstat(file.fileno()).st_mode, path)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
+
+
+def _without_blocking(path: str, _: int) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
 def check_regular(path: str | Path) -> os.stat_result:

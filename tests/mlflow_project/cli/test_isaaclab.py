@@ -70,7 +70,7 @@ def test_every_verb_that_plays_takes_the_interpreter_that_it_is_given(
     monkeypatch.setenv("ISAACLAB_PYTHON", "not/this/one")
     words = [*verb.format(small_checkpoints).split(), "--env", "isaaclab", "--isaaclab-python", "none/python"]
     result = invoke(*words, "--overrides", "env.task=stack3")
-    assert f"{tmp_path}/none/python is no interpreter of Python" in result.stderr
+    assert f"{tmp_path}/none/python is not a Python interpreter" in result.stderr
     assert "not/this/one" not in result.stderr
 
 

@@ -29,7 +29,7 @@ def test_bad_value_is_named(key: str, value: object) -> None:
 def test_the_named_interpreter_goes_before_the_one_in_the_environment(monkeypatch) -> None:
     monkeypatch.setenv("ISAACLAB_PYTHON", "not/this/one")
     config = EnvConfig(backend="isaaclab", task="stack3")
-    with pytest.raises(InvalidJob, match="none/python is no interpreter"):
+    with pytest.raises(InvalidJob, match="none/python is not a Python interpreter"):
         make_env(config, 1, isaaclab_python="none/python")
-    with pytest.raises(InvalidJob, match="not/this/one is no interpreter"):
+    with pytest.raises(InvalidJob, match="not/this/one is not a Python interpreter"):
         make_env(config, 1)
