@@ -89,10 +89,10 @@ def print_promotion(promotion: Promotion, name: str) -> None:
     elif promotion.refused_by:
         stdout.print(f"Refused by {', '.join(promotion.refused_by)}; nothing was registered.")
     elif promotion.outcome == "would be promoted":
-        stdout.print(f"Would become champion of {name}; nothing was registered.")
+        stdout.print(f"Dry run: the checkpoint would become champion of {name}; nothing was registered.")
     elif version is not None:
-        was = f"version {champion.number} is `previous`" if champion else "the first one"
-        stdout.print(f"Version {version.number} of {name} is champion; {was}.")
+        was = f"version {champion.number} is now `previous`" if champion else "there was none before"
+        stdout.print(f"Promoted: version {version.number} of {name} is the champion; {was}.")
         print_serve(name)
 
 
