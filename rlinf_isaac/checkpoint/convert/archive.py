@@ -43,7 +43,11 @@ class Record(NamedTuple):
 
 
 class Window:
-    """Bytes `begin` to `end` of a file, read as if they were one; never more at once than a directory can have."""
+    """`length` bytes of a file from `begin` on, which `zipfile` and torch read as a file of their own.
+
+    A read returns at most as many bytes as the directory of a zip archive can have, so that a forged size costs no
+    memory.
+    """
 
     def __init__(self, path: Path, begin: int = 0, length: int | None = None) -> None:
         self._file = open_regular(path)
@@ -61,26 +65,22 @@ class Window:
         self._file.close()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of a file."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise ValueError("it was cut off")
         return self._file.seek(self.begin + base + offset) - self.begin
 
     def tell(self) -> int:
-        """As of a file."""
         return self._file.tell() - self.begin
 
     def fileno(self) -> int:
-        """As of a file."""
         return self._file.fileno()
 
     def seekable(self) -> bool:
-        """As of a file."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file. Raises ValueError where it is asked for too much."""
+        """Up to `size` bytes. Raises ValueError if that is more than the window or any zip directory can have."""
         left = max(0, self.size - self.tell())
         count = left if size < 0 else min(size, left)
         if size > left + _MAX16 or count > _MAX_DIRECTORY_BYTES:
@@ -88,7 +88,7 @@ class Window:
         return self._file.read(count)
 
     def readline(self) -> bytes:
-        """A line as pickles have them: not longer than a name."""
+        """The next line. Raises ValueError if it is longer than any name in a pickle."""
         at = self.tell()
         line, end, _ = self.read(10_000).partition(b"\n")
         if not end:  # else the first half of a name would be taken for a name
@@ -97,7 +97,7 @@ class Window:
         return line + end
 
     def at(self, offset: int, size: int) -> bytes:
-        """So many bytes from `offset` on, or fewer at the end."""
+        """`size` bytes from `offset` on; fewer if the window ends before."""
         self.seek(offset)
         return self.read(min(size, max(0, self.size - offset)))
 

@@ -1,8 +1,8 @@
 """What a pickle of ``torch.save`` may name. Nothing else is read, and there is no option to allow more.
 
-Two kinds of names: what torch makes tensors of, which its own reader knows, and more narrowly; and what people keep
-beside their weights (`HARMLESS`: a last loss of numpy, a path, arguments, a config). Of the latter nothing is ever
-imported or called, by torch neither: an inert class of ours stands for each name (`stand_ins`).
+There are two kinds of names. Names that build tensors are a subset of those that torch's own safe reader knows. Names
+that people keep beside their weights (`HARMLESS`: a numpy scalar such as the last loss, a path, arguments, a config)
+are never imported or called, not even by torch: an inert class of this project stands for each of them (`stand_ins`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _DTYPE_LIKE = (
 
 
 def is_known(module: str, name: str) -> bool:
-    """Whether weights may name it, containers apart."""
+    """Whether the pickle of a checkpoint may name this class or function. Containers are checked elsewhere."""
     if not name.isidentifier():  # which may reach through a module into another
         return False
     if f"{module}.{name}" in _KNOWN or (module, name[:9]) == ("torch._utils", "_rebuild_"):
@@ -61,7 +61,7 @@ def is_known(module: str, name: str) -> bool:
 
 
 class _Inert:
-    """Whatever it is made with and told, it is nothing."""
+    """An object that ignores its arguments and its state."""
 
     def __new__(cls, *args: Any, **named: Any) -> _Inert:
         return object.__new__(cls)
@@ -89,6 +89,6 @@ def _named(value: Any, name: str) -> Any:
 
 @cache
 def stand_ins() -> list[Any]:
-    """For `torch.serialization.safe_globals`: what has the names of `HARMLESS`, and does nothing."""
+    """The inert classes with the names of `HARMLESS`, for `torch.serialization.safe_globals`."""
     inert = [_named(type("Inert", (_Inert,), {}), name) for name in sorted(HARMLESS)]
     return [*inert, _named(_defaultdict, "collections.defaultdict"), _named(_deque, "collections.deque")]

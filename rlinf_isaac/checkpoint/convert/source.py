@@ -1,8 +1,8 @@
 """The values of a checkpoint, read by the libraries that wrote it: torch, its distributed checkpoints, safetensors.
 
-Files are mapped, so that memory holds no more than what is being looked at; those of torch before 1.6 and distributed
-checkpoints, which torch does not map, are read into it: the former whole, the latter tensor by tensor. Nothing is
-executed. Needs torch.
+Files are mapped, so that memory holds only the values being read. torch cannot map two kinds: a file written before
+torch 1.6 is read whole, and a distributed checkpoint tensor by tensor. No code in a file is executed. This module needs
+torch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def torch_dtype(name: str) -> torch.dtype:
     return cast(torch.dtype, getattr(torch, TORCH_NAMES[name]))
 
 
-_KNOWN = frozenset(
+# What a pickle of another protocol may import: the functions and classes that build tensors and containers.
+_IMPORTABLE = frozenset(
     {
         *("collections.OrderedDict", "collections.Counter", "_codecs.encode", "torch.Size", "torch.device"),
         *("builtins.set", "builtins.bytearray", "builtins.complex", "torch.storage.UntypedStorage"),
@@ -60,7 +61,7 @@ class Source:
     """The tensors of a checkpoint; a context manager.
 
     Args:
-        stored: what it has; None for tensors that are computed.
+        stored: the tensors and where they lie; None if all tensors are computed.
         checked: tensors whose bytes are compared with their checksums on entering.
 
     Raises (on entering, and when a tensor is asked for):
@@ -88,7 +89,7 @@ class Source:
         self._stack.close()
 
     def tensor(self, tensor: AnyDense | ZeroTensor) -> torch.Tensor:
-        """A tensor on the CPU, in its own dtype; mapped where the library maps."""
+        """The values of a tensor on the CPU in its own dtype, mapped from the file if the library can do so."""
         if isinstance(tensor, ZeroTensor):
             return torch.zeros(1, dtype=torch_dtype(tensor.dtype)).expand(tensor.shape)
         if isinstance(tensor, ComputedTensor):
@@ -183,6 +184,7 @@ def load_torch(path: Path) -> Any:
         # A name that is no text is one that torch could not open.
         file = path if str(path).isprintable() else f"/dev/fd/{window.fileno()}"
         if data[:1] == pickle.PROTO and data[1] > _TORCHS_PROTOCOL:
+            # weights_only=False hands the pickle to `_Restricted`, which imports no name that is not on its list.
             return torch.load(file, map_location="cpu", mmap=archive, weights_only=False, pickle_module=_Restricted)
         with torch.serialization.safe_globals(stand_ins()):
             return torch.load(file, map_location="cpu", mmap=archive, weights_only=True)
@@ -216,32 +218,30 @@ def _load_distributed(tensor: StoredTensor, stored: Stored) -> torch.Tensor:
 
 
 class _Restricted:
-    """The module pickle as `torch.load` needs it, where names are those of tensors and the harmless ones alone.
+    """A stand-in for the module `pickle` whose `Unpickler` imports nothing but the names in `_IMPORTABLE` and dtypes.
 
-    For pickles of another protocol than torch's own (``torch.save(pickle_protocol=4)``).
+    The names in `names.HARMLESS` become inert classes; every other name is refused. torch's own safe reader knows only
+    protocol 2, so `load_torch` needs this for files such as those of ``torch.save(pickle_protocol=4)``.
     """
 
     class Unpickler(pickle.Unpickler):
-        """See there."""
-
         def find_class(self, module: str, name: str) -> Any:
             full = f"{module}.{name}"
             for each in stand_ins():
                 if f"{each.__module__}.{each.__qualname__}" == full:
                     return each
-            if full in _KNOWN or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            if full in _IMPORTABLE or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
                 return super().find_class(module, name)
             raise pickle.UnpicklingError(f"it names {full}")
 
     @classmethod
     def load(cls, file: Any, **arguments: Any) -> Any:
-        """As of the module."""
         return cls.Unpickler(file, **arguments).load()
 
 
 @contextmanager
 def _refusals(file: Path) -> Iterator[None]:
-    """What a library raises of a source that was looked at, and is damaged all the same."""
+    """Turn what a library raises for a damaged source into a WeightsError that names the file and a cure."""
     try:
         yield
     except (WeightsError, OSError, MemoryError):

@@ -27,7 +27,7 @@ from rlinf_isaac.engines.local.sft.loading import BatchLoader
 from rlinf_isaac.engines.local.sft.saving import save, saved
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
-from rlinf_isaac.engines.local.sft.update import Outcome, update
+from rlinf_isaac.engines.local.sft.update import StepResult, update
 from rlinf_isaac.engines.local.sft.watching import Watching
 from rlinf_isaac.engines.local.training.processes import team_of_torchrun, train_in_processes, train_with_others
 from rlinf_isaac.engines.local.training.team import Team
@@ -84,7 +84,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
             average.restore(state.restore_optimiser(start, model, optimiser))
 
     losses, norms, since = [], [], time.perf_counter()
-    unread, detail = deque[Outcome](), ""
+    unread, detail = deque[StepResult](), ""
     device = team.device(job.config.compute.device)
     with (
         Watching(job, whole, processor, team, metrics) as watching,

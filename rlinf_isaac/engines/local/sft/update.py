@@ -29,7 +29,7 @@ def parts_of(config: JobConfig, team: Team) -> int:
     return -(-rows // (config.sft.micro_batch or rows))
 
 
-class Outcome:
+class StepResult:
     """Loss and gradient norm (before clipping) of a step, which a GPU may still be computing.
 
     Args:
@@ -71,12 +71,12 @@ class Outcome:
 
 def update(
     spread: Spread, optimiser: torch.optim.AdamW, batch: TrainingBatch, config: JobConfig, step: int, team: Team
-) -> Outcome:
+) -> StepResult:
     """Train one step (1-based). With the optimiser's GPU kernels, this call does not wait for the device.
 
     Raises:
         TrainingDiverged: the loss or the gradient is not finite; the weights are then unchanged. With GPU kernels,
-            `Outcome.read` raises it instead.
+            `StepResult.read` raises it instead.
     """
     device = team.device(config.compute.device)
     # The learning rate is a function of the step alone, so that a resumed training has the same one.
@@ -102,11 +102,11 @@ def update(
     most = config.sft.clip_grad_norm
     if isinstance(optimiser, MasterAdamW) and optimiser.has_kernels:
         # Both are queued on the GPU without waiting for the norm; if it is not finite, the kernel changes nothing.
-        return Outcome(loss, optimiser.clipped_step(most, sound=loss), step, config.sft.lr)
+        return StepResult(loss, optimiser.clipped_step(most, sound=loss), step, config.sft.lr)
     parameters = list(spread.model.parameters())
     norm = gradient_norm(parameters)
-    outcome = Outcome(loss, norm, step, config.sft.lr)
-    outcome.read()
+    result = StepResult(loss, norm, step, config.sft.lr)
+    result.read()
     clip_gradients(parameters, norm, most)
     optimiser.step()
-    return outcome
+    return result
