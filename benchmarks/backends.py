@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlinf_isaac.config.schema import EnvConfig
+from rlinf_isaac.config.schema import EnvConfig, JobConfig
 from rlinf_isaac.engines.demonstrations import record_episodes
 from rlinf_isaac.envs import BACKENDS, make_env
 from rlinf_isaac.envs.stack_cube import contract
@@ -90,7 +90,7 @@ def main(envs: int, steps: int) -> None:
     """Print the differences between the backends."""
     found = {}
     for backend in BACKENDS:
-        env = make_env(EnvConfig(backend, "stack3", image_size=SIZE, max_episode_steps=steps), envs)
+        env = make_env(JobConfig(env=EnvConfig(backend, "stack3", image_size=SIZE, max_episode_steps=steps)), envs)
         found[backend] = measure(env, range(envs), (0.0, 0.02))
         env.close()
     one, other = found.values()

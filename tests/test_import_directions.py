@@ -21,10 +21,13 @@ ROOMS = """
 rlinf_isaac:                              the version
 rlinf_isaac.ground
 rlinf_isaac.errors:                       a name of old, for models that are registered
+rlinf_isaac.tasks                         what a task is
 rlinf_isaac.config
 rlinf_isaac.stats
 rlinf_isaac.media
+rlinf_isaac.envs.vector:                  what the environment of a task is like
 rlinf_isaac.envs.stack_cube
+rlinf_isaac.tasks.shipped                 the project's own tasks
 rlinf_isaac.envs.mujoco
 rlinf_isaac.envs.isaaclab
 rlinf_isaac.envs.isaaclab.worker          runs in IsaacLab's interpreter

@@ -44,7 +44,7 @@ env = option("--env", "Simulator: mujoco or isaaclab.")
 renderer = option("--renderer", "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.")
 
 
-isaaclab_python = option(
+env_python = option(
     "--isaaclab-python", "Interpreter that has IsaacLab, for --env isaaclab; auto: what ISAACLAB_PYTHON names."
 )
 device = option("--device", "torch device: cpu, cuda, cuda:1.")

@@ -24,7 +24,7 @@ Example:
 @options.option("--episodes", "Successful demonstrations to record.")
 @options.option("--first-seed", "Reset seed of the first one.")
 @options.env
-@options.isaaclab_python
+@options.env_python
 @options.renderer
 @options.option("--device", "torch device, for --env isaaclab: cpu, cuda, cuda:1.")
 @options.output
@@ -40,5 +40,5 @@ def command(output: Path, **settings: Any) -> None:
             config = check(findings, output=output, **settings)
         from mlflow_project.tracked import demos as tracked
 
-        python = interpreter(settings["isaaclab_python"])
+        python = interpreter(settings["env_python"])
         stdout.print(f"dataset  {tracked.run(config, output, python)}")

@@ -32,7 +32,7 @@ Example:
 @options.option("--num-envs", "Environments that step side by side.")
 @options.option("--videos", "How many episodes to record, the same ones for every checkpoint.")
 @options.env
-@options.isaaclab_python
+@options.env_python
 @options.renderer
 @options.device
 @options.flag(

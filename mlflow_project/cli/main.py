@@ -34,7 +34,7 @@ Example:
 @options.option("--rl-iterations", "Rounds of reinforcement learning from the best checkpoint; 0 leaves it out.", "4")
 @options.option("--seed", "Seed of weights, batches and noise.")
 @options.env
-@options.isaaclab_python
+@options.env_python
 @options.renderer
 @options.device
 @options.upload_weights
@@ -49,8 +49,8 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     with verb_session():
         with preflight() as findings:
             config = check(findings, output=output, **settings)
-        python = interpreter(settings["isaaclab_python"])
-        run(config, output, upload_weights, improve=settings["rl_iterations"] != "0", isaaclab_python=python)
+        python = interpreter(settings["env_python"])
+        run(config, output, upload_weights, improve=settings["rl_iterations"] != "0", env_python=python)
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
     upload_weights: options.UploadWeights,
     *,
     improve: bool,
-    isaaclab_python: str | None,
+    env_python: str | None,
 ) -> None:
     """All steps as nested runs of one tracked run; `rl` among them if `improve`. Prints how to serve the champion."""
     from mlflow_project.cli._summary import print_comparison, print_gains
@@ -73,14 +73,14 @@ def run(
 
     name = f"main {config.preset}"
     with tracked_run("main", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        dataset = demos.run(config, output, isaaclab_python)
+        dataset = demos.run(config, output, env_python)
         stats = norm_stats.run(config, dataset, output)
-        job = plan_sft(config, dataset, stats, output, say=stdout.print, isaaclab_python=isaaclab_python)
+        job = plan_sft(config, dataset, stats, output, say=stdout.print, env_python=env_python)
         checkpoints = sft.run(job, output, upload_weights)
         with preflight() as findings:
             bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
             changes = carried("eval", config, "eval.")
-            evaluate = plan_evaluation(findings, bundles, changes, output, isaaclab_python=isaaclab_python)
+            evaluate = plan_evaluation(findings, bundles, changes, output, env_python=env_python)
         assert evaluate is not None
         comparison = evaluation.run(evaluate, output, upload_weights, say=stdout.print).comparison
         print_comparison(comparison)
@@ -90,7 +90,7 @@ def run(
             start = [bundle for bundle in bundles if bundle.digest == best]
             with preflight() as findings:
                 changes = carried("rl", config, "eval.", "rl.")
-                jobs = plan_rl(findings, start, changes, output, isaaclab_python=isaaclab_python)
+                jobs = plan_rl(findings, start, changes, output, env_python=env_python)
             print_gains(rl.run(jobs, output, upload_weights, say=stdout.print).improved)
         _decide(tracked, output, title=name, improved=improve)
 

@@ -32,7 +32,7 @@ Example:
 @options.option("--eval-episodes", "Held-out episodes on which start and result are compared.")
 @options.assume
 @options.env
-@options.isaaclab_python
+@options.env_python
 @options.renderer
 @options.device
 @options.engine

@@ -16,12 +16,12 @@ from rlinf_isaac.engines.demonstrations import record_demonstrations
 from rlinf_isaac.jobs.demos import SECTIONS, dataset_root
 
 
-def run(config: JobConfig, output: Path, isaaclab_python: str | None = None) -> Path:
+def run(config: JobConfig, output: Path, env_python: str | None = None) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
     root = dataset_root(config, output)
     with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:
         tracked.recorder.params(_read_config(config))
-        watch(record_demonstrations(config, root, isaaclab_python))
+        watch(record_demonstrations(config, root, env_python))
         dataset = LeRobotDataset(root)
         tracked.recorder.tags(simulator_tags((dataset.provenance or {}).get("env", {})))
         tracked.recorder.dataset(lerobot_dataset(root, dataset.digest, "recorded"))

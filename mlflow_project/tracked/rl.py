@@ -56,7 +56,7 @@ def run(
             )
             watch(engine.rl(job), recorder.train)
             bundles = (job.start, recorder.result())
-            held_out = EvaluationJob(config, bundles, output.absolute() / "eval", isaaclab_python=job.isaaclab_python)
+            held_out = EvaluationJob(config, bundles, output.absolute() / "eval", env_python=job.env_python)
             watch(engine.evaluate(held_out), recorder.evaluate)
             assert recorder.improved is not None
             improved.append(recorder.improved)

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.checkpoint.facts import ASSUMED, FACTS, NOT_KNOWN, with_assumed
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
+from rlinf_isaac.tasks.task import OF_THE_MACHINE, Vector
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.mixture import AnyDataset
 
 TRAINING_SECTIONS = {
-    "sft": ("model.", "policy.", "sft.", "compute."),
-    "rl": ("model.", "policy.", "rl.", "env.", "compute."),
+    "sft": ("model.", "policy.", "sft.", "compute.", "task."),
+    "rl": ("model.", "policy.", "rl.", "env.", "compute.", "task."),
 }
-ONLY_SPEED = ("sft.loader_workers",)
-"""Keys that only change the speed of a training, so that it may be continued with another value."""
+NO_PART_OF_IT = ("sft.loader_workers", *(f"task.{key}" for key in OF_THE_MACHINE))
+"""Keys with which a training may be continued under another value: they change its speed, or say where this machine has
+something."""
 
 
 def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "sft") -> str:
@@ -36,7 +38,7 @@ def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "s
     """
     sections = TRAINING_SECTIONS[trained_by]
     values = {key: value for key, value in flatten(config).items() if key.startswith(sections)}
-    return json_digest({key: value for key, value in values.items() if key not in ONLY_SPEED})
+    return json_digest({key: value for key, value in values.items() if key not in NO_PART_OF_IT})
 
 
 def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:
@@ -94,14 +96,10 @@ def foreign_config(
 
 
 def _of_dataset(dataset: AnyDataset, config: JobConfig) -> dict[str, Any]:
-    from rlinf_isaac.data.lerobot.format import ACTION, FRONT_IMAGE, STATE, WRIST_IMAGE
-
     features, env = dataset.features, (dataset.provenance or {}).get("env")
-    names = {"state": features[STATE].dim_names, "actions": features[ACTION].dim_names}
-    expected = {
-        "state": state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes),
-        "actions": list(ACTION_NAMES),
-    }
+    task = task_of(config)
+    vectors: dict[str, Vector] = {"state": task.state, "actions": task.action}
+    names = {name: features[vector.dataset].dim_names for name, vector in vectors.items()}
     described: dict[str, Any] = {
         "prompts": dataset.tasks,
         "control_hz": dataset.fps,
@@ -109,9 +107,13 @@ def _of_dataset(dataset: AnyDataset, config: JobConfig) -> dict[str, Any]:
         "action_names": names["actions"],
         "env": env,
     }
-    if unnamed := {name: expected[name] for name, own in names.items() if own is None}:
+    # Of two that have no names, there is nothing to assume.
+    unnamed = {
+        name: list(vectors[name].names or ()) for name, own in names.items() if own is None and vectors[name].names
+    }
+    if unnamed:
         described[ASSUMED] = unnamed
     if env is None:
-        views = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
-        described["images"] = {view: list(features[name].shape[:2]) for view, name in views.items() if name in features}
+        cameras = [camera.dataset for camera in task.cameras.values() if camera.dataset in features]
+        described["images"] = {name.rpartition(".")[2]: list(features[name].shape[:2]) for name in cameras}
     return described

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.checkpoint.verify import MAX_BYTES
 from rlinf_isaac.config import build_config, split_overrides
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.config.task import task_of
+from rlinf_isaac.envs.stack_cube.contract import STATE_LAYOUTS
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_json
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
@@ -142,7 +143,7 @@ def parse_assumptions(text: str) -> dict[str, Any]:
             continue
         if not separator or name not in FACTS:
             cause = f"--assume: {item!r} is none of {', '.join(f'{name}=...' for name in FACTS)}"
-            problems.append(Problem("bad-assumption", cause, f"write e.g. control_hz={CONTROL_HZ}, or the word {ALL}"))
+            problems.append(Problem("bad-assumption", cause, f"write e.g. control_hz=20, or the word {ALL}"))
             continue
         try:
             values = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
@@ -222,12 +223,12 @@ def with_assumed(
 
 def as_in_job(names: Iterable[str], config: JobConfig) -> dict[str, Any]:
     """Fact -> its value in a job."""
-    task = TASKS[config.env.task]
+    task = task_of(config)
     own = {
-        "prompt": task.prompt,
-        "control_hz": CONTROL_HZ,
-        "state": config.policy.state_layout,
-        "actions": list(ACTION_NAMES),
+        "prompt": task.prompt(0),
+        "control_hz": task.control_hz,
+        "state": list(task.state.labels) if config.task else config.policy.state_layout,
+        "actions": list(task.action.labels),
     }
     return {name: own[name] if name in own else _of_key(config, str(FACTS[name].key)) for name in names}
 
@@ -246,7 +247,7 @@ def spell(value: Any, *, quoted: bool = False) -> str:
 
 def _as_recorded(name: str, value: Any, config: JobConfig) -> Any:
     if name == "state" and isinstance(value, str):
-        return state_names(value, TASKS[config.env.task].num_cubes)
+        return list(task_of(replace(config, policy=replace(config.policy, state_layout=value))).state.labels)
     return list(value) if isinstance(value, tuple) else value
 
 

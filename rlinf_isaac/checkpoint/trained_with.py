@@ -15,10 +15,12 @@ from typing import Any
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import FACTS, as_in_job, assumed, not_known, recorded, spell
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, TASKS, state_names
+from rlinf_isaac.config.task import STACK_CUBES, stack_cube, task_of
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
+from rlinf_isaac.tasks.read import from_dict
+from rlinf_isaac.tasks.task import Task, differences
 
 ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"
 
@@ -67,19 +69,50 @@ def mismatches(
         TokenizerError: the job's tokenizer cannot be read.
     """
     unknown = unknown_problem(bundle, config)
-    known = _Known(bundle)
-    return [
+    known, task = _Known(bundle), task_of(config)
+    problems = [
         *([unknown] if unknown else []),
         *_norm_stats(bundle, norm_stats),
         *_tokenizer(known, config),
-        *_prompt(known, config),
-        *_control_rate(known),
         *_action_chunk(known, config),
-        *_state_layout(known, config),
-        *_action_names(known),
-        *_images(known, config),
+    ]
+    if of_task := list(_task(bundle, config)):
+        return problems + of_task  # they name prompt, rate, state, actions and environment as far as these differ
+    return [
+        *problems,
+        *_prompt(known, task),
+        *_control_rate(known, task),
+        *_state_layout(known, config, task),
+        *_action_names(known, task),
+        *_images(known, config, environment),
         *_environment(bundle, config, environment),
     ]
+
+
+def trained_task(bundle: Bundle) -> Task | None:
+    """The task that a bundle describes; None of stack-cube, of which the facts are recorded one by one, and where it is
+    not known."""
+    described = bundle.job.get("task")
+    return from_dict(described, f"{bundle.path}/config.json") if described else None
+
+
+def _task(bundle: Bundle, config: JobConfig) -> Iterator[Problem]:
+    """The fields in which the task of the training and that of the job differ, unless both are stack-cube."""
+    trained, now = trained_task(bundle), task_of(config)
+    if trained is None and (not config.task or not_known(bundle)):
+        return
+    if trained is None:
+        recorded = bundle.job["env"]["task"], bundle.job["policy"]["state_layout"]
+        trained = stack_cube(*recorded)
+    if different := differences(trained, now):
+        lines = [f"\n  {key}: {_short(old)} there, {_short(new)} here" for key, old, new in different]
+        cause = f"{bundle.path} was trained for the task {trained.name}, the job has {now.name}:{''.join(lines)}"
+        yield Problem("task-mismatch", cause, f"leave --task out, which takes that of the checkpoint, {ALLOW}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def not_to_be_allowed(problems: Iterable[Problem]) -> list[Problem]:
@@ -161,26 +194,27 @@ def _tokenizer(known: _Known, config: JobConfig) -> Iterator[Problem]:
         yield Problem("tokenizer-mismatch", cause, f"set policy.tokenizer to the checkpoint's, {ALLOW}")
 
 
-def _prompt(known: _Known, config: JobConfig) -> Iterator[Problem]:
-    trained, now = list((known.get("prompt", "prompts") or {}).values()), TASKS[config.env.task].prompt
-    if trained and now not in trained:
-        cause = (
-            f"{known.path} was trained with the prompt {' or '.join(map(repr, trained))} ({known.source('prompt')}),"
-            f" the task {config.env.task} gives {now!r}"
-        )
-        fitting = next((task.name for task in TASKS.values() if task.prompt in trained), None)
-        cure = f"set env.task={fitting}" if fitting else "no task of this release gives that prompt: evaluate elsewhere"
-        yield Problem("prompt-mismatch", cause, f"{cure}, {ALLOW}")
+def _prompt(known: _Known, task: Task) -> Iterator[Problem]:
+    trained = list((known.get("prompt", "prompts") or {}).values())
+    for now in task.prompts or ():
+        if trained and now not in trained:
+            cause = (
+                f"{known.path} was trained with the prompt {' or '.join(map(repr, trained))}"
+                f" ({known.source('prompt')}), the task {task.name} gives {now!r}"
+            )
+            fitting = next((name for name in STACK_CUBES if stack_cube(name).prompt(0) in trained), None)
+            cure = f"set env.task={fitting}" if fitting else "write that prompt into the task, if it means the same"
+            yield Problem("prompt-mismatch", cause, f"{cure}, {ALLOW}")
 
 
-def _control_rate(known: _Known) -> Iterator[Problem]:
+def _control_rate(known: _Known, task: Task) -> Iterator[Problem]:
     trained = known.get("control_hz", "control_hz")
-    if trained is not None and trained != CONTROL_HZ:
+    if trained is not None and trained != task.control_hz:
         cause = (
             f"{known.path} was trained at {trained} Hz ({known.source('control_hz')}), the job controls at"
-            f" {CONTROL_HZ} Hz: the same actions move the robot at another speed"
+            f" {task.control_hz} Hz: the same actions move the robot at another speed"
         )
-        yield Problem("control-rate-mismatch", cause, f"train on data at {CONTROL_HZ} Hz, {ALLOW}")
+        yield Problem("control-rate-mismatch", cause, f"train on data at {task.control_hz} Hz, {ALLOW}")
 
 
 def _action_chunk(known: _Known, config: JobConfig) -> Iterator[Problem]:
@@ -193,31 +227,34 @@ def _action_chunk(known: _Known, config: JobConfig) -> Iterator[Problem]:
         yield Problem("action-chunk-mismatch", cause, f"leave policy.action_chunk out, {ALLOW}")
 
 
-def _state_layout(known: _Known, config: JobConfig) -> Iterator[Problem]:
-    trained = known.get("state", "state_names")
-    now = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
-    if trained and list(trained) != now:
+def _state_layout(known: _Known, config: JobConfig, task: Task) -> Iterator[Problem]:
+    trained, now = known.get("state", "state_names"), task.state.names
+    if trained and now and tuple(trained) != now:
+        layout = "the state" if config.task else config.policy.state_layout
         cause = (
             f"{known.path} was trained with the state {_abridge(trained)} ({known.source('state')}),"
-            f" {config.policy.state_layout} of {config.env.task} is {_abridge(now)}{_where(trained, now)}"
+            f" {layout} of {task.name} is {_abridge(now)}{_where(trained, now)}"
         )
         cure = "set env.task and policy.state_layout to the ones it was trained with"
         yield Problem("state-layout-mismatch", cause, f"{cure}, {ALLOW}")
 
 
-def _action_names(known: _Known) -> Iterator[Problem]:
-    trained = known.get("actions", "action_names")
-    if trained and list(trained) != list(ACTION_NAMES):
+def _action_names(known: _Known, task: Task) -> Iterator[Problem]:
+    trained, now = known.get("actions", "action_names"), task.action.names
+    if trained and now and tuple(trained) != now:
         cause = (
             f"{known.path} was trained to give the actions {_abridge(trained)} ({known.source('actions')}), the"
-            f" environment takes {_abridge(ACTION_NAMES)}{_where(trained, ACTION_NAMES)}"
+            f" environment takes {_abridge(now)}{_where(trained, now)}"
         )
         yield Problem("action-names-mismatch", cause, f"train on data whose actions are those, in that order, {ALLOW}")
 
 
-def _images(known: _Known, config: JobConfig) -> Iterator[Problem]:
-    """Compares the sizes of training images, which are recorded if the data does not come from a known simulator."""
-    now = config.env.image_size
+def _images(known: _Known, config: JobConfig, built: Mapping[str, Any] | None) -> Iterator[Problem]:
+    """Compares the sizes of training images, which are recorded if the data does not come from a known simulator. What
+    another task's environment draws is known when it is built."""
+    if config.task and built is None:
+        return
+    now = config.env.image_size if built is None else built["image_size"]
     for view, (height, width) in (known.get("images", "images") or {}).items():
         if (height, width) != (now, now):
             cause = (
@@ -231,11 +268,9 @@ def _images(known: _Known, config: JobConfig) -> Iterator[Problem]:
 
 def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | None) -> Iterator[Problem]:
     trained = bundle.config.get("env") or {}
-    planned = {
-        "backend": config.env.backend,
-        "task": config.env.task,
-        "image_size": config.env.image_size,
-    }
+    planned: dict[str, Any] = {"backend": config.env.backend, "task": task_of(config).name}
+    if not config.task:
+        planned |= {"image_size": config.env.image_size}
     now = planned if built is None else built
     simulators = [str(identity.get("backend", "")).partition("-")[0] for identity in (trained, now)]
     if all(simulators) and simulators[0] != simulators[1]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import with_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.yaml_text import check_yaml_text, read_yaml_text
 
@@ -91,6 +92,8 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
         InvalidJob: as `load_config`; `origin` is named in the messages.
     """
     config = OmegaConf.structured(JobConfig)
+    described = values.get("task") if isinstance(values, Mapping) else None
+    values = {key: value for key, value in values.items() if key != "task"} if described is not None else values
     problems = _apply(config, _flatten(values), origin)
     pairs: list[tuple[str, Any]] = []
     for item in overrides:
@@ -108,7 +111,7 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
         raise InvalidJob(problems)
     job = OmegaConf.to_object(config)
     assert isinstance(job, JobConfig)
-    return job
+    return with_task(replace(job, task=described or {}), frozenset(key for key, _ in pairs))
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -211,6 +214,8 @@ def _flatten(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def _schema_keys(instance: Any, prefix: str) -> Iterable[str]:
     for field in fields(instance):
         value = getattr(instance, field.name)
+        if isinstance(value, dict):  # the description of the task, which has keys of its own
+            continue
         if is_dataclass(value):
             yield from _schema_keys(value, f"{prefix}{field.name}.")
         else:

@@ -7,7 +7,7 @@ reads is in `reads`; the sections it has to do with are MLflow params ``cfg/...`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
@@ -99,8 +99,9 @@ class PolicyConfig:
     """How the model meets the robot: what it sees, how it is normalised, how much of a chunk is executed."""
 
     state_layout: Annotated[str, one_of("proprio", "proprio+cubes")] = "proprio"
-    """What the state holds: ``proprio`` is 8-D, as RLinf's IsaacLab wrapper has it (end-effector position, axis-angle,
-    gripper); ``proprio+cubes`` adds the poses of the cubes, privileged information that only a simulator has."""
+    """What the state of stack-cube holds: ``proprio`` is 8-D, as RLinf's IsaacLab wrapper has it (end-effector
+    position, axis-angle, gripper); ``proprio+cubes`` adds the poses of the cubes, privileged information that only a
+    simulator has."""
 
     tokenizer: str = "byte"
     """``byte``, or the path of PaliGemma's SentencePiece model."""
@@ -113,8 +114,9 @@ class PolicyConfig:
     ``make_bool_mask``: ``none``, or e.g. ``6,-1`` (6 relative, then 1 absolute; in quotes on the command line, because
     of the comma)."""
 
-    env_action_dim: Annotated[int, Rule("7, the stack-cube action", lambda x: x == 7)] = 7
-    """How many dims the robot's actions have: three of translation, three of rotation, and the gripper."""
+    env_action_dim: Annotated[int, POSITIVE] = 7
+    """How many dims the robot's actions have. The task decides it; stack-cube has three of translation, three of
+    rotation, and the gripper."""
 
     action_chunk: Annotated[int, POSITIVE] = MISSING
     """How many of the predicted actions are executed before the policy is asked again."""
@@ -128,24 +130,26 @@ class PolicyConfig:
 
 @dataclass
 class EnvConfig:
-    """The stack-cube task, in one of two simulators."""
+    """The task and its environment."""
 
-    backend: Annotated[str, one_of("mujoco", "isaaclab")] = "mujoco"
-    """The simulator: MuJoCo within this process, on the CPU, or IsaacLab in one of its own, on ``compute.device``."""
+    backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "none")] = "mujoco"
+    """The simulator. Stack-cube runs in ``mujoco``, within this process and on the CPU, or in ``isaaclab``, in a
+    process of its own and on ``compute.device``. Any other task decides it itself; ``none``: it has no environment."""
 
-    task: Annotated[str, one_of("stack2", "stack3")] = "stack2"
-    """How many cubes are to be stacked: two, or three, as in IsaacLab's task. IsaacLab has ``stack3`` only."""
+    task: str = "stack2"
+    """The task: ``stack2`` or ``stack3`` (that many cubes; IsaacLab has ``stack3`` only), another name, or a YAML file
+    (docs/tasks.md)."""
 
     image_size: Annotated[int, Rule("16 pixels or more", lambda x: x >= 16)] = 200
-    """The side in pixels of both cameras' images; IsaacLab's."""
+    """The side in pixels of both cameras' images in stack-cube; IsaacLab's. Other environments decide it themselves."""
 
     renderer: str = "auto"
     """What draws the images: in MuJoCo ``egl`` (OpenGL), ``rays`` (no GL), or ``auto``, EGL where it works; in IsaacLab
     ``newton`` or ``auto``."""
 
     max_episode_steps: Annotated[int, POSITIVE] = 600
-    """How many control steps, 20 per second, an episode has before its time is up; a multiple of
-    ``policy.action_chunk``."""
+    """How many control steps an episode has before its time is up; a multiple of ``policy.action_chunk``. Stack-cube
+    has 20 per second."""
 
 
 @dataclass
@@ -245,3 +249,5 @@ class JobConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     rl: RlConfig = field(default_factory=RlConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    task: dict[str, Any] = field(default_factory=dict)
+    """The description of the task that ``env.task`` names (`config.task.task_of`); empty for stack-cube."""

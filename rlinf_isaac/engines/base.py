@@ -32,7 +32,7 @@ class SftJob:
         output: directory of this job; checkpoints are written to ``output/checkpoints/<step>``.
         base: the checkpoint that training starts from; None for random weights.
         mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
-        isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
@@ -44,7 +44,7 @@ class SftJob:
     mixed_with: tuple[Path, ...] = ()
     processes: int = 1
     sharding: Literal["replicate", "shard"] = "shard"
-    isaaclab_python: str | None = None
+    env_python: str | None = None
 
     @property
     def datasets(self) -> tuple[Path, ...]:
@@ -83,7 +83,7 @@ class EvaluationJob:
         norm_stats: what to normalise with instead of each bundle's own; anything but equal bytes is a mismatch.
         allow_mismatch: evaluate although the job is not what the weights were trained with.
         stop_rule: go through the seeds in batches, all bundles in each, and stop when it is decided which is best.
-        isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
@@ -92,7 +92,7 @@ class EvaluationJob:
     norm_stats: NormStatsFile | None = None
     allow_mismatch: bool = False
     stop_rule: StopRule | None = None
-    isaaclab_python: str | None = None
+    env_python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ class RlJob:
         config: the resolved job config; `policy` and `model` are those of the checkpoint.
         start: the checkpoint, verified.
         output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
-        isaaclab_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
     start: Bundle
     output: Path
-    isaaclab_python: str | None = None
+    env_python: str | None = None
 
     @property
     def lineage(self) -> dict[str, str | None]:

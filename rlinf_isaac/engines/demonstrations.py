@@ -21,20 +21,13 @@ import numpy as np
 
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.lerobot.files import MAX_JSON_BYTES
-from rlinf_isaac.data.lerobot.format import (
-    ACTION,
-    FRONT_IMAGE,
-    STATE,
-    WRIST_IMAGE,
-    Feature,
-    image_feature,
-    vector_feature,
-)
+from rlinf_isaac.data.lerobot.format import Feature, image_feature, vector_feature
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.lerobot.writer import LeRobotWriter
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.vector import EnvIdentity, PolicyInput
 from rlinf_isaac.ground.atomic import claimed
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.digest import json_digest
@@ -42,19 +35,19 @@ from rlinf_isaac.ground.errors import DatasetError, InvalidJob, RlinfIsaacError
 from rlinf_isaac.ground.events import Event, Progress
 from rlinf_isaac.ground.reading import read_json
 from rlinf_isaac.media.png import encode_png
+from rlinf_isaac.tasks.task import Task
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as StopEvent
 
-    from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+    from rlinf_isaac.envs.vector import TaskEnv
 
 LABEL = "demonstrations"
-ROBOT_TYPE = "franka"
 NOISE_STREAM = 1  # makes the noise independent of the reset, which is drawn from the seed alone
 MIN_FAILURES_TO_GIVE_UP = 20
-SIDE_BY_SIDE = {"mujoco": 1, "isaaclab": 8}
-"""Backend -> number of environments of a worker. An episode does not depend on its slot. In IsaacLab, stepping several
-environments together costs less than stepping them one by one."""
+SIDE_BY_SIDE = {"isaaclab": 8}
+"""Backend -> number of environments of a worker; 1 for the others. An episode does not depend on its slot. In IsaacLab,
+stepping several environments together costs less than stepping them one by one."""
 SIDE_BY_SIDE_ON_GPU = 64
 
 
@@ -66,16 +59,16 @@ class RecordedEpisode:
     columns: dict[str, Any] | None
 
 
-def record_demonstrations(job: JobConfig, root: Path, isaaclab_python: str | None = None) -> Iterator[Event]:
+def record_demonstrations(job: JobConfig, root: Path, env_python: str | None = None) -> Iterator[Event]:
     """Record ``demos.episodes`` successful episodes, seeds from ``demos.first_seed`` on, into the dataset `root`.
 
     A seed on which the expert fails is skipped and listed in ``meta/provenance.json``. If the same job has recorded the
     dataset before, it is kept.
 
     Args:
-        job: reads `env`, `demos`, ``policy.state_layout`` and ``compute.device``.
+        job: reads `task`, `env`, `demos`, ``policy.state_layout`` and ``compute.device``.
         root: the dataset's directory; appears when it is complete.
-        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
 
     Yields:
         `Progress` after every episode.
@@ -94,33 +87,36 @@ def record_demonstrations(job: JobConfig, root: Path, isaaclab_python: str | Non
         )
     root = Path(root)
     with claimed(root):
-        yield from _record(job, root, isaaclab_python)
+        yield from _record(job, root, env_python)
 
 
-def _record(job: JobConfig, root: Path, isaaclab_python: str | None) -> Iterator[Event]:
+def _record(job: JobConfig, root: Path, env_python: str | None) -> Iterator[Event]:
     demos = job.demos
-    device = job.compute.device if job.env.backend == "isaaclab" else "cpu"
-    env = make_env(job.env, 1, device, isaaclab_python)
-    identity, num_cubes = env.identity, env.task.num_cubes
-    env.close()
-    recipe = _recipe(job, identity)
+    env = make_env(job, 1, env_python)
+    try:
+        identity, task = env.identity, env.task
+        env.reset(seed=[demos.first_seed])
+        recipe = _recipe(job, identity, env.expert().version)
+        features = _features(task, env.policy_input(env.observe()))
+    finally:
+        env.close()
     if root.exists():
         _check_same_recipe(root, recipe)
         LeRobotDataset(root)  # raises if a file is missing or damaged
         yield Progress(LABEL, demos.episodes, demos.episodes, f"kept: {root} was recorded by the same job")
         return
     # The renderer `auto` is resolved once, so that all workers use the same one.
-    env_config = replace(job.env, renderer=identity.renderer)
-    features = _features(identity.image_size, job.policy.state_layout, num_cubes)
+    if not job.task:
+        job = replace(job, env=replace(job.env, renderer=identity.renderer))
     seeds: list[int] = []
     failed: list[int] = []
-    writer = LeRobotWriter(root, fps=contract.CONTROL_HZ, features=features, robot_type=ROBOT_TYPE)
-    most = SIDE_BY_SIDE[job.env.backend]
-    if device.startswith("cuda"):
+    writer = LeRobotWriter(root, fps=task.control_hz, features=features, robot_type=task.robot)
+    most = SIDE_BY_SIDE.get(job.env.backend, 1)
+    if job.env.backend == "isaaclab" and job.compute.device.startswith("cuda"):
         most = SIDE_BY_SIDE_ON_GPU
     side_by_side = min(most, -(-demos.episodes // demos.workers))
-    simulator = partial(make_env, env_config, side_by_side, device, isaaclab_python)
-    play = partial(_start_worker, simulator, job.policy.state_layout, demos.noise)
+    simulator = partial(make_env, job, side_by_side, env_python)
+    play = partial(_start_worker, simulator, demos.noise)
     episodes = _episodes(play, demos.first_seed, demos.workers, side_by_side)
     with writer, closing(episodes):
         for episode in episodes:
@@ -133,7 +129,7 @@ def _record(job: JobConfig, root: Path, isaaclab_python: str | None) -> Iterator
                     )
             else:
                 seeds.append(episode.seed)
-                writer.add_episode(episode.columns, identity.prompt)
+                writer.add_episode(episode.columns, task.prompt(episode.seed))
             note = f"{len(failed)} seeds skipped: the expert failed" if failed else ""
             yield Progress(LABEL, len(seeds), demos.episodes, note)
             if len(seeds) == demos.episodes:
@@ -142,10 +138,9 @@ def _record(job: JobConfig, root: Path, isaaclab_python: str | None) -> Iterator
 
 
 def record_episodes(
-    env: StackCubeEnv,
+    env: TaskEnv,
     seeds: Sequence[int],
     noise: float,
-    state_layout: str,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[RecordedEpisode]:
     """Run the expert on these seeds, each seed in its own environment, until the last episode has ended.
@@ -153,46 +148,46 @@ def record_episodes(
     An observation is recorded before each action; images are encoded as PNG. If `stopped` returns True at a step, the
     running episodes end and count as failed.
     """
-    from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
-
+    task, count = env.task, len(seeds)
+    assert task.expert is not None
+    disturbed = task.action.dims if task.expert.noise_dims is None else task.expert.noise_dims
     rngs = [np.random.default_rng([seed, NOISE_STREAM]) for seed in seeds]
-    experts = [ScriptedExpert() for _ in seeds]
-    columns: list[dict[str, list[Any]]] = [{FRONT_IMAGE: [], WRIST_IMAGE: [], STATE: [], ACTION: []} for _ in seeds]
-    succeeded = np.zeros(len(seeds), bool)
-    active = np.ones(len(seeds), bool)
+    names = [*(camera.dataset for camera in task.cameras.values()), task.state.dataset, task.action.dataset]
+    columns: list[dict[str, list[Any]]] = [{name: [] for name in names} for _ in seeds]
+    succeeded = np.zeros(count, bool)
+    active = np.ones(count, bool)
     observation, _ = env.reset(seed=list(seeds))
+    expert = env.expert()
     while active.any() and not stopped():
-        policy_obs = observation["policy"]
-        images, states = contract.policy_images(policy_obs), contract.policy_state(policy_obs, state_layout)
-        executed = np.zeros((len(seeds), 1, contract.ACTION_DIM), np.float32)
+        seen, actions = env.policy_input(observation), expert.act(observation, active)
+        executed = np.zeros((count, 1, task.action.dims), np.float32)
         for i in np.flatnonzero(active).tolist():
-            action = experts[i].act(policy_obs, i)
-            columns[i][FRONT_IMAGE].append(encode_png(images["front"][i]))
-            columns[i][WRIST_IMAGE].append(encode_png(images["wrist"][i]))
-            columns[i][STATE].append(states[i])
-            columns[i][ACTION].append(action)
-            executed[i, 0] = action
-            executed[i, 0, : contract.MOTION_DIMS] += rngs[i].normal(0.0, noise, contract.MOTION_DIMS)
+            for slot, camera in task.cameras.items():
+                columns[i][camera.dataset].append(encode_png(seen.images[slot][i]))
+            columns[i][task.state.dataset].append(seen.states[i])
+            columns[i][task.action.dataset].append(actions[i].copy())
+            executed[i, 0] = actions[i]
+            executed[i, 0, :disturbed] += rngs[i].normal(0.0, noise, disturbed)
         step = env.chunk_step(executed, active)
         observation = step.observation
         succeeded |= active & step.success
-        active &= ~(step.success | step.dropped | step.time_out)
+        active &= ~(step.terminated | step.time_out)
+    vectors = (task.state.dataset, task.action.dataset)
     return [
-        RecordedEpisode(seed, {**each, **{name: np.stack(each[name]) for name in (STATE, ACTION)}} if success else None)
+        RecordedEpisode(seed, {**each, **{name: np.stack(each[name]) for name in vectors}} if success else None)
         for seed, each, success in zip(seeds, columns, succeeded.tolist(), strict=True)
     ]
 
 
-def _recipe(job: JobConfig, identity: contract.EnvIdentity) -> dict[str, Any]:
+def _recipe(job: JobConfig, identity: EnvIdentity, expert: str) -> dict[str, Any]:
     """Everything that determines the content of the dataset."""
-    from rlinf_isaac.envs.stack_cube.expert import EXPERT_VERSION
-
+    state = {"task": task_of(job).digest} if job.task else {"state_layout": job.policy.state_layout}
     return {
         "kind": "scripted demonstrations",
         "env": identity.as_dict(),
-        "expert": EXPERT_VERSION,
+        "expert": expert,
         "demos": {"episodes": job.demos.episodes, "first_seed": job.demos.first_seed, "noise": job.demos.noise},
-        "state_layout": job.policy.state_layout,
+        **state,
     }
 
 
@@ -217,13 +212,10 @@ def _check_same_recipe(root: Path, recipe: Mapping[str, Any]) -> None:
         raise DatasetError.of("output-of-another-job", cause, "choose another output, or remove it")
 
 
-def _features(image_size: int, state_layout: str, num_cubes: int) -> dict[str, Feature]:
-    return {
-        FRONT_IMAGE: image_feature(image_size, image_size),
-        WRIST_IMAGE: image_feature(image_size, image_size),
-        STATE: vector_feature(contract.state_names(state_layout, num_cubes)),
-        ACTION: vector_feature(contract.ACTION_NAMES),
-    }
+def _features(task: Task, seen: PolicyInput) -> dict[str, Feature]:
+    images = {camera.dataset: image_feature(*seen.images[slot].shape[1:3]) for slot, camera in task.cameras.items()}
+    vectors = {each.dataset: vector_feature(each.labels) for each in (task.state, task.action)}
+    return images | vectors
 
 
 def _episodes(
@@ -254,16 +246,16 @@ def _episodes(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[StackCubeEnv, str, float, Callable[[], bool]] | None = None
+_worker: tuple[TaskEnv, float, Callable[[], bool]] | None = None
 
 
-def _start_worker(simulator: Callable[[], StackCubeEnv], state_layout: str, noise: float, stop: StopEvent) -> None:
+def _start_worker(simulator: Callable[[], TaskEnv], noise: float, stop: StopEvent) -> None:
     global _worker
     follow_parent()  # it winds the pool up
-    _worker = simulator(), state_layout, noise, stop.is_set
+    _worker = simulator(), noise, stop.is_set
 
 
 def _work(seeds: range) -> list[RecordedEpisode]:
     assert _worker is not None
-    env, state_layout, noise, stopped = _worker
-    return record_episodes(env, seeds, noise, state_layout, stopped)
+    env, noise, stopped = _worker
+    return record_episodes(env, seeds, noise, stopped)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.fan_out import fan_out
 from rlinf_isaac.ground import lines
@@ -159,7 +160,7 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "policy_seed": config.eval.policy_seed,
         "norm_stats": job.norm_stats.digest if job.norm_stats else "of the checkpoint",
         "tokenizer": load_tokenizer(config.policy, config.model).fingerprint,
-        "state_layout": config.policy.state_layout,
+        **({"task": task_of(config).digest} if config.task else {"state_layout": config.policy.state_layout}),
         "action_chunk": config.policy.action_chunk,
         "denoise_steps": config.policy.denoise_steps,
         "device": config.compute.device,

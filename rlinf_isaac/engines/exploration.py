@@ -43,7 +43,7 @@ def act_exploring(
     """What the policy does, drawn by `draws`, for N observations as of `Processor.observation`.
 
     Returns:
-        Action chunks (N, chunk, 7) float32 in robot units; the stochastic steps on the way there, and their
+        Action chunks (N, chunk, A) float32 in robot units; the stochastic steps on the way there, and their
         log-probabilities and values, on the policy's device.
 
     Raises:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rlinf_isaac.envs.stack_cube.contract import policy_images, policy_state
-from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
-from rlinf_isaac.ground.events import EpisodeRow, Outcome
+from rlinf_isaac.envs.vector import ChunkStep, TaskEnv
+from rlinf_isaac.ground.events import EpisodeRow
 from rlinf_isaac.pi0.policy import episode_noise
 
 
@@ -25,7 +24,7 @@ class Policy(Protocol):
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Any
     ) -> np.ndarray:
-        """(N, chunk, 7) float32 actions for N observations. The result is a function of the arguments and `noise`."""
+        """(N, chunk, A) float32 actions for N observations. The result is a function of the arguments and `noise`."""
         ...
 
     @property
@@ -70,6 +69,7 @@ class Episode:
         length: number of control steps so far.
         episode_return: sum of the rewards so far.
         subtasks: subtask flag -> whether it was reached.
+        extras: further numbers of the episode after its last control step.
         outcome: how the episode ended; None while it runs.
         chunks: results of the action chunks.
     """
@@ -82,7 +82,8 @@ class Episode:
     length: int = 0
     episode_return: float = 0.0
     subtasks: dict[str, bool] = field(default_factory=dict)
-    outcome: Outcome | None = None
+    extras: dict[str, float] = field(default_factory=dict)
+    outcome: str | None = None
     chunks: list[Chunk] = field(default_factory=list)
 
     def row(self, step: int, checkpoint: str, policy_seed: int) -> EpisodeRow:
@@ -99,6 +100,7 @@ class Episode:
             episode_return=self.episode_return,
             policy_seed=policy_seed,
             subtasks=dict(self.subtasks),
+            extras=dict(self.extras),
         )
 
 
@@ -108,11 +110,10 @@ ignored."""
 
 
 def rollout(
-    env: StackCubeEnv,
+    env: TaskEnv,
     policy: Policy,
     seeds: Sequence[int],
     *,
-    state_layout: str,
     policy_seed: int,
     finished: Collection[int] = (),
     open_sink: Callable[[int], FrameSink | None] = lambda seed: None,
@@ -125,7 +126,6 @@ def rollout(
         env: vector environment.
         policy: the policy, called with the observations of all slots.
         seeds: reset seeds; their order determines the slots.
-        state_layout: state layout of the policy's training (`contract.policy_state`).
         policy_seed: seed of the flow-matching noise.
         finished: seeds that are skipped because their rows exist; the other seeds keep their slots.
         open_sink: returns the sink for the frames of an episode: the first observation, then one frame after every
@@ -137,7 +137,6 @@ def rollout(
     order = list(enumerate(seeds))
     waiting = [[each for each in order[slot::slots] if each[1] not in finished] for slot in range(slots)]
     running: list[Episode | None] = [None] * slots
-    prompts = [env.identity.prompt] * slots
     observation: dict[str, Any] | None = None
     calls = 0
 
@@ -164,12 +163,8 @@ def rollout(
 
         # Sample one action chunk per slot, in one policy call. The batch always has the same size, so that rounding in
         # one row does not depend on the number of running episodes.
-        actions = policy.act(
-            policy_images(observation["policy"]),
-            policy_state(observation["policy"], state_layout),
-            prompts,
-            draw(running),
-        )
+        seen = env.policy_input(observation)
+        actions = policy.act(seen.images, seen.states, env.prompts(), draw(running))
         # Step the environment through the actions of the chunk; a slot stops when its episode ends.
         step = env.chunk_step(actions, active, on_frame)
         observation = step.observation
@@ -185,7 +180,7 @@ def rollout(
 
 
 def reset_slots(
-    env: StackCubeEnv, running: Sequence[Episode | None], begin: Sequence[int], *, everything: bool
+    env: TaskEnv, running: Sequence[Episode | None], begin: Sequence[int], *, everything: bool
 ) -> dict[str, Any]:
     """Reset the slots in which an episode begins; returns the observation of all slots.
 
@@ -215,8 +210,8 @@ def _episode_noise(policy: Policy, policy_seed: int) -> Draw:
     return draw
 
 
-def advance(episode: Episode, step: Any, slot: int, call: int) -> None:
-    """Add the result of one action chunk (`ChunkStep`) in a slot to its episode; sets the outcome if it has ended."""
+def advance(episode: Episode, step: ChunkStep, slot: int, call: int) -> None:
+    """Add the result of one action chunk in a slot to its episode; sets the outcome if it has ended."""
     steps = int(step.steps[slot])
     episode.calls += 1
     episode.length += steps
@@ -226,9 +221,5 @@ def advance(episode: Episode, step: Any, slot: int, call: int) -> None:
     episode.chunks.append(Chunk(call, reward, subtasks))
     for name, reached in step.subtasks.items():
         episode.subtasks[name] = episode.subtasks.get(name, False) or bool(reached[slot])
-    if step.success[slot]:
-        episode.outcome = "success"
-    elif step.dropped[slot]:
-        episode.outcome = "drop"
-    elif step.time_out[slot]:
-        episode.outcome = "timeout"
+    episode.extras.update({name: float(values[slot]) for name, values in step.extras.items()})
+    episode.outcome = step.outcome(slot)

@@ -1,45 +1,56 @@
-"""Environments: the task (`stack_cube`) and its backends `mujoco` (embedded) and `isaaclab` (IsaacLab's own task)."""
+"""Environments: `vector` is what every task's environment is like, `stack_cube` this project's own task with its
+backends `mujoco` (embedded) and `isaaclab` (IsaacLab's own task), and `host` runs anybody's environment in an
+interpreter of its own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS
-from rlinf_isaac.ground.errors import InvalidJob
+from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
+from rlinf_isaac.tasks.task import BUILTIN
 
 if TYPE_CHECKING:
-    from rlinf_isaac.config.schema import EnvConfig
-    from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+    from rlinf_isaac.config.schema import JobConfig
+    from rlinf_isaac.envs.vector import TaskEnv
 
 
-def make_env(config: EnvConfig, num_envs: int, device: str = "cpu", isaaclab_python: str | None = None) -> StackCubeEnv:
+def make_env(config: JobConfig, num_envs: int, env_python: str | None = None) -> TaskEnv:
     """Builds the vector environment of a job.
 
     Args:
-        config: the job's section `env`.
+        config: the job; its task, its section `env`, and ``compute.device``, on which simulators run that support it.
         num_envs: number of environments.
-        device: torch device of the job. Simulators that support it run on it.
-        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has the simulator; None: the one that the task, or ISAACLAB_PYTHON, names.
 
     Raises:
         InvalidJob: the backend is unknown.
-        SimulatorError: the backend does not support the config.
+        SimulatorError: the task has no environment, or the backend does not support the config.
         SimulatorDied: a simulator in a separate process did not start.
     """
-    if config.backend not in BACKENDS:
+    task, env = task_of(config), config.env
+    if task.env is None:
+        cure = "add a section env to its description; docs/tasks.md says how"
+        raise SimulatorError.of("no-env", f"the task {task.name} has no environment to play in", cure)
+    if task.env.kind != BUILTIN:
+        from rlinf_isaac.envs.host.env import HostEnv
+
+        return HostEnv(num_envs, task, env.max_episode_steps, env_python)
+    if env.backend not in BACKENDS:
         cure = f"use one of {', '.join(BACKENDS)}"
-        raise InvalidJob.of("unknown-backend", f"env.backend is {config.backend!r}", cure)
+        raise InvalidJob.of("unknown-backend", f"env.backend is {env.backend!r}", cure)
     settings: dict[str, Any] = {
-        "task": config.task,
-        "image_size": config.image_size,
-        "renderer": config.renderer,
-        "max_episode_steps": config.max_episode_steps,
+        "task": task,
+        "image_size": env.image_size,
+        "renderer": env.renderer,
+        "max_episode_steps": env.max_episode_steps,
     }
-    if config.backend == "isaaclab":
+    if env.backend == "isaaclab":
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-        device = device if device.startswith("cuda") else "cpu"
-        return IsaacLabVectorEnv(num_envs, **settings, python=isaaclab_python, device=device)
+        device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
+        return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=device)
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
     return StackCubeVectorEnv(num_envs, **settings)

@@ -11,11 +11,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rlinf_isaac.ground.errors import Problem
-
-Outcome = Literal["success", "drop", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,12 @@ class EpisodeRow:
         seed: seed of the environment's reset. All checkpoints of a sweep use the same seeds, so episodes are paired.
         env_index: index of its env in the vector environment.
         success: the task's success term; an episode that merely terminated is not a success.
-        outcome: how it ended.
+        outcome: how it ended: ``success``, ``timeout``, or a failure that the task names.
         length: control steps taken.
         episode_return: undiscounted sum of rewards.
         policy_seed: seed of the flow-matching noise.
         subtasks: name -> whether the subtask was reached at any time in the episode.
+        extras: further numbers of the episode, which its environment gives.
         video: path of the episode's video relative to the evaluation directory, or None.
     """
 
@@ -43,16 +42,18 @@ class EpisodeRow:
     seed: int
     env_index: int
     success: bool
-    outcome: Outcome
+    outcome: str
     length: int
     episode_return: float
     policy_seed: int
     subtasks: Mapping[str, bool] = field(default_factory=dict)
     video: str | None = None
+    extras: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` is its inverse."""
-        return asdict(self)
+        """A JSON-ready dict; `from_dict` is its inverse. Without extras it is that of earlier releases."""
+        values = asdict(self)
+        return values if self.extras else {key: value for key, value in values.items() if key != "extras"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpisodeRow:

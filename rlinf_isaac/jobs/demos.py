@@ -10,11 +10,13 @@ from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.jobs import options
+from rlinf_isaac.tasks.task import OF_THE_MACHINE
 
 if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
-SECTIONS = ("demos.", "env.", "policy.state_layout")
+NO_PART_OF_IT = ("demos.workers", *(f"task.{key}" for key in OF_THE_MACHINE))
+SECTIONS = ("demos.", "env.", "policy.state_layout", "task.")
 KEYS = {
     "task": "env.task",
     "episodes": "demos.episodes",
@@ -29,7 +31,7 @@ def check(
     findings: Findings,
     *,
     preset: str,
-    isaaclab_python: str,
+    env_python: str,
     output: Path,
     overrides: str,
     quick: bool = False,
@@ -43,7 +45,7 @@ def check(
     findings.add(check_overrides("demos", changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, "demos", changes), *check_device(config, "demos")])
-    findings.add(check_simulator(config, options.interpreter(isaaclab_python)))
+    findings.add(check_simulator(config, options.interpreter(env_python)))
     findings.add(check_free_space(output, demonstration_bytes(config)))
     return config
 
@@ -51,7 +53,7 @@ def check(
 def dataset_root(config: JobConfig, output: Path) -> Path:
     """Where the demonstrations of these settings lie."""
     values = flatten(config)
-    settings = {key: value for key, value in values.items() if key.startswith(SECTIONS) and key != "demos.workers"}
+    settings = {key: value for key, value in values.items() if key.startswith(SECTIONS) and key not in NO_PART_OF_IT}
     if config.env.backend == "isaaclab":  # which runs there; MuJoCo is on the CPU in any case
         settings["compute.device"] = config.compute.device.partition(":")[0]
-    return output.absolute() / "demos" / f"{config.env.task}-{json_digest(settings)[:8]}"
+    return output.absolute() / "demos" / f"{config.env.task.replace('/', '-')}-{json_digest(settings)[:8]}"

@@ -42,7 +42,7 @@ def check(
     batch: str,
     allow_mismatch: bool,
     assume: str,
-    isaaclab_python: str = options.AUTO,
+    env_python: str = options.AUTO,
     output: Path,
     overrides: str,
     quick: bool = False,
@@ -55,7 +55,7 @@ def check(
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     job = None
     if not findings.errors:
-        python = options.interpreter(isaaclab_python)
+        python = options.interpreter(env_python)
         job = plan(findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"], python)
     if job is not None:
         engines.check_engine(findings, chosen, [job])
@@ -73,7 +73,7 @@ def plan(
     allow_mismatch: bool = False,
     assume: str = "none",
     engine: str = engines.LOCAL,
-    isaaclab_python: str | None = None,
+    env_python: str | None = None,
 ) -> EvaluationJob | None:
     """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -90,7 +90,7 @@ def plan(
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, isaaclab_python))
+        findings.add(check_simulator(config, env_python))
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:
@@ -105,7 +105,7 @@ def plan(
             output.absolute() / "eval",
             given,
             allow_mismatch,
-            isaaclab_python=isaaclab_python,
+            env_python=env_python,
         )
     return None
 

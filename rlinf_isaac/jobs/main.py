@@ -22,7 +22,7 @@ def check(
     findings: Findings,
     *,
     preset: str,
-    isaaclab_python: str,
+    env_python: str,
     output: Path,
     overrides: str,
     quick: bool = False,
@@ -47,7 +47,7 @@ def check(
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, form, changes), *check_device(config, form)])
-    findings.add(check_simulator(config, options.interpreter(isaaclab_python)))
+    findings.add(check_simulator(config, options.interpreter(env_python)))
     findings.add(check_shared_memory(config, form))
     findings.raise_errors()
     findings.add([*check_trainable(config, has_base=False), *check_memory(config)])

@@ -40,7 +40,7 @@ def check(
     ckpt_steps: str,
     preset: str,
     assume: str,
-    isaaclab_python: str = options.AUTO,
+    env_python: str = options.AUTO,
     output: Path,
     overrides: str,
     quick: bool = False,
@@ -51,7 +51,7 @@ def check(
     changes = options.to_overrides(chosen, KEYS, overrides)
     jobs = []
     if not findings.errors:
-        python = options.interpreter(isaaclab_python)
+        python = options.interpreter(env_python)
         jobs = plan(findings, bundles, changes, output, preset, assume, chosen["engine"], python)
     engines.check_engine(findings, chosen, jobs)
     return [] if findings.errors else jobs
@@ -65,7 +65,7 @@ def plan(
     preset: str = options.AUTO,
     assume: str = "none",
     engine: str = engines.LOCAL,
-    isaaclab_python: str | None = None,
+    env_python: str | None = None,
 ) -> list[RlJob]:
     """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -96,14 +96,14 @@ def plan(
             recorded["rl"] = asdict(load_config(chosen).rl)
         config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, isaaclab_python))
+        findings.add(check_simulator(config, env_python))
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:
             findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
             findings.add(not_to_be_allowed(mismatches(bundle, config)))
             findings.add(check_norm_stats(bundle.norm_stats_bytes, bundle.path, config))
-            job = RlJob(config, bundle, output, isaaclab_python)
+            job = RlJob(config, bundle, output, env_python)
             name = f"{config.preset}-{bundle.step}-{json_digest(job.lineage)[:8]}{engines.suffix(engine)}"
             jobs.append(replace(job, output=output.absolute() / "rl" / name))
     return [] if findings.errors else jobs

@@ -130,7 +130,7 @@ def plan(
     base: FoundBase | None = None,
     mixed_with: Sequence[Path] = (),
     say: Say = silent,
-    isaaclab_python: str | None = None,
+    env_python: str | None = None,
 ) -> SftJob:
     """The job of these settings, checked before; `mixed_with` are the roots of further datasets. Its directory is named
     by everything that decides the result, and ends with `suffix`. Which base and norm stats it has is said.
@@ -168,6 +168,6 @@ def plan(
         mixed_with=tuple(mixed_with),
         processes=processes,
         sharding=sharding,
-        isaaclab_python=isaaclab_python,
+        env_python=env_python,
     )
     return replace(job, output=job.output / "sft" / f"{config.preset}-{json_digest(job.lineage)[:8]}{suffix}")

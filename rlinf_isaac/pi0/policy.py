@@ -18,14 +18,15 @@ from rlinf_isaac.pi0.fast.sampler import GraphSampler
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 from rlinf_isaac.pi0.tokenizer import Tokenizer, pad_tokens
-from rlinf_isaac.pi0.transforms import CAMERA_OF_VIEW, pad_last, resize_with_pad
+from rlinf_isaac.pi0.transforms import pad_last, resize_with_pad
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import NormStats
 
 
 class Processor:
-    """Converts between robot units and model tensors, in the same way for training and inference.
+    """Converts between robot units and model tensors, in the same way for training and inference. A robot's action has
+    A' dims, ``policy.env_action_dim``.
 
     Args:
         model: architecture; gives image size, action dim and prompt length.
@@ -55,7 +56,7 @@ class Processor:
         """A batch of N observations, on the CPU.
 
         Args:
-            images: ``front`` and ``wrist``, each (N, h, w, 3) uint8. A view may be missing; its camera is masked.
+            images: camera (`CAMERAS`) -> (N, h, w, 3) uint8. A camera that is missing is masked.
             states: (N, D) in robot units.
             prompts: N task descriptions.
 
@@ -68,8 +69,8 @@ class Processor:
         batch, size = len(states), self.model.vision.image_size
         absent = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(batch, -1, -1, -1)
         cameras = {
-            CAMERA_OF_VIEW[view]: torch.from_numpy(resize_with_pad(image, size)).permute(0, 3, 1, 2)
-            for view, image in images.items()
+            camera: torch.from_numpy(resize_with_pad(image, size)).permute(0, 3, 1, 2)
+            for camera, image in images.items()
         }
         return Observation(
             images={camera: cameras.get(camera, absent) for camera in CAMERAS},
@@ -80,7 +81,7 @@ class Processor:
         )
 
     def target_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
-        """Recorded actions (N, H, 7) in robot units -> the model's training targets, (N, H, action_dim), float32.
+        """Recorded actions (N, H, A') in robot units -> the model's training targets, (N, H, action_dim), float32.
 
         `states` (N, D), in robot units, are the states at the start of the chunks; delta actions are relative to them.
         """
@@ -88,7 +89,7 @@ class Processor:
         return torch.from_numpy(pad_last(self.action_normalizer.normalize(relative), self.model.action_dim))
 
     def robot_actions(self, actions: Tensor, states: np.ndarray) -> np.ndarray:
-        """Sampled actions (N, H, action_dim) -> robot units (N, H, 7), float32; `states` as for `target_actions`."""
+        """Sampled actions (N, H, action_dim) -> robot units (N, H, A'), float32; `states` as for `target_actions`."""
         sampled = actions[..., : self.policy.env_action_dim].float().cpu().numpy()
         return to_absolute(self.action_normalizer.unnormalize(sampled), states, self.delta_mask)
 
@@ -146,7 +147,7 @@ class Pi0Policy:
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray
     ) -> np.ndarray:
-        """Action chunks (N, action_chunk, 7) float32 in robot units; see `Processor.observation` for the inputs.
+        """Action chunks (N, action_chunk, A') float32 in robot units; see `Processor.observation` for the inputs.
 
         `noise` (N, H, A) float32 is the only randomness: equal inputs give equal actions, bit by bit. For a given N, a
         row does not depend on the other rows as long as their prompts have the same length.

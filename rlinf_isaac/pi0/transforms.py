@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-CAMERA_OF_VIEW = {"front": "base_0_rgb", "wrist": "left_wrist_0_rgb"}
-"""This project's two views -> OpenPI's camera keys. This robot has no third camera (``right_wrist_0_rgb``)."""
-
 
 def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
     """Resizes without distortion and pads with black to a square, as ``openpi_client.image_tools.resize_with_pad``.

@@ -10,9 +10,9 @@ from rlinf_isaac.config.fits import Misfit, check_architecture, check_chunk
 from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.rules import out_of_range
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
-from rlinf_isaac.envs.stack_cube.contract import TASKS, state_names
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl_config import check_rl
 
@@ -38,10 +38,18 @@ def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str]
 
 def _check_env(config: JobConfig) -> list[Problem]:
     env = config.env
+    if config.task:
+        kind = config.task["env"]["kind"] if config.task["env"] else "none"
+        cause, cure = f"env.backend is {env.backend}, the task {env.task} is played in {kind}", "leave it out"
+        problems = [Problem("bad-value", cause, cure)] if env.backend != kind else []
+        if env.renderer != "auto":
+            cause = f"env.renderer is {env.renderer}, but the environment of {env.task} draws by itself"
+            problems.append(Problem("bad-value", cause, cure))
+        return problems
     if env.backend not in BACKENDS:
-        return []
-    of_task = check_task(env.backend, env.task) if env.task in TASKS else []
-    return check_renderer(env.backend, env.renderer) + of_task
+        cause = f"env.backend is {env.backend}, the task {env.task} is played in {' or '.join(BACKENDS)}"
+        return [Problem("bad-value", cause, "leave it out, or choose one of these")]
+    return check_renderer(env.backend, env.renderer) + check_task(env.backend, env.task)
 
 
 def _check_processes(config: JobConfig) -> Iterator[Misfit]:
@@ -81,15 +89,29 @@ def _check_policy(config: JobConfig) -> Iterator[Misfit]:
         cause = f"env.max_episode_steps {below + rest} is no multiple of policy.action_chunk {policy.action_chunk}"
         problem = Problem("steps-chunk", cause, f"use {below} or {above}" if below else f"use {above}")
         yield ("env.max_episode_steps", "policy.action_chunk"), problem
-    size = len(state_names(policy.state_layout, TASKS[config.env.task].num_cubes))
+    task = task_of(config)
+    size = task.state.dims
+    if policy.env_action_dim != task.action.dims:
+        cause = (
+            f"policy.env_action_dim is {policy.env_action_dim}, an action of {task.name} has {task.action.dims} dims"
+        )
+        problem = Problem("action-dim", cause, "leave it out: the task decides it")
+        yield ("policy.env_action_dim",), problem
+    if task.action.dims > model.action_dim:
+        cause = f"an action of {task.name} has {task.action.dims} dims, the model gives {model.action_dim}"
+        yield ("model.action_dim",), Problem("action-dim", cause, "use a larger model.action_dim")
     try:
         problems = check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
     except InvalidJob as error:
         problems = list(error.problems)
     yield from ((("policy.delta_actions",), problem) for problem in problems)
     if size > model.action_dim:
-        cause = f"state layout {policy.state_layout} has {size} dims, the model takes {model.action_dim}"
-        problem = Problem("state-dim", cause, "use state_layout=proprio or a larger model.action_dim")
+        layout = f"the state of {task.name}" if config.task else f"state layout {policy.state_layout}"
+        cause = f"{layout} has {size} dims, the model takes {model.action_dim}"
+        cure = (
+            "use a larger model.action_dim" if config.task else "use state_layout=proprio or a larger model.action_dim"
+        )
+        problem = Problem("state-dim", cause, cure)
         yield ("policy.state_layout", "model.action_dim"), problem
     if policy.tokenizer != "byte" and not Path(policy.tokenizer).is_file():
         cause = f"the tokenizer {policy.tokenizer} does not exist"

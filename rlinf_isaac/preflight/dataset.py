@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, CONTROL_HZ, STATE_LAYOUTS, TASKS, state_names
+from rlinf_isaac.config.task import STACK_CUBES, stack_cube, task_of
+from rlinf_isaac.envs.stack_cube.contract import STATE_LAYOUTS
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.preflight.findings import Findings
 from rlinf_isaac.preflight.norm_stats import check_given_norm_stats
+from rlinf_isaac.tasks.task import Action, Vector
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.lerobot.meta import DatasetMeta
 
 _TAGGED = "its runs are tagged with it, and an evaluation asks again"
 _ALLOW = f"or pass --allow-mismatch to sft or norm_stats: {_TAGGED}"
+_OWN_TASK = "describe your task with --task; `rlinf-isaac task init --dataset {root}` begins its file"
 _ALLOW_FIRST = f"pass --allow-mismatch to sft or norm_stats to train on it as it is: {_TAGGED}"
 
 
@@ -54,8 +57,8 @@ def check_dataset(
     checks = {
         "cameras": _check_cameras(root, meta, config),
         "state": _check_state(root, meta, config),
-        "actions": _check_actions(root, meta),
-        "rate": _check_rate(root, meta),
+        "actions": _check_actions(root, meta, config),
+        "rate": _check_rate(root, meta, config),
         "prompts": _check_prompts(root, meta, config),
     }
     found = [problem for part in PARTS if part in parts for problem in checks[part]]
@@ -68,17 +71,20 @@ def allowed(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _check_cameras(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot.format import FRONT_IMAGE, WRIST_IMAGE
-
-    cameras = (FRONT_IMAGE, WRIST_IMAGE)
-    yield from (_missing(root, meta, name) for name in cameras if name not in meta.features)
+    cameras = [camera.dataset for camera in task_of(config).cameras.values()]
+    yield from (_missing(root, meta, name, config) for name in cameras if name not in meta.features)
     size = config.env.image_size
-    for name in (name for name in cameras if name in meta.features and meta.features[name].shape[:2] != (size, size)):
+    # What another task's environment will draw is known only when it runs; `doctor env` compares it with the data.
+    sized = [] if config.task else [name for name in cameras if name in meta.features]
+    for name in (name for name in sized if meta.features[name].shape[:2] != (size, size)):
         height, width = meta.features[name].shape[:2]
         cause = f"{root}: images of {name} have {width} x {height} pixels, the environment will render {size} x {size}"
         cure = "others than squares are padded with black, which no evaluation here shows"
         cure = f"set env.image_size={width} to evaluate with such images" if width == height else cure
         yield Problem("other-image-size", cause, cure, level="warning")
+    for name in (name for name in cameras if name in meta.features and not meta.features[name].is_visual):
+        cause = f"{root}: feature '{name}' is {meta.features[name].dtype}, the task takes it for a camera"
+        yield Problem("feature-kind", cause, f"name a camera: {_listed(meta, visual=True)}")
     unseen = sorted(name for name, each in meta.features.items() if each.is_visual and name not in cameras)
     if unseen:
         cause = f"{root} has {' and '.join(unseen)}, which the policy does not see"
@@ -86,79 +92,86 @@ def _check_cameras(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator
 
 
 def _check_state(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot.format import STATE
-
-    task, layout = TASKS[config.env.task], config.policy.state_layout
-    names = state_names(layout, task.num_cubes)
-    fitting = next(
-        (f"{each}" for each in STATE_LAYOUTS if _names(meta, STATE) == state_names(each, task.num_cubes)), ""
-    )
+    task, layout = task_of(config), config.policy.state_layout
+    if config.task:
+        cure = "describe the state in the task as the dataset has it (state: dataset, dims, names)"
+        yield from _check_vector(root, meta, task.state, config, cure, cure)
+        return
+    own = _names(meta, task.state.dataset)
+    fitting = next((each for each in STATE_LAYOUTS if own == stack_cube(task.name, each).state.names), "")
     cure = f"set policy.state_layout={fitting}" if fitting else "train on a dataset whose state is this, in this order"
     dims = f"set env.task and policy.state_layout (now {task.name}, {layout}) as recorded"
-    yield from _check_vector(root, meta, STATE, names, cure, dims)
+    yield from _check_vector(root, meta, task.state, config, cure, dims)
 
 
-def _check_actions(root: Path, meta: DatasetMeta) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot.format import ACTION
-
+def _check_actions(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
     cure = "train on a dataset whose actions are these, in this order: the environment takes no others"
-    yield from _check_vector(root, meta, ACTION, list(ACTION_NAMES), cure, cure)
+    if config.task:
+        cure = "describe the action in the task as the dataset has it (action: dataset, dims, names)"
+    yield from _check_vector(root, meta, task_of(config).action, config, cure, cure)
 
 
 def _check_vector(
-    root: Path, meta: DatasetMeta, name: str, expected: list[str], cure: str, dims_cure: str
+    root: Path, meta: DatasetMeta, vector: Vector, config: JobConfig, cure: str, dims_cure: str
 ) -> Iterator[Problem]:
-    """The dims of one feature: their number, and their names where each has one."""
-    from rlinf_isaac.data.lerobot.format import STATE
-
-    feature = meta.features.get(name)
+    """The dims of one feature: their number, and their names where both the dataset and the task name each of them."""
+    name, feature = vector.dataset, meta.features.get(vector.dataset)
     if feature is None:
-        yield _missing(root, meta, name)
+        yield _missing(root, meta, name, config)
         return
     own = feature.dim_names
-    if feature.shape != (len(expected),):
-        cause = f"{root}: feature '{name}' has shape {list(feature.shape)}, expected [{len(expected)}]"
+    if feature.shape != (vector.dims,):
+        cause = f"{root}: feature '{name}' has shape {list(feature.shape)}, expected [{vector.dims}]"
         yield Problem("feature-dim", cause, dims_cure)
+    elif vector.names is None:
+        return
     elif own is None:
         labels = f"only {', '.join(feature.names)}" if feature.names else "nothing"
         cause = (
-            f"{root}: {labels} says what the {len(expected)} dims of '{name}' are; they are taken for"
-            f" {', '.join(expected)}, in this order, which the checkpoints record as an assumption"
+            f"{root}: {labels} says what the {vector.dims} dims of '{name}' are; they are taken for"
+            f" {', '.join(vector.names)}, in this order, which the checkpoints record as an assumption"
         )
         cure = f"name each dim in meta/info.json (features, {name}, names) to have them compared"
         yield Problem("unnamed-dims", cause, cure, level="warning")
-    elif list(own) != expected:
-        order = ": the same names in another order" if sorted(own) == sorted(expected) else ""
-        cause = f"{root}: '{name}' is {', '.join(own)}, expected {', '.join(expected)}{order}"
-        yield Problem("state-layout" if name == STATE else "action-names", cause, cure)
+    elif own != vector.names:
+        order = ": the same names in another order" if sorted(own) == sorted(vector.names) else ""
+        cause = f"{root}: '{name}' is {', '.join(own)}, expected {', '.join(vector.names)}{order}"
+        yield Problem("action-names" if isinstance(vector, Action) else "state-layout", cause, cure)
 
 
-def _check_rate(root: Path, meta: DatasetMeta) -> Iterator[Problem]:
-    if meta.fps != CONTROL_HZ:
+def _check_rate(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
+    rate = task_of(config).control_hz
+    if meta.fps != rate:
         cause = (
-            f"{root} was recorded at {meta.fps} Hz, the task is controlled at {CONTROL_HZ} Hz: a policy at another rate"
+            f"{root} was recorded at {meta.fps} Hz, the task is controlled at {rate} Hz: a policy at another rate"
             " moves at another speed"
         )
         yield Problem("fps", cause, f"resample the dataset, {_ALLOW}")
 
 
 def _check_prompts(root: Path, meta: DatasetMeta, config: JobConfig) -> Iterator[Problem]:
-    task = TASKS[config.env.task]
+    task = task_of(config)
     for prompt in meta.tasks.values():
-        if prompt != task.prompt:
-            fitting = next((each.name for each in TASKS.values() if each.prompt == prompt), None)
-            cause = f"{root} has the prompt {prompt!r}, the task {task.name} gives {task.prompt!r}"
+        if task.prompts is not None and prompt not in task.prompts:
+            fitting = next((name for name in STACK_CUBES if stack_cube(name).prompts == (prompt,)), None)
+            given = " or ".join(map(repr, task.prompts))
+            cause = f"{root} has the prompt {prompt!r}, the task {task.name} gives {given}"
             yield Problem("prompt", cause, f"set env.task={fitting}, {_ALLOW}" if fitting else f"{_ALLOW_FIRST}")
 
 
-def _missing(root: Path, meta: DatasetMeta, name: str) -> Problem:
+def _missing(root: Path, meta: DatasetMeta, name: str, config: JobConfig) -> Problem:
     cause = f"{root} has no feature '{name}'; it has {', '.join(sorted(meta.features))}"
-    return Problem("no-feature", cause, "convert the dataset to the names that RLinf's IsaacLab data config uses")
+    cure = "name the dataset's own features in the task" if config.task else _OWN_TASK.format(root=root)
+    return Problem("no-feature", cause, cure)
 
 
-def _names(meta: DatasetMeta, name: str) -> list[str] | None:
+def _listed(meta: DatasetMeta, *, visual: bool) -> str:
+    return ", ".join(sorted(name for name, each in meta.features.items() if each.is_visual == visual))
+
+
+def _names(meta: DatasetMeta, name: str) -> tuple[str, ...] | None:
     feature = meta.features.get(name)
-    return None if feature is None or feature.dim_names is None else list(feature.dim_names)
+    return None if feature is None else feature.dim_names
 
 
 def suitable_job(root: Path) -> tuple[str, str, list[Problem]]:
@@ -169,7 +182,7 @@ def suitable_job(root: Path) -> tuple[str, str, list[Problem]]:
     """
     config = load_config("tiny")
     fits = []
-    for task in TASKS:
+    for task in STACK_CUBES:
         for layout in STATE_LAYOUTS:
             candidate = replace(
                 config, env=replace(config.env, task=task), policy=replace(config.policy, state_layout=layout)

@@ -40,12 +40,12 @@ def demonstration_bytes(config: JobConfig) -> int:
     return config.demos.episodes * config.env.max_episode_steps * 2 * config.env.image_size**2
 
 
-def check_simulator(config: JobConfig, isaaclab_python: str | None = None) -> list[Problem]:
-    """Whether the simulator is there, if it has an interpreter of its own: `isaaclab_python`, or the one that
+def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Problem]:
+    """Whether the simulator is there, if it has an interpreter of its own: `env_python`, or the one that
     ISAACLAB_PYTHON names. Nothing heavy is imported in that interpreter either."""
     if config.env.backend != "isaaclab":
         return []
-    return check_python(isaaclab_python or os.environ.get(PYTHON_VARIABLE))
+    return check_python(env_python or os.environ.get(PYTHON_VARIABLE))
 
 
 def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:

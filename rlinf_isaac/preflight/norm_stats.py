@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, TASKS, state_names
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_json
 
@@ -35,7 +35,8 @@ def check_norm_stats(data: bytes, source: Path, config: JobConfig) -> list[Probl
         stats = from_json(data, str(source))
     except InvalidJob as error:
         return list(error.problems)
-    return check_policy(stats, source, **policy_of(config))
+    policy = policy_of(config)
+    return check_policy(stats, source, mode=policy["mode"], names=policy["names"])
 
 
 def check_given_norm_stats(path: Path, root: Path, config: JobConfig, *, quick: bool) -> list[Problem]:
@@ -78,12 +79,15 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 
 
 def policy_of(config: JobConfig) -> dict[str, Any]:
-    """What norm stats must suit: ``mode`` and ``names`` of `check_norm_stats_file`."""
+    """What norm stats must suit: ``mode``, ``names`` and ``features`` of `check_norm_stats_file`."""
     from rlinf_isaac.data.norm_stats.normaliser import norm_mode  # pyarrow comes with it
 
-    states = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
-    mode = norm_mode(config.policy.norm, config.model.pi05)
-    return {"mode": mode, "names": {"state": states, "actions": list(ACTION_NAMES)}}
+    task = task_of(config)
+    return {
+        "mode": norm_mode(config.policy.norm, config.model.pi05),
+        "names": {"state": list(task.state.labels), "actions": list(task.action.labels)},
+        "features": {"state": task.state.dataset, "actions": task.action.dataset},
+    }
 
 
 def _check_origin(

@@ -16,7 +16,7 @@ from rlinf_isaac.checkpoint.foreign.configured import means_the_same
 from rlinf_isaac.checkpoint.foreign.make_plan import fitting_architecture
 from rlinf_isaac.config import build_config, flatten, load_config, preset_names
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.envs.stack_cube.contract import TASKS, state_names
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 RECIPE = "_base"
@@ -101,7 +101,7 @@ def _other_dims(found: FoundBase, config: JobConfig) -> list[Problem]:
     if found.located.kind != BUNDLE:
         return []
     before = read_bundle(found.located.path, verify=False).config.get("state_names")
-    now = state_names(config.policy.state_layout, TASKS[config.env.task].num_cubes)
+    now = list(task_of(config).state.labels)
     if not before or list(before) == now:
         return []
     pairs = enumerate(zip_longest(before, now, fillvalue="nothing"))

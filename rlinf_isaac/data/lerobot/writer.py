@@ -64,7 +64,7 @@ class LeRobotWriter:
         *,
         fps: int,
         features: Mapping[str, Feature],
-        robot_type: str,
+        robot_type: str | None,
         extra: Mapping[str, Any] | None = None,
         replace: bool = False,
     ) -> None:

@@ -88,6 +88,7 @@ def check_norm_stats_file(
     *,
     mode: NormMode,
     names: Mapping[str, Sequence[str]] | None = None,
+    features: Mapping[str, str] = FEATURE_OF_KEY,
     settings: Settings | None = None,
 ) -> NormStatsReport:
     """Check a ``norm_stats.json``. Problems with it are reported, not raised.
@@ -99,6 +100,7 @@ def check_norm_stats_file(
         dataset: a dataset whose rows are normalised; its dims are the first dims of the file, which may have more.
         mode: ``quantile`` (pi0.5) needs q01 and q99; see `norm_mode`.
         names: the names of the policy's dims, by ``state`` and ``actions``; the file must have at least as many dims.
+        features: the dataset's features, by ``state`` and ``actions``.
         settings: how the statistics of `dataset` are computed. Without them actions are absolute, and the statistics
             are not recomputed.
 
@@ -113,13 +115,15 @@ def check_norm_stats_file(
     except NormStatsError as error:
         report.problems += error.problems
         return report
-    report.problems += _check_dims(stats, path, dataset, names) + _check_quantiles(stats, path, mode)
-    stats = _used(stats, dataset, names)
+    report.problems += _check_dims(stats, path, _dims_of(dataset, names, features)) + _check_quantiles(
+        stats, path, mode
+    )
+    stats = _used(stats, _dims_of(dataset, names, features))
     rows: dict[str, np.ndarray] = {}
     if dataset is not None and not report.errors:
         rows = sample_rows(dataset, settings)
     for key in KEYS:
-        _check_feature(report, key, getattr(stats, key), _labels(key, dataset, names), mode, rows.get(key))
+        _check_feature(report, key, getattr(stats, key), _labels(key, dataset, names, features), mode, rows.get(key))
     if dataset is not None and settings is not None and not report.errors:
         _compare(report, stats, dataset, settings, rows)
     return report
@@ -129,17 +133,15 @@ def check_policy(
     stats: NormStats, source: str | Path, *, mode: NormMode, names: Mapping[str, Sequence[str]]
 ) -> list[Problem]:
     """The problems that keep a policy from using `stats`. No dataset is needed; see `check_norm_stats_file`."""
-    return _check_dims(stats, source, None, names) + _check_quantiles(stats, source, mode)
+    return _check_dims(stats, source, _dims_of(None, names)) + _check_quantiles(stats, source, mode)
 
 
-def _check_dims(
-    stats: NormStats, path: str | Path, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None
-) -> list[Problem]:
+def _check_dims(stats: NormStats, path: str | Path, wanted: Mapping[str, Mapping[str, int]]) -> list[Problem]:
     """Too few dims are an error. Too many are a warning: only the first ones are used, as in OpenPI."""
     problems = []
     for key in KEYS:
         stats_dims = getattr(stats, key).dim
-        for owner, dims in _dims_of(key, dataset, names).items():
+        for owner, dims in wanted[key].items():
             cause = f"{path}: the norm stats of '{key}' have {stats_dims} dims, {owner} has {dims}"
             if stats_dims < dims:
                 cure = "use the norm stats of the policy's own training data"
@@ -150,25 +152,30 @@ def _check_dims(
     return problems
 
 
-def _dims_of(key: str, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> dict[str, int]:
-    """The number of dims of ``state`` or ``actions`` in the policy and in the dataset, as far as they are given."""
-    dims = {"the policy": len(names[key])} if names else {}
-    if dataset is not None and (feature := dataset.features.get(FEATURE_OF_KEY[key])):
-        dims[f"the dataset {dataset.root}"] = feature.shape[0]
+def _dims_of(
+    dataset: LeRobotDataset | None,
+    names: Mapping[str, Sequence[str]] | None,
+    features: Mapping[str, str] = FEATURE_OF_KEY,
+) -> dict[str, dict[str, int]]:
+    """For ``state`` and ``actions``, the number of dims in the policy and in the dataset, as far as they are given."""
+    dims: dict[str, dict[str, int]] = {key: {"the policy": len(names[key])} if names else {} for key in KEYS}
+    for key in KEYS:
+        if dataset is not None and (feature := dataset.features.get(features[key])):
+            dims[key][f"the dataset {dataset.root}"] = feature.shape[0]
     return dims
 
 
-def _used(stats: NormStats, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> NormStats:
+def _used(stats: NormStats, wanted: Mapping[str, Mapping[str, int]]) -> NormStats:
     """The first dims of `stats`, as many as the policy or the dataset has."""
-    features = {key: getattr(stats, key) for key in KEYS}
-    for key, feature in features.items():
-        dims = min(_dims_of(key, dataset, names).values(), default=feature.dim)
+    cut = {key: getattr(stats, key) for key in KEYS}
+    for key, feature in cut.items():
+        dims = min(wanted[key].values(), default=feature.dim)
         if dims < feature.dim:
             first: dict[str, Any] = {
                 name: None if (vector := getattr(feature, name)) is None else vector[:dims] for name in VECTORS
             }
-            features[key] = FeatureStats(**first)
-    return NormStats(**features)
+            cut[key] = FeatureStats(**first)
+    return NormStats(**cut)
 
 
 def _check_quantiles(stats: NormStats, path: str | Path, mode: NormMode) -> list[Problem]:
@@ -179,10 +186,15 @@ def _check_quantiles(stats: NormStats, path: str | Path, mode: NormMode) -> list
     return [Problem("norm-stats-no-quantiles", cause, RECOMPUTE)]
 
 
-def _labels(key: str, dataset: LeRobotDataset | None, names: Mapping[str, Sequence[str]] | None) -> list[str]:
+def _labels(
+    key: str,
+    dataset: LeRobotDataset | None,
+    names: Mapping[str, Sequence[str]] | None,
+    features: Mapping[str, str],
+) -> list[str]:
     if names:
         return list(names[key])
-    feature = dataset.features.get(FEATURE_OF_KEY[key]) if dataset is not None else None
+    feature = dataset.features.get(features[key]) if dataset is not None else None
     return list(feature.names or ()) if feature else []
 
 

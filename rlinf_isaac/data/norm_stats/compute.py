@@ -27,11 +27,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.delta_actions import NONE, check_delta_mask, parse_delta_mask
 from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.norm_stats.quantiles import QuantileSearch
@@ -56,15 +57,22 @@ class Settings(TypedDict):
     action_horizon: int
     batch_size: int
     delta_actions: str
+    features: NotRequired[tuple[str, str]]
 
 
 def settings_of(config: JobConfig) -> Settings:
-    """The settings of a job: ``compute_norm_stats(dataset, **settings_of(config))``."""
-    return Settings(
+    """The settings of a job: ``compute_norm_stats(dataset, **settings_of(config))``. The features are left out where
+    they are LeRobot's usual ones, so that records of earlier releases, which do not have them, stay comparable."""
+    task = task_of(config)
+    features = task.state.dataset, task.action.dataset
+    settings = Settings(
         action_horizon=config.model.action_horizon,
         batch_size=config.norm_stats.batch_size,
         delta_actions=config.policy.delta_actions.replace(" ", "").lower(),
     )
+    if features != (STATE, ACTION):
+        settings["features"] = features
+    return settings
 
 
 def compute_norm_stats(
@@ -73,6 +81,7 @@ def compute_norm_stats(
     *,
     batch_size: int = OPENPI_BATCH_SIZE,
     delta_actions: str = NONE,
+    features: tuple[str, str] = (STATE, ACTION),
 ) -> NormStats:
     """Statistics of a dataset; see the module docstring for the definitions.
 
@@ -81,6 +90,7 @@ def compute_norm_stats(
         action_horizon: length of the policy's action chunks.
         batch_size: only whole batches of this many frames count; 1 counts every frame.
         delta_actions: which action dims are relative to the state; see `parse_delta_mask`.
+        features: names of the state's and the action's feature.
 
     Raises:
         NormStatsError: there is no whole batch, the horizon is below 1, or a value is NaN or infinite.
@@ -94,8 +104,8 @@ def compute_norm_stats(
         cause = f"{dataset.root} has {dataset.num_frames} frames, which make no whole batch of {batch_size}"
         cure = f"set norm_stats.batch_size to 1 (every frame counts) .. {dataset.num_frames}"
         raise NormStatsError.of("norm-stats-batch", cause, cure)
-    columns = dataset.read_columns([STATE, ACTION])
-    states, actions = (_floats(columns[key], key) for key in (STATE, ACTION))
+    columns = dataset.read_columns(list(features))
+    states, actions = (_floats(columns[key], key) for key in features)
     mask = parse_delta_mask(delta_actions)
     if problems := check_delta_mask(mask, states.shape[1], actions.shape[1]):
         raise InvalidJob(problems)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rlinf_isaac.data.delta_actions import parse_delta_mask, to_delta
-from rlinf_isaac.data.lerobot.format import STATE
+from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.norm_stats.compute import Settings
 from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats
@@ -24,8 +24,9 @@ def sample_rows(dataset: AnyDataset, settings: Settings | None = None) -> dict[s
     mask = parse_delta_mask(settings["delta_actions"]) if settings else ()
     count = min(dataset.num_frames, max(1, SAMPLED_ROWS // horizon))
     frames = np.linspace(0, dataset.num_frames - 1, count).astype(np.int64)
-    states = dataset.column(STATE)[frames]
-    actions = to_delta(dataset.action_chunks(frames, horizon), states, mask)
+    state, action = settings.get("features", (STATE, ACTION)) if settings else (STATE, ACTION)
+    states = dataset.column(state)[frames]
+    actions = to_delta(dataset.action_chunks(frames, horizon, action), states, mask)
     return {"state": states, "actions": actions.reshape(-1, actions.shape[-1])}
 
 

@@ -15,7 +15,7 @@ from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.policies import compiles, load_policy
 from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.envs.vector import TaskEnv
 from rlinf_isaac.ground.events import EpisodeRow, Event, Metrics
 from rlinf_isaac.media.video import VideoWriter
 
@@ -29,9 +29,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     config = job.config
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    env = make_env(
-        config.env, min(config.eval.num_envs, config.eval.episodes), config.compute.device, job.isaaclab_python
-    )
+    env = make_env(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
     try:
         yield from evaluate_with(job, [LocalPlayer(job, env)])
     finally:
@@ -41,7 +39,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 class LocalPlayer:
     """A `rlinf_isaac.engines.evaluation.Player` that uses a vector environment of this process."""
 
-    def __init__(self, job: EvaluationJob, env: StackCubeEnv) -> None:
+    def __init__(self, job: EvaluationJob, env: TaskEnv) -> None:
         self.identity: Mapping[str, Any] = env.identity.as_dict()
         self.slots = env.num_envs
         self.settings: Mapping[str, Any] = {"compile": True} if compiles(job.config.compute) else {}
@@ -67,7 +65,6 @@ class LocalPlayer:
                 self._env,
                 policy,
                 seeds,
-                state_layout=config.policy.state_layout,
                 policy_seed=config.eval.policy_seed,
                 finished=finished,
                 open_sink=open_sink,

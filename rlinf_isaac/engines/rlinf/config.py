@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
-from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -290,7 +290,7 @@ def _divisor(total: int, limit: int) -> int:
 
 
 def _environment(config: JobConfig, envs: int, *, seeds: list[int] | None = None) -> dict[str, Any]:
-    prompt = TASKS[config.env.task].prompt
+    prompt = task_of(config).prompt(0)
     return {
         "total_num_envs": envs,
         "max_episode_steps": config.env.max_episode_steps,

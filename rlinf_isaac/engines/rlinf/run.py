@@ -29,5 +29,5 @@ def freeze(config: DictConfig, directory: Path) -> Path:
 def job_environment(job: SftJob | EvaluationJob | RlJob) -> dict[str, str]:
     """The variables that every process of a job on RLinf has: the number of threads, and the interpreter that has
     IsaacLab, if the job names one."""
-    named = {} if job.isaaclab_python is None else {PYTHON_VARIABLE: job.isaaclab_python}
+    named = {} if job.env_python is None else {PYTHON_VARIABLE: job.env_python}
     return {"RLINF_ISAAC_THREADS": str(job.config.compute.threads), **named}

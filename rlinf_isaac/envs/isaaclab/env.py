@@ -14,11 +14,12 @@ from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.backends import check_renderer, check_sizes, check_task
-from rlinf_isaac.envs.stack_cube.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked_actions, indices
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.errors import SimulatorError
+from rlinf_isaac.tasks.task import Task
 
-TASK = "stack3"
 RENDERER = "newton"
 
 
@@ -32,7 +33,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
     def __init__(
         self,
         num_envs: int,
-        task: str = TASK,
+        task: Task,
         image_size: int = contract.DEFAULT_IMAGE_SIZE,
         renderer: str = "auto",
         max_episode_steps: int = 600,
@@ -43,7 +44,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
         """
         Args:
             num_envs: number of environments.
-            task: ``stack3``; IsaacLab's task has three cubes.
+            task: ``stack3`` of `tasks.shipped.stack_cube`; IsaacLab's task has three cubes.
             image_size: width and height of both cameras' images in pixels.
             renderer: ``newton`` or ``auto``.
             max_episode_steps: control steps until time-out.
@@ -56,15 +57,15 @@ class IsaacLabVectorEnv(StackCubeEnv):
             SimulatorDied: IsaacLab did not start.
         """
         python = python or os.environ.get(PYTHON_VARIABLE)
-        problems = check_python(python) + check_task("isaaclab", task) + check_renderer("isaaclab", renderer)
+        problems = check_python(python) + check_task("isaaclab", task.name) + check_renderer("isaaclab", renderer)
         if problems := problems + check_sizes(num_envs, image_size, max_episode_steps):
             raise SimulatorError(problems)
         assert python is not None
-        super().__init__(num_envs, contract.TASKS[task], image_size)
-        self._shared = SharedArrays(num_envs, self.task, image_size)
+        super().__init__(num_envs, task, image_size)
+        self._shared = SharedArrays(num_envs, self.stacking, image_size)
         settings = {
             "num_envs": num_envs,
-            "task": task,
+            "task": task.name,
             "image_size": image_size,
             "max_episode_steps": max_episode_steps,
             "device": device,
@@ -76,10 +77,10 @@ class IsaacLabVectorEnv(StackCubeEnv):
         finally:
             os.close(self._shared.fd)  # both processes have mapped the memory and do not need the descriptor
         ready = self.simulator.ready
-        self.identity = contract.EnvIdentity(
+        self.identity = EnvIdentity(
             backend=f"isaaclab-{ready['version']}/{ready['physics']}/{device.partition(':')[0]}",
-            task=task,
-            prompt=self.task.prompt,
+            task=task.name,
+            prompt=self.stacking.prompt,
             renderer=RENDERER,
             image_size=image_size,
             control_hz=contract.CONTROL_HZ,
@@ -103,11 +104,11 @@ class IsaacLabVectorEnv(StackCubeEnv):
 
         Envs step in parallel: ``on_frame(i, t)`` is called for all envs after control step t, before step t + 1.
         """
-        actions, active = checked_actions(actions, active, self._done)
+        actions, active = checked_actions(actions, active, self._done, contract.ACTION_DIM)
         horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
         steps = np.zeros(self.num_envs, np.int64)
-        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.task.subtasks}
+        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.stacking.subtasks}
         alive = active.copy()
         for t in range(horizon):
             if not alive.any():
@@ -134,7 +135,7 @@ class IsaacLabVectorEnv(StackCubeEnv):
         if steps.any():
             # Envs that are not active were stepped too; their state is undefined until they are reset.
             self._done[~active] = True
-        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
+        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
 
     def observe(self, images: bool = True) -> Observation:
         return {

@@ -107,9 +107,10 @@ def warm_kernels(python: str) -> None:
     """Start the simulator and use each of its functions once, so that the compiled kernels are in Warp's cache."""
     import numpy as np
 
+    from rlinf_isaac.config.task import stack_cube
     from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-    env = IsaacLabVectorEnv(1, image_size=32, python=python, start_s=COMPILE_SECONDS)
+    env = IsaacLabVectorEnv(1, stack_cube("stack3"), image_size=32, python=python, start_s=COMPILE_SECONDS)
     try:
         env.reset(seed=0)
         env.step(np.zeros((1, 7), np.float32))

@@ -12,9 +12,11 @@ from rlinf_isaac.envs.mujoco.rendering import Renderer, choose_renderer, make_re
 from rlinf_isaac.envs.mujoco.simulation import Simulation
 from rlinf_isaac.envs.stack_cube import contract, terms
 from rlinf_isaac.envs.stack_cube.backends import check_sizes, check_task
-from rlinf_isaac.envs.stack_cube.vector import ChunkStep, Observation, StackCubeEnv, checked_actions, indices
+from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked_actions, indices
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.errors import SimulatorError
+from rlinf_isaac.tasks.task import Task
 
 
 class StackCubeVectorEnv(StackCubeEnv):
@@ -23,7 +25,7 @@ class StackCubeVectorEnv(StackCubeEnv):
     def __init__(
         self,
         num_envs: int,
-        task: str = "stack2",
+        task: Task,
         image_size: int = contract.DEFAULT_IMAGE_SIZE,
         renderer: str = "auto",
         max_episode_steps: int = 600,
@@ -31,7 +33,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         """
         Args:
             num_envs: number of environments.
-            task: name in `contract.TASKS`.
+            task: one of `tasks.shipped.stack_cube`.
             image_size: width and height of both cameras' images in pixels.
             renderer: ``egl``, ``rays`` (no GL), or ``auto``, which uses EGL if it works.
             max_episode_steps: control steps until time-out.
@@ -39,15 +41,15 @@ class StackCubeVectorEnv(StackCubeEnv):
         Raises:
             SimulatorError: unknown task or renderer, or EGL was asked for and does not work.
         """
-        if problems := check_task("mujoco", task) + check_sizes(num_envs, image_size, max_episode_steps):
+        if problems := check_task("mujoco", task.name) + check_sizes(num_envs, image_size, max_episode_steps):
             raise SimulatorError(problems)
-        super().__init__(num_envs, contract.TASKS[task], image_size)
-        self._simulation = Simulation(num_envs, self.task.num_cubes)
+        super().__init__(num_envs, task, image_size)
+        self._simulation = Simulation(num_envs, self.stacking.num_cubes)
         self._renderers: dict[int, Renderer] = {}
-        self.identity = contract.EnvIdentity(
+        self.identity = EnvIdentity(
             backend=f"mujoco-{mujoco.__version__}",
-            task=task,
-            prompt=self.task.prompt,
+            task=task.name,
+            prompt=self.stacking.prompt,
             renderer=choose_renderer(renderer),
             image_size=image_size,
             control_hz=contract.CONTROL_HZ,
@@ -67,11 +69,11 @@ class StackCubeVectorEnv(StackCubeEnv):
         images: bool = True,
     ) -> ChunkStep:
         """See `StackCubeEnv.chunk_step`. Images are rendered only at the end of the chunk."""
-        actions, active = checked_actions(actions, active, self._done)
+        actions, active = checked_actions(actions, active, self._done, contract.ACTION_DIM)
         horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
         steps = np.zeros(self.num_envs, np.int64)
-        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.task.subtasks}
+        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.stacking.subtasks}
         for i in indices(active):
             for t in range(horizon):
                 self._control_step(i, actions[i, t])
@@ -85,7 +87,7 @@ class StackCubeVectorEnv(StackCubeEnv):
                     break
         if images:
             self._render(active)
-        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._info())
+        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
 
     def observe(self, images: bool = True) -> Observation:
         policy = self._simulation.measured.policy(self._last_action)
@@ -131,7 +133,7 @@ class StackCubeVectorEnv(StackCubeEnv):
     def _subtask_terms(self, rows: slice) -> dict[str, np.ndarray]:
         measured = self._simulation.measured
         return terms.subtask_terms(
-            self.task.subtasks, measured.cube_pos[rows], measured.eef_pos[rows], measured.gripper_pos[rows]
+            self.stacking.subtasks, measured.cube_pos[rows], measured.eef_pos[rows], measured.gripper_pos[rows]
         )
 
     def _render(self, rows: np.ndarray) -> None:

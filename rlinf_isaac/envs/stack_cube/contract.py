@@ -11,10 +11,12 @@ Cubes are numbered from the bottom: cube_1 blue, cube_2 red, cube_3 green.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from rlinf_isaac.tasks.paths import axis_angle
 
 # Timing: each action is one control step, which may consist of several physics steps.
 CONTROL_HZ = 20
@@ -134,20 +136,6 @@ def observation_spec(task: TaskSpec, image_size: int) -> dict[str, dict[str, Arr
     return {"policy": policy, "subtask_terms": {name: ArraySpec((), flag) for name in task.subtasks}}
 
 
-def quat_to_axis_angle(quat: np.ndarray) -> np.ndarray:
-    """Axis times angle (..., 3) of unit quaternions wxyz (..., 4), as robosuite's and RLinf's ``quat2axisangle``.
-
-    The angle is ``2 acos(w)`` in [0, 2 pi] and is NOT wrapped to [0, pi]: a hand that points down has w near 0 and an
-    angle near pi, and wrapping would flip the axis at every sign change of w. Therefore q and -q give different
-    vectors, and the backend must keep the quaternion's sign continuous.
-    """
-    quat = np.asarray(quat, np.float64)
-    sine = np.linalg.norm(quat[..., 1:], axis=-1, keepdims=True)
-    angle = 2.0 * np.arctan2(sine, quat[..., :1])  # 2 acos(w), and exact near w = 1 as well
-    no_axis = sine < 1e-12
-    return quat[..., 1:] * np.where(no_axis, 0.0, angle / np.where(no_axis, 1.0, sine))
-
-
 def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarray:
     """The proprioceptive state (N, D) float32 that a policy reads.
 
@@ -166,7 +154,7 @@ def policy_state(policy_obs: Mapping[str, np.ndarray], layout: str) -> np.ndarra
     """
     _check_layout(layout)
     eef_pos = np.asarray(policy_obs["eef_pos"], np.float64)
-    parts = [eef_pos, quat_to_axis_angle(policy_obs["eef_quat"]), np.asarray(policy_obs["gripper_pos"], np.float64)]
+    parts = [eef_pos, axis_angle(policy_obs["eef_quat"]), np.asarray(policy_obs["gripper_pos"], np.float64)]
     if layout == "proprio+cubes":
         count = len(eef_pos)
         positions = np.asarray(policy_obs["cube_positions"], np.float64).reshape(count, -1, 3)
@@ -198,11 +186,6 @@ def state_names(layout: str, num_cubes: int) -> list[str]:
     return names
 
 
-def policy_images(policy_obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The camera images (N, H, W, 3) uint8 under their names in policies and datasets."""
-    return {"front": policy_obs[TABLE_CAM], "wrist": policy_obs[WRIST_CAM]}
-
-
 def quat_yaw(quat: np.ndarray) -> np.ndarray:
     """Rotation about the world's z axis (...,) of quaternions wxyz (..., 4), radians in (-pi, pi]."""
     w, x, y, z = np.moveaxis(np.asarray(quat), -1, 0)
@@ -213,35 +196,6 @@ def finger_yaw(eef_quat: np.ndarray) -> np.ndarray:
     """Direction (...,) in which the fingers open: the hand's y axis seen from above, for eef_quat wxyz (..., 4)."""
     w, x, y, z = np.moveaxis(np.asarray(eef_quat, np.float64), -1, 0)
     return np.arctan2(1 - 2 * (x * x + z * z), 2 * (x * y - w * z))
-
-
-@dataclass(frozen=True)
-class EnvIdentity:
-    """The properties of an environment on which its observations and episodes depend.
-
-    Attributes:
-        backend: simulator and version (``mujoco-4.0.0``).
-        task: name in `TASKS`.
-        prompt: language instruction.
-        renderer: ``egl`` or ``rays``; images of the two differ in shading.
-        image_size: pixels.
-        control_hz: control steps per second.
-        max_episode_steps: control steps until the episode times out.
-        assets: sha256 of the scene description.
-    """
-
-    backend: str
-    task: str
-    prompt: str
-    renderer: str
-    image_size: int
-    control_hz: int
-    max_episode_steps: int
-    assets: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return asdict(self)
 
 
 def _check_layout(layout: str) -> None:

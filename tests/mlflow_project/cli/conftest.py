@@ -58,7 +58,7 @@ def real_settings(small_checkpoints) -> dict:
     from rlinf_isaac.envs import make_env
 
     config = small_config([SHORT_EVALUATION])
-    env = make_env(config.env, num_envs=1)
+    env = make_env(config, num_envs=1)
     try:
         identity = env.identity.as_dict()
     finally:

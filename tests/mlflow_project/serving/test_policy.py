@@ -35,9 +35,9 @@ def test_the_same_actions_as_in_an_evaluation(bundle, policy):
     """Every observation of two real episodes, side by side there, one by one and all together here."""
     config = policy.config
     watched = Watched(load_policy(bundle, config))
-    env = make_env(replace(config.env, max_episode_steps=24), num_envs=config.eval.num_envs)
+    env = make_env(replace(config, env=replace(config.env, max_episode_steps=24)), num_envs=config.eval.num_envs)
     seeds = [5000, 5001]
-    for _ in rollout(env, watched, seeds, state_layout=config.policy.state_layout, policy_seed=0):
+    for _ in rollout(env, watched, seeds, policy_seed=0):
         pass
     env.close()
     assert len(watched.calls) == 3

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlinf_isaac.config.schema import DemosConfig, EnvConfig, JobConfig, PolicyConfig
+from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.engines.demonstrations import record_demonstrations, record_episodes
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.stack_cube import contract
@@ -64,7 +65,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def env() -> Iterator[StackCubeVectorEnv]:
-    env = StackCubeVectorEnv(1, image_size=SIZE, renderer="rays", max_episode_steps=240)
+    env = StackCubeVectorEnv(1, stack_cube("stack2"), image_size=SIZE, renderer="rays", max_episode_steps=240)
     yield env
     env.close()
 
@@ -169,7 +170,7 @@ def test_failed_seeds_are_skipped_and_listed(tmp_path: Path, env: StackCubeVecto
     """With a time limit between the lengths of the episodes some seeds must fail."""
     lengths = {}
     for seed in range(1000, 1006):
-        (episode,) = record_episodes(env, [seed], 0.02, "proprio")
+        (episode,) = record_episodes(env, [seed], 0.02)
         assert episode.columns is not None
         lengths[seed] = len(episode.columns["action"])
     limit = int(np.median(list(lengths.values())))
@@ -232,16 +233,16 @@ def running(pid: int) -> bool:
 
 def test_an_episode_can_be_stopped(env: StackCubeVectorEnv) -> None:
     asked = iter([False, False, True])
-    (episode,) = record_episodes(env, [0], 0.0, "proprio", lambda: next(asked))
+    (episode,) = record_episodes(env, [0], 0.0, lambda: next(asked))
     assert (episode.columns, env.elapsed.tolist()) == (None, [2])
 
 
 def test_an_episode_is_the_same_beside_others(env: StackCubeVectorEnv) -> None:
-    several = StackCubeVectorEnv(3, image_size=SIZE, renderer="rays", max_episode_steps=240)
-    episodes = record_episodes(several, [0, 1, 2], 0.02, "proprio")
+    several = StackCubeVectorEnv(3, stack_cube("stack2"), image_size=SIZE, renderer="rays", max_episode_steps=240)
+    episodes = record_episodes(several, [0, 1, 2], 0.02)
     several.close()
     for episode in episodes:
-        (alone,) = record_episodes(env, [episode.seed], 0.02, "proprio")
+        (alone,) = record_episodes(env, [episode.seed], 0.02)
         assert (episode.columns is None) == (alone.columns is None)
         for key, column in (alone.columns or {}).items():
             np.testing.assert_array_equal(episode.columns[key], column)

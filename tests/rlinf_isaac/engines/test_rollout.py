@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlinf_isaac.config.schema import EnvConfig
+from rlinf_isaac.config.schema import EnvConfig, JobConfig, PolicyConfig
 from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.pi0.policy import episode_noise
@@ -23,7 +23,7 @@ class Wanderer:
         self.batches = []
 
     def act(self, images, states, prompts, noise):
-        self.batches.append((images["front"].shape, states.shape, list(prompts)))
+        self.batches.append((images["base_0_rgb"].shape, states.shape, list(prompts)))
         actions = 0.1 * noise[:, :CHUNK] + 0.01 * states[:, None, :7]
         return actions.astype(np.float32)
 
@@ -35,7 +35,7 @@ class Frames(list):
 
 @pytest.fixture(scope="module")
 def env():
-    env = make_env(ENV, 3)
+    env = make_env(JobConfig(env=ENV, policy=PolicyConfig(state_layout="proprio+cubes")), 3)
     yield env
     env.close()
 
@@ -46,7 +46,7 @@ def run(env, seeds, **options):
     def open_sink(seed):
         return sinks.setdefault(seed, Frames())
 
-    arguments = {"state_layout": "proprio+cubes", "policy_seed": 0, "open_sink": open_sink, "video_size": 16} | options
+    arguments = {"policy_seed": 0, "open_sink": open_sink, "video_size": 16} | options
     episodes = {episode.seed: episode for episode in rollout(env, policy, seeds, **arguments)}
     return episodes, sinks, policy
 
@@ -115,7 +115,7 @@ def test_the_expert_succeeds_in_a_rollout():
     """Success ends an episode in the middle of a chunk; its return is 1 and its subtask flags are kept."""
     from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 
-    env = make_env(EnvConfig(task="stack2", image_size=16, max_episode_steps=240), 1)
+    env = make_env(JobConfig(env=EnvConfig(task="stack2", image_size=16, max_episode_steps=240)), 1)
     expert = ScriptedExpert()
 
     class OneStep:
@@ -124,7 +124,7 @@ def test_the_expert_succeeds_in_a_rollout():
         def act(self, images, states, prompts, noise):
             return expert.act(env.observe(images=False)["policy"])[None, None]
 
-    (episode,) = rollout(env, OneStep(), [0], state_layout="proprio", policy_seed=0)
+    (episode,) = rollout(env, OneStep(), [0], policy_seed=0)
     env.close()
     assert (episode.outcome, episode.episode_return) == ("success", 1.0)
     assert episode.subtasks == {"grasp_1": True, "stack_1": True}

@@ -10,7 +10,7 @@ from rlinf_isaac.envs.isaaclab.versions import check_python
 
 
 @pytest.fixture(scope="session")
-def isaaclab_python() -> str:
+def env_python() -> str:
     python = os.environ.get("ISAACLAB_PYTHON")
     if problems := check_python(python):
         pytest.skip(f"{problems[0].cause}; {problems[0].cure}")

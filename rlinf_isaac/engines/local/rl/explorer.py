@@ -11,7 +11,7 @@ import numpy as np
 from rlinf_isaac.engines.exploration import act_exploring, exploration_draws
 from rlinf_isaac.engines.local.rl.experience import Played
 from rlinf_isaac.engines.rollout import Draw, Episode, rollout
-from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.envs.vector import TaskEnv
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
 
@@ -40,7 +40,7 @@ class Explorer:
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Draws
     ) -> np.ndarray:
-        """(N, chunk, 7) float32 actions for N observations. Raises TrainingDiverged as `act_exploring`."""
+        """(N, chunk, A) float32 actions for N observations. Raises TrainingDiverged as `act_exploring`."""
         began = time.perf_counter()
         chunk, transitions, evaluated = act_exploring(self.policy, self.processor, images, states, prompts, noise)
         kept = {**transitions._asdict(), "log_prob": evaluated.log_prob, "value": evaluated.value}
@@ -65,13 +65,12 @@ class Rollout(NamedTuple):
 
 
 def explore(
-    env: StackCubeEnv,
+    env: TaskEnv,
     policy: FlowActorCritic,
     processor: Processor,
     seeds: Sequence[int],
     indices: Sequence[int],
     *,
-    state_layout: str,
     iteration: int,
 ) -> Rollout:
     """Play one training episode per seed. The noise is a function of (rl.seed, iteration, index, call).
@@ -81,20 +80,12 @@ def explore(
         policy, processor: policy of a checkpoint, with its pre- and post-processing.
         seeds: reset seeds.
         indices: for each seed, the index of its episode in the iteration.
-        state_layout: state layout of the policy's training.
         iteration: iteration of the training, counted from 1.
     """
     began = time.perf_counter()
     explorer = Explorer(policy, processor)
     played = []
-    for episode in rollout(
-        env,
-        explorer,
-        seeds,
-        state_layout=state_layout,
-        policy_seed=0,
-        draw=_draw(policy, indices, iteration),
-    ):
+    for episode in rollout(env, explorer, seeds, policy_seed=0, draw=_draw(policy, indices, iteration)):
         rows = [explorer.calls[chunk.call] for chunk in episode.chunks]
         slot = episode.env_index
         played.append(

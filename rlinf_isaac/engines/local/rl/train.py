@@ -60,7 +60,7 @@ def _train(job: RlJob) -> Iterator[Event]:
     if start:
         state.restore(read_bundle(checkpoints / str(start)), policy.checkpoint_module(), optimiser)
     norm_stats = job.start.norm_stats_bytes
-    with RolloutWorkers(job.config, norm_stats, policy, job.isaaclab_python) as players:
+    with RolloutWorkers(job.config, norm_stats, policy, job.env_python) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
         for iteration in range(start + 1, rl.iterations + 1):

@@ -51,7 +51,7 @@ class RolloutWorker:
         norm_stats: bytes of the checkpoint's norm_stats.json.
         num_envs: slots; what every policy call's batch size is.
         policy: the policy to play with; a new one, to be filled by `load`, if None.
-        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class RolloutWorker:
         norm_stats: bytes,
         num_envs: int,
         policy: FlowActorCritic | None = None,
-        isaaclab_python: str | None = None,
+        env_python: str | None = None,
     ) -> None:
         self.config = config
         self.processor = make_processor(config, from_json(norm_stats))
-        self.env = make_env(config.env, num_envs, config.compute.device, isaaclab_python)
+        self.env = make_env(config, num_envs, env_python)
         self.policy = policy or FlowActorCritic(
             Pi0(config.model).to(config.compute.device).eval(), config.policy, config.rl
         )
@@ -76,8 +76,7 @@ class RolloutWorker:
         assert not unknown, unknown
 
     def explore(self, seeds: Sequence[int], indices: Sequence[int], iteration: int) -> Rollout:
-        layout = self.config.policy.state_layout
-        return explore(self.env, self.policy, self.processor, seeds, indices, state_layout=layout, iteration=iteration)
+        return explore(self.env, self.policy, self.processor, seeds, indices, iteration=iteration)
 
     def gradient(self, rows: Experience, total: int, learn: bool) -> Gradient:
         prompt, size = self.env.identity.prompt, self.env.num_envs
@@ -86,13 +85,7 @@ class RolloutWorker:
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""
         policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, self.config.compute.device)
-        episodes = rollout(
-            self.env,
-            policy,
-            seeds,
-            state_layout=self.config.policy.state_layout,
-            policy_seed=self.config.eval.policy_seed,
-        )
+        episodes = rollout(self.env, policy, seeds, policy_seed=self.config.eval.policy_seed)
         return [Result(each.seed, each.outcome == "success", each.length) for each in episodes]
 
 
@@ -104,11 +97,11 @@ class RolloutWorkers:
         norm_stats: bytes of the checkpoint's norm_stats.json.
         policy: the policy that trains. Workers get what of it is frozen when they start, and the weights that train
             with every piece of work.
-        isaaclab_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
     """
 
     def __init__(
-        self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic, isaaclab_python: str | None = None
+        self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic, env_python: str | None = None
     ) -> None:
         self.policy, self.workers = policy, config.rl.workers
         slots = config.rl.num_envs // self.workers
@@ -116,13 +109,13 @@ class RolloutWorkers:
         self.executor: ProcessPoolExecutor | None = None
         self.processes = _RememberingContext()
         if self.workers == 1:
-            self.player = RolloutWorker(config, norm_stats, slots, policy, isaaclab_python)
+            self.player = RolloutWorker(config, norm_stats, slots, policy, env_python)
         else:
             self.executor = ProcessPoolExecutor(
                 self.workers,
                 mp_context=self.processes,
                 initializer=_start_worker,
-                initargs=(replace(config), norm_stats, slots, _weights(policy, trained=False), isaaclab_python),
+                initargs=(replace(config), norm_stats, slots, _weights(policy, trained=False), env_python),
             )
 
     def __enter__(self) -> Self:
@@ -200,12 +193,12 @@ _player: RolloutWorker | None = None
 
 
 def _start_worker(
-    config: JobConfig, norm_stats: bytes, slots: int, frozen: Mapping[str, np.ndarray], isaaclab_python: str | None
+    config: JobConfig, norm_stats: bytes, slots: int, frozen: Mapping[str, np.ndarray], env_python: str | None
 ) -> None:
     global _player
     follow_parent()  # it winds the pool up
     torch.set_num_threads(1)  # the workers are the parallelism
-    _player = RolloutWorker(config, norm_stats, slots, isaaclab_python=isaaclab_python)
+    _player = RolloutWorker(config, norm_stats, slots, env_python=env_python)
     _player.load(frozen)
     atexit.register(_player.env.close)  # before the GL libraries end
 

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot.format import FRONT_IMAGE, STATE, WRIST_IMAGE
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.mixture import AnyDataset, Mixture
 from rlinf_isaac.data.subset import Subset
 from rlinf_isaac.pi0.augmentation import Changes, changed, draw
 from rlinf_isaac.pi0.observation import Observation, to_device
 from rlinf_isaac.pi0.policy import Processor
 
-IMAGE_FEATURES = {"front": FRONT_IMAGE, "wrist": WRIST_IMAGE}
 Rows = slice | np.ndarray
 """Rows of a batch: a slice, or row numbers (n,) int64."""
 
@@ -95,13 +94,14 @@ def load_frames(
     dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, indices: np.ndarray
 ) -> tuple[Observation, torch.Tensor, np.ndarray]:
     """Load the frames `indices`: observation, normalised actions (B, H, A), states (B, D) in robot units."""
-    states = dataset.column(STATE)[indices]
+    task = task_of(config)
+    states = dataset.column(task.state.dataset)[indices]
     observation = processor.observation(
-        {camera: dataset.images(feature, indices) for camera, feature in IMAGE_FEATURES.items()},
+        {slot: dataset.images(camera.dataset, indices) for slot, camera in task.cameras.items()},
         states,
         [dataset.prompt(int(index)) for index in indices],
     )
-    chunks = dataset.action_chunks(indices, config.model.action_horizon)
+    chunks = dataset.action_chunks(indices, config.model.action_horizon, task.action.dataset)
     return observation, processor.target_actions(chunks, states), states
 
 

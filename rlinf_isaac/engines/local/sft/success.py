@@ -11,26 +11,25 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
+from rlinf_isaac.envs.vector import TaskEnv
 
 
 class Success:
     """Plays ``sft.eval_episodes`` episodes, with seeds from ``sft.eval_first_seed`` on, in its own environment."""
 
-    def __init__(self, config: JobConfig, isaaclab_python: str | None = None) -> None:
-        self._config, self._isaaclab_python = config, isaaclab_python
-        self._env: StackCubeEnv | None = None
+    def __init__(self, config: JobConfig, env_python: str | None = None) -> None:
+        self._config, self._env_python = config, env_python
+        self._env: TaskEnv | None = None
 
     def measure(self, bundle: Bundle) -> dict[str, float]:
         """``heldout/success_once``, ``heldout/episode_length`` (control steps), ``time/evaluation_s``."""
         began, config, sft = time.perf_counter(), self._config, self._config.sft
         if self._env is None:
             num_envs = min(config.eval.num_envs, sft.eval_episodes)
-            self._env = make_env(config.env, num_envs, config.compute.device, self._isaaclab_python)
+            self._env = make_env(config, num_envs, self._env_python)
         policy = load_policy(bundle, config)
         seeds = range(sft.eval_first_seed, sft.eval_first_seed + sft.eval_episodes)
-        layout, policy_seed = config.policy.state_layout, config.eval.policy_seed
-        played = list(rollout(self._env, policy, seeds, state_layout=layout, policy_seed=policy_seed))
+        played = list(rollout(self._env, policy, seeds, policy_seed=config.eval.policy_seed))
         return {
             "heldout/success_once": float(np.mean([each.outcome == "success" for each in played])),
             "heldout/episode_length": float(np.mean([each.length for each in played])),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.data.lerobot.format import ACTION
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.subset import Subset, held_out_part
 from rlinf_isaac.engines.local.sft.batches import TrainingBatch, flow_time, load_frames
@@ -82,8 +82,9 @@ class Validation:
             predicted.append(self._processor.robot_actions(chunks[:, :chunk], states))
         model.train()
         if self._team.first:
-            names = self._data.dataset.features[ACTION].dim_names
-            recorded = first.column(ACTION)[:, : config.policy.env_action_dim]
+            feature = task_of(config).action.dataset
+            names = self._data.dataset.features[feature].dim_names
+            recorded = first.column(feature)[:, : config.policy.env_action_dim]
             title = f"step {step}, held-out episode {self._data.episodes[0]}"
             plot_chunks(path, recorded, starts, np.concatenate(predicted), names, self._data.dataset.fps, title)
 

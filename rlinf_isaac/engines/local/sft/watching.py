@@ -40,7 +40,7 @@ class Watching:
         config = job.config.sft
         self._job, self._team, self._metrics = job, team, metrics
         self._validation = Validation(dataset, processor, job.config, team) if config.val_episodes else None
-        self._success = Success(job.config, job.isaaclab_python) if config.eval_interval and team.first else None
+        self._success = Success(job.config, job.env_python) if config.eval_interval and team.first else None
 
     def __enter__(self) -> Self:
         return self

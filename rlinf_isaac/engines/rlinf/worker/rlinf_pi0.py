@@ -18,18 +18,20 @@ from rlinf_isaac.checkpoint.foreign.load_base import load_base
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig, ModelConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.exploration import act_exploring, evaluated_again, exploration_draws
 from rlinf_isaac.engines.local.sft.batches import TrainingBatch
 from rlinf_isaac.engines.local.sft.update import flow_loss
 from rlinf_isaac.engines.policies import load_with_heads
-from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.pi0.compiled import checkpoint_activations
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic, Transitions
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
+VIEWS = {"base_0_rgb": "main_images", "left_wrist_0_rgb": "wrist_images"}
+"""The model's camera -> RLinf's name of its images."""
 STREAM = 5
 """Part of the seed; makes the exploration noise independent of random numbers for other purposes."""
 
@@ -117,8 +119,8 @@ class RlinfPi0(Pi0, BasePolicy):
         """Log-probabilities (B, 7), whose sum is that of the chunk, and values (B, 1); `forward_inputs` come from
         `predict_action_batch`."""
         assert self.processor is not None
-        prompts = [TASKS[self.job.env.task].prompt] * len(forward_inputs["state"])
-        images = {view: forward_inputs[view].cpu().numpy() for view in ("front", "wrist")}
+        prompts = [task_of(self.job).prompt(0)] * len(forward_inputs["state"])
+        images = {view: forward_inputs[view].cpu().numpy() for view in VIEWS}
         states = forward_inputs["state"].cpu().numpy()
         transitions = Transitions(*(forward_inputs[name] for name in Transitions._fields))
         scored = evaluated_again(self.flow, self.processor, images, states, prompts, transitions)
@@ -137,7 +139,7 @@ class RlinfPi0(Pi0, BasePolicy):
         """
         assert self.processor is not None
         keys = env_obs["extra_view_images"][:, 0].tolist()
-        images = {"front": env_obs["main_images"].numpy(), "wrist": env_obs["wrist_images"].numpy()}
+        images = {view: env_obs[key].numpy() for view, key in VIEWS.items()}
         states, prompts = env_obs["states"].numpy(), env_obs["task_descriptions"]
         if self.mode == "train":
             return self._explore(images, states, prompts, keys)

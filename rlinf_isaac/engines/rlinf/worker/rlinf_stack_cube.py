@@ -23,7 +23,6 @@ from rlinf_isaac.engines.rlinf.run_journal import JournalWriter
 from rlinf_isaac.engines.rlinf.worker.place import directory
 from rlinf_isaac.engines.rollout import Episode, advance, reset_slots
 from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.stack_cube.contract import CONTROL_HZ, policy_images, policy_state
 from rlinf_isaac.media.video import VideoWriter
 
 IDLE = -1
@@ -44,7 +43,7 @@ class RlinfStackCube(gym.Env):
         self.config = build_config(OmegaConf.to_container(cfg.init_params.job), "the job")
         self.seed = cfg.seed + seed_offset  # part of the directory name of RLinf's recorder
         self.video_cfg, self.auto_reset, self.is_start = cfg.video_cfg, cfg.auto_reset, True
-        self.env = make_env(self.config.env, num_envs, self.config.compute.device)
+        self.env = make_env(self.config, num_envs)
         self._first_slot, self._slots = seed_offset * num_envs, total_num_processes * num_envs
         self._journal = JournalWriter(directory() / "journal", os.environ.get("WORKER_NAME", "env").replace(":", "-"))
         self._seeds = cfg.init_params.seeds
@@ -109,8 +108,8 @@ class RlinfStackCube(gym.Env):
         if active.any():
             step = self.env.chunk_step(actions, active, self._film)
             rewards = torch.from_numpy(step.rewards)
-            terminations[:, -1] = torch.from_numpy((step.success | step.dropped) & active)
-            truncations[:, -1] = torch.from_numpy(step.time_out & ~(step.success | step.dropped) & active)
+            terminations[:, -1] = torch.from_numpy(step.terminated & active)
+            truncations[:, -1] = torch.from_numpy(step.time_out & ~step.terminated & active)
             ended = []
             for slot in np.flatnonzero(active).tolist():
                 episode = self._running[slot]
@@ -159,7 +158,7 @@ class RlinfStackCube(gym.Env):
             index, seed = upcoming
             episode = self._running[slot] = Episode(seed, self._first_slot + slot, index)
             if seed in self._films:
-                episode.sink = self._open.enter_context(VideoWriter(self._films[seed], fps=CONTROL_HZ))
+                episode.sink = self._open.enter_context(VideoWriter(self._films[seed], fps=self.env.task.control_hz))
         if begin or self._last is None:
             self._last = reset_slots(self.env, self._running, begin, everything=self._last is None)
             for slot in begin:
@@ -190,15 +189,14 @@ class RlinfStackCube(gym.Env):
         return {"final_info": {"episode": metrics}, "final_observation": final}
 
     def _observation(self) -> dict[str, Any]:
-        policy = self.env.observe()["policy"]
-        images = policy_images(policy)
+        seen = self.env.policy_input(self.env.observe())
         keys = [[[episode.seed, episode.calls] if episode else [IDLE, 0]] for episode in self._running]
         return {
-            "main_images": torch.from_numpy(images["front"]),
-            "wrist_images": torch.from_numpy(images["wrist"]),
+            "main_images": torch.from_numpy(seen.images["base_0_rgb"]),
+            "wrist_images": torch.from_numpy(seen.images["left_wrist_0_rgb"]),
             "extra_view_images": torch.tensor(keys, dtype=torch.int64),
-            "states": torch.from_numpy(policy_state(policy, self.config.policy.state_layout)),
-            "task_descriptions": [self.env.identity.prompt] * self.num_envs,
+            "states": torch.from_numpy(seen.states),
+            "task_descriptions": self.env.prompts(),
         }
 
 

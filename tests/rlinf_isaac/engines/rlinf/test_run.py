@@ -8,7 +8,7 @@ from rlinf_isaac.engines.rlinf.run import job_environment
 
 def test_processes_have_the_interpreter_that_the_job_names(tmp_path):
     config = small_config(["compute.threads=3"])
-    job = SftJob(config, tmp_path, "0" * 64, b"{}", tmp_path, isaaclab_python="/lab/bin/python")
+    job = SftJob(config, tmp_path, "0" * 64, b"{}", tmp_path, env_python="/lab/bin/python")
     assert job_environment(job) == {"RLINF_ISAAC_THREADS": "3", "ISAACLAB_PYTHON": "/lab/bin/python"}
 
 

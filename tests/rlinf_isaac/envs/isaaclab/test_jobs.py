@@ -45,7 +45,7 @@ def config(max_episode_steps: int = STEPS) -> JobConfig:
 
 
 @pytest.fixture(scope="module")
-def dataset(isaaclab_python, tmp_path_factory) -> Path:
+def dataset(env_python, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("demos") / "stack3"
     for _ in record_demonstrations(config(300), root):
         pass

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
+from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
-from rlinf_isaac.envs.stack_cube.vector import Observation
+from rlinf_isaac.envs.vector import Observation
 from rlinf_isaac.ground.digest import json_digest
 
 SIZE = 16
@@ -17,7 +18,7 @@ SIZE = 16
 
 def make(num_envs: int = 2, task: str = "stack2", **settings: object) -> StackCubeVectorEnv:
     return StackCubeVectorEnv(
-        num_envs, task, image_size=SIZE, **{"renderer": "rays", "max_episode_steps": 40} | settings
+        num_envs, stack_cube(task), image_size=SIZE, **{"renderer": "rays", "max_episode_steps": 40} | settings
     )
 
 
@@ -244,7 +245,11 @@ def test_not_a_number_is_refused(env: StackCubeVectorEnv) -> None:
 
 
 def test_identity_tells_environments_apart(env: StackCubeVectorEnv) -> None:
-    same, other_task, other_size = make(5), make(task="stack3"), StackCubeVectorEnv(1, image_size=17, renderer="rays")
+    same, other_task, other_size = (
+        make(5),
+        make(task="stack3"),
+        StackCubeVectorEnv(1, stack_cube("stack2"), image_size=17, renderer="rays"),
+    )
     assert env.identity == same.identity
     assert len({json_digest(e.identity.as_dict()) for e in (env, other_task, other_size)}) == 3
     assert env.identity.assets != other_task.identity.assets

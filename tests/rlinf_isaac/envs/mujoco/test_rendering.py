@@ -17,8 +17,9 @@ needs_egl = pytest.mark.skipif(egl_problem() is not None, reason=f"no EGL: {egl_
 
 PROBE = """
 import sys
+from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-env = StackCubeVectorEnv(1, image_size=24)
+env = StackCubeVectorEnv(1, stack_cube("stack2"), image_size=24)
 image = env.reset(seed=0)[0]["policy"]["table_cam"]
 env.close()
 print(env.identity.renderer, int(image.std() > 5))

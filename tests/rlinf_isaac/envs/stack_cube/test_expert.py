@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support import arm_contacts
 
+from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
@@ -19,12 +20,12 @@ def episode(env: StackCubeVectorEnv, seed: int, noise: float = 0.0) -> tuple[boo
         action = expert.act(env.observe(images=False)["policy"])
         action[:6] += rng.normal(0, noise, 6)
         chunk = env.chunk_step(action[None, None], np.ones(1, bool), images=False)
-        if chunk.success[0] or chunk.dropped[0] or chunk.time_out[0]:
+        if chunk.outcome(0):
             return bool(chunk.success[0]), int(env.elapsed[0])
 
 
 def make(task: str) -> StackCubeVectorEnv:
-    return StackCubeVectorEnv(1, task, image_size=8, renderer="rays", max_episode_steps=LIMITS[task])
+    return StackCubeVectorEnv(1, stack_cube(task), image_size=8, renderer="rays", max_episode_steps=LIMITS[task])
 
 
 @pytest.mark.parametrize("task", TASKS)

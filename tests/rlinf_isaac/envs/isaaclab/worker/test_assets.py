@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.ground.errors import SimulatorDied
@@ -17,11 +18,11 @@ BLUE_BLOCK = "Isaac/Props/Blocks/blue_block.usd"
 
 
 @pytest.fixture
-def given(isaaclab_python, tmp_path, monkeypatch) -> Path:
+def given(env_python, tmp_path, monkeypatch) -> Path:
     """The stand-ins, copied and named in ISAACSIM_ASSET_ROOT; the blue cube is yellow."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("RLINF_ISAAC_CACHE", str(cache))
-    env = IsaacLabVectorEnv(1, image_size=32)
+    env = IsaacLabVectorEnv(1, stack_cube("stack3"), image_size=32)
     assert env.identity.assets.startswith("standin-")
     env.close()
     (written,) = (cache / "isaaclab" / "assets").iterdir()
@@ -34,7 +35,7 @@ def given(isaaclab_python, tmp_path, monkeypatch) -> Path:
 
 
 def test_given_assets_are_used_and_named_as_such(given) -> None:
-    env = IsaacLabVectorEnv(1, image_size=64)
+    env = IsaacLabVectorEnv(1, stack_cube("stack3"), image_size=64)
     policy = env.reset(seed=0)[0]["policy"]
     env.close()
     assert env.identity.assets.startswith("given-")
@@ -46,4 +47,4 @@ def test_given_assets_are_used_and_named_as_such(given) -> None:
 def test_a_missing_one_is_named(given) -> None:
     (given / BLUE_BLOCK).unlink()
     with pytest.raises(SimulatorDied, match=rf"ISAACSIM_ASSET_ROOT\) has no {BLUE_BLOCK}"):
-        IsaacLabVectorEnv(1, image_size=64)
+        IsaacLabVectorEnv(1, stack_cube("stack3"), image_size=64)

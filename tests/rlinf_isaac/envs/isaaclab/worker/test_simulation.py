@@ -7,12 +7,12 @@ from scipy.spatial.transform import Rotation
 
 from rlinf_isaac.envs.isaaclab import kinematics
 from rlinf_isaac.envs.isaaclab.worker.simulation import to_contract, wxyz
-from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.tasks.paths import axis_angle
 
 
 def test_quaternions_become_those_of_the_contract():
     turns = Rotation.from_euler("xyz", [[0.1, 0.2, 0.3], [1.0, -1.0, 2.0]])
-    np.testing.assert_allclose(contract.quat_to_axis_angle(wxyz(turns.as_quat(canonical=True))), turns.as_rotvec())
+    np.testing.assert_allclose(axis_angle(wxyz(turns.as_quat(canonical=True))), turns.as_rotvec())
 
 
 def test_cubes_are_given_in_the_frame_of_their_env_and_the_hand_keeps_its_sign():
