@@ -44,8 +44,16 @@ env = option("--env", "Simulator: mujoco or isaaclab.")
 renderer = option("--renderer", "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.")
 
 
-env_python = option(
-    "--isaaclab-python", "Interpreter that has IsaacLab, for --env isaaclab; auto: what ISAACLAB_PYTHON names."
+env_python = click.option(
+    "--env-python",
+    # The older name, as a person types it and as MLflow passes on a parameter that MLproject does not list.
+    "--isaaclab-python",
+    "--isaaclab_python",
+    "env_python",
+    default=AUTO,
+    show_default=True,
+    help="Interpreter that has the environment's packages; auto: the one that the task, or for --env isaaclab "
+    "ISAACLAB_PYTHON, names.",
 )
 device = option("--device", "torch device: cpu, cuda, cuda:1.")
 repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", NONE)

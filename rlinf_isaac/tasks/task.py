@@ -149,6 +149,15 @@ class Task:
     robot: str | None = None
 
     @property
+    def failures(self) -> tuple[str, ...]:
+        """The outcomes of an episode that ends neither solved nor by its time."""
+        if self.env is None:
+            return ()
+        if self.env.kind == BUILTIN:
+            return ("drop",)
+        return (*(("failure",) if self.env.failure else ()), "terminated")
+
+    @property
     def asset_id(self) -> str:
         """The name under which norm stats lie in a checkpoint."""
         return re.sub(r"[^\w.-]+", "_", self.robot or self.name)
