@@ -185,12 +185,10 @@ class HostEnv(TaskEnv):
         if (unknown := indices(ended & ~shared.judged)) and self.task.env is not None:
             keys = self._about("numbers", unknown[:1])[unknown[0]]["keys"]
             cause = (
-                f"{self.task.env.success} ends an episode of {self.task.name} as solved, and an episode has ended whose "
-                f"info never had it; it had {', '.join(keys) or 'nothing'}"
+                f"an episode of {self.task.name} has ended, and info never had what {self.task.env.success} reads"
             )
-            raise SimulatorError.of(
-                "no-such-term", cause, "name one of these in env.success, or reward>=... of the env"
-            )
+            cure = f"name in env.success what it has: {', '.join(keys) or 'nothing'}; or reward>=..., or terminated"
+            raise SimulatorError.of("no-such-term", cause, cure)
 
     def _take_numbers(self, rows: np.ndarray) -> None:
         for row, answer in self._about("numbers", indices(rows)).items():
