@@ -63,7 +63,10 @@ class Processor:
         Raises:
             NormStatsError: D is more than the norm stats have.
             TokenizerError: a prompt is too long.
+            ValueError: an image is of no camera that the model has.
         """
+        if unknown := sorted(images.keys() - set(CAMERAS)):
+            raise ValueError(f"the model has no camera {' and '.join(unknown)}; it has {', '.join(CAMERAS)}")
         normalized = self.state_normalizer.normalize(states)
         tokens, mask = self._prompts(prompts, normalized)
         batch, size = len(states), self.model.vision.image_size
