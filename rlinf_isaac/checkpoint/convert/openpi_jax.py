@@ -35,7 +35,7 @@ _HEADS = (*_ANY, "time_mlp_in", "time_mlp_out", "state_proj", "action_time_mlp_i
 _MOST_LAYERS = 1000
 
 
-class Form(NamedTuple):
+class AxisLayout(NamedTuple):
     """How an array (of one layer) becomes a tensor: its axes in this order, then joined in groups of these sizes."""
 
     axes: tuple[int, ...]
@@ -52,15 +52,15 @@ class Form(NamedTuple):
         return tuple(result)
 
 
-VECTOR = Form((0,), (1,))
-MATRIX = Form((0, 1), (1, 1))
-LINEAR = Form((1, 0), (1, 1))
-CONVOLUTION = Form((3, 2, 0, 1), (1, 1, 1, 1))
-PLACES = Form((0, 1, 2), (2, 1))  # (1, patches, width)
-HEAD_BIAS = Form((0, 1), (2,))  # (heads, numbers)
-INTO_HEADS = Form((1, 2, 0), (2, 1))  # (width, heads, numbers)
-EINSUM_INTO_HEADS = Form((0, 2, 1), (2, 1))  # (heads, width, numbers)
-OUT_OF_HEADS = Form((2, 0, 1), (1, 2))  # (heads, numbers, width)
+VECTOR = AxisLayout((0,), (1,))
+MATRIX = AxisLayout((0, 1), (1, 1))
+LINEAR = AxisLayout((1, 0), (1, 1))
+CONVOLUTION = AxisLayout((3, 2, 0, 1), (1, 1, 1, 1))
+PLACES = AxisLayout((0, 1, 2), (2, 1))  # (1, patches, width)
+HEAD_BIAS = AxisLayout((0, 1), (2,))  # (heads, numbers)
+INTO_HEADS = AxisLayout((1, 2, 0), (2, 1))  # (width, heads, numbers)
+EINSUM_INTO_HEADS = AxisLayout((0, 2, 1), (2, 1))  # (heads, width, numbers)
+OUT_OF_HEADS = AxisLayout((2, 0, 1), (1, 2))  # (heads, numbers, width)
 
 
 class Rule(NamedTuple):
@@ -68,12 +68,12 @@ class Rule(NamedTuple):
 
     Attributes:
         name: of the tensor; ``{}`` stands for the number of the layer, if it holds several.
-        form: how each part becomes a tensor.
+        axis_layout: how each part becomes a tensor.
         parts: names that stand in the place of ``|`` for the entries of the next axis.
     """
 
     name: str
-    form: Form
+    axis_layout: AxisLayout
     parts: tuple[str, ...] = ()
 
 
@@ -96,7 +96,9 @@ def to_openpi(arrays: Mapping[Keys, OrbaxArray]) -> dict[Keys, ComputedTensor]:
         tensors = dict(_tensors(rules[path], array, pairs.get(path))) if path in rules else {}
         found |= {(name,): tensor for name, tensor in tensors.items()}
         if not tensors:
-            found["/".join(path),] = _tensor(array, (), Form(tuple(range(len(array.shape))), (1,) * len(array.shape)))
+            found["/".join(path),] = _tensor(
+                array, (), AxisLayout(tuple(range(len(array.shape))), (1,) * len(array.shape))
+            )
     return found
 
 
@@ -165,7 +167,7 @@ def _tensors(
     """The tensors that an array holds; none where its shape is not as the rule says."""
     layered, several = "{}" in rule.name, bool(rule.parts)
     sizes = array.shape
-    if len(sizes) != layered + several + len(rule.form.axes) or (layered and sizes[0] > _MOST_LAYERS):
+    if len(sizes) != layered + several + len(rule.axis_layout.axes) or (layered and sizes[0] > _MOST_LAYERS):
         return
     if several and sizes[layered] != len(rule.parts):
         return
@@ -173,19 +175,22 @@ def _tensors(
         first = () if number is None else (number,)
         for place, part in enumerate(rule.parts) if several else ((None, ""),):
             index = first if place is None else (*first, place)
-            yield rule.name.replace("|", part).format(number), _tensor(array, index, rule.form, pair)
+            yield rule.name.replace("|", part).format(number), _tensor(array, index, rule.axis_layout, pair)
 
 
 def _tensor(
-    array: OrbaxArray, index: tuple[int, ...], form: Form, pair: tuple[OrbaxArray, OrbaxArray] | None = None
+    array: OrbaxArray,
+    index: tuple[int, ...],
+    axis_layout: AxisLayout,
+    pair: tuple[OrbaxArray, OrbaxArray] | None = None,
 ) -> ComputedTensor:
-    shape = form.shape(array.shape[len(index) :])
+    shape = axis_layout.shape(array.shape[len(index) :])
 
     def read() -> np.ndarray:
         values = array.read(index)
         if pair is not None:
-            values = _merged(values, *(each.read(index) for each in pair), summed=form is OUT_OF_HEADS)
-        return values.transpose(form.axes).reshape(shape)
+            values = _merged(values, *(each.read(index) for each in pair), summed=axis_layout is OUT_OF_HEADS)
+        return values.transpose(axis_layout.axes).reshape(shape)
 
     return ComputedTensor(array.dtype, shape, (array.name, *index), read, array.store.files)
 
