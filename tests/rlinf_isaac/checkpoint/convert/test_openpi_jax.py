@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.convert import Options, prepare, run
 from rlinf_isaac.checkpoint.find_weights import find_weights
-from rlinf_isaac.checkpoint.foreign.make import find_made, make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, find_made, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.ground.errors import InvalidJob, WeightsError
@@ -44,8 +44,9 @@ def make(path: Path, config, output: Path) -> Bundle:
     source = find_source(path, asset_id="droid")
     conversion = plan_conversion(source, config.model)
     arguments = {"asset_id": "droid", "step": 0, "norm_stats": source.norm_stats.read(), "norm_stats_record": {}}
-    bundle = make_bundle(conversion, config, output, **arguments)
-    assert find_made(conversion, config, output, **arguments) == bundle
+    content = BundleContent(config=config, **arguments)
+    bundle = make_bundle(conversion, content, output)
+    assert find_made(conversion, content, output) == bundle
     return bundle
 
 
