@@ -1,4 +1,4 @@
-"""The job that makes a checkpoint bundle: its options are checked, and what they leave open is inferred."""
+"""Checks the options of the job that makes a checkpoint bundle, and infers those that are left open."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
     from rlinf_isaac.checkpoint.foreign.sources import Source
 
-# Facts that a dataset says; how its dims are called it may leave open.
+# Facts that a dataset states. Names of its dims may be missing.
 _OF_DATASET = ("prompt", "control_hz", "state", "actions")
 
 
@@ -36,11 +36,11 @@ class MakeJob:
     """A bundle to make.
 
     Attributes:
-        source: the checkpoint as it was found.
+        source: the checkpoint.
         content: everything that the bundle holds besides its weights.
         exclude: patterns of tensors to leave out.
         path: the bundle's directory.
-        force: replace an existing bundle.
+        force: whether an existing bundle is replaced.
     """
 
     source: Source
@@ -69,7 +69,7 @@ def check(
     overrides: str,
     say: Say = silent,
 ) -> MakeJob | None:
-    """Check these options, and say what was inferred; the job, unless `findings` has errors."""
+    """The job of these options, or None if `findings` has errors. Inferred values are told to the user."""
     from rlinf_isaac.checkpoint.facts import parse_assumptions
     from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
     from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
@@ -82,7 +82,7 @@ def check(
         assumptions = parse_assumptions(assume)
         known = sorted(assumptions.keys() & set(_OF_DATASET[:2])) if dataset != options.NONE else []
         findings.add(
-            Problem("needless-assumption", f"--dataset says what the {name} is", f"leave {name} out of --assume")
+            Problem("needless-assumption", f"--dataset already states the {name}", f"leave {name} out of --assume")
             for name in known
         )
         which = None if asset_id == options.AUTO else asset_id
@@ -105,7 +105,7 @@ def check(
         root = None
         if dataset != options.NONE:
             root = options.find_dataset(dataset)
-            # Its prompts and its rate are written down, whatever they are: an evaluation compares them.
+            # Its prompts and its rate may differ from the task: they are recorded, and an evaluation compares them.
             findings.add(check_dataset(config, root, ("cameras", "state", "actions")))
         path = output.absolute() / "bundles" / run_name(name, named if hub else found.path) / str(number)
         if force or not path.exists():

@@ -1,4 +1,4 @@
-"""The job that converts a checkpoint, and the bundle that it makes of it: their options are checked."""
+"""Checks the options of the job that converts a checkpoint and, if asked for, makes a bundle from it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BundleJob:
-    """A bundle to make of the plan.
+    """A bundle to make from the converted checkpoint.
 
     Attributes:
-        conversion: how its weights fill the model.
+        conversion: the plan of how the weights fill the model.
         content: everything that the bundle holds besides its weights.
     """
 
@@ -33,14 +33,14 @@ class BundleJob:
 
 @dataclass(frozen=True)
 class ConvertJob:
-    """What to convert, and the bundle to make of it, if one is asked for."""
+    """A conversion, and the bundle to make from it if one is asked for."""
 
     conversion: ConversionJob
     bundle: BundleJob | None
 
     @property
     def may_be_finished(self) -> bool:
-        """Whether the output looks like one that this very job made, and was killed after."""
+        """Whether the output may be the result of this very job, which an earlier command has finished."""
         from rlinf_isaac.checkpoint.convert import may_be_finished
         from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
 
@@ -51,7 +51,7 @@ class ConvertJob:
 
 
 def check(findings: Findings, *, say: Say = silent, **settings: Any) -> ConvertJob | None:
-    """Check these options, all of them; the job, unless `findings` has errors."""
+    """The job of these options, or None if `findings` has errors."""
     from rlinf_isaac.checkpoint.convert import Options, expansion, output_exists, parse_size, prepare
 
     size = None
@@ -112,7 +112,7 @@ def _check_bundle(findings: Findings, chosen: Options, say: Say, **settings: Any
     step = step_of(Path(settings["output"]).name)
     step = source.step if step is None and source is not None else step
     if step is None:
-        cause = f"neither {settings['output']} nor the checkpoint's directory says an optimiser step"
+        cause = f"neither {settings['output']} nor the checkpoint's directory has an optimiser step in its name"
         findings.add([Problem("no-step", cause, f"name the output after it: --output {settings['output']}/30000")])
     if source is None or configured is None or step is None:
         return None

@@ -1,15 +1,16 @@
-"""The layout of OpenPI's JAX model, mapped to the names and shapes of its PyTorch model. Pure: nothing is read.
+"""Maps the layout of OpenPI's JAX model to the names and shapes of its PyTorch model. No values are read here.
 
     params/PaliGemma/img/Transformer/encoderblock/...       the layers of the vision tower, stacked along a first axis
-    params/PaliGemma/llm/layers/{attn,mlp,...}              the layers of Gemma, likewise; ..._1 are the expert's
+    params/PaliGemma/llm/layers/{attn,mlp,...}              the layers of Gemma, likewise; names in _1 are the expert's
     params/{action_in_proj,time_mlp_in,state_proj,...}      as in the PyTorch model
 
-A training saves every array one level deeper, as ``value``. A linear layer of JAX computes x @ kernel, one of torch
-x @ weight.T; attention has one axis for the heads and one for the numbers of a head, which torch joins.
+A training saves every array one level deeper, under the name ``value``. A linear layer of JAX computes x @ kernel, one
+of torch x @ weight.T. JAX's attention has separate axes for the heads and for the numbers of a head; torch joins them.
 
-LoRA (``lora_a``, ``lora_b``) is merged: w + a b, as OpenPI's model adds it. Its scale, alpha / rank, is 1 in all of
-OpenPI's variants, is not stored, and is not applied at all in its MLPs. In ``attn_vec_einsum`` the two factors are
-summed over the heads apart from each other: its einsum "BTNH,NHL->BTL", then "BTL,NLD->BTD".
+LoRA (``lora_a``, ``lora_b``) is merged into its weight, w + a b, which is what OpenPI's model computes. The scale of
+LoRA, alpha / rank, is not stored. It is 1 in all of OpenPI's variants, and OpenPI's MLPs do not apply it at all. In
+``attn_vec_einsum`` each of the two factors is summed over the heads by itself: the einsum "BTNH,NHL->BTL" is followed
+by "BTL,NLD->BTD".
 
 Source: https://github.com/Physical-Intelligence/openpi, examples/convert_jax_model_to_pytorch.py (the same map for the
 full size), src/openpi/models/{pi0,gemma,siglip,lora}.py (the modules).
@@ -36,13 +37,13 @@ _MOST_LAYERS = 1000
 
 
 class AxisLayout(NamedTuple):
-    """How an array (of one layer) becomes a tensor: its axes in this order, then joined in groups of these sizes."""
+    """How the array of one layer becomes a tensor: its axes in this order are joined in groups of these sizes."""
 
     axes: tuple[int, ...]
     groups: tuple[int, ...]
 
     def shape(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the tensor, from the array's."""
+        """The shape of the tensor, from the shape of the array."""
         result, axes = [], list(self.axes)
         for group in self.groups:
             size = 1
@@ -64,12 +65,12 @@ OUT_OF_HEADS = AxisLayout((2, 0, 1), (1, 2))  # (heads, numbers, width)
 
 
 class Rule(NamedTuple):
-    """What one array holds.
+    """How one array becomes tensors.
 
     Attributes:
-        name: of the tensor; ``{}`` stands for the number of the layer, if it holds several.
-        axis_layout: how each part becomes a tensor.
-        parts: names that stand in the place of ``|`` for the entries of the next axis.
+        name: name of the tensor. If the array holds several layers, ``{}`` stands for the number of the layer.
+        axis_layout: how each part of the array becomes a tensor.
+        parts: names of the entries of the axis that follows; each replaces ``|`` in `name`.
     """
 
     name: str
@@ -78,10 +79,10 @@ class Rule(NamedTuple):
 
 
 def to_openpi(arrays: Mapping[Keys, OrbaxArray]) -> dict[Keys, ComputedTensor]:
-    """(OpenPI's name,) -> its tensor. An array that no part of the model is keeps its own name, joined by slashes.
+    """Maps (OpenPI's name,) to the tensor. An array that is no part of the model keeps its path, joined by slashes.
 
     Args:
-        arrays: path in the tree -> array.
+        arrays: path of an array in the tree -> the array.
     """
     params = {path[1:]: array for path, array in arrays.items() if path[0] == "params"} or dict(arrays)
     if all(path[-1] == "value" for path in params):
@@ -103,7 +104,7 @@ def to_openpi(arrays: Mapping[Keys, OrbaxArray]) -> dict[Keys, ComputedTensor]:
 
 
 def merged_adapters(arrays: Mapping[Keys, OrbaxArray]) -> int:
-    """How many arrays have LoRA beside them."""
+    """The number of arrays that have adapters of LoRA."""
     return sum(any(part.endswith("lora_a") for part in path) for path in arrays)
 
 
@@ -164,7 +165,7 @@ def _gemma(suffix: str, gemma: str) -> dict[str, Rule]:
 def _tensors(
     rule: Rule, array: OrbaxArray, pair: tuple[OrbaxArray, OrbaxArray] | None
 ) -> Iterator[tuple[str, ComputedTensor]]:
-    """The tensors that an array holds; none where its shape is not as the rule says."""
+    """Yield the tensors of an array, or nothing if its shape contradicts the rule."""
     layered, several = "{}" in rule.name, bool(rule.parts)
     sizes = array.shape
     if len(sizes) != layered + several + len(rule.axis_layout.axes) or (layered and sizes[0] > _MOST_LAYERS):
@@ -196,14 +197,14 @@ def _tensor(
 
 
 def _merged(values: np.ndarray, a: np.ndarray, b: np.ndarray, *, summed: bool) -> np.ndarray:
-    """w + a b in float32, rounded once; `summed`: b over the heads, its first axis."""
+    """w + a b, computed in float32 and rounded once. With `summed`, b is summed over the heads, its first axis."""
     b = b.astype("f4")
     merged = values.astype("f4") + a.astype("f4") @ (b.sum(0) if summed else b)
     return cast("np.ndarray", merged.astype(values.dtype))
 
 
 def _adapter_of(path: Keys, arrays: Mapping[Keys, OrbaxArray]) -> tuple[OrbaxArray, OrbaxArray] | None:
-    """LoRA's two factors of the array at `path`: (..., rows, rank) and (..., rank, columns)."""
+    """The two factors of LoRA for the array at `path`, of shapes (..., rows, rank) and (..., rank, columns)."""
     stem = "" if path[-1] == "w" else f"{path[-1]}_"
     a, b = (arrays.get((*path[:-1], f"{stem}lora_{letter}")) for letter in "ab")
     if a is None or b is None or len(arrays[path].shape) < 2:

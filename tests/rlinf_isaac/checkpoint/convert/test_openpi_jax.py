@@ -203,13 +203,13 @@ class TestIncomplete:
         metadata.write_text(metadata.read_text().replace('"shape":[2,3]', '"shape":[1099511627776,3]'))
         code, cause = refusal(path)
         assert code == "jax-checkpoint"
-        assert "larger than any of a model's" in cause
+        assert "larger than any array of a model" in cause
 
     def test_a_name_that_leads_elsewhere(self, path):
         text = (path / "params/_METADATA").read_text().replace('"key": "params"', '"key": "../assets"')
         (path / "params/_METADATA").write_text(text)
         (path / "params/manifest.ocdbt").unlink()
-        assert "it is no name of a directory" in refusal(path)[1]
+        assert "it is not the name of a directory" in refusal(path)[1]
 
     def test_no_database(self, path):
         (path / "params/manifest.ocdbt").unlink()
