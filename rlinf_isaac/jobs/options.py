@@ -17,8 +17,11 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def interpreter(python: str) -> str | None:
-    """The absolute path of the interpreter that ``--env-python`` names; None for ``auto``, which leaves it to the task
-    or to ISAACLAB_PYTHON. Its symbolic links stay: they make it the one of its virtual environment."""
+    """The absolute path of the interpreter that ``--env-python`` names.
+
+    It is None for ``auto``, which leaves the choice to the task or to ISAACLAB_PYTHON. Symbolic links are not resolved,
+    because through its link an interpreter belongs to a virtual environment.
+    """
     return None if python == AUTO else str(Path(python).absolute())
 
 
