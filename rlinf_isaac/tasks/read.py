@@ -183,11 +183,10 @@ class _Reader:
             self.note(f"env.options is {options!r}, not a section of keyword arguments")
             options = {}
         where = self.get(entry, "env", "directory", str, None) if directory is None else str(directory.absolute())
-        python = self.get(entry, "env", "python", str, None)
+        of_machine = {"python": self.get(entry, "env", "python", str, None), "directory": where}
+        of_machine["setup"] = self.get(entry, "env", "setup", str, None)
         make, sources = self.get(entry, "env", "make", str, ""), entry.get("sources") or {}
-        return Environment(
-            kind, make, dict(options), **terms, **counts, python=python, directory=where, sources=dict(sources)
-        )
+        return Environment(kind, make, dict(options), **terms, **counts, **of_machine, sources=dict(sources))
 
     def expert(self, values: Any) -> Expert | None:
         entry = self.section({"make": values} if isinstance(values, str) else values, "expert", ("make", "noise_dims"))

@@ -23,8 +23,8 @@ SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 BUILTIN = "builtin"
 KINDS = (BUILTIN, "gymnasium")
 """What `Environment.kind` may be."""
-OF_THE_MACHINE = ("env.python", "env.directory")
-"""Fields that say where this machine has something; they are no part of a task's digest."""
+OF_THE_MACHINE = ("env.python", "env.directory", "env.setup")
+"""Fields that say where this machine has something, or how it gets it; they are no part of a task's digest."""
 OF_DATASET = "dataset"
 """Spelling of a prompt that every episode of the dataset has for itself."""
 
@@ -91,9 +91,10 @@ class Environment:
         dwell: for how many control steps in a row `success` must hold.
         max_steps: control steps until an episode's time is up.
         python: the interpreter that has the environment's packages; ``$NAME`` and ``~`` are expanded. It depends on
-            the machine, so it is no part of the digest, nor is `directory`.
+            the machine, so it is no part of the digest, nor are `directory` and `setup`.
         directory: where files that `make` and the expert name are looked for.
         sources: file -> sha256 of what `make` and the expert name as files.
+        setup: the command that makes the interpreter, for a person who does not have it.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Environment:
     python: str | None = None
     directory: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    setup: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def differences(one: Task, other: Task) -> list[tuple[str, Any, Any]]:
 
 
 def _portable(task: Task) -> Task:
-    return task if task.env is None else replace(task, env=replace(task.env, python=None, directory=None))
+    return task if task.env is None else replace(task, env=replace(task.env, python=None, directory=None, setup=None))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

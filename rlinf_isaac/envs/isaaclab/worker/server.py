@@ -47,7 +47,8 @@ def _exit_with_parent() -> None:
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build the simulator, report that it is ready, and carry out orders."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays, receive, send
+    from rlinf_isaac.envs.host.protocol import receive, send
+    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
     from rlinf_isaac.envs.stack_cube import contract
 
     try:
