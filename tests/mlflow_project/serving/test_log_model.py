@@ -21,9 +21,11 @@ from mlflow.exceptions import MlflowException
 from serving_support import expected, observation
 
 from mlflow_project.serving import log_model
-from mlflow_project.serving.log_model import IMAGES, INPUTS
 from rlinf_isaac.ground.errors import BundleError
 
+# What models that are registered already are called with.
+IMAGES = ("observation/image", "observation/wrist_image")
+INPUTS = (*IMAGES, "observation/state", "prompt")
 CHAMPION = "models:/stack-cube@champion"
 JSON = {"Content-Type": "application/json"}
 GREY = np.full((1, 8, 8, 3), 0.5)
