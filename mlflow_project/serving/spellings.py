@@ -30,7 +30,7 @@ def spellings(cameras: Mapping[str, str], state: str) -> dict[str, tuple[str, ..
                 claimed.setdefault(name, []).append(slot)
         owners |= claimed
     images = {slot: tuple(name for name in names if owners[name] == [slot]) for slot, names in claims.items()}
-    states = ("observation/state", "state", "observation.state", state)
+    states: tuple[str, ...] = ("observation/state", "state", "observation.state", state)
     # What messages propose is in one style for all cameras: LIBERO's if that has a name for each, otherwise ALOHA's.
     if any(names[0] not in (IMAGE, WRIST_IMAGE) for names in images.values()):
         images = {slot: tuple(sorted(names, key=(IMAGE, WRIST_IMAGE).__contains__)) for slot, names in images.items()}
