@@ -16,6 +16,7 @@ from rlinf_isaac import __version__
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assumed_since
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.ground.errors import ObservationError
 
@@ -100,8 +101,10 @@ def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) ->
     """One observation with grey images, the mean state of the training, and a prompt of the training."""
     grey = np.full((1, config.env.image_size, config.env.image_size, 3), 128, np.uint8)
     *images, state, prompt = inputs_of(spec)
-    mean = np.asarray(stats.state.mean, np.float32)[None]
-    return {**dict.fromkeys(images, grey), state: mean, prompt: np.array(spec.prompts[:1])}
+    # An adapted robot's norm stats are in the model's numbers.
+    mean = np.zeros(len(spec.state_names)) if task_of(config).adapt else stats.state.mean
+    numbers = {state: np.asarray(mean, np.float32)[None], prompt: np.array(spec.prompts[:1])}
+    return {**dict.fromkeys(images, grey), **numbers}
 
 
 def read_requests(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:

@@ -19,6 +19,7 @@ from rlinf_isaac.tasks.task import KINDS
 
 OF_OTHER_TASKS = (*KINDS[1:], "none")
 """What ``env.backend`` is in tasks that are not stack-cube."""
+from rlinf_isaac.tasks.adapters import find_adapter
 
 
 def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str] = ()) -> list[Problem]:
@@ -107,6 +108,7 @@ def _check_policy(config: JobConfig) -> Iterator[Misfit]:
         cause = f"an action of {task.name} has {task.action.dims} dims, the model gives {model.action_dim}"
         yield ("model.action_dim",), Problem("action-dim", cause, "use a larger model.action_dim")
     try:
+        find_adapter(task.adapt)
         problems = check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
     except InvalidJob as error:
         problems = list(error.problems)

@@ -180,7 +180,7 @@ def test_a_model_that_was_logged_with_images_of_uint8(bundle, policy, tmp_path):
         assert name in source
         source = source.replace(name, name_of_old)
     code.write_text(source)
-    new = log_model.signature(policy.config, 23)
+    new = log_model.signature(policy.config, policy.spec)
     images = [TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), name) for name in IMAGES]
     mlflow.pyfunc.save_model(
         tmp_path / "model",
