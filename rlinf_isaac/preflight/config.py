@@ -15,11 +15,11 @@ from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl_config import check_rl
+from rlinf_isaac.tasks.adapters import find_adapter
 from rlinf_isaac.tasks.task import KINDS
 
 OF_OTHER_TASKS = (*KINDS[1:], "none")
 """What ``env.backend`` is in tasks that are not stack-cube."""
-from rlinf_isaac.tasks.adapters import find_adapter
 
 
 def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str] = ()) -> list[Problem]:
