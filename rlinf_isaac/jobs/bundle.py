@@ -67,6 +67,7 @@ def check(
     force: bool,
     output: Path,
     overrides: str,
+    task: str = options.AUTO,
     say: Say = silent,
 ) -> MakeJob | None:
     """The job of these options, or None if `findings` has errors. Inferred values are told to the user."""
@@ -91,7 +92,7 @@ def check(
         found = replace(find_source(local, **given, asset_id=which), hub=hub)
         say_source(found, say)
         number = find_step(step, found, say)
-        own = options.to_overrides({}, {}, overrides)
+        own = options.to_overrides({"task": task}, {"task": "env.task"}, overrides)
         findings.add(check_overrides("bundle make", own))
         said = () if dataset == options.NONE else _OF_DATASET
         configured = find_config(found, preset, patterns, own, assumptions, said, say)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "episodes": "eval.episodes",
     "first_seed": "eval.first_seed",
     "policy_seed": "eval.policy_seed",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KEYS = {"demos": "demos.episodes", "steps": "sft.steps", "save_interval": "sft.save_interval", "seed": "sft.seed"}
 KEYS |= {"episodes": "eval.episodes", "env": "env.backend", "renderer": "env.renderer", "device": "compute.device"}
-KEYS |= {"rl_iterations": "rl.iterations"}
+KEYS |= {"rl_iterations": "rl.iterations", "task": "env.task"}
 
 
 def check(

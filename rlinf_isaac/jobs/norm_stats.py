@@ -46,6 +46,7 @@ def check(
     allow_mismatch: bool,
     output: Path,
     overrides: str,
+    task: str = options.AUTO,
 ) -> Checked:
     """Check the options for computing the norm stats of a dataset or, with `check`, for checking a file of norm stats.
 
@@ -58,7 +59,7 @@ def check(
     form = "norm_stats"
     if check != options.NONE:
         form = "norm_stats --check" if dataset == options.NONE else "norm_stats --check --dataset"
-    changes = options.to_overrides({}, {}, overrides)
+    changes = options.to_overrides({"task": task}, {"task": "env.task"}, overrides)
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
     findings.add(check_config(config, form, changes))

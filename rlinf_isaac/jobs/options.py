@@ -51,9 +51,9 @@ def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str)
     """Config overrides: first those of ``--overrides``, then those of the options that are not ``auto``, which win.
 
     Args:
-        options: option name -> value.
+        options: option name -> value; one that is missing is ``auto``.
         keys: option name -> config key.
         text: the value of ``--overrides``.
     """
-    given = [f"{key}={options[name]}" for name, key in keys.items() if options[name] != AUTO]
+    given = [f"{key}={options[name]}" for name, key in keys.items() if options.get(name, AUTO) != AUTO]
     return split_overrides(text) + given

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "algorithm": "rl.algorithm",
     "exploration": "rl.exploration",
     "reward": "rl.reward",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "steps": "sft.steps",
     "save_interval": "sft.save_interval",
     "batch_size": "sft.batch_size",
