@@ -17,6 +17,7 @@ from rlinf_isaac.ground.scratch import own_directory
 VERBS = (
     "main",
     "demos",
+    "dataset",
     "norm_stats",
     "sft",
     "eval",
