@@ -18,6 +18,7 @@ VERBS = (
     "main",
     "task",
     "demos",
+    "dataset",
     "norm_stats",
     "sft",
     "eval",
