@@ -35,6 +35,7 @@ rlinf_isaac.envs.isaaclab
 rlinf_isaac.envs.isaaclab.worker          runs in IsaacLab's interpreter
 rlinf_isaac.envs                          make_env
 rlinf_isaac.data.lerobot
+rlinf_isaac.data.hdf5                     demonstrations of IsaacLab and robomimic
 rlinf_isaac.data.validate
 rlinf_isaac.data                          several datasets as one
 rlinf_isaac.data.norm_stats

@@ -16,7 +16,9 @@ from rlinf_isaac.ground.scratch import own_directory
 
 VERBS = (
     "main",
+    "task",
     "demos",
+    "dataset",
     "norm_stats",
     "sft",
     "eval",

@@ -32,6 +32,7 @@ def flag(name: str, help: str) -> Callable[[Command], Command]:
 
 
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")
+task = option("--task", "Task: stack2, stack3, metaworld/..., or a YAML file; docs/tasks.md.")
 output = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

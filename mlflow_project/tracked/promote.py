@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 NAME = "stack-cube"
 
-Outcome = Literal["champion already", "promoted", "would be promoted", "refused", "overtaken"]
+PromotionOutcome = Literal["champion already", "promoted", "would be promoted", "refused", "overtaken"]
 Show = Callable[[Comparison | Judgement], None]
 
 
@@ -62,7 +62,7 @@ class Promotion:
         refused_by: the rules that did not let the candidate pass.
     """
 
-    outcome: Outcome
+    outcome: PromotionOutcome
     version: Version | None
     champion: Version | None
     refused_by: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:
         tracked.recorder.tags(judgement.tags())
         tracked.recorder.text(EVIDENCE, judgement.text)
         show(judgement)
-        outcome: Outcome = "refused"
+        outcome: PromotionOutcome = "refused"
         version = None
         if judgement.passed and job.dry_run:
             outcome = "would be promoted"

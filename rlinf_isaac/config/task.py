@@ -55,6 +55,12 @@ def with_task(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
             return config
         own: dict[str, Any] = {"env_action_dim": task.action.dims, "delta_actions": "none"}
         return _filled(config, {}, own, {"backend": "mujoco"}, chosen)
+    return filled_with(config, task, chosen)
+
+
+def filled_with(config: JobConfig, task: Task, chosen: frozenset[str] = frozenset()) -> JobConfig:
+    """The config with the description of a task that is not stack-cube, and with what it decides unless it is
+    `chosen`."""
     policy: dict[str, Any] = {
         "env_action_dim": task.action.dims,
         "delta_actions": task.action.delta,

@@ -1,4 +1,4 @@
-"""The jobs of reinforcement learning, one for each checkpoint: their options are checked, and they are planned."""
+"""Checks the options of reinforcement learning, and plans a job for each checkpoint."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "algorithm": "rl.algorithm",
     "exploration": "rl.exploration",
     "reward": "rl.reward",
@@ -46,7 +47,7 @@ def check(
     quick: bool = False,
     **chosen: str,
 ) -> list[RlJob]:
-    """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
+    """One job per checkpoint, or none if `findings` has errors. With `quick` the weights are not hashed."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     jobs = []
@@ -67,7 +68,7 @@ def plan(
     engine: str = engines.LOCAL,
     env_python: str | None = None,
 ) -> list[RlJob]:
-    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
+    """One job per bundle. Their config is that of the first bundle, with the preset's section `rl` and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
@@ -91,7 +92,7 @@ def plan(
     with findings.collect():
         recorded = dict(bundles[0].job)
         chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
-        # A preset from a file of the user's is not at hand: then rl is what the checkpoint carries.
+        # The user's own preset file is not known here. In this case the checkpoint's section rl is used.
         if preset != options.AUTO or chosen in preset_names():
             recorded["rl"] = asdict(load_config(chosen).rl)
         config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)

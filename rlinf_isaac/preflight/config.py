@@ -15,6 +15,7 @@ from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl_config import check_rl
+from rlinf_isaac.tasks.adapters import find_adapter
 from rlinf_isaac.tasks.task import KINDS
 
 OF_OTHER_TASKS = (*KINDS[1:], "none")
@@ -107,6 +108,7 @@ def _check_policy(config: JobConfig) -> Iterator[Misfit]:
         cause = f"an action of {task.name} has {task.action.dims} dims, the model gives {model.action_dim}"
         yield ("model.action_dim",), Problem("action-dim", cause, "use a larger model.action_dim")
     try:
+        find_adapter(task.adapt)
         problems = check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
     except InvalidJob as error:
         problems = list(error.problems)

@@ -59,8 +59,8 @@ def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Pat
     workers, batches = config.sft.loader_workers, BATCHES_AHEAD + 1
     if not (acts(form, "sft.loader_workers", config) and workers and place.is_dir()):
         return []
-    # Of each sample mostly the images of two cameras.
-    one = config.sft.batch_size * 2 * 3 * config.model.vision.image_size**2
+    # Of each sample mostly the images.
+    one = config.sft.batch_size * len(task_of(config).cameras) * 3 * config.model.vision.image_size**2
     free, needed = shutil.disk_usage(place).free, one * workers * batches
     if free >= needed:
         return []

@@ -138,6 +138,7 @@ class Task:
         env: where it is played; without one there is training and serving, but no evaluation.
         expert: for demonstrations.
         robot: what the robot is called, in datasets; norm stats of one robot have one name.
+        adapt: name of the `adapters.Adapter` that brings the robot's numbers into the model's form, or None.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Task:
     env: Environment | None = None
     expert: Expert | None = None
     robot: str | None = None
+    adapt: str | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:

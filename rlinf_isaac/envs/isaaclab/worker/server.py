@@ -60,13 +60,13 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         from importlib.metadata import version
 
         from rlinf_isaac.envs.isaaclab.worker import assets
-        from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, Simulation
+        from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, NewtonSimulation
 
         origin = f"{'given' if user_assets else 'standin'}-{assets.digest(root)}"
         num_envs, image_size = settings["num_envs"], settings["image_size"]
         shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
         hand = assets.hand_path(root)
-        simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
+        simulation = NewtonSimulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
         simulation.write(shared)
         simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may take
         simulation.write_frames(shared)
