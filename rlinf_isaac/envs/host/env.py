@@ -14,6 +14,7 @@ from rlinf_isaac.envs.host.guests import START_SECONDS, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space
+from rlinf_isaac.envs.stack_cube.backends import check_sizes
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, ExpertPolicy, Observation, TaskEnv, checked_actions, indices
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.paths import read_path
@@ -59,6 +60,9 @@ class HostEnv(TaskEnv):
             SimulatorDied: a worker did not start.
         """
         assert task.env is not None
+        max_steps = max_steps or task.env.max_steps
+        if problems := check_sizes(num_envs, 1, max_steps):
+            raise SimulatorError(problems)
         python = find_python(task, env_python)
         self.guests = Guests(python, task, num_envs, workers, start_s)
         try:
@@ -75,7 +79,7 @@ class HostEnv(TaskEnv):
         # Images are what is drawn only when asked for, or else what the task calls a camera.
         drawn = {path for path, leaf in leaves.items() if leaf.rendered}
         self._drawn, self._images = bool(drawn), drawn or {str(camera.env) for camera in task.cameras.values()}
-        self.identity = self._identity(max_steps or task.env.max_steps)
+        self.identity = self._identity(max_steps)
         self._stale, self._success, self._time_out = np.zeros((3, num_envs), bool)
         self._failures = {name: np.zeros(num_envs, bool) for name in task.failures}
         self._numbers: list[dict[str, float]] = [{} for _ in range(num_envs)]
@@ -146,17 +150,21 @@ class HostEnv(TaskEnv):
         return np.concatenate([np.asarray(frame) for frame in frames], axis=1)
 
     def expert(self) -> ExpertPolicy:
-        """The task's expert: a new one for each row, of the episode that it plays now."""
+        """The task's expert: a new one for each row, of the episode that it plays now. Its version is that of the
+        environment's package, or the digest of its file."""
+        assert self.task.env is not None
         if self.task.expert is None:
             cause = f"the task {self.task.name} has no expert"
             raise SimulatorError.of("no-expert", cause, "name one in its description; docs/tasks.md says how")
         rows = [i for i, seed in enumerate(self.seeds) if seed is not None]
         self._about("expert", rows, seeds=[self.seeds[i] for i in rows])
-        version = "-".join((self.task.expert.make, self.report["provider"][1]))
-        return HostExpert(version, self._act)
+        make = self.task.expert.make
+        digest = self.task.env.sources.get(make.rpartition(":")[0])
+        return HostExpert(f"{make}-{digest[:8] if digest else self.report['provider'][1]}", self._act)
 
     def close_extras(self, **kwargs: Any) -> None:
-        self.guests.close()
+        if hasattr(self, "guests"):  # a VectorEnv of gymnasium 0.29 closes itself, even one that was never made
+            self.guests.close()
 
     def _start(self, seeds: Mapping[int, int]) -> None:
         self._about("reset", list(seeds), seeds=list(seeds.values()))

@@ -224,6 +224,15 @@ def test_images_are_drawn_only_when_asked_for(start) -> None:
     assert chunk.observation["drawn"].tolist() == [before + 2], "an image of the same moment is drawn once"
 
 
+def test_a_wrapper_hides_neither_the_images_nor_its_own_limit(start) -> None:
+    env = start(make="toy.py:limited")
+    env.reset(seed=[0])
+    step = env.chunk_step(np.zeros((1, 9, 2)), np.ones(1, bool))
+    assert step.observation["pixels"]["top"].shape == (1, 6, 8, 3)
+    assert (step.steps.tolist(), step.outcome(0)) == ([7], "timeout")
+    assert env.identity.backend.startswith("gymnasium-toy-"), "the wrapper is another's"
+
+
 def test_success_has_to_last(start) -> None:
     env = start(dwell=3, options={"radius": 9.0})
     env.reset(seed=[0])

@@ -65,6 +65,11 @@ class Drawn(Plane):
         return {"point": self.point, "name": "plane", "drawn": np.int64(self.drawn)}
 
 
+def limited(**options: Any) -> gymnasium.Env:
+    """The same, with gymnasium's own limit of steps around it."""
+    return gymnasium.wrappers.TimeLimit(Drawn(**options), 7)
+
+
 class Expert:
     """Pushes the point to 0."""
 
