@@ -154,12 +154,12 @@ class Task:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """The outcomes of an episode that ends neither solved nor by its time."""
+        """The outcomes of an episode that the task calls failed. An environment may end one otherwise, too."""
         if self.env is None:
             return ()
         if self.env.kind == BUILTIN:
             return ("drop",)
-        return (*(("failure",) if self.env.failure else ()), "terminated")
+        return ("failure",) if self.env.failure else ()
 
     @property
     def asset_id(self) -> str:

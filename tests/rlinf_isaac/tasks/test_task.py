@@ -53,5 +53,6 @@ def test_an_episode_has_the_prompt_that_its_seed_picks():
 
 def test_failures_are_outcomes():
     assert TASK.failures == ("drop",)
-    assert replace(TASK, env=Environment("gymnasium", failure="info.fell")).failures == ("failure", "terminated")
+    assert replace(TASK, env=Environment("gymnasium", failure="info.fell")).failures == ("failure",)
+    assert replace(TASK, env=Environment("gymnasium")).failures == ()
     assert replace(TASK, env=None).failures == ()
