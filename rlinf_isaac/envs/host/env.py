@@ -20,6 +20,9 @@ from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.paths import read_path
 from rlinf_isaac.tasks.task import Task
 
+ENDED = "terminated"
+"""The outcome of an episode that the environment itself has ended, without success or failure by the task's terms."""
+
 
 class HostEnv(TaskEnv):
     """N single environments of a task, in worker processes.
@@ -28,7 +31,7 @@ class HostEnv(TaskEnv):
 
     * the success term has held for ``env.dwell`` steps in a row: success;
     * the failure term holds: ``failure``;
-    * the environment itself says ``terminated``: ``terminated``. So one that ends before its success has held long
+    * the environment itself says ``terminated``: `ENDED`. So one that ends before its success has held long
       enough has not been solved;
     * it says ``truncated``, or `max_steps` are over: time-out.
 
@@ -81,7 +84,7 @@ class HostEnv(TaskEnv):
         self._drawn, self._images = bool(drawn), drawn or {str(camera.env) for camera in task.cameras.values()}
         self.identity = self._identity(max_steps)
         self._stale, self._success, self._time_out = np.zeros((3, num_envs), bool)
-        self._failures = {name: np.zeros(num_envs, bool) for name in task.failures}
+        self._failures = {name: np.zeros(num_envs, bool) for name in (*task.failures, ENDED)}
         self._numbers: list[dict[str, float]] = [{} for _ in range(num_envs)]
 
     def chunk_step(
@@ -185,7 +188,7 @@ class HostEnv(TaskEnv):
         shared = self._shared
         running = rows.copy()
         limit = shared.truncated | (self.elapsed >= self.identity.max_episode_steps)
-        failures = {"failure": shared.failure, "terminated": shared.terminated}
+        failures = {"failure": shared.failure, ENDED: shared.terminated}
         for flags, now in (
             (self._success, shared.success),
             *((each, failures[name]) for name, each in self._failures.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,8 +52,9 @@ class Row:
         for key, value in info.items():
             if isinstance(key, str) and not key.startswith("_"):
                 self.keys.add(key)
-                if np.ndim(value) == 0 and np.asarray(value).dtype.kind in NUMERIC:
-                    self.numbers[key] = float(value)
+                number = _array(value)
+                if number is not None and number.ndim == 0:
+                    self.numbers[key] = float(number)
 
     def images(self) -> dict[str, Any] | None:
         """The images of an environment that draws them when asked; None for one that gives them with every step."""
@@ -150,9 +152,10 @@ class Rows:
                 _copy(path, drawn, self.shared.observation[path], index)
 
     def numbers(self, rows: Sequence[int]) -> dict[str, Any]:
-        """What `info` had in the episodes of these rows: ``numbers`` and ``keys``, in the order of `rows`."""
+        """What `info` had in the episodes of these rows, in their order: the finite ``numbers``, and all ``keys``."""
         found = [self.rows[index] for index in rows]
-        return {"numbers": [row.numbers for row in found], "keys": [sorted(row.keys) for row in found]}
+        finite = [{key: value for key, value in row.numbers.items() if math.isfinite(value)} for row in found]
+        return {"numbers": finite, "keys": [sorted(row.keys) for row in found]}
 
     def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Give these rows an expert for the episodes that run."""
