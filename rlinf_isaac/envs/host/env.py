@@ -184,9 +184,7 @@ class HostEnv(TaskEnv):
         self._done |= ended
         if (unknown := indices(ended & ~shared.judged)) and self.task.env is not None:
             keys = self._about("numbers", unknown[:1])[unknown[0]]["keys"]
-            cause = (
-                f"an episode of {self.task.name} has ended, and info never had what {self.task.env.success} reads"
-            )
+            cause = f"an episode of {self.task.name} has ended, and info never had what {self.task.env.success} reads"
             cure = f"name in env.success what it has: {', '.join(keys) or 'nothing'}; or reward>=..., or terminated"
             raise SimulatorError.of("no-such-term", cause, cure)
 
