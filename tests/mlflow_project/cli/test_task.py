@@ -25,7 +25,8 @@ def test_nothing_is_overwritten(invoke, tmp_path):
     assert file.read_bytes() == before
     only_error(invoke("task", "init", "--dataset", dataset, "--output", tmp_path / "no" / "t.yaml"), "no-directory")
     only_error(invoke("task", "init"), "no-dataset")
-    only_error(invoke("task", "init", "--dataset", tmp_path / "nowhere", "--output", tmp_path / "x.yaml"), "dataset-not-found")
+    nowhere = invoke("task", "init", "--dataset", tmp_path / "nowhere", "--output", tmp_path / "x.yaml")
+    only_error(nowhere, "dataset-not-found")
     assert not (tmp_path / "x.yaml").exists()
 
 
