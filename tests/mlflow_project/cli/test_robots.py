@@ -10,6 +10,7 @@ lerobot's own writer makes them, in its version of the format, and OpenPI's clie
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,44 @@ def test_a_dataset_of_another_robot_is_refused(invoke, tmp_path):
     assert refused.exit_code == 2
     for code in ("no-feature", "feature-dim", "fps", "prompt"):
         assert f"error {code} " in refused.stdout
+
+
+def test_a_base_of_another_robot(invoke, small_checkpoints, tmp_path):
+    """A checkpoint of stack-cube: what the task decides is not taken from it."""
+    dataset = ALOHA.write(tmp_path / "data")
+    file = begin(invoke, dataset, **{"delta: none": "delta: 6,-1,6,-1"})
+    settings = ("--dataset", dataset, "--task", file, "--base", small_checkpoints / "6", "--steps", "1")
+    succeed(invoke("sft", *settings, "--output", tmp_path / "out"))
+    (bundle,) = (read_bundle(path.parent) for path in (tmp_path / "out").rglob("checkpoints/*/config.json"))
+    config = serving_config(bundle)
+    assert (config.policy.env_action_dim, config.policy.delta_actions) == (14, "6,-1,6,-1")
+    assert (task_of(config).digest, bundle.asset_id) == (read_task(file).digest, "aloha")
+
+
+def test_foreign_weights_of_another_robot(invoke, small_checkpoints, tmp_path):
+    """`bundle make` takes the task, and `--assume all` what it says of the training."""
+    dataset = FRANKA.write(tmp_path / "data")
+    file = begin(invoke, dataset)
+    done = succeed(invoke("norm_stats", "--dataset", dataset, "--task", file, "--preset", SMALL_PRESET))
+    source = tmp_path / "loose" / "7"
+    source.mkdir(parents=True)
+    shutil.copy(small_checkpoints / "6" / "model.safetensors", source)
+    shutil.copy(done.stdout.split()[-1], source)
+    settings = ("--task", file, "--preset", SMALL_PRESET, "--assume", "all", "--name", "franka")
+    succeed(invoke("bundle", "make", source, *settings, "--output", tmp_path / "out"))
+    bundle = read_bundle(tmp_path / "out" / "bundles" / "franka" / "7")
+    policy = ServedPolicy(bundle, serving_config(bundle))
+    actions = policy.infer([policy.spec.parse(FRANKA.observation(), (0, 0, 0))])
+    assert actions.shape == (1, policy.config.policy.action_chunk, FRANKA.action)
+
+
+def test_several_datasets_are_compared_in_the_features_of_the_task(invoke, tmp_path):
+    one, other = FRANKA.write(tmp_path / "one" / "data"), FRANKA.write(tmp_path / "other" / "data")
+    file = begin(invoke, one)
+    settings = ("--task", file, "--preset", SMALL_PRESET, "--steps", "1", "--output", tmp_path / "out")
+    succeed(invoke("doctor", "sft", "--dataset", f"{one},{other}", *settings))
+    info = other / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"observation.state"', '"observation.other"', 1))
+    refused = invoke("doctor", "sft", "--dataset", f"{one},{other}", *settings)
+    assert refused.exit_code == 2
+    assert "no-feature" in refused.stdout
