@@ -191,4 +191,4 @@ def say_read(digests: Mapping[str, str | None], say: Say) -> None:
     for name, digest in hashed[:_SHOWN]:
         say(f"read         {name} sha256 {digest}")
     if len(hashed) > _SHOWN:
-        say(f"read         and {len(hashed) - _SHOWN} files more")
+        say(f"read         and {len(hashed) - _SHOWN} more files")

@@ -2,7 +2,7 @@
 
 The policy works with the model's numbers throughout: states and recorded actions are brought into that form before they
 are made relative and normalised, and sampled actions are brought back last of all, as OpenPI does. A task names its
-adapter by ``adapt``. This module needs numpy alone.
+adapter by ``adapt``. Numpy is imported where numbers are changed: names are looked up without it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rlinf_isaac.ground.errors import InvalidJob
 
-Change = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    import numpy as np
+
+Change = Callable[["np.ndarray"], "np.ndarray"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def _load(name: str) -> Adapter:
 # ALOHA: six joints and a gripper, of the left arm and of the right one. In the model's space two joints of each arm
 # turn the other way, and a gripper is the angle of its motor. The formulas and numbers are those of OpenPI's ALOHA
 # policy (`adapt_to_pi`), which has them from the robot's own software.
-_SIGNS = np.array([1, -1, -1, 1, 1, 1, 1] * 2)
-_GRIPPERS = np.array([6, 13])
+_SIGNS = [1, -1, -1, 1, 1, 1, 1] * 2
+_GRIPPERS = [6, 13]
 _OPENING = 0.01844, 0.05800
 """Metres between closed and open, over which a gripper's state is normalised to [0, 1]."""
 _ARM, _HORN = 0.036, 0.022
@@ -93,6 +95,8 @@ def _aloha_to_robot(actions: np.ndarray) -> np.ndarray:
 
 def _changed(values: np.ndarray, of_gripper: Change) -> np.ndarray:
     """Values (..., 14) with the joints' signs and the grippers changed, computed in float64, in the dtype they had."""
+    import numpy as np
+
     values = np.asarray(values)
     changed = values.astype(np.float64) * _SIGNS
     changed[..., _GRIPPERS] = of_gripper(changed[..., _GRIPPERS])
@@ -102,6 +106,8 @@ def _changed(values: np.ndarray, of_gripper: Change) -> np.ndarray:
 def _angle(opening: np.ndarray) -> np.ndarray:
     """Angle in radians of a motor whose gripper is open by so many metres: the law of cosines in the triangle of horn,
     arm and opening."""
+    import numpy as np
+
     sine = (_HORN**2 + opening**2 - _ARM**2) / (2 * _HORN * opening)
     return np.arcsin(np.clip(sine, -1.0, 1.0))
 

@@ -181,7 +181,8 @@ class _Reader:
             self.note(f"{name}.names has {len(names)} entries, {name}.dims is {dims}")
         feature = self.get(entry, name, "dataset", str, "observation.state" if name == "state" else "action")
         if name == "state":
-            return Vector(feature, dims, names, self.texts(entry, name, "env") or ())
+            paths = self.texts(entry, name, "env") if entry.get("env") else None
+            return Vector(feature, dims, names, paths or ())
         return Action(feature, dims, names, (), str(entry.get("delta") or "none"), self.clip(entry))
 
     def clip(self, entry: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -82,7 +82,7 @@ def prepare(
         resume: do not refuse such a directory; `finished` decides whether it is the result of this very job.
 
     Raises:
-        InvalidJob: with every problem found.
+        InvalidJob: it has every problem that was found.
     """
     source, output = Path(source), Path(output)
     record = record or RECORD_FILE
@@ -146,7 +146,7 @@ def expansion(plan: Plan) -> Problem | None:
         f"{stored} stored bytes become {written:.3g} GB: {count} elements (tensor.expand),"
         f" the largest is {shown(largest.stored)} {list(largest.source.shape)}"
     )
-    return Problem("expanded-tensors", cause, "leave them out with --exclude if they are not meant", level="warning")
+    return Problem("expanded-tensors", cause, "leave them out with --exclude if they are not wanted", level="warning")
 
 
 def _check_space(directory: Path, plan: Plan) -> list[Problem]:
@@ -234,7 +234,7 @@ def read_record(output: str | Path) -> dict[str, Any]:
 def record_of(
     job: ConversionJob, digests: Mapping[str, str | None], source_digests: Mapping[str, str], *, verified: bool
 ) -> dict[str, Any]:
-    """The content of ``conversion.json``. It has neither times nor paths: equal jobs give equal records.
+    """The content of ``conversion.json``. It has neither times nor absolute paths: equal jobs give equal records.
 
     Args:
         digests: name of each written file -> its sha256.

@@ -90,7 +90,7 @@ def refusals(path: Path) -> Iterator[None]:
         cure = "load it in torch where it was made, and save it again"
         raise WeightsError.of("foreign-archive", cause, cure) from error
     except SameName as error:
-        cause = f"{path}: two of its entries are called {error.args[0]}, by a number and by a text"
+        cause = f"{path}: two of its entries are called {error.args[0]}, one by a number and one by a text"
         cure = "where it was made, give one of them another key; names in safetensors are texts"
         raise WeightsError.of("duplicate-names", cause, cure) from error
     except ValueError as error:
@@ -135,7 +135,7 @@ def _look_at_legacy(path: Path, window: Window) -> TorchFile:
     """Read a legacy file: pickles of magic, version, system, content and storage keys, then the storages themselves."""
     window.seek(0)
     if unpickle.load(window) != _LEGACY_MAGIC or unpickle.load(window) != _LEGACY_PROTOCOL:
-        raise pickle.UnpicklingError("it does not begin as torch.save begins")
+        raise pickle.UnpicklingError("it does not begin like a file of torch.save")
     system = unpickle.load(window)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise _big_endian(path)

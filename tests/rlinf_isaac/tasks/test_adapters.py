@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.tasks.adapters import ADAPTERS, Adapter, find_adapter
+from rlinf_isaac.tasks.read import from_dict, read_task
+from rlinf_isaac.tasks.task import differences
 
 ROWS = hnp.arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 4), st.just(14)), elements=st.floats(-3, 3))
 NOTHING = Adapter(*[np.array] * 3)
@@ -51,6 +55,46 @@ def test_names_that_are_no_adapter():
     for name in ("alhoa", "numpy:array", "no_such_package:x", "numpy:no_such_thing", ":x"):
         with pytest.raises(InvalidJob, match="no-adapter"):
             find_adapter(name)
+
+
+TEXT = """
+name: fold
+prompt: Fold it.
+control_hz: 50
+cameras: {base_0_rgb: observation.images.top}
+state: {dims: 14}
+action: {dims: 14, delta: "6,-1,6,-1"}
+adapt: aloha
+"""
+
+
+def read(tmp_path, text):
+    file = tmp_path / "task.yaml"
+    file.write_text(text)
+    return read_task(file)
+
+
+def refusal(tmp_path, text) -> str:
+    with pytest.raises(InvalidJob) as refused:
+        read(tmp_path, text)
+    return str(refused.value)
+
+
+def test_an_adapter_is_part_of_the_task(tmp_path):
+    task = read(tmp_path, TEXT)
+    assert task.adapt == "aloha"
+    assert differences(task, replace(task, adapt=None)) == [("adapt", "aloha", None)]
+    assert "no-adapter" in refusal(tmp_path, TEXT.replace("aloha", "alhoa"))
+    assert "state.dims is 7, adapt: aloha is for 14" in refusal(
+        tmp_path, TEXT.replace("state: {dims: 14", "state: {dims: 7")
+    )
+
+
+def test_an_environment_needs_no_adapter_of_another_package(tmp_path):
+    """Its own interpreter reads the dict, and may not have that package."""
+    values = read(tmp_path, TEXT).as_dict() | {"adapt": "package_of_the_lab:robot"}
+    assert from_dict(values, "here").adapt == "package_of_the_lab:robot"
+    assert "no-adapter" in refusal(tmp_path, TEXT.replace("aloha", "package_of_the_lab:robot"))
 
 
 @pytest.mark.parity
