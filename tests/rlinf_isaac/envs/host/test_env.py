@@ -150,7 +150,11 @@ def test_frames_come_after_every_control_step(env) -> None:
     def on_frame(i: int, t: int) -> None:
         frames[i, t] = env.render_frame(i, 24)
 
-    env.chunk_step(random_actions(3), ALL, on_frame)
+    watched = env.chunk_step(random_actions(3), ALL, on_frame)
+    env.reset(seed=0)
+    alone = env.chunk_step(random_actions(3), ALL)
+    np.testing.assert_array_equal(watched.rewards, alone.rewards)
+    assert_same(row(watched.observation, 1), row(alone.observation, 1))
     assert sorted(frames) == [(i, t) for i in range(N) for t in range(3)]
     assert {(frame.shape, str(frame.dtype)) for frame in frames.values()} == {((24, 48, 3), "uint8")}
     assert (frames[0, 0] != frames[0, 2]).any()
