@@ -23,6 +23,8 @@ def test_the_interpreter_is_the_named_one_or_that_of_the_task_or_this_one(toy_ta
     for spelling in ("$TOYS/python", "${TOYS}/python", "~/python"):
         assert find_python(toy_task(python=spelling)) == str(tmp_path / "python")
     assert find_python(toy_task(python="$NOT_SET"), sys.executable) == sys.executable
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_python(toy_task(python="python")) == str(tmp_path / "python")
 
 
 def test_a_variable_that_is_not_set_is_said_with_the_line_that_makes_the_environment(toy_task, monkeypatch) -> None:
