@@ -44,9 +44,22 @@ def demonstration_bytes(config: JobConfig) -> int:
 def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Problem]:
     """Whether the simulator is there, if it has an interpreter of its own: `env_python`, or the one that
     ISAACLAB_PYTHON names. Nothing heavy is imported in that interpreter either."""
+    task = task_of(config)
+    if task.env is None:
+        cause = f"the task {task.name} has no environment to play in"
+        return [Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")]
     if config.env.backend != "isaaclab":
         return []
     return check_python(env_python or os.environ.get(PYTHON_VARIABLE))
+
+
+def check_prompts(config: JobConfig) -> list[Problem]:
+    """Whether a job that plays episodes has an instruction for them."""
+    task = task_of(config)
+    if task.prompts is not None:
+        return []
+    cause = f"the task {task.name} leaves its prompt to the dataset, and no dataset or checkpoint here says it"
+    return [Problem("no-prompt", cause, "write the prompt into the task, or a list of prompts")]
 
 
 def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:
