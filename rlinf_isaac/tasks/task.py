@@ -182,8 +182,8 @@ class Task:
 
 
 def differences(one: Task, other: Task) -> list[tuple[str, Any, Any]]:
-    """(field, value in `one`, value in `other`) for each field that differs. Names of dims, and prompts, are compared only
-    where both tasks have them; what depends on the machine is not compared."""
+    """(field, value in `one`, value in `other`) for each field that differs. Names of dims, and prompts, are compared
+    only where both tasks have them; what depends on the machine is not compared."""
     left, right = (dict(_flat(_portable(task).as_dict())) for task in (one, other))
     for key in ("prompts", "state.names", "action.names"):
         if left[key] is None or right[key] is None:

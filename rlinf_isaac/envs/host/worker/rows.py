@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,14 +52,17 @@ class Row:
         for key, value in info.items():
             if isinstance(key, str) and not key.startswith("_"):
                 self.keys.add(key)
-                if np.ndim(value) == 0 and np.asarray(value).dtype.kind in NUMERIC:
-                    self.numbers[key] = float(value)
+                number = _array(value)
+                if number is not None and number.ndim == 0:
+                    self.numbers[key] = float(number)
 
     def images(self) -> dict[str, Any] | None:
         """The images of an environment that draws them when asked; None for one that gives them with every step."""
-        for each in (self.env, getattr(self.env, "unwrapped", None)):
+        each = self.env
+        while each is not None:  # gymnasium's wrappers, from version 1 on, do not pass on what they do not know
             if draw := getattr(each, "observe_images", None):
                 return leaves(draw())
+            each = getattr(each, "env", None)
         return None
 
     def leaves(self) -> dict[str, Any]:
@@ -148,9 +152,10 @@ class Rows:
                 _copy(path, drawn, self.shared.observation[path], index)
 
     def numbers(self, rows: Sequence[int]) -> dict[str, Any]:
-        """What `info` had in the episodes of these rows: ``numbers`` and ``keys``, in the order of `rows`."""
+        """What `info` had in the episodes of these rows, in their order: the finite ``numbers``, and all ``keys``."""
         found = [self.rows[index] for index in rows]
-        return {"numbers": [row.numbers for row in found], "keys": [sorted(row.keys) for row in found]}
+        finite = [{key: value for key, value in row.numbers.items() if math.isfinite(value)} for row in found]
+        return {"numbers": finite, "keys": [sorted(row.keys) for row in found]}
 
     def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Give these rows an expert for the episodes that run."""
@@ -192,7 +197,10 @@ class Rows:
 
 def _array(value: Any) -> np.ndarray | None:
     """The array of a numeric entry, or None."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a tuple of arrays of different shapes
+        return None
     return array if array.dtype.kind in NUMERIC else None
 
 
