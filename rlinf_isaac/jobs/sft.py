@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.digest import json_digest
@@ -157,6 +158,7 @@ def plan(
     from rlinf_isaac.preflight.memory import gpu_memory
 
     dataset = open_datasets((dataset_root, *mixed_with), config.sft.mix)
+    config = with_prompts(config, dataset.tasks.values())
     if norm_stats is None:
         stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
         origin = f"computed from the dataset {dataset.root}"

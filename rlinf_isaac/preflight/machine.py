@@ -47,11 +47,23 @@ def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Pr
     """Whether the simulator is there, if it has an interpreter of its own: `env_python`, or the one that the task, or
     ISAACLAB_PYTHON, names. Nothing heavy is imported in that interpreter either."""
     task = task_of(config)
-    if task.env is not None and task.env.kind != BUILTIN:
+    if task.env is None:
+        cause = f"the task {task.name} has no environment to play in"
+        return [Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")]
+    if task.env.kind != BUILTIN:
         return check_host(task, env_python)
     if config.env.backend != "isaaclab":
         return []
     return check_python(env_python or os.environ.get(PYTHON_VARIABLE))
+
+
+def check_prompts(config: JobConfig) -> list[Problem]:
+    """Whether a job that plays episodes has an instruction for them."""
+    task = task_of(config)
+    if task.prompts is not None:
+        return []
+    cause = f"the task {task.name} leaves its prompt to the dataset, and no dataset or checkpoint here says it"
+    return [Problem("no-prompt", cause, "write the prompt into the task, or a list of prompts")]
 
 
 def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:
