@@ -1,4 +1,4 @@
-"""The record of an import, ``meta/provenance.json``, and whether a dataset that is there already was made the same way."""
+"""The record of an import, ``meta/provenance.json``, and whether a dataset that is there was made the same way."""
 
 from __future__ import annotations
 
