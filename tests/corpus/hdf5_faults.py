@@ -64,6 +64,16 @@ def _grouped(file: Any) -> None:
     file["data/demo_1/actions/pose"] = np.zeros((7, 7), np.float32)
 
 
+def _put_type(name: str) -> Callable[[Path], None]:
+    """HDF5 can store a type under a name, too."""
+
+    def change(file: Any) -> None:
+        del file[name]
+        file[name] = np.dtype("f4")
+
+    return _edit(change)
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -166,6 +176,7 @@ CASES = [
     Case("a demonstration named with commands", "hdf5-name", _edit(lambda f: f["data"].create_group("x\x1b[2J\n"))),
     Case("no actions", "hdf5-no-action", _delete("data/demo_1/actions")),
     Case("actions are a group", "hdf5-no-action", _edit(_grouped)),
+    Case("actions are a type", "hdf5-no-action", _put_type("data/demo_1/actions")),
     Case("no actions in time", "hdf5-empty", _put("data/demo_1/actions", np.zeros((0, 7), np.float32))),
     Case("a scalar as actions", "hdf5-empty", _put("data/demo_1/actions", np.float32(0))),
     Case("actions of whole numbers", "hdf5-kind", _put("data/demo_0/actions", np.zeros((5, 7), np.int64))),

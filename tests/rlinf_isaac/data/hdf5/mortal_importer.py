@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+import pandas as pd  # noqa: F401  (pyarrow imports it for its first table: once, before the fork)
 from mortal import die_at, wait_or_kill
 
 from rlinf_isaac.data.hdf5.choice import Wanted
