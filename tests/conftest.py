@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support import small_config
+
+if TYPE_CHECKING:
+    from training_support import Pair
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -46,3 +50,13 @@ def small_checkpoints(tmp_path_factory, small_dataset) -> Path:
     for _ in LocalEngine().sft(job):
         pass
     return job.output / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes that train together, for the trainings of many tests."""
+    from training_support import Pair
+
+    pair = Pair()
+    yield pair
+    pair.close()

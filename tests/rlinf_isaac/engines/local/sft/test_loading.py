@@ -86,12 +86,12 @@ def test_a_training_has_the_same_checkpoints_and_goes_on_with_another_number(sma
 
 
 @pytest.mark.slow
-def test_two_processes_that_train_have_loaders_each(small_dataset, tmp_path):
+def test_two_processes_that_train_have_loaders_each(small_dataset, tmp_path, pair):
     plain, loaded = (
         parts(small_dataset, tmp_path / str(workers), workers, "compute.num_processes=2")[0] for workers in (0, 2)
     )
     ours, theirs = (
-        [read_bundle(event.path).digest for event in LocalEngine().sft(job) if isinstance(event, CheckpointSaved)]
+        [read_bundle(event.path).digest for event in pair.sft(job) if isinstance(event, CheckpointSaved)]
         for job in (plain, loaded)
     )
     assert len(ours) == len(theirs) == 3
