@@ -95,7 +95,7 @@ def test_a_training_and_an_evaluation_leave_none_anywhere(own_server, small_data
     ids=lambda arguments: "-".join(arguments[:2]).replace("/", " "),
 )
 def test_a_server_that_is_down_is_named_without_its_password(
-    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, arguments
+    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, impatient, arguments
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password(dead_uri))
     result = invoke(*(str(small_dataset) if each == "{dataset}" else each for each in arguments))
