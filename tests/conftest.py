@@ -21,6 +21,15 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, where it is installed
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker takes a run of neighbouring tests, and what is left of another's in the end: what a module's tests
+    share is made once, not once in each worker."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_this_session(tmp_path_factory) -> Iterator[None]:
     """Digests that tests keep do not mix with those of the person who runs them; child processes inherit it."""

@@ -162,6 +162,7 @@ def initial(plan_) -> Pi0:
 def test_measuring_the_average_of_shards_leaves_the_training_as_it_was(small_dataset, tmp_path, pair):
     """The weights that were gathered to measure the average do not train on."""
     more = ("sft.ema_decay=0.5", "sft.lr=0.01", "sft.warmup_steps=0", "sft.val_episodes=1", "sft.val_interval=1")
+    more += ("sft.val_frames=8", "sft.steps=3", "sft.save_interval=3")
     one, two = (job(small_dataset, tmp_path / str(n), n, *more) for n in (1, 2))
     expected, found = list(LocalEngine().sft(one)), pair.sft(two)
     for event, other in zip(of(found, Metrics), of(expected, Metrics), strict=True):
