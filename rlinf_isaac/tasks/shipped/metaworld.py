@@ -139,7 +139,7 @@ class MetaWorld:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.name, self.unwrapped = name, ALL_V3_ENVIRONMENTS[name]()
-        env, quality = self.unwrapped, self.unwrapped.model.vis.quality
+        env, visual = self.unwrapped, self.unwrapped.model.vis
         # Without these two, every episode starts alike, or from numpy's global generator.
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
         env._set_task_called = True
@@ -147,7 +147,8 @@ class MetaWorld:
         env.__dict__.pop("sawyer_observation_space", None)  # computed for an observation without it
         self.action_space = env.action_space
         # Shadows and multisampling take nine tenths of the time of an image on a CPU.
-        quality.shadowsize = quality.offsamples = 0
+        visual.quality.shadowsize = visual.quality.offsamples = 0
+        visual.global_.offwidth = visual.global_.offheight = image_size  # a larger buffer takes longer to clear
         self._renderer = mujoco.Renderer(env.model, image_size, image_size)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
