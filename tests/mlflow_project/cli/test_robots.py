@@ -160,3 +160,21 @@ def test_several_datasets_are_compared_in_the_features_of_the_task(invoke, tmp_p
     refused = invoke("doctor", "sft", "--dataset", f"{one},{other}", *settings)
     assert refused.exit_code == 2
     assert "no-feature" in refused.stdout
+
+
+def test_norm_stats_of_other_rows_are_refused(invoke, tmp_path):
+    """Adapted or not, a file is of the same dataset, and here even has the same numbers."""
+    dataset = ALOHA.write(tmp_path / "data")
+    plain = begin(invoke, dataset)
+    adapted = tmp_path / "adapted.yaml"
+    adapted.write_text(plain.read_text().replace("# adapt: aloha", "adapt: robots:AS_IT_IS  #"))
+    settings = ("--dataset", dataset, "--preset", SMALL_PRESET, "--output", tmp_path / "out")
+    files = {
+        task: succeed(invoke("norm_stats", *settings, "--task", task)).stdout.split()[-1] for task in (plain, adapted)
+    }
+    assert len({Path(file).parent for file in files.values()}) == 2
+    for task, file in files.items():
+        for other in files:
+            result = invoke("doctor", "sft", *settings, "--task", other, "--norm-stats", file)
+            assert (result.exit_code == 0) == (task is other), result.output
+            assert ("adapt=" in result.stdout) == (task is not other)
