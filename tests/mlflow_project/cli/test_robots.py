@@ -15,12 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from robots import ALOHA, ALOHA_GROUPED, FRANKA, Invoke, Robot, begin, succeed
 from support import SMALL_PRESET
 
 from mlflow_project.serving.client import PolicyClient
+from mlflow_project.serving.log_model import log_policy_model, read_requests
 from mlflow_project.serving.policy import ServedPolicy, serving_config
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config.task import task_of
@@ -51,11 +53,12 @@ def port_of(process: Any) -> int:
     raise AssertionError(process.communicate()[1])
 
 
-def test_from_a_dataset_to_a_server(invoke, start, tmp_path):
+def test_from_a_dataset_to_a_server(invoke, start, store, tmp_path):
     """ALOHA, adapted and with joints relative to the state."""
     dataset = ALOHA.write(tmp_path / "data")
     file = begin(invoke, dataset, **{"# adapt: aloha": "adapt: aloha", "delta: none": "delta: 6,-1,6,-1"})
-    check_all(invoke, start, dataset, file, ALOHA)
+    policy = check_all(invoke, start, dataset, file, ALOHA)
+    check_pyfunc(policy, store)
 
 
 @pytest.mark.lerobot
@@ -67,7 +70,7 @@ def test_what_lerobot_wrote(invoke, start, tmp_path, robot: Robot, videos: bool)
     check_all(invoke, start, dataset, begin(invoke, dataset), robot)
 
 
-def check_all(invoke: Invoke, start: Callable, dataset: Path, file: Path, robot: Robot) -> None:
+def check_all(invoke: Invoke, start: Callable, dataset: Path, file: Path, robot: Robot) -> ServedPolicy:
     task = read_task(file)
     settings = ("--dataset", dataset, "--task", file, "--preset", SMALL_PRESET)
     done = succeed(invoke("norm_stats", *settings, "--output", file.with_name("out"), "--overrides", ONE_BATCH))
@@ -95,6 +98,17 @@ def check_all(invoke: Invoke, start: Callable, dataset: Path, file: Path, robot:
         missing = {key: value for key, value in robot.observation().items() if key not in ("images", *robot.sent)}
         with pytest.raises(RuntimeError, match="observation-missing"):
             infer(missing)
+    return policy
+
+
+def check_pyfunc(policy: ServedPolicy, store: str) -> None:
+    """The registered model of this robot has its inputs, and gives the same actions."""
+    mlflow.set_tracking_uri(store)
+    model = mlflow.pyfunc.load_model(log_policy_model(policy.bundle).model_uri)
+    names = ["images/cam_high", "images/cam_left_wrist", "images/cam_right_wrist", "state", "prompt"]
+    assert [each.name for each in model.metadata.signature.inputs.inputs] == names
+    example = model.input_example
+    np.testing.assert_array_equal(model.predict(example), policy.infer(read_requests(example, None, policy.spec)))
 
 
 ONE_BATCH = "norm_stats.batch_size=1"
