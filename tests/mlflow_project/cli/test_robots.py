@@ -10,6 +10,7 @@ lerobot's own writer makes them, in its version of the format, and OpenPI's clie
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import mlflow
 import numpy as np
 import pytest
 from robots import ALOHA, ALOHA_GROUPED, FRANKA, Invoke, Robot, begin, succeed
-from support import SMALL_PRESET
+from support import SMALL_PRESET, only_error
 
 from mlflow_project.serving.client import PolicyClient
 from mlflow_project.serving.log_model import log_policy_model, read_requests
@@ -145,6 +146,15 @@ def test_a_base_of_another_robot(invoke, small_checkpoints, tmp_path):
     config = serving_config(bundle)
     assert (config.policy.env_action_dim, config.policy.delta_actions) == (14, "6,-1,6,-1")
     assert (task_of(config).digest, bundle.asset_id) == (read_task(file).digest, "aloha")
+    for verb in ("eval", "rl"):
+        only_error(invoke(verb, "--ckpt-root", bundle.path.parent), "no-env")
+    for verb in ("demos", "main"):
+        only_error(invoke(verb, "--task", file, "--preset", SMALL_PRESET), "no-env")
+    playing = ("--overrides", "sft.eval_interval=2,sft.save_interval=2")
+    only_error(invoke("sft", *settings[:4], "--preset", SMALL_PRESET, *playing), "no-env")
+    assert succeed(invoke("doctor", "--task", file, "--json"))
+    refused = invoke("doctor", "eval", "--ckpt-root", bundle.path.parent, "--task", "stack2", "--json")
+    assert "task-mismatch" in [problem["code"] for problem in json.loads(refused.stdout)["problems"]]
 
 
 def test_foreign_weights_of_another_robot(invoke, small_checkpoints, tmp_path):
