@@ -146,8 +146,10 @@ def inspect_preset(findings: Findings, preset: str, task: str) -> dict[str, Any]
     with checking(findings):
         config = planned_config(preset, task)
         report |= {"task": config.env.task} if task != options.AUTO else {}
-        form = "main" if task_of(config).env else "sft"
-        findings.add([*check_config(config, form), *check_device(config, form), *check_simulator(config)])
+        plays = task_of(config).env is not None
+        form = "main" if plays else "sft"
+        findings.add([*check_config(config, form), *check_device(config, form)])
+        findings.add(check_simulator(config) if plays else ())
     return report
 
 

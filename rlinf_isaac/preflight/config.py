@@ -20,8 +20,6 @@ from rlinf_isaac.tasks.task import KINDS
 
 OF_OTHER_TASKS = (*KINDS[1:], "none")
 """What ``env.backend`` is in tasks that are not stack-cube."""
-PLAYING = ("main", "demos", "eval", "rl")
-"""Verbs that play episodes; `sft` does with ``sft.eval_interval``."""
 
 
 def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str] = ()) -> list[Problem]:
@@ -35,7 +33,7 @@ def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str]
     """
     problems = check_overrides(form, overrides, config)
     problems += out_of_range(JobConfig, flatten(config))
-    problems += [*_check_env(config), *_check_has_env(config, form)]
+    problems += _check_env(config)
     if problems:
         return problems
     checks = (_check_policy, _check_processes, _check_played, _check_schedule, check_rl)
@@ -59,15 +57,6 @@ def _check_env(config: JobConfig) -> list[Problem]:
         cause = f"env.backend is {env.backend}, the task {env.task} is played in {' or '.join(BACKENDS)}"
         return [Problem("bad-value", cause, "leave it out, or choose one of these")]
     return check_renderer(env.backend, env.renderer) + check_task(env.backend, env.task)
-
-
-def _check_has_env(config: JobConfig, form: str) -> list[Problem]:
-    """Whether a job that plays episodes has a task that can be played."""
-    verb = form.partition(" ")[0]
-    if not config.task or config.task["env"] or not (verb in PLAYING or (verb == "sft" and config.sft.eval_interval)):
-        return []
-    cause = f"{verb} plays episodes, but the task {config.env.task} has no environment"
-    return [Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")]
 
 
 def _check_processes(config: JobConfig) -> Iterator[Misfit]:
