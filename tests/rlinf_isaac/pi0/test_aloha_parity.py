@@ -1,4 +1,4 @@
-"""An adapted robot with relative joints, from the dataset's numbers to the model's and back, as OpenPI's own transforms.
+"""An adapted robot with relative joints, from its numbers to the model's and back, as OpenPI's own transforms.
 
 Opt-in (CONTRIBUTING.md, "Opt-in tests"), because it needs OpenPI.
 """
