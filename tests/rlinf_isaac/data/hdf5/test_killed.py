@@ -1,5 +1,5 @@
-"""An import that is killed (SIGKILL) anywhere leaves no dataset or a whole one, and the next one makes it. So does one of
-a file that is damaged anywhere, on which HDF5's C library might crash."""
+"""An import that is killed (SIGKILL) anywhere leaves no dataset or a whole one, and the next one makes it. One of a file
+that is damaged anywhere leaves none, or a whole one, too."""
 
 from __future__ import annotations
 
