@@ -51,7 +51,10 @@ def page() -> str:
 
 def _section(section: Any, prefix: str, rules: dict[str, str]) -> Iterator[str]:
     said = meanings(type(section))
-    plain = {name: value for name, value in vars(section).items() if not is_dataclass(value)}
+    # The description of the task, a dict, has keys of its own (docs/tasks.md).
+    plain = {
+        name: value for name, value in vars(section).items() if not (is_dataclass(value) or isinstance(value, dict))
+    }
     if prefix:
         yield f"## `{prefix[:-1]}`\n\n{_line(type(section).__doc__ or '')}\n"
     yield "| key | default | must be | what it is | read by |\n|---|---|---|---|---|"

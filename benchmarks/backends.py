@@ -19,8 +19,9 @@ from rich.table import Table
 
 from rlinf_isaac.config.schema import EnvConfig, JobConfig
 from rlinf_isaac.engines.demonstrations import record_episodes
-from rlinf_isaac.envs import BACKENDS, make_env
+from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube.backends import BACKENDS
 
 HOLD = np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
 SIZE = 64

@@ -52,3 +52,12 @@ def test_mlflow_finds_the_source_of_datasets_by_the_name_of_old():
     from mlflow_project.plugins.lerobot_source import LeRobotSource
 
     assert lerobot_source.LeRobotSource is LeRobotSource
+
+
+@pytest.mark.parametrize("name", ["--env-python", "--isaaclab-python", "--isaaclab_python"])
+def test_the_interpreter_of_the_environment_has_its_older_names(name):
+    """The last one is how `mlflow run -P isaaclab_python=...` arrives, which MLproject once listed."""
+    from mlflow_project.cli.eval import command
+
+    context = command.make_context("eval", ["--ckpt-root", "checkpoints", name, "there/python"])
+    assert context.params["env_python"] == "there/python"

@@ -16,6 +16,7 @@ from rlinf_isaac.ground.scratch import own_directory
 
 VERBS = (
     "main",
+    "task",
     "demos",
     "dataset",
     "norm_stats",

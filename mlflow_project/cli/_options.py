@@ -32,6 +32,7 @@ def flag(name: str, help: str) -> Callable[[Command], Command]:
 
 
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")
+task = option("--task", "Task: stack2, stack3, metaworld/..., or a YAML file; docs/tasks.md.")
 output = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -44,8 +45,16 @@ env = option("--env", "Simulator: mujoco or isaaclab.")
 renderer = option("--renderer", "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.")
 
 
-env_python = option(
-    "--isaaclab-python", "Interpreter that has IsaacLab, for --env isaaclab; auto: what ISAACLAB_PYTHON names."
+env_python = click.option(
+    "--env-python",
+    # The older name, as a person types it and as MLflow passes on a parameter that MLproject does not list.
+    "--isaaclab-python",
+    "--isaaclab_python",
+    "env_python",
+    default=AUTO,
+    show_default=True,
+    help="Interpreter that has the environment's packages; auto: the one that the task, or for --env isaaclab "
+    "ISAACLAB_PYTHON, names.",
 )
 device = option("--device", "torch device: cpu, cuda, cuda:1.")
 repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", NONE)

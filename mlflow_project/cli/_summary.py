@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mlflow_project.cli._session import stdout
 from mlflow_project.comparison.compare import Comparison
-from mlflow_project.comparison.tables import training_notes
+from mlflow_project.comparison.tables import ending_title, training_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
 from mlflow_project.tracked.promote import Promotion
@@ -26,12 +26,12 @@ def print_comparison(comparison: Comparison) -> None:
     # Where it is narrow the headings fold, not the names.
     widest = max(len(each.label) for each in comparison.standings)
     table.add_column("checkpoint", min_width=min(widest, 24), overflow="fold")
-    for column in ("success", "95 % Wilson", "n", "drops", "time-outs", "length"):
+    for column in ("success", "95 % Wilson", "n", *map(ending_title, comparison.outcomes), "length"):
         table.add_column(column, justify="right")
     for each in comparison.standings:
         rate = each.success
         interval = f"{100 * rate.low:.0f} .. {100 * rate.high:.0f} %"
-        counts = map(str, (rate.n, each.drops, each.timeouts))
+        counts = map(str, (rate.n, *(each.outcomes.get(name, 0) for name in comparison.outcomes)))
         table.add_row(
             each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}"
         )

@@ -43,6 +43,7 @@ Example:
 @options.option("--weights", "make: the weights' file or directory, where SOURCE holds several; auto: find them.")
 @options.option("--dataset", "make: LeRobot dataset the weights were trained on, for the lineage.", "none")
 @options.option("--preset", "make: tiny, small, pi0, pi05 or a YAML file; auto: the one whose shapes are the weights'.")
+@options.task
 @options.option("--step", "make: optimiser step; auto: from the directory's name.")
 @options.option(
     "--asset-id",

@@ -20,7 +20,7 @@ Example:
 
 @click.command("demos", epilog=EXAMPLE)
 @options.preset
-@options.option("--task", "stack2 (two cubes) or stack3 (three, as upstream).")
+@options.task
 @options.option("--episodes", "Successful demonstrations to record.")
 @options.option("--first-seed", "Reset seed of the first one.")
 @options.env

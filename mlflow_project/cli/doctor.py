@@ -6,7 +6,7 @@ import importlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -20,10 +20,14 @@ from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.jobs.options import find_dataset
 from rlinf_isaac.preflight.findings import Findings
 
+if TYPE_CHECKING:
+    from rlinf_isaac.config.schema import JobConfig
+
 EXAMPLE = """\b
 Example:
   rlinf-isaac doctor
   rlinf-isaac doctor --dataset /data/generated_simdata_full
+  rlinf-isaac doctor --dataset /data/folding --task folding.yaml
   rlinf-isaac doctor --preset mine.yaml
   rlinf-isaac doctor sft --dataset /data/generated_simdata_full --preset pi05
   rlinf-isaac doctor eval --ckpt-root /results/checkpoints --ckpt-steps 25000,30000
@@ -55,10 +59,11 @@ class DoctorCommand(click.Command):
 @options.option(
     "--preset", "Preset to check on this machine; with --dataset what that must suit, none: any task and state.", "none"
 )
+@options.task
 @options.flag("--json", "Print one JSON object instead of text.")
 @click.argument("job", nargs=-1, type=click.UNPROCESSED)
-def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job: tuple[str, ...]) -> None:
-    """Check a planned job, a dataset, a preset, or this machine. Starts nothing, writes nothing, imports no torch.
+def command(dataset: str, repo_id: str, full: bool, preset: str, task: str, json: bool, job: tuple[str, ...]) -> None:
+    """Check a planned job, a dataset, a task, a preset, or this machine. Starts and writes nothing, imports no torch.
 
     JOB is a verb (main, demos, sft, eval, rl) with its own options: exactly the checks it runs first, except that large
     files are not hashed. Each finding has a stable code, a cause and a cure. Exit code 2 when there are errors.
@@ -73,11 +78,10 @@ def command(dataset: str, repo_id: str, full: bool, preset: str, json: bool, job
             check_job(findings, words)
         if dataset != "none":
             report["dataset"] = dataset
-            report |= inspect_dataset(findings, dataset, repo_id, preset, full)
-        elif preset != "none":
-            report["preset"] = preset
-            inspect_preset(findings, preset)
-        if not planned and dataset == "none":
+            report |= inspect_dataset(findings, dataset, repo_id, preset, task, full)
+        elif preset != "none" or task != options.AUTO:
+            report |= inspect_preset(findings, preset, task)
+        if not planned and dataset == "none" and task == options.AUTO:
             report |= inspect_machine(findings)
         show(findings, report, as_json=json)
         if findings.errors:
@@ -104,32 +108,47 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
         module.check(findings, quick=True, **context.params)
 
 
-def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, full: bool) -> dict[str, Any]:
-    """Check a dataset on its own, and against a preset or whatever this project can do with it."""
-    from rlinf_isaac.config import load_config
+def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, task: str, full: bool) -> dict[str, Any]:
+    """Check a dataset on its own, and against a preset and a task, or whatever this project can do with it."""
     from rlinf_isaac.data.validate.dataset import validate_dataset
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
     with checking(findings):
         root = find_dataset(name, repo_id)
         findings.add(validate_dataset(root, full=full))
-        if preset != "none":
-            findings.add(check_dataset(load_config(preset), root))
-            return {"root": str(root)}
-        task, layout, problems = suitable_job(root)
+        if preset != "none" or task != options.AUTO:
+            config = planned_config(preset, task)
+            findings.add(check_dataset(config, root))
+            return {"root": str(root)} | ({"task": config.env.task} if task != options.AUTO else {})
+        suitable, layout, problems = suitable_job(root)
         findings.add(problems)
-        return {"root": str(root), "task": task, "state_layout": layout}
+        return {"root": str(root), "task": suitable, "state_layout": layout}
     return {}
 
 
-def inspect_preset(findings: Findings, preset: str) -> None:
-    """Check a preset's values, and whether this machine has what they ask for."""
+def planned_config(preset: str, task: str) -> JobConfig:
+    """The preset, or the smallest one, with the task.
+
+    Raises:
+        InvalidJob: there is no such preset or task, or it is wrong.
+    """
     from rlinf_isaac.config import load_config
+
+    return load_config("tiny" if preset == "none" else preset, [] if task == options.AUTO else [f"env.task={task}"])
+
+
+def inspect_preset(findings: Findings, preset: str, task: str) -> dict[str, Any]:
+    """Check the values of a preset or task, and whether this machine has what they ask for."""
     from rlinf_isaac.preflight import check_config, check_device, check_simulator
 
+    report = {"preset": preset} if preset != "none" else {}
     with checking(findings):
-        config = load_config(preset)
-        findings.add([*check_config(config), *check_device(config), *check_simulator(config)])
+        config = planned_config(preset, task)
+        report |= {"task": config.env.task} if task != options.AUTO else {}
+        findings.add([*check_config(config), *check_device(config)])
+        if config.env.backend != "none":
+            findings.add(check_simulator(config))
+    return report
 
 
 def inspect_machine(findings: Findings) -> dict[str, Any]:
@@ -160,7 +179,8 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
             stdout.print(f"{key:<13}{report[key]}")
     for problem in findings.problems:
         show_problem(problem, stdout)
-    what = " ".join(report.get("job") or [report.get("dataset") or report.get("preset") or "this machine"])
+    named = next((report[key] for key in ("dataset", "preset", "task") if key in report), "this machine")
+    what = " ".join(report.get("job") or [named])
     verdict = ("no", "bold red") if findings.errors else ("yes", "bold green")
     counts = f"{_number(findings.errors, 'error')}, {_number(findings.warnings, 'warning')}"
     stdout.print(Text.assemble("ready        ", verdict, f"  {counts}  {escaped(what)}"))

@@ -31,6 +31,7 @@ Example:
 @options.option("--policy-seed", "Seed of the flow-matching noise.")
 @options.option("--num-envs", "Environments that step side by side.")
 @options.option("--videos", "How many episodes to record, the same ones for every checkpoint.")
+@options.task
 @options.env
 @options.env_python
 @options.renderer

@@ -18,7 +18,7 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac isaaclab setup --venv isaaclab-venv --dry-run
   rlinf-isaac isaaclab setup --venv isaaclab-venv --python python3.12
-  rlinf-isaac demos --env isaaclab --isaaclab-python isaaclab-venv/bin/python --task stack3 --episodes 2
+  rlinf-isaac demos --env isaaclab --env-python isaaclab-venv/bin/python --task stack3 --episodes 2
   mlflow run . -e isaaclab -P action=setup -P venv=/opt/isaaclab-venv"""
 
 
@@ -69,4 +69,4 @@ def run(plan: SetupPlan, *, dry_run: bool) -> None:
         return
     for doing in set_up(plan):
         stdout.print(f"now          {doing}")
-    stdout.print(f"ready        --env isaaclab --isaaclab-python {plan.python}")
+    stdout.print(f"ready        --env isaaclab --env-python {plan.python}")

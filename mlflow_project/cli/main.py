@@ -27,6 +27,7 @@ Example:
 
 @click.command("main", epilog=EXAMPLE)
 @options.preset
+@options.task
 @options.option("--demos", "Demonstrations to record.")
 @options.option("--steps", "Optimiser steps of the fine-tuning.")
 @options.option("--save-interval", "Steps between checkpoints.")

@@ -43,6 +43,7 @@ TABLE_WIDTH = 130  # at least, in characters
     help="With --canonicalise: canonical renames; identity is for weights trained while the file had no effect.",
 )
 @options.preset
+@options.task
 @options.allow_other_data
 @options.output
 @options.overrides
@@ -53,6 +54,7 @@ def command(
     canonicalise: str,
     norm_stats_mode: str,
     preset: str,
+    task: str,
     allow_mismatch: bool,
     output: Path,
     overrides: str,
@@ -80,6 +82,7 @@ def command(
                 repo_id=repo_id,
                 check=check,
                 preset=preset,
+                task=task,
                 allow_mismatch=allow_mismatch,
                 output=output,
                 overrides=overrides,

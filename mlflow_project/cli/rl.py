@@ -31,6 +31,7 @@ Example:
 @options.option("--workers", "Processes that play the episodes.")
 @options.option("--eval-episodes", "Held-out episodes on which start and result are compared.")
 @options.assume
+@options.task
 @options.env
 @options.env_python
 @options.renderer

@@ -16,7 +16,7 @@ from rlinf_isaac.ground.reading import read_bytes
 from rlinf_isaac.jobs.serving import plan
 
 if TYPE_CHECKING:
-    from mlflow_project.serving.policy import Exact
+    from mlflow_project.serving.policy import Exact, ServedPolicy
     from rlinf_isaac.checkpoint.bundle import Bundle
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.preflight import Findings
@@ -90,7 +90,7 @@ def command(
         bundle, config = job
         policy = ServedPolicy(bundle, config, max_batch=max_batch, exact=exact, any_prompt=any_prompt)
         limits = Limits(batch_wait_ms / 1e3, max_message_mb << 20, max_connections, key)
-        serve_policy(policy, host, port, limits, ready=lambda port: _announce(bundle, host, port))
+        serve_policy(policy, host, port, limits, ready=lambda port: _announce(policy, host, port))
 
 
 def check(findings: Findings, model: str, device: str, assume: str = "none") -> tuple[Bundle, JobConfig] | None:
@@ -128,11 +128,14 @@ def _key_in(file: Path) -> str:
         return ""
 
 
-def _announce(bundle: Bundle, host: str, port: int) -> None:
+def _announce(policy: ServedPolicy, host: str, port: int) -> None:
+    bundle, spec = policy.bundle, policy.spec
     stdout.print(f"serving checkpoint {bundle.step} ({bundle.digest[:16]}) at ws://{host}:{port}")
+    values = {spec.spellings[slot][0]: feature.rpartition(".")[2] for slot, feature in spec.cameras.items()}
+    sent = "".join(f'"{name}": {value}, ' for name, value in values.items())
     stdout.print(
         "from openpi_client.websocket_client_policy import WebsocketClientPolicy\n"
-        f'actions = WebsocketClientPolicy("{host}", {port}).infer({{"observation/image": front,'
-        ' "observation/wrist_image": wrist, "observation/state": state})["actions"]',
+        f'actions = WebsocketClientPolicy("{host}", {port}).infer({{{sent}"{spec.spellings["state"][0]}": state}})'
+        '["actions"]',
         lines=True,
     )

@@ -37,6 +37,7 @@ Example:
 )
 @options.option("--norm-stats", "auto: computed from the dataset; base, base:ASSET_ID: the base's own; or a file.")
 @options.option("--preset", "Preset or YAML file; auto: the base's architecture and settings, or tiny without one.")
+@options.task
 @options.option("--steps", "Optimiser steps.")
 @options.option("--save-interval", "Steps between checkpoints.")
 @options.option("--batch-size", "Samples per step.")

@@ -12,7 +12,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from mlflow_project.comparison.evaluations import Evaluation
+from mlflow_project.comparison.evaluations import TIMEOUT, Evaluation, extra_means, unsolved
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.verdict import verdict
 from mlflow_project.vocabulary import MISMATCH_TAG
@@ -64,6 +64,17 @@ class Comparison:
     def unpaired_reasons(self) -> tuple[str, ...]:
         """The reasons why pairs of checkpoints are not paired, each once; empty if all are paired."""
         return tuple(dict.fromkeys(pair.unpaired for pair in self.pairs if pair.unpaired))
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """How episodes ended that were not solved, time-outs last."""
+        names = dict.fromkeys(name for standing in self.standings for name in standing.outcomes if name != TIMEOUT)
+        return (*names, TIMEOUT)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of the numbers that an environment gives for each episode."""
+        return tuple(dict.fromkeys(name for standing in self.standings for name in standing.extras))
 
     @property
     def ties(self) -> bool:
@@ -204,10 +215,10 @@ def _standing(evaluation: Evaluation, label: str, rank: tuple[int, int]) -> Stan
         evaluation=evaluation,
         label=label + (" (mismatch allowed)" if evaluation.tags.get(MISMATCH_TAG) == "true" else ""),
         success=RateEstimate.of(sum(row.success for row in rows), len(rows)),
-        drops=sum(row.outcome == "drop" for row in rows),
-        timeouts=sum(row.outcome == "timeout" for row in rows),
+        outcomes={name: sum(row.outcome == name for row in rows) for name in unsolved(evaluation.settings, rows)},
         episode_return=fmean(row.episode_return for row in rows),
         length=fmean(row.length for row in rows),
+        extras=extra_means(rows),
         rank=rank,
     )
 

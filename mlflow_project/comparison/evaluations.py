@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.vocabulary import (
@@ -29,8 +31,11 @@ if TYPE_CHECKING:
 MAX_BYTES = 100_000_000
 """Largest table or settings file that is read; no evaluation has as much."""
 
-_FLAG = "subtask/"
-_COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks"}
+TIMEOUT = "timeout"
+OF_STACK_CUBE = ("drop",)
+"""The failures of an evaluation whose settings name none."""
+_FLAG, _EXTRA = "subtask/", "extra/"
+_COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks", "extras"}
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,32 @@ def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
 def table_row(row: EpisodeRow) -> dict[str, Any]:
     """A row of `EPISODES_FILE`; `episode_row` is its inverse."""
     values = row.as_dict()
-    subtasks = values.pop("subtasks")
-    return values | {f"{_FLAG}{flag}": reached for flag, reached in sorted(subtasks.items())}
+    subtasks, extras = values.pop("subtasks"), values.pop("extras", {})
+    flags = {f"{_FLAG}{flag}": reached for flag, reached in sorted(subtasks.items())}
+    return values | flags | {f"{_EXTRA}{name}": value for name, value in sorted(extras.items())}
 
 
 def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
-    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag are ignored."""
+    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag nor an extra are ignored."""
     flags = {key.removeprefix(_FLAG): bool(value) for key, value in values.items() if key.startswith(_FLAG)}
-    return EpisodeRow(**{key: value for key, value in values.items() if key in _COLUMNS}, subtasks=flags)
+    extras = {key.removeprefix(_EXTRA): float(value) for key, value in values.items() if key.startswith(_EXTRA)}
+    own = {key: value for key, value in values.items() if key in _COLUMNS}
+    return EpisodeRow(**own, subtasks=flags, extras=extras)
+
+
+def unsolved(settings: Mapping[str, Any], rows: Sequence[EpisodeRow]) -> tuple[str, ...]:
+    """The outcomes besides success, time-outs last: those that the task has, and any other that happened."""
+    seen = sorted({row.outcome for row in rows} - {"success", TIMEOUT})
+    return (*dict.fromkeys([*settings.get("failures", OF_STACK_CUBE), *seen]), TIMEOUT)
+
+
+def extra_means(rows: Sequence[EpisodeRow]) -> dict[str, float]:
+    """Name -> mean over the episodes that have this number; a name that none has is left out."""
+    names = sorted({name for row in rows for name in row.extras})
+    values = {
+        name: [row.extras[name] for row in rows if math.isfinite(row.extras.get(name, math.nan))] for name in names
+    }
+    return {name: fmean(each) for name, each in values.items() if each}
 
 
 def run_id_in(text: str) -> str:

@@ -14,7 +14,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import RANK_NOTE, Comparison
+from mlflow_project.comparison.evaluations import TIMEOUT
 from mlflow_project.comparison.standings import Pair, Standing
+from mlflow_project.comparison.tables import ending_title
 
 if TYPE_CHECKING:
     import jinja2
@@ -128,6 +130,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["p"] = p_text
+    environment.filters["ending_title"] = ending_title
+    environment.filters["ending"] = lambda outcome: outcome if outcome in ("success", TIMEOUT) else "drop"
     return environment.get_template("report.html.jinja")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow_project.comparison.evaluations import Evaluation
@@ -16,18 +17,19 @@ class Standing:
     Attributes:
         label: short name, unique in the comparison.
         success: rate with its 95 % Wilson interval.
-        drops, timeouts: number of episodes that ended in a drop, or by time-out.
+        outcomes: how the episodes ended that were not solved (a failure's name, or ``timeout``) -> their number.
         episode_return, length: means over the episodes; the length in control steps.
+        extras: name -> mean of a number that the environment gives for each episode.
         rank: best and worst place that the tests leave possible, counted from 1.
     """
 
     evaluation: Evaluation
     label: str
     success: RateEstimate
-    drops: int
-    timeouts: int
+    outcomes: Mapping[str, int]
     episode_return: float
     length: float
+    extras: Mapping[str, float]
     rank: tuple[int, int]
 
     @property

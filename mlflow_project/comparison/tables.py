@@ -13,18 +13,20 @@ LONGEST = 25
 
 def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
     """The run description in MLflow: the verdict, `links`, and the leaderboard with links to the runs."""
+    endings = " | ".join(_plain(ending_title(name)) for name in comparison.outcomes)
     lines = [
         f"**{_plain(comparison.verdict)}** {links}".rstrip(),
         "",
-        "| rank | checkpoint | success | 95 % Wilson interval | episodes | drops | time-outs | return | length |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| rank | checkpoint | success | 95 % Wilson interval | episodes | {endings} | return | length |",
+        "|---" * (7 + len(comparison.outcomes)) + "|",
     ]
     for standing in comparison.standings[:LONGEST]:
         evaluation, success = standing.evaluation, standing.success
         link = f"[{_plain(standing.label)}](#/experiments/{evaluation.experiment}/runs/{evaluation.run})"
         # str(success) cannot be used, because its brackets would be a Markdown link.
         rate, low, high = (f"{100 * value:.1f} %" for value in (success.rate, success.low, success.high))
-        cells = [standing.place, link, rate, f"{low} to {high}", success.n, standing.drops, standing.timeouts]
+        counts = [standing.outcomes.get(name, 0) for name in comparison.outcomes]
+        cells = [standing.place, link, rate, f"{low} to {high}", success.n, *counts]
         lines.append(f"| {' | '.join(map(str, cells))} | {standing.episode_return:.2f} | {standing.length:.1f} |")
     notes = [f"And {len(comparison.standings) - LONGEST} more."] if len(comparison.standings) > LONGEST else []
     notes += training_notes(comparison)
@@ -32,6 +34,11 @@ def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
         notes += [f"P-values: {comparison.method}. {RANK_NOTE if comparison.ties else ''}".rstrip()]
         notes += [f"Not paired: {reason}." for reason in comparison.unpaired_reasons]
     return "\n\n".join(["\n".join(lines), *map(_plain, notes)]) + "\n"
+
+
+def ending_title(outcome: str) -> str:
+    """The heading of the column that counts episodes with this outcome."""
+    return {"drop": "drops", "failure": "failures", "timeout": "time-outs"}.get(outcome, outcome)
 
 
 def training_notes(comparison: Comparison) -> list[str]:

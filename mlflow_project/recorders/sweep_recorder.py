@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 from mlflow_project.comparison.compare import Comparison, compare
 from mlflow_project.comparison.evaluations import (
     Evaluation,
+    extra_means,
     mismatch_tags,
     table_row,
+    unsolved,
 )
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
@@ -63,7 +66,8 @@ from rlinf_isaac.stats.rates import RateEstimate
 
 logger = logging.getLogger("mlflow_project")
 
-OUTCOMES = ("success", "drop", "timeout")
+NO_METRIC_NAME = re.compile(r"[^\w./ -]")
+"""What MLflow does not take in the name of a metric; an environment may have any names."""
 
 
 @dataclass
@@ -171,7 +175,7 @@ class SweepRecorder:
         rows = [replace(row, video=videos.get(row.seed)) for row in rows]
         recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
         recorder.metrics(
-            evaluation_metrics(rows),
+            evaluation_metrics(rows, evaluation.settings),
             event.step,
             model=event.digest,
             dataset=(self._dataset.name, self._dataset.digest),
@@ -240,12 +244,12 @@ class SweepRecorder:
         record_comparison(self._parent, self.comparison, self._name)
 
 
-def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
+def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of one evaluated checkpoint.
 
     These are ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low`` and ``eval/success_high``;
-    ``eval/episodes``; the rates of the three outcomes, which add up to 1; the means of return and length (control
-    steps); and for each subtask flag the rate of episodes that reached it.
+    ``eval/episodes``; the rates of the outcomes, which add up to 1; the means of return and length (control steps); for
+    each subtask flag the rate of episodes that reached it; and the mean of every further number of the episodes.
     """
     n = len(rows)
     success = RateEstimate.of(sum(row.success for row in rows), n)
@@ -257,6 +261,8 @@ def evaluation_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
         RETURN_MEAN: fmean(row.episode_return for row in rows),
         LENGTH_MEAN: fmean(row.length for row in rows),
     }
-    metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in OUTCOMES}
+    outcomes = ("success", *unsolved(settings, rows))
+    metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in outcomes}
     flags = sorted({flag for row in rows for flag in row.subtasks})
-    return metrics | {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
+    metrics |= {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
+    return metrics | {f"eval/extra/{NO_METRIC_NAME.sub('_', name)}": mean for name, mean in extra_means(rows).items()}

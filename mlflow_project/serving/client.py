@@ -33,7 +33,7 @@ class PolicyClient:
         self.metadata: dict[str, Any] = unpack(self._receive())
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """Actions (chunk, 7) and timings for one observation.
+        """Actions (chunk, A) and timings for one observation.
 
         Raises:
             RuntimeError: the server refused the observation; the message gives the reason.

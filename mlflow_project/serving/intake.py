@@ -17,7 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 
 LARGE = 2 << 20
-"""A message with more bytes than this needs a place; two images of 640 x 480 are smaller."""
+"""A message with more bytes than this needs a place; two images of 640 x 480 are smaller. A policy with more cameras
+has a larger limit (`large`)."""
 PLACES = 2
 """Number of large messages that are received at a time."""
 SLOW_S = 30.0
@@ -33,11 +34,20 @@ PIECE = 1 << 15
 """Bytes read at once, so that a client with a thousand small frames does not block the event loop."""
 
 
-class Places:
-    """The places for large messages of one server."""
+def large(cameras: int) -> int:
+    """The bytes above which a message with the images of so many cameras needs a place."""
+    return max(LARGE, cameras << 20)
 
-    def __init__(self, count: int = PLACES) -> None:
-        self._free = count
+
+class Places:
+    """The places for large messages of one server.
+
+    Attributes:
+        large: a message with more bytes than this needs a place.
+    """
+
+    def __init__(self, count: int = PLACES, large: int = LARGE) -> None:
+        self._free, self.large = count, large
         self._waiting: deque[Intake] = deque()
 
     def take(self, connection: Intake) -> bool:
@@ -84,7 +94,7 @@ class Intake(ServerConnection):
         """Receive a piece; pause reading if the message has become large and no place is free."""
         self._arriving += len(data)
         super().data_received(data)
-        if self._arriving > LARGE:
+        if self._arriving > self._places.large:
             if self._deadline is not None:
                 self._pace(len(data))
             elif self._places.take(self):

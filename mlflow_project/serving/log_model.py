@@ -16,6 +16,7 @@ from rlinf_isaac import __version__
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assumed_since
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.ground.errors import ObservationError
 
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
 
-IMAGES = ("observation/image", "observation/wrist_image")
-INPUTS = (*IMAGES, "observation/state", "prompt")
-"""Names of the model's inputs, as in the policy server; each input has a leading axis of N observations. The parameter
-``noise_key`` determines the noise: three integers (`observation.NoiseKey`), or three for each observation."""
+
+def inputs_of(spec: ObservationSpec) -> tuple[str, ...]:
+    """Names of the model's inputs, as in the policy server: the images, then state and prompt. Each input has a leading
+    axis of N observations. The parameter ``noise_key`` determines the noise: three integers (`observation.NoiseKey`),
+    or three for each observation."""
+    return (*images_of(spec), spec.spellings["state"][0], "prompt")
+
+
+def images_of(spec: ObservationSpec) -> tuple[str, ...]:
+    """Names of the images among the model's inputs."""
+    return tuple(spec.spellings[slot][0] for slot in spec.cameras)
 
 
 def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInfo:
@@ -53,7 +61,7 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
         name=f"{model_name(config.preset, pi05=config.model.pi05)}-step-{bundle.step}",
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={ARTIFACT: str(bundle.path.absolute())},
-        signature=signature(config, len(spec.state_names)),
+        signature=signature(config, spec),
         input_example=input_example(config, spec, from_json(bundle.norm_stats_bytes, str(bundle.path))),
         pip_requirements=[f"rlinf-isaac=={__version__}"],
         model_config={
@@ -68,7 +76,7 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
     )
 
 
-def signature(config: JobConfig, state_dims: int) -> ModelSignature:
+def signature(config: JobConfig, spec: ObservationSpec) -> ModelSignature:
     """Signature of the model: images of any size, state and prompt -> action chunk.
 
     Images are declared as objects, which MLflow does not convert. It would cast JSON numbers to any other declared
@@ -77,11 +85,10 @@ def signature(config: JobConfig, state_dims: int) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
-    image, wrist, state, prompt = INPUTS
+    *images, state, prompt = inputs_of(spec)
     inputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(np.dtype(object), (-1,), image),
-        TensorSpec(np.dtype(object), (-1,), wrist),
-        TensorSpec(np.dtype(np.float32), (-1, state_dims), state),
+        *(TensorSpec(np.dtype(object), (-1,), image) for image in images),
+        TensorSpec(np.dtype(np.float32), (-1, len(spec.state_names)), state),
         TensorSpec(np.dtype(str), (-1,), prompt),
     ]
     actions = TensorSpec(np.dtype(np.float32), (-1, config.policy.action_chunk, config.policy.env_action_dim))
@@ -93,13 +100,11 @@ def signature(config: JobConfig, state_dims: int) -> ModelSignature:
 def input_example(config: JobConfig, spec: ObservationSpec, stats: NormStats) -> dict[str, np.ndarray]:
     """One observation with grey images, the mean state of the training, and a prompt of the training."""
     grey = np.full((1, config.env.image_size, config.env.image_size, 3), 128, np.uint8)
-    return dict(
-        zip(
-            INPUTS,
-            (grey, grey, np.asarray(stats.state.mean, np.float32)[None], np.array(spec.prompts[:1])),
-            strict=True,
-        )
-    )
+    *images, state, prompt = inputs_of(spec)
+    # An adapted robot's norm stats are in the model's numbers.
+    mean = np.zeros(len(spec.state_names)) if task_of(config).adapt else stats.state.mean
+    numbers = {state: np.asarray(mean, np.float32)[None], prompt: np.array(spec.prompts[:1])}
+    return {**dict.fromkeys(images, grey), **numbers}
 
 
 def read_requests(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spec: ObservationSpec) -> list[Request]:
@@ -126,7 +131,7 @@ def read_requests(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, s
         cause = f"noise_key has {len(keys)} entries for {rows} observations"
         raise ObservationError.of("observation-noise-key", cause, "send three integers, or three for each observation")
     return [
-        spec.parse(_row(inputs, row) | {"noise_key": keys[k : k + 3]}, (0, 0, 0))
+        spec.parse(_row(inputs, row, images_of(spec)) | {"noise_key": keys[k : k + 3]}, (0, 0, 0))
         for row, k in ((row, 3 * row if len(keys) > 3 else 0) for row in range(rows))
     ]
 
@@ -139,7 +144,7 @@ def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spe
         ObservationError: as `read_requests`, and for an image without a value above 1, because MLflow casts floats in
             [0, 1] to such an image.
     """
-    for name in IMAGES:
+    for name in images_of(spec):
         image = inputs.get(name)
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size and image.max() <= 1:
             cause = f"{name} has no value above 1: it is black, or MLflow has cast floats in [0, 1] to integers"
@@ -147,8 +152,8 @@ def requests_of(inputs: Mapping[str, Any], params: Mapping[str, Any] | None, spe
     return read_requests(inputs, params, spec)
 
 
-def _row(inputs: Mapping[str, Any], row: int) -> dict[str, Any]:
-    return {name: _pixels(name, values[row]) if name in IMAGES else values[row] for name, values in inputs.items()}
+def _row(inputs: Mapping[str, Any], row: int, images: tuple[str, ...]) -> dict[str, Any]:
+    return {name: _pixels(name, values[row]) if name in images else values[row] for name, values in inputs.items()}
 
 
 def _pixels(name: str, image: Any) -> Any:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlflow_project.serving.spellings import spellings
 from rlinf_isaac.ground.errors import ObservationError, Problem
 from rlinf_isaac.pi0.tokenizer import clean_prompt
 from rlinf_isaac.pi0.transforms import resize_with_pad, resized_sides
 
-SPELLINGS = {
-    "front": ("observation/image", "images/front", "observation.images.front"),
-    "wrist": ("observation/wrist_image", "images/wrist", "observation.images.wrist"),
-    "state": ("observation/state", "state", "observation.state"),
-    "prompt": ("prompt",),
-    "noise_key": ("noise_key",),
-}
-"""Name of an entry -> names that clients may use for it: those of OpenPI's LIBERO policy, of RLinf's IsaacLab policy
-(``/`` may also be a nested dict, as in OpenPI), and of LeRobot datasets. Other entries are ignored, as in OpenPI."""
-
-VIEWS = ("front", "wrist")
+STACK_CUBE = {"base_0_rgb": "observation.images.front", "left_wrist_0_rgb": "observation.images.wrist"}
+"""Cameras of the project's own tasks: slot of the model -> feature of the dataset."""
 MAX_SIDE = 4096
 """Largest side of an image, in pixels."""
 
@@ -36,7 +28,7 @@ class Request(NamedTuple):
     """One row of a policy call.
 
     Attributes:
-        images: view -> (S, S, 3) uint8, of the model's size.
+        images: slot of the model -> (S, S, 3) uint8, of the model's size.
         state: (D,) float32 in robot units.
         prompt: the instruction.
         noise_key: seed of the noise, the only randomness of the call.
@@ -57,12 +49,22 @@ class ObservationSpec:
         state_names: name of every entry of the state.
         prompts: prompts of the training; the first one is used if a client sends none.
         any_prompt: whether other prompts are accepted, too.
+        cameras: slot of the model -> feature of the dataset, from which the names follow that clients may use.
+        state: feature of the dataset.
     """
 
     image_size: int
     state_names: tuple[str, ...]
     prompts: tuple[str, ...]
     any_prompt: bool = False
+    cameras: Mapping[str, str] = field(default_factory=lambda: STACK_CUBE)
+    state: str = "observation.state"
+
+    @cached_property
+    def spellings(self) -> dict[str, tuple[str, ...]]:
+        """Name of an entry -> names that clients may use for it, the one that messages propose first. Other entries of
+        an observation are ignored, as in OpenPI."""
+        return spellings(self.cameras, self.state)
 
     def parse(self, observation: Any, noise_key: NoiseKey) -> Request:
         """Convert an observation to a request. `noise_key` is used unless the client sends its own.
@@ -74,11 +76,11 @@ class ObservationSpec:
             cause = f"an observation is a map of names to arrays, not {type(observation).__name__}"
             raise ObservationError.of("bad-message", cause, "send a dict")
         entries = {
-            name: next((value for key in spellings if (value := _find(observation, key)) is not None), None)
-            for name, spellings in SPELLINGS.items()
+            name: next((value for key in names if (value := _find(observation, key)) is not None), None)
+            for name, names in self.spellings.items()
         }
         readers: dict[str, Callable[[Any], Any]] = {
-            **{view: partial(_image, view, self.image_size) for view in VIEWS},
+            **{slot: partial(_image, self.spellings[slot][0], self.image_size) for slot in self.cameras},
             "state": self._state,
             "prompt": self._prompt,
             "noise_key": partial(_noise_key, noise_key),
@@ -87,15 +89,16 @@ class ObservationSpec:
         problems: list[Problem] = []
         for name, reader in readers.items():
             try:
-                if entries[name] is None and name in (*VIEWS, "state"):
-                    cause = f"there is no {SPELLINGS[name][0]!r}, only {_names(observation)}"
-                    raise ObservationError.of("observation-missing", cause, f"send {SPELLINGS[name][0]!r}")
+                if entries[name] is None and name in (*self.cameras, "state"):
+                    wanted = self.spellings[name][0]
+                    cause = f"there is no {wanted!r}, only {_names(observation)}"
+                    raise ObservationError.of("observation-missing", cause, f"send {wanted!r}")
                 read[name] = reader(entries[name])
             except ObservationError as error:
                 problems += error.problems
         if problems:
             raise ObservationError(problems)
-        images = {view: resize_with_pad(read[view], self.image_size) for view in VIEWS}
+        images = {slot: resize_with_pad(read[slot], self.image_size) for slot in self.cameras}
         return Request(images, read["state"], read["prompt"], read["noise_key"])
 
     def _state(self, value: Any) -> np.ndarray:
@@ -111,7 +114,7 @@ class ObservationSpec:
         return state
 
     def _prompt(self, value: Any) -> str:
-        if value is None:
+        if value is None and self.prompts:
             return self.prompts[0]
         try:
             if isinstance(value, np.ndarray) and value.size == 1:  # some of OpenPI's clients send np.asarray("...")
@@ -173,7 +176,7 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, int | float | np.bool_ | np.number)
 
 
-def _image(view: str, size: int, value: Any) -> np.ndarray:
+def _image(name: str, size: int, value: Any) -> np.ndarray:
     """Convert an image to (h, w, 3) uint8, also from (3, h, w) and from floats in [0, 1], like OpenPI's
     ``_parse_image``; check that it can be resized into a square of `size` pixels."""
     image = as_array(value)
@@ -183,7 +186,6 @@ def _image(view: str, size: int, value: Any) -> np.ndarray:
     with np.errstate(all="ignore"):
         if fits and image.dtype.kind == "f" and image.min() >= 0 and image.max() <= 1:  # both are false for NaN
             image = (255 * image).astype(np.uint8)
-    name = SPELLINGS[view][0]
     if not fits or image.dtype != np.uint8:
         cause = f"the image {name!r} has shape {image.shape} of {image.dtype}"
         raise ObservationError.of("observation-image", cause, "send (height, width, 3) uint8, or float in [0, 1]")

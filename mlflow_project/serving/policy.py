@@ -17,12 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mlflow_project.serving.observation import VIEWS, NoiseKey, ObservationSpec, Request
+from mlflow_project.serving.observation import NoiseKey, ObservationSpec, Request
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assumed, recorded, spell
 from rlinf_isaac.checkpoint.trained_with import serving_mismatches
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.ground.errors import InvalidJob, ObservationError
@@ -103,11 +104,20 @@ class ServedPolicy:
             "preset": self.config.preset,
             "image_size": self.spec.image_size,
             **announced(self.bundle),
+            **self._of_task(),
             "state_names": list(self.spec.state_names),
             "action_horizon": policy.action_chunk,
             "batch_sizes": list(self.sizes),
             "exact": self.exact,
             "warmup_seconds": round(self.policy.warmup_seconds, 1),
+        }
+
+    def _of_task(self) -> dict[str, Any]:
+        task = task_of(self.config)
+        return {
+            "task": task.name,
+            "task_digest": task.digest,
+            "cameras": {slot: list(self.spec.spellings[slot]) for slot in self.spec.cameras},
         }
 
 
@@ -133,12 +143,18 @@ def serving_config(bundle: Bundle, device: str = "cpu") -> JobConfig:
 
 
 def observation_spec(bundle: Bundle, config: JobConfig, *, any_prompt: bool = False) -> ObservationSpec:
-    """The observations that the policy of a bundle accepts. State dims without a recorded or assumed name are named by
-    their number."""
-    dims = len(from_json(bundle.norm_stats_bytes, str(bundle.path)).state.mean)
-    names = recorded(bundle, "state", "state_names") or [str(index) for index in range(dims)]
-    prompts = (bundle.config.get("prompts") or {}).values()
-    return ObservationSpec(config.model.vision.image_size, tuple(names), tuple(prompts), any_prompt)
+    """The observations that the policy of a bundle accepts: those of its task. State dims without a recorded or assumed
+    name are named by their number."""
+    task = task_of(config)
+    labels: Sequence[str] = task.state.labels
+    if not config.task:
+        dims = len(from_json(bundle.norm_stats_bytes, str(bundle.path)).state.mean)
+        labels = [str(index) for index in range(dims)]
+    names = recorded(bundle, "state", "state_names") or labels
+    prompts = tuple((bundle.config.get("prompts") or {}).values()) or task.prompts or ()
+    cameras = {slot: camera.dataset for slot, camera in task.cameras.items()}
+    size = config.model.vision.image_size
+    return ObservationSpec(size, tuple(names), prompts, any_prompt, cameras, task.state.dataset)
 
 
 def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray:
@@ -146,7 +162,7 @@ def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray
     request."""
     rows = [*requests, *[requests[-1]] * (size - len(requests))]
     actions = policy.act(
-        {view: np.stack([row.images[view] for row in rows]) for view in VIEWS},
+        {slot: np.stack([row.images[slot] for row in rows]) for slot in rows[0].images},
         np.stack([row.state for row in rows]),
         [row.prompt for row in rows],
         np.stack([episode_noise(*row.noise_key, policy.noise_shape) for row in rows]),
@@ -180,6 +196,6 @@ def _powers_up_to(most: int) -> tuple[int, ...]:
 def _probe(policy: Pi0Policy, spec: ObservationSpec, key: NoiseKey) -> Request:
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     shape = (spec.image_size, spec.image_size, 3)
-    images = {view: random.integers(0, 256, shape, dtype=np.uint8) for view in VIEWS}
+    images = {slot: random.integers(0, 256, shape, dtype=np.uint8) for slot in spec.cameras}
     state = policy.processor.state_normalizer.unnormalize(random.standard_normal(len(spec.state_names)))
-    return Request(images, state, spec.prompts[0], key)
+    return Request(images, state, spec.prompts[0] if spec.prompts else "", key)

@@ -39,7 +39,7 @@ class PolicyModel(PythonModel):
         self._policy = ServedPolicy(bundle, config, any_prompt=settings["any_prompt"])
 
     def predict(self, context, model_input, params=None):  # no type hints: MLflow would derive a schema from them
-        """Action chunks (N, chunk, 7) float32, in robot units, for a dict of the arrays in `log_model.INPUTS`.
+        """Action chunks (N, chunk, A) float32, in robot units, for a dict of the arrays in `log_model.inputs_of`.
 
         Raises:
             MlflowException: an observation is refused, for the same reasons and with the same codes as by `serve`;

@@ -38,7 +38,7 @@ from websockets.http11 import Response
 
 from mlflow_project.serving.batcher import Batcher
 from mlflow_project.serving.codec import pack, unpack
-from mlflow_project.serving.intake import LARGE, Intake, Places
+from mlflow_project.serving.intake import Intake, Places, large
 from mlflow_project.serving.observation import NoiseKey, Request
 from mlflow_project.serving.policy import ServedPolicy
 from rlinf_isaac.ground.errors import InvalidJob, ObservationError
@@ -77,6 +77,7 @@ class PolicyServer:
     def __init__(self, policy: ServedPolicy, limits: Limits | None = None) -> None:
         self.policy, self.limits = policy, limits or Limits()
         self._metadata = pack(policy.metadata())
+        self._large = large(len(policy.spec.cameras))
         self._seed = secrets.randbits(32)  # noise seed for clients that send no noise_key
         self._numbers = itertools.count()
         self._clients: set[Intake] = set()
@@ -100,7 +101,7 @@ class PolicyServer:
             self._serve,
             host,
             port,
-            create_connection=partial(Intake, Places()),  # type: ignore[arg-type]  # declared as a class, but only called
+            create_connection=partial(Intake, Places(large=self._large)),  # type: ignore[arg-type]  # a class, but only called
             compression=None,  # it does not make images smaller, and costs milliseconds
             max_size=self.limits.max_message,
             max_queue=1,  # do not read ahead from a client that does not wait for its answers
@@ -205,7 +206,7 @@ class PolicyServer:
 
     def _decode(self, message: str | bytes, noise_key: NoiseKey) -> asyncio.Future[Request]:
         """Decode a message in a thread, because decoding and resizing large images would block the event loop."""
-        decoder = self._decoders[len(message) > LARGE]
+        decoder = self._decoders[len(message) > self._large]
         return asyncio.get_running_loop().run_in_executor(decoder, self._parse, message, noise_key)
 
     def _parse(self, message: str | bytes, noise_key: NoiseKey) -> Request:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags
 from mlflow_project.recorders.logged_checkpoints import bundle_tags, log_bundle_files, log_model, model_name
@@ -12,7 +11,6 @@ from mlflow_project.tracked import PROJECT
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.foreign.make import AS_STORED, find_made, make_bundle, plan_conversion
-from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.ground.errors import BundleError
 from rlinf_isaac.jobs import Say, silent
 from rlinf_isaac.jobs.bundle import MakeJob, already_there
@@ -27,37 +25,28 @@ def run(job: MakeJob, output: Path, say: Say = silent) -> Bundle:
         BundleError: another bundle is there.
     """
     # Before there is a run: weights that do not fit are a job that cannot start, not one that failed.
-    conversion = plan_conversion(job.source, job.config.model, replace(AS_STORED, exclude=job.exclude))
+    conversion = plan_conversion(job.source, job.content.config.model, replace(AS_STORED, exclude=job.exclude))
     for line in (conversion.plan.summary, *conversion.stored.notes):
         if line:
             say(f"weights      {line}")
-    dataset = None if job.dataset is None else LeRobotDataset(job.dataset)
-    parts: dict[str, Any] = {
-        "asset_id": job.asset_id,
-        "step": job.step,
-        "norm_stats": job.norm_stats,
-        "norm_stats_record": job.norm_stats_record,
-        "dataset": dataset,
-        "stated": job.stated,
-        "assumed": job.assumed,
-    }
+    content = job.content
     made = None
     if job.path.exists() and not job.force:
-        made = find_made(conversion, job.config, job.path, **parts)
+        made = find_made(conversion, content, job.path)
         if made is None:
             raise BundleError([already_there(job.path)])
         say(f"there        {job.path}, whole: this command has made it before")
-    name = f"bundle {job.path.parent.name} {job.step}"
+    name = f"bundle {job.path.parent.name} {content.step}"
     with tracked_run("bundle", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        bundle = made or make_bundle(conversion, job.config, job.path, **parts, overwrite=job.force)
-        values = asdict(job.config)
+        bundle = made or make_bundle(conversion, content, job.path, overwrite=job.force)
+        values = asdict(content.config)
         tracked.recorder.params({section: values[section] for section in ("preset", "model", "policy")})
         origin = {"kind": job.source.kind, "format": job.source.weights.format}
         tracked.recorder.params(origin | ({"hub": job.source.hub} if job.source.hub else {}), prefix="source")
         tracked.recorder.tags(bundle_tags(bundle))
-        if dataset is not None:
-            tracked.recorder.dataset(lerobot_dataset(dataset.root, dataset.digest))
-        family = model_name(job.config.preset, pi05=job.config.model.pi05)
+        if content.dataset is not None:
+            tracked.recorder.dataset(lerobot_dataset(content.dataset.root, content.dataset.digest))
+        family = model_name(content.config.preset, pi05=content.config.model.pi05)
         log_model(tracked.recorder, bundle, family, "output")
-        log_bundle_files(tracked.recorder, bundle, f"checkpoints/{job.step}", "none")
+        log_bundle_files(tracked.recorder, bundle, f"checkpoints/{content.step}", "none")
     return bundle

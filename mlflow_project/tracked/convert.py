@@ -57,7 +57,7 @@ def _find_there(job: ConvertJob, verify: bool, hash_source: bool, show: Callable
     if job.bundle is None:
         there: Any = find_finished(job.conversion, verify=verify, hash_source=hash_source, progress=show)
     else:
-        there = find_made(job.bundle.conversion, job.bundle.config, output, **job.bundle.parts)
+        there = find_made(job.bundle.conversion, job.bundle.content, output)
     if there is None:
         raise InvalidJob([output_exists(output)])
     say(f"there        {output.absolute()}, whole: this command has made it before")
@@ -87,10 +87,9 @@ def _make_bundle(
     tracked: TrackedRun, bundle: BundleJob, conversion: ConversionJob, there: Bundle | None, say: Say
 ) -> None:
 
-    made = there or make_bundle(
-        bundle.conversion, bundle.config, conversion.output, **bundle.parts, overwrite=conversion.overwrite
-    )
+    made = there or make_bundle(bundle.conversion, bundle.content, conversion.output, overwrite=conversion.overwrite)
+    config = bundle.content.config
     tracked.recorder.tags(bundle_tags(made))
-    log_model(tracked.recorder, made, model_name(bundle.config.preset, pi05=bundle.config.model.pi05), "output")
+    log_model(tracked.recorder, made, model_name(config.preset, pi05=config.model.pi05), "output")
     log_bundle_files(tracked.recorder, made, f"checkpoints/{made.step}", "none")
     say(f"\nbundle       {made.path.absolute()} sha256 {made.digest}")

@@ -18,6 +18,7 @@ from rlinf_isaac.data.norm_stats import Settings, compute_norm_stats, settings_o
 from rlinf_isaac.data.norm_stats.keys import Mode, canonicalise
 from rlinf_isaac.data.norm_stats.parse import read_bytes
 from rlinf_isaac.ground.atomic import new_directory
+from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import Say, options, silent
 from rlinf_isaac.preflight.norm_stats import PROVENANCE_FILE, read_provenance
@@ -76,7 +77,9 @@ def _suffix(settings: Settings) -> str:
     """The settings within a directory's name, where a comma would separate paths."""
     delta = settings["delta_actions"]
     parts = [f"h{settings['action_horizon']}", f"b{settings['batch_size']}"]
-    return "-".join(parts if delta == options.NONE else [*parts, "d" + delta.replace(",", "_")])
+    parts += [] if delta == options.NONE else ["d" + delta.replace(",", "_")]
+    special = {key: settings[key] for key in ("features", "adapt") if key in settings}
+    return "-".join([*parts, json_digest(special)[:6]] if special else parts)
 
 
 def _provenance_of(path: Path, digest: str) -> dict[str, Any]:

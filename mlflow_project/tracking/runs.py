@@ -27,7 +27,7 @@ from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.signals import Signals, Terminated
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
-from mlflow_project.tracking.uploader import Outcome, Uploader
+from mlflow_project.tracking.uploader import Uploader, UploadResult
 from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
 
 DEFAULT_EXPERIMENT = "rlinf-isaac"
@@ -54,7 +54,7 @@ class TrackedRun:
     recorder: Recorder
     uploader: Uploader
     tracking_uri: str
-    outcome: Outcome | None = None
+    outcome: UploadResult | None = None
     nested: bool = False
 
     def ids(self) -> tuple[str, str] | None:
@@ -181,7 +181,7 @@ def _closing(recorder: Recorder, *, leave_to_owner: bool = False) -> Iterator[No
         recorder.end("FINISHED", leave_to_owner=leave_to_owner)
 
 
-def _patient_close(uploader: Uploader, signals: Signals) -> Outcome:
+def _patient_close(uploader: Uploader, signals: Signals) -> UploadResult:
     """Upload what remains; a signal shortens the time limit."""
     try:
         return uploader.close(PATIENCE_S)
@@ -239,7 +239,7 @@ def _ensure_store(uri: str) -> None:
         logger.debug("no store at %s yet: %s", without_credentials(uri), error)
 
 
-def _warn_of_missing_records(outcome: Outcome) -> None:
+def _warn_of_missing_records(outcome: UploadResult) -> None:
     for refusal in outcome.refused:
         logger.warning("%s", told(refusal))
     if outcome.refused:

@@ -31,7 +31,7 @@ logger = logging.getLogger("mlflow_project")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UploadResult:
     """State of a journal when its uploader stops.
 
     Attributes:
@@ -91,7 +91,7 @@ class Uploader:
             self._thread.join(0.05)
         return self.cursor.state.offset >= end
 
-    def close(self, limit_s: float) -> Outcome:
+    def close(self, limit_s: float) -> UploadResult:
         """Upload what remains, for `limit_s` seconds at most, and stop.
 
         The journal stays locked until the thread has ended.
@@ -106,7 +106,7 @@ class Uploader:
             pending, self._problem = 1, str(error)
         problem = (self._problem or "the time to upload them was too short") if pending else None
         uri = without_credentials(self.cursor.tracking_uri)
-        return Outcome(self._journal.path, uri, pending, problem, tuple(self.cursor.state.refused))
+        return UploadResult(self._journal.path, uri, pending, problem, tuple(self.cursor.state.refused))
 
     def _follow(self) -> None:
         pause = _FIRST_PAUSE_S

@@ -22,6 +22,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import with_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.yaml_text import check_yaml_text, read_yaml_text
+from rlinf_isaac.tasks.read import from_dict
 
 MAX_OVERRIDES = 20_000
 """Characters. A command line with more is no work of a person, and a preset has room for more."""
@@ -93,7 +94,9 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
     """
     config = OmegaConf.structured(JobConfig)
     described = values.get("task") if isinstance(values, Mapping) else None
-    values = {key: value for key, value in values.items() if key != "task"} if described is not None else values
+    if described is not None:
+        values = {key: value for key, value in values.items() if key != "task"}
+        described = from_dict(described, origin).as_dict() if described else {}
     problems = _apply(config, _flatten(values), origin)
     pairs: list[tuple[str, Any]] = []
     for item in overrides:

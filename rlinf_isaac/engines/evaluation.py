@@ -107,6 +107,8 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
     root.mkdir(parents=True, exist_ok=True)
     write_file(root / "settings.json", json.dumps(settings, indent=2))
     announced = settings | ({"stop_rule": asdict(job.stop_rule)} if job.stop_rule else {})
+    if config.task:
+        announced |= {"failures": list(task_of(config).failures)}
     shares = [
         _Share(
             bundle,

@@ -10,17 +10,20 @@ from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import ComputeConfig, JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import NormStats, from_json
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor
 from rlinf_isaac.pi0.precision import to_precision
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
+from rlinf_isaac.tasks.adapters import find_adapter
 
 
 def make_processor(config: JobConfig, norm_stats: NormStats) -> Processor:
     """The pre- and post-processing of observations and actions for `config` with these norm stats."""
-    return Processor(config.model, config.policy, norm_stats, load_tokenizer(config.policy, config.model))
+    adapter = find_adapter(task_of(config).adapt)
+    return Processor(config.model, config.policy, norm_stats, load_tokenizer(config.policy, config.model), adapter)
 
 
 def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | None = None) -> Pi0Policy:

@@ -6,11 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlinf_isaac.config.task import task_of
-from rlinf_isaac.envs.stack_cube.backends import BACKENDS
-from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
-from rlinf_isaac.tasks.task import BUILTIN
-
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.envs.vector import TaskEnv
@@ -29,6 +24,12 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None) ->
         SimulatorError: the task has no environment, or the backend does not support the config.
         SimulatorDied: a simulator in a separate process did not start.
     """
+    # Interpreters of simulators import this package, too, and have no package that reads configs.
+    from rlinf_isaac.config.task import task_of
+    from rlinf_isaac.envs.stack_cube.backends import BACKENDS
+    from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
+    from rlinf_isaac.tasks.task import BUILTIN
+
     task, env = task_of(config), config.env
     if task.env is None:
         cure = "add a section env to its description; docs/tasks.md says how"

@@ -85,8 +85,8 @@ class EvaluationStarted:
 
     `settings` has everything besides checkpoint and seed on which its episodes depend: ``environment`` (an
     `EnvIdentity` as dict), ``action_chunk``, ``policy_seed`` and more; also ``stop_rule``, if the results decided the
-    number of episodes. `assumed` has assumptions about its training, `unsaid` the facts that are not known
-    (`checkpoint.facts`).
+    number of episodes, and ``failures``, the outcomes of a task that is not stack-cube. `assumed` has assumptions about
+    its training, `unsaid` the facts that are not known (`checkpoint.facts`).
     """
 
     step: int

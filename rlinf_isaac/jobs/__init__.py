@@ -1,8 +1,9 @@
-"""Jobs: what a person asks for becomes a job that an engine runs, with every check done before anything starts.
+"""Turns the options of a command into a job that an engine runs, and does every check before anything starts.
 
-Each module serves one kind of job. `check` takes the options as text, notes what is wrong in `preflight.Findings`, and
-gives the job or what the job is made of; `plan` makes the job of settings that are already typed. Nothing here prints,
-records or imports mlflow: a function that has something to tell a person hands each line to its argument `say`.
+Each module serves one kind of job. Its `check` takes the options as text, adds every problem to `preflight.Findings`,
+and returns the job or its parts. Its `plan` makes the job from settings that have their types already. Nothing in this
+package prints or records anything, or imports mlflow: a function that has a message for the user passes each line to
+its argument `say`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Say = Callable[[str], None]
-"""Takes a line that a person should read."""
+"""A function that receives a line for the user."""
 
 
 def silent(line: str) -> None:
-    """The `Say` that drops every line."""
+    """A `Say` that drops every line."""

@@ -1,4 +1,4 @@
-"""What fine-tuning makes of its base and of the norm stats ``base``: both are found, checked and hashed."""
+"""Finds, checks and hashes the base of a fine-tuning, and the norm stats that ``--norm-stats base`` takes from it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ForeignNormStats:
 
     Attributes:
         data: bytes of the ``norm_stats.json``.
-        origin: for people.
-        path: the file they are in, or were made of.
-        record: where they come from, if that is the base; JSON-ready.
+        origin: their origin in words, for the user.
+        path: the file that holds them, or from which they were made.
+        record: JSON-ready record of their origin if they come from the base.
     """
 
     data: bytes
@@ -38,8 +38,11 @@ class ForeignNormStats:
 
 
 def find(findings: Findings, text: str, locate: Callable[[str], Named]) -> FoundBase | None:
-    """The base that an option names and `locate` finds; None for ``none``, and where `findings` now says why there is
-    none."""
+    """The base that the option names and `locate` finds.
+
+    Returns:
+        The base; None for ``none``, and also if there is an error, which is then in `findings`.
+    """
     if text == options.NONE:
         return None
     from rlinf_isaac.checkpoint.foreign.base import find_base
@@ -50,10 +53,10 @@ def find(findings: Findings, text: str, locate: Callable[[str], Named]) -> Found
 
 
 def config_of(base: FoundBase | None, preset: str, overrides: Sequence[str]) -> JobConfig:
-    """The job: of the preset; with ``auto`` of the base, and without one `DEFAULT_PRESET`.
+    """The config of the job: that of the preset. ``auto`` means that of the base or, without one, `DEFAULT_PRESET`.
 
     Raises:
-        InvalidJob: the preset, the base or an override does not give a job.
+        InvalidJob: the preset, the base or an override is not valid.
     """
     if preset != options.AUTO:
         return load_config(preset, overrides)
@@ -65,7 +68,7 @@ def config_of(base: FoundBase | None, preset: str, overrides: Sequence[str]) -> 
 
 
 def check(findings: Findings, base: FoundBase, config: JobConfig) -> None:
-    """Whether the base fills the model of the job, and what it says that the job does otherwise."""
+    """Check that the base fills the model of the job, and report its settings that differ from those of the job."""
     from rlinf_isaac.checkpoint.foreign.base import plan_base
     from rlinf_isaac.checkpoint.foreign.base_config import check_differences
 
@@ -75,10 +78,10 @@ def check(findings: Findings, base: FoundBase, config: JobConfig) -> None:
 
 
 def choose_norm_stats(text: str, base: FoundBase | None) -> ForeignNormStats | Path | None:
-    """What ``--norm-stats`` means: None to compute them, a file, or those of the base.
+    """The norm stats that ``--norm-stats`` means: a file, or those of the base. None means that they are computed.
 
     Raises:
-        NormStatsError: the base has none of this name.
+        NormStatsError: the base has no norm stats with this name.
         InvalidJob: there is no base.
     """
     if text == options.AUTO:
@@ -87,7 +90,7 @@ def choose_norm_stats(text: str, base: FoundBase | None) -> ForeignNormStats | P
     if word != OF_BASE or Path(text).exists():
         return Path(text)
     if base is None:
-        cause = f"--norm-stats {text}: there is no base whose norm stats these could be"
+        cause = f"--norm-stats {text} takes norm stats from the base, but there is no --base"
         raise InvalidJob.of("no-base", cause, "pass --base, or leave --norm-stats at auto")
     from rlinf_isaac.checkpoint.foreign.base import norm_stats_of, norm_stats_record
 
@@ -97,14 +100,14 @@ def choose_norm_stats(text: str, base: FoundBase | None) -> ForeignNormStats | P
 
 
 def check_norm_stats(findings: Findings, stats: ForeignNormStats, config: JobConfig) -> None:
-    """Whether norm stats of a base suit the policy; that the dataset gives other ones is what they are chosen for."""
+    """Check that norm stats of a base suit the policy. They are not compared with the dataset."""
     from rlinf_isaac.preflight import check_norm_stats
 
     findings.add(check_norm_stats(stats.data, stats.path, config))
 
 
 def seal(base: FoundBase, config: JobConfig, stats: ForeignNormStats | None, say: Say) -> Base:
-    """Hash the base, and say what it is, what its files state, and which parameters come from it."""
+    """Hash the base, and tell the user its identity, the settings in its files, and which parameters come from it."""
     from rlinf_isaac.checkpoint.foreign.base import seal_base
     from rlinf_isaac.checkpoint.foreign.base_config import says_lines
 

@@ -1,14 +1,12 @@
-"""The job that makes a checkpoint bundle: its options are checked, and what they leave open is inferred."""
+"""Checks the options of the job that makes a checkpoint bundle, and infers those that are left open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlinf_isaac.config.reads import check_overrides
-from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import Say, options, silent
 from rlinf_isaac.jobs.bundle_source import (
@@ -26,9 +24,10 @@ from rlinf_isaac.jobs.bundle_source import (
 from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
+    from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
     from rlinf_isaac.checkpoint.foreign.sources import Source
 
-# Facts that a dataset says; how its dims are called it may leave open.
+# Facts that a dataset states. Names of its dims may be missing.
 _OF_DATASET = ("prompt", "control_hz", "state", "actions")
 
 
@@ -37,28 +36,15 @@ class MakeJob:
     """A bundle to make.
 
     Attributes:
-        source: the checkpoint as it was found.
-        config: the job that trained it, as far as it is known.
-        norm_stats: bytes with canonical keys.
-        norm_stats_record: where they came from.
-        step, asset_id: of the bundle.
-        dataset: root of the dataset it was trained on, or None.
-        stated: facts that the checkpoint's files say.
-        assumed: facts that the person says, with their values.
+        source: the checkpoint.
+        content: everything that the bundle holds besides its weights.
         exclude: patterns of tensors to leave out.
         path: the bundle's directory.
-        force: replace an existing bundle.
+        force: whether an existing bundle is replaced.
     """
 
     source: Source
-    config: JobConfig
-    norm_stats: bytes
-    norm_stats_record: dict[str, Any]
-    step: int
-    asset_id: str
-    dataset: Path | None
-    stated: frozenset[str]
-    assumed: Mapping[str, Any]
+    content: BundleContent
     exclude: tuple[str, ...]
     path: Path
     force: bool
@@ -81,12 +67,15 @@ def check(
     force: bool,
     output: Path,
     overrides: str,
+    task: str = options.AUTO,
     say: Say = silent,
 ) -> MakeJob | None:
-    """Check these options, and say what was inferred; the job, unless `findings` has errors."""
+    """The job of these options, or None if `findings` has errors. Inferred values are told to the user."""
     from rlinf_isaac.checkpoint.facts import parse_assumptions
+    from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
     from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
     from rlinf_isaac.checkpoint.foreign.sources import find_source
+    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.preflight import check_config, check_dataset, check_free_space, check_norm_stats
 
     patterns = options.words(exclude)
@@ -94,7 +83,7 @@ def check(
         assumptions = parse_assumptions(assume)
         known = sorted(assumptions.keys() & set(_OF_DATASET[:2])) if dataset != options.NONE else []
         findings.add(
-            Problem("needless-assumption", f"--dataset says what the {name} is", f"leave {name} out of --assume")
+            Problem("needless-assumption", f"--dataset already states the {name}", f"leave {name} out of --assume")
             for name in known
         )
         which = None if asset_id == options.AUTO else asset_id
@@ -103,7 +92,7 @@ def check(
         found = replace(find_source(local, **given, asset_id=which), hub=hub)
         say_source(found, say)
         number = find_step(step, found, say)
-        own = options.to_overrides({}, {}, overrides)
+        own = options.to_overrides({"task": task}, {"task": "env.task"}, overrides)
         findings.add(check_overrides("bundle make", own))
         said = () if dataset == options.NONE else _OF_DATASET
         configured = find_config(found, preset, patterns, own, assumptions, said, say)
@@ -117,16 +106,26 @@ def check(
         root = None
         if dataset != options.NONE:
             root = options.find_dataset(dataset)
-            # Its prompts and its rate are written down, whatever they are: an evaluation compares them.
+            # Its prompts and its rate may differ from the task: they are recorded, and an evaluation compares them.
             findings.add(check_dataset(config, root, ("cameras", "state", "actions")))
         path = output.absolute() / "bundles" / run_name(name, named if hub else found.path) / str(number)
         if force or not path.exists():
             findings.add(check_free_space(path, found.weights.size))
         elif not may_be_made(path, config, data):
             findings.add([already_there(path)])
-        told = (configured.stated, configured.assumed)
-        arguments = (found, config, data, record, number, config.policy.asset_id, root, *told, patterns, path, force)
-        return None if findings.errors else MakeJob(*arguments)
+        if findings.errors:
+            return None
+        content = BundleContent(
+            config=config,
+            step=number,
+            asset_id=config.policy.asset_id,
+            norm_stats=data,
+            norm_stats_record=record,
+            dataset=None if root is None else LeRobotDataset(root),
+            stated=configured.stated,
+            assumed=configured.assumed,
+        )
+        return MakeJob(found, content, patterns, path, force)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the job that makes a bundle infers of a checkpoint: its config, step, asset id, norm stats and name."""
+"""Infers the config, step, asset id, norm stats and name of a checkpoint that becomes a bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.foreign.configured import Configured
     from rlinf_isaac.checkpoint.foreign.sources import Source
 
-# Directories between an experiment and its steps that say nothing about which experiment it is.
+# Names of directories between that of an experiment and those of its steps. They do not name the experiment.
 _NAMELESS = ("checkpoints", "actor", "model", "pretrained_model", "last", "")
 _SHOWN = 20
 
@@ -29,8 +29,11 @@ def find_config(
     known: Collection[str],
     say: Say,
 ) -> Configured:
-    """The job that trained the checkpoint, as far as it is known: a bundle says so itself, of others their files say
-    some, and their shapes the architecture."""
+    """The job that trained the checkpoint, as far as it is known.
+
+    A bundle records its job. For other checkpoints the shapes decide the architecture, and their files state some of
+    the other settings.
+    """
     from rlinf_isaac.checkpoint.bundle import read_bundle
     from rlinf_isaac.checkpoint.foreign.configured import configure
 
@@ -52,7 +55,7 @@ def _spelled(values: Mapping[str, Any]) -> list[str]:
 
 
 def with_asset_id(config: JobConfig, asset_id: str, source: Source, say: Say) -> JobConfig:
-    """The config with this asset id; with ``auto`` the one under which the norm stats were found, else its own."""
+    """The config with this asset id. ``auto`` means that of the norm stats or, if they have none, of the config."""
     from rlinf_isaac.checkpoint.write_bundle import check_asset_id
 
     if asset_id == options.AUTO:
@@ -63,8 +66,8 @@ def with_asset_id(config: JobConfig, asset_id: str, source: Source, say: Say) ->
 
 
 def remarks(source: Source) -> list[Problem]:
-    """What a person should know of the checkpoint's own files; it is recorded in the bundle as well."""
-    cure = "nothing to do if that is meant; the bundle records it (config.json: source.said.remarks)"
+    """Warnings with the remarks about the checkpoint's own files. The bundle records them, too."""
+    cure = "nothing needs to be done if this is intended; the bundle records it (config.json: source.said.remarks)"
     return [Problem("checkpoint-remark", remark, cure, level="warning") for remark in source.said.remarks]
 
 
@@ -73,14 +76,14 @@ def _fitting_preset(source: Source, exclude: tuple[str, ...]) -> str:
 
     fitting = fitting_presets(source, replace(AS_STORED, exclude=exclude))
     if len(fitting) != 1:
-        cause = f"the shapes in {source.path} are those of {' and '.join(fitting) or 'none of the presets'}"
-        cure = "name the nearest with --preset, and it says which tensors differ; then use --overrides or --exclude"
+        cause = f"the shapes in {source.path} fit {' and '.join(fitting) or 'none of the presets'}"
+        cure = "name the closest preset with --preset to see which tensors differ, then use --overrides or --exclude"
         raise InvalidJob.of("unknown-architecture", cause, cure)
     return fitting[0]
 
 
 def read_norm_stats(source: Source, mode: str) -> tuple[bytes, dict[str, Any]]:
-    """Bytes with canonical keys, and the record of where they came from."""
+    """The bytes of the norm stats with canonical keys, and the JSON-ready record of their origin."""
     from rlinf_isaac.checkpoint.find_weights import name_within
     from rlinf_isaac.data.norm_stats import from_json
     from rlinf_isaac.data.norm_stats.keys import CHOICE, canonicalise
@@ -101,13 +104,13 @@ def read_norm_stats(source: Source, mode: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def sliced_dims(data: bytes, config: JobConfig) -> dict[str, Any]:
-    """For the record: of which key more dims are stored than the policy has; the first ones count."""
+    """A record of the keys that have more dims than the policy, which uses the first ones; empty if there are none."""
     from rlinf_isaac.data.norm_stats import from_json
     from rlinf_isaac.preflight.norm_stats import policy_of
 
     try:
         stats = from_json(data)
-    except NormStatsError:  # whoever checks the file says so
+    except NormStatsError:  # the check of the file reports this error
         return {}
     used = {key: len(names) for key, names in policy_of(config)["names"].items()}
     stored = {key: getattr(stats, key).dim for key in used}
@@ -116,16 +119,16 @@ def sliced_dims(data: bytes, config: JobConfig) -> dict[str, Any]:
 
 
 def find_step(text: str, source: Source, say: Say) -> int:
-    """The optimiser step that ``--step`` names; with ``auto`` the one in the checkpoint's name.
+    """The optimiser step that ``--step`` names. ``auto`` means the step in the checkpoint's name.
 
     Raises:
-        InvalidJob: neither says one.
+        InvalidJob: the option is not a step, or the name has none.
     """
     if text == options.AUTO:
         if source.step is None:
-            cause = f"the name of {source.path} says no optimiser step"
+            cause = f"the name of {source.path} has no optimiser step"
             cure = (
-                "pass the step at which it was saved: --step N; 0 for a published model or base, where nobody says one"
+                "pass the step at which it was saved, --step N; 0 for a published model or base whose step is unknown"
             )
             raise InvalidJob.of("no-step", cause, cure)
         number = source.step
@@ -138,7 +141,10 @@ def find_step(text: str, source: Source, say: Say) -> int:
 
 
 def run_name(name: str, path: Path) -> str:
-    """`name`, or the checkpoint's experiment: the nearest directory whose name is neither a step nor a filler."""
+    """The name of the bundle's directory: `name`, or for ``auto`` that of the checkpoint's experiment.
+
+    The experiment is the nearest directory whose name is neither a step nor in `_NAMELESS`.
+    """
     from rlinf_isaac.checkpoint.steps import step_of
 
     if name != options.AUTO:
@@ -150,7 +156,7 @@ def run_name(name: str, path: Path) -> str:
 
 
 def local_source(source: Path, say: Say) -> tuple[Path, Path, str]:
-    """The checkpoint's directory here, what it may be named after, and its URI with the commit if it is of the hub."""
+    """The checkpoint's local directory, the path that gives its name, and its URI with commit if it is on the hub."""
     from rlinf_isaac.checkpoint.foreign import hub
 
     if not hub.is_hub(source):
@@ -167,7 +173,7 @@ def path_or_none(text: str) -> Path | None:
 
 
 def say_source(source: Source, say: Say) -> None:
-    """What was found, with digests; the weights' own take a while and come with the bundle."""
+    """Tell the user which files were found. Digests of weights take long, and follow when the bundle is made."""
     lines = [f"checkpoint   {source.path} ({source.kind})"]
     weights = source.weights
     if weights.format == "jax":
@@ -180,9 +186,9 @@ def say_source(source: Source, say: Say) -> None:
 
 
 def say_read(digests: Mapping[str, str | None], say: Say) -> None:
-    """The files that were read, with their sha256 where they were hashed; of orbax's dozens only the first."""
+    """Tell the user the sha256 of the files that were read and hashed, for at most the first `_SHOWN` of them."""
     hashed = [(name, digest) for name, digest in digests.items() if digest]
     for name, digest in hashed[:_SHOWN]:
         say(f"read         {name} sha256 {digest}")
     if len(hashed) > _SHOWN:
-        say(f"read         and {len(hashed) - _SHOWN} files more")
+        say(f"read         and {len(hashed) - _SHOWN} more files")

@@ -1,4 +1,4 @@
-"""What the jobs that start from checkpoints share: which ones are meant, and what is assumed of their training."""
+"""Finds the checkpoints from which a job starts, and adds the assumptions about their training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def chosen_bundles(findings: Findings, ckpt_root: str, ckpt_steps: str, *, quick: bool) -> list[Bundle]:
-    """The checkpoints that ``--ckpt-root`` and ``--ckpt-steps`` mean; `quick` hashes no weights."""
+    """The checkpoints that ``--ckpt-root`` and ``--ckpt-steps`` name. With `quick` their weights are not hashed."""
     from rlinf_isaac.checkpoint.bundle import parse_steps, read_bundle, select_bundles
 
     bundles = []
@@ -22,10 +22,15 @@ def chosen_bundles(findings: Findings, ckpt_root: str, ckpt_steps: str, *, quick
     return bundles
 
 
+def prompts_of(bundle: Bundle) -> list[str]:
+    """The instructions that a checkpoint was trained with, as far as they are known."""
+    return list((bundle.config.get("prompts") or {}).values())
+
+
 def with_assumptions(
     findings: Findings, bundles: Sequence[Bundle], text: str, overrides: Sequence[str] = ()
 ) -> list[Bundle]:
-    """The bundles with what ``--assume`` says of their training entered in their config (`checkpoint.facts`)."""
+    """The bundles, with the facts that ``--assume`` gives about their training in their config (`checkpoint.facts`)."""
     from rlinf_isaac.checkpoint.facts import assume, parse_assumptions
 
     told = list(bundles)

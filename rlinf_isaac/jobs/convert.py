@@ -1,8 +1,7 @@
-"""The job that converts a checkpoint, and the bundle that it makes of it: their options are checked."""
+"""Checks the options of the job that converts a checkpoint and, if asked for, makes a bundle from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,62 +13,45 @@ from rlinf_isaac.jobs.bundle_source import remarks
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.convert import ConversionJob, Options
+    from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
     from rlinf_isaac.checkpoint.foreign.make import Conversion
-    from rlinf_isaac.checkpoint.foreign.sources import Source
-    from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.preflight.findings import Findings
 
 
 @dataclass(frozen=True)
 class BundleJob:
-    """A bundle to make of the plan.
+    """A bundle to make from the converted checkpoint.
 
     Attributes:
-        source: the checkpoint with the given norm stats.
-        config: the job that trained it, as far as it is known.
-        step: from the name of the output, or of the checkpoint.
-        conversion: how its weights fill the model.
-        stated: facts that the checkpoint's files say.
-        assumed: facts that the person says, with their values.
+        conversion: the plan of how the weights fill the model.
+        content: everything that the bundle holds besides its weights.
     """
 
-    source: Source
-    config: JobConfig
-    step: int
     conversion: Conversion
-    stated: frozenset[str]
-    assumed: Mapping[str, Any]
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """What `make_bundle` and `find_made` want to know, beside weights, config and place."""
-        stats = self.source.norm_stats
-        record = {"mode": "none", "source": stats.path.name, "source_sha256": stats.sha256}
-        told = {"stated": self.stated, "assumed": self.assumed}
-        own = {"asset_id": self.config.policy.asset_id, "step": self.step}
-        return {**own, **told, "norm_stats": stats.read(), "norm_stats_record": record}
+    content: BundleContent
 
 
 @dataclass(frozen=True)
 class ConvertJob:
-    """What to convert, and the bundle to make of it, if one is asked for."""
+    """A conversion, and the bundle to make from it if one is asked for."""
 
     conversion: ConversionJob
     bundle: BundleJob | None
 
     @property
     def may_be_finished(self) -> bool:
-        """Whether the output looks like one that this very job made, and was killed after."""
+        """Whether the output may be the result of this very job, which an earlier command has finished."""
         from rlinf_isaac.checkpoint.convert import may_be_finished
         from rlinf_isaac.checkpoint.foreign.make_plan import may_be_made
 
         if self.bundle is None:
             return may_be_finished(self.conversion)
-        return may_be_made(self.conversion.output, self.bundle.config, self.bundle.source.norm_stats.read())
+        content = self.bundle.content
+        return may_be_made(self.conversion.output, content.config, content.norm_stats)
 
 
 def check(findings: Findings, *, say: Say = silent, **settings: Any) -> ConvertJob | None:
-    """Check these options, all of them; the job, unless `findings` has errors."""
+    """The job of these options, or None if `findings` has errors."""
     from rlinf_isaac.checkpoint.convert import Options, expansion, output_exists, parse_size, prepare
 
     size = None
@@ -106,6 +88,7 @@ def check(findings: Findings, *, say: Say = silent, **settings: Any) -> ConvertJ
 
 
 def _check_bundle(findings: Findings, chosen: Options, say: Say, **settings: Any) -> BundleJob | None:
+    from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
     from rlinf_isaac.checkpoint.foreign.configured import configure
     from rlinf_isaac.checkpoint.foreign.said import Said
     from rlinf_isaac.checkpoint.foreign.sources import find_source
@@ -129,7 +112,7 @@ def _check_bundle(findings: Findings, chosen: Options, say: Say, **settings: Any
     step = step_of(Path(settings["output"]).name)
     step = source.step if step is None and source is not None else step
     if step is None:
-        cause = f"neither {settings['output']} nor the checkpoint's directory says an optimiser step"
+        cause = f"neither {settings['output']} nor the checkpoint's directory has an optimiser step in its name"
         findings.add([Problem("no-step", cause, f"name the output after it: --output {settings['output']}/30000")])
     if source is None or configured is None or step is None:
         return None
@@ -146,5 +129,14 @@ def _check_bundle(findings: Findings, chosen: Options, say: Say, **settings: Any
 
     for line in configured.lines:
         say(f"said         {line}")
-    conversion = plan_conversion(source, config.model, chosen)
-    return BundleJob(source, config, step, conversion, configured.stated, configured.assumed)
+    stats = source.norm_stats
+    content = BundleContent(
+        config=config,
+        step=step,
+        asset_id=config.policy.asset_id,
+        norm_stats=data,
+        norm_stats_record={"mode": "none", "source": stats.path.name, "source_sha256": stats.sha256},
+        stated=configured.stated,
+        assumed=configured.assumed,
+    )
+    return BundleJob(plan_conversion(source, config.model, chosen), content)

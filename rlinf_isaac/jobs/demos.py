@@ -1,4 +1,4 @@
-"""The job that records demonstrations: its options are checked, and its dataset has a place."""
+"""Checks the options of the job that records demonstrations, and names the directory of its dataset."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def check(
     quick: bool = False,
     **chosen: str,
 ) -> JobConfig:
-    """Check these options and give their config. Everything here is quick."""
-    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
+    """Check these options and return their config. `quick` has no effect, because all of these checks are quick."""
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_prompts, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes
 
     changes = options.to_overrides(chosen, KEYS, overrides)
     findings.add(check_overrides("demos", changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, "demos", changes), *check_device(config, "demos")])
-    findings.add(check_simulator(config, options.interpreter(env_python)))
+    findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
     findings.add(check_free_space(output, demonstration_bytes(config)))
     return config
 
 
 def dataset_root(config: JobConfig, output: Path) -> Path:
-    """Where the demonstrations of these settings lie."""
+    """The directory of the demonstrations with these settings."""
     values = flatten(config)
     settings = {key: value for key, value in values.items() if key.startswith(SECTIONS) and key not in NO_PART_OF_IT}
-    if config.env.backend == "isaaclab":  # which runs there; MuJoCo is on the CPU in any case
+    if config.env.backend == "isaaclab":  # IsaacLab simulates on this device; MuJoCo always runs on the CPU
         settings["compute.device"] = config.compute.device.partition(":")[0]
     return output.absolute() / "demos" / f"{config.env.task.replace('/', '-')}-{json_digest(settings)[:8]}"

@@ -1,4 +1,4 @@
-"""The engine that a job's options choose, and its checks."""
+"""Chooses the engine of a job by its options, and checks that the engine can run the job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCAL = "local"
 
 
 def chosen_engine(chosen: Mapping[str, Any]) -> Engine:
-    """The engine that these options mean. Nothing heavy is imported before it has a job."""
+    """The engine that these options name. Heavy packages are imported only when it gets a job."""
     if chosen["engine"] == LOCAL:
         from rlinf_isaac.engines.local import LocalEngine
 
@@ -30,12 +30,12 @@ def chosen_engine(chosen: Mapping[str, Any]) -> Engine:
 
 
 def suffix(engine: str) -> str:
-    """What a training's directory is called besides its job: two engines must not go on from each other's state."""
+    """The end of the name of a training's directory. It keeps an engine from resuming another engine's training."""
     return "" if engine == LOCAL else f"-{engine}"
 
 
 def check_engine(findings: Findings, chosen: Mapping[str, Any], jobs: Sequence[SftJob | EvaluationJob | RlJob]) -> None:
-    """Whether the chosen engine is there and can run these jobs."""
+    """Check that the chosen engine is installed and can run these jobs."""
     if chosen["engine"] == LOCAL:
         if chosen.get("parallel", 1) > 1:
             cause = f"--parallel {chosen['parallel']} with --engine local, which has one simulator"

@@ -1,4 +1,4 @@
-"""The job of an evaluation: its options are checked, and it is planned."""
+"""Checks the options of an evaluation, and plans its job."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.reads import check_overrides, on_engine
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import check_output
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "episodes": "eval.episodes",
     "first_seed": "eval.first_seed",
     "policy_seed": "eval.policy_seed",
@@ -48,7 +50,7 @@ def check(
     quick: bool = False,
     **chosen: Any,
 ) -> EvaluationJob | None:
-    """Check these options; the job, unless `findings` has errors. `quick` leaves out hashing the weights."""
+    """The job of these options, or None if `findings` has errors. With `quick` the weights are not hashed."""
     findings.add(check_output(output))
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
@@ -75,11 +77,18 @@ def plan(
     engine: str = engines.LOCAL,
     env_python: str | None = None,
 ) -> EvaluationJob | None:
-    """The job for these bundles, with the config they were trained with and `overrides`; None where that has errors."""
+    """The job for these bundles, or None if it has errors. Its config is that of their training, with `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats, check_simulator
+    from rlinf_isaac.preflight import (
+        check_bundles,
+        check_config,
+        check_device,
+        check_norm_stats,
+        check_prompts,
+        check_simulator,
+    )
 
     form = on_engine("eval", engine)
     findings.add(check_overrides(form, overrides))
@@ -89,8 +98,9 @@ def plan(
         return None
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
+        config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, env_python))
+        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:
@@ -115,7 +125,7 @@ def _stop_rule(findings: Findings, job: EvaluationJob, batch: str) -> StopRule |
         cause = f"--until-decided with one checkpoint ({job.bundles[0].path}): there is nothing to compare it with"
         findings.add([Problem("nothing-to-decide", cause, "name two steps or more, or leave --until-decided out")])
     if batch != options.AUTO and not (batch.isdecimal() and int(batch) > 0):
-        findings.add([Problem("bad-batch", f"--batch {batch} is no number of episodes", "give 1 or more, or auto")])
+        findings.add([Problem("bad-batch", f"--batch {batch} is not a number of episodes", "give 1 or more, or auto")])
     if findings.errors:
         return None
     return StopRule(job.config.eval.num_envs if batch == options.AUTO else int(batch))

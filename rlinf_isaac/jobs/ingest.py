@@ -1,4 +1,4 @@
-"""The job that records what RLinf left in a directory: the results are read."""
+"""Reads the results of RLinf in a directory, so that they can be recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResults | None:
-    """The results in this directory, unless `findings` has errors. Videos that do not decode are warnings."""
+    """The results in this directory, or None if `findings` has errors. A video that cannot be decoded is a warning."""
     from rlinf_isaac.engines.rlinf.results import read_results
 
     with findings.collect():
@@ -28,7 +28,7 @@ def check(findings: Findings, *, source: str, quick: bool = False) -> RlinfResul
 
 
 def _broken_videos(results: RlinfResults) -> dict[Path, str]:
-    """Videos that do not decode -> why. How many frames they should have, RLinf does not say."""
+    """Video that cannot be decoded -> the reason. RLinf does not record the number of frames, so it is not checked."""
     from rlinf_isaac.media.video import decode_video
 
     broken = {}

@@ -1,4 +1,4 @@
-"""The settings of the whole path, from demonstrations to a champion: the options of `main` are checked."""
+"""Checks the options of `main`, which runs the whole path from demonstrations to a champion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KEYS = {"demos": "demos.episodes", "steps": "sft.steps", "save_interval": "sft.save_interval", "seed": "sft.seed"}
 KEYS |= {"episodes": "eval.episodes", "env": "env.backend", "renderer": "env.renderer", "device": "compute.device"}
-KEYS |= {"rl_iterations": "rl.iterations"}
+KEYS |= {"rl_iterations": "rl.iterations", "task": "env.task"}
 
 
 def check(
@@ -28,12 +28,13 @@ def check(
     quick: bool = False,
     **chosen: str,
 ) -> JobConfig:
-    """Check these options and give their config. Everything here is quick."""
+    """Check these options and return their config. `quick` has no effect, because all of these checks are quick."""
     from rlinf_isaac.preflight import (
         check_config,
         check_device,
         check_free_space,
         check_memory,
+        check_prompts,
         check_shared_memory,
         check_simulator,
         check_trainable,
@@ -47,7 +48,7 @@ def check(
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, form, changes), *check_device(config, form)])
-    findings.add(check_simulator(config, options.interpreter(env_python)))
+    findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
     findings.add(check_shared_memory(config, form))
     findings.raise_errors()
     findings.add([*check_trainable(config, has_base=False), *check_memory(config)])
@@ -56,9 +57,9 @@ def check(
 
 
 def carried(verb: str, config: JobConfig, *sections: str) -> list[str]:
-    """The settings of `config` that a later job of the path, the one of `verb`, takes over as overrides.
+    """The settings of `config` in these sections that the later job of `verb` gets as overrides.
 
-    The checkpoints may be older than this call: what they do not fix comes from this job.
+    The checkpoints may have been made by an earlier call. Settings that they do not fix come from the present job.
     """
     return [
         f"{key}={value}"

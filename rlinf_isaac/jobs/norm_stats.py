@@ -1,4 +1,4 @@
-"""The job that computes or checks norm stats: its options are checked."""
+"""Checks the options of the job that computes or checks norm stats."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 READS = ("state", "actions", "rate")
-"""What of a dataset concerns its statistics: neither its cameras nor its prompts."""
+"""The parts of a dataset on which its statistics depend. Its cameras and prompts are not among them."""
 
 
 class Checked(NamedTuple):
-    """Options that were checked: the config, the dataset's root if one is named, and the differences between dataset
-    and task that ``--allow-mismatch`` lets pass."""
+    """Options that were checked.
+
+    Attributes:
+        config: their config.
+        dataset: root of the dataset, if one is named.
+        allowed: differences between dataset and task that ``--allow-mismatch`` allows.
+    """
 
     config: JobConfig
     dataset: Path | None
@@ -41,11 +46,12 @@ def check(
     allow_mismatch: bool,
     output: Path,
     overrides: str,
+    task: str = options.AUTO,
 ) -> Checked:
-    """Check the options with which norm stats are computed of a dataset or, with `check`, a file of them is checked.
+    """Check the options for computing the norm stats of a dataset or, with `check`, for checking a file of norm stats.
 
     Raises:
-        InvalidJob: a value is wrong; `findings` has what was found before.
+        InvalidJob: a value is wrong; `findings` has the problems that were found before.
     """
     from rlinf_isaac.preflight import check_config, check_dataset
     from rlinf_isaac.preflight.dataset import allowed
@@ -53,7 +59,7 @@ def check(
     form = "norm_stats"
     if check != options.NONE:
         form = "norm_stats --check" if dataset == options.NONE else "norm_stats --check --dataset"
-    changes = options.to_overrides({}, {}, overrides)
+    changes = options.to_overrides({"task": task}, {"task": "env.task"}, overrides)
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
     findings.add(check_config(config, form, changes))
@@ -70,16 +76,16 @@ def check(
 
 
 def check_canonicalise(findings: Findings, *, output: Path, overrides: str) -> None:
-    """Check the options with which a file gets OpenPI's keys."""
+    """Check the options for giving a file OpenPI's keys."""
     findings.add(check_overrides("norm_stats --canonicalise", options.to_overrides({}, {}, overrides)))
     findings.add(check_output(output))
 
 
 def mode_of(text: str) -> Mode:
-    """The mode in which a file gets OpenPI's keys.
+    """The mode that `text` names, in which a file gets OpenPI's keys.
 
     Raises:
-        NormStatsError: `text` is none.
+        NormStatsError: there is no such mode.
     """
     from rlinf_isaac.data.norm_stats.keys import CHOICE, Mode
 
@@ -89,7 +95,7 @@ def mode_of(text: str) -> Mode:
 
 
 def check_file(config: JobConfig, path: Path, dataset_root: Path | None) -> NormStatsReport:
-    """The report on a ``norm_stats.json`` for the policy of `config`, on real rows where there is a dataset."""
+    """A report on a ``norm_stats.json`` for the policy of `config`. If there is a dataset, it shows real rows."""
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.data.norm_stats import settings_of
     from rlinf_isaac.data.norm_stats.check import check_norm_stats_file

@@ -1,4 +1,4 @@
-"""How the text of options becomes config overrides, words and datasets."""
+"""Turns the text of options into config overrides, words and datasets."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ NONE = "none"
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of an option that takes several, separated by commas or spaces; ``none`` has none."""
+    """The words of an option, which are separated by commas or spaces. ``none`` means no words."""
     return () if text == NONE else tuple(text.replace(",", " ").split())
 
 
 def interpreter(python: str) -> str | None:
-    """The absolute path of the interpreter that ``--isaaclab-python`` names; None for ``auto``, which leaves it to
-    ISAACLAB_PYTHON. Its symbolic links stay: they make it the one of its virtual environment."""
+    """The absolute path of the interpreter that ``--env-python`` names.
+
+    It is None for ``auto``, which leaves the choice to the task or to ISAACLAB_PYTHON. Symbolic links are not resolved,
+    because through its link an interpreter belongs to a virtual environment.
+    """
     return None if python == AUTO else str(Path(python).absolute())
 
 
 def find_dataset(name: str, repo_id: str = NONE) -> Path:
-    """The root of the dataset that ``--dataset`` and ``--repo-id`` mean.
+    """The root of the dataset that ``--dataset`` and ``--repo-id`` name.
 
     Raises:
-        DatasetError: there is none; the message names every place that was looked at.
+        DatasetError: no dataset was found. The message names every place that was searched.
     """
     from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 
@@ -34,8 +37,10 @@ def find_dataset(name: str, repo_id: str = NONE) -> Path:
 
 
 def find_datasets(names: str, repo_id: str = NONE) -> tuple[Path, ...]:
-    """The roots of several datasets, separated by commas, each found as by `find_dataset`. A directory may have commas
-    in its name."""
+    """The roots of several datasets, whose names are separated by commas; each is found as by `find_dataset`.
+
+    If `names` is an existing directory, it is one dataset, even if its name has commas.
+    """
     parts = [names] if Path(names).is_dir() else [part.strip() for part in names.split(",") if part.strip()]
     if len(parts) < 2:
         return (find_dataset(names, repo_id),)
@@ -43,12 +48,12 @@ def find_datasets(names: str, repo_id: str = NONE) -> tuple[Path, ...]:
 
 
 def to_overrides(options: Mapping[str, str], keys: Mapping[str, str], text: str) -> list[str]:
-    """Config overrides from ``--overrides``, then from the options that are not ``auto`` (which win).
+    """Config overrides: first those of ``--overrides``, then those of the options that are not ``auto``, which win.
 
     Args:
-        options: option name -> value.
+        options: option name -> value; one that is missing is ``auto``.
         keys: option name -> config key.
         text: the value of ``--overrides``.
     """
-    given = [f"{key}={options[name]}" for name, key in keys.items() if options[name] != AUTO]
+    given = [f"{key}={options[name]}" for name, key in keys.items() if options.get(name, AUTO) != AUTO]
     return split_overrides(text) + given

@@ -1,4 +1,4 @@
-"""The jobs of reinforcement learning, one for each checkpoint: their options are checked, and they are planned."""
+"""Checks the options of reinforcement learning, and plans a job for each checkpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.config.reads import check_overrides, on_engine
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.jobs import checkpoints, options
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "algorithm": "rl.algorithm",
     "exploration": "rl.exploration",
     "reward": "rl.reward",
@@ -46,7 +48,7 @@ def check(
     quick: bool = False,
     **chosen: str,
 ) -> list[RlJob]:
-    """Check these options; one job per checkpoint, none where `findings` has errors. `quick` hashes no weights."""
+    """One job per checkpoint, or none if `findings` has errors. With `quick` the weights are not hashed."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
     changes = options.to_overrides(chosen, KEYS, overrides)
     jobs = []
@@ -67,7 +69,7 @@ def plan(
     engine: str = engines.LOCAL,
     env_python: str | None = None,
 ) -> list[RlJob]:
-    """One job per bundle, all with the config they were trained with, the preset's section `rl`, and `overrides`."""
+    """One job per bundle. Their config is that of the first bundle, with the preset's section `rl` and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
@@ -77,6 +79,7 @@ def plan(
         check_device,
         check_free_space,
         check_norm_stats,
+        check_prompts,
         check_simulator,
     )
     from rlinf_isaac.preflight.machine import reinforcement_bytes
@@ -91,12 +94,13 @@ def plan(
     with findings.collect():
         recorded = dict(bundles[0].job)
         chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
-        # A preset from a file of the user's is not at hand: then rl is what the checkpoint carries.
+        # The user's own preset file is not known here. In this case the checkpoint's section rl is used.
         if preset != options.AUTO or chosen in preset_names():
             recorded["rl"] = asdict(load_config(chosen).rl)
         config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
+        config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, env_python))
+        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

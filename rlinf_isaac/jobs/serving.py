@@ -1,4 +1,4 @@
-"""The job of a policy server: the checkpoint that it serves is checked."""
+"""Checks the checkpoint that a policy server serves, and plans its job."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def plan(
     findings: Findings, bundle: Bundle, device: str, assume: str = options.NONE
 ) -> tuple[Bundle, JobConfig] | None:
-    """The bundle, with what is assumed of its training, and its job on this device; None where `findings` has errors.
+    """The bundle with the assumptions about its training, and its job on this device; None if `findings` has errors.
 
     Raises:
-        InvalidJob: the bundle's config is none of this release, or a value does not fit.
+        InvalidJob: the bundle's config does not belong to this release, or a value does not fit.
     """
     from rlinf_isaac.checkpoint.coverage import check_coverage
     from rlinf_isaac.checkpoint.trained_with import serving_mismatches

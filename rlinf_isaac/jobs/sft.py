@@ -1,4 +1,4 @@
-"""The job of a supervised fine-tuning: its options are checked, and it is planned."""
+"""Checks the options of a supervised fine-tuning, and plans its job."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.digest import json_digest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.preflight import Findings
 
 KEYS = {
+    "task": "env.task",
     "steps": "sft.steps",
     "save_interval": "sft.save_interval",
     "batch_size": "sft.batch_size",
@@ -33,8 +35,15 @@ KEYS = {
 
 
 class Checked(NamedTuple):
-    """Options that were checked: the config, roots of the datasets, the given norm stats, the differences between
-    dataset and task that ``--allow-mismatch`` lets pass, and the base."""
+    """Options that were checked.
+
+    Attributes:
+        config: their config.
+        datasets: roots of the datasets.
+        norm_stats: the norm stats that were given; None if they are computed.
+        allowed: differences between dataset and task that ``--allow-mismatch`` allows.
+        base: the base, if there is one.
+    """
 
     config: JobConfig
     datasets: tuple[Path, ...]
@@ -58,12 +67,15 @@ def check(
     quick: bool = False,
     **chosen: str,
 ) -> Checked | None:
-    """Check these options; what `plan` needs, unless `findings` has errors.
+    """Check these options.
 
     Args:
-        findings: takes what is wrong.
-        locate: finds the base that the option names, and raises InvalidJob where there is none.
-        quick: a large dataset that was never hashed is not hashed now, and a warning says so.
+        findings: receives the problems.
+        locate: finds the base that the option names, and raises InvalidJob if there is none.
+        quick: a large dataset that was never hashed before is not hashed now either; a warning says so.
+
+    Returns:
+        The values that `plan` needs, or None if `findings` has errors.
     """
     from rlinf_isaac.preflight import (
         check_config,
@@ -116,7 +128,7 @@ def check(
 
 
 def _of_torchrun() -> list[str]:
-    """What torchrun decides of the job."""
+    """The overrides that torchrun decides."""
     place = launch()
     return [] if place is None else [f"compute.num_processes={place.size}"]
 
@@ -132,8 +144,10 @@ def plan(
     say: Say = silent,
     env_python: str | None = None,
 ) -> SftJob:
-    """The job of these settings, checked before; `mixed_with` are the roots of further datasets. Its directory is named
-    by everything that decides the result, and ends with `suffix`. Which base and norm stats it has is said.
+    """The job of settings that were checked. The user is told which base and norm stats it has.
+
+    `mixed_with` has the roots of further datasets. The name of the job's directory has a digest of everything that
+    decides the result, and ends with `suffix`.
 
     Raises:
         DatasetError: a data file is damaged.
@@ -144,6 +158,7 @@ def plan(
     from rlinf_isaac.preflight.memory import gpu_memory
 
     dataset = open_datasets((dataset_root, *mixed_with), config.sft.mix)
+    config = with_prompts(config, dataset.tasks.values())
     if norm_stats is None:
         stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
         origin = f"computed from the dataset {dataset.root}"

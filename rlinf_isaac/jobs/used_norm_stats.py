@@ -1,4 +1,4 @@
-"""Which norm stats a job uses: one line for each that differs, with its digest and where it is from."""
+"""Tells the user which norm stats a job uses: a line with digest and origin for each that differs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def say_trained(data: bytes, origin: str, say: Say) -> str:
-    """Say which norm stats a training uses, and where they come from. Returns their digest."""
+    """Tell the user the norm stats of a training and their origin. Returns their digest."""
     digest = bytes_digest(data)
     say(f"norm stats   sha256 {digest} ({origin})")
     return digest
 
 
 def say_played(bundles: Sequence[Bundle], given: NormStatsFile | None, say: Say) -> str | None:
-    """Say which norm stats these checkpoints are played with. Returns the digest, unless there are several."""
+    """Tell the user the norm stats of evaluated checkpoints. Returns their digest, or None if they differ."""
     if given is not None:
         return say_trained(given.data, f"given, {given.path}", say)
     found: dict[bytes, list[Bundle]] = {}

@@ -19,6 +19,7 @@ from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import CAMERAS, Observation
 from rlinf_isaac.pi0.tokenizer import Tokenizer, pad_tokens
 from rlinf_isaac.pi0.transforms import pad_last, resize_with_pad
+from rlinf_isaac.tasks.adapters import Adapter
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.norm_stats import NormStats
@@ -33,17 +34,25 @@ class Processor:
         policy: normalisation mode and number of real action dims.
         norm_stats: statistics of ``state`` and ``actions``.
         tokenizer: see `load_tokenizer`.
+        adapter: brings the robot's numbers into the form that the model knows; None leaves them as they are.
 
     Raises:
         NormStatsError: statistics are missing, or have fewer dims than the actions.
         InvalidJob: the robot has more action dims than the model, or `policy.delta_actions` does not fit the dims.
     """
 
-    def __init__(self, model: ModelConfig, policy: PolicyConfig, norm_stats: NormStats, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        policy: PolicyConfig,
+        norm_stats: NormStats,
+        tokenizer: Tokenizer,
+        adapter: Adapter | None = None,
+    ) -> None:
         if policy.env_action_dim > model.action_dim:
             cause = f"policy.env_action_dim {policy.env_action_dim} exceeds model.action_dim {model.action_dim}"
             raise InvalidJob.of("action-dim", cause, "lower policy.env_action_dim")
-        self.model, self.policy, self.tokenizer = model, policy, tokenizer
+        self.model, self.policy, self.tokenizer, self.adapter = model, policy, tokenizer, adapter
         mode = norm_mode(policy.norm, model.pi05)
         self.state_normalizer = Normalizer.of("state", norm_stats.state, mode)
         self.action_normalizer = Normalizer.of("actions", norm_stats.actions, mode)
@@ -63,8 +72,11 @@ class Processor:
         Raises:
             NormStatsError: D is more than the norm stats have.
             TokenizerError: a prompt is too long.
+            ValueError: an image is of no camera that the model has.
         """
-        normalized = self.state_normalizer.normalize(states)
+        if unknown := sorted(images.keys() - set(CAMERAS)):
+            raise ValueError(f"the model has no camera {' and '.join(unknown)}; it has {', '.join(CAMERAS)}")
+        normalized = self.state_normalizer.normalize(self._adapted(states))
         tokens, mask = self._prompts(prompts, normalized)
         batch, size = len(states), self.model.vision.image_size
         absent = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(batch, -1, -1, -1)
@@ -85,13 +97,19 @@ class Processor:
 
         `states` (N, D), in robot units, are the states at the start of the chunks; delta actions are relative to them.
         """
-        relative = to_delta(actions, states, self.delta_mask)
+        if self.adapter is not None:
+            actions = self.adapter.actions(actions)
+        relative = to_delta(actions, self._adapted(states), self.delta_mask)
         return torch.from_numpy(pad_last(self.action_normalizer.normalize(relative), self.model.action_dim))
 
     def robot_actions(self, actions: Tensor, states: np.ndarray) -> np.ndarray:
         """Sampled actions (N, H, action_dim) -> robot units (N, H, A'), float32; `states` as for `target_actions`."""
         sampled = actions[..., : self.policy.env_action_dim].float().cpu().numpy()
-        return to_absolute(self.action_normalizer.unnormalize(sampled), states, self.delta_mask)
+        absolute = to_absolute(self.action_normalizer.unnormalize(sampled), self._adapted(states), self.delta_mask)
+        return absolute if self.adapter is None else self.adapter.to_robot(absolute)
+
+    def _adapted(self, states: np.ndarray) -> np.ndarray:
+        return states if self.adapter is None else self.adapter.state(states)
 
     def _prompts(self, prompts: Sequence[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.model.discrete_state_input:

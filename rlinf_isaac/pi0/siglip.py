@@ -25,7 +25,7 @@ class Embeddings(nn.Module):
         return patches.flatten(2).transpose(1, 2) + self.position_embedding.weight
 
 
-class Attention(nn.Module):
+class VisionAttention(nn.Module):
     """Full multi-head attention with biases."""
 
     def __init__(self, config: VisionConfig) -> None:
@@ -71,7 +71,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.width, NORM_EPSILON)
-        self.self_attn = Attention(config)
+        self.self_attn = VisionAttention(config)
         self.layer_norm2 = nn.LayerNorm(config.width, NORM_EPSILON)
         self.mlp = MLP(config)
 

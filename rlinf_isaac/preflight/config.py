@@ -15,6 +15,11 @@ from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.preflight.rl_config import check_rl
+from rlinf_isaac.tasks.adapters import find_adapter
+from rlinf_isaac.tasks.task import KINDS
+
+OF_OTHER_TASKS = (*KINDS[1:], "none")
+"""What ``env.backend`` is in tasks that are not stack-cube."""
 
 
 def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str] = ()) -> list[Problem]:
@@ -47,6 +52,8 @@ def _check_env(config: JobConfig) -> list[Problem]:
             problems.append(Problem("bad-value", cause, cure))
         return problems
     if env.backend not in BACKENDS:
+        if env.backend not in OF_OTHER_TASKS:
+            return []  # its rule says so already
         cause = f"env.backend is {env.backend}, the task {env.task} is played in {' or '.join(BACKENDS)}"
         return [Problem("bad-value", cause, "leave it out, or choose one of these")]
     return check_renderer(env.backend, env.renderer) + check_task(env.backend, env.task)
@@ -101,6 +108,7 @@ def _check_policy(config: JobConfig) -> Iterator[Misfit]:
         cause = f"an action of {task.name} has {task.action.dims} dims, the model gives {model.action_dim}"
         yield ("model.action_dim",), Problem("action-dim", cause, "use a larger model.action_dim")
     try:
+        find_adapter(task.adapt)
         problems = check_delta_mask(parse_delta_mask(policy.delta_actions), size, policy.env_action_dim)
     except InvalidJob as error:
         problems = list(error.problems)

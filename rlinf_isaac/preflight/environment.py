@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python, probe
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import installed_version, output_of, versions_in
+from rlinf_isaac.tasks.shipped.metaworld import SETUP as METAWORLD_SETUP
 
 DISTRIBUTION = "rlinf-isaac"
 
@@ -71,6 +72,7 @@ GUESTS = (
         "datasets in lerobot's own readers",
         "python3.11 -m venv lerobot-venv && lerobot-venv/bin/pip install -c constraints-lerobot.txt -e '.[lerobot]'",
     ),
+    Guest("metaworld", "METAWORLD_PYTHON", "--task metaworld/...", METAWORLD_SETUP),
 )
 
 

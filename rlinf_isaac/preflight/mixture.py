@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.ground.errors import Problem
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def check_mixture(config: JobConfig, roots: Sequence[Path], norm_stats: Path | N
         cause = f"{' and '.join(twice)} is given more than once"
         problems.append(Problem("mix-twice", cause, "give it once, and a larger share by sft.mix"))
     metas = [read_meta(root) for root in roots]
+    task = task_of(config)
+    vectors = task.state.dataset, task.action.dataset
     for root, meta in zip(roots[1:], metas[1:], strict=True):
-        problems += _check_pair(roots[0], metas[0], root, meta)
+        problems += _check_pair(roots[0], metas[0], root, meta, vectors)
     return problems or list(_check_shares(config.sft.mix, roots, metas))
 
 
@@ -61,9 +64,9 @@ def _check_weights(weights: Sequence[float], datasets: int) -> Iterator[Problem]
         yield Problem("bad-value", f"sft.mix is {list(weights)}", "set every weight to a number greater than 0")
 
 
-def _check_pair(first_root: Path, first: DatasetMeta, root: Path, meta: DatasetMeta) -> Iterator[Problem]:
-    from rlinf_isaac.data.lerobot.format import ACTION, STATE
-
+def _check_pair(
+    first_root: Path, first: DatasetMeta, root: Path, meta: DatasetMeta, features: Sequence[str]
+) -> Iterator[Problem]:
     if meta.fps != first.fps:
         cause = f"{root} was recorded at {meta.fps} Hz, {first_root} at {first.fps} Hz"
         yield Problem("mix-fps", cause, "resample one of them, or train on each by itself")
@@ -71,7 +74,7 @@ def _check_pair(first_root: Path, first: DatasetMeta, root: Path, meta: DatasetM
     if cameras != others:
         cause = f"{root} has the cameras {_shown(others)}, {first_root} has {_shown(cameras)}"
         yield Problem("mix-cameras", cause, "mix datasets of the same cameras and image sizes")
-    for name in (STATE, ACTION):
+    for name in features:
         ours, theirs = first.features.get(name), meta.features.get(name)
         if ours is None or theirs is None:
             continue  # a problem of that dataset alone

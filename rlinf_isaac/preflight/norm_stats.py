@@ -100,7 +100,9 @@ def _check_origin(
     if provenance.get("norm_stats") != digest:
         cause = f"{path} has the sha256 {digest}, its {PROVENANCE_FILE} says {provenance.get('norm_stats')}"
         problems.append(Problem("norm-stats-edited", cause, _CURE))
-    for key, value in settings.items():
+    # A setting that is not recorded of one of the two is recorded only where it is not the usual one.
+    for key in {**settings, **{key: None for key in ("features", "adapt") if key in provenance}}:
+        value = settings.get(key)
         if provenance.get(key) != value:
             cause = f"{path} was computed with {key}={provenance.get(key)}, the job has {value}"
             problems.append(Problem("norm-stats-mismatch", cause, _CURE))

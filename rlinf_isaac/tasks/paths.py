@@ -1,16 +1,18 @@
 """Paths in an environment's observation: ``pixels/base``, ``agent_pos[0:7]``, ``axis_angle(robot/eef_quat)``.
 
 An observation is a dict of arrays, or of such dicts; a ``/`` steps into one. An environment whose observation is a
-single array has it under the name ``observation``. This module needs numpy alone.
+single array has it under the name ``observation``. Numpy is imported where a path is read: spellings are checked
+without it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 WHOLE = "observation"
 """Name of an observation that is a single array."""
@@ -25,6 +27,8 @@ def read_path(observation: Mapping[str, Any], path: str) -> np.ndarray:
     Raises:
         KeyError: the observation has no such entry. The message names those that it has.
     """
+    import numpy as np
+
     match = _PATH.fullmatch(path)
     if match is None:
         raise KeyError(f"{path!r} is no path")
@@ -66,6 +70,8 @@ def axis_angle(quat: np.ndarray) -> np.ndarray:
     angle near pi, and wrapping would flip the axis at every sign change of w. Therefore q and -q give different
     vectors, and the environment must keep the quaternion's sign continuous.
     """
+    import numpy as np
+
     quat = np.asarray(quat, np.float64)
     sine = np.linalg.norm(quat[..., 1:], axis=-1, keepdims=True)
     angle = 2.0 * np.arctan2(sine, quat[..., :1])  # 2 acos(w), and exact near w = 1 as well
@@ -73,5 +79,12 @@ def axis_angle(quat: np.ndarray) -> np.ndarray:
     return quat[..., 1:] * np.where(no_axis, 0.0, angle / np.where(no_axis, 1.0, sine))
 
 
-FUNCTIONS = {"axis_angle": axis_angle, "axis_angle_xyzw": lambda quat: axis_angle(np.roll(quat, 1, axis=-1))}
+def axis_angle_xyzw(quat: np.ndarray) -> np.ndarray:
+    """`axis_angle` of quaternions xyzw (..., 4)."""
+    import numpy as np
+
+    return axis_angle(np.roll(quat, 1, axis=-1))
+
+
+FUNCTIONS = {"axis_angle": axis_angle, "axis_angle_xyzw": axis_angle_xyzw}
 """Functions that a path may name: the rotation vector of a quaternion wxyz, or xyzw."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.tasks.adapters import ADAPTERS, find_adapter
 from rlinf_isaac.tasks.paths import wrong_path
 from rlinf_isaac.tasks.task import KINDS, NAME, OF_DATASET, SLOTS, Action, Camera, Environment, Expert, Task, Vector
 from rlinf_isaac.tasks.terms import wrong_term
@@ -103,7 +104,19 @@ class _Reader:
         return tuple(listed)
 
     def task(self, values: Any, directory: Path | None) -> Task | None:
-        keys = ("name", "prompt", "prompts", "control_hz", "cameras", "state", "action", "env", "expert", "robot")
+        keys = (
+            "name",
+            "prompt",
+            "prompts",
+            "control_hz",
+            "cameras",
+            "state",
+            "action",
+            "env",
+            "expert",
+            "robot",
+            "adapt",
+        )
         top = self.section(values, "a task", keys)
         name = self.get(top, "", "name", str)
         if name is not None and not NAME.fullmatch(name):
@@ -119,6 +132,7 @@ class _Reader:
         action = self.vector(top.get("action"), "action")
         env = self.environment(top["env"], directory) if top.get("env") is not None else None
         expert = self.expert(top["expert"]) if top.get("expert") is not None else None
+        adapt = self.adapter(top, {"state": state, "action": action}, load=directory is not None)
         if env is not None:
             self.paths(cameras, state, env)
             env = env if directory is None else self.with_sources(env, expert)
@@ -129,7 +143,24 @@ class _Reader:
         assert isinstance(action, Action)
         prompts = None if prompts == (OF_DATASET,) else prompts
         robot = self.get(top, "", "robot", str, None)
-        return Task(name, prompts, rate, cameras, state, action, env, expert, robot)
+        return Task(name, prompts, rate, cameras, state, action, env, expert, robot, adapt)
+
+    def adapter(self, top: Mapping[str, Any], vectors: Mapping[str, Vector], *, load: bool) -> str | None:
+        """The name of the adapter. One of another package is imported only with `load`: an environment's own
+        interpreter may not have it, and does not need it."""
+        name = self.get(top, "", "adapt", str, None)
+        if name not in ADAPTERS and not load:
+            return name
+        try:
+            adapter = find_adapter(name)
+        except InvalidJob as error:
+            self.problems += [replace(each, cause=f"{self.origin}: {each.cause}") for each in error.problems]
+            return None
+        if adapter is not None and adapter.dims is not None:
+            for place, vector in vectors.items():
+                if vector.dims is not None and vector.dims != adapter.dims:
+                    self.note(f"{place}.dims is {vector.dims}, adapt: {name} is for {adapter.dims}")
+        return name
 
     def cameras(self, values: Any) -> dict[str, Camera]:
         cameras = {}
@@ -150,7 +181,8 @@ class _Reader:
             self.note(f"{name}.names has {len(names)} entries, {name}.dims is {dims}")
         feature = self.get(entry, name, "dataset", str, "observation.state" if name == "state" else "action")
         if name == "state":
-            return Vector(feature, dims, names, self.texts(entry, name, "env") or ())
+            paths = self.texts(entry, name, "env") if entry.get("env") else None
+            return Vector(feature, dims, names, paths or ())
         return Action(feature, dims, names, (), str(entry.get("delta") or "none"), self.clip(entry))
 
     def clip(self, entry: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -183,11 +215,10 @@ class _Reader:
             self.note(f"env.options is {options!r}, not a section of keyword arguments")
             options = {}
         where = self.get(entry, "env", "directory", str, None) if directory is None else str(directory.absolute())
-        python = self.get(entry, "env", "python", str, None)
+        of_machine = {"python": self.get(entry, "env", "python", str, None), "directory": where}
+        of_machine["setup"] = self.get(entry, "env", "setup", str, None)
         make, sources = self.get(entry, "env", "make", str, ""), entry.get("sources") or {}
-        return Environment(
-            kind, make, dict(options), **terms, **counts, python=python, directory=where, sources=dict(sources)
-        )
+        return Environment(kind, make, dict(options), **terms, **counts, **of_machine, sources=dict(sources))
 
     def expert(self, values: Any) -> Expert | None:
         entry = self.section({"make": values} if isinstance(values, str) else values, "expert", ("make", "noise_dims"))

@@ -40,6 +40,16 @@ def find_task(name: str) -> Task:
     return task
 
 
+def origin_of(name: str) -> str:
+    """Where the description of a task comes from: a file, this project, or another package's entry point."""
+    if name.endswith((".yaml", ".yml")):
+        return str(Path(name).absolute())
+    point = next((each for each in entry_points(group=GROUP) if each.name == name), None)
+    if point is None:
+        return "this project"
+    return f"{point.dist.name if point.dist else 'a package'}, {point.value}"
+
+
 def task_names() -> list[str]:
     """The names of all tasks that are not in a YAML file."""
     return sorted(_offered())

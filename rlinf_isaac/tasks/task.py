@@ -23,8 +23,8 @@ SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 BUILTIN = "builtin"
 KINDS = (BUILTIN, "gymnasium")
 """What `Environment.kind` may be."""
-OF_THE_MACHINE = ("env.python", "env.directory")
-"""Fields that say where this machine has something; they are no part of a task's digest."""
+OF_THE_MACHINE = ("env.python", "env.directory", "env.setup")
+"""Fields that say where this machine has something, or how it gets it; they are no part of a task's digest."""
 OF_DATASET = "dataset"
 """Spelling of a prompt that every episode of the dataset has for itself."""
 
@@ -91,9 +91,10 @@ class Environment:
         dwell: for how many control steps in a row `success` must hold.
         max_steps: control steps until an episode's time is up.
         python: the interpreter that has the environment's packages; ``$NAME`` and ``~`` are expanded. It depends on
-            the machine, so it is no part of the digest, nor is `directory`.
+            the machine, so it is no part of the digest, nor are `directory` and `setup`.
         directory: where files that `make` and the expert name are looked for.
         sources: file -> sha256 of what `make` and the expert name as files.
+        setup: the command that makes the interpreter, for a person who does not have it.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Environment:
     python: str | None = None
     directory: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    setup: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Task:
         env: where it is played; without one there is training and serving, but no evaluation.
         expert: for demonstrations.
         robot: what the robot is called, in datasets; norm stats of one robot have one name.
+        adapt: name of the `adapters.Adapter` that brings the robot's numbers into the model's form, or None.
     """
 
     name: str
@@ -147,6 +150,16 @@ class Task:
     env: Environment | None = None
     expert: Expert | None = None
     robot: str | None = None
+    adapt: str | None = None
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The outcomes of an episode that the task calls failed. An environment may end one otherwise, too."""
+        if self.env is None:
+            return ()
+        if self.env.kind == BUILTIN:
+            return ("drop",)
+        return ("failure",) if self.env.failure else ()
 
     @property
     def asset_id(self) -> str:
@@ -169,18 +182,18 @@ class Task:
 
 
 def differences(one: Task, other: Task) -> list[tuple[str, Any, Any]]:
-    """(field, value in `one`, value in `other`) for each field that differs. Names of dims are compared only where both
-    tasks have them; what depends on the machine is not compared."""
+    """(field, value in `one`, value in `other`) for each field that differs. Names of dims, and prompts, are compared
+    only where both tasks have them; what depends on the machine is not compared."""
     left, right = (dict(_flat(_portable(task).as_dict())) for task in (one, other))
-    for vector in ("state.names", "action.names"):
-        if left[vector] is None or right[vector] is None:
-            del left[vector], right[vector]
+    for key in ("prompts", "state.names", "action.names"):
+        if left[key] is None or right[key] is None:
+            del left[key], right[key]
     keys = [*left, *(key for key in right if key not in left)]
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
 
 def _portable(task: Task) -> Task:
-    return task if task.env is None else replace(task, env=replace(task.env, python=None, directory=None))
+    return task if task.env is None else replace(task, env=replace(task.env, python=None, directory=None, setup=None))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

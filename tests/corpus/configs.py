@@ -62,7 +62,7 @@ CASES = [
     Case("a word for a number", "bad-value", _set("sft.steps", "many")),
     Case("NaN", "bad-value", _set("sft.lr", float("nan"))),
     Case("negative", "bad-value", _set("sft.batch_size", -1)),
-    Case("unknown task", "bad-value", _set("env.task", "stack4")),
+    Case("unknown task", "unknown-task", _set("env.task", "stack4")),
     Case("unknown state layout", "bad-value", _set("policy.state_layout", "pixels")),
     Case("odd video size", "bad-value", _set("eval.video_size", 255)),
     Case("an environment variable", "interpolation", _set("policy.asset_id", "${oc.env:HOME}")),

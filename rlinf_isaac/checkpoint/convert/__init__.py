@@ -1,4 +1,4 @@
-"""Checkpoints of torch (``.pt``, sharded, distributed) and safetensors into safetensors, checked and in little memory.
+"""Converts checkpoints of torch (``.pt``, sharded, distributed) and safetensors to safetensors, and checks the result.
 
     from rlinf_isaac.checkpoint.convert import Options, prepare, run
 
@@ -6,7 +6,8 @@
     print(job.plan.summary())
     run(job)
 
-`prepare` finds what is wrong with the source without torch, which then reads the values.
+`prepare` reports every problem of the source before torch is imported. `run` lets torch read the values, in little
+memory.
 """
 
 from rlinf_isaac.checkpoint.convert.finished import find_finished, may_be_finished

@@ -1,9 +1,10 @@
-"""The zip archives that ``torch.save`` writes, by `zipfile`; a flipped bit is noticed wherever it falls.
+"""Reads the zip archives that ``torch.save`` writes, and notices every flipped bit outside of the data.
 
-torch stores every record uncompressed, one after the other, each aligned to 64 bytes by an extra field of ``Z``; then
-the directory. `zipfile` reads the directory and compares nothing with it, torch compares no checksum. So the headers
-are compared with the directory here, and the end of the file with what the directory makes it: every byte is the data
-of a record (which has a CRC-32), or is stated twice, or has one possible value.
+torch stores the records uncompressed, one after the other, each aligned to 64 bytes by an extra field of ``Z``. The
+directory follows the last record. `zipfile` reads the directory but does not compare it with the headers of the
+records, and torch compares no checksums. This module compares each header with the directory, and the end of the file
+with the end that belongs to this directory. Every byte of the file is therefore either data of a record, which has a
+CRC-32, or it is stated twice, or it has only one possible value.
 https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
@@ -29,7 +30,7 @@ _END64_VERSIONS = ((0x031E, 0x2D), (45, 45), (0x032D, 45))
 
 
 class ForeignArchive(ValueError):
-    """A zip archive that ``torch.save`` did not write: compressed, encrypted, with other names."""
+    """The zip archive was not written by ``torch.save``: it is compressed or encrypted, or has other names."""
 
 
 class Record(NamedTuple):
@@ -43,7 +44,7 @@ class Record(NamedTuple):
 
 
 class Window:
-    """`length` bytes of a file from `begin` on, which `zipfile` and torch read as a file of their own.
+    """A part of a file, `length` bytes from `begin` on, which `zipfile` and torch read like a whole file.
 
     A read returns at most as many bytes as the directory of a zip archive can have, so that a forged size costs no
     memory.
@@ -55,7 +56,7 @@ class Window:
         self.begin, self.size = begin, size - begin if length is None else length
         if not 0 <= begin <= begin + self.size <= size:
             self._file.close()
-            raise ValueError("the file ends before what should be in it does")
+            raise ValueError("the file is shorter than the content that it should have")
         self.seek(0)
 
     def __enter__(self) -> Window:
@@ -91,19 +92,19 @@ class Window:
         """The next line. Raises ValueError if it is longer than any name in a pickle."""
         at = self.tell()
         line, end, _ = self.read(10_000).partition(b"\n")
-        if not end:  # else the first half of a name would be taken for a name
+        if not end:  # without this check the first half of a name would pass for the whole name
             raise ValueError("it was cut off")
         self.seek(at + len(line) + 1)
         return line + end
 
     def at(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on; fewer if the window ends before."""
+        """`size` bytes from `offset` on, or fewer if the window ends earlier."""
         self.seek(offset)
         return self.read(min(size, max(0, self.size - offset)))
 
 
 def is_archive(window: Window) -> bool:
-    """Whether a zip archive begins there."""
+    """Whether the window begins with a zip archive."""
     return window.at(0, 4) in (b"PK\3\4", b"PK\5\6")
 
 
@@ -111,8 +112,8 @@ def read_records(path: Path, window: Window) -> dict[str, Record]:
     """The records of an archive, by their names below its only top-level directory: ``data.pkl``, ``data/0``.
 
     Raises:
-        ForeignArchive: an archive that ``torch.save`` did not write.
-        ValueError: a damaged one; the message says where.
+        ForeignArchive: ``torch.save`` did not write the archive.
+        ValueError: the archive is damaged; the message says where.
         OSError: the file cannot be read.
     """
     try:
@@ -136,24 +137,25 @@ def read_records(path: Path, window: Window) -> dict[str, Record]:
                 raise ValueError(f"its records overlap or leave a gap at byte {at}")
             name = names[info.orig_filename]
             if name in records:
-                raise ValueError(f"record {info.orig_filename!r} is there twice")
+                raise ValueError(f"record {info.orig_filename!r} exists twice")
             begin, at = _check_header(window, info, fields)
             records[name] = Record(info.orig_filename, path, window.begin + begin, info.file_size, info.CRC)
     except struct.error as error:
         raise ValueError("it was cut off, or its directory is damaged") from error
     if at != directory:
-        raise ValueError(f"there is something between its last record and its directory at byte {at}")
+        raise ValueError(f"unexpected bytes begin at byte {at}, between its last record and its directory")
     return records
 
 
 def _entries(data: bytes, infos: list[zipfile.ZipInfo], directory: int) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
-    """Each entry of the directory with its ten bytes of version, flags, method and time; and a look at the end."""
+    """Yield each entry of the directory with its ten bytes of version, flags, method and time; then check the end."""
     at, common = 0, None
     for info in infos:
         magic, made_by, fields, _, _, _, names, extras, comment, disk, attributes, _ = _CENTRAL.unpack_from(data, at)
         extra = data[at + _CENTRAL.size + names :][:extras]
         at += _CENTRAL.size + names + extras
-        common = common or (made_by, attributes)  # says nothing of use, but is the same throughout
+        # Nothing depends on these two values, but torch writes the same ones in every entry.
+        common = common or (made_by, attributes)
         if magic != b"PK\1\2" or comment or disk or (made_by, attributes) != common:
             raise ValueError(f"the directory's entry {info.orig_filename!r} is damaged")
         if info.compress_type or info.flag_bits & ~(_DESCRIBED | _UTF8):
@@ -173,7 +175,11 @@ def _entries(data: bytes, infos: list[zipfile.ZipInfo], directory: int) -> Itera
 
 
 def _check_header(window: Window, info: zipfile.ZipInfo, fields: bytes) -> tuple[int, int]:
-    """Compare what lies around a record's data with its entry; gives the data's first byte and the byte after all."""
+    """Compare the bytes around a record's data with its entry in the directory.
+
+    Returns:
+        The offsets of the first byte of the data, and of the first byte after the record and its descriptor.
+    """
     at = info.header_offset
     raw = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     magic, found, crc, packed, size, names, extras = _LOCAL.unpack(window.at(at, _LOCAL.size))
@@ -196,11 +202,11 @@ def _check_header(window: Window, info: zipfile.ZipInfo, fields: bytes) -> tuple
     for descriptor in (struct.pack(each, b"PK\7\10", *sizes) for each in formats):
         if window.at(end, len(descriptor)) == descriptor:
             return begin, end + len(descriptor)
-    raise ValueError(f"what follows record {info.orig_filename!r} differs from the directory")
+    raise ValueError(f"the descriptor after record {info.orig_filename!r} differs from the directory")
 
 
 def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """(kind, payload) of each extra field."""
+    """Yield (kind, payload) of each extra field."""
     at = 0
     while at < len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -215,7 +221,7 @@ def _numbers(payload: bytes) -> set[int]:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name below the top-level directory. Names are never used as paths, but odd ones mean tampering."""
+    """The name below the top-level directory. Names are never used as paths, but an odd name means tampering."""
     name = info.orig_filename
     parts = name.split("/")
     if len(parts) < 2 or "\\" in name or any(part in ("", ".", "..") for part in parts) or not name.isprintable():

@@ -1,7 +1,7 @@
-"""Files read from beginning to end: are the bytes those that were saved, and which are they?
+"""Compares the records of a file with their checksums, and hashes the file in the same pass.
 
-torch maps a file and compares none of its checksums. Here every record is compared with its CRC-32, in the pass in
-which the file is hashed, before anything is written. It reads and does not map: of a failing disk it is told so.
+torch maps a file and compares none of its checksums. This module compares every record with its CRC-32 before anything
+is written. It reads the file instead of mapping it, so that a failing disk raises an OSError.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ try:
 except ImportError:
     from zlib import crc32
 
-_PIECE = 1 << 20  # fits into a core's cache, so that hashing finds there what was read
+_PIECE = 1 << 20  # fits into a core's cache, so that the hash is computed from the cache
 
 
 def check(
@@ -33,19 +33,20 @@ def check(
     hashed: Collection[Path] = (),
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[Path, str]:
-    """Compare all that has a checksum with it: of a distributed checkpoint what `tensors` use, else whatever is there.
+    """Compare records with their checksums: all records, but in a distributed checkpoint only those that are used.
 
     Args:
         stored: the checkpoint.
-        tensors: those that are used. The optimiser of a distributed checkpoint is twice as large, and is not read.
+        tensors: the tensors that are used. A distributed checkpoint also holds the optimiser, which is twice as large
+            and is not read.
         hashed: files to hash.
-        advance: called with the number of bytes read, as they are.
+        advance: called with the number of bytes of each piece that was compared.
 
     Returns:
-        sha256 of each of `hashed`.
+        sha256 of each file in `hashed`.
 
     Raises:
-        WeightsError: ``damaged-torch-file``, a checksum is not that of the bytes, or a file ends before they do.
+        WeightsError: ``damaged-torch-file``, a checksum differs from that of the bytes, or a file is too short.
         OSError: a file cannot be read.
     """
     used = {tensor.storage.name for tensor in tensors if isinstance(tensor, StoredTensor)}
@@ -67,7 +68,8 @@ def check(
                 for piece in _pieces(stream.fileno(), done, done + record.size, buffer):
                     checksum, done = crc32(piece, checksum), done + len(piece)
                     advance(len(piece))
-                    if digest is not None and record.begin >= at:  # two tensors may lie in one place
+                    # Bytes that two tensors share are hashed only once.
+                    if digest is not None and record.begin >= at:
                         digest.update(piece)
                 if (checksum, done) != (record.crc32, record.begin + record.size):
                     cause = f"{file}: the bytes of {record.name} are not those that were saved (CRC-32 differs)"
@@ -79,7 +81,7 @@ def check(
 
 
 def _pieces(fd: int, begin: int, end: int, buffer: memoryview) -> Iterator[memoryview]:
-    """What a file holds from `begin` to `end`, or to its own end. A piece is valid until the next one is asked for."""
+    """Yield the bytes of a file from `begin` to `end`, or to its own end. Each piece is valid until the next one."""
     while begin < end and (count := os.preadv(fd, [buffer[: min(_PIECE, end - begin)]], begin)):
         yield buffer[:count]
         begin += count

@@ -1,8 +1,8 @@
-"""Directories of torch.distributed.checkpoint: which tensors they have. No torch, and no values.
+"""Finds the tensors in a directory of torch.distributed.checkpoint. Their values are not read, and torch not imported.
 
-``.metadata`` is a pickle that says of every tensor which box of it lies at which place of which ``.distcp`` file; at
-each place lies a file of ``torch.save`` with that box. torch reads both without a look: metadata by plain pickle, and
-what no box covers of a tensor stays as memory was.
+``.metadata`` is a pickle. For every box of a tensor it names a ``.distcp`` file and a place in it, where a file of
+``torch.save`` holds that box. torch checks neither of them: it reads the metadata with plain pickle, and elements of a
+tensor that no box covers keep whatever was in memory. This module checks both.
 https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metadata.py
 """
 
@@ -37,7 +37,7 @@ _COPY_AGAIN = "copy the distributed checkpoint again"
 
 
 def read_distributed(directory: Path) -> TorchFile:
-    """The tensors of a distributed checkpoint; what lies beside them (optimiser state that is no tensor) is counted.
+    """The tensors of a distributed checkpoint. Other entries (optimiser state that is no tensor) are only counted.
 
     Raises:
         WeightsError: a file is missing or damaged, or wants to run code.
@@ -68,9 +68,9 @@ def read_distributed(directory: Path) -> TorchFile:
 
 
 def _sections(metadata: Any) -> tuple[dict[str, Call], dict[tuple[str, Keys | None], dict[str, Any]], dict[str, Any]]:
-    """Name -> description of an entry; (name, offset of a box) -> place of its bytes; name -> keys that lead to it."""
+    """Maps name -> description of the entry, (name, corner of a box) -> place of the box, name -> keys of the entry."""
     if not isinstance(metadata, Call) or metadata.name != _MODULE + "Metadata":
-        raise ValueError("it holds something else")
+        raise ValueError("its pickle holds no metadata")
     places = {}
     for index, place in metadata.state["storage_data"].items():
         offset = index.state.get("offset")
@@ -81,16 +81,19 @@ def _sections(metadata: Any) -> tuple[dict[str, Call], dict[tuple[str, Keys | No
 
 def _path(name: Any, keys: Any) -> Keys:
     if not isinstance(keys, tuple) or any(not isinstance(key, str | int) for key in (name, *keys)):
-        raise ValueError("one of its names is none")
+        raise ValueError("the name of an entry is neither a text nor a number")
     return tuple(map(str, keys))
 
 
 def _tensor(
     directory: Path, name: str, keys: Keys, entry: Call, places: dict[Any, dict[str, Any]], records: list[Record]
 ) -> tuple[AnyTensor, tuple[Part, ...]]:
-    """What torch puts together under a name, and of what; `records` gets the checksums, each named by the tensor."""
+    """The tensor with this name, and the parts that torch puts it together from.
+
+    The records of the parts are appended to `records`. Each gets the name of the tensor.
+    """
     properties = entry.state["properties"]
-    values = properties.state.get("", properties.state)  # a tuple in its __getstate__
+    values = properties.state.get("", properties.state)  # its __getstate__ gives a tuple
     dtype = dtype_of(values[0] if isinstance(values, tuple) else values["dtype"])
     shape = _sizes(entry.state["size"])
     if dtype not in BITS:
@@ -101,7 +104,7 @@ def _tensor(
         place = places[name, corner]
         piece, found = _piece(directory, name, place)
         if piece.dtype != dtype or piece.shape != sizes or len(corner) != len(sizes) or len(sizes) != len(shape):
-            raise ValueError(f"a part of {shown(name)} is not what it says")
+            raise ValueError(f"a part of {shown(name)} has another dtype or shape than the metadata says")
         if any(low + size > whole for low, size, whole in zip(corner, sizes, shape, strict=True)):
             raise ValueError(f"a part of {shown(name)} lies outside of the whole")
         parts.append(Part(corner, sizes, place["relative_path"], place["offset"], place["length"]))
@@ -113,13 +116,13 @@ def _tensor(
 
 
 def _piece(directory: Path, name: str, place: dict[str, Any]) -> tuple[StoredTensor, tuple[Record, ...]]:
-    """One box: the tensor in the file of ``torch.save`` at a place of a ``.distcp`` file, and what has a checksum."""
+    """The tensor and the records of one box, from the file of ``torch.save`` at its place in a ``.distcp`` file."""
     relative, offset, length = place["relative_path"], place["offset"], place["length"]
     # A path with directories in it would let the metadata read any file of the machine.
     if not isinstance(relative, str) or Path(relative).name != relative or place.get("transform_descriptors"):
         raise ValueError(f"{shown(name)} lies outside of the directory, or is compressed")
     if type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
-        raise ValueError(f"{shown(name)} lies nowhere")
+        raise ValueError(f"{shown(name)} has no valid place in a file")
     content = read_torch_file(directory / relative, offset, length)
     tensor = content.tensors.get(())
     if not isinstance(tensor, StoredTensor):
@@ -135,7 +138,7 @@ def _overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
     for index, (corner, sizes) in enumerate(boxes):
         for other_corner, other_sizes in boxes[index + 1 :]:
             if corner and other_corner[0] >= corner[0] + sizes[0]:
-                break  # so do all that follow: they are sorted
+                break  # the boxes are sorted: all later ones begin even further away
             both = zip(corner, sizes, other_corner, other_sizes, strict=True)
             if all(low < other + size2 and other < low + size for low, size, other, size2 in both):
                 return True
@@ -144,5 +147,5 @@ def _overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
 
 def _sizes(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or len(value) > 64 or any(type(n) is not int or not 0 <= n < 2**60 for n in value):
-        raise ValueError("one of its shapes is none")
+        raise ValueError("a shape or an offset is not a tuple of sizes")
     return value

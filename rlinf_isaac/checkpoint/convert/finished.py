@@ -1,7 +1,7 @@
-"""Is what lies at the output the very conversion that was asked for? Then a killed command has nothing left to write.
+"""Tells whether an output is the complete result of a job, so that the command need not be run again after a kill.
 
-Nothing is believed for its name: the record has to be the one that the job would write, and every file the one that
-the record names. The values are those of the source, whose bytes are hashed again as they would be written.
+The existence of files proves nothing: the record must equal the one that the job would write, and every file must have
+the hash that the record names. For this the source is read and hashed again as it would be written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlinf_isaac.ground.events import Progress
 
 
 def may_be_finished(job: ConversionJob) -> bool:
-    """Whether the output's record is of a source and options like these. Reads only the record."""
+    """Whether the output's record has the same source, options and plan. Reads only the record, and hashes nothing."""
     record = _read(job.output)
     expected = record_of(job, {}, {}, verified=False)
     return record is not None and all(
@@ -34,7 +34,7 @@ def find_finished(
     hash_source: bool = True,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any] | None:
-    """The record of the output, if `run` with the same arguments wrote it and it is whole; None otherwise.
+    """The record of the output if `run` with the same arguments wrote it and it is complete, else None.
 
     The source and the output are read once, and the source once more with `hash_source`.
 
@@ -73,7 +73,7 @@ def _read(output: Path) -> dict[str, Any] | None:
 
 
 def _without_digests(value: Any) -> Any:
-    """A part of a record, without what takes a reading of the source to know."""
+    """A part of a record without its sha256 digests, which are known only after the files were read."""
     if not isinstance(value, dict):
         return value
     return {key: _without_digests(each) for key, each in value.items() if key != "sha256"}

@@ -1,9 +1,10 @@
-"""A conversion from beginning to end: check everything, write atomically, read again.
+"""A conversion from beginning to end: it is checked, written atomically, read again and compared.
 
     job = prepare("full_weights.pt", "converted", Options(dtype="bf16"))
     run(job)
 
-The output is a directory, so that no loader which reads every ``*.safetensors`` finds shards of two checkpoints in it.
+The output is a directory of its own, so that a loader that reads every ``*.safetensors`` in a directory never finds
+shards of two checkpoints.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rlinf_isaac.ground.reading import read_json
 RECORD_FILE = "conversion.json"
 _MAX_RECORD_BYTES = 100_000_000
 _FORMAT_VERSION = 1
-_MARGIN = 1 << 20  # bytes for the index, the record and the file system's own
+_MARGIN = 1 << 20  # bytes for the index, the record and the file system
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ class ConversionJob:
     """A conversion that can start, or that an earlier command has finished.
 
     Attributes:
-        source: what the person named.
-        stored: what is there.
-        options: what to do with it.
-        plan: what will be written.
+        source: the path that the user named.
+        stored: the tensors of the checkpoint at that path.
+        options: changes to make beyond copying.
+        plan: the files to write.
         output: directory to write.
         overwrite: replace a directory that an earlier conversion wrote.
-        notes: what was decided between candidates, for people.
-        stamps: sizes and times of the source's files, from before they were read.
-        there: the output exists and may be this conversion's own; `finished` tells.
+        notes: notes for the user on choices between several candidates.
+        stamps: sizes and times of the source's files before they were read.
+        there: whether the output exists and may be the result of this very job; `finished` decides.
     """
 
     source: Path
@@ -69,19 +70,19 @@ def prepare(
     record: str | None = None,
     resume: bool = False,
 ) -> ConversionJob:
-    """Check all that can be checked before a byte is written. Reads only headers: well under a second.
+    """Check everything that can be checked before anything is written. Only headers are read, in well under a second.
 
     Args:
         source: file or directory of a checkpoint: ``.pt``, ``.pth``, RLinf's ``global_step_N``, a directory of
             torch.distributed.checkpoint, safetensors.
         output: directory to write.
-        options: what to do beyond copying.
+        options: changes to make beyond copying.
         overwrite: replace `output` if it is a directory that an earlier conversion wrote.
-        record: file by which such a directory is known; ``conversion.json`` when None.
-        resume: do not refuse such a directory; `finished` tells whether it is this conversion's own.
+        record: name of the file by which such a directory is recognised; None means ``conversion.json``.
+        resume: do not refuse such a directory; `finished` decides whether it is the result of this very job.
 
     Raises:
-        InvalidJob: with every problem found.
+        InvalidJob: it has every problem that was found.
     """
     source, output = Path(source), Path(output)
     record = record or RECORD_FILE
@@ -98,7 +99,7 @@ def prepare(
         said = {problem.code for problem in problems}
         problems += [each for each in _check_space(output.absolute().parent, plan) if each.code not in said]
     if output.absolute() in (source.absolute(), *(file.absolute().parent for file in weights.files)) and overwrite:
-        cause = f"{output} is where the input lies"
+        cause = f"{output} is the directory of the input"
         problems.append(Problem("output-is-input", cause, "choose another --output"))
     if problems:
         raise InvalidJob(problems)
@@ -106,14 +107,14 @@ def prepare(
 
 
 def check_output(output: Path, overwrite: bool, record: str = RECORD_FILE) -> list[Problem]:
-    """What lies in the output's place and must not be replaced (so)."""
+    """Why the output cannot be written, because of the file or directory that is at its place."""
     if output.is_symlink():
         cause = f"{output} is a symbolic link to {os.readlink(output)}"
         return [Problem("output-symlink", cause, "remove the link, or name the directory itself")]
     if not output.exists():
         parent = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            cause = f"{parent} is no directory in which {output.name} can be made"
+            cause = f"{output.name} cannot be made in {parent}: it is no directory, or it is not writable"
             return [Problem("output-place", cause, "choose another --output")]
         return []
     if not output.is_dir():
@@ -127,12 +128,12 @@ def check_output(output: Path, overwrite: bool, record: str = RECORD_FILE) -> li
 
 
 def output_exists(output: Path) -> Problem:
-    """The refusal of an output that something else than this very conversion made."""
+    """The problem that the output exists and is not the result of this very job."""
     return Problem("output-exists", f"{output} exists already", "pass --force, or choose another --output")
 
 
 def expansion(plan: Plan) -> Problem | None:
-    """A warning where stored bytes become many more: torch stores one element of an expanded tensor for all of it."""
+    """A warning if expanded tensors make the output much larger: torch stores their repeated elements only once."""
     expanded = plan.expanded
     if not expanded:
         return None
@@ -145,7 +146,7 @@ def expansion(plan: Plan) -> Problem | None:
         f"{stored} stored bytes become {written:.3g} GB: {count} elements (tensor.expand),"
         f" the largest is {shown(largest.stored)} {list(largest.source.shape)}"
     )
-    return Problem("expanded-tensors", cause, "leave them out with --exclude if they are not meant", level="warning")
+    return Problem("expanded-tensors", cause, "leave them out with --exclude if they are not wanted", level="warning")
 
 
 def _check_space(directory: Path, plan: Plan) -> list[Problem]:
@@ -162,22 +163,22 @@ def run(
     hash_output: bool = True,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Convert: after kill -9 there is a whole output, or none.
+    """Convert. The output appears only when it is complete, even if the process is killed.
 
     Args:
-        job: from `prepare`.
-        verify: read the written files again with safetensors, the source with torch, and compare them.
+        job: a job of `prepare`.
+        verify: read the written files again with safetensors and the source with torch, and compare them.
         hash_source: put the sha256 of the source's files into the record.
         hash_output: put the sha256 of the written files into the record.
-        progress: gets the bytes done.
+        progress: receives the number of bytes done.
 
     Returns:
         The content of ``conversion.json``.
 
     Raises:
-        WeightsError: the source is damaged, or changed meanwhile. Nothing is left behind.
-        InvalidJob: another process makes the same output, or has just made it.
-        ConversionFailed: the disk is full, or what was written is not what should have been. Nothing is left behind.
+        WeightsError: the source is damaged, or was changed meanwhile. Nothing is left behind.
+        InvalidJob: another process is making the same output, or has just made it.
+        ConversionFailed: the disk is full, or the written files differ from the source. Nothing is left behind.
     """
     files = job.stored.weights.files
     used = [tensor.source for tensor in job.plan.tensors]
@@ -217,13 +218,13 @@ def read_record(output: str | Path) -> dict[str, Any]:
     """The content of a conversion's ``conversion.json``.
 
     Raises:
-        WeightsError: there is none, or it is not readable.
+        WeightsError: the file does not exist or cannot be read.
     """
     path = Path(output) / RECORD_FILE
     try:
         record = read_json(path, _MAX_RECORD_BYTES)
         if record["format"] != "rlinf-isaac-conversion":
-            raise ValueError("it is of another format")
+            raise ValueError("it has another format")
         return record
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         cause = f"{path} is not the record of a conversion: {error}"
@@ -233,11 +234,11 @@ def read_record(output: str | Path) -> dict[str, Any]:
 def record_of(
     job: ConversionJob, digests: Mapping[str, str | None], source_digests: Mapping[str, str], *, verified: bool
 ) -> dict[str, Any]:
-    """The content of ``conversion.json``. Neither times nor places: equal inputs and options give an equal record.
+    """The content of ``conversion.json``. It has neither times nor absolute paths: equal jobs give equal records.
 
     Args:
-        digests: sha256 of the written files, by name.
-        source_digests: sha256 of the source's files, by path; of those that were hashed.
+        digests: name of each written file -> its sha256.
+        source_digests: path of each file of the source that was hashed -> its sha256.
         verified: whether the result was compared with the source.
     """
     root = job.source if job.source.is_dir() else job.source.parent
@@ -260,28 +261,28 @@ def record_of(
         "plan": job.plan.summary(),
         "verified": verified,
     }
-    return json.loads(json.dumps(record))  # as it will be read again: lists, not tuples
+    return json.loads(json.dumps(record))  # the record as it will be read again, with lists instead of tuples
 
 
 def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
-    """Size and time of change of each file: what tells that somebody writes to it."""
+    """Size and modification time of each file, which change when somebody writes to it."""
     return tuple((status.st_size, status.st_mtime_ns) for status in map(os.stat, files))
 
 
 class Counter:
-    """Bytes done so far, told once per 16 MiB."""
+    """Counts bytes, and reports them once per 16 MiB."""
 
     def __init__(self, label: str, total: int, tell: Callable[[Progress], None]) -> None:
         self._label, self._total, self._tell = label, total, tell
         self._done = self._told = 0
 
     def advance(self, count: int) -> None:
-        """Count bytes."""
+        """Add `count` bytes."""
         self._done = min(self._done + count, self._total)
         if self._done - self._told >= 1 << 24:
             self._told = self._done
             self._tell(Progress(self._label, self._done, self._total, unit="B"))
 
     def finish(self) -> None:
-        """Tell that all is done."""
+        """Report that everything is done."""
         self._tell(Progress(self._label, self._total, self._total, unit="B"))

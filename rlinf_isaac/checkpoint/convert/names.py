@@ -1,8 +1,9 @@
-"""What a pickle of ``torch.save`` may name. Nothing else is read, and there is no option to allow more.
+"""The names of classes and functions that a pickle of ``torch.save`` may contain. There is no option to allow more.
 
-There are two kinds of names. Names that build tensors are a subset of those that torch's own safe reader knows. Names
-that people keep beside their weights (`HARMLESS`: a numpy scalar such as the last loss, a path, arguments, a config)
-are never imported or called, not even by torch: an inert class of this project stands for each of them (`stand_ins`).
+There are two kinds of names. The names that build tensors are a subset of those that torch's own safe reader knows. The
+names of objects that people save beside their weights (`HARMLESS`: a numpy scalar such as the last loss, a path,
+arguments, a config) are never imported or called, not even by torch: an inert class of this project stands for each of
+them (`stand_ins`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _TORCH = frozenset(
         *("torch.serialization._get_layout", "torch._tensor._rebuild_from_type_v2"),
     }
 )
-# Where the classes lie that describe a DTensor, or what a distributed checkpoint holds.
+# Modules whose classes describe a DTensor or the content of a distributed checkpoint.
 _DISTRIBUTED = (
     "tensor tensor._api tensor._dtensor_spec tensor.placement_types _tensor _tensor.api _tensor.placement_types"
     " device_mesh _mesh_layout checkpoint.metadata checkpoint.filesystem"
@@ -42,7 +43,7 @@ _HARMLESS = {
 
 HARMLESS = frozenset(f"{module}.{name}" for module, names in _HARMLESS.items() for name in names.split())
 _KNOWN = _TORCH | HARMLESS
-# Members of the module torch that are no functions: dtypes, storage classes, quantisation schemes.
+# Prefixes of the members of the module torch that are not functions: dtypes and quantisation schemes.
 _DTYPE_LIKE = (
     *("float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "bits"),
     *("per_tensor_", "per_channel_"),
@@ -50,8 +51,8 @@ _DTYPE_LIKE = (
 
 
 def is_known(module: str, name: str) -> bool:
-    """Whether the pickle of a checkpoint may name this class or function. Containers are checked elsewhere."""
-    if not name.isidentifier():  # which may reach through a module into another
+    """Whether the pickle of a checkpoint may name this class or function. `unpickle` has the list of containers."""
+    if not name.isidentifier():  # a dotted name may reach through one module into another
         return False
     if f"{module}.{name}" in _KNOWN or (module, name[:9]) == ("torch._utils", "_rebuild_"):
         return True

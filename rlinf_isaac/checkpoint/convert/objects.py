@@ -1,4 +1,7 @@
-"""What a pickle of torch says of a tensor, as a `StoredTensor`; or by name why safetensors cannot hold it. No torch."""
+"""Turns a tensor's entry in a pickle of torch into a `StoredTensor`, or into the reason why safetensors cannot hold it.
+
+This module does not need torch.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from rlinf_isaac.checkpoint.convert.unpickle import Call, Name
 from rlinf_isaac.checkpoint.header import BITS
 
 FindStorage = Callable[[Any], tuple[Storage, str | None]]
-"""A persistent id -> the storage that it names, and its dtype; None where it has none."""
+"""Maps a persistent id to the storage that it names, and to the dtype of that storage, which is None if untyped."""
 
-# Classes of torch's typed storages, which the pickles still name.
+# Class of a typed storage of torch -> dtype. Pickles still name these classes.
 _TYPED = (
     "Double float64, Float float32, Half float16, BFloat16 bfloat16, Long int64, Int int32, Short int16, Char int8, "
     "Byte uint8, Bool bool, ComplexDouble complex128, ComplexFloat complex64, QInt8 qint8, QUInt8 quint8, "
     "QInt32 qint32, QUInt4x2 quint4x2, QUInt2x4 quint2x4"
 )
 _STORAGES = {f"{kind}Storage": dtype for kind, dtype in map(str.split, _TYPED.split(", "))}
-# What makes a tensor of another one.
+# Functions and classes whose first argument is the tensor itself.
 _AROUND = (
     *("Parameter", "Buffer", "_rebuild_parameter", "_rebuild_parameter_with_state"),
     "_rebuild_device_tensor_from_cpu_tensor",
@@ -42,9 +45,12 @@ _GATHER = "gather it before saving: tensor.full_tensor(); or convert the distrib
 
 
 def dtype_of(value: Any) -> str | None:
-    """safetensors' (else torch's) name of the dtype that a `Name` of a storage class or dtype stands for.
+    """The dtype that the `Name` of a storage class or of a dtype stands for; None for an untyped storage.
 
-    None for an untyped storage. Raises ValueError for what is neither.
+    The dtype has safetensors' name, or torch's if safetensors has none.
+
+    Raises:
+        ValueError: `value` is neither a storage class nor a dtype.
     """
     name = value.name if isinstance(value, Name) else ""
     last = name.rpartition(".")[2]
@@ -57,10 +63,10 @@ def dtype_of(value: Any) -> str | None:
 
 
 def to_tensor(call: Call, storage: FindStorage) -> AnyTensor | None:
-    """The tensor that a call in a pickle makes; None where it makes something else.
+    """The tensor that a call in a pickle makes; None if the call makes something else.
 
     Raises:
-        ValueError: it does not fit its storage, or its arguments are not those of torch.
+        ValueError: the tensor does not fit into its storage, or torch does not call the function in this way.
     """
     function = call.name.rpartition(".")[2]
     if function in _AROUND:
@@ -86,12 +92,12 @@ def to_tensor(call: Call, storage: FindStorage) -> AnyTensor | None:
 
 
 def _subclass(args: tuple[Any, ...], storage: FindStorage) -> AnyTensor | None:
-    """``_rebuild_from_type_v2(function, class, its arguments, state)``: DTensors, and tensors with attributes."""
+    """The tensor of ``_rebuild_from_type_v2(function, class, arguments, state)``: a DTensor or one with attributes."""
     function, kind, inner, state = args
     kind_name = kind.name if isinstance(kind, Name) else "tensor of an unknown class"
     if kind_name in ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
         if not isinstance(function, Name) or function.name.endswith("_rebuild_from_type_v2"):
-            raise TypeError("not a function that makes a tensor")
+            raise TypeError("its function makes no tensor")
         return to_tensor(Call(function.name, inner), storage)
     if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
         state = {**(state[0] or {}), **(state[1] or {})}
@@ -105,7 +111,7 @@ def _subclass(args: tuple[Any, ...], storage: FindStorage) -> AnyTensor | None:
 
 
 def _is_partial(spec: Any) -> bool:
-    """Whether a DTensor's values still have to be summed over the ranks."""
+    """Whether the values of a DTensor have yet to be summed over the ranks."""
     placements = spec.state.get("placements", ()) if isinstance(spec, Call) else ()
     return any(not isinstance(each, Call) or each.name.endswith("Partial") for each in placements)
 
@@ -114,7 +120,7 @@ def _view(storage: Storage, dtype: str | None, geometry: tuple[Any, ...], flags:
     offset, shape, stride = geometry
     fits = isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) == len(stride) <= _MAX_AXES
     if not fits or any(type(size) is not int or not 0 <= size < 2**60 for size in (offset, *shape, *stride)):
-        raise ValueError("its pickle has a tensor whose shape, stride or offset is none")
+        raise ValueError("the shape, stride or offset of a tensor in its pickle is not valid")
     if flags:
         return Unstorable(
             "a lazily conjugated or negated view", "save it resolved: tensor.resolve_conj().resolve_neg()"

@@ -1,15 +1,16 @@
-"""The layout of OpenPI's JAX model, mapped to the names and shapes of its PyTorch model. Pure: nothing is read.
+"""Maps the layout of OpenPI's JAX model to the names and shapes of its PyTorch model. No values are read here.
 
     params/PaliGemma/img/Transformer/encoderblock/...       the layers of the vision tower, stacked along a first axis
-    params/PaliGemma/llm/layers/{attn,mlp,...}              the layers of Gemma, likewise; ..._1 are the expert's
+    params/PaliGemma/llm/layers/{attn,mlp,...}              the layers of Gemma, likewise; names in _1 are the expert's
     params/{action_in_proj,time_mlp_in,state_proj,...}      as in the PyTorch model
 
-A training saves every array one level deeper, as ``value``. A linear layer of JAX computes x @ kernel, one of torch
-x @ weight.T; attention has one axis for the heads and one for the numbers of a head, which torch joins.
+A training saves every array one level deeper, under the name ``value``. A linear layer of JAX computes x @ kernel, one
+of torch x @ weight.T. JAX's attention has separate axes for the heads and for the numbers of a head; torch joins them.
 
-LoRA (``lora_a``, ``lora_b``) is merged: w + a b, as OpenPI's model adds it. Its scale, alpha / rank, is 1 in all of
-OpenPI's variants, is not stored, and is not applied at all in its MLPs. In ``attn_vec_einsum`` the two factors are
-summed over the heads apart from each other: its einsum "BTNH,NHL->BTL", then "BTL,NLD->BTD".
+LoRA (``lora_a``, ``lora_b``) is merged into its weight, w + a b, which is what OpenPI's model computes. The scale of
+LoRA, alpha / rank, is not stored. It is 1 in all of OpenPI's variants, and OpenPI's MLPs do not apply it at all. In
+``attn_vec_einsum`` each of the two factors is summed over the heads by itself: the einsum "BTNH,NHL->BTL" is followed
+by "BTL,NLD->BTD".
 
 Source: https://github.com/Physical-Intelligence/openpi, examples/convert_jax_model_to_pytorch.py (the same map for the
 full size), src/openpi/models/{pi0,gemma,siglip,lora}.py (the modules).
@@ -35,14 +36,14 @@ _HEADS = (*_ANY, "time_mlp_in", "time_mlp_out", "state_proj", "action_time_mlp_i
 _MOST_LAYERS = 1000
 
 
-class Form(NamedTuple):
-    """How an array (of one layer) becomes a tensor: its axes in this order, then joined in groups of these sizes."""
+class AxisLayout(NamedTuple):
+    """How the array of one layer becomes a tensor: its axes in this order are joined in groups of these sizes."""
 
     axes: tuple[int, ...]
     groups: tuple[int, ...]
 
     def shape(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the tensor, from the array's."""
+        """The shape of the tensor, from the shape of the array."""
         result, axes = [], list(self.axes)
         for group in self.groups:
             size = 1
@@ -52,36 +53,36 @@ class Form(NamedTuple):
         return tuple(result)
 
 
-VECTOR = Form((0,), (1,))
-MATRIX = Form((0, 1), (1, 1))
-LINEAR = Form((1, 0), (1, 1))
-CONVOLUTION = Form((3, 2, 0, 1), (1, 1, 1, 1))
-PLACES = Form((0, 1, 2), (2, 1))  # (1, patches, width)
-HEAD_BIAS = Form((0, 1), (2,))  # (heads, numbers)
-INTO_HEADS = Form((1, 2, 0), (2, 1))  # (width, heads, numbers)
-EINSUM_INTO_HEADS = Form((0, 2, 1), (2, 1))  # (heads, width, numbers)
-OUT_OF_HEADS = Form((2, 0, 1), (1, 2))  # (heads, numbers, width)
+VECTOR = AxisLayout((0,), (1,))
+MATRIX = AxisLayout((0, 1), (1, 1))
+LINEAR = AxisLayout((1, 0), (1, 1))
+CONVOLUTION = AxisLayout((3, 2, 0, 1), (1, 1, 1, 1))
+PLACES = AxisLayout((0, 1, 2), (2, 1))  # (1, patches, width)
+HEAD_BIAS = AxisLayout((0, 1), (2,))  # (heads, numbers)
+INTO_HEADS = AxisLayout((1, 2, 0), (2, 1))  # (width, heads, numbers)
+EINSUM_INTO_HEADS = AxisLayout((0, 2, 1), (2, 1))  # (heads, width, numbers)
+OUT_OF_HEADS = AxisLayout((2, 0, 1), (1, 2))  # (heads, numbers, width)
 
 
 class Rule(NamedTuple):
-    """What one array holds.
+    """How one array becomes tensors.
 
     Attributes:
-        name: of the tensor; ``{}`` stands for the number of the layer, if it holds several.
-        form: how each part becomes a tensor.
-        parts: names that stand in the place of ``|`` for the entries of the next axis.
+        name: name of the tensor. If the array holds several layers, ``{}`` stands for the number of the layer.
+        axis_layout: how each part of the array becomes a tensor.
+        parts: names of the entries of the axis that follows; each replaces ``|`` in `name`.
     """
 
     name: str
-    form: Form
+    axis_layout: AxisLayout
     parts: tuple[str, ...] = ()
 
 
 def to_openpi(arrays: Mapping[Keys, OrbaxArray]) -> dict[Keys, ComputedTensor]:
-    """(OpenPI's name,) -> its tensor. An array that no part of the model is keeps its own name, joined by slashes.
+    """Maps (OpenPI's name,) to the tensor. An array that is no part of the model keeps its path, joined by slashes.
 
     Args:
-        arrays: path in the tree -> array.
+        arrays: path of an array in the tree -> the array.
     """
     params = {path[1:]: array for path, array in arrays.items() if path[0] == "params"} or dict(arrays)
     if all(path[-1] == "value" for path in params):
@@ -96,12 +97,14 @@ def to_openpi(arrays: Mapping[Keys, OrbaxArray]) -> dict[Keys, ComputedTensor]:
         tensors = dict(_tensors(rules[path], array, pairs.get(path))) if path in rules else {}
         found |= {(name,): tensor for name, tensor in tensors.items()}
         if not tensors:
-            found["/".join(path),] = _tensor(array, (), Form(tuple(range(len(array.shape))), (1,) * len(array.shape)))
+            found["/".join(path),] = _tensor(
+                array, (), AxisLayout(tuple(range(len(array.shape))), (1,) * len(array.shape))
+            )
     return found
 
 
 def merged_adapters(arrays: Mapping[Keys, OrbaxArray]) -> int:
-    """How many arrays have LoRA beside them."""
+    """The number of arrays that have adapters of LoRA."""
     return sum(any(part.endswith("lora_a") for part in path) for path in arrays)
 
 
@@ -162,10 +165,10 @@ def _gemma(suffix: str, gemma: str) -> dict[str, Rule]:
 def _tensors(
     rule: Rule, array: OrbaxArray, pair: tuple[OrbaxArray, OrbaxArray] | None
 ) -> Iterator[tuple[str, ComputedTensor]]:
-    """The tensors that an array holds; none where its shape is not as the rule says."""
+    """Yield the tensors of an array, or nothing if its shape contradicts the rule."""
     layered, several = "{}" in rule.name, bool(rule.parts)
     sizes = array.shape
-    if len(sizes) != layered + several + len(rule.form.axes) or (layered and sizes[0] > _MOST_LAYERS):
+    if len(sizes) != layered + several + len(rule.axis_layout.axes) or (layered and sizes[0] > _MOST_LAYERS):
         return
     if several and sizes[layered] != len(rule.parts):
         return
@@ -173,32 +176,35 @@ def _tensors(
         first = () if number is None else (number,)
         for place, part in enumerate(rule.parts) if several else ((None, ""),):
             index = first if place is None else (*first, place)
-            yield rule.name.replace("|", part).format(number), _tensor(array, index, rule.form, pair)
+            yield rule.name.replace("|", part).format(number), _tensor(array, index, rule.axis_layout, pair)
 
 
 def _tensor(
-    array: OrbaxArray, index: tuple[int, ...], form: Form, pair: tuple[OrbaxArray, OrbaxArray] | None = None
+    array: OrbaxArray,
+    index: tuple[int, ...],
+    axis_layout: AxisLayout,
+    pair: tuple[OrbaxArray, OrbaxArray] | None = None,
 ) -> ComputedTensor:
-    shape = form.shape(array.shape[len(index) :])
+    shape = axis_layout.shape(array.shape[len(index) :])
 
     def read() -> np.ndarray:
         values = array.read(index)
         if pair is not None:
-            values = _merged(values, *(each.read(index) for each in pair), summed=form is OUT_OF_HEADS)
-        return values.transpose(form.axes).reshape(shape)
+            values = _merged(values, *(each.read(index) for each in pair), summed=axis_layout is OUT_OF_HEADS)
+        return values.transpose(axis_layout.axes).reshape(shape)
 
     return ComputedTensor(array.dtype, shape, (array.name, *index), read, array.store.files)
 
 
 def _merged(values: np.ndarray, a: np.ndarray, b: np.ndarray, *, summed: bool) -> np.ndarray:
-    """w + a b in float32, rounded once; `summed`: b over the heads, its first axis."""
+    """w + a b, computed in float32 and rounded once. With `summed`, b is summed over the heads, its first axis."""
     b = b.astype("f4")
     merged = values.astype("f4") + a.astype("f4") @ (b.sum(0) if summed else b)
     return cast("np.ndarray", merged.astype(values.dtype))
 
 
 def _adapter_of(path: Keys, arrays: Mapping[Keys, OrbaxArray]) -> tuple[OrbaxArray, OrbaxArray] | None:
-    """LoRA's two factors of the array at `path`: (..., rows, rank) and (..., rank, columns)."""
+    """The two factors of LoRA for the array at `path`, of shapes (..., rows, rank) and (..., rank, columns)."""
     stem = "" if path[-1] == "w" else f"{path[-1]}_"
     a, b = (arrays.get((*path[:-1], f"{stem}lora_{letter}")) for letter in "ab")
     if a is None or b is None or len(arrays[path].shape) < 2:

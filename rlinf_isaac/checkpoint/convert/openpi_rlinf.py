@@ -1,15 +1,18 @@
-"""The layout of RLinf's own pi0 and pi0.5, ``openpi_rlinf``, in which RLinf saves and uploads since 0.4: no torch.
+"""Maps ``openpi_rlinf``, the layout of RLinf's own pi0 and pi0.5, to OpenPI's names. It does not need torch.
+
+RLinf has saved and uploaded models in this layout since 0.4:
 
     img.stem, img.pos_embedding (1, patches, width), img.encoder.layers.N.{norm1, attn, norm2, mlp}, img.head
     llm.embedder.embedding, llm.layers.N.{attn.q_proj.E, mlps.E.w_gating, pre_attention_norms.E.scale, ...}
-    action_in_proj, ... as OpenPI's
+    action_in_proj, ... have the same names in OpenPI
 
-E is 0 for the language model and 1 for the action expert. The vision tower's queries, keys and values are rows of one
-matrix, ``in_proj``; the gate and the rest of an MLP are one array (2, inputs, outputs), the transpose of what OpenPI's
-linear layers hold. Norms hold what is added to one, in both. The expert's ``lm_head``, which nothing reads, is absent.
+E is 0 for the language model and 1 for the action expert. The queries, keys and values of the vision tower are rows of
+one matrix, ``in_proj``. The gate and the up projection of an MLP are one array (2, inputs, outputs); OpenPI's linear
+layers hold the transposed matrices. In both layouts a norm holds its scale minus one. The expert's ``lm_head``, which
+nothing reads, is missing.
 
-RLinf's modules have the exact GELU where OpenPI's, in JAX and in PyTorch, and so the policy here have its tanh
-approximation: what RLinf has trained itself acts here very nearly, and not exactly, as there.
+RLinf's modules use the exact GELU. OpenPI's, in JAX and in PyTorch, and the policy of this project use the tanh
+approximation. A model that RLinf trained therefore gives nearly, but not exactly, the same actions here.
 
 Source: https://github.com/RLinf/RLinf, rlinf/models/embodiment/openpi_rlinf/pi0_model/{pi0,gemma,siglip}.py (the
 modules) and rlinf/utils/ckpt_convertor/openpi/openpi_rlinf_to_openpi_pytorch.py (the same map).
@@ -54,19 +57,19 @@ Named = Iterator[tuple[str, AnyDense]]
 
 
 def is_openpi_rlinf(names: Iterable[str]) -> bool:
-    """Whether names (without wrappers) are of this layout."""
+    """Whether names (without wrappers) belong to this layout."""
     return any(name.startswith(RLINF_PREFIXES) for name in names)
 
 
 def to_openpi(tensors: Mapping[str, AnyDense], source: str) -> dict[str, tuple[str, AnyDense]]:
-    """OpenPI's name -> the name in the file, and the tensor. Nothing is read: each is a view of what is stored.
+    """Maps OpenPI's name to the name in the file and the tensor. Each tensor is a view of a stored one; none is read.
 
     Args:
         tensors: name without wrappers -> tensor.
-        source: what to call the checkpoint in messages.
+        source: name of the checkpoint in messages.
 
     Raises:
-        WeightsError: ``rlinf-layout``, there are names, or shapes, that RLinf's pi0 does not have.
+        WeightsError: ``rlinf-layout``, RLinf's pi0 does not have some of the names or shapes.
     """
     found: dict[str, tuple[str, AnyDense]] = {}
     unknown = []
@@ -78,7 +81,7 @@ def to_openpi(tensors: Mapping[str, AnyDense], source: str) -> dict[str, tuple[s
     if unknown:
         shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if unknown[_SHOWN:] else "")
         cause = (
-            f"{source} has the layout of RLinf's openpi_rlinf models, and besides what its pi0 does not have: {shown}"
+            f"{source} has the layout of RLinf's openpi_rlinf models, and tensors that its pi0 does not have: {shown}"
         )
         cure = "leave out what is not needed with --exclude, such as --exclude 'pointnet.*'; or name the weights of pi0"
         raise WeightsError.of("rlinf-layout", cause, cure)
@@ -110,7 +113,7 @@ def _of_vision(layer: str, name: str, tensor: AnyDense) -> Named:
 
 
 def _of_gemma(layer: str, module: str, leaf: str, tensor: AnyDense) -> Named:
-    """`leaf` is what follows the number of the expert."""
+    """Yield the tensors of a layer's module; `leaf` is the part of the name after the number of the expert."""
     if module in _OF_GEMMA and leaf == "weight":
         yield f"{layer}{_OF_GEMMA[module]}.weight", tensor
     elif module in _NORMS:

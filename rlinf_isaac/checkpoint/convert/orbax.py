@@ -1,16 +1,18 @@
-"""The arrays of an orbax checkpoint, by tensorstore alone: neither jax nor orbax is imported.
+"""Reads the arrays of an orbax checkpoint with tensorstore. Neither jax nor orbax is imported.
 
-orbax stores a tree of arrays as one zarr array each, whose name is the path in the tree joined by dots: in a directory
-of its own, or, since 2024, in a common database of tensorstore's (OCDBT, known by ``manifest.ocdbt``). ``_METADATA``
-lists the paths: {"tree_metadata": {...: {"key_metadata": [{"key": ...}], "value_metadata": {"value_type": ...}}},
-"use_zarr3": bool, "store_array_data_equal_to_fill_value": bool}.
+orbax stores each array of a tree as a zarr array, whose name is the path in the tree joined by dots. Each array has a
+directory of its own or, since 2024, all are in one database of tensorstore (OCDBT, which has a file
+``manifest.ocdbt``). ``_METADATA`` lists the paths:
+
+    {"tree_metadata": {...: {"key_metadata": [{"key": ...}], "value_metadata": {"value_type": ...}}},
+     "use_zarr3": bool, "store_array_data_equal_to_fill_value": bool}
 
 Source: https://github.com/google/orbax, checkpoint/orbax/checkpoint/_src/{metadata/tree.py,serialization/
 {serialization,tensorstore_utils}.py}; https://google.github.io/tensorstore (drivers zarr, zarr3, ocdbt).
 
-Reading a part of an array decodes every chunk that it touches. OpenPI stacks the layers of a network into one array,
-and where several layers share a chunk, each would decode it again: such an array is decoded once, into a temporary
-file, if there is room for it. Memory: one chunk, and one part.
+Reading a part of an array decodes every chunk that the part touches. OpenPI stacks the layers of a network into one
+array. If several layers share a chunk, each of them would decode it again; such an array is therefore decoded once,
+into a temporary file, if there is room for it. Memory holds one chunk and one part of an array at a time.
 """
 
 from __future__ import annotations
@@ -44,14 +46,14 @@ _MOST_BYTES = 1 << 40
 
 @dataclass(frozen=True)
 class OrbaxArray:
-    """One array.
+    """One array of a checkpoint.
 
     Attributes:
-        store: where it is.
-        name: in the store: its path in the tree, joined by dots.
-        dtype: as safetensors spells it.
-        shape: sizes.
-        chunk: sizes of what is decoded at once.
+        store: the store that holds the array.
+        name: name of the array in the store: its path in the tree, joined by dots.
+        dtype: safetensors' name of the dtype.
+        shape: sizes of the axes.
+        chunk: sizes of the part that is decoded at once.
     """
 
     store: OrbaxStore
@@ -62,26 +64,27 @@ class OrbaxArray:
 
     @property
     def shares_chunks(self) -> bool:
-        """Whether several entries of the first axis lie in one chunk."""
+        """Whether a chunk holds several entries of the first axis."""
         return len(self.shape) > 1 and self.chunk[0] > 1
 
     def read(self, index: tuple[int, ...] = ()) -> np.ndarray:
-        """The part at the first indices; of bfloat16 in ml_dtypes' type.
+        """The part of the array at these indices of its first axes. bfloat16 has the type of ml_dtypes.
 
         Raises:
-            WeightsError: ``jax-checkpoint``, it is damaged or a part is missing.
+            WeightsError: ``jax-checkpoint``, the array is damaged or a part of it is missing.
         """
         return self.store.read(self, index)
 
 
 class OrbaxStore:
-    """The arrays of one directory of orbax.
+    """The arrays in one directory of orbax.
 
     Args:
-        files: of `jax.jax_files`.
+        files: the files that `jax.jax_files` finds.
 
     Raises:
-        WeightsError: ``no-tensorstore``; or ``jax-checkpoint``, it is damaged or not as orbax writes it.
+        WeightsError: ``no-tensorstore``, tensorstore is not installed; ``jax-checkpoint``, the checkpoint is damaged,
+            or orbax did not write it.
     """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
@@ -90,7 +93,7 @@ class OrbaxStore:
         try:
             import tensorstore
         except ImportError as error:
-            cause = f"{self.directory} holds a JAX checkpoint, which only tensorstore reads: {error}"
+            cause = f"{self.directory} holds a JAX checkpoint, and tensorstore is needed to read it: {error}"
             raise WeightsError.of("no-tensorstore", cause, "run pip install 'rlinf-isaac[jax]'") from error
         self._tensorstore = tensorstore
         self._opened: dict[str, Any] = {}
@@ -98,13 +101,13 @@ class OrbaxStore:
         self.others = 0
         metadata = self._metadata()
         self._driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
-        # Otherwise a chunk that is missing may well be one of zeros.
+        # Otherwise orbax may have left out a chunk because it holds only zeros.
         self._all_stored = metadata.get("store_array_data_equal_to_fill_value") is True
         self._ocdbt = (self.directory / "manifest.ocdbt").is_file()
         self.arrays = {path: self._array(".".join(path)) for path in self._paths(metadata["tree_metadata"])}
 
     def read(self, array: OrbaxArray, index: tuple[int, ...]) -> np.ndarray:
-        """A part of an array, as `OrbaxArray.read`."""
+        """A part of an array; see `OrbaxArray.read`."""
         import numpy as np
 
         try:
@@ -120,7 +123,7 @@ class OrbaxStore:
             raise self._damaged(f"{shown(array.name)} cannot be read: {_first_line(error)}") from error
 
     def _decode(self, array: OrbaxArray) -> np.ndarray | None:
-        """The array in a temporary file without a name; None where there is no room for it."""
+        """The array, decoded into a temporary file without a name; None if there is no room for it."""
         import numpy as np
 
         opened = self._open(array.name, None)
@@ -137,7 +140,7 @@ class OrbaxStore:
 
     @cached_property
     def _context(self) -> Any:
-        """One in which the chunk that was decoded last is kept: the parts of one layer may share it."""
+        """A context that caches the chunk that was decoded last, because the parts of one layer may share it."""
         sizes = [
             math.prod(each.chunk) * BITS[each.dtype] // 8 for each in self.arrays.values() if not each.shares_chunks
         ]
@@ -147,7 +150,7 @@ class OrbaxStore:
         try:
             metadata = read_json(self.directory / METADATA, _MAX_METADATA_BYTES)
             if not isinstance(metadata["tree_metadata"], dict):
-                raise ValueError("tree_metadata is no object")
+                raise ValueError("tree_metadata is not an object")
             return metadata
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"{METADATA} is not as orbax writes it: {_first_line(error)}") from error
@@ -158,7 +161,7 @@ class OrbaxStore:
             for entry in tree.values():
                 if entry["value_metadata"]["value_type"] in _ARRAYS:
                     paths.append(tuple(str(each["key"]) for each in entry["key_metadata"]))
-                    paths[-1][0]  # an array without a name is none of a tree's
+                    paths[-1][0]  # raises an IndexError for an empty path, which no array of a tree has
                 else:
                     self.others += 1
         except (LookupError, TypeError) as error:
@@ -175,16 +178,16 @@ class OrbaxStore:
                 f"{METADATA} names {shown(name)}, which cannot be read: {_first_line(error)}"
             ) from error
         if opened.dtype.name not in DTYPES:
-            raise self._damaged(f"{shown(name)} is of the type {opened.dtype.name}, which is none of a model's")
+            raise self._damaged(f"{shown(name)} is of the type {opened.dtype.name}, which no model has")
         shape = tuple(opened.shape)
         if math.prod(shape) * opened.dtype.numpy_dtype.itemsize > _MOST_BYTES:
-            raise self._damaged(f"{shown(name)} is of the shape {list(shape)}, larger than any of a model's")
+            raise self._damaged(f"{shown(name)} is of the shape {list(shape)}, larger than any array of a model")
         chunk = tuple(map(min, opened.chunk_layout.read_chunk.shape or shape, shape))
         return OrbaxArray(self, name, DTYPES[opened.dtype.name], shape, chunk)
 
     def _open(self, name: str, context: Any) -> Any:
         if not self._ocdbt and ("/" in name or name.startswith("..")):
-            raise ValueError("it is no name of a directory")
+            raise ValueError("it is not the name of a directory")
         store: dict[str, Any] = {"driver": "file", "path": f"{self.directory.absolute()}/"}
         if self._ocdbt:
             store = {"driver": "ocdbt", "base": store, "path": f"{name}/"}
@@ -198,6 +201,6 @@ class OrbaxStore:
 
 
 def _first_line(error: Exception) -> str:
-    """What an exception says, without tensorstore's own account of how it was called."""
+    """The first line of an exception's text, without the details that tensorstore adds about its call."""
     text = str(error).partition(" [")[0].strip() or repr(error)
     return shown(text.splitlines()[0])

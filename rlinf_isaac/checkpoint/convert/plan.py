@@ -1,4 +1,4 @@
-"""What a conversion will write: names, dtypes, files, ties. Pure dataclasses; no file is touched, no torch imported."""
+"""Plans what a conversion writes: names, dtypes, files and ties. No file is read here, and torch is not imported."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from rlinf_isaac.checkpoint.header import MAX_HEADER_BYTES, TensorInfo
 from rlinf_isaac.ground.errors import Problem, WeightsError
 
 CASTS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
-_CASTABLE = frozenset({"F64", "F32", "F16", "BF16"})  # 8-bit floats mean nothing without their scales
+_CASTABLE = frozenset({"F64", "F32", "F16", "BF16"})  # not 8-bit floats, which mean nothing without their scales
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a conversion shall do beyond copying.
+    """Changes that a conversion makes beyond copying.
 
     Attributes:
-        dtype: ``bf16``, ``fp16`` or ``fp32`` for all floating-point tensors of 16 to 64 bits; ``keep``: as they are.
+        dtype: ``bf16``, ``fp16`` or ``fp32`` casts all floating-point tensors of 16 to 64 bits; ``keep`` casts none.
         keep_dtype: patterns of tensors that are not cast.
-        include: patterns of the tensors to write; all when empty.
-        exclude: patterns of those to leave out.
+        include: patterns of the tensors to write; if empty, all are written.
+        exclude: patterns of tensors to leave out.
         strip_prefix: prefixes to remove from names, one after the other, after the wrappers.
-        state_dict_key: where the state dict is; None: found.
-        max_shard_size: bytes of tensors per file; None: one file.
+        state_dict_key: dotted keys of the state dict; None means that it is looked for.
+        max_shard_size: bytes of tensors per file; None means one file.
     """
 
     dtype: str = "keep"
@@ -55,10 +55,10 @@ class Output:
     """One tensor to write.
 
     Attributes:
-        name: in the output.
-        stored: in the source, keys joined by dots.
-        dtype: in the output, as safetensors spells it.
-        source: where its values are.
+        name: name in the output.
+        stored: name in the source: its keys, joined by dots.
+        dtype: dtype in the output, in safetensors' spelling.
+        source: the tensor of the source that has the values.
     """
 
     name: str
@@ -68,23 +68,23 @@ class Output:
 
     @property
     def info(self) -> TensorInfo:
-        """dtype and shape in the output."""
+        """Its dtype and shape in the output."""
         return TensorInfo(self.dtype, self.source.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the output."""
+        """Its size in the output in bytes."""
         return bytes_of(self.dtype, self.source.shape)
 
     @property
     def is_cast(self) -> bool:
-        """Whether its values change their type."""
+        """Whether its values get another dtype."""
         return self.dtype != self.source.dtype
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """One safetensors file to write: its name, its header and its tensors in the order in which they lie in it."""
+    """A safetensors file to write: its name, its header, and its tensors in the order in which it holds them."""
 
     name: str
     header: bytes
@@ -92,23 +92,23 @@ class OutputFile:
 
     @property
     def nbytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A conversion, before a byte is written.
+    """A conversion that is planned; nothing has been written.
 
     Attributes:
-        files: one, or the shards.
+        files: the one file, or the shards.
         ties: name that is not stored -> name of the stored tensor with which it shares its memory.
-        overlapping: names of tensors that share only a part of their memory; each is written whole.
-        state_dict: keys that lead to the state dict in the source.
-        stripped: wrappers and prefixes removed from names.
+        overlapping: groups of names of tensors that share a part of their memory; each tensor is written completely.
+        state_dict: keys that lead to the state dict in the source, joined by dots.
+        stripped: wrappers and prefixes that were removed from names.
         dropped: names in the source that are not written.
-        others: number of entries of the source that are no tensors.
-        not_cast: dtype -> number of floating-point tensors of it that a cast leaves as they are.
+        others: number of entries of the source that are not tensors.
+        not_cast: dtype -> number of floating-point tensors that keep this dtype although a cast is asked for.
     """
 
     files: tuple[OutputFile, ...]
@@ -127,21 +127,21 @@ class Plan:
 
     @property
     def total_size(self) -> int:
-        """Bytes of all tensors (``metadata.total_size`` of the index)."""
+        """Size of all tensors in bytes (``metadata.total_size`` of the index)."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files."""
+        """Size of all files in bytes."""
         return sum(file.nbytes for file in self.files)
 
     @property
     def expanded(self) -> list[Output]:
-        """Tensors that take more bytes than their storage has: torch's ``expand`` stores one element for many."""
+        """Tensors that are larger than their storage, because torch's ``expand`` stores a repeated element once."""
         return [tensor for tensor in self.tensors if tensor.source.stored_bytes < tensor.source.nbytes]
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready: what a person or a later program wants to know of it."""
+        """A JSON-ready summary for people and for programs."""
         tensors = self.tensors
         return {
             "files": {file.name: {"tensors": len(file.tensors), "bytes": file.nbytes} for file in self.files},
@@ -171,13 +171,13 @@ def plan_conversion(
     """Plan the conversion of a file's tensors.
 
     Args:
-        tensors: by the keys that lead to them, in the order of the file.
-        options: what to do with them.
-        recorded_ties: name that is not stored -> name of the stored tensor it shares, from a safetensors file.
-        others: number of the file's other entries.
+        tensors: the keys that lead to a tensor -> the tensor, in the order of the file.
+        options: changes to make beyond copying.
+        recorded_ties: name that is not stored -> name of the stored tensor that it shares, from a safetensors file.
+        others: number of entries of the file that are not tensors.
 
     Raises:
-        WeightsError: with every problem: several state dicts, patterns that match nothing, tensors that safetensors
+        WeightsError: it has every problem: several state dicts, patterns that match nothing, tensors that safetensors
             cannot hold, names that collide.
     """
     state_dict = find_state_dict(tensors, options.state_dict_key)
@@ -219,15 +219,15 @@ def plan_conversion(
 def plan_files(
     outputs: Sequence[Output], max_shard_size: int | None = None, *, note_ties: bool = True
 ) -> tuple[tuple[OutputFile, ...], dict[str, str], tuple[tuple[str, ...], ...]]:
-    """Distribute tensors over files; those that are one and the same are stored once, under the name that sorts first.
+    """Distribute tensors over files. Equal views of one storage are stored once, under the name that sorts first.
 
     Args:
         outputs: the tensors, in the order in which shards are filled.
-        max_shard_size: bytes of tensors per file; None: one file.
+        max_shard_size: bytes of tensors per file; None means one file.
         note_ties: write ties into the metadata of the file, as huggingface_hub does.
 
     Returns:
-        The files; name that is not stored -> name that is; names of tensors that overlap otherwise.
+        The files, the ties (name that is not stored -> name that is), and groups of tensors that overlap otherwise.
 
     Raises:
         WeightsError: a name cannot be stored, or there are too many.
@@ -258,17 +258,17 @@ def plan_files(
 
 
 def output_dtype(options: Options, dtype: str, *, exempt: bool) -> str:
-    """The dtype that a tensor gets: another one only if it is an ordinary floating-point type and not exempt."""
+    """The dtype of a tensor in the output. Only ordinary floating-point types that are not exempt are cast."""
     return CASTS[options.dtype] if options.dtype in CASTS and dtype in _CASTABLE and not exempt else dtype
 
 
 def _is_tiny_float(dtype: str) -> bool:
-    """Whether it is a floating-point type of 8 bits or fewer, whose values mean nothing without their scales."""
+    """Whether this is a floating-point type of at most 8 bits, whose values mean nothing without their scales."""
     return dtype.startswith(("F4", "F6", "F8"))
 
 
 def _ties(outputs: Iterable[Output]) -> dict[str, str]:
-    """Tensors that are the same view of the same storage: name that is left out -> name that is stored."""
+    """For tensors that are the same view of the same storage: name that is left out -> name that is stored."""
     owners: dict[Any, str] = {}
     ties = {}
     for output in sorted(outputs, key=lambda output: output.name):
@@ -281,7 +281,7 @@ def _ties(outputs: Iterable[Output]) -> dict[str, str]:
 
 
 def _overlapping(outputs: Iterable[Output]) -> tuple[tuple[str, ...], ...]:
-    """Groups of names whose bytes overlap in one storage, though they are not the same tensor."""
+    """Groups of names of different tensors whose bytes overlap in one storage."""
     views: dict[Any, list[tuple[tuple[int, int], str]]] = {}
     for output in outputs:
         if isinstance(output.source, StoredTensor) and output.source.nbytes:

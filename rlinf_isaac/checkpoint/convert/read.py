@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint of any format, without their values and without torch."""
+"""Finds the tensors of a checkpoint of any format. Their values are not read, and torch is not imported."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rlinf_isaac.ground.errors import WeightsError
 
 @dataclass(frozen=True)
 class Stored:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        weights: where it lies.
-        tensors: keys of the containers around a tensor and its own -> tensor, in the order of the file.
-        others: number of entries that are no tensors (numbers, texts).
-        records: the runs of bytes that have a checksum, whether tensors use them or not.
-        ties: name that is not stored -> name of the tensor it shares, as a safetensors file records it.
-        parts: how the tensors of a distributed checkpoint lie in its files (`TorchFile.parts`).
-        layout: whose names the file has, where the tensors here have OpenPI's instead (`checkpoint.layouts`).
-        notes: what was done to the values, one sentence each.
+        weights: the files of the checkpoint.
+        tensors: the keys that lead to a tensor (of its containers and its own) -> the tensor, in the order of the file.
+        others: number of entries that are not tensors (numbers, texts).
+        records: the runs of bytes that have a checksum, including those that no tensor uses.
+        ties: name that is not stored -> name of the tensor that it shares, as a safetensors file records it.
+        layout: name of the file's layout if its names were replaced by OpenPI's, else empty.
+        notes: changes that were made to the values, one sentence each.
+        parts: places of the parts of each tensor of a distributed checkpoint (`TorchFile.parts`).
     """
 
     weights: Weights
@@ -41,11 +41,11 @@ class Stored:
 
 
 def read_stored(weights: Weights) -> Stored:
-    """Open weights of any format.
+    """The content of weights of any format.
 
     Raises:
         BundleError: a safetensors file is damaged, or a JAX checkpoint incomplete.
-        WeightsError: another file is damaged, wants to run code, or there are no tensors.
+        WeightsError: another file is damaged or wants to run code, or there are no tensors.
     """
     if weights.format == "jax":
         return _read_jax(weights)
@@ -87,9 +87,9 @@ def _read_safetensors(files: tuple[Path, ...]) -> tuple[TorchFile, dict[str, str
         for name, info in layout.tensors.items():
             if (name,) in tensors:
                 cause = f"{file} and another file both hold {name}"
-                raise WeightsError.of("duplicate-names", cause, "name the one file that is meant")
+                raise WeightsError.of("duplicate-names", cause, "name the file that you mean")
             storage = Storage(file, name, bytes_of(*info))
             tensors[name,] = StoredTensor(info.dtype, info.shape, dense_stride(info.shape), storage, keys=(name,))
-        # Tied names, as huggingface_hub and safetensors' save_model note them: {"lm_head.weight": "embed.weight"}.
+        # huggingface_hub and safetensors' save_model record tied names like this: {"lm_head.weight": "embed.weight"}.
         ties |= {name: other for name, other in layout.metadata.items() if other in layout.tensors}
     return TorchFile(tensors, 0, ()), {name: other for name, other in ties.items() if (name,) not in tensors}

@@ -1,4 +1,4 @@
-"""Which of the tensors in a file are the model's, and what they are called. Pure: keys and names only."""
+"""Chooses the tensors of the model among those of a file, and their names. Only keys and names are looked at."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from rlinf_isaac.checkpoint.coverage import strip_wrappers
 from rlinf_isaac.ground.errors import Problem, WeightsError
 
 WHOLE = "."
-"""As a state-dict key: everything in the file, names joined by dots."""
+"""The state-dict key that means the whole file. The name of a tensor is then all of its keys, joined by dots."""
 
-# Where trainers put the model within what they save, and what they put beside it.
+# Keys under which trainers save the model, and prefixes of the keys of what they save beside it.
 _MODEL_KEYS = frozenset({"state_dict", "model", "module", "model_state_dict", "fsdp_checkpoint"})
 _BESIDE = ("optim", "opt_", "lr_sched", "sched", "scaler", "grad_scaler", "rng", "random", "callbacks", "loops", "amp")
-# Names of a plain model may well begin with "model."; only DDP's prefix cannot be a part of one.
+# Only DDP's prefix is removed: names of a plain model may well begin with "model.", but never with "module.".
 _DDP_PREFIX = ("module.",)
 _SHOWN = 8
 
 
 def find_state_dict(tensors: Mapping[Keys, AnyTensor], key: str | None = None) -> Keys:
-    """The keys that lead to the container that holds the model's state dict; empty for the whole file.
+    """The keys that lead to the model's state dict; they are empty if it is the whole file.
 
     Args:
-        tensors: the tensors of a file by the keys that lead to them.
-        key: dotted keys that lead to it, `WHOLE`, or None to find it: the one container of tensors that is no
-            optimiser's, as deep as containers lead to a single one.
+        tensors: the keys that lead to a tensor of the file -> the tensor.
+        key: dotted keys of the state dict, `WHOLE`, or None to look for it. It is then the only container of tensors
+            that does not belong to an optimiser; if it holds only another container, that one is taken instead.
 
     Raises:
-        WeightsError: there are several, or none of that name; both name what there is.
+        WeightsError: there are several state dicts, or none with this key. The message names those that exist.
     """
     if key == WHOLE:
         return ()
@@ -49,12 +49,12 @@ def find_state_dict(tensors: Mapping[Keys, AnyTensor], key: str | None = None) -
             return at
         if len(inner) > 1 and (known or not at):
             cause = f"the file holds several state dicts: {_listed('.'.join((*at, name)) for name in inner)}"
-            raise WeightsError.of("several-state-dicts", cause, "say which is meant: --state-dict-key NAME")
+            raise WeightsError.of("several-state-dicts", cause, "choose one: --state-dict-key NAME")
         at = (*at, inner[0])
 
 
 def _children(tensors: Mapping[Keys, AnyTensor], at: Keys) -> tuple[list[str], bool]:
-    """The containers below one that may be a model's, and whether it holds tensors itself that are no mere numbers."""
+    """The containers in the one at `at` that may hold a model, and whether it holds tensors with several elements."""
     inner: dict[str, None] = {}
     loose = False
     for keys, tensor in tensors.items():
@@ -76,17 +76,18 @@ def _containers(tensors: Mapping[Keys, AnyTensor]) -> list[str]:
 def rename(
     names: Iterable[str], strip_prefix: Sequence[str] = ()
 ) -> tuple[dict[str, str], tuple[str, ...], list[Problem]]:
-    """Names without the wrappers of FSDP, DDP, torch.compile and activation checkpointing, and without given prefixes.
+    """Remove the wrappers of FSDP, DDP, torch.compile and activation checkpointing from names, and the given prefixes.
 
     Returns:
-        Name -> the name it had; what was removed; prefixes that no name has, and names that have become one.
+        New name -> old name; the wrappers and prefixes that were removed; a problem for each prefix that no name has or
+        that makes two names equal.
     """
     bare, stripped = strip_wrappers(names, prefixes=_DDP_PREFIX)
     problems = []
     for prefix in strip_prefix:
         matching = {name for name in bare if name.startswith(prefix) and name != prefix}
         if not matching:
-            cure = f"leave it out or correct it; names begin like {_listed(list(bare)[:3])}"
+            cure = f"leave it out or correct it; names are, for example, {_listed(list(bare)[:3])}"
             problems.append(Problem("prefix-matches-nothing", f"--strip-prefix {prefix} begins no tensor's name", cure))
             continue
         renamed = {name: name.removeprefix(prefix) if name in matching else name for name in bare}
@@ -102,15 +103,15 @@ def rename(
 def choose(
     names: Mapping[str, str], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> tuple[list[str], list[Problem]]:
-    """The names that some pattern of `include` (if there are any) and none of `exclude` matches.
+    """The names that match a pattern of `include`, if there are any, and no pattern of `exclude`.
 
     Args:
-        names: name -> the name it had in the file; a pattern may match either.
+        names: name -> name in the file; a pattern may match either.
         include: patterns (``vision.*``).
         exclude: patterns.
 
     Returns:
-        The names, in their order, and the patterns that match nothing.
+        The names in their order, and a problem for each pattern that matches nothing.
     """
     included, unknown = matching(names, include) if include else (set(names), [])
     excluded, superfluous = matching(names, exclude)
@@ -127,7 +128,7 @@ def choose(
 
 
 def exempt_from_cast(names: Iterable[str], patterns: Iterable[str]) -> tuple[set[str], list[Problem]]:
-    """The names that a pattern of ``keep_dtype`` matches, and the patterns that match nothing."""
+    """The names that match a pattern of ``keep_dtype``, and a problem for each pattern that matches nothing."""
     exempt, unmatched = matching({name: name for name in names}, patterns)
     return exempt, [
         Problem(
@@ -140,7 +141,7 @@ def exempt_from_cast(names: Iterable[str], patterns: Iterable[str]) -> tuple[set
 
 
 def matching(names: Mapping[str, str], patterns: Iterable[str]) -> tuple[set[str], list[str]]:
-    """Names that a pattern matches as they are or as they were in the file; patterns that match none."""
+    """The names that match a pattern by themselves or by their name in the file, and the patterns without a match."""
     found: set[str] = set()
     unmatched = []
     for pattern in patterns:

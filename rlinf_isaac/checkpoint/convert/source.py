@@ -1,8 +1,8 @@
-"""The values of a checkpoint, read by the libraries that wrote it: torch, its distributed checkpoints, safetensors.
+"""Reads the values of a checkpoint with the library that wrote it: torch, torch.distributed or safetensors.
 
-Files are mapped, so that memory holds only the values being read. torch cannot map two kinds: a file written before
-torch 1.6 is read whole, and a distributed checkpoint tensor by tensor. No code in a file is executed. This module needs
-torch.
+Files are mapped, so that memory holds only the values that are being read. torch cannot map two kinds of files: a file
+that was written before torch 1.6 is read as a whole, and a distributed checkpoint tensor by tensor. No code in a file
+is executed. This module needs torch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from rlinf_isaac.checkpoint.convert.tensors import (
 from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.ground.errors import WeightsError
 
-PIECE = 1 << 20  # fits into a core's cache, so that hashing and writing find it there
-_TORCHS_PROTOCOL = 2  # of pickle: the only one that torch's own safe reader knows
+PIECE = 1 << 20  # fits into a core's cache, so that it is hashed and written from there
+_TORCHS_PROTOCOL = 2  # torch's own safe reader knows only this protocol of pickle
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -46,7 +46,7 @@ def torch_dtype(name: str) -> torch.dtype:
     return cast(torch.dtype, getattr(torch, TORCH_NAMES[name]))
 
 
-# What a pickle of another protocol may import: the functions and classes that build tensors and containers.
+# The functions and classes that a pickle of another protocol may import. They build tensors and containers.
 _IMPORTABLE = frozenset(
     {
         *("collections.OrderedDict", "collections.Counter", "_codecs.encode", "torch.Size", "torch.device"),
@@ -58,15 +58,15 @@ _IMPORTABLE = frozenset(
 
 
 class Source:
-    """The tensors of a checkpoint; a context manager.
+    """Reads the tensors of a checkpoint. It is a context manager.
 
     Args:
-        stored: the tensors and where they lie; None if all tensors are computed.
+        stored: the tensors of the checkpoint and their places; None if all tensors are computed.
         checked: tensors whose bytes are compared with their checksums on entering.
 
     Raises (on entering, and when a tensor is asked for):
-        WeightsError: the source is damaged or not what it was.
-        OSError: it cannot be read.
+        WeightsError: the source is damaged, or was changed since it was looked at.
+        OSError: the source cannot be read.
     """
 
     def __init__(self, stored: Stored | None = None, checked: list[AnyDense | ZeroTensor] | None = None) -> None:
@@ -102,17 +102,18 @@ class Source:
         if TORCH_NAMES.get(root.dtype, "") not in ("", str(whole.dtype).removeprefix("torch.")) or (
             (tuple(whole.shape), whole.stride()) != (root.shape, root.stride) and whole.numel()
         ):
-            cause = f"torch reads {shown('.'.join(tensor.keys))} as {whole.dtype} {list(whole.shape)}, which it is not"
+            name = shown(".".join(tensor.keys))
+            cause = f"torch reads {name} as {whole.dtype} {list(whole.shape)}, which differs from the file"
             raise WeightsError.of("source-changed", cause, "wait until it is complete, and convert it again")
         if (tensor.shape, tensor.stride, tensor.shift) == (root.shape, root.stride, 0):
             return whole
         return whole.as_strided(tensor.shape, tensor.stride, whole.storage_offset() + tensor.shift)
 
     def blocks(self, output: Output) -> Iterator[tuple[torch.Tensor, memoryview]]:
-        """The values of an output in its dtype, in dense blocks, and their bytes.
+        """Yield the values of an output in its dtype, in dense blocks, each with its bytes.
 
         Raises:
-            WeightsError: as `tensor`; or a finite value becomes infinite.
+            WeightsError: the source is damaged or was changed, or the cast makes a finite value infinite.
         """
         for values in blocks(self.tensor(output.source)):
             result = values.to(torch_dtype(output.dtype)) if output.is_cast else values
@@ -122,12 +123,12 @@ class Source:
                     cause = (
                         f"{output.stored} has values up to {lost.abs().max().item():.3g}, too large for {result.dtype}"
                     )
-                    cure = f"choose another --dtype, or leave this one as it is: --keep-dtype {output.name}"
+                    cure = f"choose another --dtype, or do not cast this tensor: --keep-dtype {output.name}"
                     raise WeightsError.of("cast-overflow", cause, cure)
             yield result, as_bytes(result)
 
     def raise_if_changed(self) -> None:
-        """Raise WeightsError where a file was written to since it was opened here."""
+        """Raise a WeightsError if a file was written to after it was opened here."""
         for file, stamp in self._stamps.items():
             status = os.stat(file)
             if (status.st_size, status.st_mtime_ns) != stamp:
@@ -139,7 +140,7 @@ class Source:
         self._stamps.setdefault(file, (status.st_size, status.st_mtime_ns))
 
     def _whole(self, tensor: StoredTensor, stored: Stored) -> torch.Tensor:
-        """A tensor of the source, as the library reads it."""
+        """A tensor of the source as the library that wrote it reads it."""
         if stored.weights.format == "safetensors":
             file = tensor.storage.file
             if file not in self._files:
@@ -149,7 +150,7 @@ class Source:
             if not self._tensors:
                 _flatten(load_torch(stored.weights.files[0]), (), self._tensors)
         elif tensor.keys not in self._tensors:
-            self._tensors = {tensor.keys: _load_distributed(tensor, stored)}  # the last one alone
+            self._tensors = {tensor.keys: _load_distributed(tensor, stored)}  # only the last tensor is kept
         return self._tensors[tensor.keys]
 
     def _computed(self, tensor: ComputedTensor) -> torch.Tensor:
@@ -159,7 +160,7 @@ class Source:
             self._stamp(file)
         array = tensor.read()
         if array.shape != tensor.shape or array.itemsize * 8 != BITS[tensor.dtype]:
-            what = f"{array.dtype} {list(array.shape)} now, and was {tensor.dtype} {list(tensor.shape)}"
+            what = f"{array.dtype} {list(array.shape)}, but was {tensor.dtype} {list(tensor.shape)} before"
             cure = "wait until it is complete, and convert it again"
             raise WeightsError.of("source-changed", f"{tensor.key[0]} is {what}", cure)
         flat = np.require(array, requirements=["C", "W"]).reshape(-1).view("u1")
@@ -167,11 +168,11 @@ class Source:
 
 
 def load_torch(path: Path) -> Any:
-    """The content of a file of ``torch.save`` that `read_torch_file` has looked at.
+    """The content of a file of ``torch.save`` that `read_torch_file` has checked.
 
     Raises:
-        pickle.UnpicklingError: it names what neither torch nor `names` knows.
-        RuntimeError: torch cannot read it.
+        pickle.UnpicklingError: the file names a class or function that neither torch nor `names` allows.
+        RuntimeError: torch cannot read the file.
     """
     with Window(path) as window:
         archive, data = is_archive(window), window.at(0, 2)
@@ -181,7 +182,7 @@ def load_torch(path: Path) -> Any:
                 data = records.read(name)
             if b"torch.distributed" in data:
                 importlib.import_module("torch.distributed.tensor")  # torch.load then knows DTensors
-        # A name that is no text is one that torch could not open.
+        # torch cannot open a path that is not printable text, so it gets the path of the open file.
         file = path if str(path).isprintable() else f"/dev/fd/{window.fileno()}"
         if data[:1] == pickle.PROTO and data[1] > _TORCHS_PROTOCOL:
             # weights_only=False hands the pickle to `_Restricted`, which imports no name that is not on its list.
@@ -191,7 +192,7 @@ def load_torch(path: Path) -> Any:
 
 
 def _load_distributed(tensor: StoredTensor, stored: Stored) -> torch.Tensor:
-    """A tensor of a distributed checkpoint. torch would unpickle ``.metadata``; it is told what was seen there."""
+    """A tensor of a distributed checkpoint. torch gets the metadata that was checked, and unpickles none itself."""
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint import metadata as names
     from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -211,7 +212,7 @@ def _load_distributed(tensor: StoredTensor, stored: Stored) -> torch.Tensor:
             return names.Metadata({name: entry}, storage_data=places)
 
     with warnings.catch_warnings():
-        # torch warns that it assumes one process, which is what is meant.
+        # torch warns that it assumes a single process, which is right here.
         warnings.filterwarnings("ignore", message="torch.distributed is .*", category=UserWarning)
         dcp.load({name: found}, storage_reader=Reader(stored.weights.directory))
     return found
@@ -249,7 +250,7 @@ def _refusals(file: Path) -> Iterator[None]:
     except SafetensorError as error:
         cause = f"{file} is not a whole safetensors file: {_first_line(error)}"
         raise WeightsError.of("damaged-safetensors", cause, "copy or convert it again") from error
-    except Exception as error:  # whatever torch raises of what it does not know
+    except Exception as error:  # torch raises exceptions of many types for files that it does not know
         cure = "load it in the torch that made it, and save it again: torch.save(model.state_dict(), ...)"
         raise WeightsError.of("torch-refuses", f"torch does not read {file}: {_first_line(error)}", cure) from error
 
@@ -268,7 +269,7 @@ def _flatten(value: Any, keys: Keys, tensors: dict[Keys, torch.Tensor]) -> None:
 
 
 def blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The elements of a tensor in order: dense parts of one axis and of about a piece's size."""
+    """Yield the elements of a tensor in order, as dense tensors of one axis and of about `PIECE` bytes."""
     if tensor.numel() == 0:
         return
     row = tensor.nbytes // len(tensor) if tensor.ndim else 0

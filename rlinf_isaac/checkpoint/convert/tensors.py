@@ -1,8 +1,8 @@
-"""What tensors a checkpoint has: what every reader of a format gives to the plan. Pure, no torch.
+"""Describes the tensors of a checkpoint, whatever its format. Nothing is read here, and torch is not imported.
 
-A tensor is a strided view of a storage, a storage a run of bytes of a file. Tensors that share a storage are how torch
-saves tied weights and slices of a fused weight, so a storage is compared by what it is, not by what it holds. The
-values are read by the libraries (`checkpoint.convert.source`).
+A tensor is a strided view of a storage, and a storage is a run of bytes in a file. torch saves tied weights and slices
+of a fused weight as tensors that share a storage. Two storages are therefore equal if they are the same bytes of the
+same file, and not if their values are equal. The values are read later (`checkpoint.convert.source`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Keys = tuple[str, ...]
-"""Keys of the containers around a tensor, and its own."""
+"""The keys that lead to a tensor: those of the containers around it, and its own."""
 
 # torch's name of a dtype -> safetensors' name.
 _NAMES = (
@@ -33,12 +33,12 @@ TORCH_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of bytes that tensors are views of: what tells which of them share memory.
+    """A run of bytes of which tensors are views. Tensors with the same storage share memory.
 
     Attributes:
-        file: where it lies.
-        name: within the file (``data/17``; the name of a safetensors tensor).
-        size: bytes.
+        file: the file that holds the bytes.
+        name: name of the storage in the file (``data/17``, or the name of a safetensors tensor).
+        size: number of bytes.
     """
 
     file: Path
@@ -51,8 +51,8 @@ class DenseTensor:
     """A tensor that safetensors can hold.
 
     Attributes:
-        dtype: as safetensors spells it (``BF16``).
-        shape: sizes.
+        dtype: safetensors' name of the dtype (``BF16``).
+        shape: sizes of the axes.
     """
 
     dtype: str
@@ -60,17 +60,17 @@ class DenseTensor:
 
     @property
     def info(self) -> TensorInfo:
-        """dtype and shape."""
+        """Its dtype and shape."""
         return TensorInfo(self.dtype, self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its elements, laid out densely."""
+        """Number of bytes of its elements, laid out densely."""
         return bytes_of(self.dtype, self.shape)
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of what it is a view of: fewer than `nbytes` where it repeats elements (``tensor.expand``)."""
+        """Number of bytes of its storage. It is below `nbytes` if the tensor repeats elements (``tensor.expand``)."""
         return self.nbytes
 
 
@@ -79,11 +79,11 @@ class StoredTensor(DenseTensor):
     """A strided view of a storage.
 
     Attributes:
-        stride: steps between elements, in elements.
-        storage: what it is a view of.
-        offset: bytes from the storage's beginning to its first element.
-        keys: lead to the tensor of the source that it is, or is a part of.
-        shift: elements from that tensor's first one to its own.
+        stride: for each axis, the number of elements from one to the next in the storage.
+        storage: the storage of which it is a view.
+        offset: number of bytes from the beginning of the storage to the first element.
+        keys: keys of the tensor in the source that is this one, or of which this one is a part.
+        shift: number of elements from the first element of that tensor to the first element of this one.
     """
 
     stride: tuple[int, ...]
@@ -94,12 +94,12 @@ class StoredTensor(DenseTensor):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of its storage."""
+        """Number of bytes of its storage."""
         return self.storage.size
 
     @property
     def span(self) -> tuple[int, int]:
-        """First byte, and the one after the last, that it touches in its storage."""
+        """The bytes of its storage that it uses: the offset of the first one, and the offset after the last one."""
         if 0 in self.shape:
             return self.offset, self.offset
         last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
@@ -107,7 +107,7 @@ class StoredTensor(DenseTensor):
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether its elements lie densely and in order, as safetensors stores them."""
+        """Whether its elements are stored densely and in order, as safetensors stores them."""
         return 0 in self.shape or all(
             size == 1 or step == dense
             for size, step, dense in zip(self.shape, self.stride, dense_stride(self.shape), strict=True)
@@ -116,7 +116,7 @@ class StoredTensor(DenseTensor):
 
 @dataclass(frozen=True)
 class ZeroTensor(DenseTensor):
-    """A tensor of zeros, which lies in no file."""
+    """A tensor of zeros that is in no file."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class ComputedTensor(DenseTensor):
     """A tensor whose values are computed when they are asked for, such as a layer of an array of another format.
 
     Attributes:
-        key: what it is; two of one dtype, shape and key are one and the same tensor.
-        read: its values as an array of `shape`, whose elements are those of `dtype` or unsigned integers of its width
-            with the same bits. It is called once for every use of the values, and nothing keeps them.
-        files: what it reads, so that a change of them meanwhile is noticed.
+        key: identity of the tensor; tensors with the same dtype, shape and key are equal.
+        read: returns the values as an array of `shape`, whose elements have `dtype` or are unsigned integers of its
+            width with the same bits. It is called for every use of the values, which are not kept.
+        files: the files that `read` reads, so that a change of them is noticed.
     """
 
     key: tuple[str | int, ...]
@@ -140,8 +140,8 @@ class Unstorable:
     """A tensor that safetensors cannot hold.
 
     Attributes:
-        kind: what it is: ``a sparse tensor``.
-        cure: how to save it otherwise.
+        kind: its kind, such as ``a sparse tensor``.
+        cure: how to save it in another way.
     """
 
     kind: str
@@ -149,22 +149,22 @@ class Unstorable:
 
 
 AnyDense = StoredTensor | ComputedTensor
-"""A tensor with values that a checkpoint holds."""
+"""A tensor whose values are in a checkpoint."""
 
 AnyTensor = AnyDense | Unstorable
 
 
 def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Stride, in elements, of a contiguous tensor."""
+    """The stride of a contiguous tensor, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a dense tensor."""
+    """Number of bytes of a dense tensor."""
     return math.prod(shape) * BITS[dtype] // 8
 
 
 def shown(name: str) -> str:
-    """A name from a file as it may be printed: not endless, and without what a terminal would obey."""
+    """A name from a file in a form that may be printed: at most 200 characters, control characters escaped."""
     text = name if name.isprintable() else ascii(name)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,4 +1,6 @@
-"""Files of ``torch.save``, zip (torch 1.6 and later) or legacy: which tensors they have. No torch, and no values.
+"""Finds the tensors in a file of ``torch.save``, be it a zip archive (torch 1.6 and later) or a legacy file.
+
+Their values are not read, and torch is not imported.
 
 https://github.com/pytorch/pytorch/blob/main/torch/serialization.py (``_save``, ``_legacy_save``)
 """
@@ -23,19 +25,20 @@ from rlinf_isaac.checkpoint.header import BITS
 from rlinf_isaac.ground.errors import WeightsError
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_MAX_SHARED = 100_000  # how often lists and dicts may be met again: without a bound, few bytes name billions
-_MAX_NAME_BYTES = 100_000_000  # all names together: more do not fit into a header of safetensors
+# How often lists and dicts may be repeated: without a limit, a few bytes could mean billions of entries.
+_MAX_SHARED = 100_000
+_MAX_NAME_BYTES = 100_000_000  # of all names together: more do not fit into the header of a safetensors file
 _MAX_DEPTH = 50
 _SAVE_AGAIN = "where it was made, save the tensors alone: torch.save(model.state_dict(), ...), or safetensors"
 _COPY_AGAIN = "copy it again, or convert it where it was made"
 
 
 class SameName(ValueError):
-    """Two entries of a file have one name once keys are texts, as ``{0: a, "0": b}``; its only argument is the name."""
+    """Two entries of a file get the same name as texts, like ``{0: a, "0": b}``. The only argument is the name."""
 
 
 class Part(NamedTuple):
-    """A box of a tensor: the index of its first element, its sizes, and where a file of ``torch.save`` with it lies."""
+    """A box of a tensor: the index of its first element, its sizes, and the place of a ``torch.save`` file with it."""
 
     corner: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -46,13 +49,13 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What a file of ``torch.save`` holds.
+    """The content of a file of ``torch.save``.
 
     Attributes:
-        tensors: keys of the containers around a tensor and its own -> tensor, in the order of the file.
-        others: how many entries are no tensors.
-        records: what has a checksum, whether tensors use it or not.
-        parts: of a distributed checkpoint: what torch has to be told to find a tensor, by its name there.
+        tensors: the keys that lead to a tensor (of its containers and its own) -> the tensor, in the order of the file.
+        others: number of entries that are not tensors.
+        records: the runs of bytes that have a checksum, including those that no tensor uses.
+        parts: for a distributed checkpoint, name of a tensor -> its parts, from which torch loads it.
     """
 
     tensors: dict[Keys, AnyTensor]
@@ -62,10 +65,10 @@ class TorchFile:
 
 
 def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> TorchFile:
-    """Look at a file of ``torch.save``, or at one that lies within another file.
+    """The content of a file of ``torch.save``, which may be a part of another file (`begin`, `length`).
 
     Raises:
-        WeightsError: it is damaged, or wants to run code.
+        WeightsError: the file is damaged, or wants to run code.
     """
     with refusals(path), Window(path, begin, length) as window:
         return _look_at_zip(path, window) if is_archive(window) else _look_at_legacy(path, window)
@@ -73,7 +76,7 @@ def read_torch_file(path: Path, begin: int = 0, length: int | None = None) -> To
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """What the block raises of a file of ``torch.save``, as a problem with its cause and its cure."""
+    """Turn the exceptions of the block about a file of ``torch.save`` into WeightsErrors with a cause and a cure."""
     try:
         yield
     except Forbidden as error:
@@ -87,7 +90,7 @@ def refusals(path: Path) -> Iterator[None]:
         cure = "load it in torch where it was made, and save it again"
         raise WeightsError.of("foreign-archive", cause, cure) from error
     except SameName as error:
-        cause = f"{path}: two of its entries are called {error.args[0]}, by a number and by a text"
+        cause = f"{path}: two of its entries are called {error.args[0]}, one by a number and one by a text"
         cure = "where it was made, give one of them another key; names in safetensors are texts"
         raise WeightsError.of("duplicate-names", cause, cure) from error
     except ValueError as error:
@@ -98,7 +101,7 @@ def refusals(path: Path) -> Iterator[None]:
 
 
 def record_content(window: Window, record: Record) -> bytes:
-    """A small record, checked."""
+    """The bytes of a small record, compared with its checksum."""
     if record.size > unpickle.MAX_BYTES:
         raise ForeignArchive(f"record {record.name} has {record.size} bytes")
     data = window.at(record.begin - window.begin, record.size)
@@ -129,14 +132,14 @@ def _look_at_zip(path: Path, window: Window) -> TorchFile:
 
 
 def _look_at_legacy(path: Path, window: Window) -> TorchFile:
-    """Five pickles (magic, version, system, content, keys of the storages), then each storage: its length, its data."""
+    """Read a legacy file: pickles of magic, version, system, content and storage keys, then the storages themselves."""
     window.seek(0)
     if unpickle.load(window) != _LEGACY_MAGIC or unpickle.load(window) != _LEGACY_PROTOCOL:
-        raise pickle.UnpicklingError("it does not begin as torch.save begins")
+        raise pickle.UnpicklingError("it does not begin like a file of torch.save")
     system = unpickle.load(window)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise _big_endian(path)
-    used: dict[str, int] = {}  # only the content says how large the storages are that follow it
+    used: dict[str, int] = {}  # only the content says how large the storages after it are
     content = unpickle.load(window)
     tensors, others = _flatten(
         content, lambda value: _storage(value, lambda key, size: Storage(path, key, used.setdefault(key, size)))
@@ -155,10 +158,10 @@ def _big_endian(path: Path) -> WeightsError:
 
 
 def _storage(value: Any, find: Callable[[str, int], Storage]) -> tuple[Storage, str | None]:
-    """The storage of a persistent id ``("storage", class, key, location, elements)``, and its dtype if it has one."""
+    """The storage that a persistent id ``("storage", class, key, location, elements)`` names, and its dtype, if any."""
     parts = value.value if isinstance(value, PersistentId) else None
     if not isinstance(parts, tuple) or len(parts) not in (5, 6) or parts[0] != "storage":
-        raise ValueError("its pickle names a storage that is none")
+        raise ValueError("its pickle has an invalid name of a storage")
     dtype, key, numel = dtype_of(parts[1]), _storage_key(parts[2]), parts[4]
     if type(numel) is not int or not 0 <= numel < 2**60:
         raise ValueError(f"storage {key} has no number of elements")
@@ -169,16 +172,16 @@ def _storage(value: Any, find: Callable[[str, int], Storage]) -> tuple[Storage, 
 
 def _storage_key(key: Any) -> str:
     if not isinstance(key, str | int) or len(str(key)) > 100:
-        raise ValueError("its pickle names a storage that is none")
+        raise ValueError("its pickle has an invalid name of a storage")
     return str(key)
 
 
-# Bits of what safetensors has no name for: the storage's size is still needed.
+# Bits of dtypes that safetensors does not have. The size of their storages is needed nevertheless.
 _WIDE = {"complex128": 128, "complex32": 32, "qint32": 32, "quint4x2": 8, "quint2x4": 8, "qint8": 8, "quint8": 8}
 
 
 def _flatten(content: Any, storage: Callable[[Any], tuple[Storage, str | None]]) -> tuple[dict[Keys, AnyTensor], int]:
-    """The tensors in nested dicts and lists, by the keys that lead to them; and the number of other entries."""
+    """The tensors in nested dicts and lists with the keys that lead to them, and the number of other entries."""
     tensors: dict[Keys, AnyTensor] = {}
     others = again = length = 0
     met: set[int] = set()
@@ -212,7 +215,7 @@ def _flatten(content: Any, storage: Callable[[Any], tuple[Storage, str | None]])
 
 
 def _text(key: Any) -> str:
-    """A key as a part of a name."""
+    """A key as a text, which becomes a part of a name."""
     if not isinstance(key, str | int | float | None):
         raise pickle.UnpicklingError(f"it has a key that is a {type(key).__name__}")
     return str(key)

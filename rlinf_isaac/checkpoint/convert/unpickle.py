@@ -1,10 +1,11 @@
-"""A look at the pickles of ``torch.save`` without torch, and without executing anything.
+"""Reads the pickles of ``torch.save`` without torch, and without executing anything in them.
 
-torch reads the values (`checkpoint.convert.source`), but what is wrong with a checkpoint has to be said before torch
-is imported, and `torch.load` takes any time and memory that a pickle asks for. So this is Python's own unpickler with
-three restrictions: the opcodes are those that torch writes; a name is one of `checkpoint.convert.names`, and stands for
-an inert record of how it was called; and keys are texts and numbers, which take no time to hash. The one written in C
-would allow only the second of them.
+torch reads the values later (`checkpoint.convert.source`). But problems have to be reported before torch is imported,
+and `torch.load` takes as much time and memory as a pickle asks for. This module therefore uses Python's own unpickler
+with three restrictions. It knows only the opcodes that torch writes. It accepts only the names in
+`checkpoint.convert.names`, and records how they are called instead of calling them. And keys must be texts or numbers,
+which are quick to hash. Python's unpickler written in C allows only the second restriction, so the one written in
+Python is used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 from rlinf_isaac.checkpoint.convert.names import is_known
 
 MAX_BYTES = 512_000_000
-_MAX_OPCODES = 7_000_000  # of a state dict with 130 000 tensors; each may take 100 bytes of memory
+_MAX_OPCODES = 7_000_000  # enough for a state dict with 130 000 tensors; an opcode may take 100 bytes of memory
 _OPCODES = (
     "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE"
     " BINUNICODE8 BINBYTES SHORT_BINBYTES SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND"
@@ -41,7 +42,7 @@ _REAL: dict[str, Callable[..., Any]] = {
 
 @dataclass(eq=False)
 class Call:
-    """What a pickle made of a class or function: `name` called with `args`, and the state it was given."""
+    """A call in a pickle: of the class or function `name` with `args`, and the state that the result was given."""
 
     name: str
     args: tuple[Any, ...]
@@ -50,46 +51,46 @@ class Call:
 
 @dataclass(frozen=True)
 class Name:
-    """A class, function or value that a pickle named and did not call (yet)."""
+    """A class, function or value that a pickle names and has not called."""
 
     name: str
 
     def __call__(self, *args: Any) -> Any:
-        """What a pickle gets that calls this: a plain container, or the record of the call."""
+        """The result of a call in a pickle: a plain container, or the record of the call."""
         if self.name.endswith(("bytearray", "Storage")) and any(isinstance(arg, int) for arg in args):
-            raise pickle.UnpicklingError("it makes memory of a size that it names")  # which torch would
+            raise pickle.UnpicklingError("it makes memory of a size that it names")  # torch would allocate it
         make = _REAL.get(self.name)
         return Call(self.name, args) if make is None else make(*args)
 
 
 @dataclass(frozen=True)
 class PersistentId:
-    """What torch keeps outside of the pickle: a storage, as the tuple that names it."""
+    """The tuple by which a pickle names a storage, which torch keeps outside of the pickle."""
 
     value: Any
 
 
 class Forbidden(pickle.UnpicklingError):
-    """A pickle named what no state dict needs; its only argument is the name."""
+    """A pickle names something that no state dict needs. The only argument is the name."""
 
 
 def load(stream: Any, *, inert: bool = False) -> Any:
-    """Unpickle one object from where `stream` stands; the stream then stands behind it.
+    """Unpickle one object from the current position of `stream`, which is left at the byte after the object.
 
     Args:
-        stream: with ``read`` and ``readline``.
-        inert: let it name anything: no name is ever imported or called, so that what a config holds besides numbers
-            and texts does no harm. Weights name little, and whatever else they name is a reason to refuse them.
+        stream: an object with ``read`` and ``readline``.
+        inert: accept every name. This is safe, because no name is ever imported or called, and serves for configs,
+            which hold objects of many classes. Weights need few names, so any other name is a reason to refuse them.
 
     Returns:
-        dicts, lists, tuples, numbers and texts; `Call`, `Name` and `PersistentId` in place of everything else.
+        dicts, lists, tuples, numbers and texts, with `Call`, `Name` and `PersistentId` in place of everything else.
 
     Raises:
-        Forbidden: it names a class or function that is not listed.
-        pickle.UnpicklingError: it is damaged, or no pickle of torch.
+        Forbidden: the pickle names a class or function that is not listed.
+        pickle.UnpicklingError: the pickle is damaged, or torch did not write it.
     """
     collecting = gc.isenabled()
-    gc.disable()  # it would look at all of these small objects again and again, and free none
+    gc.disable()  # the collector would go through all these small objects again and again, and free none
     try:
         unpickler = _Unpickler(stream)
         unpickler.inert = inert
@@ -104,7 +105,7 @@ def load(stream: Any, *, inert: bool = False) -> Any:
 
 
 def loads(data: bytes, *, inert: bool = False) -> Any:
-    """Unpickle `data`, as `load`; nothing may follow the object."""
+    """Unpickle `data` as `load` does. Bytes after the object are an error."""
     stream = io.BytesIO(data)
     value = load(stream, inert=inert)
     if stream.read(1):
@@ -112,7 +113,7 @@ def loads(data: bytes, *, inert: bool = False) -> Any:
     return value
 
 
-_PurePython: Any = pickle._Unpickler  # the one written in Python: its opcodes can be chosen
+_PurePython: Any = pickle._Unpickler  # the unpickler written in Python, whose opcodes can be chosen
 
 
 class _Unpickler(_PurePython):
@@ -123,7 +124,7 @@ class _Unpickler(_PurePython):
     inert: bool
 
     def load(self) -> Any:
-        """As in `pickle`, but for so many opcodes, and straight from the stream: frames only help those who buffer."""
+        """Like the method of `pickle`, but limited to `_MAX_OPCODES`, and without the buffer that frames are for."""
         self.read, self.readline = self._file_read, self._file_readline
         self.metastack: list[Any] = []
         self.stack: list[Any] = []
@@ -152,11 +153,11 @@ class _Unpickler(_PurePython):
     def _call(self) -> None:
         args, name = self.stack.pop(), self.stack.pop()
         if not isinstance(name, Name) or not isinstance(args, tuple):
-            raise pickle.UnpicklingError("it calls something that is no function")
+            raise pickle.UnpicklingError("it calls something that is not a function")
         self.append(name(*args))
 
     def _build(self) -> None:
-        """State of an object; what modules attach to their state dicts (versions) is left aside."""
+        """Give an object its state. The state of a state dict, in which modules record their versions, is ignored."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Call):
             target.state = state if isinstance(state, dict) else {"": state}
@@ -191,7 +192,7 @@ def _dict(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _key(value: Any) -> Any:
-    """A key that takes no time to hash: nested tuples may take forever, and ints can be made to collide."""
+    """A key that is quick to hash: a nested tuple may take forever, and large ints can be made to collide."""
     if not isinstance(value, str | bytes | int | float | None | Call | Name) or (
         isinstance(value, int) and not -(2**63) <= value < 2**64
     ):

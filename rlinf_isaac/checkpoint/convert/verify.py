@@ -1,9 +1,9 @@
-"""Is what was written what the source holds? Needs torch.
+"""Compares the written files with the source. This module needs torch.
 
-What was written is read again by safetensors, which had no part in the writing. A tensor that was copied whole has the
-CRC-32 that the directory of the source's zip gives for it: that is read by `zipfile`, and which record is whose by the
-look at the pickle (`torch_file`), so that torch had no part in it. All others are compared, bit by bit, with what torch
-reads of the source.
+The written files are read by safetensors, which had no part in writing them. A tensor that was copied unchanged from a
+zip archive must have the CRC-32 of its record. `zipfile` reads this checksum, and `torch_file` finds the record of the
+tensor, so that torch has no part in the comparison. All other tensors are compared, bit by bit, with the values that
+torch reads from the source.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def compare(stored: Stored, plan: Plan, directory: Path, advance: Callable[[int]
 
     Args:
         stored: the source.
-        plan: what was to be written.
-        directory: where it was written.
-        advance: called with the number of bytes compared.
+        plan: the plan of the written files.
+        directory: directory of the written files.
+        advance: called with the number of bytes of each tensor that was compared.
 
     Raises:
         ConversionFailed: a tensor is missing or differs.
@@ -40,7 +40,7 @@ def compare(stored: Stored, plan: Plan, directory: Path, advance: Callable[[int]
     try:
         if [path.name for path in weight_files(directory)] != sorted(file.name for file in plan.files):
             raise ConversionFailed(f"{directory} does not hold the files that were written")
-        # By the name of a storage; of distributed checkpoints none: there a part has one, not the tensor.
+        # Name of a storage -> its checksum. In a distributed checkpoint it is that of a part, and not of the tensor.
         checksums = {record.name: record.crc32 for record in stored.records if stored.weights.format == "torch"}
         with Source(stored) as source:
             for file in plan.files:
@@ -53,9 +53,9 @@ def compare(stored: Stored, plan: Plan, directory: Path, advance: Callable[[int]
                             raise ConversionFailed(cause)
                         advance(tensor.nbytes)
     except WeightsError:
-        raise  # a BundleError as well, but of the source
+        raise  # WeightsError is a BundleError, but it is about the source
     except (SafetensorError, BundleError) as error:
-        raise ConversionFailed(f"what was written cannot be read again: {error}") from error
+        raise ConversionFailed(f"the written files cannot be read again: {error}") from error
 
 
 def _mapped(written: Any, tensor: Output) -> torch.Tensor:
@@ -79,7 +79,7 @@ def _is_right(output: Output, written: torch.Tensor, source: Source, checksums: 
             same = torch.equal(part.view(torch.uint8), block.view(torch.uint8))
         else:
             expected = block.to(part.dtype)
-            # How NaNs look may depend on the width of the processor's vectors.
+            # The bits of a NaN may depend on the width of the processor's vectors.
             same = torch.equal(part, expected) or bool(((part == expected) | (part.isnan() & expected.isnan())).all())
         if not same:
             return False

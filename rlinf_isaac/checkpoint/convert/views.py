@@ -1,4 +1,4 @@
-"""Parts of stored tensors as tensors of their own: nothing is read, only where elements lie is reckoned anew."""
+"""Makes tensors of parts of stored tensors. Nothing is read: only the places of the elements are computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlinf_isaac.checkpoint.header import BITS
 
 
 def narrow(tensor: AnyDense, axis: int, begin: int, size: int) -> AnyDense:
-    """Elements `begin` to `begin` + `size` of an axis."""
+    """The elements from `begin` to `begin` + `size` of an axis."""
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
     if isinstance(tensor, StoredTensor):
         steps = begin * tensor.stride[axis]
@@ -21,13 +21,13 @@ def narrow(tensor: AnyDense, axis: int, begin: int, size: int) -> AnyDense:
 
 
 def entry(tensor: AnyDense, axis: int, index: int) -> AnyDense:
-    """The tensor at one index of an axis, which it has no more."""
+    """The tensor at one index of an axis, without this axis."""
     part = narrow(tensor, axis, index, 1)
     return transpose(part, tuple(each for each in range(len(part.shape)) if each != axis))
 
 
 def transpose(tensor: AnyDense, axes: tuple[int, ...]) -> AnyDense:
-    """The axes in another order; one that is left out has to be of size 1."""
+    """The tensor with its axes in another order. An axis that is left out must have size 1."""
     if isinstance(tensor, StoredTensor):
         return replace(tensor, shape=_picked(tensor.shape, axes), stride=_picked(tensor.stride, axes))
     left = tuple(axis for axis in range(len(tensor.shape)) if axis not in axes)

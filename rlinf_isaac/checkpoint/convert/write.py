@@ -1,6 +1,6 @@
-"""Writing what a plan says: each file in one pass, hashed on the way, in memory that does not grow with the file.
+"""Writes the files of a plan. Each file is written and hashed in one pass, and memory does not grow with its size.
 
-Needs torch, which is imported when something is written: the plan and its checks need none.
+torch is imported when something is written; the plan and its checks do not need it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def write_files(
     advance: Advance = lambda count: None,
     inspect: Inspect | None = None,
 ) -> dict[str, str | None]:
-    """Write safetensors files, and the index where there are several, into an existing directory.
+    """Write safetensors files into an existing directory, and their index if there are several.
 
     Args:
-        files: what to write.
-        directory: where.
-        stored: where the values are.
-        checks: compare the source with its checksums before.
+        files: the files to write.
+        directory: the directory to write into.
+        stored: the checkpoint that has the values; None if all tensors are computed.
+        checks: compare the source with its checksums first.
         hashes: compute the sha256 of each file.
-        advance: called with the number of bytes written, as they are.
-        inspect: called with every block of every tensor before it is written; may raise.
+        advance: called with the number of bytes of each piece that was written.
+        inspect: called with every block of every tensor before it is written; it may raise an exception.
 
     Returns:
-        File name -> sha256, or None without `hashes`.
+        File name -> its sha256, or None without `hashes`.
 
     Raises:
-        WeightsError: the source is damaged or changes meanwhile, or a value does not fit its new dtype.
+        WeightsError: the source is damaged or is changed meanwhile, or a value does not fit its new dtype.
         OSError: the disk is full or fails.
     """
     files = tuple(files)
@@ -67,10 +67,10 @@ def write_files(
 def planned_digests(
     files: Iterable[OutputFile], stored: Stored | None = None, *, advance: Advance = lambda count: None
 ) -> dict[str, str]:
-    """What `write_files` would return, without writing: what is there already can be told from it.
+    """The digests that `write_files` would return. Nothing is written; an existing output can be compared with them.
 
     Raises:
-        WeightsError: the source is damaged or changes meanwhile, or a value does not fit its new dtype.
+        WeightsError: the source is damaged or is changed meanwhile, or a value does not fit its new dtype.
     """
     files = tuple(files)
     digests = {}
@@ -87,7 +87,7 @@ def planned_digests(
 
 
 def _index(files: Sequence[OutputFile]) -> dict[str, bytes]:
-    """Name and content of the index; empty for a single file."""
+    """Name -> content of the index; empty for a single file."""
     if len(files) == 1:
         return {}
     total = sum(tensor.nbytes for file in files for tensor in file.tensors)

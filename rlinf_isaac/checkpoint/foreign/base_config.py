@@ -29,6 +29,8 @@ MEANING = {
     "policy.env_action_dim": "the dims of an action mean something else",
 }
 """Keys that decide what numbers mean to the model -> the effect of a difference between base and job."""
+OF_THE_TASK = {"policy.delta_actions", "policy.state_layout", "policy.env_action_dim"}
+"""Keys that the description of a task decides, whatever its base was trained with."""
 ADJUSTABLE = ("model.action_horizon", "model.max_token_len", "policy.action_chunk", "policy.denoise_steps")
 """Keys that a fine-tuning may change without changing what numbers mean to the model."""
 
@@ -46,6 +48,8 @@ def config_from_base(found: FoundBase, overrides: Sequence[str]) -> JobConfig:
         return build_config(bundle.job, f"{bundle.path}/config.json", overrides)
     preset = _preset_of(found)
     relevant = {key for fact in FACTS.values() if (key := fact.key) is not None} | set(ADJUSTABLE) | set(MEANING)
+    if load_config(preset, overrides).task:
+        relevant -= OF_THE_TASK
     said = {key: value for key, value in found.says.items() if key in relevant}
     plain = flatten(load_config(preset))
     # A value that means the same as the preset's keeps the preset's spelling.

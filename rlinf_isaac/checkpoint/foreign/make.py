@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -23,81 +23,48 @@ from rlinf_isaac.checkpoint.convert.write import planned_digests, write_files
 from rlinf_isaac.checkpoint.description import config_digest, foreign_config
 from rlinf_isaac.checkpoint.facts import ASSUMED, FACTS, NOT_KNOWN, not_known, with_assumed
 from rlinf_isaac.checkpoint.find_weights import name_within
+from rlinf_isaac.checkpoint.foreign.bundle_content import BundleContent
 from rlinf_isaac.checkpoint.foreign.make_plan import AS_STORED, Conversion, fitting_presets, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import Located
 from rlinf_isaac.checkpoint.header import INDEX_FILE, WEIGHTS_FILE
 from rlinf_isaac.checkpoint.verify import CONFIG_FILE, norm_stats_files
 from rlinf_isaac.checkpoint.weights import check_finite
 from rlinf_isaac.checkpoint.write_bundle import assemble_bundle, config_bytes
-from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.ground.errors import BundleError, WeightsError
 
-if TYPE_CHECKING:
-    from rlinf_isaac.data.lerobot.reader import LeRobotDataset
-
-__all__ = ["AS_STORED", "Conversion", "find_made", "fitting_presets", "make_bundle", "plan_conversion"]
+__all__ = ["AS_STORED", "BundleContent", "Conversion", "find_made", "fitting_presets", "make_bundle", "plan_conversion"]
 
 
 def make_bundle(
-    conversion: Conversion,
-    config: JobConfig,
-    output: str | Path,
-    *,
-    asset_id: str,
-    step: int,
-    norm_stats: bytes,
-    norm_stats_record: Mapping[str, Any],
-    dataset: LeRobotDataset | None = None,
-    stated: Collection[str] = (),
-    assumed: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
+    conversion: Conversion, content: BundleContent, output: str | Path, *, overwrite: bool = False
 ) -> Bundle:
     """Write the bundle of a checkpoint, atomically.
 
     Args:
-        conversion: the checkpoint's weights, checked against ``config.model``.
-        config: the job that trained it, as far as it is known; `eval` uses it.
+        conversion: the checkpoint's weights, checked against ``content.config.model``.
+        content: everything that the bundle holds besides its weights.
         output: the bundle's directory.
-        asset_id: name under which OpenPI and RLinf look for the norm stats.
-        step: optimiser step of the checkpoint.
-        norm_stats: bytes of ``norm_stats.json``, with canonical keys.
-        norm_stats_record: JSON-ready record of where they come from and how their keys were changed.
-        dataset: the data on which the checkpoint was trained, if that is known.
-        stated: names of facts (`facts.FACTS`) whose value in `config` comes from the checkpoint's own files.
-        assumed: facts for which a person gave a value, with these values.
         overwrite: replace an existing bundle.
 
     Raises:
-        BundleError: the bundle exists, or an argument cannot be part of one.
+        BundleError: the bundle exists, or a part of `content` cannot be part of one.
         WeightsError: a weight is NaN or infinite, or tied weights differ.
-        TokenizerError: the tokenizer of `config` cannot be read.
+        TokenizerError: the tokenizer of the config cannot be read.
     """
     return assemble_bundle(
         output,
         write_weights=lambda directory: _write_weights(conversion, directory),
-        config=_description(conversion, config, norm_stats_record, dataset, stated, assumed),
-        norm_stats=norm_stats,
-        asset_id=asset_id,
-        step=step,
-        lineage=_lineage(conversion.source, config, norm_stats, dataset),
+        config=_description(conversion, content),
+        norm_stats=content.norm_stats,
+        asset_id=content.asset_id,
+        step=content.step,
+        lineage=_lineage(conversion.source, content),
         overwrite=overwrite,
     )
 
 
-def find_made(
-    conversion: Conversion,
-    config: JobConfig,
-    output: str | Path,
-    *,
-    asset_id: str,
-    step: int,
-    norm_stats: bytes,
-    norm_stats_record: Mapping[str, Any],
-    dataset: LeRobotDataset | None = None,
-    stated: Collection[str] = (),
-    assumed: Mapping[str, Any] | None = None,
-) -> Bundle | None:
+def find_made(conversion: Conversion, content: BundleContent, output: str | Path) -> Bundle | None:
     """The bundle at `output`, if it is complete and `make_bundle` with the same arguments would write the same bytes.
 
     The source is read twice and the bundle once; nothing is written.
@@ -106,30 +73,22 @@ def find_made(
         bundle = read_bundle(output)
     except BundleError:
         return None
-    description = _description(conversion, config, norm_stats_record, dataset, stated, assumed)
     digests, tied = _weights_digests(conversion)
-    digests[CONFIG_FILE] = bytes_digest(config_bytes(description, Path(output)))
-    for file in norm_stats_files(bundle.path, asset_id):
-        digests[file.relative_to(bundle.path).as_posix()] = bytes_digest(norm_stats)
+    digests[CONFIG_FILE] = bytes_digest(config_bytes(_description(conversion, content), Path(output)))
+    for file in norm_stats_files(bundle.path, content.asset_id):
+        digests[file.relative_to(bundle.path).as_posix()] = bytes_digest(content.norm_stats)
     manifest = bundle.manifest
     present = {name: entry.sha256 for name, entry in manifest.files.items()}, manifest.step, manifest.asset_id
-    links = _lineage(conversion.source, config, norm_stats, dataset)
-    same = present == (digests, step, asset_id) and (manifest.lineage, manifest.tied) == (links, tied)
+    same = present == (digests, content.step, content.asset_id)
+    same = same and (manifest.lineage, manifest.tied) == (_lineage(conversion.source, content), tied)
     return bundle if same else None
 
 
-def _description(
-    conversion: Conversion,
-    config: JobConfig,
-    norm_stats_record: Mapping[str, Any],
-    dataset: LeRobotDataset | None,
-    stated: Collection[str],
-    assumed: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def _description(conversion: Conversion, content: BundleContent) -> dict[str, Any]:
     """The content of ``config.json``."""
     source = conversion.source
-    description = _describe(source, config, dataset, stated, assumed)
-    description["norm_stats"] = dict(norm_stats_record)
+    description = _describe(source, content)
+    description["norm_stats"] = dict(content.norm_stats_record)
     description["source"] = {
         "kind": source.kind,
         "format": source.weights.format,
@@ -145,35 +104,27 @@ def _description(
     return description
 
 
-def _lineage(
-    source: Located, config: JobConfig, norm_stats: bytes, dataset: LeRobotDataset | None
-) -> dict[str, str | None]:
+def _lineage(source: Located, content: BundleContent) -> dict[str, str | None]:
     return {
-        "config": config_digest(config),
-        "dataset": None if dataset is None else dataset.digest,
-        "norm_stats": bytes_digest(norm_stats),
+        "config": config_digest(content.config),
+        "dataset": None if content.dataset is None else content.dataset.digest,
+        "norm_stats": bytes_digest(content.norm_stats),
         "parent": source.parent,
     }
 
 
-def _describe(
-    source: Located,
-    config: JobConfig,
-    dataset: LeRobotDataset | None,
-    stated: Collection[str],
-    assumed: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def _describe(source: Located, content: BundleContent) -> dict[str, Any]:
     """The content of ``config.json`` without the record of the source's files.
 
     If the source is a bundle itself, the facts that are known in it stay known.
     """
     if source.kind != "bundle":
-        return foreign_config(config, dataset, stated=stated, assumed=assumed)
+        return foreign_config(content.config, content.dataset, stated=content.stated, assumed=content.assumed)
     parent = read_bundle(source.path, verify=False)
     unknown = not_known(parent)
-    described = foreign_config(config, dataset)
+    described = foreign_config(content.config, content.dataset)
     earlier = parent.config.get(ASSUMED) or {}
-    if dataset is None:
+    if content.dataset is None:
         inherited = parent.config.keys() - {"job", "norm_stats", "source", NOT_KNOWN}
         described |= {key: parent.config[key] for key in inherited}
     else:
@@ -182,8 +133,8 @@ def _describe(
         if job_facts := {name: value for name, value in earlier.items() if FACTS[name].key is not None}:
             described[ASSUMED] = {**job_facts, **(described.get(ASSUMED) or {})}
     described[NOT_KNOWN] = left = [name for name in described[NOT_KNOWN] if name in unknown]
-    new = {name: value for name, value in (assumed or {}).items() if name in unknown}
-    return with_assumed(described, left, new, config) if new else described
+    new = {name: value for name, value in content.assumed.items() if name in unknown}
+    return with_assumed(described, left, new, content.config) if new else described
 
 
 def _said(source: Located) -> dict[str, Any]:

@@ -26,7 +26,7 @@ one chunk offset at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
@@ -38,6 +38,7 @@ from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.norm_stats.quantiles import QuantileSearch
 from rlinf_isaac.data.norm_stats.stats import QUANTILES, FeatureStats, NormStats
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
+from rlinf_isaac.tasks.adapters import find_adapter
 
 if TYPE_CHECKING:
     from rlinf_isaac.data.mixture import AnyDataset
@@ -57,12 +58,14 @@ class Settings(TypedDict):
     action_horizon: int
     batch_size: int
     delta_actions: str
-    features: NotRequired[tuple[str, str]]
+    features: NotRequired[list[str]]
+    adapt: NotRequired[str]
 
 
 def settings_of(config: JobConfig) -> Settings:
     """The settings of a job: ``compute_norm_stats(dataset, **settings_of(config))``. The features are left out where
-    they are LeRobot's usual ones, so that records of earlier releases, which do not have them, stay comparable."""
+    they are LeRobot's usual ones, and the adapter where there is none, so that records of earlier releases, which do
+    not have them, stay comparable."""
     task = task_of(config)
     features = task.state.dataset, task.action.dataset
     settings = Settings(
@@ -71,7 +74,9 @@ def settings_of(config: JobConfig) -> Settings:
         delta_actions=config.policy.delta_actions.replace(" ", "").lower(),
     )
     if features != (STATE, ACTION):
-        settings["features"] = features
+        settings["features"] = list(features)
+    if task.adapt is not None:
+        settings["adapt"] = task.adapt
     return settings
 
 
@@ -81,7 +86,8 @@ def compute_norm_stats(
     *,
     batch_size: int = OPENPI_BATCH_SIZE,
     delta_actions: str = NONE,
-    features: tuple[str, str] = (STATE, ACTION),
+    features: Sequence[str] = (STATE, ACTION),
+    adapt: str | None = None,
 ) -> NormStats:
     """Statistics of a dataset; see the module docstring for the definitions.
 
@@ -91,10 +97,12 @@ def compute_norm_stats(
         batch_size: only whole batches of this many frames count; 1 counts every frame.
         delta_actions: which action dims are relative to the state; see `parse_delta_mask`.
         features: names of the state's and the action's feature.
+        adapt: name of the adapter (`find_adapter`) that the rows go through, or None.
 
     Raises:
         NormStatsError: there is no whole batch, the horizon is below 1, or a value is NaN or infinite.
-        InvalidJob: `delta_actions` is malformed, or names dims that the state or the action does not have.
+        InvalidJob: there is no such adapter; `delta_actions` is malformed, or names dims that the state or the action
+            does not have.
     """
     if action_horizon < 1:
         cause = f"action_horizon must be at least 1, not {action_horizon}"
@@ -106,6 +114,8 @@ def compute_norm_stats(
         raise NormStatsError.of("norm-stats-batch", cause, cure)
     columns = dataset.read_columns(list(features))
     states, actions = (_floats(columns[key], key) for key in features)
+    if (adapter := find_adapter(adapt)) is not None:
+        states, actions = adapter.state(states), adapter.actions(actions)
     mask = parse_delta_mask(delta_actions)
     if problems := check_delta_mask(mask, states.shape[1], actions.shape[1]):
         raise InvalidJob(problems)

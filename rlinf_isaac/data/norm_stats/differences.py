@@ -11,6 +11,7 @@ from rlinf_isaac.data.lerobot.format import ACTION, STATE
 from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.norm_stats.compute import Settings
 from rlinf_isaac.data.norm_stats.stats import KEYS, FeatureStats, NormStats
+from rlinf_isaac.tasks.adapters import find_adapter
 
 SAMPLED_ROWS = 100_000
 
@@ -18,15 +19,17 @@ SAMPLED_ROWS = 100_000
 def sample_rows(dataset: AnyDataset, settings: Settings | None = None) -> dict[str, np.ndarray]:
     """Rows of ``state`` and ``actions`` as in training, from frames spread evenly over the dataset.
 
-    Actions are those of whole chunks, relative to the state as the settings say.
+    Both are adapted as the settings say. Actions are those of whole chunks, relative to the state.
     """
     horizon = settings["action_horizon"] if settings else 1
     mask = parse_delta_mask(settings["delta_actions"]) if settings else ()
     count = min(dataset.num_frames, max(1, SAMPLED_ROWS // horizon))
     frames = np.linspace(0, dataset.num_frames - 1, count).astype(np.int64)
     state, action = settings.get("features", (STATE, ACTION)) if settings else (STATE, ACTION)
-    states = dataset.column(state)[frames]
-    actions = to_delta(dataset.action_chunks(frames, horizon, action), states, mask)
+    states, chunks = dataset.column(state)[frames], dataset.action_chunks(frames, horizon, action)
+    if (adapter := find_adapter(settings.get("adapt") if settings else None)) is not None:
+        states, chunks = adapter.state(states), adapter.actions(chunks)
+    actions = to_delta(chunks, states, mask)
     return {"state": states, "actions": actions.reshape(-1, actions.shape[-1])}
 
 

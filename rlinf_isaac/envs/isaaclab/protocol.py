@@ -1,25 +1,17 @@
-"""Communication with the simulator's process: orders as JSON over a socket, arrays in shared memory.
-
-The memory is an anonymous file that the simulator inherits (``memfd_create``). It has no name, so nothing is left
-behind if a process is killed. Both processes import this module, which needs only numpy.
-"""
+"""The memory that this process and IsaacLab's share (`envs.host.protocol`). Both import this module, which needs only
+numpy."""
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 
+from rlinf_isaac.envs.host.protocol import map_arrays
 from rlinf_isaac.envs.stack_cube import contract
 
 VIDEO_SIZE = 256
 """Height, and width per camera, of frames for videos, in pixels."""
-
-_ALIGNMENT = 64
 
 
 class SharedArrays:
@@ -44,16 +36,8 @@ class SharedArrays:
         layout["actions"] = contract.ArraySpec((contract.ACTION_DIM,), float32)
         layout |= {name: contract.ArraySpec((), flag) for name in ("active", "success", "dropped", "time_out")}
         layout["frames"] = contract.ArraySpec((VIDEO_SIZE, 2 * VIDEO_SIZE, 3), uint8)
-        sizes = {name: num_envs * int(np.prod(spec.shape)) * spec.dtype.itemsize for name, spec in layout.items()}
-        total = sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values())
         self.fd = os.memfd_create("isaaclab") if fd is None else fd
-        os.ftruncate(self.fd, total)
-        memory, offset = mmap.mmap(self.fd, total), 0
-        arrays: dict[str, np.ndarray] = {}
-        for name, spec in layout.items():
-            shape = (num_envs, *spec.shape)
-            arrays[name] = np.ndarray(shape, spec.dtype, memory, offset)
-            offset += -(-sizes[name] // _ALIGNMENT) * _ALIGNMENT
+        arrays = map_arrays(self.fd, {name: ((num_envs, *spec.shape), spec.dtype) for name, spec in layout.items()})
         self.actions, self.active, self.frames = arrays["actions"], arrays["active"], arrays["frames"]
         self.success, self.dropped, self.time_out = arrays["success"], arrays["dropped"], arrays["time_out"]
         self.observation: dict[str, dict[str, np.ndarray]] = {}
@@ -61,13 +45,3 @@ class SharedArrays:
             group, slash, key = name.partition("/")
             if slash:
                 self.observation.setdefault(group, {})[key] = array
-
-
-def send(connection: Connection, **message: Any) -> None:
-    """Send a message. Raises OSError if the other process has ended."""
-    connection.send_bytes(json.dumps(message).encode())
-
-
-def receive(connection: Connection) -> dict[str, Any]:
-    """Wait for the next message. Raises EOFError or OSError if the other process has ended."""
-    return json.loads(connection.recv_bytes())

@@ -43,7 +43,7 @@ class SetupPlan:
 
     @property
     def python(self) -> Path:
-        """The interpreter to pass as ``--isaaclab-python``."""
+        """The interpreter to pass as ``--env-python``."""
         return self.venv / "bin" / "python"
 
     @property

@@ -32,7 +32,7 @@ def probe(python: str, timeout_s: float = 20.0) -> dict[str, str | None] | None:
 
 def check_python(python: str | None) -> list[Problem]:
     """The problems that keep an interpreter from running the simulator; empty if there are none."""
-    setup = "rlinf-isaac isaaclab setup --venv PATH makes one; then pass --isaaclab-python PATH/bin/python"
+    setup = "rlinf-isaac isaaclab setup --venv PATH makes one; then pass --env-python PATH/bin/python"
     if python is None:
         return [Problem("no-isaaclab-python", "no interpreter for IsaacLab was named", setup)]
     versions = probe(python)

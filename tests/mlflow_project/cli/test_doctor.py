@@ -55,6 +55,17 @@ def test_a_job_that_can_start(invoke, small_dataset, small_checkpoints, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+def test_a_dataset_against_a_task(invoke, small_dataset):
+    assert codes(invoke("doctor", "--dataset", small_dataset, "--task", "stack2", *SMALL, "--json")) == []
+    result = invoke("doctor", "--dataset", small_dataset, "--task", "stack3", *SMALL, "--json")
+    assert result.exit_code == 2
+    assert "prompt" in codes(result)
+    assert report_of(result)["task"] == "stack3"
+    assert codes(invoke("doctor", "--task", "stack4", "--json")) == ["unknown-task"]
+    alone = invoke("doctor", "--task", "stack2", "--json")
+    assert (codes(alone), report_of(alone)["task"]) == ([], "stack2")
+
+
 def test_a_dataset_is_found_by_leaf_home_and_repo_id(invoke, small_dataset, monkeypatch, tmp_path):
     home, name = small_dataset.parent, small_dataset.name
     places = [

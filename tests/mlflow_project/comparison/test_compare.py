@@ -24,7 +24,7 @@ def test_clear_differences_are_ranked(evaluation):
     assert [pair.adjusted for pair in found.pairs] == holm(raw)
     best = found.standings[0]
     assert (best.success.low, best.success.high) == wilson_interval(40, 40)
-    assert (found.standings[2].drops, found.standings[2].timeouts) == (5, 35)
+    assert found.standings[2].outcomes == {"drop": 5, "timeout": 35}
 
 
 def test_three_with_equal_success_are_not_ranked_as_if_they_differed(evaluation):

@@ -21,9 +21,11 @@ from mlflow.exceptions import MlflowException
 from serving_support import expected, observation
 
 from mlflow_project.serving import log_model
-from mlflow_project.serving.log_model import IMAGES, INPUTS
 from rlinf_isaac.ground.errors import BundleError
 
+# What models that are registered already are called with.
+IMAGES = ("observation/image", "observation/wrist_image")
+INPUTS = (*IMAGES, "observation/state", "prompt")
 CHAMPION = "models:/stack-cube@champion"
 JSON = {"Content-Type": "application/json"}
 GREY = np.full((1, 8, 8, 3), 0.5)
@@ -178,7 +180,7 @@ def test_a_model_that_was_logged_with_images_of_uint8(bundle, policy, tmp_path):
         assert name in source
         source = source.replace(name, name_of_old)
     code.write_text(source)
-    new = log_model.signature(policy.config, 23)
+    new = log_model.signature(policy.config, policy.spec)
     images = [TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), name) for name in IMAGES]
     mlflow.pyfunc.save_model(
         tmp_path / "model",

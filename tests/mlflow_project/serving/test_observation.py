@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlflow_project.serving.codec import pack, unpack
-from mlflow_project.serving.observation import SPELLINGS, ObservationSpec, Request
+from mlflow_project.serving.observation import ObservationSpec, Request
 from rlinf_isaac.ground.errors import ObservationError
 
 SPEC = ObservationSpec(32, ("x", "y"), ("Stack the red block.",))
@@ -47,8 +47,8 @@ def codes(observation, spec=SPEC) -> list[str]:
 )
 def test_spellings(observation):
     request = SPEC.parse(observation, KEY)
-    np.testing.assert_array_equal(request.images["front"], IMAGE)
-    np.testing.assert_array_equal(request.images["wrist"], WRIST)
+    np.testing.assert_array_equal(request.images["base_0_rgb"], IMAGE)
+    np.testing.assert_array_equal(request.images["left_wrist_0_rgb"], WRIST)
     assert request.state.dtype == np.float32
     assert request.prompt == SPEC.prompts[0]
     assert request.noise_key == KEY
@@ -56,9 +56,9 @@ def test_spellings(observation):
 
 def test_images_are_brought_to_the_size_of_the_training():
     request = SPEC.parse(given(**{"observation/image": np.full((48, 64, 3), 255, np.uint8)}), KEY)
-    assert request.images["front"].shape == (32, 32, 3)
-    assert request.images["front"][0].max() == 0, "padded, not stretched"
-    assert request.images["front"][16].min() == 255
+    assert request.images["base_0_rgb"].shape == (32, 32, 3)
+    assert request.images["base_0_rgb"][0].max() == 0, "padded, not stretched"
+    assert request.images["base_0_rgb"][16].min() == 255
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_images_that_are_refused(image):
 @pytest.mark.parametrize(("height", "width"), [(1, 32), (32, 1), (128, 4096), (4096, 128), (1, 1), (4096, 4096)])
 def test_images_whose_sides_differ_by_as_much_as_can_be_resized(height, width):
     request = SPEC.parse(given(**{"observation/image": np.full((height, width, 3), 255, np.uint8)}), KEY)
-    assert request.images["front"].max() == 255
+    assert request.images["base_0_rgb"].max() == 255
 
 
 @pytest.mark.parametrize("state", [[0], [0, 0, 0], [[0, 0]], ["a", "b"], [0, np.nan], [0, np.inf], [0, 1e300], 0])
@@ -133,7 +133,9 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.sampled_from([name for spellings in SPELLINGS.values() for name in spellings] + ["images", "observation"])
+NAMES = st.sampled_from(
+    [name for spellings in SPEC.spellings.values() for name in spellings] + ["images", "observation"]
+)
 
 
 @settings(deadline=None)

@@ -71,7 +71,7 @@ def test_prompts_of_different_lengths_change_no_bit(bundle):
 def test_images_of_another_size_are_resized_as_the_evaluation_does(bundle, policy):
     sent = [observation(index, size=100) for index in range(2)]
     requests = [policy.spec.parse(each, (0, 0, 0)) for each in sent]
-    names = {"front": "observation/image", "wrist": "observation/wrist_image"}
+    names = {"base_0_rgb": "observation/image", "left_wrist_0_rgb": "observation/wrist_image"}
     actions = policy.policy.act(
         {view: np.stack([each[name] for each in sent]) for view, name in names.items()},
         np.stack([each["observation/state"] for each in sent]),

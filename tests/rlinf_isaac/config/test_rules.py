@@ -10,9 +10,18 @@ from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.rules import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of, out_of_range, rules_of
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS
-from rlinf_isaac.envs.stack_cube.contract import STATE_LAYOUTS, TASKS
+from rlinf_isaac.envs.stack_cube.contract import STATE_LAYOUTS
+from rlinf_isaac.tasks.task import KINDS
 
-FREE = {"preset", "policy.tokenizer", "policy.delta_actions", "policy.asset_id", "compute.device", "env.renderer"}
+FREE = {
+    "preset",
+    "policy.tokenizer",
+    "policy.delta_actions",
+    "policy.asset_id",
+    "compute.device",
+    "env.renderer",
+    "env.task",
+}
 """Texts that are no choice by themselves: names, files, notations, and what depends on another value."""
 
 
@@ -69,6 +78,5 @@ def test_every_number_and_every_choice_of_a_job_has_a_rule():
 def test_the_choices_are_those_of_what_is_there_to_choose():
     """The config cannot import the environments; a name that is added there is to be added here."""
     words = {key: rule.words.removeprefix("one of ").split(", ") for key, rule in rules_of(JobConfig)}
-    assert words["env.task"] == list(TASKS)
-    assert words["env.backend"] == list(BACKENDS)
+    assert words["env.backend"] == [*BACKENDS, *KINDS[1:], "none"]
     assert words["policy.state_layout"] == list(STATE_LAYOUTS)

@@ -27,7 +27,6 @@ def test_the_shipped_cpu_presets_have_no_problem():
         "eval.episodes=0",
         "eval.video_size=17",
         "eval.first_seed=-1",
-        "env.task=stack4",
         "env.backend=pybullet",
         "policy.state_layout=pixels",
         "policy.norm=minmax",

@@ -72,6 +72,23 @@ def test_all_differences_at_once(small_dataset, other):
     assert codes([small_dataset, other(change)]) == ["mix-fps", "mix-cameras", "mix-dims", "mix-dims"]
 
 
+def test_state_and_actions_are_the_features_of_the_task(small_dataset, other, tmp_path):
+    """What the task does not read may differ."""
+
+    def change(info):
+        features = info["features"]
+        features["observation.effort"] = {"dtype": "float32", "shape": [3], "names": None}
+        features[ACTION]["names"] = features[ACTION]["names"][::-1]
+
+    file = tmp_path / "task.yaml"
+    file.write_text(
+        "name: t\nprompt: dataset\ncontrol_hz: 20\naction: {dims: 3, dataset: observation.effort}\nstate: {dims: 23}\n"
+    )
+    roots, config = [small_dataset, other(change)], small_config([f"env.task={file}"])
+    assert codes(roots) == ["mix-dims"]
+    assert check_mixture(config, roots, None) == []
+
+
 def test_enough_episodes_are_left_of_every_dataset_with_a_weight(small_dataset, other):
     roots = [small_dataset, other(lambda info: None)]
 

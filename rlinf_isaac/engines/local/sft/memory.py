@@ -34,12 +34,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from rlinf_isaac.config.schema import GemmaConfig, JobConfig, VisionConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.pi0.layout import KEPT_IN_FLOAT32, TIED, UNREAD, state_dict_shapes
 from rlinf_isaac.pi0.trainable import EXPERT, VISION, VLM, adapted_layers, is_trained
 
-VIEWS = 2
-"""Cameras of the task: front and wrist."""
 NOT_COMPILED = 1.5
 GIB = 1 << 30
 
@@ -166,7 +165,8 @@ def _gathered(config: JobConfig, weights: int) -> int:
 def _kept_of_a_sample(config: JobConfig) -> int:
     """Bytes that autograd saves for one sample, with all its flow samples."""
     model, sft, compute = config.model, config.sft, config.compute
-    patches = VIEWS * (model.vision.image_size // model.vision.patch_size) ** 2
+    views = len(task_of(config).cameras)
+    patches = views * (model.vision.image_size // model.vision.patch_size) ** 2
     prefix, suffix = patches + model.max_token_len, sft.flow_samples * (model.action_horizon + (not model.pi05))
     vision = is_trained(VISION, sft)
     compiled = compute.compile and compute.device.startswith("cuda")
@@ -184,7 +184,7 @@ def _kept_of_a_sample(config: JobConfig) -> int:
     if sft.activation_checkpointing or sft.trainable == "expert":
         numbers += max(tokens * inside for tokens, _, _, inside, _ in stacks)
     numbers += _keys_and_values(config, prefix, suffix)
-    images = VIEWS * 3 * 4 * model.vision.image_size**2
+    images = views * 3 * 4 * model.vision.image_size**2
     return int(numbers * (2 if compute.dtype == "bfloat16" else 4) * (1 if compiled else NOT_COMPILED)) + images
 
 

@@ -23,12 +23,11 @@ from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.engines.exploration import act_exploring, evaluated_again, exploration_draws
 from rlinf_isaac.engines.local.sft.batches import TrainingBatch
 from rlinf_isaac.engines.local.sft.update import flow_loss
-from rlinf_isaac.engines.policies import load_with_heads
+from rlinf_isaac.engines.policies import load_with_heads, make_processor
 from rlinf_isaac.pi0.compiled import checkpoint_activations
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic, Transitions
 from rlinf_isaac.pi0.model import Pi0, initialise
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
-from rlinf_isaac.pi0.tokenizer import load_tokenizer
 
 VIEWS = {"base_0_rgb": "main_images", "left_wrist_0_rgb": "wrist_images"}
 """The model's camera -> RLinf's name of its images."""
@@ -98,8 +97,7 @@ class RlinfPi0(Pi0, BasePolicy):
         data, origin = bundle.norm_stats_bytes, path
         if norm_stats is not None:
             data, origin = NormStatsFile.read(norm_stats).data, norm_stats
-        tokenizer = load_tokenizer(self.job.policy, self.job.model)
-        self.processor = Processor(self.job.model, self.job.policy, from_json(data, str(origin)), tokenizer)
+        self.processor = make_processor(self.job, from_json(data, str(origin)))
 
     def forward(  # type: ignore[override]
         self, forward_type: ForwardType = ForwardType.DEFAULT, **kwargs: Any

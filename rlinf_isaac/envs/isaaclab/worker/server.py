@@ -47,7 +47,8 @@ def _exit_with_parent() -> None:
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build the simulator, report that it is ready, and carry out orders."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays, receive, send
+    from rlinf_isaac.envs.host.protocol import receive, send
+    from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
     from rlinf_isaac.envs.stack_cube import contract
 
     try:
@@ -59,13 +60,13 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         from importlib.metadata import version
 
         from rlinf_isaac.envs.isaaclab.worker import assets
-        from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, Simulation
+        from rlinf_isaac.envs.isaaclab.worker.simulation import PHYSICS, NewtonSimulation
 
         origin = f"{'given' if user_assets else 'standin'}-{assets.digest(root)}"
         num_envs, image_size = settings["num_envs"], settings["image_size"]
         shared = SharedArrays(num_envs, contract.TASKS[settings["task"]], image_size, settings["memory"])
         hand = assets.hand_path(root)
-        simulation = Simulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
+        simulation = NewtonSimulation(num_envs, image_size, settings["max_episode_steps"], settings["device"], hand)
         simulation.write(shared)
         simulation.write_images(shared)  # compiles the renderer's kernels, which takes longer than an order may take
         simulation.write_frames(shared)

@@ -37,7 +37,7 @@ class StaleObservation(RuntimeError):
     """The simulator's observation does not show its current state."""
 
 
-class Simulation:
+class NewtonSimulation:
     """N envs of the task at the same origin. `write` copies their state into shared memory."""
 
     def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> None:
@@ -181,7 +181,7 @@ def task_config(num_envs: int, image_size: int, max_episode_steps: int, device: 
     cfg.scene.env_spacing = 0.0
     cfg.scene.replicate_physics = True  # otherwise the Newton model is empty
     cfg.sim.render_interval = cfg.decimation
-    cfg.events = {}  # `Simulation.reset` replaces the task's reset events
+    cfg.events = {}  # `NewtonSimulation.reset` replaces the task's reset events
     cfg.episode_length_s = (max_episode_steps - 0.5) * cfg.decimation * cfg.sim.dt  # rounded up to whole steps
     cfg.scene.wrist_cam.prim_path = f"{{ENV_REGEX_NS}}/Robot/{hand}/wrist_cam"
     for name in contract.CAMERA_NAMES:

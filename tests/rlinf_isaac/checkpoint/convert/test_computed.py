@@ -58,7 +58,7 @@ def test_one_of_two_with_the_same_key_is_stored(tmp_path):
 
 def test_other_values_than_were_announced_are_a_change(tmp_path):
     tensor = ComputedTensor("F32", (2, 2), ("x",), lambda: VALUES)
-    with Source() as source, pytest.raises(WeightsError, match=r"x is float32 \[2, 3\] now, and was F32 \[2, 2\]"):
+    with Source() as source, pytest.raises(WeightsError, match=r"x is float32 \[2, 3\], but was F32 \[2, 2\] before"):
         source.tensor(tensor)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.convert import Options, prepare, run
 from rlinf_isaac.checkpoint.find_weights import find_weights
-from rlinf_isaac.checkpoint.foreign.make import find_made, make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, find_made, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.ground.errors import InvalidJob, WeightsError
@@ -44,8 +44,9 @@ def make(path: Path, config, output: Path) -> Bundle:
     source = find_source(path, asset_id="droid")
     conversion = plan_conversion(source, config.model)
     arguments = {"asset_id": "droid", "step": 0, "norm_stats": source.norm_stats.read(), "norm_stats_record": {}}
-    bundle = make_bundle(conversion, config, output, **arguments)
-    assert find_made(conversion, config, output, **arguments) == bundle
+    content = BundleContent(config=config, **arguments)
+    bundle = make_bundle(conversion, content, output)
+    assert find_made(conversion, content, output) == bundle
     return bundle
 
 
@@ -202,13 +203,13 @@ class TestIncomplete:
         metadata.write_text(metadata.read_text().replace('"shape":[2,3]', '"shape":[1099511627776,3]'))
         code, cause = refusal(path)
         assert code == "jax-checkpoint"
-        assert "larger than any of a model's" in cause
+        assert "larger than any array of a model" in cause
 
     def test_a_name_that_leads_elsewhere(self, path):
         text = (path / "params/_METADATA").read_text().replace('"key": "params"', '"key": "../assets"')
         (path / "params/_METADATA").write_text(text)
         (path / "params/manifest.ocdbt").unlink()
-        assert "it is no name of a directory" in refusal(path)[1]
+        assert "it is not the name of a directory" in refusal(path)[1]
 
     def test_no_database(self, path):
         (path / "params/manifest.ocdbt").unlink()

@@ -14,7 +14,7 @@ from corpus.foreign import DUMMY
 from openpi_jax_models import MU, jax_model, save_released, save_state
 from support import small_config
 
-from rlinf_isaac.checkpoint.foreign.make import make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.pi0.model import Pi0
@@ -55,7 +55,7 @@ def test_the_loss_is_that_of_openpis_model(tmp_path, config, theirs, save):
     conversion = plan_conversion(source, config.model)
     arguments = {"asset_id": "cube", "step": 7, "norm_stats": source.norm_stats.read(), "norm_stats_record": {}}
     loaded = Pi0(config.model)
-    load_weights(make_bundle(conversion, config, tmp_path / "out/7", **arguments), loaded)
+    load_weights(make_bundle(conversion, BundleContent(config=config, **arguments), tmp_path / "out/7"), loaded)
 
     random = np.random.default_rng(1)
     images = {camera: random.uniform(-1, 1, (B, 224, 224, 3)).astype("f4") for camera in CAMERAS}

@@ -13,7 +13,7 @@ from corpus.openpi_rlinf import openpi_rlinf_config, save_openpi_rlinf, to_openp
 from safetensors.torch import load_file, save_file
 
 from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.checkpoint.foreign.make import find_made, make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, find_made, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.make_plan import AS_STORED
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
@@ -57,12 +57,13 @@ def save_distributed(path: Path, model: Pi0) -> Path:
     return path
 
 
-def make(path: Path, config, output: Path, **changes) -> Bundle:
+def make(path: Path, config, output: Path) -> Bundle:
     source = find_source(path)
     conversion = plan_conversion(source, config.model, AS_STORED)
     arguments = {"asset_id": "a", "step": 40, "norm_stats": norm_stats_json().encode(), "norm_stats_record": {}}
-    bundle = make_bundle(conversion, config, output, **arguments, **changes)
-    assert find_made(conversion, config, output, **arguments) == bundle
+    content = BundleContent(config=config, **arguments)
+    bundle = make_bundle(conversion, content, output)
+    assert find_made(conversion, content, output) == bundle
     return bundle
 
 

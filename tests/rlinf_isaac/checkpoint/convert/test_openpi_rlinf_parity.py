@@ -17,7 +17,7 @@ from rlinf_models import MU, approximate_gelu, rlinf_config, rlinf_model, rlinf_
 from safetensors.torch import load_file, save_file
 from support import small_config
 
-from rlinf_isaac.checkpoint.foreign.make import make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.pi0.layout import TIED, UNREAD
@@ -104,4 +104,5 @@ def made(path: Path, config, output: Path):
     source = find_source(path)
     stats = source.norm_stats.read()
     conversion = plan_conversion(source, config.model)
-    return make_bundle(conversion, config, output, asset_id="a", step=0, norm_stats=stats, norm_stats_record={})
+    content = BundleContent(config=config, asset_id="a", step=0, norm_stats=stats, norm_stats_record={})
+    return make_bundle(conversion, content, output)

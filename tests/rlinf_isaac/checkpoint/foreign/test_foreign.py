@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file, save_model
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import FACTS, not_known
 from rlinf_isaac.checkpoint.foreign.configured import configure
-from rlinf_isaac.checkpoint.foreign.make import make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import Source, find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
@@ -41,12 +41,13 @@ KINDS = pytest.mark.parametrize("pi05", [False, True], ids=["pi0", "pi05"])
 
 def make(source: Source, config: JobConfig, output: Path, **changes) -> Bundle:
     arguments = {
+        "config": config,
         "asset_id": source.asset_id or "cube",
         "step": source.step or 0,
         "norm_stats": source.norm_stats.read(),
         "norm_stats_record": dict(source.norm_stats.record),
     }
-    return make_bundle(plan_conversion(source, config.model), config, output, **arguments | changes)
+    return make_bundle(plan_conversion(source, config.model), BundleContent(**arguments | changes), output)
 
 
 def refusal(path: Path, **given) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from lerobot_policies import module, policy_config, save_policy
 from safetensors.torch import load_file
 
 from rlinf_isaac.checkpoint.foreign.configured import configure
-from rlinf_isaac.checkpoint.foreign.make import make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.data.norm_stats import from_json
@@ -67,10 +67,8 @@ def test_it_becomes_a_bundle(save, tmp_path, kind):
     assert (configured.config.model.action_horizon, configured.config.policy.action_chunk) == (20, 10)
     assert configured.config.model.pi05 == configured.config.model.discrete_state_input == (kind == "pi05")
     assert {"action_horizon", "action_chunk", "max_token_len", "norm"} <= configured.stated
-    bundle = make_bundle(
-        plan_conversion(source, configured.config.model),
-        configured.config,
-        tmp_path / "30",
+    content = BundleContent(
+        config=configured.config,
         asset_id="cube",
         step=30,
         norm_stats=source.norm_stats.read(),
@@ -78,6 +76,7 @@ def test_it_becomes_a_bundle(save, tmp_path, kind):
         stated=configured.stated,
         assumed=configured.assumed,
     )
+    bundle = make_bundle(plan_conversion(source, configured.config.model), content, tmp_path / "30")
     loaded = Pi0(configured.config.model)
     load_weights(bundle, loaded)
     theirs = {name.removeprefix("model."): tensor for name, tensor in load_file(path / "model.safetensors").items()}

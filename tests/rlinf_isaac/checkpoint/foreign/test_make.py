@@ -17,7 +17,7 @@ from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.description import config_digest, foreign_config
-from rlinf_isaac.checkpoint.foreign.make import AS_STORED, fitting_presets, make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import AS_STORED, BundleContent, fitting_presets, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.checkpoint.write_bundle import seal
@@ -112,18 +112,19 @@ def save_separate(root: Path, model: Pi0) -> Path:
 LAYOUTS = [save_openpi, save_rlinf, save_rlinf_wrapped, save_dcp, save_shards, save_separate]
 
 
-def make(path: Path, config: JobConfig, output: Path, exclude: tuple[str, ...] = (), **changes: object) -> Bundle:
+def make(path: Path, config: JobConfig, output: Path, exclude: tuple[str, ...] = (), **changes) -> Bundle:
     source = find_source(path)
+    overwrite = changes.pop("overwrite", False)
     arguments = {
+        "config": config,
         "asset_id": source.asset_id,
         "step": source.step,
         "norm_stats": source.norm_stats.path.read_bytes(),
         "norm_stats_record": RECORD,
         **changes,
     }
-    return make_bundle(
-        plan_conversion(source, config.model, replace(AS_STORED, exclude=exclude)), config, output, **arguments
-    )
+    conversion = plan_conversion(source, config.model, replace(AS_STORED, exclude=exclude))
+    return make_bundle(conversion, BundleContent(**arguments), output, overwrite=overwrite)
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:

@@ -10,7 +10,7 @@ from corpus.foreign import dummy_config, dummy_model, save_lerobot
 from safetensors.torch import load_file, save_file
 
 from rlinf_isaac.checkpoint.foreign.load_base import load_base
-from rlinf_isaac.checkpoint.foreign.make import make_bundle, plan_conversion
+from rlinf_isaac.checkpoint.foreign.make import BundleContent, make_bundle, plan_conversion
 from rlinf_isaac.checkpoint.foreign.sources import find_source
 from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.config.schema import JobConfig
@@ -51,8 +51,9 @@ class TestAHeadThatIsTiedToNothing:
         source = find_source(path)
         conversion = plan_conversion(source, config.model)
         assert conversion.excluded == (self.HEAD,)
-        arguments = {"asset_id": "cube", "step": 30000, "norm_stats": source.norm_stats.read(), "norm_stats_record": {}}
-        made = make_bundle(conversion, config, tmp_path / "out", **arguments)
+        stats = {"norm_stats": source.norm_stats.read(), "norm_stats_record": {}}
+        content = BundleContent(config=config, asset_id="cube", step=30000, **stats)
+        made = make_bundle(conversion, content, tmp_path / "out")
         assert made.config["source"]["excluded"] == [self.HEAD]
         loaded = Pi0(config.model)
         load_weights(made, loaded)

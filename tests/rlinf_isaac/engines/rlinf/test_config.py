@@ -11,7 +11,8 @@ from support import SMALL_RL, small_config
 from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
-from rlinf_isaac.engines.rlinf.config import CONFIGS, evaluation_config, rl_config, sft_config
+from rlinf_isaac.engines.rlinf.compose import CONFIGS
+from rlinf_isaac.engines.rlinf.config import evaluation_config, rl_config, sft_config
 from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.preflight import check_config

@@ -54,6 +54,20 @@ def test_one_gpu_held_what_is_computed(overrides, measured):
     assert peak(*overrides) == pytest.approx(measured, rel=0.06, abs=1.6)
 
 
+def test_each_camera_of_the_task_takes_more(tmp_path):
+    sizes = []
+    slots = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+    for count in (1, 2, 3):
+        cameras = "".join(f"  {slot}: observation.images.{slot}\n" for slot in slots[:count])
+        file = tmp_path / f"{count}.yaml"
+        vectors = "state: {dims: 14}\naction: {dims: 14}\n"
+        file.write_text(f"name: t\nprompt: dataset\ncontrol_hz: 50\ncameras:\n{cameras}{vectors}")
+        sizes.append(peak(f"env.task={file}"))
+    assert sizes[1] == peak()
+    assert sizes[1] - sizes[0] == pytest.approx(sizes[2] - sizes[1], rel=0.01)
+    assert sizes[1] - sizes[0] > 5
+
+
 def test_each_choice_takes_less():
     whole = peak()
     for choice in ("micro_batch=8", "activation_checkpointing=true", "trainable=lora", "trainable=expert"):

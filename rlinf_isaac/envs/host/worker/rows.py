@@ -1,0 +1,214 @@
+"""The environments of a worker, one for each of its rows, and what the orders do with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
+from rlinf_isaac.envs.host.worker.make import find_function, make_environment, provider, versions
+from rlinf_isaac.tasks.paths import WHOLE, leaves
+from rlinf_isaac.tasks.terms import holds
+
+NUMERIC = "biuf"
+"""Kinds of numpy dtypes that an observation may have; entries of others are left out."""
+
+
+class Row:
+    """An environment and its episode.
+
+    Attributes:
+        env: the environment.
+        observation: what it gave last, as it gave it.
+        numbers: key of `info` -> its last value in this episode, for those that are numbers.
+        keys: all keys that `info` had in this episode.
+        judged: whether `info` ever had what the success term reads.
+        streak: for how many steps in a row the success term has held.
+        first_images: what `images` gave first.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.numbers: dict[str, float] = {}
+        self.keys: set[str] = set()
+        self.judged = False
+        self.streak = 0
+        self.expert: Any = None
+        # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
+        # same past, whoever is its worker.
+        self.observation, _ = env.reset(seed=0)
+        self.first_images = self.images() or {}
+
+    def reset(self, seed: int) -> None:
+        """Start an episode."""
+        self.numbers, self.keys, self.judged, self.streak = {}, set(), False, 0
+        self.observation, _ = self.env.reset(seed=seed)
+
+    def note(self, info: Mapping[str, Any]) -> None:
+        """Keep the numbers of an info."""
+        for key, value in info.items():
+            if isinstance(key, str) and not key.startswith("_"):
+                self.keys.add(key)
+                number = _array(value)
+                if number is not None and number.ndim == 0:
+                    self.numbers[key] = float(number)
+
+    def images(self) -> dict[str, Any] | None:
+        """The images of an environment that draws them when asked; None for one that gives them with every step."""
+        each = self.env
+        while each is not None:  # gymnasium's wrappers, from version 1 on, do not pass on what they do not know
+            if draw := getattr(each, "observe_images", None):
+                return leaves(draw())
+            each = getattr(each, "env", None)
+        return None
+
+    def leaves(self) -> dict[str, Any]:
+        """Path -> value of the last observation."""
+        return leaves(self.observation if isinstance(self.observation, Mapping) else {WHOLE: self.observation})
+
+
+class Rows:
+    """What `server.main` carries out orders on."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Builds the first environment.
+
+        Args:
+            settings: ``rows``, the indices of this worker; ``make``, ``options``, ``directory``, ``sources``,
+                ``success``, ``failure``, ``dwell`` of `tasks.task.Environment`, and ``expert``, which may be None.
+        """
+        self.settings, self.indices = settings, settings["rows"]
+        self.rows = {self.indices[0]: self._build()}
+        self.shared: SharedArrays | None = None
+        self.rendered: list[str] = []
+
+    def report(self) -> dict[str, Any]:
+        """What the parent has to know of the environment: ``leaves`` as `protocol.Leaf`, ``provider`` (name and
+        version), ``versions``, and ``action``: shape, lowest and highest values (None where it has no bounds)."""
+        row = self.rows[self.indices[0]]
+        found: dict[str, Leaf] = {}
+        for entries, rendered in ((row.leaves(), False), (row.first_images, True)):
+            for path, value in entries.items():
+                array = _array(value)
+                if array is not None:
+                    found[path] = Leaf(array.shape, array.dtype.str, rendered)
+        space = row.env.action_space
+        bounds = [getattr(space, name, None) for name in ("low", "high")]
+        return {
+            "leaves": found,
+            "provider": provider(self.settings["make"], row.env, self.settings["sources"]),
+            "versions": versions("gymnasium", "numpy", "mujoco"),
+            "action": {
+                "space": str(space),
+                "shape": None if bounds[0] is None else list(space.shape),
+                "bounds": [None if each is None else np.ravel(each).astype(float).tolist() for each in bounds],
+            },
+        }
+
+    def build(self, num_envs: int, action_dims: int, leaves: Mapping[str, Sequence[Any]]) -> None:
+        """Map the shared memory, and build the other environments."""
+        spec = {path: Leaf(tuple(shape), dtype, rendered) for path, (shape, dtype, rendered) in leaves.items()}
+        self.shared = SharedArrays(self.settings["memory"], num_envs, action_dims, spec)
+        self.rendered = [path for path, leaf in spec.items() if leaf.rendered]
+        for index in self.indices[1:]:
+            self.rows[index] = self._build()
+
+    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
+        """Start the episodes of these rows."""
+        for index, seed in zip(rows, seeds, strict=True):
+            self.rows[index].reset(seed)
+            self._write(index)
+
+    def step(self) -> None:
+        """A control step of the active rows."""
+        assert self.shared is not None
+        shared, settings = self.shared, self.settings
+        for index in self._active():
+            row = self.rows[index]
+            space = row.env.action_space
+            action = shared.actions[index].astype(space.dtype).reshape(space.shape)
+            row.observation, reward, terminated, truncated, info = row.env.step(action)
+            row.note(info)
+            ended = float(reward), bool(terminated), bool(truncated), info
+            success = holds(settings["success"], *ended)
+            row.judged |= success is not None
+            row.streak = row.streak + 1 if success else 0
+            shared.rewards[index] = reward
+            shared.success[index] = row.streak >= settings["dwell"]
+            shared.failure[index] = bool(settings["failure"] and holds(settings["failure"], *ended))
+            shared.terminated[index], shared.truncated[index] = terminated, truncated
+            shared.judged[index] = row.judged
+            self._write(index)
+
+    def images(self, rows: Sequence[int]) -> None:
+        """Draw the images of these rows."""
+        assert self.shared is not None
+        for index in rows:
+            drawn = self.rows[index].images() or {}
+            for path in self.rendered:
+                _copy(path, drawn, self.shared.observation[path], index)
+
+    def numbers(self, rows: Sequence[int]) -> dict[str, Any]:
+        """What `info` had in the episodes of these rows, in their order: the finite ``numbers``, and all ``keys``."""
+        found = [self.rows[index] for index in rows]
+        finite = [{key: value for key, value in row.numbers.items() if math.isfinite(value)} for row in found]
+        return {"numbers": finite, "keys": [sorted(row.keys) for row in found]}
+
+    def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
+        """Give these rows an expert for the episodes that run."""
+        settings = self.settings
+        function = find_function(settings["expert"], settings["directory"], settings["sources"])
+        assert function is not None, f"{settings['expert']} is no function"
+        for index, seed in zip(rows, seeds, strict=True):
+            row = self.rows[index]
+            row.expert = function(row.env)
+            row.expert.reset(seed)
+
+    def act(self) -> None:
+        """Let the experts of the active rows choose their actions."""
+        assert self.shared is not None
+        for index in self._active():
+            row = self.rows[index]
+            self.shared.actions[index] = np.ravel(row.expert.act(row.observation))
+
+    def close(self) -> None:
+        """Close the environments."""
+        for row in self.rows.values():
+            row.env.close()
+
+    def _build(self) -> Row:
+        return Row(make_environment(*(self.settings[key] for key in ("make", "options", "directory", "sources"))))
+
+    def _active(self) -> list[int]:
+        assert self.shared is not None
+        return [index for index in self.indices if self.shared.active[index]]
+
+    def _write(self, index: int) -> None:
+        """Put the last observation of a row into the shared memory."""
+        assert self.shared is not None
+        entries = self.rows[index].leaves()
+        for path, array in self.shared.observation.items():
+            if path not in self.rendered:
+                _copy(path, entries, array, index)
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """The array of a numeric entry, or None."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a tuple of arrays of different shapes
+        return None
+    return array if array.dtype.kind in NUMERIC else None
+
+
+def _copy(path: str, entries: Mapping[str, Any], array: np.ndarray, index: int) -> None:
+    """Copy an entry into its row; it must have the shape and the kind of number of the first observation."""
+    if path not in entries:
+        raise KeyError(f"the observation has no {path!r} any more; it has {', '.join(sorted(entries))}")
+    value = np.asarray(entries[path])
+    if value.shape != array.shape[1:]:
+        raise ValueError(f"{path!r} of the observation was {array.shape[1:]} and is {value.shape} now")
+    np.copyto(array[index : index + 1], value[None], casting="same_kind")

@@ -1,0 +1,76 @@
+"""A worker's process, started by `HostEnv`: carries out orders until its parent ends.
+
+It runs in the environment's interpreter as a script and finds its package by its own path, so that packages of the
+parent's environment are not importable. stdout and stderr go to a log file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+ORDERS = ("build", "reset", "step", "images", "numbers", "expert", "act")
+"""What a parent may ask for: the names of methods of `rows.Rows`."""
+
+
+def _load_package() -> None:
+    package = Path(__file__).parents[3]
+    spec = importlib.util.spec_from_file_location(
+        package.name, package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package.name] = module
+    spec.loader.exec_module(module)
+
+
+def _exit_with_parent() -> None:
+    """Exit when the parent ends, even in the middle of a step. Nothing is written to stdin, so reading it blocks until
+    then."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main(settings: dict[str, Any], connection: Connection) -> None:
+    """Build an environment, report what it is like, and carry out orders."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    from rlinf_isaac.envs.host.protocol import receive, send
+    from rlinf_isaac.envs.host.worker.make import SourceChanged
+    from rlinf_isaac.envs.host.worker.rows import Rows
+
+    building = True
+    try:
+        rows = Rows(settings)
+        send(connection, ok=True, **rows.report())
+        while (order := receive(connection)).get("do") != "close":
+            do = order.pop("do")
+            building = do in ("build", "expert")
+            assert do in ORDERS, do
+            send(connection, ok=True, **(getattr(rows, do)(**order) or {}))
+        with suppress(Exception):  # how it ends is of no importance any more
+            rows.close()
+    except (EOFError, BrokenPipeError):
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        refused = "changed" if isinstance(error, SourceChanged) else "not-made" if building else None
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
+        with suppress(OSError):
+            send(connection, ok=False, error=text, refused=refused)
+    sys.stdout.flush()
+    os._exit(0)  # there is nothing to save, and an orderly exit of the interpreter may take seconds
+
+
+if __name__ == "__main__":
+    _load_package()
+    _settings = json.loads(sys.argv[1])
+    main(_settings, Connection(_settings["socket"]))

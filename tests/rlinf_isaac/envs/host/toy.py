@@ -1,0 +1,86 @@
+"""A point that is pushed over a plane, and what can be wrong with such an environment. It needs gymnasium and numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+STEP = 0.1
+
+
+class Plane(gymnasium.Env):
+    """The state is a point in [-1, 1]^2, drawn from the seed; an action moves it. It is solved within `radius` of 0."""
+
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, radius: float = 0.05, ends: int | None = None, cuts: int | None = None, **wrong: Any) -> None:
+        self.radius, self.ends, self.cuts, self.wrong = radius, ends, cuts, wrong
+        box = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        image = spaces.Box(0, 255, (6, 8, 3), np.uint8)
+        self.observation_space = spaces.Dict({"point": box, "pixels": spaces.Dict({"top": image, "hand": image})})
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.point, self.count = self.np_random.uniform(-1, 1, 2), 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        assert action.dtype == np.float32
+        assert np.abs(action).max() <= 1, "not clipped"
+        self.count += 1
+        if self.count == self.wrong.get("fails_at"):
+            raise RuntimeError("the plane is broken")
+        # Noise, so that an episode also depends on the generator that its seed has begun.
+        self.point = self.point + STEP * action + self.np_random.normal(0, 1e-3, 2)
+        distance = float(np.linalg.norm(self.point))
+        info = {"distance": distance, "far": distance > 2, "_private": 3, "words": "no number", "array": np.zeros(2)}
+        info |= {} if self.wrong.get("no_success") else {"solved": distance < self.radius}
+        info["nan"] = np.nan
+        if self.count % 2 == 0:
+            info["even"] = self.count
+        return self._observation(), -distance, self.count == self.ends, self.count == self.cuts, info
+
+    def _image(self, shade: int) -> np.ndarray:
+        image = np.full((6, 8, 3), shade, np.uint8)
+        image[int(np.clip((self.point[1] + 2) * 1.5, 0, 5)), int(np.clip((self.point[0] + 2) * 2, 0, 7))] = 255
+        image[0, 0] = self.count
+        return image
+
+    def _observation(self) -> dict[str, Any]:
+        return {"point": self.point, "name": "plane", "pixels": {"top": self._image(10), "hand": self._image(90)}}
+
+
+class Drawn(Plane):
+    """The same, whose images are drawn when asked for; it counts how often."""
+
+    drawn = 0
+
+    def observe_images(self) -> dict[str, np.ndarray]:
+        self.drawn += 1
+        return {"pixels/top": self._image(10), "pixels/hand": self._image(90)}
+
+    def _observation(self) -> dict[str, Any]:
+        return {"point": self.point, "name": "plane", "drawn": np.int64(self.drawn)}
+
+
+def limited(**options: Any) -> gymnasium.Env:
+    """The same, with gymnasium's own limit of steps around it."""
+    return gymnasium.wrappers.TimeLimit(Drawn(**options), 7)
+
+
+class Expert:
+    """Pushes the point to 0."""
+
+    def __init__(self, env: Plane) -> None:
+        self.env = env
+        self.seed: int | None = None
+
+    def reset(self, seed: int) -> None:
+        self.seed = seed
+
+    def act(self, observation: dict[str, Any]) -> np.ndarray:
+        assert self.seed is not None
+        return np.clip(-observation["point"] / STEP, -1, 1)
