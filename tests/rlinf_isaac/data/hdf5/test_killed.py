@@ -1,5 +1,5 @@
-"""An import that is killed (SIGKILL) anywhere leaves no dataset or a whole one, and the next one makes it. One of a file
-that is damaged anywhere leaves none, or a whole one, too."""
+"""An import that is killed (SIGKILL) anywhere leaves no dataset or a whole one, and the next one makes it. So does an
+import of a file that is damaged anywhere: it leaves none, or a whole one."""
 
 from __future__ import annotations
 
@@ -49,9 +49,8 @@ def test_damaged_anywhere(tmp_path):
     path, chooser, refused = isaaclab(tmp_path / "gen.hdf5", (2, 3), size=4), random.Random(0), 0
     whole, places = path.read_bytes(), set(range(path.stat().st_size))
     with h5py.File(path) as file:
-        for array in (
-            each for demo in file["data"].values() for each in demo["obs"].values() if hasattr(each, "chunks")
-        ):
+        observations = [each for demo in file["data"].values() for each in demo["obs"].values()]
+        for array in (each for each in observations if hasattr(each, "chunks")):
             for number in range(array.id.get_num_chunks()):
                 chunk = array.id.get_chunk_info(number)
                 places -= set(range(chunk.byte_offset, chunk.byte_offset + chunk.size))
