@@ -1,7 +1,8 @@
 """Imports demonstrations in processes that die by SIGKILL in the middle. Driven by test_killed.py through pipes.
 
 Each line on stdin, ``<file> <root> <lines>``, forks one importer. It executes that many lines of the importing code and
-then kills itself; 0 lets it live. Reported are its exit status and how many lines it executed.
+then kills itself; 0 lets it live. Reported are its exit status, 2 for a file that is refused, and how many lines it
+executed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,17 @@ from rlinf_isaac.data.hdf5.choice import Wanted
 from rlinf_isaac.data.hdf5.convert import import_demonstrations
 from rlinf_isaac.data.hdf5.plan import Request, make_plan
 from rlinf_isaac.data.lerobot.folded_findings import FoldedFindings
+from rlinf_isaac.ground.errors import InvalidJob
 
 WRITING = ("convert.py", "writer.py", "atomic.py", "recipe.py")
+
+
+def run(file: Path, root: Path) -> None:
+    found = FoldedFindings()
+    plan = make_plan(found, Request((file,), Wanted(None, None, "actions"), fps=20, prompt="Stack."))
+    if plan is None:
+        raise InvalidJob([problem for problem in found.problems() if problem.level == "error"])
+    list(import_demonstrations(plan, root))
 
 
 def main() -> None:
@@ -28,9 +38,10 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             executed = die_at(WRITING, int(lines))
-            plan = make_plan(FoldedFindings(), Request((Path(file),), Wanted(None, None, "actions"), prompt="Stack."))
-            assert plan is not None
-            list(import_demonstrations(plan, Path(root)))
+            try:
+                run(Path(file), Path(root))
+            except InvalidJob:
+                os._exit(2)
             sys.settrace(None)
             os.write(writer, str(executed[0]).encode())
             os._exit(0)
