@@ -3,8 +3,8 @@
     model.safetensors                  weights (or shards and model.safetensors.index.json)
     config.json                        architecture, horizons, state and action layout, tokenizer
     assets/<asset_id>/norm_stats.json  where OpenPI looks for the norm stats
-    <asset_id>/norm_stats.json         where RLinf looks for them; the same bytes. A suite whose tasks have statistics of
-                                       their own has such a pair of files for each of them
+    <asset_id>/norm_stats.json         where RLinf looks for them; the same bytes. A suite whose tasks have
+                                       statistics of their own has such a pair of files for each of them
     bundle.json                        sha256 and size of every file, and the lineage (`manifest.Manifest`)
 
 Bundles are written atomically: a bundle's directory is complete or does not exist. Writing the weights needs torch;

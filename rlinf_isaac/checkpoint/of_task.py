@@ -25,7 +25,7 @@ def of_task(bundle: Bundle, name: str | None = None) -> Bundle:
     if not bundle.job.get("suite"):
         return bundle
     whole = build_config(bundle.job, f"{bundle.path}/config.json")
-    if name not in whole.suite["tasks"]:
+    if name is None or name not in whole.suite["tasks"]:
         wrong = "several tasks" if name is None else f"other tasks than {name}"
         cause = f"{bundle.path} was trained for {wrong}: {', '.join(whole.suite['order'])}"
         raise InvalidJob.of("suite-one-task", cause, f"name one of them, as in --task {names_of(whole)[0]}")

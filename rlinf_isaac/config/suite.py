@@ -73,6 +73,16 @@ def single(config: JobConfig) -> JobConfig:
     return replace(for_task(config, names[0]), suite={})
 
 
+def narrowed(config: JobConfig) -> JobConfig:
+    """The job with nothing but the tasks that are meant: without a suite if that is one."""
+    names = names_of(config)
+    if not config.suite or names == tuple(config.suite["order"]):
+        return config
+    if len(names) == 1:
+        return single(config)
+    return _filled(replace(config, suite={}), Suite(",".join(names), tasks_of(config), config.suite["statistics"]))
+
+
 def with_tasks(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
     """The config with the task or the tasks that ``env.task`` names described in it, and with the values that they
     decide; `task.with_task` says the same of a single task.
