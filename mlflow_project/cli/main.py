@@ -87,9 +87,7 @@ def run(
         comparison = evaluation.run(evaluate, output, upload_weights, say=stdout.print).comparison
         print_comparison(comparison)
         if improve and config.suite:
-            stdout.print(
-                "Reinforcement learning is left out: it is for one task. `rlinf-isaac rl --task NAME` does it."
-            )
+            stdout.print("Reinforcement learning is left out, because it is for one task; `rl --task NAME` does it.")
             improve = False
         if improve:
             # Of equally good ones the earliest.

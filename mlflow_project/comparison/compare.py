@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from mlflow_project.comparison.by_task import TaskPair, pairs_by_task, tasks_in
 from mlflow_project.comparison.evaluations import TIMEOUT, Evaluation, extra_means, unsolved
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.verdict import verdict
@@ -74,6 +76,26 @@ class Comparison:
     def extras(self) -> tuple[str, ...]:
         """Names of the numbers that an environment gives for each episode."""
         return tuple(dict.fromkeys(name for standing in self.standings for name in standing.extras))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of checkpoints of several; empty if each is of a single task."""
+        return tasks_in(self.standings)
+
+    @cached_property
+    def task_pairs(self) -> tuple[TaskPair, ...]:
+        """Every pair of checkpoints in every task."""
+        return pairs_by_task(self.standings, self.pairs, self.alpha)
+
+    @property
+    def success_title(self) -> str:
+        """What the success rates are, and what their intervals: for the heading of a table."""
+        return f"macro average over {len(self.tasks)} tasks" if self.tasks else "success"
+
+    @property
+    def interval_title(self) -> str:
+        """The name of the intervals, for the heading of a table."""
+        return "95 % interval" if self.tasks else "95 % Wilson"
 
     @property
     def ties(self) -> bool:

@@ -202,7 +202,7 @@ class SweepRecorder:
     def _log_videos(
         self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, Path]
     ) -> dict[EpisodeKey, str]:
-        """Log videos under names that are the same in every nested run; returns the key of the episode -> artifact path.
+        """Log videos under names that are the same in every nested run; returns episode -> artifact path.
 
         Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is logged
         as ``rollout.mp4`` at the root as well, because MLflow's compare page plays files of the same name side by side,
@@ -255,9 +255,10 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
     """The metrics of one evaluated checkpoint.
 
     These are ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low`` and ``eval/success_high``;
-    ``eval/episodes``; of several tasks the macro average is the rate, and ``eval/task/<name>/success_once`` (`_low`,
-    `_high`) has that of each; the rates of the outcomes, which add up to 1; the means of return and length (control steps); for
-    each subtask flag the rate of episodes that reached it; and the mean of every further number of the episodes.
+    ``eval/episodes``; of several tasks the macro average is the rate, and ``eval/task/<name>/success_once``
+    (``success_low``, ``success_high``) has that of each; the rates of the outcomes, which add up to 1; the means of
+    return and length (control steps); for each subtask flag the rate of episodes that reached it; and the mean of every
+    further number of the episodes.
     """
     n, success = len(rows), success_of(rows)
     metrics = {

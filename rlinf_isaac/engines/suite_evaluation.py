@@ -78,7 +78,8 @@ def evaluate_suite(job: EvaluationJob, make_player: Callable[[EvaluationJob, Tas
         def play(bundle: Bundle, batch: range = seeds) -> Iterator[Event]:
             if bundle.digest not in begun:
                 begun.add(bundle.digest)
-                yield from begin(bundle, settings, problems[bundle.digest])
+                view = next(each for each in parts[0].job.bundles if each.digest == bundle.digest)
+                yield from begin(view, settings, problems[bundle.digest])
             for part in parts:
                 own = next(each for each in part.job.bundles if each.digest == bundle.digest)
                 directory = directory_of(part.root, own)
