@@ -45,8 +45,8 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
     to the temporary directory. The code is not stored; this package is a requirement of the model.
 
     Args:
-        bundle: a verified bundle; assumptions about it (`facts.assume`) are stored with the model. Of several tasks that
-            do not share their norm stats, the model plays the first.
+        bundle: a verified bundle; assumptions about it (`facts.assume`) are stored with the model. Of several tasks
+            that do not share their norm stats, the model plays the first.
         model_id: id of the existing LoggedModel of the checkpoint, which then gets the bytes and keeps its metrics and
             runs; None creates a new one.
 

@@ -7,10 +7,12 @@ suite's name stands for all of them, the names of some with commas for these, an
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.config.task import filled_with, task_of, with_task
+from rlinf_isaac.config.task import filled_with, stack_cube, task_of, with_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.tasks.registry import find_task
 from rlinf_isaac.tasks.suite import Suite, find_suite
 from rlinf_isaac.tasks.task import BUILTIN, Task
 
@@ -101,10 +103,15 @@ def with_tasks(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
             some = replace(config, env=replace(config.env, task=",".join(meant)))
             return for_task(some, meant[0]) if len(meant) == 1 else some
         config = replace(config, suite={})
-    suite = find_suite(text)
+    suite = find_suite(text, partial(_found, layout=config.policy.state_layout))
     if suite is None:
         return with_task(config, chosen)
     return _refusing(_filled(config, suite), chosen)
+
+
+def _found(name: str, layout: str) -> Task:
+    task = find_task(name)
+    return stack_cube(name, layout) if task.env is not None and task.env.kind == BUILTIN else task
 
 
 def _filled(config: JobConfig, suite: Suite) -> JobConfig:

@@ -10,7 +10,7 @@ This module needs the standard library alone, as `task` does, until a suite is l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,6 +23,7 @@ from rlinf_isaac.tasks.task import NAME, Task
 Statistics = Literal["shared", "per-task"]
 STATISTICS: tuple[Statistics, ...] = ("shared", "per-task")
 """Whether the norm stats are those of all tasks together, or each task has its own."""
+Find = Callable[[str], Task]
 KEYS = ("name", "tasks", "statistics")
 _CURE = "write name, tasks (a list of names or files) and statistics (shared or per-task); docs/tasks.md says how"
 
@@ -79,21 +80,21 @@ def suite_from(values: Any, origin: str) -> Suite:
     return _checked(name, [from_dict(each, origin) for each in described.values()], statistics, origin)
 
 
-def find_suite(text: str) -> Suite | None:
+def find_suite(text: str, find: Find = find_task) -> Suite | None:
     """The suite that a person means: several names or files with commas, a YAML file of a suite, or the name of one of
-    this project's. None where `text` is a single task.
+    this project's. None where `text` is a single task. `find` looks up each task.
 
     Raises:
         InvalidJob: there is no such task, or the suite's description is wrong.
     """
     if "," in text:
         names = [part.strip() for part in text.split(",") if part.strip()]
-        return _named(None, names, None, f"--task {text}")
+        return _named(None, names, None, f"--task {text}", find)
     if text.endswith((".yaml", ".yml")):
         values = _suite_of_file(Path(text))
-        return None if values is None else _of_values(values, Path(text))
+        return None if values is None else _of_values(values, Path(text), find)
     made = offered(SUITES).get(text)
-    return None if made is None else _named(text, list(made()), None, f"the suite {text}")
+    return None if made is None else _named(text, list(made()), None, f"the suite {text}", find)
 
 
 def suite_names() -> list[str]:
@@ -133,7 +134,7 @@ def _suite_of_file(path: Path) -> Mapping[str, Any] | None:
     return values if isinstance(values, Mapping) and "tasks" in values else None
 
 
-def _of_values(values: Mapping[str, Any], path: Path) -> Suite:
+def _of_values(values: Mapping[str, Any], path: Path, find: Find) -> Suite:
     problems = [
         Problem("bad-suite", f"{path} has the key {key!r}; a suite has {', '.join(KEYS)}", _CURE)
         for key in values
@@ -148,15 +149,15 @@ def _of_values(values: Mapping[str, Any], path: Path) -> Suite:
         raise InvalidJob(problems)
     # A file that is named there lies beside the suite's file, unless its path is absolute.
     names = [str(path.parent / each) if each.endswith((".yaml", ".yml")) else each for each in cast(list[str], tasks)]
-    return _named(str(name), names, values.get("statistics"), str(path))
+    return _named(str(name), names, values.get("statistics"), str(path), find)
 
 
-def _named(name: str | None, names: Sequence[str], statistics: Any, origin: str) -> Suite:
+def _named(name: str | None, names: Sequence[str], statistics: Any, origin: str, find: Find) -> Suite:
     problems: list[Problem] = []
     tasks = []
     for each in names:
         try:
-            tasks.append(find_task(each))
+            tasks.append(find(each))
         except InvalidJob as error:
             problems += error.problems
     if problems:
