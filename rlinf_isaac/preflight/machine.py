@@ -10,7 +10,7 @@ from pathlib import Path
 from rlinf_isaac.config.reads import acts
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
-from rlinf_isaac.config.task import task_of
+from rlinf_isaac.config.suite import tasks_of
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.envs.host.interpreter import check_host
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
@@ -72,7 +72,12 @@ def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Pat
     if not (acts(form, "sft.loader_workers", config) and workers and place.is_dir()):
         return []
     # Of each sample mostly the images.
-    one = config.sft.batch_size * len(task_of(config).cameras) * 3 * config.model.vision.image_size**2
+    one = (
+        config.sft.batch_size
+        * len({slot for task in tasks_of(config) for slot in task.cameras})
+        * 3
+        * config.model.vision.image_size**2
+    )
     free, needed = shutil.disk_usage(place).free, one * workers * batches
     if free >= needed:
         return []

@@ -18,6 +18,9 @@ from rlinf_isaac.tasks.task import Task
 
 GROUP = "rlinf_isaac.tasks"
 SHIPPED = "rlinf_isaac.tasks.shipped"
+TASKS, SUITES = "TASKS", "SUITES"
+"""Dicts that a module of `SHIPPED` may have: name -> a function that makes the task, or that gives the names of the
+tasks of a suite."""
 
 
 def find_task(name: str) -> Task:
@@ -61,14 +64,15 @@ def task_names() -> list[str]:
 
 @cache
 def _offered() -> Mapping[str, Callable[[], Any]]:
-    return dict([*_shipped(), *_of_other_packages()])
+    return dict([*offered(TASKS).items(), *_of_other_packages()])
 
 
-def _shipped() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every module of `shipped` has the dict ``TASKS``: name -> a function that makes the task."""
+@cache
+def offered(what: str) -> Mapping[str, Callable[[], Any]]:
+    """What the modules of `shipped` have under a name, `TASKS` or `SUITES`."""
     package = import_module(SHIPPED)
-    for module in iter_modules(package.__path__, f"{SHIPPED}."):
-        yield from import_module(module.name).TASKS.items()
+    modules = [import_module(module.name) for module in iter_modules(package.__path__, f"{SHIPPED}.")]
+    return {name: made for module in modules for name, made in getattr(module, what, {}).items()}
 
 
 @cache
