@@ -85,6 +85,7 @@ def check(
     require: str = "better",
     margin: str = "0.1",
     alpha: str = "0.05",
+    every_task: bool = False,
     dry_run: bool = False,
 ) -> PromoteJob | None:
     """Check these options and find the candidate; None where `findings` has errors."""
@@ -93,6 +94,7 @@ def check(
         cast(Require, require),
         _number(findings, "--margin", margin, 0, 1),
         _number(findings, "--alpha", alpha, 0, 0.5, inside=True),
+        every_task,
     )
     if name != options.AUTO:
         _check_name(findings, name)

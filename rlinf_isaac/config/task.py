@@ -18,7 +18,12 @@ STACK_CUBES = ("stack2", "stack3")
 
 
 def task_of(config: JobConfig) -> Task:
-    """The task of a job. A stack-cube task has the state that ``policy.state_layout`` names."""
+    """The task of a job; of several, the first (`suite.tasks_of` has all). A stack-cube task has the state that
+    ``policy.state_layout`` names."""
+    if config.suite:
+        members, meant = config.suite["tasks"], config.env.task.split(",")
+        described = members[next((name for name in config.suite["order"] if name in meant), config.suite["order"][0])]
+        return _from_text(json.dumps(described, sort_keys=True))
     if config.task:
         return _from_text(json.dumps(config.task, sort_keys=True))
     return stack_cube(config.env.task, config.policy.state_layout)

@@ -115,6 +115,20 @@ def metaworld(name: str) -> Task:
 
 
 TASKS = {f"metaworld/{name}": partial(metaworld, name) for name in PROMPTS}
+MT10 = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
+"""The ten tasks that Meta-World's authors put into their multi-task benchmark MT10."""
+SUITES = {"metaworld/mt10": lambda: tuple(f"metaworld/{name}" for name in MT10)}
 
 
 def make(name: str, image_size: int = IMAGE_SIZE) -> MetaWorld:
