@@ -231,5 +231,5 @@ def _yaml(text: str) -> str:
     """A text as YAML on one line. What does not print is escaped: some of it would end the line."""
     import yaml
 
-    options = {"default_flow_style": True, "allow_unicode": text.isprintable(), "width": float("inf")}
-    return yaml.safe_dump([text], **options).strip()[1:-1]
+    plain = text.isprintable()
+    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=plain, width=float("inf")).strip()[1:-1]
