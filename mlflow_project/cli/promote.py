@@ -18,12 +18,10 @@ Example:
   rlinf-isaac promote --rollback --name stack-cube
   mlflow run . -e promote -P subject=RUN_ID"""
 
-NAME = "stack-cube"
-
 
 @click.command("promote", epilog=EXAMPLE)
 @click.argument("subject", default="none")
-@options.option("--name", "Registered model.", NAME)
+@options.option("--name", "Registered model; auto: stack-cube, or the name of another task.")
 @options.option("--min-success", "Success rate that the candidate must be shown to reach, in [0, 1].", "0.5")
 @click.option(
     "--require",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags
+from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags, task_tags
 from mlflow_project.tracked import PROJECT
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
@@ -32,7 +32,9 @@ def run_all(config: JobConfig, output: Path, env_python: str | None = None) -> t
 def run(config: JobConfig, output: Path, env_python: str | None = None) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
     root = dataset_root(config, output)
-    with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:
+    with tracked_run(
+        "demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT) | task_tags(config)
+    ) as tracked:
         tracked.recorder.params(_read_config(config))
         watch(record_demonstrations(config, root, env_python))
         dataset = LeRobotDataset(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.tasks.read import from_dict
-from rlinf_isaac.tasks.registry import SHIPPED, find_task
+from rlinf_isaac.tasks.registry import SHIPPED, find_task, task_names
 from rlinf_isaac.tasks.task import BUILTIN, Task
 
 STACK_CUBES = ("stack2", "stack3")
@@ -52,7 +53,7 @@ def with_task(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
         InvalidJob: there is no such task, or its description is wrong.
     """
     name = config.env.task
-    if config.task and config.task["name"] == name and "env.task" not in chosen:
+    if config.task and config.task["name"] == name and ("env.task" not in chosen or name not in task_names()):
         return config
     task = find_task(name)
     if task.env is not None and task.env.kind == BUILTIN:
@@ -75,6 +76,13 @@ def filled_with(config: JobConfig, task: Task, chosen: frozenset[str] = frozense
     if task.env is not None:
         env |= {"backend": task.env.kind, "max_episode_steps": task.env.max_steps}
     return _filled(config, task.as_dict(), policy, env, chosen - {"env.task"})
+
+
+def with_prompts(config: JobConfig, prompts: Iterable[str]) -> JobConfig:
+    """The config with these instructions in its task, if that leaves them to the dataset."""
+    if not config.task or config.task["prompts"]:
+        return config
+    return replace(config, task=config.task | {"prompts": sorted(set(prompts)) or None})
 
 
 def _filled(

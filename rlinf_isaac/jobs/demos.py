@@ -39,14 +39,14 @@ def check(
     **chosen: str,
 ) -> JobConfig:
     """Check these options and return their config. `quick` has no effect, because all of these checks are quick."""
-    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_prompts, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes
 
     changes = options.to_overrides(chosen, KEYS, overrides)
     findings.add(check_overrides("demos", changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, "demos", changes), *check_device(config, "demos")])
-    findings.add(check_simulator(config, options.interpreter(env_python)))
+    findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
     findings.add(check_free_space(output, sum(map(demonstration_bytes, configs_of(config)))))
     return config
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.config.suite import configs_of, names_of
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import check_output
@@ -82,7 +83,14 @@ def plan(
     from rlinf_isaac.checkpoint.of_task import of_task
     from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats, check_simulator
+    from rlinf_isaac.preflight import (
+        check_bundles,
+        check_config,
+        check_device,
+        check_norm_stats,
+        check_prompts,
+        check_simulator,
+    )
 
     form = on_engine("eval", engine)
     findings.add(check_overrides(form, overrides))
@@ -92,8 +100,9 @@ def plan(
         return None
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
+        config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, env_python))
+        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
         if config.suite and engine != engines.LOCAL:
             cause = f"--engine {engine} plays one task, the checkpoint is of several: {', '.join(names_of(config))}"
             findings.add([Problem("suite-engine", cause, "leave --engine out")])

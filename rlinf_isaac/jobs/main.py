@@ -35,6 +35,7 @@ def check(
         check_device,
         check_free_space,
         check_memory,
+        check_prompts,
         check_shared_memory,
         check_simulator,
         check_trainable,
@@ -48,7 +49,7 @@ def check(
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, form, changes), *check_device(config, form)])
-    findings.add(check_simulator(config, options.interpreter(env_python)))
+    findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
     findings.add(check_shared_memory(config, form))
     findings.raise_errors()
     findings.add([*check_trainable(config, has_base=False), *check_memory(config)])

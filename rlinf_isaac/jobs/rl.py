@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.config.suite import single
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.jobs import checkpoints, options
@@ -80,6 +81,7 @@ def plan(
         check_device,
         check_free_space,
         check_norm_stats,
+        check_prompts,
         check_simulator,
     )
     from rlinf_isaac.preflight.machine import reinforcement_bytes
@@ -101,8 +103,9 @@ def plan(
         if config.suite:
             config = single(config)
             bundles = [of_task(bundle, config.env.task) for bundle in bundles]
+        config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, env_python))
+        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.suite import configs_of, narrowed
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.digest import json_digest
@@ -164,6 +165,7 @@ def plan(
     from rlinf_isaac.preflight.memory import gpu_memory
 
     dataset = open_datasets((dataset_root, *mixed_with), config.sft.mix)
+    config = with_prompts(config, dataset.tasks.values())
     further: dict[str, bytes] = {}
     if config.suite:
         assert isinstance(dataset, Mixture)

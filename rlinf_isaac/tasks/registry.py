@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -36,7 +36,11 @@ def find_task(name: str) -> Task:
         near = difflib.get_close_matches(name, _offered(), n=3, cutoff=0.5) or sorted(_offered())[:6]
         cure = f"use {' or '.join(near)}, or a task of your own in a .yaml file; docs/tasks.md says how"
         raise InvalidJob.of("unknown-task", f"there is no task {name!r}", cure)
-    task = made()
+    try:
+        task = made()
+    except (ImportError, AttributeError) as error:
+        cause = f"the entry point {name!r} of the group {GROUP} cannot be loaded: {error}"
+        raise InvalidJob.of("bad-task", cause, "install what it needs, or tell the authors of the package") from error
     if not isinstance(task, Task):
         cause = f"the entry point {name!r} of the group {GROUP} gives a {type(task).__name__}"
         raise InvalidJob.of("bad-task", cause, "make it a rlinf_isaac.tasks.task.Task, or a function that returns one")
@@ -47,7 +51,7 @@ def origin_of(name: str) -> str:
     """Where the description of a task comes from: a file, this project, or another package's entry point."""
     if name.endswith((".yaml", ".yml")):
         return str(Path(name).absolute())
-    point = next((each for each in entry_points(group=GROUP) if each.name == name), None)
+    point = _points().get(name)
     if point is None:
         return "this project"
     return f"{point.dist.name if point.dist else 'a package'}, {point.value}"
@@ -71,8 +75,13 @@ def offered(what: str) -> Mapping[str, Callable[[], Any]]:
     return {name: made for module in modules for name, made in getattr(module, what, {}).items()}
 
 
+@cache
+def _points() -> Mapping[str, EntryPoint]:
+    return {each.name: each for each in entry_points(group=GROUP)}
+
+
 def _of_other_packages() -> Iterator[tuple[str, Callable[[], Any]]]:
-    for each in entry_points(group=GROUP):
+    for each in _points().values():
 
         def make(point: Any = each) -> Any:
             loaded = point.load()
