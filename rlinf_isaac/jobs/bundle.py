@@ -96,7 +96,7 @@ def check(
         findings.add(check_overrides("bundle make", own))
         said = () if dataset == options.NONE else _OF_DATASET
         configured = find_config(found, preset, patterns, own, assumptions, said, say)
-        config = with_asset_id(configured.config, asset_id, found, say)
+        config = with_asset_id(single(configured.config), asset_id, found, say)
         findings.add(check_config(config, "bundle make", own))
         findings.add(remarks(found))
         findings.raise_errors()
