@@ -110,8 +110,8 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
 
 def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, task: str, full: bool) -> dict[str, Any]:
     """Check a dataset on its own, and against a preset and a task, or whatever this project can do with it."""
-    from rlinf_isaac.data.validate.dataset import validate_dataset
     from rlinf_isaac.config.suite import single
+    from rlinf_isaac.data.validate.dataset import validate_dataset
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
     with checking(findings):

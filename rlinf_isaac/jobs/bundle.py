@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlinf_isaac.config.reads import check_overrides
+from rlinf_isaac.config.suite import single
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import Say, options, silent
 from rlinf_isaac.jobs.bundle_source import (
