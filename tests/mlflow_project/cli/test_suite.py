@@ -159,3 +159,36 @@ def test_suites_are_listed_and_shown(invoke):
     shown = invoke("task", "show", "metaworld/mt10").output
     assert "statistics   shared" in shown
     assert shown.count("metaworld/") == 11
+
+
+def test_a_champion_of_several_tasks_is_judged_on_the_seeds_of_its_challenger(
+    invoke, store, walk_checkpoints, tmp_path
+):
+    from mlflow_project.serving.resolve import resolve_model
+
+    def play(step, first_seed):
+        words = ["--output", tmp_path / "out", "--episodes", "3", "--num-envs", "2", "--videos", "1"]
+        result = invoke(
+            "eval", "--ckpt-root", walk_checkpoints, "--ckpt-steps", step, "--first-seed", first_seed, *words
+        )
+        assert result.exit_code == 0, result.output
+
+    def promote(step, *words):
+        return invoke("promote", walk_checkpoints / step, "--name", "walks", "--min-success", "0",
+                      "--output", tmp_path / "out", *words)  # fmt: skip
+
+    play("2", "5000")
+    strict = promote("2", "--min-success", "0.9", "--every-task")
+    assert strict.exit_code == 3
+    assert all(f"{task}: " in strict.output.replace("\n", "") for task in TASKS)
+    first = promote("2")
+    assert first.exit_code == 0, first.output
+    assert resolve_model("models:/walks@champion").digest == read_bundle(walk_checkpoints / "2").digest
+    play("6", "7000")
+    second = promote("6", "--require", "not-worse", "--margin", "1", "--every-task")
+    assert "evaluated on the candidate's seeds" in second.output
+    rows = {(row["checkpoint_step"], row["task"], row["seed"]) for row in rows_of(tmp_path / "out")}
+    assert {(2, task, 7000 + n) for task in TASKS for n in range(3)} <= rows
+    (judged,) = (run for run in runs(store) if run.info.run_name.startswith("promote step 6"))
+    assert "on 6 seeds" in judged.data.tags["gate.champion"]
+    assert "no paired episodes" not in second.output
