@@ -86,7 +86,7 @@ ERROR, WARNING = "error", "warning"
         ({"fault": "nan"}, {("env-not-finite", ERROR)}),
         ({"fault": "shape"}, {("env-crashed", ERROR)}),
         ({"fault": "raises"}, {("env-crashed", ERROR)}),
-        ({"fault": "ignores"}, {("env-dim-ignored", WARNING)}),
+        ({"fault": "ignores"}, {("env-dim-ignored", WARNING), ("env-expert-fails", WARNING)}),
         ({"fault": "ignores all"}, {("env-dim-ignored", ERROR), ("env-expert-fails", ERROR)}),
         ({"reach": 0.5}, {("env-action-range", ERROR)}),
         ({"fps": 30}, {("env-control-rate", WARNING)}),

@@ -21,8 +21,6 @@ COLOURS = np.random.default_rng(0).integers(0, 60, (60, 60, 3)).repeat(4, axis=0
 class Flight(gymnasium.Env):
     """The state is a point (3,), drawn from the seed; an action moves it. It is solved within `RADIUS` of 0."""
 
-    metadata = {"render_fps": HZ}
-
     def __init__(self, fault: str = "", fps: int = HZ, reach: float = 1.0, limit: int = 0) -> None:
         self.fault, self.limit = fault, limit
         self.metadata = {"render_fps": fps}
