@@ -16,7 +16,9 @@ from rlinf_isaac.tasks.task import Task
 START_SECONDS = 900.0
 """Time limit for the start. An environment may compile kernels, or fetch its scene, when it is made first."""
 ORDER_SECONDS = 300.0
-"""Time limit for a reset or one control step of all rows of a worker."""
+"""Time limit for an order to all rows of a worker, as a reset."""
+STEP_SECONDS = 60.0
+"""What each further control step of all rows of a worker may add to it."""
 _SERVER = Path(__file__).parent / "worker" / "server.py"
 
 
@@ -27,6 +29,7 @@ class Guests:
         report: what the first one reports of its environment, as `worker.rows.Rows.report`.
         owner: (N,) index of the worker that has a row.
         memory: descriptor of the memory that all share.
+        processes: the workers.
     """
 
     def __init__(
@@ -54,12 +57,12 @@ class Guests:
             "dwell": env.dwell,
             "expert": task.expert.make if task.expert else None,
         }
-        self._processes: list[SimulatorProcess] = []
+        self.processes: list[SimulatorProcess] = []
         try:
             for share in shares:
                 own = settings | {"rows": share.tolist()}
                 process = SimulatorProcess(f"The environment {env.make}", python, _SERVER, own, [self.memory], "host")
-                self._processes.append(process)
+                self.processes.append(process)
             self.report = self._finish("start", range(len(shares)), start_s)[0]
         except BaseException:
             self.close()
@@ -68,15 +71,24 @@ class Guests:
     def build(self, action_dims: int) -> None:
         """Let the workers map the shared memory and make their other environments. Raises as the constructor."""
         values = {"num_envs": len(self.owner), "action_dims": action_dims, "leaves": self.report["leaves"]}
-        self._carry_out("build", dict.fromkeys(range(len(self._processes)), values), self._start_s)
+        self._carry_out("build", dict.fromkeys(range(len(self.processes)), values), self._start_s)
 
-    def order(self, do: str, rows: np.ndarray) -> None:
+    def order(self, do: str, rows: np.ndarray, steps: int = 0) -> list[dict[str, Any]]:
         """Send an order to the workers that have any of the `rows` (N,), and wait for all of them.
+
+        Args:
+            do: the order.
+            rows: (N,) bool.
+            steps: how many control steps it takes.
+
+        Returns:
+            The answers.
 
         Raises:
             SimulatorDied: a worker has ended, failed, or did not finish in time. All of them are ended.
         """
-        self._carry_out(do, {worker: {} for worker in np.unique(self.owner[rows]).tolist()})
+        concerned: dict[int, dict[str, Any]] = {worker: {} for worker in np.unique(self.owner[rows]).tolist()}
+        return list(self._carry_out(do, concerned, ORDER_SECONDS + steps * STEP_SECONDS).values())
 
     def order_rows(self, do: str, rows: Sequence[int], **lists: Sequence[Any]) -> dict[int, dict[str, Any]]:
         """An order about a list of rows, and of lists with an entry for each.
@@ -106,9 +118,9 @@ class Guests:
         if not self.closed:
             os.close(self.memory)
         self.closed = True
-        for process in self._processes:
+        for process in self.processes:
             process.ask_to_close()
-        for process in self._processes:
+        for process in self.processes:
             process.close()
 
     def _carry_out(
@@ -116,14 +128,14 @@ class Guests:
     ) -> dict[int, dict[str, Any]]:
         """Send an order to each of these workers with its values; returns worker -> answer."""
         for worker, each in values.items():
-            self._processes[worker].begin(do, **each)
+            self.processes[worker].begin(do, **each)
         return dict(zip(values, self._finish(do, values, timeout_s), strict=True))
 
     def _finish(self, do: str, workers: Iterable[int], timeout_s: float) -> list[dict[str, Any]]:
         answers = []
         try:
             for worker in workers:
-                answer = self._processes[worker].finish(do, timeout_s)
+                answer = self.processes[worker].finish(do, timeout_s)
                 answers.append({name: value for name, value in answer.items() if name != "ok"})
         except SimulatorRefused as refusal:
             self._kill()
@@ -135,7 +147,7 @@ class Guests:
 
     def _kill(self) -> None:
         """End the workers without waiting: they may be in the middle of a step that is of no use any more."""
-        for process in self._processes:
+        for process in self.processes:
             process.child.kill()
 
     def _refused(self, refusal: SimulatorRefused) -> SimulatorError:

@@ -115,6 +115,20 @@ def metaworld(name: str) -> Task:
 
 
 TASKS = {f"metaworld/{name}": partial(metaworld, name) for name in PROMPTS}
+MT10 = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
+"""The ten tasks that Meta-World's authors put into their multi-task benchmark MT10."""
+SUITES = {"metaworld/mt10": lambda: tuple(f"metaworld/{name}" for name in MT10)}
 
 
 def make(name: str, image_size: int = IMAGE_SIZE) -> MetaWorld:
@@ -139,7 +153,7 @@ class MetaWorld:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.name, self.unwrapped = name, ALL_V3_ENVIRONMENTS[name]()
-        env, quality = self.unwrapped, self.unwrapped.model.vis.quality
+        env, visual = self.unwrapped, self.unwrapped.model.vis
         # Without these two, every episode starts alike, or from numpy's global generator.
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
         env._set_task_called = True
@@ -147,7 +161,8 @@ class MetaWorld:
         env.__dict__.pop("sawyer_observation_space", None)  # computed for an observation without it
         self.action_space = env.action_space
         # Shadows and multisampling take nine tenths of the time of an image on a CPU.
-        quality.shadowsize = quality.offsamples = 0
+        visual.quality.shadowsize = visual.quality.offsamples = 0
+        visual.global_.offwidth = visual.global_.offheight = image_size  # a larger buffer takes longer to clear
         self._renderer = mujoco.Renderer(env.model, image_size, image_size)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False

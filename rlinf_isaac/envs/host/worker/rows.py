@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -52,14 +53,17 @@ class Row:
         for key, value in info.items():
             if isinstance(key, str) and not key.startswith("_"):
                 self.keys.add(key)
-                if np.ndim(value) == 0 and np.asarray(value).dtype.kind in NUMERIC:
-                    self.numbers[key] = float(value)
+                number = _array(value)
+                if number is not None and number.ndim == 0:
+                    self.numbers[key] = float(number)
 
     def images(self) -> dict[str, Any] | None:
         """The images of an environment that draws them when asked; None for one that gives them with every step."""
-        for each in (self.env, getattr(self.env, "unwrapped", None)):
+        each = self.env
+        while each is not None:  # gymnasium's wrappers, from version 1 on, do not pass on what they do not know
             if draw := getattr(each, "observe_images", None):
                 return leaves(draw())
+            each = getattr(each, "env", None)
         return None
 
     def leaves(self) -> dict[str, Any]:
@@ -121,26 +125,40 @@ class Rows:
             self.rows[index].reset(seed)
             self._write(index)
 
-    def step(self) -> None:
-        """A control step of the active rows."""
+    def step(self) -> dict[str, Any]:
+        """Let the active rows take their next steps, each until its limit or the end of its episode. Returns ``rows``
+        and ``numbers``, the finite numbers that `info` had in their episodes."""
         assert self.shared is not None
-        shared, settings = self.shared, self.settings
-        for index in self._active():
-            row = self.rows[index]
-            space = row.env.action_space
-            action = shared.actions[index].astype(space.dtype).reshape(space.shape)
-            row.observation, reward, terminated, truncated, info = row.env.step(action)
-            row.note(info)
-            ended = float(reward), bool(terminated), bool(truncated), info
-            success = holds(settings["success"], *ended)
-            row.judged |= success is not None
-            row.streak = row.streak + 1 if success else 0
-            shared.rewards[index] = reward
-            shared.success[index] = row.streak >= settings["dwell"]
-            shared.failure[index] = bool(settings["failure"] and holds(settings["failure"], *ended))
-            shared.terminated[index], shared.truncated[index] = terminated, truncated
-            shared.judged[index] = row.judged
+        active, numbers = self._active(), []
+        for index in active:
+            self.shared.rewards[index], self.shared.steps[index] = 0, 0
+            for t in range(int(self.shared.limits[index])):
+                self.shared.steps[index] = t + 1
+                if self._step(index, t):
+                    break
             self._write(index)
+            found = self.rows[index].numbers.items()
+            numbers.append({key: value for key, value in found if math.isfinite(value)})
+        return {"rows": active, "numbers": numbers}
+
+    def _step(self, index: int, t: int) -> bool:
+        """Take step `t` of a row; returns whether the episode has ended."""
+        assert self.shared is not None
+        row, shared, settings = self.rows[index], self.shared, self.settings
+        space = row.env.action_space
+        action = shared.actions[index, t].astype(space.dtype).reshape(space.shape)
+        row.observation, reward, terminated, truncated, info = row.env.step(action)
+        row.note(info)
+        state = float(reward), bool(terminated), bool(truncated), info
+        success = holds(settings["success"], *state)
+        row.judged |= success is not None
+        row.streak = row.streak + 1 if success else 0
+        solved = row.streak >= settings["dwell"]
+        failed = bool(settings["failure"] and holds(settings["failure"], *state))
+        shared.rewards[index, t] = reward
+        shared.success[index], shared.failure[index], shared.judged[index] = solved, failed, row.judged
+        shared.terminated[index], shared.truncated[index] = terminated, truncated
+        return solved or failed or bool(terminated) or bool(truncated)
 
     def images(self, rows: Sequence[int]) -> None:
         """Draw the images of these rows."""
@@ -150,10 +168,9 @@ class Rows:
             for path in self.rendered:
                 _copy(path, drawn, self.shared.observation[path], index)
 
-    def numbers(self, rows: Sequence[int]) -> dict[str, Any]:
-        """What `info` had in the episodes of these rows: ``numbers`` and ``keys``, in the order of `rows`."""
-        found = [self.rows[index] for index in rows]
-        return {"numbers": [row.numbers for row in found], "keys": [sorted(row.keys) for row in found]}
+    def keys(self, rows: Sequence[int]) -> dict[str, Any]:
+        """``keys``: what `info` had in the episodes of these rows, in their order."""
+        return {"keys": [sorted(self.rows[index].keys) for index in rows]}
 
     def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Give these rows an expert for the episodes that run."""
@@ -170,7 +187,7 @@ class Rows:
         assert self.shared is not None
         for index in self._active():
             row = self.rows[index]
-            self.shared.actions[index] = np.ravel(row.expert.act(row.observation))
+            self.shared.actions[index, 0] = np.ravel(row.expert.act(row.observation))
 
     def close(self) -> None:
         """Close the environments."""
@@ -208,7 +225,10 @@ def declared_rates(env: Any) -> dict[str, float]:
 
 def _array(value: Any) -> np.ndarray | None:
     """The array of a numeric entry, or None."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a tuple of arrays of different shapes
+        return None
     return array if array.dtype.kind in NUMERIC else None
 
 
