@@ -10,11 +10,11 @@ import numpy as np
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import single
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.conformance.bench import Bench, Recording
 from rlinf_isaac.envs.vector import TaskEnv
-from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import options
 from rlinf_isaac.tasks.task import Task
 
@@ -53,11 +53,8 @@ def check(
     """Check these options; None where nothing can be started with them."""
     from rlinf_isaac.preflight import check_dataset, check_device, check_simulator
 
-    config = load_config(preset, options.to_overrides(chosen, KEYS, options.NONE))
+    config = single(load_config(preset, options.to_overrides(chosen, KEYS, options.NONE)))
     python = options.interpreter(env_python)
-    if task_of(config).env is None:
-        cure = "add a section env to its description; docs/tasks.md says how"
-        findings.add([Problem("no-env", f"the task {config.env.task} has no environment to look at", cure)])
     findings.add([*check_device(config, "demos"), *check_simulator(config, python)])
     root = None
     if dataset != options.NONE:
