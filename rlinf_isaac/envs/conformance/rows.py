@@ -36,6 +36,9 @@ def reset_of_one_row(bench: Bench) -> Look:
     if paths := differing(before, interrupted):
         cause = f"a reset of row 0 changes what is seen of row 1: {', '.join(paths[:4])}"
         return Look(cause, (Problem("env-reset-touches", cause, cure),))
+    if env.elapsed.tolist() != [0, STEPS // 2] or list(env.seeds) != [SEED + 9, SEED + 1]:
+        cause = f"after a reset of row 0 the rows have played {env.elapsed.tolist()} steps of seeds {list(env.seeds)}"
+        return Look(cause, (Problem("env-reset-touches", cause, cure),))
     if paths := differing(whole.rows[1][-1], row_of(chunk(env, actions[:, STEPS // 2 :]).observation, 1)):
         cause = f"after a reset of row 0 the episode of row 1 goes on differently: {', '.join(paths[:4])}"
         return Look(cause, (Problem("env-reset-touches", cause, cure),))
