@@ -52,6 +52,7 @@ EPISODE = "the same episode again"
 PROCESS = "a new process plays the same"
 SHOWN = "images show something"
 APART = "rows are apart"
+CHUNK = "a chunk is its steps"
 
 
 def made(bench: Bench) -> Look:
@@ -71,7 +72,7 @@ CHECKS = (
     Check(APART, seeds.own_rows, (START, EPISODE)),
     Check("a reset touches no other row", rows.reset_of_one_row, (START, EPISODE)),
     Check("inactive rows stay", rows.inactive_rows),
-    Check("a chunk is its steps", rows.chunk_is_its_steps, (START, EPISODE)),
+    Check(CHUNK, rows.chunk_is_its_steps, (START, EPISODE)),
     Check("images change nothing", rows.without_images, (START, EPISODE)),
     Check("not solved at the start", ends.not_solved_at_the_start),
     Check("unusable actions are refused", motions.unusable_actions),
@@ -85,7 +86,7 @@ CHECKS = (
     Check("the expert solves the task", solving.expert_solves),
     Check("time per step and image", timing.step_and_image),
     Check(PROCESS, seeds.other_process, (START, EPISODE, APART)),
-    Check("time-outs", ends.time_out, (START, EPISODE, PROCESS)),
+    Check("time-outs", ends.time_out, (START, EPISODE, CHUNK, PROCESS)),
 )
 
 

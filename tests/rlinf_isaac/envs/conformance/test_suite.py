@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.config.task import filled_with
+from rlinf_isaac.config.task import filled_with, task_of
 from rlinf_isaac.engines.demonstrations import record_demonstrations
+from rlinf_isaac.envs.conformance import ends, form, motions, rows
+from rlinf_isaac.envs.conformance.bench import Bench
 from rlinf_isaac.envs.conformance.suite import CHECKS, Result, run_suite
+from rlinf_isaac.envs.host.env import HostEnv
 from rlinf_isaac.jobs.conformance import ConformanceJob, bench_of
 from rlinf_isaac.tasks.read import from_dict
 
@@ -104,6 +108,8 @@ def test_a_fault_is_found_by_its_code(options, expected):
     [
         ({"fault": "bgr"}, {}, {("env-channel-order", ERROR)}),
         ({"fault": "upside down"}, {}, {("env-image-flipped", ERROR)}),
+        ({"fault": "negative"}, {}, {("env-image-differs", WARNING)}),
+        ({"fault": "large"}, {}, {("env-image-size", WARNING)}),
         ({"fault": "degrees"}, {}, {("env-state-differs", WARNING)}),
         ({"reach": 0.5}, {"clip": [-0.5, 0.5]}, {("env-dataset-actions", ERROR)}),
         ({"reach": 1.0}, {"clip": None}, {("env-no-clip", WARNING)}),
@@ -112,3 +118,61 @@ def test_a_fault_is_found_by_its_code(options, expected):
 )
 def test_a_difference_from_the_dataset_is_found_by_its_code(recorded, options, action, expected):
     assert found(results_of(config_of(options, action), recorded)) == expected
+
+
+class Careless(HostEnv):
+    """Breaks what `HostEnv` sees to for every environment, as one on another simulator might."""
+
+    fault = ""
+
+    def chunk_step(self, actions, active, on_frame=None, images=True):
+        actions, active = np.array(actions, np.float32), np.array(active)
+        if self.fault == "leaves out the last" and actions.shape[1] > 1:
+            actions = actions[:, :-1]
+        if self.fault == "steps all":
+            active = ~self._done
+        if self.fault == "takes anything":
+            actions = np.nan_to_num(actions)
+        if self.fault == "goes on" and self._done.any():
+            self.reset(seed=1, options={"reset_mask": self._done})
+        step = super().chunk_step(actions, active, on_frame, images)
+        if self.fault == "starts anew" and self._done.any():
+            self.reset(seed=1, options={"reset_mask": self._done})
+            return replace(step, observation=self.observe())
+        if self.fault == "other dtype":
+            step.observation["point"] = step.observation["point"].astype(np.float32)
+        return step
+
+    def _judge(self, rows):
+        if self.fault == "ends late":
+            self.elapsed[rows] -= 1
+        super()._judge(rows)
+        if self.fault == "ends late":
+            self.elapsed[rows] += 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("", set()),
+        ("leaves out the last", {("env-chunk", ERROR)}),
+        ("steps all", {("env-inactive-moves", ERROR), ("env-steps-after-end", ERROR)}),
+        ("takes anything", {("env-bad-action", ERROR)}),
+        ("goes on", {("env-steps-after-end", ERROR)}),
+        ("starts anew", {("env-terminal-observation", ERROR), ("env-steps-after-end", ERROR)}),
+        ("ends late", {("env-time-out", ERROR)}),
+        ("other dtype", {("env-observation", ERROR), ("env-inactive-moves", ERROR)}),
+    ],
+)
+def test_a_careless_vector_environment_is_found(fault, expected):
+    task = task_of(config_of({}))
+
+    def make(rows: int, max_steps: int | None) -> Careless:
+        env = Careless(rows, task, max_steps, workers=1)
+        env.fault = fault
+        return env
+
+    modules = (form.observations, rows.inactive_rows, rows.chunk_is_its_steps, motions.unusable_actions, ends.time_out)
+    checks = [check for check in CHECKS if check.look in modules]
+    assert len(checks) == len(modules)
+    assert found(list(run_suite(Bench(make, task), tuple(checks)))) == expected

@@ -104,6 +104,10 @@ class Flight(gymnasium.Env):
             above = above[::-1]
         if self.fault == "black":
             above = np.zeros_like(above)
+        if self.fault == "negative":
+            above = 255 - above
+        if self.fault == "large":
+            above = above.repeat(2, axis=0).repeat(2, axis=1)
         if self.fault == "floats":
             above = above.astype(np.float32) / 255
         if self.fault == "nan" and self.count > 2:
