@@ -163,9 +163,11 @@ class MetaWorld:
         # Shadows and multisampling take nine tenths of the time of an image on a CPU.
         visual.quality.shadowsize = visual.quality.offsamples = 0
         visual.global_.offwidth = visual.global_.offheight = image_size  # a larger buffer takes longer to clear
-        self._renderer = mujoco.Renderer(env.model, image_size, image_size)
+        self._scene, self._options = mujoco.MjvScene(env.model, maxgeom=1000), mujoco.MjvOption()
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = False
+            self._scene.flags[flag] = False
+        key = name, image_size
+        self._canvas = _CANVASES.get(key) or _CANVASES.setdefault(key, _Canvas(env.model, image_size))
 
     def reset(self, *, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start the episode of a seed; Meta-World's own `reset` does not read one."""
@@ -183,16 +185,51 @@ class MetaWorld:
         return {"images/scene": self._image(SCENE), "images/wrist": self._image(WRIST)}
 
     def close(self) -> None:
-        self._renderer.close()
         self.unwrapped.close()
 
     def _observation(self) -> dict[str, Any]:
         return {"hand": self.full[:3], "gripper": self.full[3:4]}
 
-    def _image(self, camera: str) -> np.ndarray:
-        self._renderer.update_scene(self.unwrapped.data, camera)
-        image = self._renderer.render()
-        return image[::-1, ::-1] if camera in _UPSIDE_DOWN else image
+    def _image(self, name: str) -> np.ndarray:
+        import mujoco
+
+        model, data = self.unwrapped.model, self.unwrapped.data
+        camera = mujoco.MjvCamera()
+        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(name).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, self._options, None, camera, everything, self._scene)
+        image = self._canvas.draw(self._scene)
+        return image[::-1, ::-1] if name in _UPSIDE_DOWN else image
+
+
+class _Canvas:
+    """A GL context with the meshes and textures of a task. All environments of the task in a process draw on it: one
+    takes longer to make than the rest of an environment, and nearly as much memory."""
+
+    def __init__(self, model: Any, image_size: int) -> None:
+        import mujoco
+
+        self._gl = mujoco.GLContext(image_size, image_size)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as mujoco.Renderer: nearer is more exact
+        self._area = mujoco.MjrRect(0, 0, image_size, image_size)
+
+    def draw(self, scene: Any) -> np.ndarray:
+        """The image (image_size, image_size, 3) uint8 of a scene."""
+        import mujoco
+        import numpy as np
+
+        self._gl.make_current()
+        mujoco.mjr_render(self._area, scene, self._context)
+        image = np.empty((self._area.height, self._area.width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._area, self._context)
+        return image[::-1]  # GL begins at the bottom
+
+
+_CANVASES: dict[tuple[str, int], _Canvas] = {}
+"""Task and image size -> what its environments draw on."""
 
 
 class Expert:
