@@ -51,11 +51,12 @@ def check(
     findings: Findings, *, preset: str, env_python: str, dataset: str, repo_id: str, **chosen: str
 ) -> ConformanceJob | None:
     """Check these options; None where nothing can be started with them."""
-    from rlinf_isaac.preflight import check_dataset, check_device, check_simulator
+    from rlinf_isaac.preflight import check_config, check_dataset, check_device, check_simulator
 
     config = single(load_config(preset, options.to_overrides(chosen, KEYS, options.NONE)))
     python = options.interpreter(env_python)
-    findings.add([*check_device(config, "demos"), *check_simulator(config, python)])
+    # An environment is played in as `demos` does, without a policy.
+    findings.add([*check_config(config, "demos"), *check_device(config, "demos"), *check_simulator(config, python)])
     root = None
     if dataset != options.NONE:
         root = options.find_dataset(dataset, repo_id)

@@ -91,15 +91,16 @@ CHECKS = (
 
 
 def run_suite(bench: Bench, checks: tuple[Check, ...] = CHECKS) -> Iterator[Result]:
-    """Run the checks, and yield what came of each as soon as it is known. Closes the environment."""
+    """Run the checks, and yield what came of each as soon as it is known; nothing more where there is no environment.
+    Closes it."""
     failed: set[str] = set()  # checks that found an error, or were skipped because of one
     crashes = 0
     try:
         for check in checks:
             missing = [name for name in check.needs if name in failed]
             if MADE in failed:
-                result = Result(check.name, "skipped", "there is no environment")
-            elif crashes >= CRASHES:
+                return
+            if crashes >= CRASHES:
                 result = Result(check.name, "skipped", f"the environment has crashed in {crashes} checks")
             elif missing:
                 result = Result(check.name, "skipped", f"says nothing without: {missing[0]}")

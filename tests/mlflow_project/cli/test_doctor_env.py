@@ -67,6 +67,7 @@ def test_what_keeps_it_from_starting_is_found_first(invoke, flight, tmp_path):
         (["--task", "flihgt"], "unknown-task"),
         (["--task", flight(), "--env-python", tmp_path / "nowhere"], "no-env-python"),
         (["--task", flight(), "--dataset", tmp_path / "nothing"], "dataset-not-found"),
+        (["--task", flight(), "--episodes", "-1"], "bad-value"),
         (["--task", flight(unknown=1)], "env-not-made"),
     ):
         result = invoke("doctor", "--json", "env", *words)

@@ -120,6 +120,15 @@ def test_a_difference_from_the_dataset_is_found_by_its_code(recorded, options, a
     assert found(results_of(config_of(options, action), recorded)) == expected
 
 
+def test_a_dataset_of_another_rate_is_found(recorded):
+    bench = bench_of(ConformanceJob(config_of({}), None, recorded))
+    bench.recording = replace(bench.recording, fps=15)
+    checks = [check for check in CHECKS if check.look is motions.rates]
+    (result,) = run_suite(bench, tuple(checks))
+    assert found([result]) == {("env-control-rate", ERROR)}
+    assert "15 frames per second" in result.problems[0].cause
+
+
 class Careless(HostEnv):
     """Breaks what `HostEnv` sees to for every environment, as one on another simulator might."""
 
