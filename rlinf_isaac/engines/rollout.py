@@ -7,6 +7,7 @@ depend on the other slots. So the row of an episode is the same in a sweep, alon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -221,5 +222,7 @@ def advance(episode: Episode, step: ChunkStep, slot: int, call: int) -> None:
     episode.chunks.append(Chunk(call, reward, subtasks))
     for name, reached in step.subtasks.items():
         episode.subtasks[name] = episode.subtasks.get(name, False) or bool(reached[slot])
-    episode.extras.update({name: float(values[slot]) for name, values in step.extras.items()})
+    # What another episode's environment gives, and this one's not, is no number of this episode.
+    extras = {name: float(values[slot]) for name, values in step.extras.items()}
+    episode.extras.update({name: value for name, value in extras.items() if not math.isnan(value)})
     episode.outcome = step.outcome(slot)

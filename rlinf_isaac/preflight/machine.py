@@ -12,9 +12,11 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.envs.host.interpreter import check_host
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
+from rlinf_isaac.tasks.task import BUILTIN
 
 
 def training_bytes(config: JobConfig) -> int:
@@ -42,8 +44,11 @@ def demonstration_bytes(config: JobConfig) -> int:
 
 
 def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Problem]:
-    """Whether the simulator is there, if it has an interpreter of its own: `env_python`, or the one that
-    ISAACLAB_PYTHON names. Nothing heavy is imported in that interpreter either."""
+    """Whether the simulator is there, if it has an interpreter of its own: `env_python`, or the one that the task, or
+    ISAACLAB_PYTHON, names. Nothing heavy is imported in that interpreter either."""
+    task = task_of(config)
+    if task.env is not None and task.env.kind != BUILTIN:
+        return check_host(task, env_python)
     if config.env.backend != "isaaclab":
         return []
     return check_python(env_python or os.environ.get(PYTHON_VARIABLE))

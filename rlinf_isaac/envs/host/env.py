@@ -14,6 +14,7 @@ from rlinf_isaac.envs.host.guests import START_SECONDS, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space
+from rlinf_isaac.envs.stack_cube.backends import check_sizes
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, ExpertPolicy, Observation, TaskEnv, checked_actions, indices
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.paths import read_path
@@ -27,13 +28,13 @@ class HostEnv(TaskEnv):
 
     * the success term has held for ``env.dwell`` steps in a row: success;
     * the failure term holds: ``failure``;
-    * the environment itself says ``terminated``: ``failure`` as well where the task has a failure term, and otherwise
-      ``terminated``. So an environment that ends before its success has held long enough has not been solved;
+    * the environment itself says ``terminated``: ``terminated``. So one that ends before its success has held long
+      enough has not been solved;
     * it says ``truncated``, or `max_steps` are over: time-out.
 
     Attributes:
+        guests: the workers.
         report: what a worker reported of the environment, as `worker.rows.Rows.report`.
-        failed: the outcome of an episode that ended otherwise than by success or time.
     """
 
     def __init__(
@@ -59,25 +60,28 @@ class HostEnv(TaskEnv):
             SimulatorDied: a worker did not start.
         """
         assert task.env is not None
+        max_steps = max_steps or task.env.max_steps
+        if problems := check_sizes(num_envs, 1, max_steps):
+            raise SimulatorError(problems)
         python = find_python(task, env_python)
-        self.failed = "failure" if task.env.failure else "terminated"
-        self._guests = Guests(python, task, num_envs, workers, start_s)
+        self.guests = Guests(python, task, num_envs, workers, start_s)
         try:
-            self.report = self._guests.report
+            self.report = self.guests.report
             leaves = {path: Leaf(tuple(shape), *rest) for path, (shape, *rest) in self.report["leaves"].items()}
             if problems := check_report(task, leaves, self.report["action"]):
                 raise SimulatorError(problems)
-            self._guests.build(task.action.dims)
-            self._shared = SharedArrays(self._guests.memory, num_envs, task.action.dims, leaves)
+            self.guests.build(task.action.dims)
+            self._shared = SharedArrays(self.guests.memory, num_envs, task.action.dims, leaves)
         except BaseException:
-            self._guests.close()
+            self.guests.close()
             raise
         super().__init__(num_envs, task, observation_space(leaves))
         # Images are what is drawn only when asked for, or else what the task calls a camera.
         drawn = {path for path, leaf in leaves.items() if leaf.rendered}
         self._drawn, self._images = bool(drawn), drawn or {str(camera.env) for camera in task.cameras.values()}
-        self.identity = self._identity(max_steps or task.env.max_steps)
-        self._stale, self._success, self._failure, self._time_out = np.zeros((4, num_envs), bool)
+        self.identity = self._identity(max_steps)
+        self._stale, self._success, self._time_out = np.zeros((3, num_envs), bool)
+        self._failures = {name: np.zeros(num_envs, bool) for name in task.failures}
         self._numbers: list[dict[str, float]] = [{} for _ in range(num_envs)]
 
     def chunk_step(
@@ -122,7 +126,7 @@ class HostEnv(TaskEnv):
             steps,
             self._success.copy(),
             self._time_out.copy(),
-            {self.failed: self._failure.copy()},
+            {name: flags.copy() for name, flags in self._failures.items()},
             extras={name: np.array([each.get(name, np.nan) for each in self._numbers]) for name in names},
         )
 
@@ -146,41 +150,50 @@ class HostEnv(TaskEnv):
         return np.concatenate([np.asarray(frame) for frame in frames], axis=1)
 
     def expert(self) -> ExpertPolicy:
-        """The task's expert: a new one for each row, of the episode that it plays now."""
+        """The task's expert: a new one for each row, of the episode that it plays now. Its version is that of the
+        environment's package, or the digest of its file."""
+        assert self.task.env is not None
         if self.task.expert is None:
             cause = f"the task {self.task.name} has no expert"
             raise SimulatorError.of("no-expert", cause, "name one in its description; docs/tasks.md says how")
         rows = [i for i, seed in enumerate(self.seeds) if seed is not None]
         self._about("expert", rows, seeds=[self.seeds[i] for i in rows])
-        version = "-".join((self.task.expert.make, self.report["provider"][1]))
-        return HostExpert(version, self._act)
+        make = self.task.expert.make
+        digest = self.task.env.sources.get(make.rpartition(":")[0])
+        return HostExpert(f"{make}-{digest[:8] if digest else self.report['provider'][1]}", self._act)
 
     def close_extras(self, **kwargs: Any) -> None:
-        self._guests.close()
+        if hasattr(self, "guests"):  # a VectorEnv of gymnasium 0.29 closes itself, even one that was never made
+            self.guests.close()
 
     def _start(self, seeds: Mapping[int, int]) -> None:
         self._about("reset", list(seeds), seeds=list(seeds.values()))
         self._stale[list(seeds)] = True
 
     def _clear(self, rows: np.ndarray) -> None:
-        for flags in (self._success, self._failure, self._time_out):
+        for flags in (self._success, self._time_out, *self._failures.values()):
             flags[rows] = False
         for i in indices(rows):
             self._numbers[i] = {}
 
     def _info(self) -> dict[str, np.ndarray]:
-        flags = {"success": self._success, self.failed: self._failure, "time_out": self._time_out}
+        flags = {"success": self._success, **self._failures, "time_out": self._time_out}
         return {name: each.copy() for name, each in flags.items()}
 
     def _judge(self, rows: np.ndarray) -> None:
         """Note which of the rows (N,) that were stepped have ended, and how."""
         shared = self._shared
-        success = rows & shared.success
-        failure = rows & (shared.failure | shared.terminated) & ~success
-        time_out = rows & (shared.truncated | (self.elapsed >= self.identity.max_episode_steps)) & ~success & ~failure
-        for flags, now in ((self._success, success), (self._failure, failure), (self._time_out, time_out)):
-            flags |= now
-        ended = success | failure | time_out
+        running = rows.copy()
+        limit = shared.truncated | (self.elapsed >= self.identity.max_episode_steps)
+        failures = {"failure": shared.failure, "terminated": shared.terminated}
+        for flags, now in (
+            (self._success, shared.success),
+            *((each, failures[name]) for name, each in self._failures.items()),
+            (self._time_out, limit),
+        ):
+            flags |= running & now
+            running &= ~now
+        ended = rows & ~running
         self._done |= ended
         if (unknown := indices(ended & ~shared.judged)) and self.task.env is not None:
             keys = self._about("numbers", unknown[:1])[unknown[0]]["keys"]
@@ -205,11 +218,11 @@ class HostEnv(TaskEnv):
 
     def _order(self, do: str, rows: np.ndarray) -> None:
         self._check_open()
-        self._guests.order(do, rows)
+        self.guests.order(do, rows)
 
     def _about(self, do: str, rows: list[int], **lists: list[Any]) -> dict[int, dict[str, Any]]:
         self._check_open()
-        return self._guests.order_rows(do, rows, **lists)
+        return self.guests.order_rows(do, rows, **lists)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -27,6 +27,7 @@ class Guests:
         report: what the first one reports of its environment, as `worker.rows.Rows.report`.
         owner: (N,) index of the worker that has a row.
         memory: descriptor of the memory that all share.
+        processes: the workers.
     """
 
     def __init__(
@@ -54,12 +55,12 @@ class Guests:
             "dwell": env.dwell,
             "expert": task.expert.make if task.expert else None,
         }
-        self._processes: list[SimulatorProcess] = []
+        self.processes: list[SimulatorProcess] = []
         try:
             for share in shares:
                 own = settings | {"rows": share.tolist()}
                 process = SimulatorProcess(f"The environment {env.make}", python, _SERVER, own, [self.memory], "host")
-                self._processes.append(process)
+                self.processes.append(process)
             self.report = self._finish("start", range(len(shares)), start_s)[0]
         except BaseException:
             self.close()
@@ -68,7 +69,7 @@ class Guests:
     def build(self, action_dims: int) -> None:
         """Let the workers map the shared memory and make their other environments. Raises as the constructor."""
         values = {"num_envs": len(self.owner), "action_dims": action_dims, "leaves": self.report["leaves"]}
-        self._carry_out("build", dict.fromkeys(range(len(self._processes)), values), self._start_s)
+        self._carry_out("build", dict.fromkeys(range(len(self.processes)), values), self._start_s)
 
     def order(self, do: str, rows: np.ndarray) -> None:
         """Send an order to the workers that have any of the `rows` (N,), and wait for all of them.
@@ -106,9 +107,9 @@ class Guests:
         if not self.closed:
             os.close(self.memory)
         self.closed = True
-        for process in self._processes:
+        for process in self.processes:
             process.ask_to_close()
-        for process in self._processes:
+        for process in self.processes:
             process.close()
 
     def _carry_out(
@@ -116,14 +117,14 @@ class Guests:
     ) -> dict[int, dict[str, Any]]:
         """Send an order to each of these workers with its values; returns worker -> answer."""
         for worker, each in values.items():
-            self._processes[worker].begin(do, **each)
+            self.processes[worker].begin(do, **each)
         return dict(zip(values, self._finish(do, values, timeout_s), strict=True))
 
     def _finish(self, do: str, workers: Iterable[int], timeout_s: float) -> list[dict[str, Any]]:
         answers = []
         try:
             for worker in workers:
-                answer = self._processes[worker].finish(do, timeout_s)
+                answer = self.processes[worker].finish(do, timeout_s)
                 answers.append({name: value for name, value in answer.items() if name != "ok"})
         except SimulatorRefused as refusal:
             self._kill()
@@ -135,7 +136,7 @@ class Guests:
 
     def _kill(self) -> None:
         """End the workers without waiting: they may be in the middle of a step that is of no use any more."""
-        for process in self._processes:
+        for process in self.processes:
             process.child.kill()
 
     def _refused(self, refusal: SimulatorRefused) -> SimulatorError:

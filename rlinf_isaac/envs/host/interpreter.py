@@ -106,4 +106,4 @@ def _cure(task: Task) -> str:
     variables = [name for match in _VARIABLE.findall(task.env.python or "") for name in match if name]
     if variables:
         return f"{make}; then set {variables[0]} to its python"
-    return f"{make}; then name its python in env.python"
+    return f"{make}; then name its python in env.python, or with --env-python"

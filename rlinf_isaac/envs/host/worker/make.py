@@ -69,19 +69,19 @@ def _load(file: str, directory: str | None, sources: Mapping[str, str]) -> Modul
 
 
 def provider(make: str, env: Any, sources: Mapping[str, str]) -> tuple[str, str]:
-    """Name and version of what an environment comes from: the distribution of its class, or else of `make`.
+    """Name and version of what an environment comes from: the distribution of its class, without its wrappers, or else
+    of `make`.
 
     What is in a file has the file's name, and the beginning of its digest for a version.
     """
-    modules = [type(each).__module__ for each in (getattr(env, "unwrapped", env), env)]
-    place = make.rpartition(":")[0]
+    own, place = type(getattr(env, "unwrapped", env)).__module__, make.rpartition(":")[0]
     providers = packages_distributions()
-    for module in (*modules, *([place] if place and not place.endswith(".py") else [])):
+    for module in (own, *([place] if place and place not in sources else [])):
         for name in sorted(providers.get(module.partition(".")[0], ())):
             return name, version(name)
     if place in sources:
         return Path(place).stem, sources[place][:8]
-    return (place or modules[0]).partition(".")[0], "unknown"
+    return (place or own).partition(".")[0], "unknown"
 
 
 def versions(*distributions: str) -> dict[str, str]:

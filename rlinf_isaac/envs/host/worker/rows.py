@@ -56,9 +56,11 @@ class Row:
 
     def images(self) -> dict[str, Any] | None:
         """The images of an environment that draws them when asked; None for one that gives them with every step."""
-        for each in (self.env, getattr(self.env, "unwrapped", None)):
+        each = self.env
+        while each is not None:  # gymnasium's wrappers, from version 1 on, do not pass on what they do not know
             if draw := getattr(each, "observe_images", None):
                 return leaves(draw())
+            each = getattr(each, "env", None)
         return None
 
     def leaves(self) -> dict[str, Any]:
@@ -192,7 +194,10 @@ class Rows:
 
 def _array(value: Any) -> np.ndarray | None:
     """The array of a numeric entry, or None."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a tuple of arrays of different shapes
+        return None
     return array if array.dtype.kind in NUMERIC else None
 
 

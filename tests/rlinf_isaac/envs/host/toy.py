@@ -16,7 +16,7 @@ class Plane(gymnasium.Env):
 
     action_space = spaces.Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, radius: float = 0.2, ends: int | None = None, cuts: int | None = None, **wrong: Any) -> None:
+    def __init__(self, radius: float = 0.05, ends: int | None = None, cuts: int | None = None, **wrong: Any) -> None:
         self.radius, self.ends, self.cuts, self.wrong = radius, ends, cuts, wrong
         box = spaces.Box(-np.inf, np.inf, (2,), np.float64)
         image = spaces.Box(0, 255, (6, 8, 3), np.uint8)
@@ -63,6 +63,11 @@ class Drawn(Plane):
 
     def _observation(self) -> dict[str, Any]:
         return {"point": self.point, "name": "plane", "drawn": np.int64(self.drawn)}
+
+
+def limited(**options: Any) -> gymnasium.Env:
+    """The same, with gymnasium's own limit of steps around it."""
+    return gymnasium.wrappers.TimeLimit(Drawn(**options), 7)
 
 
 class Expert:
