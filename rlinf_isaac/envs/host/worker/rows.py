@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from rlinf_isaac.tasks.terms import holds
 
 NUMERIC = "biuf"
 """Kinds of numpy dtypes that an observation may have; entries of others are left out."""
+OF_KIND = {"lerobot": ("lerobot",)}
+"""Kind of environment -> distributions on which its environments depend besides their own."""
 
 
 class Row:
@@ -29,22 +31,24 @@ class Row:
         first_images: what `images` gave first.
     """
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
+    def __init__(self, env: Any, observation: Any) -> None:
+        """
+        Args:
+            env: the environment; None for a row of a vector environment.
+            observation: of its first reset.
+        """
+        self.env, self.observation = env, observation
         self.numbers: dict[str, float] = {}
         self.keys: set[str] = set()
         self.judged = False
         self.streak = 0
         self.expert: Any = None
-        # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
-        # same past, whoever is its worker.
-        self.observation, _ = env.reset(seed=0)
         self.first_images = self.images() or {}
 
-    def reset(self, seed: int) -> None:
-        """Start an episode."""
+    def begin(self, observation: Any) -> None:
+        """Begin an episode, of which this is the first observation."""
         self.numbers, self.keys, self.judged, self.streak = {}, set(), False, 0
-        self.observation, _ = self.env.reset(seed=seed)
+        self.observation = observation
 
     def note(self, info: Mapping[str, Any]) -> None:
         """Keep the numbers of an info."""
@@ -69,17 +73,23 @@ class Row:
 
 
 class Rows:
-    """What `server.main` carries out orders on."""
+    """What `server.main` carries out orders on.
+
+    Attributes:
+        rows: index -> row, of those that are built.
+        space: of an action of one row.
+    """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """Builds the first environment.
 
         Args:
-            settings: ``rows``, the indices of this worker; ``make``, ``options``, ``directory``, ``sources``,
+            settings: ``rows``, the indices of this worker; ``kind``, ``make``, ``options``, ``directory``, ``sources``,
                 ``success``, ``failure``, ``dwell`` of `tasks.task.Environment`, and ``expert``, which may be None.
         """
         self.settings, self.indices = settings, settings["rows"]
-        self.rows = {self.indices[0]: self._build()}
+        self.rows: dict[int, Row] = {}
+        self.space = self._build_first()
         self.shared: SharedArrays | None = None
         self.rendered: list[str] = []
 
@@ -93,12 +103,12 @@ class Rows:
                 array = _array(value)
                 if array is not None:
                     found[path] = Leaf(array.shape, array.dtype.str, rendered)
-        space = row.env.action_space
+        space = self.space
         bounds = [getattr(space, name, None) for name in ("low", "high")]
         return {
             "leaves": found,
-            "provider": provider(self.settings["make"], row.env, self.settings["sources"]),
-            "versions": versions("gymnasium", "numpy", "mujoco"),
+            "provider": provider(self.settings["make"], self._made(), self.settings["sources"]),
+            "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ())),
             "action": {
                 "space": str(space),
                 "shape": None if bounds[0] is None else list(space.shape),
@@ -111,24 +121,24 @@ class Rows:
         spec = {path: Leaf(tuple(shape), dtype, rendered) for path, (shape, dtype, rendered) in leaves.items()}
         self.shared = SharedArrays(self.settings["memory"], num_envs, action_dims, spec)
         self.rendered = [path for path, leaf in spec.items() if leaf.rendered]
-        for index in self.indices[1:]:
-            self.rows[index] = self._build()
+        for index in self.indices:
+            if index not in self.rows:
+                self.rows[index] = self._build()
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Start the episodes of these rows."""
-        for index, seed in zip(rows, seeds, strict=True):
-            self.rows[index].reset(seed)
+        for index, observation in zip(rows, self._first_observations(rows, seeds), strict=True):
+            self.rows[index].begin(observation)
             self._write(index)
 
     def step(self) -> None:
         """A control step of the active rows."""
         assert self.shared is not None
         shared, settings = self.shared, self.settings
-        for index in self._active():
+        active = self._active()
+        for index, result in zip(active, self._play(active), strict=True):
             row = self.rows[index]
-            space = row.env.action_space
-            action = shared.actions[index].astype(space.dtype).reshape(space.shape)
-            row.observation, reward, terminated, truncated, info = row.env.step(action)
+            row.observation, reward, terminated, truncated, info = result
             row.note(info)
             ended = float(reward), bool(terminated), bool(truncated), info
             success = holds(settings["success"], *ended)
@@ -176,8 +186,34 @@ class Rows:
         for row in self.rows.values():
             row.env.close()
 
+    def _build_first(self) -> Any:
+        """Build the first row; returns the space of its actions."""
+        row = self.rows[self.indices[0]] = self._build()
+        return row.env.action_space
+
     def _build(self) -> Row:
-        return Row(make_environment(*(self.settings[key] for key in ("make", "options", "directory", "sources"))))
+        env = make_environment(*(self.settings[key] for key in ("kind", "make", "options", "directory", "sources")))
+        if hasattr(env, "single_action_space"):
+            raise TypeError("it is a VectorEnv; the function that makes one has a parameter num_envs")
+        # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
+        # same past, whoever is its worker.
+        return Row(env, env.reset(seed=0)[0])
+
+    def _made(self) -> Any:
+        """What was made first."""
+        return self.rows[self.indices[0]].env
+
+    def _first_observations(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Any]:
+        """Reset these rows."""
+        return [self.rows[index].env.reset(seed=seed)[0] for index, seed in zip(rows, seeds, strict=True)]
+
+    def _play(self, active: Sequence[int]) -> Iterable[tuple[Any, float, bool, bool, Mapping[str, Any]]]:
+        """A control step of these rows, of each as gymnasium's ``step`` gives it."""
+        return [self.rows[index].env.step(self._action(index)) for index in active]
+
+    def _action(self, index: int) -> Any:
+        assert self.shared is not None
+        return self.shared.actions[index].astype(self.space.dtype).reshape(self.space.shape)
 
     def _active(self) -> list[int]:
         assert self.shared is not None
