@@ -12,13 +12,16 @@ from PIL import Image
 
 from rlinf_isaac.envs.host.guests import START_SECONDS, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
-from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
+from rlinf_isaac.envs.host.protocol import BLOCK, Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space
 from rlinf_isaac.envs.stack_cube.backends import check_sizes
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, ExpertPolicy, Observation, TaskEnv, checked_actions, indices
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.paths import read_path
 from rlinf_isaac.tasks.task import Task
+
+ENDED = "terminated"
+"""The outcome of an episode that the environment itself has ended, without success or failure by the task's terms."""
 
 
 class HostEnv(TaskEnv):
@@ -28,7 +31,7 @@ class HostEnv(TaskEnv):
 
     * the success term has held for ``env.dwell`` steps in a row: success;
     * the failure term holds: ``failure``;
-    * the environment itself says ``terminated``: ``terminated``. So one that ends before its success has held long
+    * the environment itself says ``terminated``: `ENDED`. So one that ends before its success has held long
       enough has not been solved;
     * it says ``truncated``, or `max_steps` are over: time-out.
 
@@ -81,7 +84,7 @@ class HostEnv(TaskEnv):
         self._drawn, self._images = bool(drawn), drawn or {str(camera.env) for camera in task.cameras.values()}
         self.identity = self._identity(max_steps)
         self._stale, self._success, self._time_out = np.zeros((3, num_envs), bool)
-        self._failures = {name: np.zeros(num_envs, bool) for name in task.failures}
+        self._failures = {name: np.zeros(num_envs, bool) for name in (*task.failures, ENDED)}
         self._numbers: list[dict[str, float]] = [{} for _ in range(num_envs)]
 
     def chunk_step(
@@ -100,25 +103,19 @@ class HostEnv(TaskEnv):
         actions, active = checked_actions(actions, active, self._done, self.task.action.dims)
         if self.task.action.clip:
             actions = np.clip(actions, *self.task.action.clip)
-        horizon, shared = actions.shape[1], self._shared
+        horizon = actions.shape[1]
         rewards = np.zeros((self.num_envs, horizon), np.float32)
         steps = np.zeros(self.num_envs, np.int64)
-        alive = active.copy()
-        for t in range(horizon):
+        # Rows take whole blocks of steps by themselves, except where somebody wants to look after each.
+        block, alive = BLOCK if on_frame is None else 1, active.copy()
+        for t in range(0, horizon, block):
             if not alive.any():
                 break
-            shared.actions[alive], shared.active[:] = actions[alive, t], alive
-            self._order("step", alive)
-            rewards[alive, t] = shared.rewards[alive]
-            steps[alive] += 1
-            self.elapsed[alive] += 1
-            self._stale |= alive
-            self._judge(alive)
+            self._play(actions[:, t : t + block], alive, rewards[:, t : t + block], steps)
             if on_frame is not None:
                 for i in indices(alive):
                     on_frame(i, t)
             alive &= ~self._done
-        self._take_numbers(active & (steps > 0))
         names = sorted({name for numbers in self._numbers for name in numbers})
         return ChunkStep(
             self.observe(images),
@@ -180,12 +177,34 @@ class HostEnv(TaskEnv):
         flags = {"success": self._success, **self._failures, "time_out": self._time_out}
         return {name: each.copy() for name, each in flags.items()}
 
+    def _play(self, actions: np.ndarray, alive: np.ndarray, rewards: np.ndarray, steps: np.ndarray) -> None:
+        """Up to T control steps of the rows that are `alive` (N,).
+
+        Args:
+            actions: (N, T, A); T is at most `BLOCK`.
+            alive: (N,) bool.
+            rewards: (N, T), which is filled in.
+            steps: (N,), to which the steps taken are added.
+        """
+        shared, count = self._shared, actions.shape[1]
+        shared.actions[alive, :count], shared.active[:] = actions[alive], alive
+        shared.limits[:] = np.minimum(count, self.identity.max_episode_steps - self.elapsed)
+        self._check_open()
+        for answer in self.guests.order("step", alive, count):
+            for row, numbers in zip(answer["rows"], answer["numbers"], strict=True):
+                self._numbers[row] = numbers
+        rewards[alive] = shared.rewards[alive, :count]
+        for counts in (steps, self.elapsed):
+            counts[alive] += shared.steps[alive]
+        self._stale |= alive
+        self._judge(alive)
+
     def _judge(self, rows: np.ndarray) -> None:
         """Note which of the rows (N,) that were stepped have ended, and how."""
         shared = self._shared
         running = rows.copy()
         limit = shared.truncated | (self.elapsed >= self.identity.max_episode_steps)
-        failures = {"failure": shared.failure, "terminated": shared.terminated}
+        failures = {"failure": shared.failure, ENDED: shared.terminated}
         for flags, now in (
             (self._success, shared.success),
             *((each, failures[name]) for name, each in self._failures.items()),
@@ -196,14 +215,10 @@ class HostEnv(TaskEnv):
         ended = rows & ~running
         self._done |= ended
         if (unknown := indices(ended & ~shared.judged)) and self.task.env is not None:
-            keys = self._about("numbers", unknown[:1])[unknown[0]]["keys"]
+            keys = self._about("keys", unknown[:1])[unknown[0]]["keys"]
             cause = f"an episode of {self.task.name} has ended, and info never had what {self.task.env.success} reads"
             cure = f"name in env.success what it has: {', '.join(keys) or 'nothing'}; or reward>=..., or terminated"
             raise SimulatorError.of("no-such-term", cause, cure)
-
-    def _take_numbers(self, rows: np.ndarray) -> None:
-        for row, answer in self._about("numbers", indices(rows)).items():
-            self._numbers[row] = answer["numbers"]
 
     def _draw(self, rows: np.ndarray) -> None:
         """Let the images of these rows (N,) be drawn, in an environment that does so when asked."""
@@ -213,12 +228,9 @@ class HostEnv(TaskEnv):
 
     def _act(self, active: np.ndarray) -> np.ndarray:
         self._shared.active[:] = active
-        self._order("act", active)
-        return self._shared.actions.copy()
-
-    def _order(self, do: str, rows: np.ndarray) -> None:
         self._check_open()
-        self.guests.order(do, rows)
+        self.guests.order("act", active)
+        return self._shared.actions[:, 0].copy()
 
     def _about(self, do: str, rows: list[int], **lists: list[Any]) -> dict[int, dict[str, Any]]:
         self._check_open()

@@ -16,7 +16,9 @@ from rlinf_isaac.tasks.task import Task
 START_SECONDS = 900.0
 """Time limit for the start. An environment may compile kernels, or fetch its scene, when it is made first."""
 ORDER_SECONDS = 300.0
-"""Time limit for a reset or one control step of all rows of a worker."""
+"""Time limit for an order to all rows of a worker, as a reset."""
+STEP_SECONDS = 60.0
+"""What each further control step of all rows of a worker may add to it."""
 _SERVER = Path(__file__).parent / "worker" / "server.py"
 
 
@@ -72,13 +74,22 @@ class Guests:
         values = {"num_envs": len(self.owner), "action_dims": action_dims, "leaves": self.report["leaves"]}
         self._carry_out("build", dict.fromkeys(range(len(self.processes)), values), self._start_s)
 
-    def order(self, do: str, rows: np.ndarray) -> None:
+    def order(self, do: str, rows: np.ndarray, steps: int = 0) -> list[dict[str, Any]]:
         """Send an order to the workers that have any of the `rows` (N,), and wait for all of them.
+
+        Args:
+            do: the order.
+            rows: (N,) bool.
+            steps: how many control steps it takes.
+
+        Returns:
+            The answers.
 
         Raises:
             SimulatorDied: a worker has ended, failed, or did not finish in time. All of them are ended.
         """
-        self._carry_out(do, {worker: {} for worker in np.unique(self.owner[rows]).tolist()})
+        concerned: dict[int, dict[str, Any]] = {worker: {} for worker in np.unique(self.owner[rows]).tolist()}
+        return list(self._carry_out(do, concerned, ORDER_SECONDS + steps * STEP_SECONDS).values())
 
     def order_rows(self, do: str, rows: Sequence[int], **lists: Sequence[Any]) -> dict[int, dict[str, Any]]:
         """An order about a list of rows, and of lists with an entry for each.

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+BLOCK = 16
+"""Control steps that a worker takes at most before it answers."""
 _ALIGNMENT = 64
 
 
@@ -37,9 +39,11 @@ class SharedArrays:
 
     Attributes:
         observation: path -> (N, ...).
-        actions: (N, A) float32, the actions of the next step, or those that the expert has chosen.
+        actions: (N, BLOCK, A) float32, the actions of the next steps; the first of a row is what its expert has chosen.
         active: (N,) bool, the envs that an order concerns.
-        rewards: (N,) float32, of the last step.
+        limits: (N,) int64, how many steps an env may take at most.
+        steps: (N,) int64, how many it took.
+        rewards: (N, BLOCK) float32, of these steps; zero after them.
         success: (N,) bool, whether the success term has held long enough.
         failure: (N,) bool, the failure term after the last step.
         terminated, truncated: (N,) bool, what the environment said after the last step.
@@ -50,14 +54,15 @@ class SharedArrays:
 
     def __init__(self, fd: int, num_envs: int, action_dims: int, leaves: Mapping[str, Leaf]) -> None:
         layout = {f"observation/{path}": ((num_envs, *leaf.shape), leaf.dtype) for path, leaf in leaves.items()}
-        layout["actions"] = ((num_envs, action_dims), "<f4")
-        layout["rewards"] = ((num_envs,), "<f4")
+        layout |= {"actions": ((num_envs, BLOCK, action_dims), "<f4"), "rewards": ((num_envs, BLOCK), "<f4")}
+        layout |= {name: ((num_envs,), "<i8") for name in ("limits", "steps")}
         layout |= {name: ((num_envs,), "|b1") for name in self.FLAGS}
         arrays = map_arrays(fd, layout)
         self.observation = {path: arrays[f"observation/{path}"] for path in leaves}
         self.actions, self.rewards = arrays["actions"], arrays["rewards"]
-        self.active, self.success, self.failure = arrays["active"], arrays["success"], arrays["failure"]
-        self.terminated, self.truncated, self.judged = arrays["terminated"], arrays["truncated"], arrays["judged"]
+        self.active, self.limits, self.steps = arrays["active"], arrays["limits"], arrays["steps"]
+        self.success, self.failure, self.judged = arrays["success"], arrays["failure"], arrays["judged"]
+        self.terminated, self.truncated = arrays["terminated"], arrays["truncated"]
 
 
 def map_arrays(fd: int, layout: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, np.ndarray]:

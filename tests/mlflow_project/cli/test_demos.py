@@ -39,7 +39,7 @@ def test_other_settings_lead_to_another_dataset(invoke, tmp_path):
 
 
 def test_impossible_settings_are_refused(invoke, tmp_path):
-    only_error(invoke("demos", "--task", "stack9"), "env.task is stack9")
+    only_error(invoke("demos", "--task", "stack9"), "there is no task 'stack9'")
     assert list(tmp_path.glob("result*")) == []
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from support import small_config
@@ -54,6 +54,59 @@ def test_what_the_policy_meets_must_be_what_it_met(bundle, override, expected):
     found = mismatches(bundle, small_config([override]))
     assert codes(found) == expected
     assert all(str(bundle.path) in problem.cause and "config.json" in problem.cause for problem in found)
+
+
+TASK = """
+name: cup
+prompt: Stack the red block on the blue block.
+control_hz: 20
+cameras: {base_0_rgb: {dataset: observation.images.front, env: pixels}}
+state: {dims: 23, env: agent_pos}
+action: {dims: 7, clip: [-1, 1]}
+env: {kind: gymnasium, make: Cup-v0, max_steps: 80}
+"""
+
+
+@pytest.fixture
+def cup(tmp_path):
+    path = tmp_path / "cup.yaml"
+    path.write_text(TASK)
+    return path
+
+
+def trained_for(bundle, config):
+    """The bundle as if the job of `config` had trained it."""
+    env = {"backend": "gymnasium-cups-1.0", "task": config.env.task, "renderer": "own", "image_size": 48}
+    own = {"job": asdict(config), "state_names": None, "action_names": None, "env": env}
+    return replace(bundle, config=bundle.config | own)
+
+
+def test_a_policy_of_one_task_is_refused_in_another_with_the_fields_that_differ(bundle, cup):
+    other = small_config([f"env.task={cup}"])
+    for there, job in ((bundle, other), (trained_for(bundle, other), small_config())):
+        (problem,) = mismatches(there, job)
+        assert problem.code == "task-mismatch"
+        assert "--allow-mismatch" in problem.cure
+        for field in ("name", "cameras.left_wrist_0_rgb.dataset", "action.clip", "env.kind", "env.max_steps"):
+            assert f"\n  {field}: " in problem.cause
+        assert "control_hz" not in problem.cause
+
+
+def test_the_task_it_was_trained_for_has_no_mismatch_wherever_its_file_is(bundle, cup, tmp_path):
+    trained = trained_for(bundle, small_config([f"env.task={cup}"]))
+    moved = tmp_path / "elsewhere.yaml"
+    cup.rename(moved)
+    assert mismatches(trained, small_config([f"env.task={moved}"])) == []
+    assert mismatches(trained, small_config([f"env.task={moved}"]), environment=trained.config["env"]) == []
+    moved.write_text(TASK.replace("max_steps: 80", "max_steps: 160"))
+    (problem,) = mismatches(trained, small_config([f"env.task={moved}"]))
+    assert "\n  env.max_steps: 80 there, 160 here" in problem.cause
+
+
+def test_another_image_size_of_a_task_is_seen_when_its_environment_is_built(bundle, cup):
+    trained = trained_for(bundle, small_config([f"env.task={cup}"]))
+    built = trained.config["env"] | {"image_size": 64}
+    assert codes(mismatches(trained, small_config([f"env.task={cup}"]), environment=built)) == ["env-mismatch"]
 
 
 def test_another_tokenizer_is_named_with_both_digests(bundle):

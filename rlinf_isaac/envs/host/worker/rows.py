@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from rlinf_isaac.tasks.terms import holds
 
 NUMERIC = "biuf"
 """Kinds of numpy dtypes that an observation may have; entries of others are left out."""
+Step = tuple[Any, float, bool, bool, Mapping[str, Any]]
+"""What gymnasium's ``step`` gives."""
 OF_KIND = {"lerobot": ("lerobot",)}
 """Kind of environment -> distributions on which its environments depend besides their own."""
 
@@ -55,8 +58,9 @@ class Row:
         for key, value in info.items():
             if isinstance(key, str) and not key.startswith("_"):
                 self.keys.add(key)
-                if np.ndim(value) == 0 and np.asarray(value).dtype.kind in NUMERIC:
-                    self.numbers[key] = float(value)
+                number = _array(value)
+                if number is not None and number.ndim == 0:
+                    self.numbers[key] = float(number)
 
     def images(self) -> dict[str, Any] | None:
         """The images of an environment that draws them when asked; None for one that gives them with every step."""
@@ -131,25 +135,36 @@ class Rows:
             self.rows[index].begin(observation)
             self._write(index)
 
-    def step(self) -> None:
-        """A control step of the active rows."""
+    def step(self) -> dict[str, Any]:
+        """Let the active rows take their next steps, each until its limit or the end of its episode. Returns ``rows``
+        and ``numbers``, the finite numbers that `info` had in their episodes."""
         assert self.shared is not None
-        shared, settings = self.shared, self.settings
-        active = self._active()
-        for index, result in zip(active, self._play(active), strict=True):
-            row = self.rows[index]
-            row.observation, reward, terminated, truncated, info = result
-            row.note(info)
-            ended = float(reward), bool(terminated), bool(truncated), info
-            success = holds(settings["success"], *ended)
-            row.judged |= success is not None
-            row.streak = row.streak + 1 if success else 0
-            shared.rewards[index] = reward
-            shared.success[index] = row.streak >= settings["dwell"]
-            shared.failure[index] = bool(settings["failure"] and holds(settings["failure"], *ended))
-            shared.terminated[index], shared.truncated[index] = terminated, truncated
-            shared.judged[index] = row.judged
+        active, numbers = self._active(), []
+        for index in active:
+            self.shared.rewards[index], self.shared.steps[index] = 0, 0
+        self._play(active)
+        for index in active:
             self._write(index)
+            found = self.rows[index].numbers.items()
+            numbers.append({key: value for key, value in found if math.isfinite(value)})
+        return {"rows": active, "numbers": numbers}
+
+    def _step(self, index: int, t: int, result: Step) -> bool:
+        """Note what step `t` of a row has given; returns whether the episode has ended."""
+        assert self.shared is not None
+        row, shared, settings = self.rows[index], self.shared, self.settings
+        row.observation, reward, terminated, truncated, info = result
+        row.note(info)
+        state = float(reward), bool(terminated), bool(truncated), info
+        success = holds(settings["success"], *state)
+        row.judged |= success is not None
+        row.streak = row.streak + 1 if success else 0
+        solved = row.streak >= settings["dwell"]
+        failed = bool(settings["failure"] and holds(settings["failure"], *state))
+        shared.rewards[index, t], shared.steps[index] = reward, t + 1
+        shared.success[index], shared.failure[index], shared.judged[index] = solved, failed, row.judged
+        shared.terminated[index], shared.truncated[index] = terminated, truncated
+        return solved or failed or bool(terminated) or bool(truncated)
 
     def images(self, rows: Sequence[int]) -> None:
         """Draw the images of these rows."""
@@ -159,10 +174,9 @@ class Rows:
             for path in self.rendered:
                 _copy(path, drawn, self.shared.observation[path], index)
 
-    def numbers(self, rows: Sequence[int]) -> dict[str, Any]:
-        """What `info` had in the episodes of these rows: ``numbers`` and ``keys``, in the order of `rows`."""
-        found = [self.rows[index] for index in rows]
-        return {"numbers": [row.numbers for row in found], "keys": [sorted(row.keys) for row in found]}
+    def keys(self, rows: Sequence[int]) -> dict[str, Any]:
+        """``keys``: what `info` had in the episodes of these rows, in their order."""
+        return {"keys": [sorted(self.rows[index].keys) for index in rows]}
 
     def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Give these rows an expert for the episodes that run."""
@@ -179,7 +193,7 @@ class Rows:
         assert self.shared is not None
         for index in self._active():
             row = self.rows[index]
-            self.shared.actions[index] = np.ravel(row.expert.act(row.observation))
+            self.shared.actions[index, 0] = np.ravel(row.expert.act(row.observation))
 
     def close(self) -> None:
         """Close the environments."""
@@ -207,13 +221,17 @@ class Rows:
         """Reset these rows."""
         return [self.rows[index].env.reset(seed=seed)[0] for index, seed in zip(rows, seeds, strict=True)]
 
-    def _play(self, active: Sequence[int]) -> Iterable[tuple[Any, float, bool, bool, Mapping[str, Any]]]:
-        """A control step of these rows, of each as gymnasium's ``step`` gives it."""
-        return [self.rows[index].env.step(self._action(index)) for index in active]
-
-    def _action(self, index: int) -> Any:
+    def _play(self, active: Sequence[int]) -> None:
+        """Let these rows take their steps."""
         assert self.shared is not None
-        return self.shared.actions[index].astype(self.space.dtype).reshape(self.space.shape)
+        for index in active:
+            for t in range(int(self.shared.limits[index])):
+                if self._step(index, t, self.rows[index].env.step(self._action(index, t))):
+                    break
+
+    def _action(self, index: int, t: int) -> Any:
+        assert self.shared is not None
+        return self.shared.actions[index, t].astype(self.space.dtype).reshape(self.space.shape)
 
     def _active(self) -> list[int]:
         assert self.shared is not None

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-ORDERS = ("build", "reset", "step", "images", "numbers", "expert", "act")
+ORDERS = ("build", "reset", "step", "images", "keys", "expert", "act")
 """What a parent may ask for: the names of methods of `rows.Rows`."""
 
 

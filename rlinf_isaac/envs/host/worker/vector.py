@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlinf_isaac.envs.host.worker.make import draw_without_display, find_function
-from rlinf_isaac.envs.host.worker.rows import Row, Rows
+from rlinf_isaac.envs.host.worker.rows import Row, Rows, Step
 
 
 class Autoreset(Exception):
@@ -73,8 +73,21 @@ class VectorRows(Rows):
         observations = self._reset(mask, all_seeds)
         return [_of_row(observations, place) for place in places]
 
-    def _play(self, active: Sequence[int]) -> Iterable[tuple[Any, float, bool, bool, Mapping[str, Any]]]:
-        places = self._places(active)
+    def _play(self, active: Sequence[int]) -> None:
+        assert self.shared is not None
+        limits, running = self.shared.limits, list(active)
+        for t in range(int(limits[active].max(initial=0))):
+            running = [index for index in running if t < limits[index]]
+            if not running:
+                break
+            results = self._step_together(running, t)
+            running = [
+                index for index, result in zip(running, results, strict=True) if not self._step(index, t, result)
+            ]
+
+    def _step_together(self, running: Sequence[int], t: int) -> list[Step]:
+        """Step `t` of these rows, and one of the others of which nothing is noted."""
+        places = self._places(running)
         if self._left_out[places].any():
             raise RuntimeError(
                 "rows of a VectorEnv are stepped together; an episode was left out of a step and goes on"
@@ -83,12 +96,10 @@ class VectorRows(Rows):
         self._left_out[places] = False
         if self._over.any():
             self._reset(self._over.copy(), [0] * len(self.indices))
-        space = self.space
-        actions = np.tile(
-            np.clip(0, space.low, space.high).astype(space.dtype), (len(self.indices), *([1] * len(space.shape)))
-        )
-        for place, index in zip(places, active, strict=True):
-            actions[place] = self._action(index)
+        idle = np.clip(np.zeros(self.space.shape), self.space.low, self.space.high).astype(self.space.dtype)
+        actions = np.stack([idle] * len(self.indices))
+        for place, index in zip(places, running, strict=True):
+            actions[place] = self._action(index, t)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
         self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         return [

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
+from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs.host.env import HostEnv
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.paths import leaves
@@ -149,7 +150,11 @@ def test_frames_come_after_every_control_step(env) -> None:
     def on_frame(i: int, t: int) -> None:
         frames[i, t] = env.render_frame(i, 24)
 
-    env.chunk_step(random_actions(3), ALL, on_frame)
+    watched = env.chunk_step(random_actions(3), ALL, on_frame)
+    env.reset(seed=0)
+    alone = env.chunk_step(random_actions(3), ALL)
+    np.testing.assert_array_equal(watched.rewards, alone.rewards)
+    assert_same(row(watched.observation, 1), row(alone.observation, 1))
     assert sorted(frames) == [(i, t) for i in range(N) for t in range(3)]
     assert {(frame.shape, str(frame.dtype)) for frame in frames.values()} == {((24, 48, 3), "uint8")}
     assert (frames[0, 0] != frames[0, 2]).any()
@@ -256,16 +261,37 @@ def test_how_an_episode_ends(start, term, options, steps, outcome) -> None:
     away = np.tile(np.float32(point / np.abs(point).max()), (1, 20, 1))
     step = env.chunk_step(away, np.ones(1, bool))
     assert (step.steps.tolist(), step.outcome(0)) == ([steps], outcome)
-    assert tuple(step.failures) == env.task.failures
+    assert tuple(step.failures) == (("failure",) if term else ()) + ("terminated",)
     assert bool(step.time_out[0]) == (outcome == "timeout")
     _, info = env.reset(seed=[1])
     assert not any(flags.any() for flags in info.values())
 
 
+class Still:
+    """Stays where it is."""
+
+    noise_shape = (4, 2)
+
+    def act(self, images: Any, states: Any, prompts: Any, noise: Any) -> np.ndarray:
+        return np.zeros((len(states), 4, 2), np.float32)
+
+
+def test_the_numbers_of_a_rollout_are_those_of_the_episode_alone(start) -> None:
+    """That another row's environment gives one is no matter of this episode."""
+    env = start(rows=2, max_steps=4, options={"cuts": 1})
+    mixed = {each.seed: each.extras for each in rollout(env, Still(), [0, 1, 2], policy_seed=0)}
+    env = start(rows=2, max_steps=4)
+    assert all(list(each) == ["distance", "far", "solved"] for each in mixed.values())
+    for each in rollout(env, Still(), [0], policy_seed=0):
+        assert list(each.extras) == ["distance", "even", "far", "solved"]
+
+
 def test_a_success_that_info_never_has_is_an_error(start) -> None:
     env = start(max_steps=4, options={"no_success": True})
     env.reset(seed=[0])
-    with pytest.raises(SimulatorError, match=r"\[no-such-term\].*info\.solved(.|\n)*array, distance, even, far, words"):
+    with pytest.raises(
+        SimulatorError, match=r"\[no-such-term\].*info\.solved(.|\n)*array, distance, even, far, nan, words"
+    ):
         env.chunk_step(np.zeros((1, 4, 2)), np.ones(1, bool))
 
 

@@ -38,6 +38,7 @@ class Plane(gymnasium.Env):
         distance = float(np.linalg.norm(self.point))
         info = {"distance": distance, "far": distance > 2, "_private": 3, "words": "no number", "array": np.zeros(2)}
         info |= {} if self.wrong.get("no_success") else {"solved": distance < self.radius}
+        info["nan"] = np.nan
         if self.count % 2 == 0:
             info["even"] = self.count
         return self._observation(), -distance, self.count == self.ends, self.count == self.cuts, info
