@@ -30,7 +30,6 @@ def make_environment(
         directory: where a file is looked for.
         sources: file -> sha256 that it must have.
     """
-    draw_without_display()
     if kind == "lerobot":
         return make_of_lerobot(make, options, directory, sources)
     function = find_function(make, directory, sources)
@@ -145,6 +144,14 @@ def provider(make: str, env: Any, sources: Mapping[str, str]) -> tuple[str, str]
     if place in sources:
         return Path(place).stem, sources[place][:8]
     return (place or own).partition(".")[0], "unknown"
+
+
+def bases(env: Any) -> list[str]:
+    """The distributions of the classes that the class of an environment, without its wrappers, is derived from: what is
+    in a file may be somebody's environment with a few changes."""
+    providers = packages_distributions()
+    modules = [each.__module__.partition(".")[0] for each in type(getattr(env, "unwrapped", env)).__mro__]
+    return sorted({name for module in modules for name in providers.get(module, ())})
 
 
 def versions(*distributions: str) -> dict[str, str]:

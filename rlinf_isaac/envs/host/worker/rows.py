@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
-from rlinf_isaac.envs.host.worker.make import find_function, make_environment, provider, versions
+from rlinf_isaac.envs.host.worker.make import bases, find_function, make_environment, provider, versions
 from rlinf_isaac.tasks.paths import WHOLE, leaves
 from rlinf_isaac.tasks.terms import holds
 
@@ -107,12 +107,14 @@ class Rows:
                 array = _array(value)
                 if array is not None:
                     found[path] = Leaf(array.shape, array.dtype.str, rendered)
-        space = self.space
+        made, space = self._made(), self.space
+        name, version = provider(self.settings["make"], made, self.settings["sources"])
+        others = [each for each in bases(made) if each != name]
         bounds = [getattr(space, name, None) for name in ("low", "high")]
         return {
             "leaves": found,
-            "provider": provider(self.settings["make"], self._made(), self.settings["sources"]),
-            "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ())),
+            "provider": (name, version),
+            "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ()), *others),
             "action": {
                 "space": str(space),
                 "shape": None if bounds[0] is None else list(space.shape),

@@ -19,6 +19,7 @@ class Autoreset(Exception):
 def make_rows(settings: dict[str, Any]) -> Rows:
     """The rows of a worker: in one `VectorEnv` where the function that makes it has a parameter ``num_envs``, and
     otherwise in an environment each."""
+    draw_without_display()  # before anything of an environment is imported
     if settings["kind"] == "gymnasium":
         function = find_function(*(settings[key] for key in ("make", "directory", "sources")))
         if function is not None and "num_envs" in inspect.signature(function).parameters:
@@ -46,7 +47,6 @@ class VectorRows(Rows):
 
     def _build_first(self) -> Any:
         settings, count = self.settings, len(self.indices)
-        draw_without_display()
         make = find_function(settings["make"], settings["directory"], settings["sources"])
         assert make is not None
         self._vector = vector = make(num_envs=count, **settings["options"])
