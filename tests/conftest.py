@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support import small_config
+
+if TYPE_CHECKING:
+    from training_support import Pair
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 # How long an example takes is the machine's business, which others may use as well.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, where it is installed
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker takes a run of neighbouring tests, and what is left of another's in the end: what a module's tests
+    share is made once, not once in each worker."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +59,13 @@ def small_checkpoints(tmp_path_factory, small_dataset) -> Path:
     for _ in LocalEngine().sft(job):
         pass
     return job.output / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes that train together, for the trainings of many tests."""
+    from training_support import Pair
+
+    pair = Pair()
+    yield pair
+    pair.close()

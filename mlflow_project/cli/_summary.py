@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mlflow_project.cli._session import stdout
 from mlflow_project.comparison.compare import Comparison
-from mlflow_project.comparison.tables import ending_title, training_notes
+from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
 from mlflow_project.tracked.promote import Promotion
@@ -26,7 +26,13 @@ def print_comparison(comparison: Comparison) -> None:
     # Where it is narrow the headings fold, not the names.
     widest = max(len(each.label) for each in comparison.standings)
     table.add_column("checkpoint", min_width=min(widest, 24), overflow="fold")
-    for column in ("success", "95 % Wilson", "n", *map(ending_title, comparison.outcomes), "length"):
+    for column in (
+        comparison.success_title,
+        comparison.interval_title,
+        "n",
+        *map(ending_title, comparison.outcomes),
+        "length",
+    ):
         table.add_column(column, justify="right")
     for each in comparison.standings:
         rate = each.success
@@ -36,11 +42,31 @@ def print_comparison(comparison: Comparison) -> None:
             each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}"
         )
     stdout.print(table)
-    notes = [*training_notes(comparison), *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons)]
+    if comparison.tasks:
+        _print_tasks(comparison)
+    notes = [
+        *task_notes(comparison),
+        *training_notes(comparison),
+        *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons),
+    ]
     if comparison.pairs:
         notes.append(f"P-values: {comparison.method}.")
     for note in notes:
         stdout.print(note)
+
+
+def _print_tasks(comparison: Comparison) -> None:
+    """Print the success rate of each checkpoint in each task, with its interval."""
+    table = Table(title="Success in each task, with 95 % Wilson intervals", title_justify="left")
+    for column in ("task", "n", *(each.label for each in comparison.standings)):
+        table.add_column(escaped(column), justify="left" if column == "task" else "right", overflow="fold")
+    for row in task_rates(comparison):
+        cells = [
+            "-" if rate is None else f"{100 * rate.rate:.0f} % ({100 * rate.low:.0f} .. {100 * rate.high:.0f})"
+            for rate in row.rates
+        ]
+        table.add_row(escaped(row.task), str(row.n), *cells)
+    stdout.print(table)
 
 
 def print_gains(improved: Sequence[Improved]) -> None:

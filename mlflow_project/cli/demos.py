@@ -41,4 +41,5 @@ def command(output: Path, **settings: Any) -> None:
         from mlflow_project.tracked import demos as tracked
 
         python = interpreter(settings["env_python"])
-        stdout.print(f"dataset  {tracked.run(config, output, python)}")
+        for root in tracked.run_all(config, output, python):
+            stdout.print(f"dataset  {root}")

@@ -139,15 +139,17 @@ def planned_config(preset: str, task: str) -> JobConfig:
 
 def inspect_preset(findings: Findings, preset: str, task: str) -> dict[str, Any]:
     """Check the values of a preset or task, and whether this machine has what they ask for."""
+    from rlinf_isaac.config.task import task_of
     from rlinf_isaac.preflight import check_config, check_device, check_simulator
 
     report = {"preset": preset} if preset != "none" else {}
     with checking(findings):
         config = planned_config(preset, task)
         report |= {"task": config.env.task} if task != options.AUTO else {}
-        findings.add([*check_config(config), *check_device(config)])
-        if config.env.backend != "none":
-            findings.add(check_simulator(config))
+        plays = task_of(config).env is not None
+        form = "main" if plays else "sft"
+        findings.add([*check_config(config, form), *check_device(config, form)])
+        findings.add(check_simulator(config) if plays else ())
     return report
 
 

@@ -74,9 +74,10 @@ def run(
 
     name = f"main {config.preset}"
     with tracked_run("main", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
-        dataset = demos.run(config, output, env_python)
-        stats = norm_stats.run(config, dataset, output)
-        job = plan_sft(config, dataset, stats, output, say=stdout.print, env_python=env_python)
+        dataset, *others = demos.run_all(config, output, env_python)
+        # Those of several tasks are computed by `sft`, whose run records them.
+        stats = None if config.suite else norm_stats.run(config, dataset, output)
+        job = plan_sft(config, dataset, stats, output, mixed_with=others, say=stdout.print, env_python=env_python)
         checkpoints = sft.run(job, output, upload_weights)
         with preflight() as findings:
             bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
@@ -85,6 +86,9 @@ def run(
         assert evaluate is not None
         comparison = evaluation.run(evaluate, output, upload_weights, say=stdout.print).comparison
         print_comparison(comparison)
+        if improve and config.suite:
+            stdout.print("Reinforcement learning is left out, because it is for one task; `rl --task NAME` does it.")
+            improve = False
         if improve:
             # Of equally good ones the earliest.
             best = comparison.standings[0].evaluation.checkpoint

@@ -18,12 +18,10 @@ Example:
   rlinf-isaac promote --rollback --name stack-cube
   mlflow run . -e promote -P subject=RUN_ID"""
 
-NAME = "stack-cube"
-
 
 @click.command("promote", epilog=EXAMPLE)
 @click.argument("subject", default="none")
-@options.option("--name", "Registered model.", NAME)
+@options.option("--name", "Registered model; auto: stack-cube, or the name of another task.")
 @options.option("--min-success", "Success rate that the candidate must be shown to reach, in [0, 1].", "0.5")
 @click.option(
     "--require",
@@ -34,6 +32,10 @@ NAME = "stack-cube"
 )
 @options.option("--margin", "Largest loss of success rate that `not-worse` lets pass.", "0.1")
 @options.option("--alpha", "Error rate of each test, over all evaluations while a champion stays; in (0, 0.5).", "0.05")
+@options.flag(
+    "--every-task",
+    "Of several tasks: also in each of them, --min-success, and not worse than the champion by --margin or more.",
+)
 @options.flag("--dry-run", "Judge, and change nothing in the registry.")
 @options.flag("--rollback", "Make the previous champion champion again. Takes no SUBJECT.")
 @options.output
@@ -44,6 +46,7 @@ def command(
     require: str,
     margin: str,
     alpha: str,
+    every_task: bool,
     dry_run: bool,
     rollback: bool,
     output: Path,
@@ -90,6 +93,7 @@ def command(
                 require=require,
                 margin=margin,
                 alpha=alpha,
+                every_task=every_task,
                 dry_run=dry_run,
             )
         assert job is not None

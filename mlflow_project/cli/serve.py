@@ -52,6 +52,7 @@ def _number(name: str, least: int, most: int, default: int, help: str) -> Callab
     help="Actions bit by bit as in the evaluation, whatever the batch; auto: on the CPU.",
 )
 @options.flag("--any-prompt", "Take prompts that the training did not have.")
+@options.option("--task", "Task of a checkpoint of several; auto: all, if they share their norm stats.")
 @options.assume
 @options.device
 def command(
@@ -65,6 +66,7 @@ def command(
     max_connections: int,
     exact: Exact,
     any_prompt: bool,
+    task: str,
     assume: str,
     device: str,
 ) -> None:
@@ -82,7 +84,7 @@ def command(
             if host not in LOOPBACK and api_key == "none":
                 cause = f"everyone who can reach {host}:{port} may use the policy"
                 findings.add([Problem("open-server", cause, "set --api-key, or leave --host out", "warning")])
-            job = check(findings, model, device, assume)
+            job = check(findings, model, device, assume, task)
         assert job is not None
         from mlflow_project.serving.policy import ServedPolicy
         from mlflow_project.serving.server import Limits, serve_policy
@@ -93,12 +95,14 @@ def command(
         serve_policy(policy, host, port, limits, ready=lambda port: _announce(policy, host, port))
 
 
-def check(findings: Findings, model: str, device: str, assume: str = "none") -> tuple[Bundle, JobConfig] | None:
+def check(
+    findings: Findings, model: str, device: str, assume: str = "none", task: str = options.AUTO
+) -> tuple[Bundle, JobConfig] | None:
     """The verified bundle of the model and its job on this device, unless `findings` has errors."""
     from mlflow_project.serving.resolve import resolve_model
 
     with findings.collect():
-        return plan(findings, resolve_model(model), device, assume)
+        return plan(findings, resolve_model(model), device, assume, task)
     return None
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from mlflow_project.comparison.by_task import TaskPair, pairs_by_task, tasks_in
 from mlflow_project.comparison.evaluations import TIMEOUT, Evaluation, extra_means, unsolved
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.verdict import verdict
 from mlflow_project.vocabulary import MISMATCH_TAG
 from rlinf_isaac.stats.paired import PairedCounts, holm
-from rlinf_isaac.stats.rates import RateEstimate
 from rlinf_isaac.stats.sequential import ALPHA, Separation, anytime_p_value, separate
 
 MCNEMAR = "exact McNemar"
@@ -77,6 +78,26 @@ class Comparison:
         return tuple(dict.fromkeys(name for standing in self.standings for name in standing.extras))
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of checkpoints of several; empty if each is of a single task."""
+        return tasks_in(self.standings)
+
+    @cached_property
+    def task_pairs(self) -> tuple[TaskPair, ...]:
+        """Every pair of checkpoints in every task."""
+        return pairs_by_task(self.standings, self.pairs, self.alpha)
+
+    @property
+    def success_title(self) -> str:
+        """What the success rates are, and what their intervals: for the heading of a table."""
+        return f"macro average over {len(self.tasks)} tasks" if self.tasks else "success"
+
+    @property
+    def interval_title(self) -> str:
+        """The name of the intervals, for the heading of a table."""
+        return "95 % interval" if self.tasks else "95 % Wilson"
+
+    @property
     def ties(self) -> bool:
         """Whether some checkpoint has several possible places."""
         return any(low != high for low, high in (standing.rank for standing in self.standings))
@@ -102,11 +123,11 @@ class Comparison:
 
 def compare(evaluations: Sequence[Evaluation], alpha: float = ALPHA) -> Comparison:
     """Compare one or more evaluations. A checkpoint that was evaluated twice with the same settings counts once."""
-    ordered = sorted(_without_repetitions(evaluations), key=lambda one: (-_rate(one), one.step, one.sweep_name))
+    ordered = sorted(_without_repetitions(evaluations), key=lambda one: (-one.success.rate, one.step, one.sweep_name))
     tested = [(i, j, *_test(ordered[i], ordered[j])) for i, j in combinations(range(len(ordered)), 2)]
     pairs = []
     for (i, j, counts, reason, test, p_value), adjusted in zip(tested, holm([row[-1] for row in tested]), strict=True):
-        ahead = counts.wins - counts.losses if counts else _rate(ordered[i]) - _rate(ordered[j])
+        ahead = counts.wins - counts.losses if counts else ordered[i].success.rate - ordered[j].success.rate
         better = None if adjusted > alpha or ahead == 0 else i if ahead > 0 else j
         pairs.append(Pair(i, j, counts, reason, test, p_value, adjusted, better))
     separation = None
@@ -128,10 +149,14 @@ def pairing_problem(first: Evaluation, second: Evaluation) -> str | None:
     if not first.settings or not second.settings:
         return f"{names}: the settings of one of them were not recorded"
     differing = [
-        f"{name.replace('_', ' ')} ({_short(mine)} against {_short(theirs)})"
-        for name, mine, theirs in _what_must_agree(first.settings, second.settings)
+        f"{name.replace('_', ' ')} ({_short(mine)} against {_short(theirs)}){where}"
+        for where, settings, others_settings in _settings_by_task(first, second)
+        for name, mine, theirs in _what_must_agree(settings, others_settings)
         if mine != theirs
     ]
+    if bool(first.tasks) != bool(second.tasks):
+        words = [", ".join(each.tasks) or "one" for each in (first, second)]
+        return f"{names} differ in their tasks ({words[0]} against {words[1]})"
     seeds, others = set(first.successes), set(second.successes)
     if not (seeds <= others or others <= seeds):
         differing.append(f"seeds ({min(seeds)} to {max(seeds)} against {min(others)} to {max(others)})")
@@ -159,6 +184,14 @@ def _what_must_agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
         *((name, environments[0].get(name), environments[1].get(name)) for name in _ENVIRONMENT),
         *((name, first.get(name), second.get(name)) for name in _SETTINGS),
     ]
+
+
+def _settings_by_task(first: Evaluation, second: Evaluation) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """The settings to be compared, and words for the task; of several tasks those of each that both have."""
+    own, others = first.settings.get("tasks"), second.settings.get("tasks")
+    if own is None or others is None:
+        return [("", first.settings, second.settings)]
+    return [(f" of {task}", own[task], others[task]) for task in own if task in others]
 
 
 def _without_repetitions(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -214,17 +247,13 @@ def _standing(evaluation: Evaluation, label: str, rank: tuple[int, int]) -> Stan
     return Standing(
         evaluation=evaluation,
         label=label + (" (mismatch allowed)" if evaluation.tags.get(MISMATCH_TAG) == "true" else ""),
-        success=RateEstimate.of(sum(row.success for row in rows), len(rows)),
+        success=evaluation.success,
         outcomes={name: sum(row.outcome == name for row in rows) for name in unsolved(evaluation.settings, rows)},
         episode_return=fmean(row.episode_return for row in rows),
         length=fmean(row.length for row in rows),
         extras=extra_means(rows),
         rank=rank,
     )
-
-
-def _rate(evaluation: Evaluation) -> float:
-    return sum(row.success for row in evaluation.rows) / len(evaluation.rows)
 
 
 def _short(value: Any) -> str:

@@ -21,8 +21,9 @@ from mlflow_project.vocabulary import (
     lineage_tag,
 )
 from rlinf_isaac.ground.errors import InvalidJob, Problem
-from rlinf_isaac.ground.events import EpisodeRow
+from rlinf_isaac.ground.events import EpisodeKey, EpisodeRow
 from rlinf_isaac.ground.reading import read_json
+from rlinf_isaac.stats.rates import RateEstimate, macro_average
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +51,7 @@ class Evaluation:
         sweep_name: name of the sweep's run.
         step: optimiser step of the checkpoint.
         checkpoint: sha256 of the bundle.
-        rows: episodes in the order of seeds; `EpisodeRow.video` is an artifact path of the run.
+        rows: episodes in the order of tasks and seeds; `EpisodeRow.video` is an artifact path of the run.
         settings: `EvaluationStarted.settings`; empty if they were not recorded.
         tags: tags of the run (digests as ``lineage.<link>.sha256``, `MISMATCH_TAG`).
     """
@@ -67,9 +68,25 @@ class Evaluation:
     tags: Mapping[str, str]
 
     @property
-    def successes(self) -> dict[int, bool]:
-        """Seed -> success, in the order of seeds."""
-        return {row.seed: row.success for row in self.rows}
+    def successes(self) -> dict[EpisodeKey, bool]:
+        """Seed, or (seed, task) where there are several tasks -> success, in the order of the rows."""
+        return {row.key: row.success for row in self.rows}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of a checkpoint of several, in their order; empty of a single one."""
+        own = {row.task for row in self.rows if row.task}
+        known = [name for name in self.settings.get("tasks", ()) if name in own]
+        return (*known, *sorted(own - {*known}))
+
+    @property
+    def success(self) -> RateEstimate:
+        """The success rate; of several tasks their macro average."""
+        return success_of(self.rows)
+
+    def of_task(self, name: str) -> tuple[EpisodeRow, ...]:
+        """The episodes of one task."""
+        return tuple(row for row in self.rows if row.task == name)
 
     @property
     def parent(self) -> str | None:
@@ -80,6 +97,14 @@ class Evaluation:
     def stopped_by_rule(self) -> bool:
         """Whether the outcomes decided the number of episodes (``--until-decided``)."""
         return self.settings.get("stop_rule") is not None
+
+
+def success_of(rows: Sequence[EpisodeRow]) -> RateEstimate:
+    """The success rate of episodes, in which each task counts the same."""
+    counts: dict[str, list[bool]] = {}
+    for row in rows:
+        counts.setdefault(row.task, []).append(row.success)
+    return macro_average([(sum(each), len(each)) for each in counts.values()])
 
 
 def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
@@ -217,7 +242,7 @@ def _read(client: MlflowClient, run: Run) -> Evaluation:
         sweep_name=str(sweep.info.run_name),
         step=rows[0].checkpoint_step,
         checkpoint=rows[0].checkpoint,
-        rows=tuple(sorted(rows, key=lambda row: row.seed)),
+        rows=tuple(sorted(rows, key=lambda row: (row.task, row.seed))),
         settings=settings,
         tags=tags,
     )

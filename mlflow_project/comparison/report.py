@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.comparison.compare import RANK_NOTE, Comparison
 from mlflow_project.comparison.evaluations import TIMEOUT
 from mlflow_project.comparison.standings import Pair, Standing
-from mlflow_project.comparison.tables import ending_title
+from mlflow_project.comparison.tables import ending_title, task_notes, task_rates
 
 if TYPE_CHECKING:
     import jinja2
@@ -64,10 +64,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One seed of a group of paired checkpoints; `episodes` has one entry per checkpoint, None if not evaluated."""
+    """One seed of a group of paired checkpoints; `episodes` has one entry per checkpoint, None if not evaluated. `task`
+    is empty if there is only one."""
 
     seed: int
     episodes: tuple[EpisodeRow | None, ...]
+    task: str = ""
+
+    @property
+    def label(self) -> str:
+        """The seed, and the task if there are several."""
+        return f"{self.task} {self.seed}" if self.task else str(self.seed)
 
     @property
     def disagree(self) -> bool:
@@ -102,6 +109,8 @@ def render(comparison: Comparison, title: str) -> str:
         title=title,
         comparison=comparison,
         rank_note=RANK_NOTE,
+        task_rates=task_rates(comparison),
+        task_notes=task_notes(comparison),
         several_sweeps=len({standing.evaluation.sweep for standing in standings}) > 1,
         facts=_facts(comparison),
         series=_series(standings, starts, steps),
@@ -213,6 +222,9 @@ def _cell(comparison: Comparison, pair: Pair, row: int) -> Cell:
 
 def _group(comparison: Comparison, indices: Sequence[int]) -> Group:
     members = tuple(comparison.standings[i] for i in indices)
-    episodes = [{row.seed: row for row in member.evaluation.rows} for member in members]
-    seeds = [SeedRow(seed, tuple(rows.get(seed) for rows in episodes)) for seed in sorted(set().union(*episodes))]
+    episodes = [{(row.task, row.seed): row for row in member.evaluation.rows} for member in members]
+    seeds = [
+        SeedRow(seed, tuple(rows.get((task, seed)) for rows in episodes), task)
+        for task, seed in sorted(set().union(*episodes))
+    ]
     return Group(members, tuple(sorted(seeds, key=lambda row: not row.disagree)))

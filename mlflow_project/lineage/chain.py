@@ -8,16 +8,18 @@ machine, and ``broken`` if its bytes differ from the record. This module verifie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.description import config_digest
+from rlinf_isaac.checkpoint.of_task import of_task
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.ground.digest import json_digest
+from rlinf_isaac.config.suite import configs_of
+from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
 State = Literal["ok", "unseen", "broken"]
@@ -193,9 +195,15 @@ def _compute_again(bundle: Bundle, config: JobConfig, roots: Sequence[Path]) -> 
     from rlinf_isaac.data.norm_stats import compute_norm_stats, from_json, settings_of
     from rlinf_isaac.data.norm_stats.differences import differing_keys, sample_rows
 
+    if bundle.further_norm_stats:  # each task of a suite has its own
+        found = [
+            _compute_again(of_task(bundle, own.env.task), replace(own, suite={}), [root])
+            for own, root in zip(configs_of(config), roots, strict=True)
+        ]
+        return None if None in found else "the same, of each task"
     dataset, settings = open_datasets(roots, _weights(bundle)), settings_of(config)
     stats, computed = from_json(bundle.norm_stats_bytes, str(bundle.path)), compute_norm_stats(dataset, **settings)
-    if computed.digest == bundle.lineage.get("norm_stats"):
+    if computed.digest == bytes_digest(bundle.norm_stats_bytes):
         return "the same"
     different = differing_keys(stats, computed, sample_rows(dataset, settings))
     return None if different else "the same within the error of OpenPI's estimator"

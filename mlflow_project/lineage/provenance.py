@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, VERSION_TAG, lineage_tag
+from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, TASK_TAG, VERSION_TAG, lineage_tag
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.probe import installed_version, output_of
 
@@ -124,6 +126,12 @@ def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
     """Tags that describe the simulator, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``."""
     names = ("backend", "assets", "renderer", "image_size", "prompt")
     return {f"sim.{name}": str(environment[name]) for name in names if name in environment}
+
+
+def task_tags(config: JobConfig) -> dict[str, str]:
+    """Tags that say which task a run is about: its name, and the sha256 of its description."""
+    task = task_of(config)
+    return {TASK_TAG: task.name} | digest_tags({"task": task.digest})
 
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from mlflow_project.promotion.looks import Family
 from mlflow_project.vocabulary import ASSUMED_TAG, MODEL_TAG, SUCCESS, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, spell
+from rlinf_isaac.config.suite import OF_EACH_TASK
 from rlinf_isaac.ground.errors import InvalidJob, Problem, VideoError
 from rlinf_isaac.media.video import verify_video
 
@@ -78,7 +79,9 @@ def settings_of(client: MlflowClient, evaluation: Evaluation) -> list[str]:
         # An override that has no effect is refused, as the size of videos is without videos.
         and not (key == "cfg/eval/video_size" and params.get("cfg/eval/videos") == "0")
     ]
-    seeds = evaluation.successes
+    seeds = {row.seed for row in evaluation.rows}
+    if evaluation.tasks:  # each task has its own
+        overrides = [each for each in overrides if each.partition("=")[0] not in OF_EACH_TASK]
     return [*overrides, f"eval.first_seed={min(seeds)}", f"eval.episodes={len(seeds)}"]
 
 
@@ -156,7 +159,9 @@ def _row_problems(candidate: Candidate, run: Run) -> Iterator[str]:
     others = {row.checkpoint for row in evaluation.rows} - {candidate.digest}
     if others:
         yield f"run {evaluation.run} has rows of other checkpoints ({', '.join(sorted(others))})"
-    rate = sum(evaluation.successes.values()) / len(evaluation.successes)
+    rate = evaluation.success.rate
+    if len(counts := {len(evaluation.of_task(task)) for task in evaluation.tasks}) > 1:
+        yield f"the tasks have different numbers of episodes ({', '.join(map(str, sorted(counts)))})"
     recorded = run.data.metrics[SUCCESS]
     if len(evaluation.rows) != len(evaluation.successes) or abs(rate - recorded) > 1e-9:
         yield f"run {evaluation.run} recorded success {recorded:.4g}, its rows say {rate:.4g}: one was edited"

@@ -48,6 +48,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mlflow_project.promotion.every_task import ONE_TASK, by_task, failing_tasks, percent
+from rlinf_isaac.ground.events import EpisodeKey
 from rlinf_isaac.stats.paired import PairedCounts
 from rlinf_isaac.stats.rates import RateEstimate, clopper_pearson_interval, difference_bound
 from rlinf_isaac.stats.sequential import ALPHA
@@ -65,12 +67,17 @@ class Demands:
             `margin` or more.
         margin: difference of success rates, in (0, 1].
         alpha: error rate of each of the two tests, over all evaluations during the reign of one champion.
+        every_task: each task of a suite must reach `min_success`, and must not be worse than the champion by `margin`
+            or more, at the same levels. That all of them pass by luck is no more likely than that one does, so no
+            level is split among the tasks (intersection-union test: R. L. Berger, Multiparameter hypothesis testing
+            and acceptance sampling, Technometrics 24 (1982)).
     """
 
     min_success: float = 0.5
     require: Require = "better"
     margin: float = 0.1
     alpha: float = ALPHA
+    every_task: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Champion:
     """
 
     version: str
-    successes: Mapping[int, bool] | None
+    successes: Mapping[EpisodeKey, bool] | None
     problem: str | None = None
     anew: bool = False
 
@@ -103,7 +110,7 @@ class Evidence:
         rows: problems of the episode rows.
         videos: number of videos that were decoded.
         unplayable: problems of videos.
-        successes: seed -> success.
+        successes: seed, or (seed, task), -> success.
         chosen_from: K, the number of evaluations that the candidate could have been picked from, including its own.
         newest_sweep: M, the number of these that belong to the newest sweep; 1 for single evaluations.
         chosen_among: description of these evaluations, for people.
@@ -121,7 +128,7 @@ class Evidence:
     rows: tuple[str, ...]
     videos: int
     unplayable: tuple[str, ...]
-    successes: Mapping[int, bool]
+    successes: Mapping[EpisodeKey, bool]
     chosen_from: int
     newest_sweep: int = 1
     chosen_among: tuple[str, ...] = ()
@@ -143,7 +150,7 @@ class Ruling:
 def judge(evidence: Evidence, demands: Demands) -> tuple[Ruling, ...]:
     """Apply every rule, in a fixed order. A candidate is promoted only if it passes all of them."""
     rulings = []
-    for name, rule in RULES.items():
+    for name, rule in (RULES | ({"every-task": _every_task} if demands.every_task else {})).items():
         problem, finding = rule(evidence, demands)
         rulings.append(Ruling(name, problem is None, finding if problem is None else problem))
     return tuple(rulings)
@@ -171,8 +178,10 @@ def _assumptions(evidence: Evidence, demands: Demands) -> tuple[str | None, str]
 
 
 def _rows(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
-    seeds = evidence.successes
-    return _none_of(evidence.rows), f"{len(seeds)} episodes, seeds {min(seeds)} to {max(seeds)}"
+    seeds = [key if isinstance(key, int) else key[0] for key in evidence.successes]
+    tasks = by_task(evidence.successes)
+    of = "" if ONE_TASK in tasks else f" of {len(tasks)} tasks"
+    return _none_of(evidence.rows), f"{len(seeds)} episodes{of}, seeds {min(seeds)} to {max(seeds)}"
 
 
 def _videos(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
@@ -186,13 +195,17 @@ def _not_rolled_back(evidence: Evidence, demands: Demands) -> tuple[str | None, 
 
 
 def _min_success(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
-    """Compare the one-sided Clopper-Pearson lower bound of the success rate with the required one."""
+    """Compare the one-sided Clopper-Pearson lower bound of the success rate with the required one.
+
+    Of several tasks with equally many episodes it is the bound of the macro average: the successes scatter no more than
+    those of as many episodes at that one rate (Hoeffding 1956, see `comparison.by_task`).
+    """
     alpha, n = _level(evidence, demands), len(evidence.successes)
     low = clopper_pearson_interval(sum(evidence.successes.values()), n, 1 - 2 * alpha)[0]
     rate = RateEstimate.of(sum(evidence.successes.values()), n)
     finding = (
-        f"success {rate.successes}/{n} = {_percent(rate.rate)}, Clopper-Pearson lower bound {_percent(low)}"
-        f" (confidence {_percent(1 - alpha)}), required {_percent(demands.min_success)}{_corrected(evidence, demands)}"
+        f"{_what(evidence)} {rate.successes}/{n} = {percent(rate.rate)}, Clopper-Pearson lower bound {percent(low)}"
+        f" (confidence {percent(1 - alpha)}), required {percent(demands.min_success)}{_corrected(evidence, demands)}"
     )
     return None if low >= demands.min_success else finding, finding
 
@@ -214,10 +227,29 @@ def _champion(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
         return None if p_value <= alpha else finding, finding
     low = difference_bound(counts, alpha)
     finding += (
-        f"exact lower bound of the difference {_percent(low)} (confidence {_percent(1 - alpha)}),"
-        f" required more than {_percent(-demands.margin)}{_corrected(evidence, demands)}"
+        f"exact lower bound of the difference {percent(low)} (confidence {percent(1 - alpha)}),"
+        f" required more than {percent(-demands.margin)}{_corrected(evidence, demands)}"
     )
     return None if low > -demands.margin else finding, finding
+
+
+def _every_task(evidence: Evidence, demands: Demands) -> tuple[str | None, str]:
+    """With `Demands.every_task`: both statistical rules in each task, `not-worse` against the champion."""
+    tasks = by_task(evidence.successes)
+    alpha, champion = _level(evidence, demands), evidence.champion
+    theirs = by_task(champion.successes) if champion is not None and champion.successes is not None else {}
+    failing, lowest = failing_tasks(tasks, theirs, demands.min_success, demands.margin, alpha)
+    required = f"required in each task {percent(demands.min_success)}"
+    required += f", and more than {percent(-demands.margin)} against the champion" if theirs else ""
+    if failing:
+        return f"{'; '.join(failing)}; {required}{_corrected(evidence, demands)}", ""
+    finding = f"{len(tasks)} tasks, lowest Clopper-Pearson lower bound {percent(lowest)}; {required}"
+    return None, finding + _corrected(evidence, demands)
+
+
+def _what(evidence: Evidence) -> str:
+    tasks = by_task(evidence.successes)
+    return f"macro average of {len(tasks)} tasks," if ONE_TASK not in tasks else "success"
 
 
 RULES: dict[str, Rule] = {
@@ -258,7 +290,3 @@ def _corrected(evidence: Evidence, demands: Demands) -> str:
 
 def _none_of(problems: tuple[str, ...]) -> str | None:
     return "; ".join(problems) or None
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.4g} %"

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.report import render
-from mlflow_project.comparison.tables import episode_tables, leaderboard_markdown, pair_table
+from mlflow_project.comparison.tables import episode_tables, leaderboard_markdown, pair_table, task_pair_table
 from mlflow_project.tracking import ui
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.vocabulary import COMPARISON_PAGE, EXPERIMENT_PLACEHOLDER, NOTE_TAG, local_run, run_placeholder
 
 PAIRS_FILE = "pairs.json"
+TASK_PAIRS_FILE = "pairs_by_task.json"
 
 
 def record_comparison(recorder: Recorder, comparison: Comparison, title: str) -> None:
     """Record `comparison` in the run, and replace an earlier comparison in it.
 
-    The tables are `PAIRS_FILE` and ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of
-    paired checkpoints.
+    The tables are `PAIRS_FILE`, of several tasks `TASK_PAIRS_FILE`, and ``paired_episodes.json``, with
+    ``paired_episodes_2.json``, ... for further groups of paired checkpoints.
     """
     # Runs that are being recorded have no MLflow id yet; the page then has placeholders, which the replica fills in.
     pending = any(local_run(standing.evaluation.run) for standing in comparison.standings)
@@ -28,6 +29,8 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
         recorder.table(f"paired_episodes{f'_{number}' if number > 1 else ''}.json", rows)
     if comparison.pairs:
         recorder.table(PAIRS_FILE, pair_table(comparison))
+    if comparison.task_pairs:
+        recorder.table(TASK_PAIRS_FILE, task_pair_table(comparison))
     run = run_placeholder(recorder.run)
     page = ui.artifact_link("", EXPERIMENT_PLACEHOLDER, run, COMPARISON_PAGE)
     charts = ui.comparison_link("", EXPERIMENT_PLACEHOLDER, run, charts=True)

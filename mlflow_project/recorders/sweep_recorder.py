@@ -20,6 +20,7 @@ from mlflow_project.comparison.evaluations import (
     Evaluation,
     extra_means,
     mismatch_tags,
+    success_of,
     table_row,
     unsolved,
 )
@@ -52,6 +53,7 @@ from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.errors import VideoError
 from rlinf_isaac.ground.events import (
     EpisodeDone,
+    EpisodeKey,
     EpisodeRow,
     EvaluationFinished,
     EvaluationStarted,
@@ -62,7 +64,6 @@ from rlinf_isaac.ground.events import (
     VideoSaved,
 )
 from rlinf_isaac.media.preview import write_preview
-from rlinf_isaac.stats.rates import RateEstimate
 
 logger = logging.getLogger("mlflow_project")
 
@@ -78,8 +79,8 @@ class _Running:
     name: str
     tags: Mapping[str, str]
     settings: Mapping[str, Any]
-    rows: dict[int, EpisodeRow] = field(default_factory=dict)
-    videos: dict[int, Path] = field(default_factory=dict)
+    rows: dict[EpisodeKey, EpisodeRow] = field(default_factory=dict)
+    videos: dict[EpisodeKey, Path] = field(default_factory=dict)
     mismatch: bool = False
 
 
@@ -133,9 +134,9 @@ class SweepRecorder:
         elif isinstance(event, MismatchAllowed):
             self._mark_mismatch(event)
         elif isinstance(event, EpisodeDone):
-            self._evaluations[event.row.checkpoint_step].rows[event.row.seed] = event.row
+            self._evaluations[event.row.checkpoint_step].rows[event.row.key] = event.row
         elif isinstance(event, VideoSaved):
-            self._evaluations[event.checkpoint_step].videos[event.seed] = event.path
+            self._evaluations[event.checkpoint_step].videos[event.key] = event.path
         elif isinstance(event, EvaluationFinished):
             self._finish(event)
         elif isinstance(event, Metrics):
@@ -170,9 +171,9 @@ class SweepRecorder:
     def _finish(self, event: EvaluationFinished) -> None:
         evaluation = self._evaluations.pop(event.step)
         recorder = evaluation.recorder
-        rows = [evaluation.rows[seed] for seed in sorted(evaluation.rows)]
+        rows = sorted(evaluation.rows.values(), key=lambda row: (row.task, row.seed))
         videos = self._log_videos(recorder, rows, evaluation.videos)
-        rows = [replace(row, video=videos.get(row.seed)) for row in rows]
+        rows = [replace(row, video=videos.get(row.key)) for row in rows]
         recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
         recorder.metrics(
             evaluation_metrics(rows, evaluation.settings),
@@ -198,19 +199,25 @@ class SweepRecorder:
         )
         self._compare()
 
-    def _log_videos(self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[int, Path]) -> dict[int, str]:
-        """Log videos under names that are the same in every nested run; returns seed -> artifact path.
+    def _log_videos(
+        self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, Path]
+    ) -> dict[EpisodeKey, str]:
+        """Log videos under names that are the same in every nested run; returns episode -> artifact path.
 
-        Episodes are numbered in the order of seeds. The first video is logged as ``rollout.mp4`` at the root as well,
-        because MLflow's compare page plays files of the same name side by side, but only those at the root.
+        Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is logged
+        as ``rollout.mp4`` at the root as well, because MLflow's compare page plays files of the same name side by side,
+        but only those at the root.
         """
-        numbers = {row.seed: number for number, row in enumerate(rows)}
-        names = {seed: f"videos/episode_{numbers[seed]:03d}.mp4" for seed in sorted(videos)}
-        for seed, name in names.items():
-            recorder.artifact(videos[seed], name)
-            self._log_preview(recorder, videos[seed], numbers[seed])
+        names: dict[EpisodeKey, str] = {}
+        for number, row in enumerate(rows):
+            if row.key in videos:
+                seeds = [other.seed for other in rows if other.task == row.task]
+                folder = f"videos/{row.task}" if row.task else "videos"
+                names[row.key] = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
+                recorder.artifact(videos[row.key], names[row.key])
+                self._log_preview(recorder, videos[row.key], number)
         if names:
-            recorder.artifact(videos[min(names)], "rollout.mp4")
+            recorder.artifact(videos[next(iter(names))], "rollout.mp4")
         return names
 
     def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
@@ -223,7 +230,7 @@ class SweepRecorder:
     def _compare(self) -> None:
         """Update the comparison in the parent run after every checkpoint, so that an interrupted sweep has one, too."""
         latest = self._finished[-1]
-        success = RateEstimate.of(sum(row.success for row in latest.rows), len(latest.rows))
+        success = latest.success
         self._parent.metrics(
             {
                 "sweep/success_once": success.rate,
@@ -248,11 +255,12 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
     """The metrics of one evaluated checkpoint.
 
     These are ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low`` and ``eval/success_high``;
-    ``eval/episodes``; the rates of the outcomes, which add up to 1; the means of return and length (control steps); for
-    each subtask flag the rate of episodes that reached it; and the mean of every further number of the episodes.
+    ``eval/episodes``; of several tasks the macro average is the rate, and ``eval/task/<name>/success_once``
+    (``success_low``, ``success_high``) has that of each; the rates of the outcomes, which add up to 1; the means of
+    return and length (control steps); for each subtask flag the rate of episodes that reached it; and the mean of every
+    further number of the episodes.
     """
-    n = len(rows)
-    success = RateEstimate.of(sum(row.success for row in rows), n)
+    n, success = len(rows), success_of(rows)
     metrics = {
         SUCCESS: success.rate,
         SUCCESS_LOW: success.low,
@@ -263,6 +271,10 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
     }
     outcomes = ("success", *unsolved(settings, rows))
     metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in outcomes}
+    for task in sorted({row.task for row in rows if row.task}):
+        own = success_of([row for row in rows if row.task == task])
+        for name, value in (("once", own.rate), ("low", own.low), ("high", own.high)):
+            metrics[f"eval/task/{NO_METRIC_NAME.sub('_', task)}/success_{name}"] = value
     flags = sorted({flag for row in rows for flag in row.subtasks})
     metrics |= {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
     return metrics | {f"eval/extra/{NO_METRIC_NAME.sub('_', name)}": mean for name, mean in extra_means(rows).items()}

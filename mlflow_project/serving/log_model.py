@@ -15,6 +15,7 @@ from mlflow_project.serving.resolve import ARTIFACT
 from rlinf_isaac import __version__
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assumed_since
+from rlinf_isaac.checkpoint.of_task import first_if_needed, playable
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import NormStats, from_json
@@ -44,7 +45,8 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
     to the temporary directory. The code is not stored; this package is a requirement of the model.
 
     Args:
-        bundle: a verified bundle; assumptions about it (`facts.assume`) are stored with the model.
+        bundle: a verified bundle; assumptions about it (`facts.assume`) are stored with the model. Of several tasks
+            that do not share their norm stats, the model plays the first.
         model_id: id of the existing LoggedModel of the checkpoint, which then gets the bytes and keeps its metrics and
             runs; None creates a new one.
 
@@ -55,6 +57,8 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
 
     if not bundle.verified:
         raise ValueError(f"{bundle.path} was read without hashing its weights")
+    task = first_if_needed(bundle)
+    bundle = playable(bundle, task)
     config = serving_config(bundle)
     spec = observation_spec(bundle, config)
     return mlflow.pyfunc.log_model(
@@ -69,6 +73,7 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
             "device": "cpu",
             "any_prompt": False,
             "assumed": dict(assumed_since(bundle)),
+            **({"task": task} if task else {}),
         },
         tags=bundle_tags(bundle),
         step=bundle.step,

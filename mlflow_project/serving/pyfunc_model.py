@@ -14,6 +14,7 @@ from mlflow_project.serving.policy import ServedPolicy, serving_config
 from mlflow_project.serving.resolve import ARTIFACT
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.facts import assume
+from rlinf_isaac.checkpoint.of_task import playable
 from rlinf_isaac.ground.errors import BundleError, InvalidJob
 
 
@@ -34,7 +35,7 @@ class PolicyModel(PythonModel):
         if bundle.digest != settings["checkpoint"]:
             cause = f"{bundle.path} is the bundle {bundle.digest}, but {settings['checkpoint']} was logged"
             raise BundleError.of("model-replaced", cause, "log the checkpoint again")
-        bundle = assume(bundle, settings.get("assumed") or {})
+        bundle = playable(assume(bundle, settings.get("assumed") or {}), settings.get("task"))
         config = serving_config(bundle, settings["device"])
         self._policy = ServedPolicy(bundle, config, any_prompt=settings["any_prompt"])
 

@@ -5,21 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags
+from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags, task_tags
 from mlflow_project.tracked import PROJECT
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.engines.demonstrations import record_demonstrations
 from rlinf_isaac.jobs.demos import SECTIONS, dataset_root
 
 
+def run_all(config: JobConfig, output: Path, env_python: str | None = None) -> tuple[Path, ...]:
+    """Record the demonstrations of each task that a job is about, in turn; returns the roots of the datasets.
+
+    Several tasks have one run, with one nested in it for each.
+    """
+    if not config.suite:
+        return (run(config, output, env_python),)
+    name = f"demos {config.env.task}"
+    with tracked_run("demos", output=output, name=name, tags=provenance_tags(PROJECT)):
+        return tuple(run(each, output, env_python) for each in configs_of(config))
+
+
 def run(config: JobConfig, output: Path, env_python: str | None = None) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
     root = dataset_root(config, output)
-    with tracked_run("demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT)) as tracked:
+    with tracked_run(
+        "demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT) | task_tags(config)
+    ) as tracked:
         tracked.recorder.params(_read_config(config))
         watch(record_demonstrations(config, root, env_python))
         dataset = LeRobotDataset(root)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.lineage.provenance import provenance_tags
@@ -27,6 +28,7 @@ from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.tracking.store import existing_store
 from mlflow_project.vocabulary import local_run
+from rlinf_isaac.config.task import STACK_CUBES
 from rlinf_isaac.ground.errors import InvalidJob, Problem, PromotionRefused
 from rlinf_isaac.jobs import Say, options
 from rlinf_isaac.jobs import evaluation as jobs_evaluation
@@ -35,7 +37,8 @@ from rlinf_isaac.preflight.findings import Findings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-NAME = "stack-cube"
+STACK_CUBE = "stack-cube"
+"""The registered model of stack-cube, whatever the number of cubes. Another task has its own name's."""
 
 PromotionOutcome = Literal["champion already", "promoted", "would be promoted", "refused", "overtaken"]
 Show = Callable[[Comparison | Judgement], None]
@@ -77,11 +80,12 @@ def check(
     findings: Findings,
     *,
     subject: str,
-    name: str = NAME,
+    name: str = options.AUTO,
     min_success: str = "0.5",
     require: str = "better",
     margin: str = "0.1",
     alpha: str = "0.05",
+    every_task: bool = False,
     dry_run: bool = False,
 ) -> PromoteJob | None:
     """Check these options and find the candidate; None where `findings` has errors."""
@@ -90,16 +94,25 @@ def check(
         cast(Require, require),
         _number(findings, "--margin", margin, 0, 1),
         _number(findings, "--alpha", alpha, 0, 0.5, inside=True),
+        every_task,
     )
-    _check_name(findings, name)
+    if name != options.AUTO:
+        _check_name(findings, name)
     if subject == options.NONE:
         cause = "there is no SUBJECT to promote"
         findings.add([Problem("nothing-to-promote", cause, "name a run or a checkpoint's directory, or --rollback")])
         return None
     with findings.collect():
         candidate = find_candidate(existing_store(), subject)
-        return None if findings.errors else PromoteJob(candidate, demands, name, dry_run)
+        own = registered_name(candidate.evaluation.settings) if name == options.AUTO else name
+        return None if findings.errors else PromoteJob(candidate, demands, own, dry_run)
     return None
+
+
+def registered_name(settings: Mapping[str, Any]) -> str:
+    """The registered model of a task, by the settings of an evaluation (`EvaluationStarted.settings`)."""
+    task = str(settings.get("environment", {}).get("task", STACK_CUBES[0]))
+    return STACK_CUBE if task in STACK_CUBES else re.sub(r"[^\w.-]+", "-", task)
 
 
 def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:
@@ -144,6 +157,7 @@ def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:
 
 def check_rollback(findings: Findings, *, subject: str, name: str) -> Registry | None:
     """The registry to roll back; None where `findings` has errors."""
+    name = STACK_CUBE if name == options.AUTO else name
     _check_name(findings, name)
     if subject != options.NONE:
         cause = f"--rollback goes back to `previous`, whatever SUBJECT ({subject}) is"

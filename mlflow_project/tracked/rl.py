@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow_project.lineage.provenance import digest_tags, evaluation_dataset, provenance_tags
+from mlflow_project.lineage.provenance import digest_tags, provenance_tags, task_tags
 from mlflow_project.recorders.comparison_recorder import save_comparison_view
 from mlflow_project.recorders.logged_checkpoints import model_name
 from mlflow_project.recorders.rl_recorder import Improved, RlRecorder, gains_markdown
 from mlflow_project.tracked import PROJECT, UploadWeights
-from mlflow_project.tracked.evaluation import recorded
+from mlflow_project.tracked.evaluation import played_dataset, recorded
 from mlflow_project.tracking import ui
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
@@ -41,7 +40,8 @@ def run(
     is given; says which norm stats are used."""
     engine, config, improved = engine or LocalEngine(), jobs[0].config, []
     name = f"rl {jobs[0].start.path.parent.parent.name} x {len(jobs)}"
-    with tracked_run("rl", output=output, name=name, tags=provenance_tags(PROJECT) | engine.tags()) as tracked:
+    tags = provenance_tags(PROJECT) | task_tags(config) | engine.tags()
+    with tracked_run("rl", output=output, name=name, tags=tags) as tracked:
         tracked.recorder.params(recorded(config, "rl"))
         tracked.recorder.tags(digest_tags({"norm_stats": say_played([job.start for job in jobs], None, say)}))
         save_comparison_view(tracked.recorder, columns=ui.GAIN_COLUMNS, charts=ui.GAIN_CHARTS)
@@ -51,7 +51,7 @@ def run(
                 job,
                 params=recorded(config, "rl"),
                 model_name=model_name(config.preset, pi05=config.model.pi05),
-                dataset=evaluation_dataset(asdict(config.env) | asdict(config.eval)),
+                dataset=played_dataset(config),
                 upload_weights=upload_weights,
             )
             watch(engine.rl(job), recorder.train)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.comparison.evaluations import mismatch_tags
-from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags
+from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags, task_tags
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.tracked import PROJECT, UploadWeights
@@ -40,7 +40,7 @@ def run(
         for _ in engine.sft(job):  # the first process records
             pass
         return job.output / "checkpoints"
-    tags = provenance_tags(PROJECT) | engine.tags()
+    tags = provenance_tags(PROJECT) | task_tags(job.config) | engine.tags()
     how = fine_tuning_words(job.config.sft.trainable, None if job.base is None else job.base.named.name)
     with tracked_run("sft", output=output, name=f"sft {job.output.name}{how}", tags=tags) as tracked:
         values = asdict(job.config)

@@ -3,7 +3,8 @@
     model.safetensors                  weights (or shards and model.safetensors.index.json)
     config.json                        architecture, horizons, state and action layout, tokenizer
     assets/<asset_id>/norm_stats.json  where OpenPI looks for the norm stats
-    <asset_id>/norm_stats.json         where RLinf looks for them; the same bytes
+    <asset_id>/norm_stats.json         where RLinf looks for them; the same bytes. A suite whose tasks have
+                                       statistics of their own has such a pair of files for each of them
     bundle.json                        sha256 and size of every file, and the lineage (`manifest.Manifest`)
 
 Bundles are written atomically: a bundle's directory is complete or does not exist. Writing the weights needs torch;
@@ -13,7 +14,7 @@ reading and verifying does not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from rlinf_isaac.checkpoint.described import description_problems
 from rlinf_isaac.checkpoint.header import WEIGHTS_FILE
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest, UnknownVersion
 from rlinf_isaac.checkpoint.steps import find_bundles, parse_steps, select_bundles
-from rlinf_isaac.checkpoint.verify import CONFIG_FILE, MAX_BYTES, check_files, check_parts, norm_stats_files
+from rlinf_isaac.checkpoint.verify import (
+    CONFIG_FILE,
+    MAX_BYTES,
+    check_files,
+    check_parts,
+    further_assets,
+    norm_stats_files,
+)
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.ground.errors import BundleError
 from rlinf_isaac.ground.reading import read_bytes, read_json
@@ -46,6 +54,8 @@ class Bundle:
         norm_stats_bytes: content of ``norm_stats.json``, byte for byte.
         manifest: content of ``bundle.json``.
         verified: whether the files of weights were hashed; all other files always are.
+        further_norm_stats: asset id -> content of the ``norm_stats.json`` of another task of a suite.
+        of_task: asset id of the task of a suite that alone is meant (`of_task.of_task`), or None.
     """
 
     path: Path
@@ -53,6 +63,8 @@ class Bundle:
     norm_stats_bytes: bytes
     manifest: Manifest
     verified: bool
+    further_norm_stats: Mapping[str, bytes] = field(default_factory=dict)
+    of_task: str | None = None
 
     @property
     def step(self) -> int:
@@ -76,7 +88,7 @@ class Bundle:
     @property
     def asset_id(self) -> str:
         """Name of the directory in which OpenPI and RLinf look for the norm stats."""
-        return self.manifest.asset_id
+        return self.of_task or self.manifest.asset_id
 
     @property
     def lineage(self) -> Mapping[str, str | None]:
@@ -127,9 +139,10 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         check_parts(path, manifest)
         config = read_json(path / CONFIG_FILE, MAX_BYTES)
         norm_stats = read_bytes(norm_stats_files(path, manifest.asset_id)[0], MAX_BYTES)
+        further = {name: read_bytes(norm_stats_files(path, name)[0], MAX_BYTES) for name in further_assets(manifest)}
     except OSError as error:
         cause = f"{error.filename} cannot be read: {error.strerror}"
         raise BundleError.of("bundle-unreadable", cause, "check its permissions") from error
     if problems := description_problems(config, str(path / CONFIG_FILE)):
         raise BundleError(problems)
-    return Bundle(path, config, norm_stats, manifest, verified=verify)
+    return Bundle(path, config, norm_stats, manifest, verified=verify, further_norm_stats=further)

@@ -47,6 +47,10 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _is_map_of_maps(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_map, value.values()))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -102,6 +106,7 @@ _KINDS: dict[str, _Kind] = {
     "source": _MAP,
     "base": _MAP,
     "norm_stats": _MAP,
+    "tasks": (_is_map_of_maps, "an object of objects"),
 }
 _INNER: dict[str, dict[str, _Kind]] = {
     "job": {"preset": _TEXT} | dict.fromkeys(_SECTIONS, _MAP),

@@ -6,12 +6,12 @@ This module does not need torch.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.checkpoint.facts import ASSUMED, FACTS, NOT_KNOWN, with_assumed
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from rlinf_isaac.data.mixture import AnyDataset
 
 TRAINING_SECTIONS = {
-    "sft": ("model.", "policy.", "sft.", "compute.", "task."),
-    "rl": ("model.", "policy.", "rl.", "env.", "compute.", "task."),
+    "sft": ("model.", "policy.", "sft.", "compute.", "task.", "suite."),
+    "rl": ("model.", "policy.", "rl.", "env.", "compute.", "task.", "suite."),
 }
+OF_TASKS = "tasks"
+"""Entry of a suite's ``config.json``: task -> what is known of its data."""
 NO_PART_OF_IT = ("sft.loader_workers", *(f"task.{key}" for key in OF_THE_MACHINE))
 """Keys with which a training may be continued under another value: they change its speed, or say where this machine has
 something."""
@@ -38,13 +40,20 @@ def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "s
     """
     sections = TRAINING_SECTIONS[trained_by]
     values = {key: value for key, value in flatten(config).items() if key.startswith(sections)}
-    return json_digest({key: value for key, value in values.items() if key not in NO_PART_OF_IT})
+    return json_digest({key: value for key, value in values.items() if not _is_no_part(key)})
+
+
+def _is_no_part(key: str) -> bool:
+    """Whether a key is none of the training's, in the description of the task or of any task of a suite."""
+    of_the_machine = tuple(f".{name}" for name in OF_THE_MACHINE)
+    return key in NO_PART_OF_IT or (key.startswith("suite.") and key.endswith(of_the_machine))
 
 
 def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:
     """The content of ``config.json`` of a checkpoint that the job `config` trained on `dataset`.
 
-    If `dataset` is a mixture, the entry ``mixture`` has the digests and the weights of its datasets. If a dataset does
+    If `dataset` is a mixture, the entry ``mixture`` has the digests and the weights of its datasets; of a suite, the
+    entry `OF_TASKS` has what the other entries say of a single task, for each of them (`of_task`). If a dataset does
     not name the dims of its states or actions, they are assumed to be those of ``policy.state_layout`` and of the
     environment's actions, and recorded as an assumption (`facts`).
 
@@ -53,11 +62,15 @@ def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:
     """
     from rlinf_isaac.data.mixture import Mixture
 
-    described = {
-        "job": asdict(config),
+    described: dict[str, Any] = {
+        "job": config.as_dict(),
         "tokenizer": load_tokenizer(config.policy, config.model).fingerprint,
         **_of_dataset(dataset, config),
     }
+    if config.suite:
+        assert isinstance(dataset, Mixture)
+        parts = zip(configs_of(config), dataset.datasets, strict=True)
+        described[OF_TASKS] = {each.env.task: _of_dataset(part, each) for each, part in parts}
     if isinstance(dataset, Mixture):
         digests = [part.digest for part in dataset.datasets]
         described["mixture"] = {"datasets": digests, "weights": list(dataset.weights)}
@@ -83,7 +96,7 @@ def foreign_config(
     Raises:
         TokenizerError: a tokenizer that is known or assumed cannot be read.
     """
-    description: dict[str, Any] = {"job": asdict(config), "tokenizer": None}
+    description: dict[str, Any] = {"job": config.as_dict(), "tokenizer": None}
     if dataset is None:
         description |= {"prompts": None, "control_hz": None, "state_names": None, "action_names": None, "env": None}
     else:

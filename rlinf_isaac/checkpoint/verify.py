@@ -80,6 +80,18 @@ def norm_stats_files(path: Path, asset_id: str) -> tuple[Path, Path]:
     return path / "assets" / asset_id / "norm_stats.json", path / asset_id / "norm_stats.json"
 
 
+def further_assets(manifest: Manifest) -> list[str]:
+    """The asset ids of a bundle besides its own, for which it has both files of norm stats."""
+    names = [
+        name.removeprefix("assets/").removesuffix("/norm_stats.json") for name in manifest.files if _is_norm_stats(name)
+    ]
+    return [name for name in names if name != manifest.asset_id and f"{name}/norm_stats.json" in manifest.files]
+
+
+def _is_norm_stats(name: str) -> bool:
+    return name.startswith("assets/") and name.endswith("/norm_stats.json")
+
+
 def list_files(directory: Path) -> set[str]:
     """Relative POSIX names of all entries below a directory that are not directories; links are not followed."""
 

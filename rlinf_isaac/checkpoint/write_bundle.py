@@ -32,6 +32,7 @@ def write_bundle(
     step: int,
     lineage: Mapping[str, str | None],
     overwrite: bool = False,
+    further_norm_stats: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a state dict as a checkpoint bundle; see `assemble_bundle` for the other arguments.
 
@@ -55,6 +56,7 @@ def write_bundle(
         step=step,
         lineage=lineage,
         overwrite=overwrite,
+        further_norm_stats=further_norm_stats,
     )
 
 
@@ -68,6 +70,7 @@ def assemble_bundle(
     step: int,
     lineage: Mapping[str, str | None],
     overwrite: bool = False,
+    further_norm_stats: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a checkpoint bundle atomically: even after kill -9, `path` is a complete bundle or does not exist.
 
@@ -83,6 +86,7 @@ def assemble_bundle(
             ``norm_stats`` defaults to the sha256 of `norm_stats`, and any other value is refused; ``config`` defaults
             to the digest of `config`.
         overwrite: replace an existing bundle.
+        further_norm_stats: asset id -> bytes of the other tasks of a suite whose statistics are not shared.
 
     Raises:
         BundleError: the arguments cannot make a valid bundle, or `path` exists.
@@ -90,15 +94,18 @@ def assemble_bundle(
     path = Path(path)
     if path.exists() and not overwrite:
         raise BundleError.of("bundle-exists", f"{path} exists already", "remove it or choose another output")
-    check_asset_id(asset_id)
+    every = {asset_id: norm_stats, **(further_norm_stats or {})}
+    for name in every:
+        check_asset_id(name)
     content = config_bytes(config, path)
     links = {"config": json_digest(config), "norm_stats": bytes_digest(norm_stats), **lineage}
 
     with new_directory(path, replace=overwrite) as directory:
         (directory / CONFIG_FILE).write_bytes(content)
-        for file in norm_stats_files(directory, asset_id):
-            file.parent.mkdir(parents=True)
-            file.write_bytes(norm_stats)
+        for name, data in every.items():
+            for file in norm_stats_files(directory, name):
+                file.parent.mkdir(parents=True)
+                file.write_bytes(data)
         tied = write_weights(directory)
         # safetensors creates its files with mode 0600. They get the mode of a file made by open(), as the umask allows.
         for file in directory.glob("*.safetensors"):

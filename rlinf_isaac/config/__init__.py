@@ -19,10 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.config.task import with_task
+from rlinf_isaac.config.suite import with_tasks
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.yaml_text import check_yaml_text, read_yaml_text
 from rlinf_isaac.tasks.read import from_dict
+from rlinf_isaac.tasks.suite import suite_from
 
 MAX_OVERRIDES = 20_000
 """Characters. A command line with more is no work of a person, and a preset has room for more."""
@@ -93,10 +94,11 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
         InvalidJob: as `load_config`; `origin` is named in the messages.
     """
     config = OmegaConf.structured(JobConfig)
-    described = values.get("task") if isinstance(values, Mapping) else None
-    if described is not None:
-        values = {key: value for key, value in values.items() if key != "task"}
+    described, several = ((values if isinstance(values, Mapping) else {}).get(key) or {} for key in ("task", "suite"))
+    if isinstance(values, Mapping):
+        values = {key: value for key, value in values.items() if key not in ("task", "suite")}
         described = from_dict(described, origin).as_dict() if described else {}
+        several = suite_from(several, origin).as_dict() if several else {}
     problems = _apply(config, _flatten(values), origin)
     pairs: list[tuple[str, Any]] = []
     for item in overrides:
@@ -114,7 +116,7 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
         raise InvalidJob(problems)
     job = OmegaConf.to_object(config)
     assert isinstance(job, JobConfig)
-    return with_task(replace(job, task=described or {}), frozenset(key for key, _ in pairs))
+    return with_tasks(replace(job, task=described, suite=several), frozenset(key for key, _ in pairs))
 
 
 def flatten(config: Any) -> dict[str, Any]:

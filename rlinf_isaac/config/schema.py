@@ -6,7 +6,7 @@ reads is in `reads`; the sections it has to do with are MLflow params ``cfg/...`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from omegaconf import MISSING
@@ -251,3 +251,14 @@ class JobConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     task: dict[str, Any] = field(default_factory=dict)
     """The description of the task that ``env.task`` names (`config.task.task_of`); empty for stack-cube."""
+
+    suite: dict[str, Any] = field(default_factory=dict)
+    """The descriptions of several tasks that one policy learns (`tasks.suite.Suite.as_dict`); empty for a single one.
+    ``env.task`` then has the suite's name, or says which of its tasks are meant (`config.suite`)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values; those of a single task are those of earlier releases, which had no suites."""
+        values = asdict(self)
+        if not self.suite:
+            del values["suite"]
+        return values

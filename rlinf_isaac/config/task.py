@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
@@ -10,14 +11,19 @@ from typing import Any
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.tasks.read import from_dict
-from rlinf_isaac.tasks.registry import SHIPPED, find_task
+from rlinf_isaac.tasks.registry import SHIPPED, find_task, task_names
 from rlinf_isaac.tasks.task import BUILTIN, Task
 
 STACK_CUBES = ("stack2", "stack3")
 
 
 def task_of(config: JobConfig) -> Task:
-    """The task of a job. A stack-cube task has the state that ``policy.state_layout`` names."""
+    """The task of a job; of several, the first (`suite.tasks_of` has all). A stack-cube task has the state that
+    ``policy.state_layout`` names."""
+    if config.suite:
+        members, meant = config.suite["tasks"], config.env.task.split(",")
+        described = members[next((name for name in config.suite["order"] if name in meant), config.suite["order"][0])]
+        return _from_text(json.dumps(described, sort_keys=True))
     if config.task:
         return _from_text(json.dumps(config.task, sort_keys=True))
     return stack_cube(config.env.task, config.policy.state_layout)
@@ -47,7 +53,7 @@ def with_task(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
         InvalidJob: there is no such task, or its description is wrong.
     """
     name = config.env.task
-    if config.task and config.task["name"] == name and "env.task" not in chosen:
+    if config.task and config.task["name"] == name and ("env.task" not in chosen or name not in task_names()):
         return config
     task = find_task(name)
     if task.env is not None and task.env.kind == BUILTIN:
@@ -70,6 +76,13 @@ def filled_with(config: JobConfig, task: Task, chosen: frozenset[str] = frozense
     if task.env is not None:
         env |= {"backend": task.env.kind, "max_episode_steps": task.env.max_steps}
     return _filled(config, task.as_dict(), policy, env, chosen - {"env.task"})
+
+
+def with_prompts(config: JobConfig, prompts: Iterable[str]) -> JobConfig:
+    """The config with these instructions in its task, if that leaves them to the dataset."""
+    if not config.task or config.task["prompts"]:
+        return config
+    return replace(config, task=config.task | {"prompts": sorted(set(prompts)) or None})
 
 
 def _filled(

@@ -26,7 +26,8 @@ _UNIT = 1 << 16
 
 
 class Mixture:
-    """Datasets with equal features and rate, used like one `LeRobotDataset`.
+    """Datasets with equal features and rate, used like one `LeRobotDataset`. Those of a suite may differ in both: each
+    is then read by itself (`located`).
 
     Args:
         datasets: two or more; `preflight.mixture` checks what they must have in common.
@@ -97,6 +98,11 @@ class Mixture:
     def drawn(self, seed: int, epoch: int) -> np.ndarray:
         """The indices of the frames that an epoch draws, (num_frames,) int64, not shuffled yet."""
         return drawn(self.sizes, self.counts, seed, epoch)
+
+    def located(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which dataset each frame is of, (n,) int64, and its index there, (n,) int64."""
+        numbers = self._dataset_of(indices)
+        return numbers, indices - self.starts[numbers]
 
     def _dataset_of(self, indices: np.ndarray) -> np.ndarray:
         if indices.size and (indices.min() < 0 or indices.max() >= self.num_frames):

@@ -55,6 +55,11 @@ class Subset:
             self._columns[name].flags.writeable = False
         return self._columns[name]
 
+    def located(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Like `Mixture.located`, if this is part of a mixture."""
+        assert isinstance(self.dataset, Mixture)
+        return self.dataset.located(self.frames[indices])
+
     def prompt(self, index: int) -> str:
         return self.dataset.prompt(int(self.frames[index]))
 

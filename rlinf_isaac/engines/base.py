@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -33,6 +33,7 @@ class SftJob:
         base: the checkpoint that training starts from; None for random weights.
         mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
         env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        further_norm_stats: asset id -> bytes of the norm stats of the other tasks of a suite that does not share them.
     """
 
     config: JobConfig
@@ -45,6 +46,7 @@ class SftJob:
     processes: int = 1
     sharding: Literal["replicate", "shard"] = "shard"
     env_python: str | None = None
+    further_norm_stats: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def datasets(self) -> tuple[Path, ...]:
@@ -124,7 +126,7 @@ class RlJob:
     @property
     def description(self) -> dict[str, Any]:
         """Content of the checkpoints' ``config.json``: that of the start checkpoint, with this job."""
-        return {**self.start.config, "job": asdict(self.config), "trained_by": "rl"}
+        return {**self.start.config, "job": self.config.as_dict(), "trained_by": "rl"}
 
 
 class Engine(Protocol):

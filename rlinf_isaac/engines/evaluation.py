@@ -24,9 +24,10 @@ from rlinf_isaac.engines.fan_out import fan_out
 from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.atomic import locked, write_file
 from rlinf_isaac.ground.digest import json_digest
-from rlinf_isaac.ground.errors import EngineFailed, InvalidJob
+from rlinf_isaac.ground.errors import EngineFailed, InvalidJob, Problem
 from rlinf_isaac.ground.events import (
     EpisodeDone,
+    EpisodeKey,
     EpisodeRow,
     EvaluationFinished,
     EvaluationStarted,
@@ -101,25 +102,9 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
     }
     if any(problems.values()) and not job.allow_mismatch:
         raise InvalidJob([problem for each in problems.values() for problem in each])
-    # Rows are reused only under equal settings, whose digest names the directory.
-    settings = evaluation_settings(job, dict(player.identity), player.slots) | dict(player.settings)
-    root = job.output / json_digest(settings)[:12]
-    root.mkdir(parents=True, exist_ok=True)
-    write_file(root / "settings.json", json.dumps(settings, indent=2))
-    announced = settings | ({"stop_rule": asdict(job.stop_rule)} if job.stop_rule else {})
-    if config.task:
-        announced |= {"failures": list(task_of(config).failures)}
+    settings, root = settle(job, player)
     shares = [
-        _Share(
-            bundle,
-            root / f"{bundle.step}-{bundle.digest[:8]}",
-            (
-                EvaluationStarted(
-                    bundle.step, bundle.path, bundle.digest, announced, facts.assumed(bundle), facts.unsaid(bundle)
-                ),
-                *(MismatchAllowed(bundle.step, bundle.digest, problem) for problem in problems[bundle.digest]),
-            ),
-        )
+        _Share(bundle, directory_of(root, bundle), begin(bundle, announced(job, settings), problems[bundle.digest]))
         for bundle in job.bundles
     ]
     seeds = range(config.eval.first_seed, config.eval.first_seed + config.eval.episodes)
@@ -129,7 +114,7 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
         if share.bundle.digest not in begun:
             begun.add(share.bundle.digest)
             yield from share.begin
-        yield from _evaluate_bundle(share.bundle, job, player, share.directory, seeds, batch)
+        yield from evaluate_bundle(share.bundle, job, player, share.directory, seeds, batch)
 
     def play_whole(player: Player, share: _Share) -> Iterator[Event]:
         yield from play(player, share)
@@ -146,9 +131,38 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
     if job.stop_rule is None:
         yield from play_all(play_whole)
         return
-    yield from _until_decided(job, job.stop_rule, seeds, lambda batch: play_all(partial(play, batch=batch)))
+    yield from until_decided(job, job.stop_rule, seeds, lambda batch: play_all(partial(play, batch=batch)))
     for share in shares:
         yield EvaluationFinished(share.bundle.step, share.bundle.digest, share.directory)
+
+
+def settle(job: EvaluationJob, player: Player) -> tuple[dict[str, Any], Path]:
+    """The settings of an evaluation of one task, and the directory for its rows, which are reused only under equal
+    settings: their digest names it."""
+    settings = evaluation_settings(job, dict(player.identity), player.slots) | dict(player.settings)
+    root = job.output / json_digest(settings)[:12]
+    root.mkdir(parents=True, exist_ok=True)
+    write_file(root / "settings.json", json.dumps(settings, indent=2))
+    return settings, root
+
+
+def directory_of(root: Path, bundle: Bundle) -> Path:
+    """Where the rows and the videos of a checkpoint lie."""
+    return root / f"{bundle.step}-{bundle.digest[:8]}"
+
+
+def announced(job: EvaluationJob, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as `EvaluationStarted` has them."""
+    values = dict(settings) | ({"stop_rule": asdict(job.stop_rule)} if job.stop_rule else {})
+    return values | ({"failures": list(task_of(job.config).failures)} if job.config.task else {})
+
+
+def begin(bundle: Bundle, settings: Mapping[str, Any], problems: Sequence[Problem]) -> tuple[Event, ...]:
+    """The events that announce a checkpoint, with the mismatches that are allowed."""
+    started = EvaluationStarted(
+        bundle.step, bundle.path, bundle.digest, settings, facts.assumed(bundle), facts.unsaid(bundle)
+    )
+    return started, *(MismatchAllowed(bundle.step, bundle.digest, problem) for problem in problems)
 
 
 def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: int) -> dict[str, Any]:
@@ -174,19 +188,19 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
     }
 
 
-def _until_decided(
+def until_decided(
     job: EvaluationJob, rule: StopRule, seeds: range, play: Callable[[range], Iterator[Event]]
 ) -> Iterator[Event]:
-    """Evaluate all bundles on one batch of seeds after the other, until one is shown to be the best.
+    """Evaluate all bundles on one batch of seeds after the other, in every task, until one is shown to be the best.
 
     Yields metrics with the evidence after every batch.
     """
-    successes: dict[str, dict[int, bool]] = {bundle.digest: {} for bundle in job.bundles}
+    successes: dict[str, dict[EpisodeKey, bool]] = {bundle.digest: {} for bundle in job.bundles}
     for batch in rule.rounds(seeds):
         # Every bundle plays the same seeds before the results are tested.
         for event in play(batch):
             if isinstance(event, EpisodeDone):
-                successes[event.row.checkpoint][event.row.seed] = event.row.success
+                successes[event.row.checkpoint][event.row.key] = event.row.success
             yield event
         # The e-value for "one of them is better than all others". It remains valid however often it is tested.
         found = separate(list(successes.values()), rule.alpha)
@@ -197,10 +211,20 @@ def _until_decided(
             return
 
 
-def _evaluate_bundle(
-    bundle: Bundle, job: EvaluationJob, player: Player, directory: Path, seeds: range, batch: range
+def evaluate_bundle(
+    bundle: Bundle, job: EvaluationJob, player: Player, directory: Path, seeds: range, batch: range, task: str = ""
 ) -> Iterator[Event]:
-    """Announce the rows that are on disk, then play the other episodes of `batch`."""
+    """Announce the rows that are on disk, then play the other episodes of `batch`.
+
+    Args:
+        bundle: the checkpoint.
+        job: the evaluation, of one task.
+        player: plays the episodes.
+        directory: of the rows and videos.
+        seeds: all seeds of the job.
+        batch: those that are played now.
+        task: for `EpisodeRow.task`; empty if there is only one.
+    """
     config = job.config
     first_seed = config.eval.first_seed
     rows_file = directory / "episodes.jsonl"
@@ -214,7 +238,7 @@ def _evaluate_bundle(
         # Announce these rows again. A recorder identifies a row by checkpoint and seed, so it counts only once.
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
-        label = f"eval {bundle.step}"
+        label = f"eval {bundle.step} {task}".rstrip()
         before = batch.start - seeds.start
         yield Progress(label, before + len(finished), len(seeds))
         if len(finished) < len(batch):
@@ -231,7 +255,7 @@ def _evaluate_bundle(
                     yield row
                     continue
                 # Write the row to disk before announcing it: a kill loses only episodes that were not announced.
-                row = replace(row, video=films.get(row.seed))
+                row = replace(row, video=films.get(row.seed), task=task)
                 lines.append(rows_file, json.dumps(row.as_dict()))
                 yield from _announce(row, directory)
                 successes, count = successes + row.success, count + 1
@@ -241,7 +265,7 @@ def _evaluate_bundle(
 def _announce(row: EpisodeRow, directory: Path) -> Iterator[Event]:
     yield EpisodeDone(row)
     if row.video:
-        yield VideoSaved(row.checkpoint_step, row.seed, directory / row.video, row.length + 1)
+        yield VideoSaved(row.checkpoint_step, row.seed, directory / row.video, row.length + 1, row.task)
 
 
 def _parse_row(line: str) -> EpisodeRow:

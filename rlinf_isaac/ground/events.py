@@ -15,6 +15,9 @@ from typing import Any
 
 from rlinf_isaac.ground.errors import Problem
 
+EpisodeKey = int | tuple[int, str]
+"""The seed of an episode, or its seed and its task."""
+
 
 @dataclass(frozen=True)
 class EpisodeRow:
@@ -35,6 +38,7 @@ class EpisodeRow:
         subtasks: name -> whether the subtask was reached at any time in the episode.
         extras: further numbers of the episode, which its environment gives.
         video: path of the episode's video relative to the evaluation directory, or None.
+        task: the task, if the checkpoint is of several (`tasks.suite`), else empty.
     """
 
     checkpoint_step: int
@@ -49,11 +53,17 @@ class EpisodeRow:
     subtasks: Mapping[str, bool] = field(default_factory=dict)
     video: str | None = None
     extras: Mapping[str, float] = field(default_factory=dict)
+    task: str = ""
+
+    @property
+    def key(self) -> EpisodeKey:
+        """What tells the episodes of a checkpoint apart, in the order in which batches of seeds are played."""
+        return (self.seed, self.task) if self.task else self.seed
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` is its inverse. Without extras it is that of earlier releases."""
+        """A JSON-ready dict; `from_dict` is its inverse. Without extras and task it is that of earlier releases."""
         values = asdict(self)
-        return values if self.extras else {key: value for key, value in values.items() if key != "extras"}
+        return {key: value for key, value in values.items() if value or key not in ("extras", "task")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpisodeRow:
@@ -85,8 +95,9 @@ class EvaluationStarted:
 
     `settings` has everything besides checkpoint and seed on which its episodes depend: ``environment`` (an
     `EnvIdentity` as dict), ``action_chunk``, ``policy_seed`` and more; also ``stop_rule``, if the results decided the
-    number of episodes, and ``failures``, the outcomes of a task that is not stack-cube. `assumed` has assumptions about
-    its training, `unsaid` the facts that are not known (`checkpoint.facts`).
+    number of episodes, and ``failures``, the outcomes of a task that is not stack-cube. Of several tasks, ``tasks`` has
+    the settings of each, and the rest is what they have in common. `assumed` has assumptions about its training,
+    `unsaid` the facts that are not known (`checkpoint.facts`).
     """
 
     step: int
@@ -115,12 +126,18 @@ class EpisodeDone:
 
 @dataclass(frozen=True)
 class VideoSaved:
-    """A verified mp4 of one episode was written to `path`."""
+    """A verified mp4 of one episode was written to `path`. `task` is that of the episode's row."""
 
     checkpoint_step: int
     seed: int
     path: Path
     frames: int
+    task: str = ""
+
+    @property
+    def key(self) -> EpisodeKey:
+        """As `EpisodeRow.key`."""
+        return (self.seed, self.task) if self.task else self.seed
 
 
 @dataclass(frozen=True)

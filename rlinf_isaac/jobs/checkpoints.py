@@ -22,6 +22,11 @@ def chosen_bundles(findings: Findings, ckpt_root: str, ckpt_steps: str, *, quick
     return bundles
 
 
+def prompts_of(bundle: Bundle) -> list[str]:
+    """The instructions that a checkpoint was trained with, as far as they are known."""
+    return list((bundle.config.get("prompts") or {}).values())
+
+
 def with_assumptions(
     findings: Findings, bundles: Sequence[Bundle], text: str, overrides: Sequence[str] = ()
 ) -> list[Bundle]:

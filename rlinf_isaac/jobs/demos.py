@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.jobs import options
 from rlinf_isaac.tasks.task import OF_THE_MACHINE
@@ -38,15 +39,15 @@ def check(
     **chosen: str,
 ) -> JobConfig:
     """Check these options and return their config. `quick` has no effect, because all of these checks are quick."""
-    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_simulator
+    from rlinf_isaac.preflight import check_config, check_device, check_free_space, check_prompts, check_simulator
     from rlinf_isaac.preflight.machine import demonstration_bytes
 
     changes = options.to_overrides(chosen, KEYS, overrides)
     findings.add(check_overrides("demos", changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, "demos", changes), *check_device(config, "demos")])
-    findings.add(check_simulator(config, options.interpreter(env_python)))
-    findings.add(check_free_space(output, demonstration_bytes(config)))
+    findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
+    findings.add(check_free_space(output, sum(map(demonstration_bytes, configs_of(config)))))
     return config
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.config import build_config
 from rlinf_isaac.config.reads import check_overrides, on_engine
+from rlinf_isaac.config.suite import configs_of, names_of
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import check_output
@@ -78,9 +80,17 @@ def plan(
 ) -> EvaluationJob | None:
     """The job for these bundles, or None if it has errors. Its config is that of their training, with `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.of_task import of_task
     from rlinf_isaac.checkpoint.trained_with import NormStatsFile, mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
-    from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats, check_simulator
+    from rlinf_isaac.preflight import (
+        check_bundles,
+        check_config,
+        check_device,
+        check_norm_stats,
+        check_prompts,
+        check_simulator,
+    )
 
     form = on_engine("eval", engine)
     findings.add(check_overrides(form, overrides))
@@ -90,16 +100,25 @@ def plan(
         return None
     with findings.collect():
         config = build_config(bundles[0].job, f"{bundles[0].path}/config.json", overrides)
+        config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, env_python))
+        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
+        if config.suite and engine != engines.LOCAL:
+            cause = f"--engine {engine} plays one task, the checkpoint is of several: {', '.join(names_of(config))}"
+            findings.add([Problem("suite-engine", cause, "leave --engine out")])
+        if config.suite and norm_stats is not None:
+            cause = f"--norm-stats {norm_stats} is one file, the checkpoint is of {len(config.suite['tasks'])} tasks"
+            findings.add([Problem("suite-norm-stats", cause, "leave --norm-stats at auto: each task has its own")])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:
             findings.add(check_coverage(bundle.path, config.model, optional=OPTIONAL_PREFIXES))
-            found = mismatches(bundle, config, norm_stats=given)
-            findings.add(replace(problem, level="warning") if allow_mismatch else problem for problem in found)
-            stats = (given.data, given.path) if given else (bundle.norm_stats_bytes, bundle.path)
-            findings.add(check_norm_stats(*stats, config))
+            for own in configs_of(config):
+                view = of_task(bundle, own.env.task) if config.suite else bundle
+                found = mismatches(view, own, norm_stats=given)
+                findings.add(replace(problem, level="warning") if allow_mismatch else problem for problem in found)
+                stats = (given.data, given.path) if given else (view.norm_stats_bytes, bundle.path)
+                findings.add(check_norm_stats(*stats, own))
         return EvaluationJob(
             config,
             tuple(bundles),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.jobs import options
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def check(
         check_device,
         check_free_space,
         check_memory,
+        check_prompts,
         check_shared_memory,
         check_simulator,
         check_trainable,
@@ -47,11 +49,12 @@ def check(
     findings.add(check_overrides(form, changes))
     config = load_config(preset, changes)
     findings.add([*check_config(config, form, changes), *check_device(config, form)])
-    findings.add(check_simulator(config, options.interpreter(env_python)))
+    findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
     findings.add(check_shared_memory(config, form))
     findings.raise_errors()
     findings.add([*check_trainable(config, has_base=False), *check_memory(config)])
-    findings.add(check_free_space(output, demonstration_bytes(config) + training_bytes(config)))
+    demonstrations = sum(map(demonstration_bytes, configs_of(config)))
+    findings.add(check_free_space(output, demonstrations + training_bytes(config)))
     return config
 
 

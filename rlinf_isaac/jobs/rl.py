@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rlinf_isaac.config import build_config, load_config, preset_names
 from rlinf_isaac.config.reads import check_overrides, on_engine
+from rlinf_isaac.config.suite import single
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.jobs import checkpoints, options
@@ -70,6 +72,7 @@ def plan(
 ) -> list[RlJob]:
     """One job per bundle. Their config is that of the first bundle, with the preset's section `rl` and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.of_task import of_task
     from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import (
@@ -78,6 +81,7 @@ def plan(
         check_device,
         check_free_space,
         check_norm_stats,
+        check_prompts,
         check_simulator,
     )
     from rlinf_isaac.preflight.machine import reinforcement_bytes
@@ -96,8 +100,12 @@ def plan(
         if preset != options.AUTO or chosen in preset_names():
             recorded["rl"] = asdict(load_config(chosen).rl)
         config = build_config(recorded, f"{bundles[0].path}/config.json", overrides)
+        if config.suite:
+            config = single(config)
+            bundles = [of_task(bundle, config.env.task) for bundle in bundles]
+        config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add(check_simulator(config, env_python))
+        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

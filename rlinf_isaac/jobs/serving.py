@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 def plan(
-    findings: Findings, bundle: Bundle, device: str, assume: str = options.NONE
+    findings: Findings, bundle: Bundle, device: str, assume: str = options.NONE, task: str = options.AUTO
 ) -> tuple[Bundle, JobConfig] | None:
     """The bundle with the assumptions about its training, and its job on this device; None if `findings` has errors.
+
+    `task` is that of a checkpoint of several; ``auto`` is enough where these share their norm stats.
 
     Raises:
         InvalidJob: the bundle's config does not belong to this release, or a value does not fit.
     """
     from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.of_task import playable
     from rlinf_isaac.checkpoint.trained_with import serving_mismatches
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
     from rlinf_isaac.preflight import check_bundles, check_config, check_device, check_norm_stats
@@ -29,6 +32,7 @@ def plan(
     changes = options.to_overrides({"device": device}, {"device": "compute.device"}, options.NONE)
     findings.add(check_bundles([bundle]))
     (bundle,) = checkpoints.with_assumptions(findings, [bundle], assume)
+    bundle = playable(bundle, None if task == options.AUTO else task)
     config = build_config(bundle.job, f"{bundle.path}/config.json", changes)
     findings.add([*check_config(config), *check_device(config)])
     findings.raise_errors()

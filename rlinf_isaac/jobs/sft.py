@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rlinf_isaac.config.reads import check_overrides, on_engine, with_base
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import configs_of, narrowed
+from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.digest import json_digest
@@ -16,6 +18,7 @@ from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import Say, options, silent
 from rlinf_isaac.jobs import base as bases
 from rlinf_isaac.jobs import engine as engines
+from rlinf_isaac.jobs import suite as suites
 from rlinf_isaac.jobs.used_norm_stats import say_trained
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ def check(
     found_base, given = bases.find(findings, base, locate), None
     with findings.collect():
         if found_base is not None or base == options.NONE:
-            config = bases.config_of(found_base, preset, changes)
+            config = narrowed(bases.config_of(found_base, preset, changes))
             findings.add([*check_config(config, form, changes), *check_device(config, form)])
             findings.add(check_shared_memory(config, form))
     with findings.collect():
@@ -106,6 +109,10 @@ def check(
     with findings.collect():
         if found_base is not None or base == options.NONE:
             given = bases.choose_norm_stats(norm_stats, found_base)
+    if config is not None and config.suite:
+        findings.add(suites.check_suite(config, norm_stats=norm_stats, engine=chosen["engine"]))
+        with findings.collect():
+            roots = suites.matched(config, roots) if roots else ()
     if config is None or not roots or findings.errors:
         return None
     if found_base is not None:
@@ -115,8 +122,9 @@ def check(
     if config.sft.eval_interval:
         findings.add(check_simulator(config))
     file, found = given if isinstance(given, Path) else None, []
-    for root in roots:
-        found += check_training_data(config, root, file if len(roots) == 1 else None, quick=quick, allow=allow_mismatch)
+    configs = configs_of(config) if config.suite else (config,) * len(roots)
+    for own, root in zip(configs, roots, strict=True):
+        found += check_training_data(own, root, file if len(roots) == 1 else None, quick=quick, allow=allow_mismatch)
     findings.add(found)
     with findings.collect():
         findings.add([*check_mixture(config, roots, file), *check_held_out(config, roots)])
@@ -151,13 +159,22 @@ def plan(
     Raises:
         DatasetError: a data file is damaged.
     """
-    from rlinf_isaac.data.mixture import open_datasets
+    from rlinf_isaac.data.mixture import Mixture, open_datasets
     from rlinf_isaac.data.norm_stats import compute_norm_stats, settings_of
     from rlinf_isaac.engines.local.sft.memory import choose_sharding
     from rlinf_isaac.preflight.memory import gpu_memory
 
     dataset = open_datasets((dataset_root, *mixed_with), config.sft.mix)
-    if norm_stats is None:
+    config = with_prompts(config, dataset.tasks.values())
+    further: dict[str, bytes] = {}
+    if config.suite:
+        assert isinstance(dataset, Mixture)
+        further = suites.norm_stats_of(config, dataset)
+        stats = further.pop(config.policy.asset_id)
+        origin = (
+            f"computed from the dataset{'' if further else 's'} {dataset.datasets[0].root if further else dataset.root}"
+        )
+    elif norm_stats is None:
         stats = compute_norm_stats(dataset, **settings_of(config)).to_json().encode()
         origin = f"computed from the dataset {dataset.root}"
     elif isinstance(norm_stats, bases.ForeignNormStats):
@@ -168,6 +185,8 @@ def plan(
     if base is not None:
         sealed = bases.seal(base, config, norm_stats if isinstance(norm_stats, bases.ForeignNormStats) else None, say)
     say_trained(stats, origin, say)
+    for asset_id, data in further.items():
+        say_trained(data, f"computed for {asset_id}", say)
     available = gpu_memory() if config.compute.device.startswith("cuda") else None
     processes, sharding = config.compute.num_processes, choose_sharding(config, available)
     config = replace(config, compute=replace(config.compute, num_processes=1, sharding="auto"))
@@ -182,5 +201,6 @@ def plan(
         processes=processes,
         sharding=sharding,
         env_python=env_python,
+        further_norm_stats=further,
     )
     return replace(job, output=job.output / "sft" / f"{config.preset}-{json_digest(job.lineage)[:8]}{suffix}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rlinf_isaac.config import flatten
@@ -10,6 +11,7 @@ from rlinf_isaac.config.fits import Misfit, check_architecture, check_chunk
 from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.rules import out_of_range
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
@@ -31,6 +33,9 @@ def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str]
             mended on its command line.
         overrides: those among `config`; the ones that do nothing in this job are reported, too.
     """
+    if config.suite:
+        own = [check_config(replace(each, suite={}), form, overrides) for each in configs_of(config)]
+        return list(dict.fromkeys(problem for problems in own for problem in problems))
     problems = check_overrides(form, overrides, config)
     problems += out_of_range(JobConfig, flatten(config))
     problems += _check_env(config)

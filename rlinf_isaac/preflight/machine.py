@@ -10,6 +10,7 @@ from pathlib import Path
 from rlinf_isaac.config.reads import acts
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
+from rlinf_isaac.config.suite import configs_of, tasks_of
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.envs.host.interpreter import check_host
@@ -44,14 +45,26 @@ def demonstration_bytes(config: JobConfig) -> int:
 
 
 def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Problem]:
-    """Whether the simulator is there, if it has an interpreter of its own: `env_python`, or the one that the task, or
-    ISAACLAB_PYTHON, names. Nothing heavy is imported in that interpreter either."""
-    task = task_of(config)
-    if task.env is not None and task.env.kind != BUILTIN:
-        return check_host(task, env_python)
-    if config.env.backend != "isaaclab":
-        return []
-    return check_python(env_python or os.environ.get(PYTHON_VARIABLE))
+    """Whether the simulator of each task is there, if it has an interpreter of its own: `env_python`, or the one that
+    the task, or ISAACLAB_PYTHON, names. Nothing heavy is imported in that interpreter either."""
+    problems: dict[Problem, None] = {}
+    for each in configs_of(config):
+        task = task_of(each)
+        if task.env is None:
+            cause = f"the task {task.name} has no environment to play in"
+            problems[Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")] = None
+        elif task.env.kind != BUILTIN:
+            problems |= dict.fromkeys(check_host(task, env_python))
+        elif each.env.backend == "isaaclab":
+            problems |= dict.fromkeys(check_python(env_python or os.environ.get(PYTHON_VARIABLE)))
+    return list(problems)
+
+
+def check_prompts(config: JobConfig) -> list[Problem]:
+    """Whether a job that plays episodes has an instruction for them."""
+    cure = "write the prompt into the task, or a list of prompts"
+    cause = "the task {} leaves its prompt to the dataset, and no dataset or checkpoint here says it"
+    return [Problem("no-prompt", cause.format(task.name), cure) for task in tasks_of(config) if task.prompts is None]
 
 
 def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:
@@ -60,7 +73,12 @@ def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Pat
     if not (acts(form, "sft.loader_workers", config) and workers and place.is_dir()):
         return []
     # Of each sample mostly the images.
-    one = config.sft.batch_size * len(task_of(config).cameras) * 3 * config.model.vision.image_size**2
+    one = (
+        config.sft.batch_size
+        * len({slot for task in tasks_of(config) for slot in task.cameras})
+        * 3
+        * config.model.vision.image_size**2
+    )
     free, needed = shutil.disk_usage(place).free, one * workers * batches
     if free >= needed:
         return []

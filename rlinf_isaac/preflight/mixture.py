@@ -38,6 +38,8 @@ def check_mixture(config: JobConfig, roots: Sequence[Path], norm_stats: Path | N
         cause = f"{' and '.join(twice)} is given more than once"
         problems.append(Problem("mix-twice", cause, "give it once, and a larger share by sft.mix"))
     metas = [read_meta(root) for root in roots]
+    if config.suite:  # each dataset is read by its own task
+        return problems or list(_check_shares(config.sft.mix, roots, metas))
     task = task_of(config)
     vectors = task.state.dataset, task.action.dataset
     for root, meta in zip(roots[1:], metas[1:], strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Alternative = Literal["two-sided", "greater"]
 
@@ -30,7 +30,7 @@ class PairedCounts:
     neither: int
 
     @classmethod
-    def of(cls, first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedCounts:
+    def of(cls, first: Mapping[Any, bool], second: Mapping[Any, bool]) -> PairedCounts:
         """Counts the outcomes over the common seeds of two mappings seed -> success."""
         counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
         for seed in first.keys() & second.keys():

@@ -8,9 +8,10 @@ coverage is never below the nominal one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 from rlinf_isaac.stats.paired import PairedCounts, mcnemar
 
@@ -91,6 +92,39 @@ class RateEstimate:
         )
 
 
+def macro_average(counts: Sequence[tuple[int, int]], confidence: float = 0.95) -> RateEstimate:
+    """The mean of the success rates of several tasks, in which each task counts the same.
+
+    The interval respects that the tasks are strata: with rates p_t and their Wilson intervals [l_t, u_t], of T tasks,
+
+        low = p - sqrt(sum (p_t - l_t)^2) / T        high = p + sqrt(sum (u_t - p_t)^2) / T
+
+    (recovery of variances, "square-and-add"). It uses no common rate, so it is not widened by the differences between
+    the tasks, as the interval of the pooled episodes is. Of a single task it is that task's Wilson interval.
+
+    Args:
+        counts: (successes, episodes) of each task.
+        confidence: of the two-sided interval.
+
+    Source: R. G. Newcombe, Interval estimation for the difference between independent proportions, Statist. Med. 17
+    (1998), method 10; G. Y. Zou, A. Donner, Construction of confidence limits about effect measures, Statist. Med. 27
+    (2008), for sums.
+
+    Raises:
+        ValueError: there is no task; or as `wilson_interval`.
+    """
+    if not counts:
+        raise ValueError("an average needs at least one task")
+    each = [RateEstimate.of(successes, n, confidence) for successes, n in counts]
+    if len(each) == 1:
+        return each[0]
+    rate = sum(one.rate for one in each) / len(each)
+    below = math.sqrt(sum((one.rate - one.low) ** 2 for one in each)) / len(each)
+    above = math.sqrt(sum((one.high - one.rate) ** 2 for one in each)) / len(each)
+    total = sum(successes for successes, _ in counts), sum(n for _, n in counts)
+    return RateEstimate(*total, rate, max(0.0, rate - below), min(1.0, rate + above))
+
+
 @dataclass(frozen=True)
 class PairedGain:
     """The gain in success between two checkpoints on the same seeds.
@@ -111,7 +145,7 @@ class PairedGain:
     p_value: float
 
     @classmethod
-    def of(cls, before: Mapping[int, bool], after: Mapping[int, bool]) -> PairedGain:
+    def of(cls, before: Mapping[Any, bool], after: Mapping[Any, bool]) -> PairedGain:
         """Compares two mappings seed -> success with the exact form of McNemar's test.
 
         Raises:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def log_e_value(wins: int | np.ndarray, losses: int | np.ndarray) -> np.ndarray:
     return (wins + losses + 1) * math.log(2) + betaln(wins + 1, losses + 1) + tail
 
 
-def anytime_p_value(first: Mapping[int, bool], second: Mapping[int, bool]) -> float:
+def anytime_p_value(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> float:
     """Two-sided p-value that is valid for any time of, and any reason for, stopping the evaluation.
 
     It is 1 over the largest capital so far, of which half is bet on each side, over the common seeds in their order.
@@ -76,7 +77,7 @@ class Separation:
         return self.e_value >= self.needed
 
 
-def separate(outcomes: Sequence[Mapping[int, bool]], alpha: float = ALPHA) -> Separation:
+def separate(outcomes: Sequence[Mapping[Any, bool]], alpha: float = ALPHA) -> Separation:
     """Tests whether one of K checkpoints is better than each of the others.
 
     A checkpoint is called the best when each of its capitals against the K - 1 others has reached K / alpha. If that is
@@ -119,8 +120,9 @@ class StopRule:
             yield seeds[begin : begin + self.batch]
 
 
-def _running_counts(first: Mapping[int, bool], second: Mapping[int, bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Cumulative wins and losses of the first checkpoint after each common seed, in the order of seeds."""
+def _running_counts(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Cumulative wins and losses of the first checkpoint after each common seed, in the order of seeds (of several
+    tasks: seed after seed, each in all tasks, so that a further batch of seeds goes on from there)."""
     seeds = sorted(first.keys() & second.keys())
     ahead = np.array([int(first[seed]) - int(second[seed]) for seed in seeds], dtype=int)
     return np.cumsum(ahead > 0), np.cumsum(ahead < 0)

@@ -183,12 +183,12 @@ class Task:
 
 
 def differences(one: Task, other: Task) -> list[tuple[str, Any, Any]]:
-    """(field, value in `one`, value in `other`) for each field that differs. Names of dims are compared only where both
-    tasks have them; what depends on the machine is not compared."""
+    """(field, value in `one`, value in `other`) for each field that differs. Names of dims, and prompts, are compared
+    only where both tasks have them; what depends on the machine is not compared."""
     left, right = (dict(_flat(_portable(task).as_dict())) for task in (one, other))
-    for vector in ("state.names", "action.names"):
-        if left[vector] is None or right[vector] is None:
-            del left[vector], right[vector]
+    for key in ("prompts", "state.names", "action.names"):
+        if left[key] is None or right[key] is None:
+            del left[key], right[key]
     keys = [*left, *(key for key in right if key not in left)]
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 

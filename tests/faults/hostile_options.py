@@ -41,8 +41,14 @@ _NUMERIC = {
     "--min-success": ("promote", "none"),
     "--alpha": ("promote", "none"),
     "--port": ("serve", "nowhere"),
+    "--fps": ("dataset", "import", "nowhere.hdf5", "--output", "out", "--prompt", "x"),
 }
-_NEEDS = {"doctor": ("dataset", "preset.yaml", "ckpts"), "convert": ("model.pt",), "bundle": ("policy", "dummy.yaml")}
+_NEEDS = {
+    "doctor": ("dataset", "preset.yaml", "ckpts"),
+    "convert": ("model.pt",),
+    "bundle": ("policy", "dummy.yaml"),
+    "dataset": ("model.pt",),
+}
 _OF_NUMBERS = [
     Attack(f"{words[0]}: {option} {text[:30]!r}", (*words, option, text), needs=_NEEDS.get(words[0], ()), codes=(0, 2))
     for row, (option, words) in enumerate(_NUMERIC.items())
@@ -62,6 +68,11 @@ _NAMES = {
     "--tracking-uri": ("sync", "--output", "out"),
     "--rlinf-overrides": ("doctor", "eval", "--ckpt-root", "ckpts", "--engine", "rlinf"),
     "--venv": ("isaaclab", "setup", "--dry-run", "--python", "/nowhere"),
+    "--mask": ("dataset", "import", "model.pt", "--output", "out", "--prompt", "x"),
+    "--prompt": ("dataset", "import", "nowhere.hdf5", "--output", "out"),
+    "--cameras": ("dataset", "import", "/dev/zero", "--output", "out", "--prompt", "x"),
+    "--state": ("dataset", "import", ESC, "--output", "out", "--prompt", "x"),
+    "--action-key": ("dataset", "import", LONG, "--output", "out", "--prompt", "x"),
     "--api-key": ("serve", "nowhere"),
 }
 _TEXTS = {

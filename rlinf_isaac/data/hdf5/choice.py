@@ -124,12 +124,15 @@ def choose(found: FoldedFindings, demo: h5py.Group, wanted: Wanted) -> Chosen | 
             cameras.append(Camera(key, f"{CAMERA}{key}", *what))
         elif kind == "vector" and wanted.state is None:
             state.append(Part(key, what))
+        elif kind == "odd" and wanted.cameras is None:
+            found.add("hdf5-image", f"{where}/obs/{key} holds {what}", f"{_IMAGE}: --cameras names those to take")
         elif key not in (wanted.cameras or {}) and key not in (wanted.state or ()):
-            left_out[key] = what if kind == "other" else "not asked for"
+            left_out[key] = what if kind in ("other", "odd") else "not asked for"
     action = find(demo, wanted.action)
     kind, dims = _kind(action)
     if kind != "vector":
-        found.add("hdf5-kind", f"{where}/{wanted.action} is {dims}", "name an array of numbers with --action-key")
+        cause = f"{where}/{wanted.action} is {'a camera' if kind == 'camera' else dims}"
+        found.add("hdf5-kind", cause, "name an array of numbers with --action-key")
     if not cameras and wanted.cameras is None:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in left_out.items())
         cure = "record with cameras, or pass --cameras none for a dataset without images, which no policy here reads"
@@ -157,15 +160,17 @@ def _named(found: FoldedFindings, obs: h5py.Group, key: str, keys: list[str], *,
     if kind == ("camera" if camera else "vector"):
         return what
     if camera:
-        found.add("hdf5-image", f"{where}/{key} is {what if kind == 'other' else 'no image'}", _IMAGE)
+        what = "a vector" if kind == "vector" else what
+        found.add("hdf5-image", f"{where}/{key} is {what}, no camera", _IMAGE)
     else:
-        cause = f"{where}/{key} is {what if kind == 'other' else 'an image'}"
+        cause = f"{where}/{key} is {'a camera' if kind == 'camera' else what}, no state"
         found.add("hdf5-kind", cause, "name arrays (frames, dims) of floating-point numbers with --state")
     return None
 
 
 def _kind(array: h5py.Group | h5py.Dataset | None) -> tuple[str, Any]:
-    """``camera`` with (height, width, channels first), ``vector`` with its dims, or ``other`` with a description."""
+    """``camera`` with (height, width, channels first), ``vector`` with its dims, or a description of ``other`` things;
+    ``odd`` are images that cannot be taken."""
     if array is None or not hasattr(array, "dtype"):
         return "other", "a group"
     shape, dtype = array.shape, array.dtype
@@ -174,12 +179,14 @@ def _kind(array: h5py.Group | h5py.Dataset | None) -> tuple[str, Any]:
         return "other", f"{dtype}, no numbers" if shape else "empty"
     if dtype.kind == "f" and len(shape) in (1, 2) and math.prod(shape[1:]) and dtype.itemsize <= 8:
         return "vector", math.prod(shape[1:])
+    if len(shape) == 4 and shape[3] == 4 and dtype == "uint8":
+        return "odd", "images of four channels"
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         return "other", what
     if dtype != "uint8":
-        return "other", f"images of {dtype}, whose scale nobody says" if dtype.kind == "f" else f"images of {dtype}"
+        return "odd", f"images of {dtype}, whose scale nobody says" if dtype.kind == "f" else f"images of {dtype}"
     if shape[1] == shape[3] == 3 or min(shape[1:]) < 1 or max(shape[1:]) > MOST_SIDE:
-        return "other", f"{what}, no image that anybody records"
+        return "odd", f"{what}, no image that anybody records"
     first = shape[1] == 3
     height, width = shape[2:] if first else shape[1:3]
     return "camera", (height, width, first)

@@ -76,7 +76,7 @@ def hdf5_errors(path: Path) -> Iterator[None]:
 
 
 def find(start: h5py.Group, path: str, links: int = 0) -> h5py.Group | h5py.Dataset | None:
-    """What lies at a path, which may have slashes; None if nothing does. Must be called within `hdf5_errors`.
+    """The group or array at a path, which may have slashes; None if there is none. Must be called within `hdf5_errors`.
 
     Args:
         start: where a relative path begins.
@@ -106,7 +106,7 @@ def find(start: h5py.Group, path: str, links: int = 0) -> h5py.Group | h5py.Data
                 raise _refused_link(f"{where} is a link to {link.path}, where nothing is")
         else:
             here = here[name]
-    return here
+    return here if isinstance(here, h5py.Group | h5py.Dataset) else None
 
 
 def storage_problem(array: h5py.Dataset) -> Problem | None:

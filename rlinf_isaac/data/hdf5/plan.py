@@ -97,6 +97,10 @@ def make_plan(
         return None
     read = tuple(files)
     rate = check_rate(found, read, request.fps)
+    names = sorted({str(file.env_args["env_name"]) for file in read if file.env_args.get("env_name")})
+    if len(names) > 1:
+        cause = f"the files are of several environments: {first_few(names)}"
+        found.add("hdf5-environments", cause, "import them one by one, unless they are one task", "warning")
     demos, dropped = _demos(found, read, request)
     chosen = None
     if demos:
@@ -121,12 +125,12 @@ def _demos(
             if demo.success is False and not request.keep_failed:
                 dropped.append(demo)
                 continue
-            prompt = request.prompt or demo.prompt or file.prompt
+            prompt = request.prompt if request.prompt is not None else demo.prompt or file.prompt
             if prompt is None:
-                silent.append(demo.name)
+                silent.append(f"{file.path.name} {demo.name}")
             demos.append(replace(demo, prompt=prompt))
     if silent:
-        cause = f"no instruction is in the file for {first_few(silent)}"
+        cause = f"the files have no instruction for {first_few(silent)}"
         found.add("hdf5-no-prompt", cause, "pass --prompt with the instruction that these demonstrations follow")
     if dropped and not demos:
         cause = f"all {len(dropped)} demonstrations are marked as failed"

@@ -180,7 +180,8 @@ def _read_demo(found: FoldedFindings, path: Path, data: h5py.Group, name: str, a
     frames = actions.shape[0] if actions.shape else 0
     samples = _number(demo.attrs.get("num_samples"))
     if frames == 0:
-        found.add("hdf5-empty", f"{where}/{action} has no frame", "leave the demonstration out, with --mask")
+        cure = "choose others with --mask, or delete it from a copy of the file"
+        found.add("hdf5-empty", f"{where}/{action} has no frame", cure)
         return None
     if samples is not None and samples != frames:
         found.add("hdf5-length", f"{where} has {frames} {action}, and says it has {samples} samples", RESTORE)

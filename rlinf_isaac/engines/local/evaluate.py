@@ -14,6 +14,7 @@ from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.policies import compiles, load_policy
 from rlinf_isaac.engines.rollout import rollout
+from rlinf_isaac.engines.suite_evaluation import evaluate_suite
 from rlinf_isaac.envs import make_env
 from rlinf_isaac.envs.vector import TaskEnv
 from rlinf_isaac.ground.events import EpisodeRow, Event, Metrics
@@ -29,6 +30,9 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     config = job.config
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
+    if config.suite:
+        yield from evaluate_suite(job, LocalPlayer)
+        return
     env = make_env(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
     try:
         yield from evaluate_with(job, [LocalPlayer(job, env)])

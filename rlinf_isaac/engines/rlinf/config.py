@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +202,7 @@ def _environment(config: JobConfig, envs: int, *, seeds: list[int] | None = None
     return {
         "total_num_envs": envs,
         "max_episode_steps": config.env.max_episode_steps,
-        "init_params": {"task_description": prompt, "job": asdict(config), "seeds": seeds},
+        "init_params": {"task_description": prompt, "job": config.as_dict(), "seeds": seeds},
     }
 
 
@@ -217,5 +216,5 @@ def _model(config: JobConfig, path: Path | None) -> dict[str, Any]:
         "num_action_chunks": config.policy.action_chunk,
         "action_dim": config.policy.env_action_dim,
         "num_steps": config.policy.denoise_steps,
-        "job": asdict(config),
+        "job": config.as_dict(),
     }

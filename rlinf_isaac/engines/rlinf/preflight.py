@@ -46,6 +46,10 @@ def check_jobs(jobs: Sequence[SftJob | EvaluationJob | RlJob], runtime: Runtime)
     problems: dict[Problem, None] = {}
     nowhere = Path("/nonexistent")
     for job in jobs:
+        if job.config.task and not isinstance(job, SftJob):
+            cause = f"--engine rlinf plays stack-cube only, the task is {job.config.env.task}"
+            problems[Problem("rlinf-unsupported", cause, "use --engine local")] = None
+            continue
         try:
             if isinstance(job, EvaluationJob):
                 evaluation_config(job, nowhere, runtime.overrides)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from hashlib import sha256
 from importlib import import_module
@@ -95,10 +96,11 @@ def _python(task: Task, env_python: str | None) -> tuple[str, list[Problem]]:
         cause = f"the environment of {task.name} runs in {named}, and {', '.join(unset)} is not set"
         return named, [Problem("no-env-python", cause, _cure(task))]
     python = os.path.expanduser(os.path.expandvars(named))
-    if not os.path.isfile(python) or not os.access(python, os.X_OK):
+    found = shutil.which(python)
+    if found is None:
         cause = f"the environment of {task.name} runs in {python}, and there is no such file that can be executed"
         return python, [Problem("no-env-python", cause, _cure(task))]
-    return python, []
+    return found, []
 
 
 def _cure(task: Task) -> str:

@@ -115,6 +115,20 @@ def metaworld(name: str) -> Task:
 
 
 TASKS = {f"metaworld/{name}": partial(metaworld, name) for name in PROMPTS}
+MT10 = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
+"""The ten tasks that Meta-World's authors put into their multi-task benchmark MT10."""
+SUITES = {"metaworld/mt10": lambda: tuple(f"metaworld/{name}" for name in MT10)}
 
 
 def make(name: str, image_size: int = IMAGE_SIZE) -> MetaWorld:
@@ -139,7 +153,7 @@ class MetaWorld:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.name, self.unwrapped = name, ALL_V3_ENVIRONMENTS[name]()
-        env, quality = self.unwrapped, self.unwrapped.model.vis.quality
+        env, visual = self.unwrapped, self.unwrapped.model.vis
         # Without these two, every episode starts alike, or from numpy's global generator.
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
         env._set_task_called = True
@@ -147,10 +161,13 @@ class MetaWorld:
         env.__dict__.pop("sawyer_observation_space", None)  # computed for an observation without it
         self.action_space = env.action_space
         # Shadows and multisampling take nine tenths of the time of an image on a CPU.
-        quality.shadowsize = quality.offsamples = 0
-        self._renderer = mujoco.Renderer(env.model, image_size, image_size)
+        visual.quality.shadowsize = visual.quality.offsamples = 0
+        visual.global_.offwidth = visual.global_.offheight = image_size  # a larger buffer takes longer to clear
+        self._scene, self._options = mujoco.MjvScene(env.model, maxgeom=1000), mujoco.MjvOption()
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = False
+            self._scene.flags[flag] = False
+        key = name, image_size
+        self._canvas = _CANVASES.get(key) or _CANVASES.setdefault(key, _Canvas(env.model, image_size))
 
     def reset(self, *, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start the episode of a seed; Meta-World's own `reset` does not read one."""
@@ -168,16 +185,51 @@ class MetaWorld:
         return {"images/scene": self._image(SCENE), "images/wrist": self._image(WRIST)}
 
     def close(self) -> None:
-        self._renderer.close()
         self.unwrapped.close()
 
     def _observation(self) -> dict[str, Any]:
         return {"hand": self.full[:3], "gripper": self.full[3:4]}
 
-    def _image(self, camera: str) -> np.ndarray:
-        self._renderer.update_scene(self.unwrapped.data, camera)
-        image = self._renderer.render()
-        return image[::-1, ::-1] if camera in _UPSIDE_DOWN else image
+    def _image(self, name: str) -> np.ndarray:
+        import mujoco
+
+        model, data = self.unwrapped.model, self.unwrapped.data
+        camera = mujoco.MjvCamera()
+        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(name).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, self._options, None, camera, everything, self._scene)
+        image = self._canvas.draw(self._scene)
+        return image[::-1, ::-1] if name in _UPSIDE_DOWN else image
+
+
+class _Canvas:
+    """A GL context with the meshes and textures of a task. All environments of the task in a process draw on it: one
+    takes longer to make than the rest of an environment, and nearly as much memory."""
+
+    def __init__(self, model: Any, image_size: int) -> None:
+        import mujoco
+
+        self._gl = mujoco.GLContext(image_size, image_size)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as mujoco.Renderer: nearer is more exact
+        self._area = mujoco.MjrRect(0, 0, image_size, image_size)
+
+    def draw(self, scene: Any) -> np.ndarray:
+        """The image (image_size, image_size, 3) uint8 of a scene."""
+        import mujoco
+        import numpy as np
+
+        self._gl.make_current()
+        mujoco.mjr_render(self._area, scene, self._context)
+        image = np.empty((self._area.height, self._area.width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._area, self._context)
+        return image[::-1]  # GL begins at the bottom
+
+
+_CANVASES: dict[tuple[str, int], _Canvas] = {}
+"""Task and image size -> what its environments draw on."""
 
 
 class Expert:

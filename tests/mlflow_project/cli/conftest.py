@@ -1,22 +1,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from forked_verbs import Verb, Verbs
 
 from mlflow_project.cli import cli
 
 if TYPE_CHECKING:
     from promotion_support import World
-
-PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -29,22 +25,33 @@ def invoke(store) -> Callable[..., Result]:
     return run
 
 
+@pytest.fixture(scope="session")
+def forked_verbs() -> Iterator[Verbs]:
+    verbs = Verbs()
+    yield verbs
+    verbs.close()
+
+
 @pytest.fixture
-def start(store) -> Callable[..., subprocess.Popen]:
-    """Start a verb as a process of its own, as a user does."""
+def start(store, forked_verbs) -> Iterator[Callable[..., Verb]]:
+    """Start a verb as a process of its own."""
     processes = []
 
-    def run(*arguments: str | Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "mlflow_project.cli", *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        processes.append(process)
-        return process
+    def run(*arguments: str | Path) -> Verb:
+        processes.append(forked_verbs.start([str(argument) for argument in arguments]))
+        return processes[-1]
 
     yield run
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """A server that does not answer is given up soon."""
+    for module in ("mlflow_project.cli.sync", "mlflow_project.tracking.runs"):
+        monkeypatch.setattr(f"{module}.PATIENCE_S", 0.5)
 
 
 @pytest.fixture(scope="session")

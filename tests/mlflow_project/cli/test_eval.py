@@ -25,9 +25,16 @@ def runs_of(store):
     return client, [run for run in runs if run not in children], sorted(children, key=lambda run: run.info.run_name)
 
 
-def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(invoke, store, small_checkpoints, tmp_path):
+def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(
+    invoke, store, small_checkpoints, tmp_path, monkeypatch
+):
+    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
+
+    build, built = StackCubeVectorEnv.__init__, []
+    monkeypatch.setattr(StackCubeVectorEnv, "__init__", lambda env, *args, **kw: built.append(build(env, *args, **kw)))
     result = invoke(*evaluate(small_checkpoints))
     assert result.exit_code == 0, result.output
+    assert len(built) == 1, "one environment for all checkpoints"
     client, (parent,), children = runs_of(store)
     assert [run.info.run_name for run in children] == ["step-2", "step-4", "step-6"]
     bundle = read_bundle(small_checkpoints / "2")
@@ -71,16 +78,7 @@ def test_average_and_raw_weights_have_names_that_differ(invoke, store, small_che
     assert sorted(run.info.run_name for run in parents) == ["eval run raw x 1", "eval run x 1"]
 
 
-def test_the_environment_is_built_once_per_sweep(invoke, small_checkpoints, monkeypatch):
-    from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
-
-    build, built = StackCubeVectorEnv.__init__, []
-    monkeypatch.setattr(StackCubeVectorEnv, "__init__", lambda env, *args, **kw: built.append(build(env, *args, **kw)))
-    assert invoke(*evaluate(small_checkpoints)).exit_code == 0
-    assert len(built) == 1
-
-
-def test_rows_are_the_same_in_a_sweep_one_by_one_and_repeated(invoke, small_checkpoints, tmp_path):
+def test_rows_are_the_same_in_a_sweep_one_by_one_repeated_and_until_decided(invoke, small_checkpoints, tmp_path):
     assert invoke(*evaluate(small_checkpoints, output="sweep")).exit_code == 0
     assert invoke(*evaluate(small_checkpoints, output="again")).exit_code == 0
     for step in (6, 2, 4):
@@ -89,6 +87,11 @@ def test_rows_are_the_same_in_a_sweep_one_by_one_and_repeated(invoke, small_chec
     assert len(rows) == 15
     assert rows_of(tmp_path / "again") == rows
     assert rows_of(tmp_path / "single") == rows
+    # Within its budget; two environments: an odd batch.
+    result = invoke(*evaluate(small_checkpoints, "--until-decided", "--batch", 3))
+    assert result.exit_code == 0, result.output
+    assert "No clear winner after 5 episodes each" in result.stdout
+    assert rows_of(tmp_path / "out") == rows
 
 
 @pytest.mark.parametrize("steps", ["2 6", " 2, 6 "])
@@ -129,16 +132,6 @@ def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
     _, (parent,), children = runs_of(store)
     assert parent.info.status == "KILLED"
     assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
-
-
-def test_until_decided_within_its_budget_gives_the_rows_of_a_plain_evaluation(
-    invoke, store, small_checkpoints, tmp_path
-):
-    assert invoke(*evaluate(small_checkpoints, output="plain")).exit_code == 0
-    result = invoke(*evaluate(small_checkpoints, "--until-decided", "--batch", 3))  # two environments: an odd batch
-    assert result.exit_code == 0, result.output
-    assert "No clear winner after 5 episodes each" in result.stdout
-    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "plain")
 
 
 def test_until_decided_stops_as_soon_as_the_best_is_separated(invoke, store, small_checkpoints, tmp_path):

@@ -10,17 +10,20 @@ lerobot's own writer makes them, in its version of the format, and OpenPI's clie
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from robots import ALOHA, ALOHA_GROUPED, FRANKA, Invoke, Robot, begin, succeed
-from support import SMALL_PRESET
+from support import SMALL_PRESET, only_error
 
 from mlflow_project.serving.client import PolicyClient
+from mlflow_project.serving.log_model import log_policy_model, read_requests
 from mlflow_project.serving.policy import ServedPolicy, serving_config
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config.task import task_of
@@ -51,11 +54,12 @@ def port_of(process: Any) -> int:
     raise AssertionError(process.communicate()[1])
 
 
-def test_from_a_dataset_to_a_server(invoke, start, tmp_path):
+def test_from_a_dataset_to_a_server(invoke, start, store, tmp_path):
     """ALOHA, adapted and with joints relative to the state."""
     dataset = ALOHA.write(tmp_path / "data")
     file = begin(invoke, dataset, **{"# adapt: aloha": "adapt: aloha", "delta: none": "delta: 6,-1,6,-1"})
-    check_all(invoke, start, dataset, file, ALOHA)
+    policy = check_all(invoke, start, dataset, file, ALOHA)
+    check_pyfunc(policy, store)
 
 
 @pytest.mark.lerobot
@@ -67,7 +71,7 @@ def test_what_lerobot_wrote(invoke, start, tmp_path, robot: Robot, videos: bool)
     check_all(invoke, start, dataset, begin(invoke, dataset), robot)
 
 
-def check_all(invoke: Invoke, start: Callable, dataset: Path, file: Path, robot: Robot) -> None:
+def check_all(invoke: Invoke, start: Callable, dataset: Path, file: Path, robot: Robot) -> ServedPolicy:
     task = read_task(file)
     settings = ("--dataset", dataset, "--task", file, "--preset", SMALL_PRESET)
     done = succeed(invoke("norm_stats", *settings, "--output", file.with_name("out"), "--overrides", ONE_BATCH))
@@ -95,6 +99,17 @@ def check_all(invoke: Invoke, start: Callable, dataset: Path, file: Path, robot:
         missing = {key: value for key, value in robot.observation().items() if key not in ("images", *robot.sent)}
         with pytest.raises(RuntimeError, match="observation-missing"):
             infer(missing)
+    return policy
+
+
+def check_pyfunc(policy: ServedPolicy, store: str) -> None:
+    """The registered model of this robot has its inputs, and gives the same actions."""
+    mlflow.set_tracking_uri(store)
+    model = mlflow.pyfunc.load_model(log_policy_model(policy.bundle).model_uri)
+    names = ["images/cam_high", "images/cam_left_wrist", "images/cam_right_wrist", "state", "prompt"]
+    assert [each.name for each in model.metadata.signature.inputs.inputs] == names
+    example = model.input_example
+    np.testing.assert_array_equal(model.predict(example), policy.infer(read_requests(example, None, policy.spec)))
 
 
 ONE_BATCH = "norm_stats.batch_size=1"
@@ -131,6 +146,15 @@ def test_a_base_of_another_robot(invoke, small_checkpoints, tmp_path):
     config = serving_config(bundle)
     assert (config.policy.env_action_dim, config.policy.delta_actions) == (14, "6,-1,6,-1")
     assert (task_of(config).digest, bundle.asset_id) == (read_task(file).digest, "aloha")
+    for verb in ("eval", "rl"):
+        only_error(invoke(verb, "--ckpt-root", bundle.path.parent), "no-env")
+    for verb in ("demos", "main"):
+        only_error(invoke(verb, "--task", file, "--preset", SMALL_PRESET), "no-env")
+    playing = ("--overrides", "sft.eval_interval=2,sft.save_interval=2")
+    only_error(invoke("sft", *settings[:4], "--preset", SMALL_PRESET, *playing), "no-env")
+    assert succeed(invoke("doctor", "--task", file, "--json"))
+    refused = invoke("doctor", "eval", "--ckpt-root", bundle.path.parent, "--task", "stack2", "--json")
+    assert "task-mismatch" in [problem["code"] for problem in json.loads(refused.stdout)["problems"]]
 
 
 def test_foreign_weights_of_another_robot(invoke, small_checkpoints, tmp_path):
@@ -160,3 +184,21 @@ def test_several_datasets_are_compared_in_the_features_of_the_task(invoke, tmp_p
     refused = invoke("doctor", "sft", "--dataset", f"{one},{other}", *settings)
     assert refused.exit_code == 2
     assert "no-feature" in refused.stdout
+
+
+def test_norm_stats_of_other_rows_are_refused(invoke, tmp_path):
+    """Adapted or not, a file is of the same dataset, and here even has the same numbers."""
+    dataset = ALOHA.write(tmp_path / "data")
+    plain = begin(invoke, dataset)
+    adapted = tmp_path / "adapted.yaml"
+    adapted.write_text(plain.read_text().replace("# adapt: aloha", "adapt: robots:AS_IT_IS  #"))
+    settings = ("--dataset", dataset, "--preset", SMALL_PRESET, "--output", tmp_path / "out")
+    files = {
+        task: succeed(invoke("norm_stats", *settings, "--task", task)).stdout.split()[-1] for task in (plain, adapted)
+    }
+    assert len({Path(file).parent for file in files.values()}) == 2
+    for task, file in files.items():
+        for other in files:
+            result = invoke("doctor", "sft", *settings, "--task", other, "--norm-stats", file)
+            assert (result.exit_code == 0) == (task is other), result.output
+            assert ("adapt=" in result.stdout) == (task is not other)

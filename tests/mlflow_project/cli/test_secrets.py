@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +12,6 @@ from support import SHORT_EVALUATION, SMALL_PRESET
 
 SECRET = "Zx9-hunter2-planted"
 VARIABLES = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD")
-PROJECT = Path(__file__).parents[3]
-
-
-def run_verb(uri: str, *arguments: object) -> tuple[int, str]:
-    """Exit code and output of a verb as a process of its own, with secrets in its environment."""
-    command = [sys.executable, "-m", "mlflow_project.cli", *map(str, arguments)]
-    secrets = {name: f"{SECRET}-{number}" for number, name in enumerate(VARIABLES)}
-    environment = os.environ | secrets | {"PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    return done.returncode, done.stdout.decode()
 
 
 def places_of(secret: str, *roots: Path) -> list[str]:
@@ -65,15 +52,24 @@ def with_password(uri: str, query: str = "") -> str:
     return uri.replace("http://", f"http://bob:{SECRET}@") + query
 
 
-def test_a_training_and_an_evaluation_leave_none_anywhere(own_server, small_dataset, tmp_path):
-    uri = with_password(own_server.uri)
+def test_a_training_and_an_evaluation_leave_none_anywhere(own_server, start, small_dataset, tmp_path, monkeypatch):
+    """They, as processes of their own with secrets in the environment, and the processes that they start."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password(own_server.uri))
+    for number, name in enumerate(VARIABLES):
+        monkeypatch.setenv(name, f"{SECRET}-{number}")
+
+    def run_verb(*arguments: object) -> tuple[int, str]:
+        process = start(*arguments)
+        output = "".join(process.communicate())
+        return process.returncode, output
+
     training = ("sft", "--dataset", small_dataset, "--preset", SMALL_PRESET, "--steps", 2, "--output", "out")
     with watched_processes() as seen:
-        code, output = run_verb(uri, *training)
+        code, output = run_verb(*training)
         assert (code, SECRET in output) == (0, False), output
         (root,) = tmp_path.glob("out/sft/*/checkpoints")
         short = ("--episodes", 2, "--overrides", SHORT_EVALUATION)
-        code, output = run_verb(uri, "eval", "--ckpt-root", root, *short, "--output", "out")
+        code, output = run_verb("eval", "--ckpt-root", root, *short, "--output", "out")
         assert (code, SECRET in output) == (0, False), output
     assert seen == []
     own_server.kill()
@@ -95,7 +91,7 @@ def test_a_training_and_an_evaluation_leave_none_anywhere(own_server, small_data
     ids=lambda arguments: "-".join(arguments[:2]).replace("/", " "),
 )
 def test_a_server_that_is_down_is_named_without_its_password(
-    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, arguments
+    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, impatient, arguments
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password(dead_uri))
     result = invoke(*(str(small_dataset) if each == "{dataset}" else each for each in arguments))

@@ -4,6 +4,7 @@ import pytest
 from robots import ALOHA, FRANKA, ROBOTS, Robot, begin, succeed
 from support import only_error
 
+from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.tasks.read import read_task
 
 
@@ -15,6 +16,18 @@ def test_a_file_begun_from_a_dataset(invoke, tmp_path, robot: Robot):
     assert task.state.names == (ALOHA.names if robot is ALOHA else None)
     assert task.prompts == robot.prompts
     assert task.asset_id == robot.robot_type
+
+
+def test_a_file_begun_from_this_projects_own_demonstrations(invoke, small_dataset, tmp_path):
+    """It describes the task that they are of, but for the environment."""
+    dataset = tmp_path / "data"
+    dataset.symlink_to(small_dataset)
+    task, own = read_task(begin(invoke, dataset)), stack_cube("stack2", "proprio+cubes")
+    assert {slot: camera.dataset for slot, camera in task.cameras.items()} == {
+        slot: camera.dataset for slot, camera in own.cameras.items()
+    }
+    assert (task.state.names, task.action.names) == (own.state.names, own.action.names)
+    assert (task.prompts, task.control_hz, task.robot) == (own.prompts, own.control_hz, own.robot)
 
 
 def test_nothing_is_overwritten(invoke, tmp_path):

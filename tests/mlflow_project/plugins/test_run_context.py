@@ -16,6 +16,7 @@ from mlflow.tracking.context import registry
 
 from mlflow_project.plugins import run_context
 from mlflow_project.plugins.run_context import PostTrainingContext
+from mlflow_project.tracking.mlflow_environment import VERB
 from mlflow_project.tracking.runs import tracked_run
 
 PROJECT = Path(__file__).parents[3]
@@ -71,11 +72,14 @@ def test_a_run_of_another_script_is_not_tagged(tmp_path):
 
 
 def test_a_process_that_a_verb_starts_is_its(tmp_path):
-    code = "from mlflow_project.plugins.run_context import PostTrainingContext as C; print(C().in_context())"
-    command = [sys.executable, "-c", code]
-    assert subprocess.check_output(command, text=True).split() == ["False"]
+    code = f"""
+import os
+from mlflow_project.plugins.run_context import PostTrainingContext as C
+print(C().in_context(), os.environ.pop({VERB!r}), C().in_context())
+"""
     with tracked_run("sft", output=tmp_path / "out"):
-        assert subprocess.check_output(command, text=True).split() == ["True"]
+        said = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert said.split() == ["True", "sft", "False"]
 
 
 def test_what_is_not_there_is_left_out(monkeypatch):

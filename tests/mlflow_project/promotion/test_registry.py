@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -153,6 +155,12 @@ def test_an_abandoned_claim_runs_out(registry, models, monkeypatch):
     assert aliases(registry) == {CHAMPION: "4", PREVIOUS: "1", CANDIDATE: "4"}
 
 
+@pytest.fixture(scope="module")
+def promoter() -> Iterator[subprocess.Popen[str]]:
+    with mortal(Path(__file__).with_name("mortal_promoter.py")) as process:
+        yield process
+
+
 class TestProcesses:
     """On a database of their own each, made from one that has a champion."""
 
@@ -165,11 +173,6 @@ class TestProcesses:
     def uri(self, store, monkeypatch) -> str:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
         return store
-
-    @pytest.fixture
-    def promoter(self):
-        with mortal(Path(__file__).with_name("mortal_promoter.py")) as process:
-            yield process
 
     @staticmethod
     def promote(process, database: Path, model: tuple[str, str], *limits: int) -> list[list[int]]:

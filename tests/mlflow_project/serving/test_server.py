@@ -344,3 +344,11 @@ class TestShutdown:
             server.thread.join(60)
             with pytest.raises(ConnectionRefusedError):
                 ask(server, 0)
+
+
+def test_three_images_of_640_x_480_are_no_large_message():
+    from mlflow_project.serving.intake import LARGE, large
+
+    assert large(1) == large(2) == LARGE
+    for cameras in (2, 3):
+        assert cameras * 640 * 480 * 3 < large(cameras)

@@ -28,7 +28,7 @@ def tables(path: Path) -> int:
         return database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mortal_recorder() -> Iterator:
     with mortal(Path(__file__).with_name("mortal_recorder.py")) as process:
 

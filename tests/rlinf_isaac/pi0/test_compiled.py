@@ -46,6 +46,9 @@ def test_checkpointing_keeps_less_for_the_backward_pass(model, config, make_obse
     assert kept[1] < kept[0] / 2
 
 
+@pytest.mark.parametrize(
+    "config", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["pi0", "pi05"], indirect=True
+)  # compiled for ten seconds each, and their feed-forward blocks are the same
 def test_what_is_computed_again_is_not_kept_and_changes_no_gradient(model, config, make_observation, make_flow) -> None:
     kept: list[int] = []
     gradients = []

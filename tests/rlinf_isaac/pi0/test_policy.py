@@ -11,6 +11,7 @@ from rlinf_isaac.pi0.observation import CAMERAS
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import ByteTokenizer
 from rlinf_isaac.pi0.transforms import resize_with_pad
+from rlinf_isaac.tasks.adapters import Adapter
 
 PROMPTS = ["stack the red cube", "stack it", "stack the red cube", "stack it"]
 
@@ -162,3 +163,28 @@ def test_a_policy_of_delta_actions_adds_the_state(model, config, policy_config, 
         chunks.append(acting.act(images, states, PROMPTS, noise(acting)))
     np.testing.assert_allclose(chunks[1][..., :6], chunks[0][..., :6] + states[:, None, :6], atol=1e-5)
     np.testing.assert_array_equal(chunks[1][..., 6], chunks[0][..., 6])
+
+
+@pytest.mark.parametrize("delta", ["none", "6,-1"])
+def test_an_adapted_robot(config, policy_config, norm_stats, delta) -> None:
+    """OpenPI's order: the robot's own transform, then DeltaActions, then Normalize; and back in reverse."""
+    scale = np.array([2, -1, 1, 1, 1, 1, 3], np.float32)
+    adapter = Adapter(
+        state=lambda states: states[..., ::-1].copy(),
+        actions=lambda actions: actions * scale,
+        to_robot=lambda actions: actions / scale,
+    )
+    policy = dataclasses.replace(policy_config, delta_actions=delta)
+    processor = Processor(config, policy, norm_stats, ByteTokenizer(), adapter)
+    plain = Processor(config, policy, norm_stats, ByteTokenizer())
+    rng = np.random.default_rng(0)
+    actions, states = rng.normal(size=(4, 6, 7)).astype(np.float32), rng.normal(size=(4, 8)).astype(np.float32)
+    targets = processor.target_actions(actions, states)
+    assert torch.equal(targets, plain.target_actions(actions * scale, states[:, ::-1].copy()))
+    np.testing.assert_allclose(processor.robot_actions(targets, states), actions, atol=4e-6)
+    observed, expected = (
+        processor.observation({}, states, PROMPTS),
+        plain.observation({}, states[:, ::-1].copy(), PROMPTS),
+    )
+    assert torch.equal(observed.state, expected.state)
+    assert torch.equal(observed.prompt_tokens, expected.prompt_tokens)

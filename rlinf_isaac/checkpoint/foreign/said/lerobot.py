@@ -146,7 +146,7 @@ def _remark_cameras(entries: Entries, statements: Statements) -> None:
     if cameras and cameras != [f"observation.images.{view}" for view in ("front", "wrist")]:
         statements.remarks.append(
             f"{entries.place} names the cameras {', '.join(map(str, cameras))}, which the model reads in this order; "
-            "here it reads front and wrist"
+            "here it reads those of the task, in the order of the model's slots"
         )
 
 

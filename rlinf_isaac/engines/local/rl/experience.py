@@ -20,16 +20,18 @@ class Played:
     Attributes:
         index: index of the episode in its iteration.
         seed: reset seed of the environment.
+        prompt: the instruction.
         success: whether the task's success term was reached.
         length: number of control steps.
         rewards: (T,) rewards of the environment.
         subtasks: for each chunk, the subtask flags that were reached in it.
-        arrays: inputs and outputs of the policy: ``image.<view>``, ``state``, ``before``, ``after``, ``steps``,
+        arrays: inputs and outputs of the policy: ``image.<camera>``, ``state``, ``before``, ``after``, ``steps``,
             ``log_prob``, ``value``.
     """
 
     index: int
     seed: int
+    prompt: str
     success: bool
     length: int
     rewards: np.ndarray
@@ -42,14 +44,16 @@ class Experience:
     """All action chunks of an iteration, R rows.
 
     Attributes:
-        images: view -> (R, h, w, 3) uint8.
+        images: camera -> (R, h, w, 3) uint8.
         states: (R, D) in robot units.
+        prompts: (R,) instructions.
         transitions: the stochastic denoising steps, on the CPU.
         log_probs, values, advantages, returns: (R,) float32, on the CPU.
     """
 
     images: Mapping[str, np.ndarray]
     states: np.ndarray
+    prompts: np.ndarray
     transitions: Transitions
     log_probs: torch.Tensor
     values: torch.Tensor
@@ -65,6 +69,7 @@ class Experience:
         return Experience(
             images={view: image[indices] for view, image in self.images.items()},
             states=self.states[indices],
+            prompts=self.prompts[indices],
             transitions=Transitions(*(tensor[chosen] for tensor in self.transitions)),
             log_probs=self.log_probs[chosen],
             values=self.values[chosen],
@@ -94,6 +99,7 @@ def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
     return Experience(
         images={name.removeprefix("image."): rows[name] for name in rows if name.startswith("image.")},
         states=rows["state"],
+        prompts=np.repeat([each.prompt for each in episodes], [len(each.rewards) for each in episodes]),
         transitions=Transitions(tensor["before"], tensor["after"], tensor["steps"]),
         log_probs=tensor["log_prob"],
         values=tensor["value"],

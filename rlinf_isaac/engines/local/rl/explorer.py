@@ -92,6 +92,7 @@ def explore(
             Played(
                 index=indices[episode.index],
                 seed=episode.seed,
+                prompt=env.task.prompt(episode.seed),
                 success=episode.outcome == "success",
                 length=episode.length,
                 rewards=np.array([chunk.reward for chunk in episode.chunks]),

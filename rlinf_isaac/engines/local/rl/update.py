@@ -175,13 +175,12 @@ def _diverged(rl: RlConfig, wrong: Sequence[str], iteration: int) -> TrainingDiv
 
 
 def gradient(
-    policy: FlowActorCritic, processor: Processor, prompt: str, rows: Experience, total: int, size: int, learn: bool
+    policy: FlowActorCritic, processor: Processor, rows: Experience, total: int, size: int, learn: bool
 ) -> Gradient:
     """Gradient of the loss of one shard of a minibatch.
 
     Args:
         policy, processor: the policy, with its pre- and post-processing.
-        prompt: prompt of the task.
         rows: rows of the shard.
         total: number of rows of the whole minibatch.
         size: rows of one forward pass. It equals the batch size of the rollout's policy calls, because then the
@@ -197,7 +196,7 @@ def gradient(
         indices = np.arange(start, min(start + size, len(rows)))
         piece = rows.rows(np.resize(indices, size))
         # Log-probabilities of the chunks under the current weights, for the denoising path of the rollout.
-        evaluated = evaluate(policy, processor, prompt, piece)
+        evaluated = evaluate(policy, processor, piece)
         log_prob, value, entropy = (tensor[: len(indices)] for tensor in evaluated)
         old, old_value, advantages, returns = (
             tensor[: len(indices)].to(log_prob.device)
@@ -229,6 +228,6 @@ def gradient(
     return Gradient(gradients, means, ratio_error)
 
 
-def evaluate(policy: FlowActorCritic, processor: Processor, prompt: str, rows: Experience) -> Evaluated:
+def evaluate(policy: FlowActorCritic, processor: Processor, rows: Experience) -> Evaluated:
     """Log-probabilities and values of rows under the present weights, along the path of the rollout."""
-    return evaluated_again(policy, processor, rows.images, rows.states, [prompt] * len(rows), rows.transitions)
+    return evaluated_again(policy, processor, rows.images, rows.states, rows.prompts.tolist(), rows.transitions)

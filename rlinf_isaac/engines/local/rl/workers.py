@@ -79,8 +79,7 @@ class RolloutWorker:
         return explore(self.env, self.policy, self.processor, seeds, indices, iteration=iteration)
 
     def gradient(self, rows: Experience, total: int, learn: bool) -> Gradient:
-        prompt, size = self.env.identity.prompt, self.env.num_envs
-        return gradient(self.policy, self.processor, prompt, rows, total, size, learn)
+        return gradient(self.policy, self.processor, rows, total, self.env.num_envs, learn)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""

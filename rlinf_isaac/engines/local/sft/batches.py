@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +12,9 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.mixture import AnyDataset, Mixture
 from rlinf_isaac.data.subset import Subset
+from rlinf_isaac.engines.local.sft.task_frames import AnyProcessor, TaskProcessors
 from rlinf_isaac.pi0.augmentation import Changes, changed, draw
 from rlinf_isaac.pi0.observation import Observation, to_device
-from rlinf_isaac.pi0.policy import Processor
 
 Rows = slice | np.ndarray
 """Rows of a batch: a slice, or row numbers (n,) int64."""
@@ -91,9 +91,16 @@ def _epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def load_frames(
-    dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, indices: np.ndarray
+    dataset: AnyDataset | Subset, processor: AnyProcessor, config: JobConfig, indices: np.ndarray
 ) -> tuple[Observation, torch.Tensor, np.ndarray]:
-    """Load the frames `indices`: observation, normalised actions (B, H, A), states (B, D) in robot units."""
+    """Load the frames `indices`: observation, normalised actions (B, H, A), states (B, D) in robot units.
+
+    In a suite each frame is made by its own task, and its state is followed by zeros where it has fewer dims than that
+    of another task.
+    """
+    if isinstance(processor, TaskProcessors):
+        assert isinstance(dataset, Mixture | Subset)
+        return processor.join(*dataset.located(indices), partial(_of_suite, dataset, processor))
     task = task_of(config)
     states = dataset.column(task.state.dataset)[indices]
     observation = processor.observation(
@@ -105,6 +112,16 @@ def load_frames(
     return observation, processor.target_actions(chunks, states), states
 
 
+def _of_suite(
+    dataset: Mixture | Subset, processors: TaskProcessors, number: int, indices: np.ndarray
+) -> tuple[Observation, torch.Tensor, np.ndarray]:
+    """Frames of one task of a suite, by their indices in its own dataset."""
+    mixture = dataset.dataset if isinstance(dataset, Subset) else dataset
+    assert isinstance(mixture, Mixture)
+    config, processor = processors.of(number)
+    return load_frames(mixture.datasets[number], processor, config, indices)
+
+
 def flow_time(uniform: np.ndarray) -> np.ndarray:
     """Flow times Beta(1.5, 1) * 0.999 + 0.001, as in OpenPI, from uniform numbers in [0, 1)."""
     # Inverse of the Beta(1.5, 1) distribution function u = x^1.5.
@@ -112,7 +129,7 @@ def flow_time(uniform: np.ndarray) -> np.ndarray:
 
 
 def load_batch(
-    dataset: AnyDataset | Subset, processor: Processor, config: JobConfig, step: int, rows: Rows = slice(None)
+    dataset: AnyDataset | Subset, processor: AnyProcessor, config: JobConfig, step: int, rows: Rows = slice(None)
 ) -> TrainingBatch:
     """Load rows of the batch of `step` (0-based), on the CPU.
 

@@ -28,9 +28,9 @@ from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.data.subset import Subset
 from rlinf_isaac.engines.local.sft.batches import Rows, TrainingBatch, load_batch
 from rlinf_isaac.engines.local.sft.packing import Packed, pack, unpack
+from rlinf_isaac.engines.local.sft.task_frames import AnyProcessor
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.errors import RlinfIsaacError
-from rlinf_isaac.pi0.policy import Processor
 
 
 class BatchLoader:
@@ -48,7 +48,7 @@ class BatchLoader:
     """
 
     def __init__(
-        self, config: JobConfig, dataset: AnyDataset | Subset, processor: Processor, first_step: int, rows: Rows
+        self, config: JobConfig, dataset: AnyDataset | Subset, processor: AnyProcessor, first_step: int, rows: Rows
     ) -> None:
         self.waited_s = 0.0
         self._batches: Generator[TrainingBatch, None, None]

@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from rlinf_isaac.config.schema import GemmaConfig, JobConfig, VisionConfig
-from rlinf_isaac.config.task import task_of
+from rlinf_isaac.config.suite import tasks_of
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.pi0.layout import KEPT_IN_FLOAT32, TIED, UNREAD, state_dict_shapes
 from rlinf_isaac.pi0.trainable import EXPERT, VISION, VLM, adapted_layers, is_trained
@@ -165,7 +165,7 @@ def _gathered(config: JobConfig, weights: int) -> int:
 def _kept_of_a_sample(config: JobConfig) -> int:
     """Bytes that autograd saves for one sample, with all its flow samples."""
     model, sft, compute = config.model, config.sft, config.compute
-    views = len(task_of(config).cameras)
+    views = len({slot for task in tasks_of(config) for slot in task.cameras})
     patches = views * (model.vision.image_size // model.vision.patch_size) ** 2
     prefix, suffix = patches + model.max_token_len, sft.flow_samples * (model.action_horizon + (not model.pi05))
     vision = is_trained(VISION, sft)

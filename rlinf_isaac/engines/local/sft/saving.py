@@ -79,6 +79,7 @@ def _write(job: SftJob, description: dict[str, Any], root: str, step: int, weigh
         asset_id=job.config.policy.asset_id,
         step=step,
         lineage=job.lineage,
+        further_norm_stats=job.further_norm_stats,
         overwrite=True,  # a run killed before it saved the training state has left the same bytes
     )
 

@@ -18,7 +18,6 @@ import torch
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.config.sft_schema import SftConfig
 from rlinf_isaac.data.mixture import open_datasets
-from rlinf_isaac.data.norm_stats import from_json
 from rlinf_isaac.data.subset import training_part
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
@@ -27,12 +26,12 @@ from rlinf_isaac.engines.local.sft.loading import BatchLoader
 from rlinf_isaac.engines.local.sft.saving import save, saved
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
+from rlinf_isaac.engines.local.sft.task_frames import processor_of
 from rlinf_isaac.engines.local.sft.update import StepResult, update
 from rlinf_isaac.engines.local.sft.watching import Watching
 from rlinf_isaac.engines.local.training.processes import team_of_torchrun, train_in_processes, train_with_others
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import TrainingState
-from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.engines.resume import metrics_log, resume
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import Event, Metrics, Progress
@@ -72,7 +71,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
     # Leave the held-out episodes out of the training data.
     whole = open_datasets(job.datasets, config.mix)
     dataset = training_part(whole, config.val_episodes, config.seed)
-    processor = make_processor(job.config, from_json(job.norm_stats))
+    processor = processor_of(job)
     description = job.description(whole)
     with explained(job.config):
         # Load the weights from the checkpoint; restore AdamW's moments, float32 copies and averages from the state.

@@ -14,14 +14,14 @@ import torch
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
-from rlinf_isaac.data.mixture import AnyDataset
+from rlinf_isaac.data.mixture import AnyDataset, Mixture
 from rlinf_isaac.data.subset import Subset, held_out_part
 from rlinf_isaac.engines.local.sft.batches import TrainingBatch, flow_time, load_frames
 from rlinf_isaac.engines.local.sft.plot import plot_chunks
+from rlinf_isaac.engines.local.sft.task_frames import AnyProcessor, TaskProcessors
 from rlinf_isaac.engines.local.sft.update import flow_loss
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.pi0.model import Pi0
-from rlinf_isaac.pi0.policy import Processor
 
 STREAM = 6
 """Part of the seed; makes these random numbers independent of those of the training with the same seed."""
@@ -37,7 +37,7 @@ class Validation:
         team: the processes of the training; each measures its share of the frames.
     """
 
-    def __init__(self, dataset: AnyDataset, processor: Processor, config: JobConfig, team: Team) -> None:
+    def __init__(self, dataset: AnyDataset, processor: AnyProcessor, config: JobConfig, team: Team) -> None:
         self._config, self._processor, self._team = config, processor, team
         self._data = held_out_part(dataset, config.sft.val_episodes, config.sft.seed)
         count = min(config.sft.val_frames, self._data.num_frames)
@@ -73,20 +73,25 @@ class Validation:
         """
         config, chunk = self._config, self._config.policy.action_chunk
         first = Subset(self._data.dataset, self._data.episodes[:1])
+        dataset, processor, frames = self._data.dataset, self._processor, first.frames
+        if isinstance(processor, TaskProcessors):  # the episode is of one of several tasks
+            assert isinstance(dataset, Mixture)
+            numbers, frames = first.located(np.arange(first.num_frames))
+            dataset, (config, processor) = dataset.datasets[numbers[0]], processor.of(int(numbers[0]))
+        task = task_of(config)
         starts = np.arange(0, first.num_frames, chunk)
         predicted = []
         model.eval()
         for batch, states in self._batches(starts, first):
             observation, _, noise, _ = batch.on(self._team.device(config.compute.device))
             chunks = model.sample(observation, noise, config.policy.denoise_steps)
-            predicted.append(self._processor.robot_actions(chunks[:, :chunk], states))
+            predicted.append(processor.robot_actions(chunks[:, :chunk], states[:, : task.state.dims]))
         model.train()
         if self._team.first:
-            feature = task_of(config).action.dataset
-            names = self._data.dataset.features[feature].dim_names
-            recorded = first.column(feature)[:, : config.policy.env_action_dim]
+            names = dataset.features[task.action.dataset].dim_names
+            recorded = dataset.column(task.action.dataset)[frames][:, : config.policy.env_action_dim]
             title = f"step {step}, held-out episode {self._data.episodes[0]}"
-            plot_chunks(path, recorded, starts, np.concatenate(predicted), names, self._data.dataset.fps, title)
+            plot_chunks(path, recorded, starts, np.concatenate(predicted), names, dataset.fps, title)
 
     def _share(self) -> np.ndarray:
         """The frames of this process. All processes have the same number, because sharded models run together."""

@@ -15,12 +15,12 @@ from rlinf_isaac.data.mixture import AnyDataset
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.success import Success
+from rlinf_isaac.engines.local.sft.task_frames import AnyProcessor
 from rlinf_isaac.engines.local.sft.validation import Validation
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.resume import MetricsLog
 from rlinf_isaac.ground.events import Event, FileSaved, Metrics
 from rlinf_isaac.pi0.model import Pi0
-from rlinf_isaac.pi0.policy import Processor
 
 PLAYED = "heldout/success_once"
 
@@ -36,7 +36,9 @@ class Watching:
     `validate` is a collective call of all processes of the team; only the first process calls `play`.
     """
 
-    def __init__(self, job: SftJob, dataset: AnyDataset, processor: Processor, team: Team, metrics: MetricsLog) -> None:
+    def __init__(
+        self, job: SftJob, dataset: AnyDataset, processor: AnyProcessor, team: Team, metrics: MetricsLog
+    ) -> None:
         config = job.config.sft
         self._job, self._team, self._metrics = job, team, metrics
         self._validation = Validation(dataset, processor, job.config, team) if config.val_episodes else None

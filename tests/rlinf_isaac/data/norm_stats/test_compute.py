@@ -15,7 +15,9 @@ from rlinf_isaac.data.lerobot.format import ACTION, STATE, vector_feature
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.data.norm_stats import KEYS, FeatureStats, NormStats, compute_norm_stats, settings_of
 from rlinf_isaac.data.norm_stats.compute import chunk_weights
+from rlinf_isaac.data.norm_stats.differences import sample_rows
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
+from rlinf_isaac.tasks.adapters import ADAPTERS
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 
@@ -163,6 +165,23 @@ def test_what_a_delta_is(tmp_path, write_v21):
     deltas = [10 - 1, 20 - 1, 20 - 2, 20 - 2, 50 - 5, 50 - 5]
     assert stats.actions.mean.tolist() == pytest.approx([np.mean(deltas), np.mean([7, 8, 8, 8, 9, 9])], abs=1e-7)
     assert (stats.actions.q01[0], stats.actions.q99[0]) == (9, 45)
+
+
+@pytest.mark.parametrize("delta", ["none", "6,-1,6,-1"])
+def test_adapted_rows_are_those_of_an_adapted_dataset(tmp_path, write_v21, delta):
+    random, adapter = np.random.default_rng(0), ADAPTERS["aloha"]
+    features = {name: vector_feature([f"d{dim}" for dim in range(14)]) for name in (STATE, ACTION)}
+    episodes = [{name: random.uniform(0, 1, (9, 14)).astype(np.float32) for name in features} for _ in range(2)]
+    adapted = [{STATE: adapter.state(each[STATE]), ACTION: adapter.actions(each[ACTION])} for each in episodes]
+    ours = LeRobotDataset(write_v21(tmp_path / "robot", episodes, features=features))
+    theirs = LeRobotDataset(write_v21(tmp_path / "model", adapted, features=features))
+    settings = {"batch_size": 1, "delta_actions": delta}
+    stats = compute_norm_stats(ours, 4, adapt="aloha", **settings)
+    assert stats == compute_norm_stats(theirs, 4, **settings)
+    assert stats != compute_norm_stats(ours, 4, **settings)
+    rows = sample_rows(ours, {"action_horizon": 4, "adapt": "aloha", **settings})
+    for key in KEYS:
+        assert np.allclose(getattr(stats, key).mean, rows[key].mean(0, np.float64), atol=1e-6)
 
 
 def test_same_for_both_versions(dataset, tmp_path, write_v30):

@@ -240,9 +240,27 @@ def test_a_wrapper_hides_neither_the_images_nor_its_own_limit(start) -> None:
 
 def test_success_has_to_last(start) -> None:
     env = start(dwell=3, options={"radius": 9.0})
-    env.reset(seed=[0])
-    step = env.chunk_step(np.zeros((1, 8, 2)), np.ones(1, bool))
-    assert (step.steps.tolist(), step.outcome(0)) == ([3], "success")
+    for _ in range(2):  # what lasted in one episode does not count in the next
+        env.reset(seed=[0])
+        step = env.chunk_step(np.zeros((1, 8, 2)), np.ones(1, bool))
+        assert (step.steps.tolist(), step.outcome(0)) == ([3], "success")
+
+
+def test_a_row_that_has_ended_stays_as_it_ended_while_others_go_on(start) -> None:
+    env = start(rows=2, options={"radius": 0.1})
+    point = env.reset(seed=[0, 0])[0]["point"][0]
+    home = -point / np.abs(point).max()
+    actions = np.stack([np.tile(home, (30, 1)), np.zeros((30, 2))]).astype(np.float32)
+    actions[0, 10:] = 1.0  # would carry it away again
+    watched: list[int] = []
+    step = env.chunk_step(actions, np.ones(2, bool), lambda i, t: watched.append(i))
+    ended = int(step.steps[0])
+    assert step.success.tolist() == [True, False]
+    assert 0 < ended < 30
+    assert (watched.count(0), watched.count(1)) == (ended, 30)
+    assert not step.rewards[0, ended:].any()
+    assert step.observation["pixels"]["top"][:, 0, 0, 0].tolist() == [ended, 30]
+    assert step.extras["solved"].tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.envs.host.interpreter import check_host, find_python
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.preflight import check_simulator
+from rlinf_isaac.tasks.read import from_dict
 from rlinf_isaac.tasks.registry import find_task
+from rlinf_isaac.tasks.task import differences
 
 SETUP = "python -m venv toy-venv"
 
@@ -23,6 +25,8 @@ def test_the_interpreter_is_the_named_one_or_that_of_the_task_or_this_one(toy_ta
     for spelling in ("$TOYS/python", "${TOYS}/python", "~/python"):
         assert find_python(toy_task(python=spelling)) == str(tmp_path / "python")
     assert find_python(toy_task(python="$NOT_SET"), sys.executable) == sys.executable
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_python(toy_task(python="python")) == str(tmp_path / "python")
 
 
 def test_a_variable_that_is_not_set_is_said_with_the_line_that_makes_the_environment(toy_task, monkeypatch) -> None:
@@ -32,6 +36,13 @@ def test_a_variable_that_is_not_set_is_said_with_the_line_that_makes_the_environ
         find_python(task)
     assert raised.value.problems[0].cure == f"{SETUP}; then set TOY_PYTHON to its python"
     assert check_host(task) == list(raised.value.problems)
+
+
+def test_what_depends_on_the_machine_is_no_part_of_the_task(toy_task) -> None:
+    here, there = toy_task(python="$TOY_PYTHON", setup=SETUP), toy_task()
+    assert here.digest == there.digest
+    assert differences(here, there) == []
+    assert from_dict(here.as_dict(), "a test") == here
 
 
 @pytest.mark.parametrize("name", ["no/such/python", "."])

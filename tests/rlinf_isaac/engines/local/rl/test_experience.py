@@ -17,6 +17,7 @@ def played(index: int, rewards: list[float], subtasks=None) -> Played:
     return Played(
         index=index,
         seed=100 + index,
+        prompt=f"prompt {index}",
         success=sum(rewards) > 0,
         length=8 * len(rewards),
         rewards=np.array(rewards),
@@ -32,6 +33,7 @@ def test_rows_are_in_the_order_of_episodes_whoever_finished_first():
     assert len(experience) == 4
     for rows in (experience.states, experience.log_probs.numpy(), experience.transitions.steps.numpy()):
         np.testing.assert_array_equal(rows, [0, 1, 2, 10])
+    assert experience.prompts.tolist() == ["prompt 0"] * 3 + ["prompt 1"]
     expected = np.concatenate([gae(each.rewards, each.arrays["value"], 0.99, 0.95)[1] for each in (first, second)])
     np.testing.assert_allclose(experience.returns.numpy(), expected, rtol=1e-6)
     assert float(experience.advantages.mean()) == pytest.approx(0, abs=1e-6)

@@ -27,10 +27,9 @@ def played(make_job):
 def test_log_probabilities_and_values_of_the_update_are_those_of_the_rollout(played):
     """In rows of the rollout's batch, for every chunk of the iteration, bit by bit."""
     policy, players, experience = played
-    prompt = players.player.env.identity.prompt
     for start in range(0, len(experience), 2):
         rows = experience.rows(np.arange(start, start + 2))
-        again = evaluate(policy, players.player.processor, prompt, rows)
+        again = evaluate(policy, players.player.processor, rows)
         assert torch.equal(again.log_prob.detach(), rows.log_probs)
         torch.testing.assert_close(again.value.detach(), rows.values)
 

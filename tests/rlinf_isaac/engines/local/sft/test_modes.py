@@ -168,11 +168,12 @@ def test_what_is_frozen_has_no_average(small_dataset, tmp_path):
     "overrides",
     [pytest.param([LORA, BF16, EMA], id="lora"), pytest.param([EXPERT, BF16], id="expert", marks=pytest.mark.slow)],
 )
-def test_two_processes_train_what_one_trains(small_dataset, tmp_path, overrides):
+def test_two_processes_train_what_one_trains(small_dataset, tmp_path, pair, overrides):
     """Frozen and trained parameters, of two formats, lie in one unit of FSDP."""
     one, two = (job(small_dataset, tmp_path / str(n), f"compute.num_processes={n}", *overrides) for n in (1, 2))
     expected, found = (
-        [event for event in LocalEngine().sft(each) if not isinstance(event, Progress)] for each in (one, two)
+        [event for event in events if not isinstance(event, Progress)]
+        for events in (LocalEngine().sft(one), pair.sft(two))
     )
     for event, other in zip(found, expected, strict=True):
         if isinstance(event, Metrics):
@@ -181,10 +182,8 @@ def test_two_processes_train_what_one_trains(small_dataset, tmp_path, overrides)
     for name, each in ours.items():
         torch.testing.assert_close(each, theirs[name], rtol=0, atol=2e-2)
     later = job(small_dataset, tmp_path / "later", "compute.num_processes=2", *overrides)
-    run = LocalEngine().sft(later)
-    next(event for event in run if isinstance(event, CheckpointSaved))
-    run.close()
-    assert told(found)[-1] == told(LocalEngine().sft(later))[-1]
+    pair.sft(later, until=2)
+    assert told(found)[-1] == told(pair.sft(later))[-1]
 
 
 def test_bfloat16_parameters_are_averaged_by_their_float32_copies():

@@ -108,9 +108,9 @@ def test_a_picture_of_every_checkpoint(small_dataset, tmp_path):
     assert told(again, "val/loss") == told(events, "val/loss")
 
 
-def test_two_processes_measure_what_one_does(small_dataset, tmp_path):
+def test_two_processes_measure_what_one_does(small_dataset, tmp_path, pair):
     one, two = (job(small_dataset, tmp_path / str(n), *HELD_OUT, f"compute.num_processes={n}") for n in (1, 2))
-    expected, found = (list(LocalEngine().sft(each)) for each in (one, two))
+    expected, found = list(LocalEngine().sft(one)), pair.sft(two)
     for name in ("val/loss", "val/action_mse"):
         assert told(found, name) == pytest.approx(told(expected, name), rel=1e-3)
     assert two.output.joinpath("validation/step-6.png").exists()

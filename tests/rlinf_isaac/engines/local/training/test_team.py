@@ -36,6 +36,13 @@ def of(events, kind):
     return [event for event in events if isinstance(event, kind)]
 
 
+def until_first_checkpoint(plan_) -> CheckpointSaved:
+    run = LocalEngine().sft(plan_)
+    saved = next(event for event in run if isinstance(event, CheckpointSaved))
+    run.close()
+    return saved
+
+
 def largest_difference(first, second) -> float:
     ours, theirs = (load_file(path / "model.safetensors") for path in (first, second))
     assert ours.keys() == theirs.keys()
@@ -44,11 +51,11 @@ def largest_difference(first, second) -> float:
 
 @pytest.mark.parametrize("sharding", ["replicate", "shard"])
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), pytest.param("bfloat16", 2e-2, marks=pytest.mark.slow)])
-def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_path, dtype, most, sharding):
+def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_path, pair, dtype, most, sharding):
     more = (f"compute.dtype={dtype}", "sft.micro_batch=1" if sharding == "replicate" else "sft.micro_batch=0")
     one, two = (job(small_dataset, tmp_path / str(n), n, *more, sharding=sharding) for n in (1, 2))
     assert one.lineage == two.lineage
-    expected, events = (list(LocalEngine().sft(plan_)) for plan_ in (one, two))
+    expected, events = list(LocalEngine().sft(one)), pair.sft(two)
     for event, other in zip(of(events, Metrics), of(expected, Metrics), strict=True):
         assert event.step == other.step
         for name in ("train/loss", "train/grad_norm"):
@@ -62,23 +69,21 @@ def test_two_train_what_one_trains_and_one_goes_on_from_two(small_dataset, tmp_p
 
     # Interrupted after the first checkpoint, and ended by two again (the same bytes), or by one.
     stopped = job(small_dataset, tmp_path / "later", 2, *more, sharding=sharding)
-    run = LocalEngine().sft(stopped)
-    next(event for event in run if isinstance(event, CheckpointSaved))
-    run.close()
-    shutil.copytree(stopped.output, tmp_path / "later-alone")
-    for processes, output in ((2, stopped.output), (1, tmp_path / "later-alone")):
-        last = of(LocalEngine().sft(replace(stopped, processes=processes, output=output)), CheckpointSaved)[-1]
-        assert largest_difference(last.path, found[-1].path) <= (0 if processes == 2 else most)
+    pair.sft(stopped, until=2)
+    alone = replace(stopped, processes=1, output=tmp_path / "later-alone")
+    shutil.copytree(stopped.output, alone.output)
+    for later, apart in ((pair.sft(stopped), 0), (LocalEngine().sft(alone), most)):
+        saved = of(later, CheckpointSaved)
+        assert [event.step for event in saved] == [2, 4, 6]
+        assert largest_difference(saved[-1].path, found[-1].path) <= apart
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_float32_copies_begin_with_the_values_before_they_are_rounded(small_dataset, tmp_path, processes):
+def test_float32_copies_begin_with_the_values_before_they_are_rounded(small_dataset, tmp_path, pair, processes):
     """A step that is far too small for float32 leaves them as they began."""
     more = ("compute.dtype=bfloat16", "sft.save_interval=1", "sft.lr=1e-20", "sft.weight_decay=0")
     plan_ = job(small_dataset, tmp_path, processes, *more)
-    run = LocalEngine().sft(plan_)
-    saved = next(event for event in run if isinstance(event, CheckpointSaved))
-    run.close()
+    saved = until_first_checkpoint(plan_) if processes == 1 else of(pair.sft(plan_, until=1), CheckpointSaved)[0]
     state = load_file(plan_.output / "training_state" / "optimizer.safetensors")
     model = Pi0(plan_.config.model)
     initialise(model, plan_.config.sft.seed)
@@ -134,11 +139,11 @@ def _children() -> list[int]:
 
 
 @pytest.mark.parametrize("sharding", [pytest.param("replicate", marks=pytest.mark.slow), "shard"])
-def test_what_stays_float32_is_averaged_too(small_dataset, tmp_path, sharding):
+def test_what_stays_float32_is_averaged_too(small_dataset, tmp_path, pair, sharding):
     """Of the bfloat16 model: norms and projections, whole in every process, train as in one process."""
     more = ("compute.dtype=bfloat16", "sft.steps=2", "sft.save_interval=2", "sft.lr=1e-2", "sft.warmup_steps=0")
     one, two = (job(small_dataset, tmp_path / str(n), n, *more, sharding=sharding) for n in (1, 2))
-    first, second = (of(LocalEngine().sft(each), CheckpointSaved)[-1].path for each in (one, two))
+    first, second = (of(events, CheckpointSaved)[-1].path for events in (LocalEngine().sft(one), pair.sft(two)))
     ours, theirs = (load_file(path / "model.safetensors") for path in (first, second))
     whole = [name for name, tensor in ours.items() if tensor.dtype == torch.float32]
     assert len(whole) > 10
@@ -154,11 +159,13 @@ def initial(plan_) -> Pi0:
     return model
 
 
-def test_measuring_the_average_of_shards_leaves_the_training_as_it_was(small_dataset, tmp_path):
+def test_measuring_the_average_of_shards_leaves_the_training_as_it_was(small_dataset, tmp_path, pair):
     """The weights that were gathered to measure the average do not train on."""
     more = ("sft.ema_decay=0.5", "sft.lr=0.01", "sft.warmup_steps=0", "sft.val_episodes=1", "sft.val_interval=1")
-    one, two = (list(LocalEngine().sft(job(small_dataset, tmp_path / str(n), n, *more))) for n in (1, 2))
-    for event, other in zip(of(two, Metrics), of(one, Metrics), strict=True):
+    more += ("sft.val_frames=8", "sft.steps=3", "sft.save_interval=3")
+    one, two = (job(small_dataset, tmp_path / str(n), n, *more) for n in (1, 2))
+    expected, found = list(LocalEngine().sft(one)), pair.sft(two)
+    for event, other in zip(of(found, Metrics), of(expected, Metrics), strict=True):
         # At this learning rate a gradient of nearly zero decides by its sign, which rounding has an effect on.
         for name, most in (("train/loss", 1e-4), ("val/loss", 1e-2)):
             if name in event.values:
