@@ -104,8 +104,8 @@ def test_demonstrations_training_evaluation_and_its_own_number(verb) -> None:
     assert len(values) == 2
     means = sorted(sum(r["extras"]["distance"] for r in rows if r["checkpoint_step"] == s) / 3 for s in (2, 6))
     assert sorted(values) == pytest.approx(means)
-    tables = [json.loads(file.read_text()) for file in root.rglob("episodes.json")]
+    tables = [json.loads(file.read_text()) for file in (root / "mlruns").rglob("episodes.json")]
     assert tables
     assert all("extra/distance" in table["columns"] for table in tables)
-    (page,) = root.glob("**/comparison.html")
+    (page,) = (root / "mlruns").rglob("comparison.html")
     assert "<th>distance</th>" in page.read_text()
