@@ -24,7 +24,7 @@ control_hz: 20
 cameras:
   base_0_rgb: {dataset: observation.images.agentview_image}
   left_wrist_0_rgb: {dataset: observation.images.robot0_eye_in_hand_image}
-state: {dataset: observation.state, dims: 5, env: robot}
+state: {dataset: observation.state, dims: 5}
 action: {dataset: action, dims: 7}
 """
 
