@@ -7,8 +7,10 @@ PUSHT_PYTHON=pusht-venv/bin/python OGBENCH_PYTHON=ogbench-venv/bin/python python
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def test_it_is_read_and_shown(file) -> None:
     shown = CliRunner().invoke(cli, ["task", "show", str(file)])
     assert shown.exit_code == 0, shown.output
     assert task.digest in shown.output
+
+
+@each_file
+def test_a_job_can_be_planned_with_it(file, monkeypatch) -> None:
+    """An interpreter is there, but nothing of the environment is imported by `doctor`."""
+    task = read_task(file)
+    monkeypatch.setenv(variable(task), sys.executable)
+    done = CliRunner().invoke(cli, ["doctor", "--task", str(file)])
+    assert done.exit_code in (0, 2), done.output
+    errors = [line for line in done.output.splitlines() if line.startswith("error")]
+    if task.env.kind == "lerobot" and importlib.util.find_spec("lerobot") is None:
+        assert [line.split()[1] for line in errors] == ["no-env-package"]
+    else:
+        assert not errors, done.output
 
 
 @each_file
