@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.jobs import options
@@ -227,9 +227,9 @@ def _vector_lines(key: str, name: str, feature: Feature) -> Iterator[str]:
         yield "  # names: a name for each, to have them compared"
 
 
-def _yaml(text: Any) -> str:
-    """A text as YAML on one line."""
+def _yaml(text: str) -> str:
+    """A text as YAML on one line. What does not print is escaped: some of it would end the line."""
     import yaml
 
-    written = yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=float("inf")).strip()
-    return written[1:-1]
+    plain = text.isprintable()
+    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=plain, width=float("inf")).strip()[1:-1]

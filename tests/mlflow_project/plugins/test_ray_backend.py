@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -146,7 +147,7 @@ class Head:
             status = subprocess.run(command, env=environment, stdout=log, stderr=log, start_new_session=True).returncode
             assert status == 0, log.seek(0) or log.read()
         while not self.answers():
-            pass
+            threading.Event().wait(0.1)  # it needs the cores to get there
 
     def answers(self) -> bool:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlinf_isaac.data.lerobot.format import Feature, image_feature
@@ -59,6 +59,7 @@ def test_no_camera_is_in_two_slots(names):
     assert not names or slots
 
 
+@example([], ["Go.\x85Stop."], "data\x85", "\u2028arm")  # which end a line of YAML, in a comment too
 @given(st.lists(TEXTS, max_size=4, unique=True), st.lists(TEXTS, max_size=7), TEXTS, TEXTS)
 def test_every_draft_is_read_back(cameras, prompts, root, robot):
     """Whatever its texts hold: quotes, line breaks, what YAML takes for a number."""
