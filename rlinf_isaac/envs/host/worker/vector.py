@@ -53,7 +53,7 @@ class VectorRows(Rows):
         if getattr(vector, "num_envs", None) != count or not hasattr(vector, "single_action_space"):
             raise TypeError(f"it is no VectorEnv of {count} environments, but {vector}")
         mode = vector.metadata.get("autoreset_mode")
-        if getattr(mode, "name", mode) != "DISABLED":
+        if str(getattr(mode, "name", mode)).upper() != "DISABLED":
             raise Autoreset(f"{vector} starts new episodes by itself (autoreset_mode is {mode})")
         self._over, self._left_out = np.zeros((2, count), bool)
         observations = self._reset(np.ones(count, bool), [0] * count)
