@@ -18,7 +18,9 @@ PROMPTS = ["stack the red cube", "stack it", "stack the red cube", "stack it"]
 
 def inputs(seed: int, size: int = 24, rows: int = 4) -> tuple[dict[str, np.ndarray], np.ndarray]:
     rng = np.random.default_rng(seed)
-    views = {view: rng.integers(0, 256, (rows, size, size, 3), dtype=np.uint8) for view in ("front", "wrist")}
+    views = {
+        view: rng.integers(0, 256, (rows, size, size, 3), dtype=np.uint8) for view in ("base_0_rgb", "left_wrist_0_rgb")
+    }
     return views, rng.normal(size=(rows, 8)).astype(np.float32)
 
 
@@ -40,7 +42,7 @@ def test_observation(processor) -> None:
     images, states = inputs(0, size=40)
     observation = processor.observation(images, states, PROMPTS)
     assert observation.present_cameras == CAMERAS[:2]
-    expected = torch.from_numpy(resize_with_pad(images["wrist"], 24)).permute(0, 3, 1, 2)
+    expected = torch.from_numpy(resize_with_pad(images["left_wrist_0_rgb"], 24)).permute(0, 3, 1, 2)
     assert torch.equal(observation.images["left_wrist_0_rgb"], expected)
     assert not observation.images["right_wrist_0_rgb"].any()
     normalized = processor.state_normalizer.normalize(states)
@@ -53,7 +55,7 @@ def test_observation(processor) -> None:
 
 def test_missing_view_is_masked(processor) -> None:
     images, states = inputs(0)
-    del images["wrist"]
+    del images["left_wrist_0_rgb"]
     assert processor.observation(images, states, PROMPTS).present_cameras == CAMERAS[:1]
 
 
