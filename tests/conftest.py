@@ -62,6 +62,40 @@ def small_checkpoints(tmp_path_factory, small_dataset) -> Path:
 
 
 @pytest.fixture(scope="session")
+def walks(tmp_path_factory) -> tuple[Path, Path]:
+    """The files of two tasks whose dims, cameras and rates differ (`walks.two_tasks`)."""
+    from walks import two_tasks
+
+    return two_tasks(tmp_path_factory.mktemp("walks"))
+
+
+@pytest.fixture(scope="session")
+def walk_datasets(tmp_path_factory, walks) -> tuple[Path, Path]:
+    """Two demonstrations of each of `walks`, in their order."""
+    from rlinf_isaac.config.suite import configs_of
+    from rlinf_isaac.engines.demonstrations import record_demonstrations
+
+    roots = []
+    for config in configs_of(small_config([f"env.task={','.join(map(str, walks))}"])):
+        roots.append(tmp_path_factory.mktemp("data") / config.env.task.replace("/", "-"))
+        for _ in record_demonstrations(config, roots[-1]):
+            pass
+    return roots[0], roots[1]
+
+
+@pytest.fixture(scope="session")
+def walk_checkpoints(tmp_path_factory, walks, walk_datasets) -> Path:
+    """Checkpoint root with the steps 2, 4 and 6 of one training on both `walks`. Read only."""
+    from rlinf_isaac.engines.local import LocalEngine
+    from rlinf_isaac.jobs.sft import plan
+
+    config = small_config([f"env.task={','.join(map(str, walks))}", "norm_stats.batch_size=1"])
+    job = plan(config, walk_datasets[0], None, tmp_path_factory.mktemp("sft"), mixed_with=walk_datasets[1:])
+    for _ in LocalEngine().sft(job):
+        pass
+    return job.output / "checkpoints"
+
+
 def pair() -> Iterator[Pair]:
     """Two processes that train together, for the trainings of many tests."""
     from training_support import Pair

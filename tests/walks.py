@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-STEP, SIDE = 0.2, 16
+STEP, SIDE = 0.1, 16
 
 
 class Walk(gymnasium.Env):
@@ -36,7 +36,7 @@ class Walk(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         self.point = self.point + STEP * action
         distance = float(np.abs(self.point).max())
-        return self._observation(), -distance, False, False, {"distance": distance, "solved": distance < 0.5}
+        return self._observation(), -distance, False, False, {"distance": distance, "solved": distance < 0.2}
 
     def _observation(self) -> dict[str, Any]:
         shades = {"top": 20 * self.dims} | ({"hand": 90} if self.hand else {})
@@ -69,7 +69,7 @@ cameras:
 state: {{dims: {dims}, env: [point]}}
 action: {{dims: {dims}, clip: [-1, 1], delta: "{delta}"}}
 env: {{kind: gymnasium, make: "walks.py:Walk", options: {{dims: {dims}, hand: {has_hand}}}, success: info.solved,
-      max_steps: 8, python: {python}}}
+      max_steps: 16, python: {python}}}
 expert: walks.py:Expert
 robot: {robot}
 """

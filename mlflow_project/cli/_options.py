@@ -32,7 +32,9 @@ def flag(name: str, help: str) -> Callable[[Command], Command]:
 
 
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")
-task = option("--task", "Task: stack2, stack3, metaworld/..., or a YAML file; docs/tasks.md.")
+task = option(
+    "--task", "Task: stack2, stack3, metaworld/..., or a YAML file; several with commas, or a suite; docs/tasks.md."
+)
 output = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

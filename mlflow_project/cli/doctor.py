@@ -118,6 +118,7 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
 
 def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, task: str, full: bool) -> dict[str, Any]:
     """Check a dataset on its own, and against a preset and a task, or whatever this project can do with it."""
+    from rlinf_isaac.config.suite import single
     from rlinf_isaac.data.validate.dataset import validate_dataset
     from rlinf_isaac.preflight.dataset import check_dataset, suitable_job
 
@@ -125,7 +126,7 @@ def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, ta
         root = find_dataset(name, repo_id)
         findings.add(validate_dataset(root, full=full))
         if preset != "none" or task != options.AUTO:
-            config = planned_config(preset, task)
+            config = single(planned_config(preset, task))
             findings.add(check_dataset(config, root))
             return {"root": str(root)} | ({"task": config.env.task} if task != options.AUTO else {})
         suitable, layout, problems = suitable_job(root)

@@ -66,7 +66,13 @@ def _show(name: str) -> None:
     import yaml
 
     from rlinf_isaac.tasks.registry import find_task, origin_of
+    from rlinf_isaac.tasks.suite import find_suite
 
+    if (suite := find_suite(name)) is not None:
+        stdout.print(f"suite        {suite.name}\nstatistics   {suite.statistics}", lines=True)
+        for each in suite.tasks:
+            stdout.print(f"task         {each.name} (sha256 {each.digest})", lines=True)
+        return
     task = find_task(name)
     text = yaml.safe_dump(task.as_dict(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     stdout.print(f"task         {task.name}\norigin       {origin_of(name)}\nsha256       {task.digest}\n", lines=True)
@@ -75,8 +81,13 @@ def _show(name: str) -> None:
 
 def _list() -> None:
     from rlinf_isaac.tasks.registry import origin_of, task_names
+    from rlinf_isaac.tasks.suite import find_suite, suite_names
 
     names = task_names()
     width = max(map(len, names))
     for name in names:
         stdout.print(f"{name:<{width}}  {origin_of(name)}")
+    for name in suite_names():
+        suite = find_suite(name)
+        assert suite is not None
+        stdout.print(f"{name:<{width}}  this project, {len(suite.tasks)} tasks of one policy")

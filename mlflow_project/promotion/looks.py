@@ -184,17 +184,25 @@ def _overlap(first: Look, second: Look) -> bool:
 
 
 def _looks(client: MlflowClient, candidate: Evaluation) -> Iterator[Look]:
-    """All looks in the store at the candidate's task, in any experiment, including deleted runs."""
+    """All looks in the store at the candidate's task, in any experiment, including deleted runs. At several tasks these
+    are the looks at any of them."""
     from mlflow.entities import ViewType
 
     task = client.get_run(candidate.run).data.params.get(TASK)
-    query = f"metrics.`{EPISODES}` > 0" + (f" and params.`{TASK}` = '{task}'" if task else "")
+    own = {task, *candidate.tasks} if candidate.tasks else None
+    query = f"metrics.`{EPISODES}` > 0" + (f" and params.`{TASK}` = '{task}'" if task and own is None else "")
     experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=ViewType.ALL)]
     token = None
     while page := client.search_runs(experiments, query, ViewType.ALL, page_token=token):
-        yield from map(_look, page)
+        yield from (_look(run) for run in page if own is None or _is_about(run, own))
         if not (token := page.token):
             return
+
+
+def _is_about(run: Run, tasks: Collection[str | None]) -> bool:
+    """Whether an evaluation was of one of these tasks, or of a suite of this name."""
+    played = run.data.params.get(TASK, "")
+    return any(name in tasks for name in (played, *played.split(",")))
 
 
 def _look(run: Run) -> Look:

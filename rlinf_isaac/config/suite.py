@@ -12,9 +12,10 @@ from functools import partial
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import filled_with, stack_cube, task_of, with_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.tasks.read import from_dict
 from rlinf_isaac.tasks.registry import find_task
 from rlinf_isaac.tasks.suite import Suite, find_suite
-from rlinf_isaac.tasks.task import BUILTIN, Task
+from rlinf_isaac.tasks.task import BUILTIN, Task, differences
 
 OF_EACH_TASK = (
     "policy.env_action_dim",
@@ -97,7 +98,7 @@ def with_tasks(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
     if config.suite:
         if "env.task" not in chosen or text == config.suite["name"]:
             return _refusing(config, chosen)
-        meant = [part.strip() for part in text.split(",") if part.strip()]
+        meant = [_member(config, part.strip()) for part in text.split(",") if part.strip()]
         if all(name in config.suite["tasks"] for name in meant):
             _refusing(config, chosen)
             some = replace(config, env=replace(config.env, task=",".join(meant)))
@@ -107,6 +108,15 @@ def with_tasks(config: JobConfig, chosen: frozenset[str]) -> JobConfig:
     if suite is None:
         return with_task(config, chosen)
     return _refusing(_filled(config, suite), chosen)
+
+
+def _member(config: JobConfig, name: str) -> str:
+    """The name of the task of the suite that a YAML file describes, if it does; any other name as it is."""
+    if not name.endswith((".yaml", ".yml")) or find_suite(name) is not None:
+        return name
+    task = find_task(name)
+    own = config.suite["tasks"].get(task.name)
+    return name if own is None or differences(from_dict(own, name), task) else task.name
 
 
 def _found(name: str, layout: str) -> Task:

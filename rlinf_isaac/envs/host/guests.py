@@ -48,6 +48,7 @@ class Guests:
         self.memory = os.memfd_create("rlinf-isaac-env")
         settings: dict[str, Any] = {
             "memory": self.memory,
+            "kind": env.kind,
             "make": env.make,
             "options": dict(env.options),
             "directory": env.directory,
@@ -154,6 +155,9 @@ class Guests:
         if refusal.answer["refused"] == "changed":
             cause = f"{refusal.answer['error']} is not the file with which the task was read"
             return SimulatorError.of("env-source-changed", cause, "put it back, or read the task again with --task")
+        if refusal.answer["refused"] == "autoreset":
+            cure = "make it with autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED, or make single environments"
+            return SimulatorError.of("env-autoreset", f"{self._make}: {refusal.answer['error']}", cure)
         cause = f"{self._make} cannot be made: {refusal.answer['error']}"
         return SimulatorError.of("env-not-made", cause, f"correct it; all that it printed is in {refusal.log}")
 

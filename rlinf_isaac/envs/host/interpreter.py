@@ -63,6 +63,8 @@ def needed_by(env: Environment) -> list[str]:
     place = env.make.rpartition(":")[0]
     if place.startswith(_OURS):
         return [*NEEDED, *getattr(import_module(place), "REQUIRES", ())]
+    if env.kind == "lerobot":
+        return [*NEEDED, "lerobot"]
     return [*NEEDED, *(() if place else ("gymnasium",))]
 
 

@@ -62,6 +62,14 @@ def test_a_recorded_job_is_about_the_tasks_that_are_named(config, text, names):
     assert chosen.suite == config.suite
 
 
+def test_the_file_of_a_task_is_as_good_as_its_name(config, tmp_path):
+    chosen = build_config(config.as_dict(), "here", [f"env.task={tmp_path / 'walk-deep.yaml'}"])
+    assert (names_of(chosen), chosen.env.task) == (("walk/deep",), "walk/deep")
+    changed = tmp_path / "walk-deep.yaml"
+    changed.write_text(changed.read_text().replace("control_hz: 20", "control_hz: 21"))
+    assert build_config(config.as_dict(), "here", [f"env.task={changed}"]).suite == {}
+
+
 def test_another_task_takes_the_place_of_the_suite(config):
     other = build_config(config.as_dict(), "here", ["env.task=metaworld/reach-v3"])
     assert (other.suite, task_of(other).name) == ({}, "metaworld/reach-v3")

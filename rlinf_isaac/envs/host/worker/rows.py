@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
-from rlinf_isaac.envs.host.worker.make import find_function, make_environment, provider, versions
+from rlinf_isaac.envs.host.worker.make import bases, find_function, make_environment, provider, versions
 from rlinf_isaac.tasks.paths import WHOLE, leaves
 from rlinf_isaac.tasks.terms import holds
 
 NUMERIC = "biuf"
 """Kinds of numpy dtypes that an observation may have; entries of others are left out."""
+Step = tuple[Any, float, bool, bool, Mapping[str, Any]]
+"""What gymnasium's ``step`` gives."""
+OF_KIND = {"lerobot": ("lerobot",)}
+"""Kind of environment -> distributions on which its environments depend besides their own."""
 
 
 class Row:
@@ -31,22 +35,24 @@ class Row:
         first_images: what `images` gave first.
     """
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
+    def __init__(self, env: Any, observation: Any) -> None:
+        """
+        Args:
+            env: the environment; None for a row of a vector environment.
+            observation: of its first reset.
+        """
+        self.env, self.observation = env, observation
         self.numbers: dict[str, float] = {}
         self.keys: set[str] = set()
         self.judged = False
         self.streak = 0
         self.expert: Any = None
-        # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
-        # same past, whoever is its worker.
-        self.observation, _ = env.reset(seed=0)
         self.first_images = self.images() or {}
 
-    def reset(self, seed: int) -> None:
-        """Start an episode."""
+    def begin(self, observation: Any) -> None:
+        """Begin an episode, of which this is the first observation."""
         self.numbers, self.keys, self.judged, self.streak = {}, set(), False, 0
-        self.observation, _ = self.env.reset(seed=seed)
+        self.observation = observation
 
     def note(self, info: Mapping[str, Any]) -> None:
         """Keep the numbers of an info."""
@@ -72,17 +78,23 @@ class Row:
 
 
 class Rows:
-    """What `server.main` carries out orders on."""
+    """What `server.main` carries out orders on.
+
+    Attributes:
+        rows: index -> row, of those that are built.
+        space: of an action of one row.
+    """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """Builds the first environment.
 
         Args:
-            settings: ``rows``, the indices of this worker; ``make``, ``options``, ``directory``, ``sources``,
+            settings: ``rows``, the indices of this worker; ``kind``, ``make``, ``options``, ``directory``, ``sources``,
                 ``success``, ``failure``, ``dwell`` of `tasks.task.Environment`, and ``expert``, which may be None.
         """
         self.settings, self.indices = settings, settings["rows"]
-        self.rows = {self.indices[0]: self._build()}
+        self.rows: dict[int, Row] = {}
+        self.space = self._build_first()
         self.shared: SharedArrays | None = None
         self.rendered: list[str] = []
 
@@ -97,12 +109,14 @@ class Rows:
                 array = _array(value)
                 if array is not None:
                     found[path] = Leaf(array.shape, array.dtype.str, rendered)
-        space = row.env.action_space
+        made, space = self._made(), self.space
+        name, version = provider(self.settings["make"], made, self.settings["sources"])
+        others = [each for each in bases(made) if each != name]
         bounds = [getattr(space, name, None) for name in ("low", "high")]
         return {
             "leaves": found,
-            "provider": provider(self.settings["make"], row.env, self.settings["sources"]),
-            "versions": versions("gymnasium", "numpy", "mujoco"),
+            "provider": (name, version),
+            "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ()), *others),
             "rates": declared_rates(row.env),
             "action": {
                 "space": str(space),
@@ -116,13 +130,14 @@ class Rows:
         spec = {path: Leaf(tuple(shape), dtype, rendered) for path, (shape, dtype, rendered) in leaves.items()}
         self.shared = SharedArrays(self.settings["memory"], num_envs, action_dims, spec)
         self.rendered = [path for path, leaf in spec.items() if leaf.rendered]
-        for index in self.indices[1:]:
-            self.rows[index] = self._build()
+        for index in self.indices:
+            if index not in self.rows:
+                self.rows[index] = self._build()
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Start the episodes of these rows."""
-        for index, seed in zip(rows, seeds, strict=True):
-            self.rows[index].reset(seed)
+        for index, observation in zip(rows, self._first_observations(rows, seeds), strict=True):
+            self.rows[index].begin(observation)
             self._write(index)
 
     def step(self) -> dict[str, Any]:
@@ -132,22 +147,18 @@ class Rows:
         active, numbers = self._active(), []
         for index in active:
             self.shared.rewards[index], self.shared.steps[index] = 0, 0
-            for t in range(int(self.shared.limits[index])):
-                self.shared.steps[index] = t + 1
-                if self._step(index, t):
-                    break
+        self._play(active)
+        for index in active:
             self._write(index)
             found = self.rows[index].numbers.items()
             numbers.append({key: value for key, value in found if math.isfinite(value)})
         return {"rows": active, "numbers": numbers}
 
-    def _step(self, index: int, t: int) -> bool:
-        """Take step `t` of a row; returns whether the episode has ended."""
+    def _step(self, index: int, t: int, result: Step) -> bool:
+        """Note what step `t` of a row has given; returns whether the episode has ended."""
         assert self.shared is not None
         row, shared, settings = self.rows[index], self.shared, self.settings
-        space = row.env.action_space
-        action = shared.actions[index, t].astype(space.dtype).reshape(space.shape)
-        row.observation, reward, terminated, truncated, info = row.env.step(action)
+        row.observation, reward, terminated, truncated, info = result
         row.note(info)
         state = float(reward), bool(terminated), bool(truncated), info
         success = holds(settings["success"], *state)
@@ -155,7 +166,7 @@ class Rows:
         row.streak = row.streak + 1 if success else 0
         solved = row.streak >= settings["dwell"]
         failed = bool(settings["failure"] and holds(settings["failure"], *state))
-        shared.rewards[index, t] = reward
+        shared.rewards[index, t], shared.steps[index] = reward, t + 1
         shared.success[index], shared.failure[index], shared.judged[index] = solved, failed, row.judged
         shared.terminated[index], shared.truncated[index] = terminated, truncated
         return solved or failed or bool(terminated) or bool(truncated)
@@ -194,8 +205,38 @@ class Rows:
         for row in self.rows.values():
             row.env.close()
 
+    def _build_first(self) -> Any:
+        """Build the first row; returns the space of its actions."""
+        row = self.rows[self.indices[0]] = self._build()
+        return row.env.action_space
+
     def _build(self) -> Row:
-        return Row(make_environment(*(self.settings[key] for key in ("make", "options", "directory", "sources"))))
+        env = make_environment(*(self.settings[key] for key in ("kind", "make", "options", "directory", "sources")))
+        if hasattr(env, "single_action_space"):
+            raise TypeError("it is a VectorEnv; the function that makes one has a parameter num_envs")
+        # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
+        # same past, whoever is its worker.
+        return Row(env, env.reset(seed=0)[0])
+
+    def _made(self) -> Any:
+        """What was made first."""
+        return self.rows[self.indices[0]].env
+
+    def _first_observations(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Any]:
+        """Reset these rows."""
+        return [self.rows[index].env.reset(seed=seed)[0] for index, seed in zip(rows, seeds, strict=True)]
+
+    def _play(self, active: Sequence[int]) -> None:
+        """Let these rows take their steps."""
+        assert self.shared is not None
+        for index in active:
+            for t in range(int(self.shared.limits[index])):
+                if self._step(index, t, self.rows[index].env.step(self._action(index, t))):
+                    break
+
+    def _action(self, index: int, t: int) -> Any:
+        assert self.shared is not None
+        return self.shared.actions[index, t].astype(self.space.dtype).reshape(self.space.shape)
 
     def _active(self) -> list[int]:
         assert self.shared is not None

@@ -45,11 +45,11 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     from rlinf_isaac.envs.host.protocol import receive, send
     from rlinf_isaac.envs.host.worker.make import SourceChanged
-    from rlinf_isaac.envs.host.worker.rows import Rows
+    from rlinf_isaac.envs.host.worker.vector import Autoreset, make_rows
 
     building = True
     try:
-        rows = Rows(settings)
+        rows = make_rows(settings)
         send(connection, ok=True, **rows.report())
         while (order := receive(connection)).get("do") != "close":
             do = order.pop("do")
@@ -62,7 +62,8 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         pass
     except BaseException as error:
         traceback.print_exc()
-        refused = "changed" if isinstance(error, SourceChanged) else "not-made" if building else None
+        codes: dict[type, str] = {SourceChanged: "changed", Autoreset: "autoreset"}
+        refused = codes.get(type(error)) or ("not-made" if building else None)
         text = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
         with suppress(OSError):
             send(connection, ok=False, error=text, refused=refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -84,3 +85,19 @@ class Expert:
     def act(self, observation: dict[str, Any]) -> np.ndarray:
         assert self.seed is not None
         return np.clip(-observation["point"] / STEP, -1, 1)
+
+
+def several(num_envs: int, mode: str | None = "DISABLED", single: bool = False, **options: Any) -> Any:
+    """That many of them in one vector environment."""
+    vector = gymnasium.vector
+    make = [partial(Plane, **options)] * num_envs
+    return (
+        Plane()
+        if single
+        else vector.SyncVectorEnv(make, **({"autoreset_mode": vector.AutoresetMode[mode]} if mode else {}))
+    )
+
+
+def together() -> gymnasium.vector.VectorEnv:
+    """A vector environment from a function that does not say so."""
+    return several(2)
