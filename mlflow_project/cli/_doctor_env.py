@@ -42,14 +42,13 @@ Example:
 @options.option("--dataset", "LeRobot dataset to compare images, states, actions and rate with.", "none")
 @options.repo_id
 @options.option("--episodes", "Episodes of an evaluation, whose time is predicted.")
-def command(**settings: Any) -> Findings:
+def command(**settings: Any) -> None:
     """Play in the environment of a task, and say which promises of this project it does not keep.
 
     Seeds, rows, chunks, time-outs, actions, cameras, success, and how long a step takes; with a dataset also whether
     images, states, actions and rate are those that a policy learns from. What was found is kept, and runs that play in
     this environment are tagged with it (env.findings). Exit code 2 when there are errors.
-    """
-    raise NotImplementedError("run as a word of doctor")
+    """  # `inspect_env` reads the options; doctor carries it out.
 
 
 def inspect_env(findings: Findings, words: Sequence[str], *, as_json: bool) -> dict[str, Any]:
