@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from click.testing import Result
 
@@ -83,6 +84,13 @@ def mortal(script: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait() == 0
+
+
+def use_dead_server(patch: pytest.MonkeyPatch, uri: str) -> None:
+    """Record to a server that does not answer, and give it up soon."""
+    patch.setenv("MLFLOW_TRACKING_URI", uri)
+    for module in ("mlflow_project.cli.sync", "mlflow_project.tracking.runs"):
+        patch.setattr(f"{module}.PATIENCE_S", 0.5)
 
 
 def add_video_feature(root: Path, name: str, size: tuple[int, int], video_path: str) -> None:

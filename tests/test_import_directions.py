@@ -34,6 +34,7 @@ rlinf_isaac.envs.mujoco
 rlinf_isaac.envs.isaaclab
 rlinf_isaac.envs.isaaclab.worker          runs in IsaacLab's interpreter
 rlinf_isaac.envs                          make_env
+rlinf_isaac.envs.conformance              what every environment must do
 rlinf_isaac.data.lerobot
 rlinf_isaac.data.hdf5                     demonstrations of IsaacLab and robomimic
 rlinf_isaac.data.validate

@@ -12,6 +12,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from mlflow_project.cli import _doctor_env
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.tracking.runs import fail_adopted_run
@@ -30,6 +31,7 @@ Example:
   rlinf-isaac doctor --dataset /data/folding --task folding.yaml
   rlinf-isaac doctor --preset mine.yaml
   rlinf-isaac doctor sft --dataset /data/generated_simdata_full --preset pi05
+  rlinf-isaac doctor env --task folding.yaml --dataset /data/folding
   rlinf-isaac doctor eval --ckpt-root /results/checkpoints --ckpt-steps 25000,30000
   mlflow run . -e doctor -P job="eval --ckpt-root /results/checkpoints\""""
 
@@ -67,6 +69,9 @@ def command(dataset: str, repo_id: str, full: bool, preset: str, task: str, json
 
     JOB is a verb (main, demos, sft, eval, rl) with its own options: exactly the checks it runs first, except that large
     files are not hashed. Each finding has a stable code, a cause and a cure. Exit code 2 when there are errors.
+
+    The word env in place of a job does start something: it plays in the environment of a task, and checks what it
+    does. `doctor env --help` has its options.
     """
     with verb_session():
         findings = Findings()
@@ -75,7 +80,10 @@ def command(dataset: str, repo_id: str, full: bool, preset: str, task: str, json
         planned = words and words != ["none"]
         if planned:
             report["job"] = words
-            check_job(findings, words)
+            if words[0] == _doctor_env.WORD:
+                report |= _doctor_env.inspect_env(findings, words[1:], as_json=json)
+            else:
+                check_job(findings, words)
         if dataset != "none":
             report["dataset"] = dataset
             report |= inspect_dataset(findings, dataset, repo_id, preset, task, full)
@@ -101,7 +109,7 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
     """Run the checks of a verb with its options, as they stand on the command line."""
     verb, *arguments = words
     if verb not in JOBS:
-        raise click.UsageError(f"doctor checks the jobs {', '.join(JOBS)}, not {verb!r}")
+        raise click.UsageError(f"doctor checks the jobs {', '.join(JOBS)}, and {_doctor_env.WORD}; not {verb!r}")
     module = importlib.import_module(f"mlflow_project.cli.{verb}")
     context = module.command.make_context(verb, list(arguments))
     with checking(findings):

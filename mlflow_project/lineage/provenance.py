@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, TASK_TAG, VERSION_TAG, lineage_tag
+from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, ENV_FINDINGS_TAG, TASK_TAG, VERSION_TAG, lineage_tag
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
+from rlinf_isaac.envs.conformance.kept import kept_findings
 from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.probe import installed_version, output_of
 
@@ -123,9 +124,11 @@ def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
 
 
 def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that describe the simulator, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``."""
+    """Tags that describe the simulator, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``, and
+    what `doctor env` found of it on this machine."""
     names = ("backend", "assets", "renderer", "image_size", "prompt")
-    return {f"sim.{name}": str(environment[name]) for name in names if name in environment}
+    tags = {f"sim.{name}": str(environment[name]) for name in names if name in environment}
+    return tags | {ENV_FINDINGS_TAG: kept_findings(environment)} if tags else {}
 
 
 def task_tags(config: JobConfig) -> dict[str, str]:

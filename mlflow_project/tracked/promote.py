@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.lineage.provenance import provenance_tags
@@ -20,6 +20,7 @@ from mlflow_project.promotion.judge import (
     judge_candidate,
     register,
 )
+from mlflow_project.promotion.looks import TASK
 from mlflow_project.promotion.registry import CHAMPION, Registry, Version, now
 from mlflow_project.serving.resolve import resolve_model
 from mlflow_project.tracked import PROJECT
@@ -29,6 +30,7 @@ from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.tracking.store import existing_store
 from mlflow_project.vocabulary import local_run
 from rlinf_isaac.config.task import STACK_CUBES
+from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.errors import InvalidJob, Problem, PromotionRefused
 from rlinf_isaac.jobs import Say, options
 from rlinf_isaac.jobs import evaluation as jobs_evaluation
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 STACK_CUBE = "stack-cube"
 """The registered model of stack-cube, whatever the number of cubes. Another task has its own name's."""
+LONGEST_NAME = 60
+"""Characters of a registered model's name; several tasks without a name of their own may have more."""
 
 PromotionOutcome = Literal["champion already", "promoted", "would be promoted", "refused", "overtaken"]
 Show = Callable[[Comparison | Judgement], None]
@@ -104,15 +108,18 @@ def check(
         return None
     with findings.collect():
         candidate = find_candidate(existing_store(), subject)
-        own = registered_name(candidate.evaluation.settings) if name == options.AUTO else name
-        return None if findings.errors else PromoteJob(candidate, demands, own, dry_run)
+        if name == options.AUTO:
+            name = registered_name(existing_store().get_run(candidate.evaluation.run).data.params.get(TASK))
+        return None if findings.errors else PromoteJob(candidate, demands, name, dry_run)
     return None
 
 
-def registered_name(settings: Mapping[str, Any]) -> str:
-    """The registered model of a task, by the settings of an evaluation (`EvaluationStarted.settings`)."""
-    task = str(settings.get("environment", {}).get("task", STACK_CUBES[0]))
-    return STACK_CUBE if task in STACK_CUBES else re.sub(r"[^\w.-]+", "-", task)
+def registered_name(task: str | None) -> str:
+    """The registered model of a task, or of several, by the key ``env.task`` of an evaluation."""
+    if task is None or task in STACK_CUBES:
+        return STACK_CUBE
+    name = re.sub(r"[^\w.-]+", "-", task)
+    return name if len(name) <= LONGEST_NAME else f"{task.count(',') + 1}-tasks-{bytes_digest(task.encode())[:8]}"
 
 
 def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:

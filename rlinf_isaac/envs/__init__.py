@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from rlinf_isaac.envs.vector import TaskEnv
 
 
-def make_env(config: JobConfig, num_envs: int, env_python: str | None = None) -> TaskEnv:
+def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, workers: int | None = None) -> TaskEnv:
     """Builds the vector environment of a job.
 
     Args:
         config: the job; its task, its section `env`, and ``compute.device``, on which simulators run that support it.
         num_envs: number of environments.
         env_python: interpreter that has the simulator; None: the one that the task, or ISAACLAB_PYTHON, names.
+        workers: processes of a hosted environment; None: as many as there are CPUs. Others take no notice of it.
 
     Raises:
         InvalidJob: the backend is unknown.
@@ -37,7 +38,7 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None) ->
     if task.env.kind != BUILTIN:
         from rlinf_isaac.envs.host.env import HostEnv
 
-        return HostEnv(num_envs, task, env.max_episode_steps, env_python)
+        return HostEnv(num_envs, task, env.max_episode_steps, env_python, workers)
     if env.backend not in BACKENDS:
         cure = f"use one of {', '.join(BACKENDS)}"
         raise InvalidJob.of("unknown-backend", f"env.backend is {env.backend!r}", cure)

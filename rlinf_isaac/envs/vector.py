@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -129,10 +130,15 @@ class TaskEnv(VectorEnv):
         identity: the properties on which observations and episodes depend.
         seeds: seeds of the envs' episodes; None before the first episode.
         elapsed: (N,) control steps so far in the envs' episodes.
+        action_range: the lowest and the highest action, (A,) each, that the simulator says it takes; None: it does not
+            say.
+        rates: the simulator's own name of a rate -> control steps per second by that.
     """
 
     closed = False  # gymnasium 0.29 sets it in its constructor, which is not called here
     identity: EnvIdentity
+    action_range: tuple[np.ndarray, np.ndarray] | None = None
+    rates: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, num_envs: int, task: Task, observation_space: spaces.Dict) -> None:
         self.num_envs, self.task = num_envs, task
@@ -197,8 +203,12 @@ class TaskEnv(VectorEnv):
     def policy_input(self, observation: Observation) -> PolicyInput:
         """What the task's policy reads of an observation of all envs."""
         images = {slot: read_path(observation, str(camera.env)) for slot, camera in self.task.cameras.items()}
+        return PolicyInput(images, self.policy_states(observation))
+
+    def policy_states(self, observation: Observation) -> np.ndarray:
+        """`PolicyInput.states` of an observation of all envs, which may have no images."""
         parts = [np.asarray(read_path(observation, path)).reshape(self.num_envs, -1) for path in self.task.state.env]
-        return PolicyInput(images, np.concatenate(parts, axis=-1).astype(np.float32))
+        return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def prompts(self) -> list[str]:
         """The instruction of each env's episode."""

@@ -79,6 +79,8 @@ class HostEnv(TaskEnv):
             self.guests.close()
             raise
         super().__init__(num_envs, task, observation_space(leaves))
+        low, high = self.report["action"]["bounds"]
+        self.action_range, self.rates = (np.array(low), np.array(high)), self.report["rates"]
         # Images are what is drawn only when asked for, or else what the task calls a camera.
         drawn = {path for path, leaf in leaves.items() if leaf.rendered}
         self._drawn, self._images = bool(drawn), drawn or {str(camera.env) for camera in task.cameras.values()}

@@ -33,10 +33,12 @@ class StackCubeEnv(TaskEnv):
         self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
 
     def policy_input(self, observation: Observation) -> PolicyInput:
-        policy = observation["policy"]
+        images = {slot: observation["policy"][camera] for slot, camera in SLOTS.items()}
+        return PolicyInput(images, self.policy_states(observation))
+
+    def policy_states(self, observation: Observation) -> np.ndarray:
         layout = self.task.state.env[0].removeprefix(STATE_PREFIX)
-        images = {slot: policy[camera] for slot, camera in SLOTS.items()}
-        return PolicyInput(images, contract.policy_state(policy, layout))
+        return contract.policy_state(observation["policy"], layout)
 
     def expert(self) -> ExpertPolicy:
         return StackCubeExpert(self.num_envs)

@@ -47,13 +47,6 @@ def start(store, forked_verbs) -> Iterator[Callable[..., Verb]]:
         process.communicate()
 
 
-@pytest.fixture
-def impatient(monkeypatch) -> None:
-    """A server that does not answer is given up soon."""
-    for module in ("mlflow_project.cli.sync", "mlflow_project.tracking.runs"):
-        monkeypatch.setattr(f"{module}.PATIENCE_S", 0.5)
-
-
 @pytest.fixture(scope="session")
 def real_settings(small_checkpoints) -> dict:
     """What an evaluation of these checkpoints announces as its settings."""

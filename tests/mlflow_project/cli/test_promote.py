@@ -257,3 +257,20 @@ def test_what_cannot_be_judged_is_refused_all_at_once(store, tmp_path, small_che
     result = promote("--rollback")
     assert (result.exit_code, "has no champion" in result.stderr) == (3, True), result.output
     assert not (tmp_path / "result" / "isaaclab_openpi" / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        (None, "stack-cube"),
+        ("stack3", "stack-cube"),
+        ("metaworld/reach-v3", "metaworld-reach-v3"),
+        ("metaworld/mt10", "metaworld-mt10"),
+        (",".join(f"metaworld/task-{number}" for number in range(10)), "10-tasks-"),
+    ],
+)
+def test_a_registered_model_has_the_name_of_its_task(task, name):
+    from mlflow_project.tracked.promote import registered_name
+
+    assert registered_name(task).startswith(name)
+    assert len(registered_name(task)) <= 60

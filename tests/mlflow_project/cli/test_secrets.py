@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import SHORT_EVALUATION, SMALL_PRESET
+from support import SHORT_EVALUATION, SMALL_PRESET, use_dead_server
 
 SECRET = "Zx9-hunter2-planted"
 VARIABLES = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD")
@@ -91,9 +91,9 @@ def test_a_training_and_an_evaluation_leave_none_anywhere(own_server, start, sma
     ids=lambda arguments: "-".join(arguments[:2]).replace("/", " "),
 )
 def test_a_server_that_is_down_is_named_without_its_password(
-    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, impatient, arguments
+    invoke, dead_uri, small_dataset, tmp_path, monkeypatch, arguments
 ):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password(dead_uri))
+    use_dead_server(monkeypatch, with_password(dead_uri))
     result = invoke(*(str(small_dataset) if each == "{dataset}" else each for each in arguments))
     assert SECRET not in result.output + repr(result.exception)
     assert "Traceback" not in result.output

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from mlflow import MlflowClient
-from support import SMALL_PRESET, kill_when
+from support import SMALL_PRESET, kill_when, use_dead_server
 
 
 def test_nothing_to_do(invoke):
@@ -10,15 +10,14 @@ def test_nothing_to_do(invoke):
     assert "0 journals" in result.stdout
 
 
-def test_what_a_dead_server_missed_arrives_at_another(
-    invoke, store, small_dataset, dead_uri, impatient, monkeypatch, caplog
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_uri)
-    result = invoke("norm_stats", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET)
-    assert result.exit_code == 0, "a dead server does not fail the work"
-    assert "rlinf-isaac sync --output" in caplog.text
-
-    assert invoke("sync", "--output", "out").exit_code == 1, "it is still dead"
+def test_what_a_dead_server_missed_arrives_at_another(invoke, start, store, small_dataset, dead_uri, monkeypatch):
+    with monkeypatch.context() as patch:
+        use_dead_server(patch, dead_uri)
+        process = start("norm_stats", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET)
+        _, log = process.communicate()
+        assert process.returncode == 0, "a dead server does not fail the work"
+        assert "rlinf-isaac sync --output" in log
+        assert invoke("sync", "--output", "out").exit_code == 1, "it is still dead"
     for _ in range(2):
         result = invoke("sync", "--output", "out", "--tracking-uri", store)
         assert result.exit_code == 0, result.output
@@ -29,8 +28,8 @@ def test_what_a_dead_server_missed_arrives_at_another(
 
 
 def test_a_killed_verb_is_ended_killed(invoke, start, store, small_dataset):
-    process = start("sft", "--dataset", small_dataset, "--output", "out", "--steps", "500", "--preset", SMALL_PRESET)
-    kill_when(process, " 10/500")
+    process = start("sft", "--dataset", small_dataset, "--output", "out", "--steps", "100", "--preset", SMALL_PRESET)
+    kill_when(process, " 10/100")
     result = invoke("sync", "--output", "out")
     assert "1 dead runs ended KILLED" in result.stdout
     client = MlflowClient(store)

@@ -63,7 +63,9 @@ def test_digest_tags_leave_out_missing_links():
 
 def test_simulator_tags_of_what_is_known():
     environment = {"backend": "mujoco-4.0.0", "image_size": 64, "task": "stack2"}
-    assert lineage.simulator_tags(environment) == {"sim.backend": "mujoco-4.0.0", "sim.image_size": "64"}
+    known = {"sim.backend": "mujoco-4.0.0", "sim.image_size": "64"}
+    assert lineage.simulator_tags(environment) == known | {"env.findings": "not checked"}
+    assert lineage.simulator_tags({}) == {}
 
 
 def test_a_lerobot_dataset(tmp_path):

@@ -59,6 +59,7 @@ def test_runs_say_what_simulated(store, content, evaluation_events):
             "sim.assets": "a" * 64,
             "sim.prompt": "Stack.",
         }
+        assert tags["env.findings"] == "not checked"
 
 
 def test_the_metrics_of_a_checkpoint(store, content, evaluation_events):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,8 @@ class Rows:
 
     def report(self) -> dict[str, Any]:
         """What the parent has to know of the environment: ``leaves`` as `protocol.Leaf`, ``provider`` (name and
-        version), ``versions``, and ``action``: shape, lowest and highest values (None where it has no bounds)."""
+        version), ``versions``, ``rates`` as `declared_rates`, and ``action``: shape, lowest and highest values (None
+        where it has no bounds)."""
         row = self.rows[self.indices[0]]
         found: dict[str, Leaf] = {}
         for entries, rendered in ((row.leaves(), False), (row.first_images, True)):
@@ -115,6 +117,7 @@ class Rows:
             "leaves": found,
             "provider": (name, version),
             "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ()), *others),
+            "rates": declared_rates(row.env),
             "action": {
                 "space": str(space),
                 "shape": None if bounds[0] is None else list(space.shape),
@@ -246,6 +249,19 @@ class Rows:
         for path, array in self.shared.observation.items():
             if path not in self.rendered:
                 _copy(path, entries, array, index)
+
+
+def declared_rates(env: Any) -> dict[str, float]:
+    """Control steps per second, by each of the names under which environments say how long a step is."""
+    inner = getattr(env, "unwrapped", env)
+    said: dict[str, float] = {}
+    with suppress(Exception):
+        said["metadata['render_fps']"] = float(env.metadata["render_fps"])
+    for name, per_second in (("dt", False), ("step_dt", False), ("control_freq", True)):
+        with suppress(Exception):  # a property, of a simulator that is not started yet
+            value = float(getattr(inner, name))
+            said[name] = value if per_second else 1 / value
+    return {name: rate for name, rate in said.items() if rate > 0}
 
 
 def _array(value: Any) -> np.ndarray | None:
