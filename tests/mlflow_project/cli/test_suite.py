@@ -192,3 +192,22 @@ def test_a_champion_of_several_tasks_is_judged_on_the_seeds_of_its_challenger(
     (judged,) = (run for run in runs(store) if run.info.run_name.startswith("promote step 6"))
     assert "on 6 seeds" in judged.data.tags["gate.champion"]
     assert "no paired episodes" not in second.output
+
+
+def test_one_task_of_several_is_trained_further(invoke, store, walk_checkpoints, tmp_path):
+    """Reinforcement learning takes the norm stats and the facts of that task, and its checkpoints are of it alone."""
+    from support import SMALL_RL
+
+    own = ",".join(each for each in SMALL_RL if not each.startswith("env.max_episode_steps"))
+    words = ["--ckpt-steps", "2", "--task", "walk/deep", "--output", tmp_path / "out", "--eval-episodes", "2"]
+    result = invoke("rl", "--ckpt-root", walk_checkpoints, *words, "--overrides", own)
+    assert result.exit_code == 0, result.output
+    (path,) = (tmp_path / "out").glob("rl/*/checkpoints/1")
+    start, made = read_bundle(walk_checkpoints / "2"), read_bundle(path)
+    assert "suite" not in made.job
+    assert (made.job["task"]["name"], made.asset_id) == ("walk/deep", "diver")
+    assert made.norm_stats_bytes == start.further_norm_stats["diver"]
+    assert made.lineage["parent"] == start.digest
+    played = invoke("eval", "--ckpt-root", path.parent, "--output", tmp_path / "out", "--episodes", "2",
+                    "--num-envs", "2", "--videos", "0")  # fmt: skip
+    assert played.exit_code == 0, played.output

@@ -186,7 +186,7 @@ class TestOpenPI:
         bundle = make(find_source(path), config, tmp_path / "out")
         assert bundle.norm_stats_bytes == (path / "assets/droid/norm_stats.json").read_bytes()
         policy = load_policy(bundle, config)
-        images = {camera: np.zeros((1, 64, 64, 3), np.uint8) for camera in ("front", "wrist")}
+        images = {camera: np.zeros((1, 64, 64, 3), np.uint8) for camera in ("base_0_rgb", "left_wrist_0_rgb")}
         noise = np.zeros((1, *policy.noise_shape), np.float32)
         assert policy.act(images, np.zeros((1, STATE_DIM), np.float32), ["Stack."], noise).shape == (1, 8, ACTION_DIM)
 
@@ -227,7 +227,7 @@ class TestWhatIsNeverRead:
     def test_it_acts_as_with_any_other_values(self, bundle, tmp_path):
         config = dummy_config(True)
         policy = load_policy(bundle, config)
-        images = {camera: np.full((1, 64, 64, 3), 90, np.uint8) for camera in ("front", "wrist")}
+        images = {camera: np.full((1, 64, 64, 3), 90, np.uint8) for camera in ("base_0_rgb", "left_wrist_0_rgb")}
         noise = np.ones((1, *policy.noise_shape), np.float32)
         arguments = (images, np.zeros((1, STATE_DIM), np.float32), ["Stack."], noise)
         before = policy.act(*arguments)
