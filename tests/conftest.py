@@ -96,6 +96,7 @@ def walk_checkpoints(tmp_path_factory, walks, walk_datasets) -> Path:
     return job.output / "checkpoints"
 
 
+@pytest.fixture(scope="session")
 def pair() -> Iterator[Pair]:
     """Two processes that train together, for the trainings of many tests."""
     from training_support import Pair

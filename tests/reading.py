@@ -41,8 +41,8 @@ def reading() -> Iterator[Reading]:
     found: Reading = defaultdict(set)
     with pytest.MonkeyPatch.context() as patch:
         for kind, place in PLACES.items():
-            # The description of the task is no key: ``env.task`` names it.
-            names = {each.name for each in fields(kind)} - ({"task"} if kind is schema.JobConfig else set())
+            # The descriptions of tasks are no keys: ``env.task`` names them.
+            names = {each.name for each in fields(kind)} - ({"task", "suite"} if kind is schema.JobConfig else set())
             patch.setattr(kind, "__getattribute__", _recorder(names, place, found))
         yield found
 
