@@ -48,6 +48,7 @@ def own_directory(tmp_path, monkeypatch):
     yield
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)
+        sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # which nothing public undoes
 
 
 @pytest.fixture(scope="session")

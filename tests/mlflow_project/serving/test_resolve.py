@@ -121,7 +121,7 @@ class TestModelsOfSft:
         mlflow.set_tracking_uri(store)
         shutil.copytree(bundle.path, tmp_path / "6")
         tags = bundle_tags(bundle) | {"checkpoint.uri": str(tmp_path / "6")}
-        return mlflow.create_external_model(name="pi0-tiny-step-6", tags=tags)
+        return mlflow.create_external_model(name="pi0-tiny-step-6", tags=tags, experiment_id="0")
 
     def test_is_served_from_where_it_lies(self, model, tmp_path, bundle):
         found = resolve_model(model.model_id)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 
 from support import small_config
 
@@ -19,7 +18,7 @@ def test_what_nobody_says_of_a_foreign_checkpoint_is_not_known():
     assert said["not_known"] == [name for name in FACTS if name != "action_horizon"]
     for record in ("prompts", "control_hz", "state_names", "action_names", "tokenizer", "env"):
         assert said[record] is None
-    assert said["job"] == asdict(config)
+    assert said["job"] == config.as_dict()
 
 
 def test_its_dataset_says_prompt_rate_and_layouts_of_a_foreign_checkpoint(small_dataset):
@@ -47,7 +46,7 @@ def test_it_is_what_a_trained_checkpoint_carries(small_checkpoints, small_datase
     bundle = read_bundle(small_checkpoints / "2")
     config = small_config()
     assert bundle.config == json.loads(json.dumps(checkpoint_config(config, LeRobotDataset(small_dataset))))
-    assert bundle.config["job"] == json.loads(json.dumps(asdict(config)))
+    assert bundle.config["job"] == json.loads(json.dumps(config.as_dict()))
     assert bundle.lineage["config"] == config_digest(config)
 
 

@@ -172,7 +172,7 @@ def test_equal_sources_give_equal_bundles_wherever_they_lie(tmp_path, config, mo
 def test_the_policy_of_a_made_bundle_acts(tmp_path, config, model):
     bundle = make(save_rlinf(tmp_path, model), config, tmp_path / "out")
     policy = load_policy(bundle, config)
-    images = {camera: np.zeros((1, 64, 64, 3), np.uint8) for camera in ("front", "wrist")}
+    images = {camera: np.zeros((1, 64, 64, 3), np.uint8) for camera in ("base_0_rgb", "left_wrist_0_rgb")}
     observation = policy.processor.observation(images, np.zeros((1, 23), np.float32), ["Stack."])
     noise = torch.zeros(1, config.model.action_horizon, config.model.action_dim)
     assert model.eval().sample(observation, noise, 2).equal(policy.model.sample(observation, noise, 2))
