@@ -94,7 +94,7 @@ ERROR, WARNING = "error", "warning"
         ({"fault": "ignores all"}, {("env-dim-ignored", ERROR), ("env-expert-fails", ERROR)}),
         ({"reach": 0.5}, {("env-action-range", ERROR)}),
         ({"fps": 30}, {("env-control-rate", WARNING)}),
-        ({"fault": "dt"}, {("env-control-rate", ERROR)}),
+        ({"fault": "dt"}, {("env-control-rate", WARNING)}),
         ({"limit": 20}, {("env-own-limit", WARNING)}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
