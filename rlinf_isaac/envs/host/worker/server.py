@@ -6,11 +6,9 @@ parent's environment are not importable. stdout and stderr go to a log file.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
+import runpy
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -21,28 +19,8 @@ ORDERS = ("build", "reset", "step", "images", "keys", "expert", "act")
 """What a parent may ask for: the names of methods of `rows.Rows`."""
 
 
-def _load_package() -> None:
-    package = Path(__file__).parents[3]
-    spec = importlib.util.spec_from_file_location(
-        package.name, package / "__init__.py", submodule_search_locations=[str(package)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[package.name] = module
-    spec.loader.exec_module(module)
-
-
-def _exit_with_parent() -> None:
-    """Exit when the parent ends, even in the middle of a step. Nothing is written to stdin, so reading it blocks until
-    then."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build an environment, report what it is like, and carry out orders."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
     from rlinf_isaac.envs.host.protocol import receive, send
     from rlinf_isaac.envs.host.worker.make import SourceChanged
     from rlinf_isaac.envs.host.worker.vector import Autoreset, make_rows
@@ -72,6 +50,4 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    _load_package()
-    _settings = json.loads(sys.argv[1])
-    main(_settings, Connection(_settings["socket"]))
+    runpy.run_path(str(Path(__file__).with_name("begin.py")))["begin"](main)

@@ -6,11 +6,9 @@ environment are not importable. stdout and stderr go to a log file, because Isaa
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
+import runpy
 import sys
-import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,28 +23,8 @@ ASSET_ROOT = "ISAACSIM_ASSET_ROOT"
 """IsaacLab's environment variable for its assets. If it is set, those assets are used instead of the stand-ins."""
 
 
-def _load_package() -> None:
-    package = Path(__file__).parents[3]
-    spec = importlib.util.spec_from_file_location(
-        package.name, package / "__init__.py", submodule_search_locations=[str(package)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[package.name] = module
-    spec.loader.exec_module(module)
-
-
-def _exit_with_parent() -> None:
-    """Exit when the parent ends, even in the middle of a step. Nothing is written to stdin, so reading it blocks until
-    then."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build the simulator, report that it is ready, and carry out orders."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
     from rlinf_isaac.envs.host.protocol import receive, send
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
     from rlinf_isaac.envs.stack_cube import contract
@@ -124,6 +102,4 @@ def _prepare_stand_ins(root: Path) -> Path:
 
 
 if __name__ == "__main__":
-    _load_package()
-    _settings = json.loads(sys.argv[1])
-    main(_settings, Connection(_settings["socket"]))
+    runpy.run_path(str(Path(__file__).parents[2] / "host" / "worker" / "begin.py"))["begin"](main)
