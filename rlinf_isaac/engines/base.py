@@ -32,7 +32,8 @@ class SftJob:
         output: directory of this job; checkpoints are written to ``output/checkpoints/<step>``.
         base: the checkpoint that training starts from; None for random weights.
         mixed_with: roots of further datasets, mixed with the first one by ``sft.mix``.
-        env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
+            ISAACLAB_PYTHON names.
         further_norm_stats: asset id -> bytes of the norm stats of the other tasks of a suite that does not share them.
     """
 
@@ -85,7 +86,8 @@ class EvaluationJob:
         norm_stats: what to normalise with instead of each bundle's own; anything but equal bytes is a mismatch.
         allow_mismatch: evaluate although the job is not what the weights were trained with.
         stop_rule: go through the seeds in batches, all bundles in each, and stop when it is decided which is best.
-        env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
+            ISAACLAB_PYTHON names.
     """
 
     config: JobConfig
@@ -105,7 +107,8 @@ class RlJob:
         config: the resolved job config; `policy` and `model` are those of the checkpoint.
         start: the checkpoint, verified.
         output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
-        env_python: interpreter that has IsaacLab, for a job that plays there; None: what ISAACLAB_PYTHON names.
+        env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
+            ISAACLAB_PYTHON names.
     """
 
     config: JobConfig

@@ -68,7 +68,7 @@ def record_demonstrations(job: JobConfig, root: Path, env_python: str | None = N
     Args:
         job: reads `task`, `env`, `demos`, ``policy.state_layout`` and ``compute.device``.
         root: the dataset's directory; appears when it is complete.
-        env_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has the environment; None: the one that the task, or ISAACLAB_PYTHON, names.
 
     Yields:
         `Progress` after every episode.

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+from rlinf_isaac.tasks.task import SLOTS
+
+CAMERAS = SLOTS
 """OpenPI's three camera keys, in the order of their tokens in the prefix."""
 
 

@@ -9,11 +9,9 @@ from gymnasium import spaces
 
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.expert import EXPERT_VERSION, ScriptedExpert
-from rlinf_isaac.envs.vector import ExpertPolicy, Observation, PolicyInput, TaskEnv, indices
+from rlinf_isaac.envs.vector import ExpertPolicy, Observation, TaskEnv, indices
 from rlinf_isaac.tasks.task import Task
 
-SLOTS = {"base_0_rgb": contract.TABLE_CAM, "left_wrist_0_rgb": contract.WRIST_CAM}
-"""The model's camera -> the contract's."""
 STATE_PREFIX = "stack_cube:"
 """What the state's path begins with; the name of a state layout follows."""
 
@@ -31,10 +29,6 @@ class StackCubeEnv(TaskEnv):
         self.stacking = contract.TASKS[task.name]
         super().__init__(num_envs, task, observation_space(self.stacking, image_size))
         self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
-
-    def policy_input(self, observation: Observation) -> PolicyInput:
-        images = {slot: observation["policy"][camera] for slot, camera in SLOTS.items()}
-        return PolicyInput(images, self.policy_states(observation))
 
     def policy_states(self, observation: Observation) -> np.ndarray:
         layout = self.task.state.env[0].removeprefix(STATE_PREFIX)

@@ -51,7 +51,7 @@ class RolloutWorker:
         norm_stats: bytes of the checkpoint's norm_stats.json.
         num_envs: slots; what every policy call's batch size is.
         policy: the policy to play with; a new one, to be filled by `load`, if None.
-        env_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has the environment; None: the one that the task, or ISAACLAB_PYTHON, names.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RolloutWorkers:
         norm_stats: bytes of the checkpoint's norm_stats.json.
         policy: the policy that trains. Workers get what of it is frozen when they start, and the weights that train
             with every piece of work.
-        env_python: interpreter that has IsaacLab; None: the one that ISAACLAB_PYTHON names.
+        env_python: interpreter that has the environment; None: the one that the task, or ISAACLAB_PYTHON, names.
     """
 
     def __init__(
