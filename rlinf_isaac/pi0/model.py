@@ -32,6 +32,7 @@ class PrefixCache(NamedTuple):
         keys_values: keys and values of the prefix tokens, one entry per layer.
         suffix_rope: rotary tables of the suffix positions.
         suffix_bias: additive mask from suffix tokens to prefix and suffix tokens; None if nothing is masked.
+        valid: (B, P) bool, which prefix tokens are none of padding and missing cameras.
         mean_token: (B, width of the VLM), mean of the VLM's output over the valid prefix tokens; None unless
             `Pi0.prefix_cache` was asked for it.
     """
@@ -39,6 +40,7 @@ class PrefixCache(NamedTuple):
     keys_values: list[KeysValues]
     suffix_rope: Rope
     suffix_bias: Tensor | None
+    valid: Tensor
     mean_token: Tensor | None = None
 
     def repeat(self, times: int) -> PrefixCache:
@@ -47,6 +49,7 @@ class PrefixCache(NamedTuple):
             [KeysValues(*(x.repeat_interleave(times, 0) for x in layer)) for layer in self.keys_values],
             Rope(*(x.repeat_interleave(times, 0) for x in self.suffix_rope)),
             None if self.suffix_bias is None else self.suffix_bias.repeat_interleave(times, 0),
+            self.valid.repeat_interleave(times, 0),
             None if self.mean_token is None else self.mean_token.repeat_interleave(times, 0),
         )
 
@@ -189,9 +192,9 @@ class Pi0(nn.Module):
         else:
             keys_values = self.vlm.language_model.keys_and_values(tokens, rope, bias)
 
-        return PrefixCache(keys_values, *self._suffix_places(valid, counts, unmasked, tokens.dtype), mean)
+        return PrefixCache(keys_values, *self.suffix_places(valid, counts, unmasked, tokens.dtype), valid, mean)
 
-    def _suffix_places(
+    def suffix_places(
         self, valid: Tensor, counts: Tensor, unmasked: bool, dtype: torch.dtype
     ) -> tuple[Rope, Tensor | None]:
         """Rotary tables and additive mask of the suffix, behind a prefix whose visible tokens are `valid` (B, P)."""
