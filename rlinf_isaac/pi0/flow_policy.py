@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -163,11 +163,12 @@ class FlowActorCritic(nn.Module):
             points.append(point)
         # The stochastic steps of every row are taken from the stacked steps of all rows, and only they are scored.
         places = rows[:, None], draws.steps
-        stacked = [None if each[0] is None else torch.stack(each, 1)[places] for each in zip(*points, strict=True)]
+        present = (cast("tuple[Tensor, ...]", each) for each in zip(*points, strict=True) if each[0] is not None)
+        stacked = [torch.stack(each, 1)[places] for each in present]
         transitions = Transitions(stacked[0], torch.stack(path, 1)[rows[:, None], draws.steps + 1], draws.steps)
         scores = []
         for slot in range(draws.steps.shape[1]):
-            point = _Point(*(None if each is None else each[:, slot] for each in stacked))
+            point = _Point(*(each[:, slot] for each in stacked))
             scores.append(self._score(transitions.after[:, slot], point, draws.steps[:, slot]))
         return path[-1], transitions, self._joint(transitions, scores)
 
@@ -226,7 +227,7 @@ class _Point(NamedTuple):
     x: Tensor
     velocity: Tensor
     value_input: Tensor
-    std: Tensor | None
+    std: Tensor | None = None
 
 
 def normal_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
