@@ -10,7 +10,8 @@ import numpy as np
 
 from rlinf_isaac.engines.exploration import act_exploring, exploration_draws
 from rlinf_isaac.engines.local.rl.experience import Played
-from rlinf_isaac.engines.rollout import Draw, Episode, rollout
+from rlinf_isaac.engines.rollout import Clock, Draw, Episode, rollout
+from rlinf_isaac.envs.lanes import Lanes
 from rlinf_isaac.envs.vector import TaskEnv
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
 from rlinf_isaac.pi0.policy import Processor
@@ -56,16 +57,18 @@ class Explorer:
 
 
 class Rollout(NamedTuple):
-    """Episodes, number of policy calls, and time in seconds; `policy_seconds` is the part of the policy."""
+    """Episodes, number of policy calls, and time in seconds; `policy_seconds` is the part of the policy, and
+    `wait_seconds` the part in which it waited for the environments."""
 
     episodes: list[Played]
     calls: int
     seconds: float
     policy_seconds: float
+    wait_seconds: float
 
 
 def explore(
-    env: TaskEnv,
+    env: TaskEnv | Lanes,
     policy: FlowActorCritic,
     processor: Processor,
     seeds: Sequence[int],
@@ -76,18 +79,17 @@ def explore(
     """Play one training episode per seed. The noise is a function of (rl.seed, iteration, index, call).
 
     Args:
-        env: vector environment.
+        env: vector environment, or several that play in turn.
         policy, processor: policy of a checkpoint, with its pre- and post-processing.
         seeds: reset seeds.
         indices: for each seed, the index of its episode in the iteration.
         iteration: iteration of the training, counted from 1.
     """
     began = time.perf_counter()
-    explorer = Explorer(policy, processor)
+    explorer, clock = Explorer(policy, processor), Clock()
     played = []
-    for episode in rollout(env, explorer, seeds, policy_seed=0, draw=_draw(policy, indices, iteration)):
-        rows = [explorer.calls[chunk.call] for chunk in episode.chunks]
-        slot = episode.env_index
+    for episode in rollout(env, explorer, seeds, policy_seed=0, draw=_draw(policy, indices, iteration), clock=clock):
+        rows = [(explorer.calls[chunk.call], chunk.row) for chunk in episode.chunks]
         played.append(
             Played(
                 index=indices[episode.index],
@@ -97,10 +99,11 @@ def explore(
                 length=episode.length,
                 rewards=np.array([chunk.reward for chunk in episode.chunks]),
                 subtasks=tuple(chunk.subtasks for chunk in episode.chunks),
-                arrays={name: np.stack([row[name][slot] for row in rows]) for name in rows[0]},
+                arrays={name: np.stack([call[name][row] for call, row in rows]) for name in rows[0][0]},
             )
         )
-    return Rollout(played, len(explorer.calls), time.perf_counter() - began, explorer.seconds)
+    seconds = time.perf_counter() - began
+    return Rollout(played, len(explorer.calls), seconds, explorer.seconds, clock.waited)
 
 
 def _draw(policy: FlowActorCritic, indices: Sequence[int], iteration: int) -> Draw:

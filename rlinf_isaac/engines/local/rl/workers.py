@@ -25,7 +25,7 @@ from rlinf_isaac.engines.local.rl.explorer import Rollout, explore
 from rlinf_isaac.engines.local.rl.update import Gradient, gradient
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.engines.rollout import rollout
-from rlinf_isaac.envs import make_env
+from rlinf_isaac.envs.lanes import make_lanes
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
@@ -64,7 +64,7 @@ class RolloutWorker:
     ) -> None:
         self.config = config
         self.processor = make_processor(config, from_json(norm_stats))
-        self.env = make_env(config, num_envs, env_python)
+        self.env = make_lanes(config, num_envs, env_python)
         self.policy = policy or FlowActorCritic(
             Pi0(config.model).to(config.compute.device).eval(), config.policy, config.rl
         )
@@ -79,7 +79,7 @@ class RolloutWorker:
         return explore(self.env, self.policy, self.processor, seeds, indices, iteration=iteration)
 
     def gradient(self, rows: Experience, total: int, learn: bool) -> Gradient:
-        return gradient(self.policy, self.processor, rows, total, self.env.num_envs, learn)
+        return gradient(self.policy, self.processor, rows, total, self.env.rows, learn)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""
