@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.exploration import PlainSampler
 from rlinf_isaac.engines.local.rl import gradients
 from rlinf_isaac.engines.local.rl.buffer import BufferShape, RolloutBuffer
 from rlinf_isaac.engines.local.rl.explorer import Rollout
@@ -188,7 +189,8 @@ def _start_worker(work: Work) -> None:
     policy = empty_policy(work.config)
     _use(policy, _shared.tensors)
     buffer = RolloutBuffer(work.buffer, _shared.tensors)
-    _player = Player(work.config, work.norm_stats, work.slots, policy, buffer, work.env_python)
+    sampler = PlainSampler(policy)
+    _player = Player(work.config, work.norm_stats, work.slots, policy, buffer, sampler, work.env_python)
     atexit.register(_player.env.close)  # before the GL libraries end
 
 
@@ -213,7 +215,7 @@ def _add_gradients(
     policy = _player.policy
     policy.zero_grad(set_to_none=True)
     compared = Targets(*map(torch.from_numpy, targets))
-    size = _player.env.num_envs
+    size = _player.env.rows
     numbers = gradients.add_gradients(policy, _player.buffer, rows, compared, total, size, learn)
     found = [(name, parameter.grad) for name, parameter in trained_parameters(policy) if parameter.grad is not None]
     for name, gradient in found:
