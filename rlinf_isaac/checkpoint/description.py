@@ -53,6 +53,11 @@ def _is_no_part(key: str, trained_by: str) -> bool:
     return key in NO_PART_OF_IT or (key.startswith("suite.") and key.endswith(of_the_machine))
 
 
+def for_one_process(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The job that a checkpoint records, for one that starts from it: the number of processes is not inherited."""
+    return {**job, "compute": {**(job.get("compute") or {}), "num_processes": 1}}
+
+
 def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:
     """The content of ``config.json`` of a checkpoint that the job `config` trained on `dataset`.
 

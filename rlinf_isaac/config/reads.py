@@ -151,7 +151,7 @@ _EVAL = _form(
 )
 _RL = _form(
     *_RL_SECTIONS,
-    *("compute.device", "compute.dtype"),
+    *("compute.device", "compute.dtype", "compute.num_processes"),
     only=_OF_RL | _OF_LOCAL_RL | {"compute.compile": CUDA, "compute.master_weights": BFLOAT16} | _SPREAD,
     fixed=_RL_FIXED,
 )

@@ -54,10 +54,10 @@ class RlConfig:
     """How many episodes are played in each iteration. For GRPO it is a multiple of `group_size`."""
 
     num_envs: Annotated[int, POSITIVE] = 32
-    """How many environments play side by side, in all workers together; a multiple of `workers`."""
+    """How many environments play side by side, in all workers of all processes together; a multiple of their number."""
 
     workers: Annotated[int, POSITIVE] = 2
-    """How many processes play and compute gradients. With 1 the training process does it itself."""
+    """How many workers play and compute gradients on a CPU, for every process that trains. With 1 it does it itself."""
 
     first_seed: Annotated[int, NOT_NEGATIVE] = 1_000_000
     """The first seed of the episodes that train. Every further episode, or group of GRPO, has the next number."""
@@ -111,11 +111,12 @@ class RlConfig:
     """How many times an update goes over the action chunks of its iteration (RLinf: ``update_epoch``)."""
 
     minibatch: Annotated[int, POSITIVE] = 256
-    """How many action chunks one minibatch has; the value head steps after each minibatch."""
+    """How many action chunks one minibatch has, in all processes together; the value head steps after each
+    minibatch."""
 
     micro_batch: Annotated[int, NOT_NEGATIVE] = 0
-    """How many action chunks of a minibatch a GPU computes at a time, to need less memory; 0 takes as many as its
-    free memory is estimated to hold."""
+    """How many action chunks of its part of a minibatch a GPU computes at a time, to need less memory; 0 takes as many
+    as its free memory is estimated to hold."""
 
     prefix_memory: Annotated[str, PREFIX_MEMORY] = "auto"
     """Where the keys and values of the observations stay between rollout and update while the VLM is frozen: ``gpu``,

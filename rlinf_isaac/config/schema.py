@@ -221,12 +221,13 @@ class ComputeConfig:
     most updates away. OpenPI has no copies."""
 
     num_processes: Annotated[int, POSITIVE] = 1
-    """On how many GPUs of this machine `sft` trains, or in how many processes on a CPU; torchrun sets it for several
-    machines."""
+    """On how many GPUs of this machine `sft` or `rl` trains, or in how many processes on a CPU; torchrun sets it for
+    several machines."""
 
     sharding: Annotated[str, one_of("auto", "replicate", "shard")] = "auto"
-    """How several processes hold the model: ``replicate`` all of it in each, which is fastest (DDP); ``shard`` a part
-    of everything in each (FSDP2); ``auto`` takes copies where the estimate of the memory allows them."""
+    """How several processes of `sft` hold the model: ``replicate`` all of it in each, which is fastest (DDP); ``shard``
+    a part of everything in each (FSDP2); ``auto`` takes copies where the estimate of the memory allows them. Those of
+    `rl` always have copies."""
 
     compile: bool = True
     """Whether a CUDA device runs Triton kernels and CUDA graphs for inference, and `torch.compile` for training; false

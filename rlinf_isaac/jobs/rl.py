@@ -51,7 +51,7 @@ def check(
 ) -> list[RlJob]:
     """One job per checkpoint, or none if `findings` has errors. With `quick` the weights are not hashed."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
-    changes = options.to_overrides(chosen, KEYS, overrides)
+    changes = [*options.to_overrides(chosen, KEYS, overrides), *options.of_torchrun()]
     jobs = []
     if not findings.errors:
         python = options.interpreter(env_python)
@@ -72,6 +72,7 @@ def plan(
 ) -> list[RlJob]:
     """One job per bundle. Their config is that of the first bundle, with the preset's section `rl` and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.description import for_one_process
     from rlinf_isaac.checkpoint.of_task import of_task
     from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
@@ -94,7 +95,7 @@ def plan(
         return []
     jobs = []
     with findings.collect():
-        recorded = dict(bundles[0].job)
+        recorded = for_one_process(bundles[0].job)
         chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
         # The user's own preset file is not known here. In this case the checkpoint's section rl is used.
         if preset != options.AUTO or chosen in preset_names():

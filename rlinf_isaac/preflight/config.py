@@ -90,7 +90,7 @@ def _check_lanes(config: JobConfig) -> Iterator[Misfit]:
     sizes = {
         "eval.num_envs": min(config.eval.num_envs, config.eval.episodes),
         "sft.eval_episodes": min(config.eval.num_envs, config.sft.eval_episodes),
-        "rl.num_envs": config.rl.num_envs // config.rl.workers,
+        "rl.num_envs": config.rl.num_envs // (config.rl.workers * config.compute.num_processes),
     }
     for key, size in sizes.items():
         if size % 2:

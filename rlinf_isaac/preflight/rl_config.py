@@ -17,6 +17,7 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
     if rl.num_envs % rl.workers:
         cause = f"rl.num_envs {rl.num_envs} cannot be spread over rl.workers {rl.workers}"
         yield ("rl.num_envs", "rl.workers"), Problem("rl-workers", cause, f"use a multiple of {rl.workers}")
+    yield from _check_processes(config)
     if rl.algorithm == "grpo" and rl.episodes % rl.group_size:
         cause = f"rl.episodes {rl.episodes} makes no whole groups of rl.group_size {rl.group_size}"
         yield ("rl.episodes", "rl.group_size"), Problem("rl-groups", cause, f"use a multiple of {rl.group_size}")
@@ -27,6 +28,24 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
     yield from (((), problem) for problem in _check_seeds(config))
+
+
+def _check_processes(config: JobConfig) -> Iterator[Misfit]:
+    """Sizes of which every process must have the same share."""
+    rl, count = config.rl, config.compute.num_processes
+    if count == 1:
+        return
+    group = rl.group_size if rl.algorithm == "grpo" else 1
+    for key, size, unit, keys in (
+        ("rl.num_envs", rl.num_envs, count * rl.workers, ("rl.workers",)),
+        ("rl.episodes", rl.episodes, count * group, ("rl.group_size",) if group > 1 else ()),
+        ("rl.minibatch", rl.minibatch, count, ()),
+    ):
+        if size % unit:
+            words = "".join(f" with {getattr(rl, name.removeprefix('rl.'))} each ({name})" for name in keys)
+            cause = f"{key} {size} cannot be spread over {count} processes (compute.num_processes){words}"
+            problem = Problem("rl-processes", cause, f"use a multiple of {unit}")
+            yield (key, *keys, "compute.num_processes"), problem
 
 
 def seed_ranges(config: JobConfig) -> dict[str, range]:

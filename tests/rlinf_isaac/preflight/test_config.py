@@ -58,13 +58,30 @@ def test_values_out_of_range_name_the_key_and_the_range(override):
         ("policy.action_chunk=20", "chunk-horizon"),
         ("policy.tokenizer=/nowhere/paligemma.model", "no-tokenizer"),
         ("model.action_dim=16", "state-dim"),
-        ("compute.num_processes=3", "batch-processes"),
         ("policy.delta_actions=six", "bad-delta-mask"),
         ("policy.delta_actions='7,1'", "bad-delta-mask"),
     ],
 )
 def test_values_that_do_not_fit_each_other(override, code):
     assert codes(check_config(load_config("tiny", [override]))) == [code]
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "found"),
+    [
+        ("sft", [], ["batch-processes"]),
+        ("rl", [], ["rl-processes"] * 3),
+        ("main", [], ["batch-processes"] + ["rl-processes"] * 3),
+        ("rl", ["rl.num_envs=12", "rl.episodes=12", "rl.minibatch=12"], []),
+        ("rl", ["rl.num_envs=9", "rl.workers=3", "rl.episodes=12", "rl.minibatch=12"], []),
+        ("rl", ["rl.num_envs=12", "rl.workers=3", "rl.episodes=12", "rl.minibatch=12"], ["rl-processes"]),
+        ("rl", ["rl.num_envs=12", "rl.episodes=16", "rl.minibatch=12", "rl.algorithm=grpo"], ["rl-processes"]),
+        ("rl", ["rl.num_envs=12", "rl.episodes=24", "rl.minibatch=12", "rl.algorithm=grpo"], []),
+        ("rl", ["rl.num_envs=12", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda:1"], ["processes-device"]),
+    ],
+)
+def test_three_processes_have_the_same_share_of_everything(form, settings, found):
+    assert codes(check_config(load_config("tiny", [*settings, "compute.num_processes=3"]), form)) == found
 
 
 def test_steps_that_the_chunk_does_not_divide_come_with_the_two_nearest():

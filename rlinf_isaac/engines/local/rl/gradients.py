@@ -47,7 +47,7 @@ def add_gradients(
     buffer: RolloutBuffer,
     rows: np.ndarray,
     targets: Targets,
-    total: int,
+    total: float,
     size: int,
     learn: bool,
     following: np.ndarray | None = None,
@@ -59,7 +59,8 @@ def add_gradients(
         buffer: has the rows.
         rows: rows of the shard.
         targets: what the losses compare these rows with, in their order.
-        total: number of rows of the whole minibatch.
+        total: by what the sum over the rows is divided: the number of rows of the whole minibatch, or
+            `Experience.weight` of this process's rows in it.
         size: rows of one forward pass. On a CPU it equals the batch size of the rollout's policy calls, because then
             the log-probabilities of rollout and update are bitwise equal. The last pass is filled with rows that do not
             count.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.training.optimiser import MasterAdamW
+from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import TrainingState, optimiser_tensors, trained_tensors
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 
@@ -62,6 +63,11 @@ class Optimisers:
         """Forget the gradients of the value head, and with `policy` those of the policy."""
         for parameter in [*self._critic_parameters, *(self._actor_parameters if policy else ())]:
             parameter.grad = None
+
+    def add_up(self, team: Team, *, policy: bool) -> None:
+        """Sum the gradients over the processes: of the value head, and with `policy` of the policy. Collective call."""
+        chosen = [*self._critic_parameters, *(self._actor_parameters if policy else ())]
+        team.add_up([each.grad for each in chosen if each.grad is not None])
 
     @torch.no_grad()
     def clip(self, minibatches: int, *, policy: bool) -> tuple[Tensor, Tensor]:

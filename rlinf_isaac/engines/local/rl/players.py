@@ -77,30 +77,27 @@ class Players:
         if self.processes is not None:
             self.processes.close(failed=kind is not None)
 
-    def explore(self, seeds: Sequence[int], iteration: int) -> Generator[int, None, list[Rollout]]:
-        """Play one training episode per seed; episode i belongs to seed i. Yields how many have ended, and returns one
-        rollout per worker."""
+    def explore(
+        self, seeds: Sequence[int], indices: Sequence[int], iteration: int
+    ) -> Generator[int, None, list[Rollout]]:
+        """Play one training episode per seed; `indices` are their indices in the iteration. Yields how many have ended,
+        and returns one rollout per worker."""
         if self.processes is not None:
-            return (yield from self.processes.explore(seeds, iteration))
+            return (yield from self.processes.explore(seeds, indices, iteration))
         assert self.player is not None
-        return [(yield from self.player.explore(seeds, range(len(seeds)), iteration, range(self.plan.rows)))]
+        return [(yield from self.player.explore(seeds, indices, iteration, range(self.plan.rows)))]
 
-    def rescore(self, rows: np.ndarray) -> dict[str, float]:
+    def rescore(self, rows: np.ndarray) -> np.ndarray:
         """Score `rows` of the buffer again if the kernels of the update are not those of the rollout, or the config
         demands it.
 
         Returns:
-            Median, 99th percentile and maximum of |log-probability now - that of the sampler| over the rows.
+            |log-probability now - that of the sampler| of the rows, or of none if they are not scored again.
         """
         wanted = self.config.rl.rescore
         if self.player is None or wanted == "never" or (wanted == "auto" and self.device.type != "cuda"):
-            return {}
-        change = gradients.rescore(self.policy, self.buffer, rows, self.plan.piece).abs()
-        found = torch.quantile(
-            change.double(), torch.tensor([0.5, 0.99, 1.0], dtype=torch.float64, device=change.device)
-        )
-        names = ("median", "p99", "max")
-        return {f"rollout/log_ratio_{name}": value for name, value in zip(names, found.tolist(), strict=True)}
+            return np.zeros(0)
+        return gradients.rescore(self.policy, self.buffer, rows, self.plan.piece).abs().double().cpu().numpy()
 
     def add_gradients(
         self, experience: Experience, indices: np.ndarray, learn: bool, following: np.ndarray | None
@@ -108,10 +105,10 @@ class Players:
         """As `gradients.add_gradients`, for the chunks `indices` of `experience`; `following` are the next ones."""
         rows, targets = experience.rows[indices], experience.targets.rows(indices)
         if self.processes is not None:
-            return self.processes.add_gradients(rows, targets, learn)
+            return self.processes.add_gradients(rows, targets, experience.weight(len(rows)), learn)
         ahead = None if following is None else experience.rows[following]
         return gradients.add_gradients(
-            self.policy, self.buffer, rows, targets, len(rows), self.plan.piece, learn, ahead
+            self.policy, self.buffer, rows, targets, experience.weight(len(rows)), self.plan.piece, learn, ahead
         )
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:

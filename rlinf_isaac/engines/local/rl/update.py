@@ -3,6 +3,9 @@
 The learners add the gradient of a minibatch to ``.grad`` of the policy's parameters (`gradients`): in this process on a
 GPU, or in several on a CPU. Here the gradients are clipped, and the optimisers take their steps. On a GPU everything is
 queued, and the metrics are read at the end, or after every minibatch if the KL divergence may end the update.
+
+Several processes that train together each add their own rows, have the sums of gradients and metrics, and so decide
+alike and take the same steps.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.gradients import MEANS
 from rlinf_isaac.engines.local.rl.optimisers import Optimisers, learning_rate
 from rlinf_isaac.engines.local.rl.ppo import explained_variance
+from rlinf_isaac.engines.local.training.team import ALONE, Team
 from rlinf_isaac.ground.errors import TrainingDiverged
 
 LAST_LOOK = 64
@@ -39,16 +43,22 @@ class Learners(Protocol):
 
 
 def update(
-    rl: RlConfig, optimisers: Optimisers, experience: Experience, iteration: int, learners: Learners
+    rl: RlConfig,
+    optimisers: Optimisers,
+    experience: Experience,
+    iteration: int,
+    learners: Learners,
+    team: Team = ALONE,
 ) -> Generator[tuple[int, int], None, dict[str, float]]:
-    """Update the policy with `rl.epochs` epochs over `experience`.
+    """Update the policy with `rl.epochs` epochs over `experience`. Collective call of the team.
 
     Args:
-        rl: how.
+        rl: how; `minibatch` is that of all processes together.
         optimisers: of the policy and value head.
         experience: experience of this iteration.
         iteration: number of the iteration, 1-based.
         learners: compute the gradients.
+        team: the processes that train together.
 
     Yields:
         Number of minibatches so far, and in all.
@@ -67,18 +77,20 @@ def update(
     optimisers.zero_grad(policy=True)
     for epoch in range(rl.epochs):
         # Shuffle the action chunks and cut them into minibatches.
-        batches = list(minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch))
+        batches = list(minibatches(experience, rl, iteration, epoch, team))
         waiting = 0  # minibatches whose gradients of the policy are accumulated for its next step
         for number, indices in enumerate(batches, start=1):
             # The learners compute the gradients of the minibatch. During the first `warmup_iterations` only the value
             # head learns.
             optimisers.zero_grad(policy=waiting == 0)
             following = batches[number] if number < len(batches) else None
-            means = learners.add_gradients(experience, indices, learn, following)
+            means = _of_all(team, learners.add_gradients(experience, indices, learn, following))
             waiting += 1
             # The value head takes a step after every minibatch. The policy takes one after `accumulate` minibatches
             # (0: only at the end of the epoch), and after the epoch's last, with the mean of their gradients.
             policy_steps = learn and (number % (rl.accumulate or len(batches)) == 0 or number == len(batches))
+            # Sum the gradients that are about to be used over the processes.
+            optimisers.add_up(team, policy=policy_steps)
             # Before the first step the weights are those of the rollout, so all probability ratios should be 1.
             if not seen:
                 first_ratio_error = means[-1]
@@ -98,7 +110,8 @@ def update(
     values = np.stack([_checked(each, rl, iteration) for each in torch.stack(seen).cpu()])
     # The losses were computed before each step, so they do not show whether the last step has ruined the policy.
     # The KL divergence on some rows does.
-    final_kl = float(learners.add_gradients(experience, batches[0][:LAST_LOOK], False, None)[KL])
+    looked = batches[0][: -(-LAST_LOOK // team.size)]
+    final_kl = float(_of_all(team, learners.add_gradients(experience, looked, False, None))[KL])
     optimisers.zero_grad(policy=True)
     if not math.isfinite(final_kl):
         raise _diverged(rl, [f"approx_kl {final_kl}"], iteration)
@@ -113,6 +126,11 @@ def update(
         "train/stopped_early": float(stop),
         "train/explained_variance": explained_variance(experience.values, experience.returns),
     }
+
+
+def _of_all(team: Team, numbers: torch.Tensor) -> torch.Tensor:
+    """The numbers of `gradients.add_gradients` for the rows of all processes. Collective call of the team."""
+    return torch.cat([team.total(numbers[:-1].clone()), team.largest(numbers[-1:].clone())])
 
 
 def _step(

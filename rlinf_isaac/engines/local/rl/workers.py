@@ -98,13 +98,18 @@ class WorkerProcesses:
                 worker.kill()
         self.executor.shutdown(wait=True, cancel_futures=True)
 
-    def explore(self, seeds: Sequence[int], iteration: int) -> Generator[int, None, list[Rollout]]:
+    def explore(
+        self, seeds: Sequence[int], indices: Sequence[int], iteration: int
+    ) -> Generator[int, None, list[Rollout]]:
         """As `Players.explore`."""
         shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
         self.tensors["played"].zero_()
         futures = self._submit(
             _explore,
-            [(worker, [seeds[i] for i in share], list(share), iteration) for worker, share in enumerate(shares)],
+            [
+                (worker, [seeds[i] for i in share], [indices[i] for i in share], iteration)
+                for worker, share in enumerate(shares)
+            ],
         )
         while True:
             done, unfinished = wait(futures, timeout=LOOK_S, return_when=FIRST_EXCEPTION)
@@ -113,14 +118,14 @@ class WorkerProcesses:
             yield int(self.tensors["played"].sum())
         return self._results(futures)
 
-    def add_gradients(self, rows: np.ndarray, targets: Targets, learn: bool) -> torch.Tensor:
-        """As `gradients.add_gradients`, of a whole minibatch: a shard per worker, or fewer if there are fewer rows."""
+    def add_gradients(self, rows: np.ndarray, targets: Targets, total: float, learn: bool) -> torch.Tensor:
+        """As `gradients.add_gradients`: a shard of these rows for each worker, or fewer if there are fewer rows."""
         shares = [share for share in np.array_split(np.arange(len(rows)), self.workers) if len(share)]
         parts = self._results(
             self._submit(
                 _add_gradients,
                 [
-                    (number, rows[share], [tensor[share].numpy() for tensor in targets], len(rows), learn)
+                    (number, rows[share], [tensor[share].numpy() for tensor in targets], total, learn)
                     for number, share in enumerate(shares)
                 ],
             )
@@ -207,7 +212,7 @@ def _explore(worker: int, seeds: Sequence[int], indices: Sequence[int], iteratio
 
 
 def _add_gradients(
-    number: int, rows: np.ndarray, targets: Sequence[np.ndarray], total: int, learn: bool
+    number: int, rows: np.ndarray, targets: Sequence[np.ndarray], total: float, learn: bool
 ) -> tuple[list[str], np.ndarray]:
     """Put the gradient of a shard into the shared memory; returns the names of its parameters, and the metrics."""
     assert _player is not None

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.engines.local.training.team import ALONE, Team
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.child_process import follow_parent
@@ -57,7 +57,7 @@ def train_together(job: Job, train: Callable[[Job, Team], Iterator[Event]]) -> I
         elif job.processes > 1:
             yield from train_in_processes(job, train)
         else:
-            yield from train(job, Team())
+            yield from train(job, ALONE)
 
 
 def train_in_processes(job: Job, train: Callable[[Job, Team], Iterator[Event]]) -> Iterator[Event]:

@@ -1,7 +1,7 @@
 """The processes that train one model together, and functions for tensors that may be sharded over them.
 
-In a fine-tuning, every process draws the noise of the whole batch and loads its own rows, so the training equals that of
-a single process up to rounding. Checkpoints and training states are unsharded; the first process writes them.
+In a fine-tuning, every process draws the noise of the whole batch and loads its own rows, so the training equals that
+of a single process up to rounding. Checkpoints and training states are unsharded; the first process writes them.
 """
 
 from __future__ import annotations
@@ -101,6 +101,10 @@ class Team:
             return dict(tensors)
         gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
+
+
+ALONE = Team()
+"""A single process."""
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:

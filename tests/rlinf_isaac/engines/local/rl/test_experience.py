@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.advantages import gae
-from rlinf_isaac.engines.local.rl.experience import Played, make_experience, minibatches, ordered
+from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience, minibatches, ordered
+from rlinf_isaac.engines.local.training.team import ALONE, Team
 
 
 def played(index: int, rewards: list[float], subtasks=None) -> Played:
@@ -64,14 +65,74 @@ def test_grpo_gives_every_chunk_of_an_episode_its_advantage():
 @settings(deadline=None, max_examples=50)
 @given(rows=st.integers(1, 100), size=st.integers(1, 100), epoch=st.integers(0, 3))
 def test_minibatches_are_whole_disjoint_and_a_function_of_their_arguments(rows, size, epoch):
-    batches = list(minibatches(rows, size, 0, 1, epoch))
+    batches = drawn_by(ALONE, [rows], size, epoch)
     assert {len(batch) for batch in batches} == {min(size, rows)}
     drawn = np.concatenate(batches)
     assert len(set(drawn.tolist())) == len(drawn) > rows - min(size, rows)
-    again = list(minibatches(rows, size, 0, 1, epoch))
+    again = drawn_by(ALONE, [rows], size, epoch)
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
 def test_every_epoch_has_another_order():
-    orders = {tuple(np.concatenate(list(minibatches(64, 8, 0, 1, epoch)))) for epoch in range(4)}
+    orders = {tuple(np.concatenate(drawn_by(ALONE, [64], 8, epoch))) for epoch in range(4)}
     assert len(orders) == 4
+
+
+@settings(deadline=None, max_examples=50)
+@given(chunks=st.lists(st.integers(1, 60), min_size=2, max_size=4), size=st.integers(1, 30), epoch=st.integers(0, 3))
+def test_processes_have_as_many_minibatches_of_one_size_and_none_is_favoured(chunks, size, epoch):
+    batches, weights = [], []
+    for rank in range(len(chunks)):
+        batches.append(drawn_by(Team(rank, len(chunks)), chunks, size * len(chunks), epoch))
+        weights.append([share_of_chunks(rank, chunks).weight(len(batch)) for batch in batches[-1]])
+    whole = sum(chunks) >= size * len(chunks)
+    for together, divisors in zip(zip(*batches, strict=True), zip(*weights, strict=True), strict=True):
+        assert [len(batch) for batch in together] == ([size] * len(chunks) if whole else chunks)
+        # What the rows of a process weigh is its share of all chunks.
+        shares = [len(batch) / divisor for batch, divisor in zip(together, divisors, strict=True)]
+        assert shares == pytest.approx([count / sum(chunks) for count in chunks])
+    for count, own in zip(chunks, batches, strict=True):
+        drawn = np.bincount(np.concatenate(own), minlength=count)
+        assert len(drawn) == count
+        assert drawn.max() - drawn.min() <= 1
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_advantages_are_those_of_all_processes_together(algorithm):
+    rl = RlConfig(algorithm=algorithm, group_size=2)
+    episodes = [played(0, [0, 0, 1]), played(1, [0]), played(2, [0, 1]), played(3, [0, 0])]
+    whole = experience_of(episodes, rl)
+    parts = []
+    for rank, own in enumerate((episodes[:2], episodes[2:])):
+        numbers = torch.arange(40.0)
+        team = Told(rank, 2)
+        object.__setattr__(team, "others", [(part, ordered(part)[1] / 2) for part in (episodes[:2], episodes[2:])])
+        parts.append(make_experience(*ordered(own), numbers, numbers / 2, rl, team))
+    for name in ("advantages", "returns", "values"):
+        joined = torch.cat([getattr(part.targets, name) for part in parts])
+        assert torch.equal(joined, getattr(whole.targets, name))
+    for part in parts:
+        assert [each.index for each in part.episodes] == [0, 1, 2, 3]
+        assert torch.equal(part.returns, whole.returns)
+        assert torch.equal(part.values, whole.values)
+    assert np.concatenate([part.rows for part in parts]).tolist() == whole.rows.tolist()
+
+
+class Told(Team):
+    """A process that is told what the others have: episodes, and values."""
+
+    others: list
+
+    def gather(self, value):
+        return [(part, values.astype(np.float32)) for part, values in self.others]
+
+
+def share_of_chunks(rank: int, chunks: list[int]) -> Experience:
+    """What the process `rank` has of an experience of so many chunks in each."""
+    every = torch.zeros(sum(chunks))
+    return Experience(np.arange(chunks[rank]), None, [], every, every)
+
+
+def drawn_by(team: Team, chunks: list[int], size: int, epoch: int) -> list[np.ndarray]:
+    """The minibatches of the first iteration."""
+    return list(minibatches(share_of_chunks(team.rank, chunks), RlConfig(minibatch=size), 1, epoch, team))

@@ -22,7 +22,7 @@ def played(make_job, result_of, request):
     job = make_job("rl.epochs=1", f"rl.prefix_memory={request.param}")
     policy, rl = load_actor_critic(job), job.config.rl
     with Players(job.config, job.start.norm_stats_bytes, policy) as players:
-        (rollout,) = result_of(players.explore(training_seeds(rl, 1), 1))
+        (rollout,) = result_of(players.explore(training_seeds(rl, 1), range(rl.episodes), 1))
         experience = make_experience(*ordered(rollout.episodes), players.buffer.log_prob, players.buffer.value, rl)
         assert (players.buffer.prefixes is None) == (request.param == "none")
         yield policy, players, experience
