@@ -1,6 +1,6 @@
 """Full-size pi0 and pi0.5 on one GPU: parity, inference, fine-tuning and bundles beside rlinf-openpi's PyTorch model.
 
-    pip install --no-deps rlinf-openpi==0.1.1 rlinf-transformer-openpi==4.53.2 \\
+    pip install --no-deps rlinf-openpi==0.1.1 rlinf-transformer-openpi==4.53.2 rlinf==0.3.0 \\
         tokenizers==0.21.4 huggingface_hub==0.36.0
     python benchmarks/gpu
 
@@ -28,10 +28,13 @@ def main() -> None:
     """Run every stage in a process of its own and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", default="all", help="comma separated; all but theirs-max-autotune: all")
+    parser.add_argument("--tiny", action="store_true", help="small models on the CPU (the stages rl-*): does it run?")
     parser.add_argument("--json", type=Path, help="write the rows there, too")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    if arguments.tiny:
+        os.environ["GPU_BENCHMARK_TINY"] = "1"  # for the processes of the stages
     from stages import all_stages
 
     stages = all_stages()
@@ -75,7 +78,8 @@ def _machine() -> str:
     import torch
     import triton
 
-    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{device}, torch {torch.__version__}, triton {triton.__version__}"
 
 
 if __name__ == "__main__":

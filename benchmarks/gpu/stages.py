@@ -37,13 +37,13 @@ def ours(preset: str) -> Iterator[Row]:
     """Sampling: the plain path, the fast one."""
     model = full_model(preset)
     inputs = observation(1), flow(1)[1]
-    yield _milliseconds(f"{preset} ours plain, 1", timed(partial(model.sample, *inputs, STEPS), 10))
+    yield milliseconds(f"{preset} ours plain, 1", timed(partial(model.sample, *inputs, STEPS), 10))
     sampler = GraphSampler(model, STEPS)
     first = seconds(partial(sampler, *inputs))
     yield Row(f"{preset} ours fast, start-up to the first answer", first, "s", "weights loaded; Triton, graph")
     for batch in (1, 2, 4, 8, 16):
         call = partial(sampler, observation(batch), flow(batch)[1])
-        yield _milliseconds(f"{preset} ours fast, {batch}", timed(call, 100 if batch == 1 else 30))
+        yield milliseconds(f"{preset} ours fast, {batch}", timed(call, 100 if batch == 1 else 30))
 
 
 def theirs(mode: str) -> Iterator[Row]:
@@ -62,7 +62,7 @@ def theirs(mode: str) -> Iterator[Row]:
         with torch.no_grad():
             if mode != "eager":
                 yield Row(f"{what}, start-up to the first answer", seconds(call), "s", "weights loaded")
-            yield _milliseconds(f"{what}, {batch}", timed(call, 30 if batch == 1 else 10))
+            yield milliseconds(f"{what}, {batch}", timed(call, 30 if batch == 1 else 10))
 
 
 def floor() -> Iterator[Row]:
@@ -76,7 +76,8 @@ def floor() -> Iterator[Row]:
     yield Row("floor of one observation, computed", arithmetic + reading, "ms", note)
 
 
-def _milliseconds(what: str, timing: Timing) -> Row:
+def milliseconds(what: str, timing: Timing) -> Row:
+    """A row of a timing: the median, with the fastest and the slowest behind it."""
     return Row(what, timing.median, "ms", f"{timing.best:.2f} .. {timing.worst:.2f}")
 
 
@@ -86,6 +87,7 @@ def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
     import engine
     import foreign
     import parity
+    import rl_theirs
     import training
 
     return {
@@ -109,4 +111,6 @@ def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
         "input": (training.input_pipeline, 120),
         "bundle": (bundles.rows, 240),
         "foreign": (foreign.rows, 300),
+        "rl-theirs": (lambda: rl_theirs.rows("pi0"), 120),
+        "rl-theirs-pi05": (lambda: rl_theirs.rows("pi05"), 120),
     }
