@@ -22,12 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "ROW "
+SLOW = ("theirs-max-autotune", "rl-theirs-compiled")
+"""Stages that compile for minutes."""
 
 
 def main() -> None:
     """Run every stage in a process of its own and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stages", default="all", help="comma separated; all but theirs-max-autotune: all")
+    parser.add_argument("--stages", default="all", help=f"comma separated; all but {' and '.join(SLOW)}: all")
     parser.add_argument("--tiny", action="store_true", help="small models on the CPU (the stages rl-*): does it run?")
     parser.add_argument("--json", type=Path, help="write the rows there, too")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
@@ -35,17 +37,18 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     if arguments.tiny:
         os.environ["GPU_BENCHMARK_TINY"] = "1"  # for the processes of the stages
-    from stages import all_stages
+    import comparison
+    from stages import STAGES
 
-    stages = all_stages()
     if arguments.stage:
-        for row in stages[arguments.stage][0]():
+        for row in STAGES[arguments.stage][0]():
             print(MARK + json.dumps(row), flush=True)
         return
     chosen = arguments.stages.split(",")
     if chosen == ["all"]:
-        chosen = [name for name in stages if name != "theirs-max-autotune"]
-    rows = [list(row) for name in chosen for row in _run(name, stages[name][1])]
+        chosen = [name for name in STAGES if name not in SLOW]
+    rows = [row for name in chosen for row in _run(name, STAGES[name][1])]
+    rows += comparison.ratios(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=1))
     print(f"\n{_machine()}\n")

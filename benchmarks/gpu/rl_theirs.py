@@ -8,7 +8,7 @@ of it (`actor`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import actor
@@ -17,8 +17,7 @@ import upstream
 from measure import DEVICE, HORIZON, STEPS, TINY, observation, timed
 from stages import Row, milliseconds
 
-ROLLOUT, UPDATE = (2,) if TINY else (16, 64), (2,) if TINY else (32, 64, 96)
-LARGEST = UPDATE[0]
+ROLLOUT, UPDATE = (2,) if TINY else (16, 64), (2,) if TINY else (32, 64, 128)
 
 
 def rows(preset: str) -> Iterator[Row]:
@@ -36,9 +35,16 @@ def rows(preset: str) -> Iterator[Row]:
             return
 
 
-def _rollouts(model: torch.nn.Module, preset: str) -> Iterator[Row]:
+def compiled(preset: str) -> Iterator[Row]:
+    """A rollout call after RLinf's own `enable_torch_compile`, which it leaves off by default."""
+    model = actor.load(preset)
+    model.enable_torch_compile()
+    yield from _rollouts(model, preset, (ROLLOUT[-1],), ", compiled")
+
+
+def _rollouts(model: torch.nn.Module, preset: str, batches: Sequence[int] = ROLLOUT, note: str = "") -> Iterator[Row]:
     model.eval()
-    for batch in ROLLOUT:
+    for batch in batches:
         seen = actor.environment_observation(batch)
         ready = upstream.as_upstream(_inputs(preset, batch))
 
@@ -50,7 +56,7 @@ def _rollouts(model: torch.nn.Module, preset: str) -> Iterator[Row]:
                 model.predict_action_batch(seen, mode="train")
 
         for how, call in (("model alone", alone), ("as its worker calls it", called)):
-            yield milliseconds(f"{preset} RL rlinf rollout {batch}, {how}", timed(call, 6, 2))
+            yield milliseconds(f"{preset} RL rlinf rollout {batch}{note}, {how}", timed(call, 5, 1))
 
 
 def _update(model: torch.nn.Module, optimiser: torch.optim.Optimizer, preset: str, batch: int) -> Iterator[Row]:
@@ -64,7 +70,7 @@ def _update(model: torch.nn.Module, optimiser: torch.optim.Optimizer, preset: st
         torch.cuda.reset_peak_memory_stats()
     for how, inputs in (("model alone", lambda *_, **__: dict(handed)), ("as its worker calls it", transform)):
         model.input_transform = inputs
-        row = milliseconds(f"{preset} RL rlinf update {batch}, {how}", timed(step, 6, 2))
+        row = milliseconds(f"{preset} RL rlinf update {batch}, {how}", timed(step, 4, 1))
         peak = torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else float("nan")
         yield row._replace(note=f"{row.note}, {row.value / batch:.2f} ms a sample, {peak:.0f} GiB")
     model.input_transform = transform
