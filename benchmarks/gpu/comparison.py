@@ -9,6 +9,7 @@ from measure import TINY
 
 ENVS, CALLS, EPOCHS = (2 if TINY else 64), 45, 3
 """An iteration: episodes of 450 steps in chunks of 10, played side by side; passes of the update over all chunks."""
+WHOLE = "whole iteration"
 LEAST, CALLED = "model alone", "as its worker calls it"
 
 Row = tuple[str, float, str, str]
@@ -22,8 +23,8 @@ def ratios(rows: Iterable[Row]) -> Iterator[Row]:
     """
     found = {row[0]: row[1] for row in rows if row[1] == row[1]}
     for preset in ("pi0", "pi05"):
-        ours = found.get(f"{preset} RL ours rollout {ENVS}"), found.get(f"{preset} RL ours, update per sample")
-        whole = found.get(f"{preset} RL ours, whole iteration")
+        ours = found.get(f"{preset} RL ours rollout {ENVS}"), found.get(f"{preset} RL ours, {WHOLE}, update per sample")
+        whole = found.get(f"{preset} RL ours, {WHOLE}")
         for how in (LEAST, CALLED):
             rollout, sample = found.get(f"{preset} RL rlinf rollout {ENVS}, {how}"), _sample(found, preset, how)
             note = f"RLinf's {how}"

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,11 +20,14 @@ from rlinf_isaac.checkpoint.description import foreign_config
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.events import Metrics
 
 GIB = 2**30
+INSTRUCTION = "stack the red block on the blue one in one row"
+"""48 tokens of the tokenizer that needs no file."""
 CHUNK, ENVS, STEPS, EPOCHS = (10, 2, 20, 2) if TINY else (10, 64, 450, 3)
 CALLS = STEPS // CHUNK
 WHOLE = (
@@ -38,32 +42,37 @@ WHOLE = (
 def iteration(preset: str) -> Iterator[Row]:
     """One iteration as `rl` runs it: 64 environments, 45 calls each, 3 epochs of minibatches of 256."""
     with _start(preset) as bundle:
-        yield from _measured(bundle, preset, "whole iteration", (), iterations=2)
+        yield from _measured(bundle, preset, "whole iteration", ("rl.prefix_memory=gpu",))
 
 
 def variants(preset: str) -> Iterator[Row]:
-    """Shorter iterations: minibatches of other sizes, prefixes in host memory, and what else may train."""
-    short = ("env.max_episode_steps=20",) if TINY else ("env.max_episode_steps=100",)
+    """Shorter iterations: prefixes in host memory, minibatches of other sizes, and what else may train."""
+    short, shorter = (f"env.max_episode_steps={10 * calls}" for calls in ((2, 2) if TINY else (10, 2)))
+    size = 2 if TINY else 32
     with _start(preset) as bundle:
         for what, chosen in {
-            "minibatch 32": ("rl.minibatch=32",),
-            "minibatch 128": ("rl.minibatch=128",),
+            "prefixes in host memory": (short, "rl.prefix_memory=host"),
+            "minibatch 128": (short, "rl.prefix_memory=gpu", "rl.minibatch=128"),
+            "minibatch 32": (short, "rl.prefix_memory=gpu", "rl.minibatch=32"),
+            "LoRA": (shorter, "rl.trainable=lora", "rl.epochs=1", f"rl.minibatch={size}"),
+            "all": (shorter, "rl.trainable=all", "rl.epochs=1", f"rl.minibatch={size}"),
         }.items():
-            yield from _measured(bundle, preset, what, (*short, *chosen), iterations=2)
+            if not (TINY and "host" in what):
+                yield from _measured(bundle, preset, what, chosen)
 
 
-def _measured(bundle: Bundle, preset: str, what: str, chosen: tuple[str, ...], iterations: int) -> Iterator[Row]:
-    """The last of some iterations: the first one compiles kernels."""
+def _measured(bundle: Bundle, preset: str, what: str, chosen: tuple[str, ...]) -> Iterator[Row]:
     config = _config(preset, chosen)
     with tempfile.TemporaryDirectory() as output:
-        found = _last(RlJob(config, bundle, Path(output)), iterations)
+        found = _second(RlJob(config, bundle, Path(output)))
     name = f"{preset} RL ours, {what}"
-    spent, rollout = (found[f"time/{part}_s"] for part in ("update", "rollout"))
+    update, rollout = (found[f"time/{part}_s"] for part in ("update", "rollout"))
+    scoring = found.get("time/scoring_s", 0.0)
     samples = found["rollout/chunks"] * found["train/epochs"]
     calls = found["rollout/chunks"] / config.rl.num_envs
-    note = f"rollout {rollout:.2f} s ({calls:.0f} calls), update {spent:.2f} s ({samples:.0f} samples)"
-    yield Row(name, rollout + spent, "s", note)
-    yield Row(f"{name}, update per sample", spent / samples * 1e3, "ms", f"minibatch {config.rl.minibatch}")
+    note = f"rollout {rollout:.2f} s ({calls:.0f} calls), scoring {scoring:.2f} s, update {update:.2f} s"
+    yield Row(name, rollout + scoring + update, "s", f"{note} ({samples:.0f} samples)")
+    yield Row(f"{name}, update per sample", update / samples * 1e3, "ms", f"minibatch {config.rl.minibatch}")
     if DEVICE == "cuda":
         yield Row(f"{name}, peak memory", torch.cuda.max_memory_allocated() / GIB, "GiB", "of tensors on the GPU")
     for key in sorted(found):
@@ -71,19 +80,19 @@ def _measured(bundle: Bundle, preset: str, what: str, chosen: tuple[str, ...], i
             yield Row(f"{name}, {key}", found[key], "error")
 
 
-def _last(job: RlJob, iterations: int) -> Mapping[str, float]:
+def _second(job: RlJob) -> Mapping[str, float]:
+    """The metrics of the second iteration: the first one is short and compiles kernels (`StillEnv`)."""
     from rlinf_isaac.engines.local import LocalEngine
 
+    gc.collect()
+    torch._dynamo.reset()
     if DEVICE == "cuda":
-        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     run = LocalEngine().rl(job)
-    for event in run:
-        if isinstance(event, Metrics) and event.step == iterations:
-            break
+    found = next(event.values for event in run if isinstance(event, Metrics) and event.step == 2)
     run.close()  # type: ignore[attr-defined]
-    return event.values
+    return found
 
 
 @contextmanager
@@ -114,4 +123,5 @@ def _start(preset: str) -> Iterator[Bundle]:
 
 def _config(preset: str, chosen: tuple[str, ...]) -> JobConfig:
     prompt = [] if TINY else [f"model.max_token_len={200 if preset == 'pi05' else 48}"]
-    return load_config(preset, [*WHOLE, *prompt, *chosen])
+    config = load_config(preset, [*WHOLE, *prompt, *chosen])
+    return replace(config, task=replace(task_of(config), prompts=(INSTRUCTION,)).as_dict())

@@ -38,7 +38,7 @@ def rows(preset: str) -> Iterator[Row]:
 def compiled(preset: str) -> Iterator[Row]:
     """A rollout call after RLinf's own `enable_torch_compile`, which it leaves off by default."""
     model = actor.load(preset)
-    model.enable_torch_compile()
+    model.enable_torch_compile("default" if TINY else "max-autotune-no-cudagraphs")  # its workers' default
     yield from _rollouts(model, preset, (ROLLOUT[-1],), ", compiled")
 
 

@@ -114,6 +114,7 @@ STAGES: dict[str, tuple[Callable[[], Iterator[Row]], int]] = {
     "rl-ours": (_later("rl_ours", "rows", "pi0"), 90),
     "rl-ours-pi05": (_later("rl_ours", "rows", "pi05"), 90),
     "rl-run": (_later("rl_run", "iteration", "pi0"), 180),
-    "rl-variants": (_later("rl_run", "variants", "pi0"), 240),
+    "rl-run-pi05": (_later("rl_run", "iteration", "pi05"), 180),
+    "rl-variants": (_later("rl_run", "variants", "pi0"), 300),
 }
 """Name -> (stage, seconds that it may take)."""
