@@ -50,6 +50,9 @@ FLOW_NOISE = Condition("rl.exploration=flow_noise", lambda config: config.rl.exp
 SHAPED = Condition("rl.reward=shaped", lambda config: config.rl.reward == "shaped")
 VALIDATED = Condition("sft.val_episodes above 0", lambda config: config.sft.val_episodes > 0)
 PLAYED = Condition("sft.eval_interval above 0", lambda config: config.sft.eval_interval > 0)
+RL_VISION = Condition("rl.trainable=lora or all", lambda config: config.rl.trainable != "expert")
+RL_LORA = Condition("rl.trainable=lora", lambda config: config.rl.trainable == "lora")
+RL_EXPERT = Condition("rl.trainable=expert", lambda config: config.rl.trainable == "expert")
 HELD_OUT = Condition("rl.eval_interval above 0", lambda config: config.rl.eval_interval > 0)
 
 
@@ -98,10 +101,16 @@ _OF_RL = {
     "rl.eval_episodes": HELD_OUT,
     "rl.eval_first_seed": HELD_OUT,
 }
+_OF_LOCAL_RL = {
+    "rl.train_vision": RL_VISION,
+    **dict.fromkeys((f"rl.lora.{part}_{size}" for part in ("vlm", "expert") for size in ("rank", "alpha")), RL_LORA),
+    "rl.prefix_memory": RL_EXPERT,
+    "rl.micro_batch": CUDA,
+    "rl.rescore": CUDA,
+}
 _RL_SECTIONS = ("rl.", "eval.", "env.", "policy.denoise_steps", "compute.threads")
 _RL_FIXED = _PLAYED | {
     **dict.fromkeys(("policy.state_layout", "policy.tokenizer", "policy.action_chunk"), _TRAINED),
-    "compute.dtype": "would not do what it says: rl trains in float32 and evaluates in the checkpoint's own format",
 }
 _CHECKPOINT = ("preset", "model.", "policy.", "env.")
 _SFT_SECTIONS = (*_CHECKPOINT, "norm_stats.", "sft.", "compute.threads", "compute.dtype", "compute.num_processes")
@@ -131,7 +140,12 @@ _SFT = _form(*_SFT_SECTIONS, "compute.device", only=_SFT_ONLY, unread=_OF_A_BASE
 _EVAL = _form(
     *_EVAL_SECTIONS, "compute.device", only={"eval.video_size": FILMED, "compute.compile": CUDA}, fixed=_PLAYED
 )
-_RL = _form(*_RL_SECTIONS, "compute.device", only=_OF_RL | {"compute.compile": CUDA}, fixed=_RL_FIXED)
+_RL = _form(
+    *_RL_SECTIONS,
+    *("compute.device", "compute.dtype"),
+    only=_OF_RL | _OF_LOCAL_RL | {"compute.compile": CUDA, "compute.master_weights": BFLOAT16},
+    fixed=_RL_FIXED,
+)
 # What becomes of foreign weights is for others to do: how and where they run is theirs to take from the checkpoint.
 _BUNDLE = _form(*_CHECKPOINT, *(f"compute.{name}" for name in ("device", "threads", "dtype", "compile")))
 
@@ -181,8 +195,8 @@ FORMS: Mapping[str, Form] = {
     "rl --engine rlinf": _form(
         *_RL_SECTIONS,
         only=_OF_RL | {"compute.device": ISAACLAB},
-        unread=("rl.workers", "rl.group_size"),
-        fixed=_RL_FIXED,
+        unread=("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
+        fixed=_RL_FIXED | {"compute.dtype": "would not do what it says: RLinf's workers train rl in float32"},
     ),
     "bundle make": _BUNDLE,
     "bundle verify": _form(),

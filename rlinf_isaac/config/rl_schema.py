@@ -6,6 +6,19 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from rlinf_isaac.config.rules import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
+from rlinf_isaac.config.sft_schema import LoraConfig
+
+
+def _is_prefix_memory(value: str) -> bool:
+    if value in ("auto", "gpu", "host", "none"):
+        return True
+    try:
+        return 0 <= float(value) < float("inf")
+    except ValueError:
+        return False
+
+
+PREFIX_MEMORY = Rule("auto, gpu, host, none, or a number of GiB", _is_prefix_memory)
 
 
 @dataclass
@@ -65,6 +78,16 @@ class RlConfig:
     """The lambda of generalised advantage estimation: 0 trusts the value head, 1 the rewards that came. RLinf's
     default."""
 
+    trainable: Annotated[str, one_of("expert", "lora", "all")] = "expert"
+    """Which parameters of the policy train: the action expert's alone (the VLM is frozen, so every observation goes
+    through it only once), low-rank adapters of both transformers, or all; with the meaning of ``sft.trainable``."""
+
+    train_vision: bool = False
+    """Whether the vision tower trains, too, where `trainable` is ``lora`` or ``all``."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """The adapters, where `trainable` is ``lora``."""
+
     lr: Annotated[float, POSITIVE] = 5e-6
     """The learning rate of the policy (AdamW), once `lr_warmup` is over."""
 
@@ -89,6 +112,20 @@ class RlConfig:
 
     minibatch: Annotated[int, POSITIVE] = 256
     """How many action chunks one minibatch has; the value head steps after each minibatch."""
+
+    micro_batch: Annotated[int, NOT_NEGATIVE] = 0
+    """How many action chunks of a minibatch a GPU computes at a time, to need less memory; 0 takes as many as its
+    free memory is estimated to hold."""
+
+    prefix_memory: Annotated[str, PREFIX_MEMORY] = "auto"
+    """Where the keys and values of the observations stay between rollout and update while the VLM is frozen: ``gpu``,
+    ``host`` (pinned memory), that many GiB on the GPU and the rest on the host, or ``none``: they are computed again
+    from the images in every epoch. ``auto`` takes the first of gpu, host and none that has room."""
+
+    rescore: Annotated[str, one_of("auto", "always", "never")] = "auto"
+    """Whether log-probabilities and values of the rollout are computed once more before the update, by the kernels that
+    compute its gradients, so that the probability ratios begin at 1. ``auto`` does it where these kernels differ from
+    those that sampled: on a GPU."""
 
     accumulate: Annotated[int, NOT_NEGATIVE] = 1
     """How many minibatches the policy waits before it steps by their mean gradient; 0 is all of an epoch."""

@@ -213,7 +213,7 @@ class ComputeConfig:
     """How many CPU threads torch computes with; 0 leaves torch's default. Tiny models are fastest with 1."""
 
     dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
-    """The format of the parameters; ``bfloat16`` is mixed as OpenPI does it (`pi0.precision`). `rl` is always
+    """The format of the parameters; ``bfloat16`` is mixed as OpenPI does it (`pi0.precision`). `rl` on RLinf is always
     float32."""
 
     master_weights: bool = True

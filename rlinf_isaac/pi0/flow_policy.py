@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.config.schema import PolicyConfig
 from rlinf_isaac.pi0.heads import NoiseHead, ValueHead, initialise_heads
+from rlinf_isaac.pi0.lora import is_adapter
 from rlinf_isaac.pi0.model import Pi0, PrefixCache
+from rlinf_isaac.pi0.trainable import is_trained
 
 LOG_SQRT_TAU = 0.5 * math.log(2 * math.pi)
 
@@ -71,7 +73,10 @@ class Evaluated(NamedTuple):
 
 
 class FlowActorCritic(nn.Module):
-    """A pi0 that samples actions stochastically and estimates the value of an observation. The VLM is frozen.
+    """A pi0 that samples actions stochastically and estimates the value of an observation.
+
+    ``rl.trainable`` says what of the model trains (`trainable`), beside the adapters that it may have; the heads do in
+    any case.
 
     The input of the value head is, for pi0, the mean of the expert's action tokens at the stochastic steps; they are
     computed before the noise of the step is added, so the value is a valid baseline. For pi0.5 it is the mean prefix
@@ -94,9 +99,8 @@ class FlowActorCritic(nn.Module):
         initialise_heads(self.heads, rl.seed)
         device = model.action_in_proj.weight.device
         self.heads.to(device)
-        model.requires_grad_(True)
-        model.paligemma_with_expert.requires_grad_(False)  # freezes the VLM and the expert's unused lm_head
-        model.expert.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(is_adapter(name) or is_trained(name, rl))
         steps = policy.denoise_steps
         times = [1 - step / steps for step in range(steps)]
         level = rl.noise_level if rl.exploration == "flow_sde" else 0.0  # flow-noise has a head instead
@@ -111,7 +115,7 @@ class FlowActorCritic(nn.Module):
         return count or self.policy.denoise_steps
 
     def actor_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and values of the policy's trainable parameters: expert, projections, noise head."""
+        """Names and values of the policy's trainable parameters, and those of the noise head."""
         for name, parameter in self.checkpoint_module().named_parameters():
             if parameter.requires_grad and not name.startswith("value_head."):
                 yield name, parameter
@@ -123,9 +127,20 @@ class FlowActorCritic(nn.Module):
             whole.add_module(name, child)
         return whole
 
+    @property
+    def prefix_is_frozen(self) -> bool:
+        """Whether updates do not change prefix caches, because nothing of the VLM trains."""
+        return self.rl.trainable == "expert"
+
     @torch.no_grad()
     def prefix(self, observation: Any) -> PrefixCache:
-        """The prefix cache of an `Observation`. The VLM is frozen, so updates of the policy do not change the cache."""
+        """The prefix cache of an `Observation`."""
+        return self.model.prefix_cache(observation, mean_token=self.model.config.pi05)
+
+    def training_prefix(self, observation: Any) -> PrefixCache:
+        """The prefix cache of an `Observation`, with gradients unless the VLM is frozen."""
+        if self.prefix_is_frozen:
+            return self.prefix(observation)
         return self.model.prefix_cache(observation, mean_token=self.model.config.pi05)
 
     @torch.no_grad()

@@ -1,14 +1,15 @@
-"""Plays training episodes with exploration noise and stores what the update needs of every policy call."""
+"""Plays training episodes with exploration noise and keeps what the update needs of every policy call."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.engines.exploration import act_exploring, exploration_draws
+from rlinf_isaac.engines.exploration import PlainSampler, exploration_draws, robot_chunk
+from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
 from rlinf_isaac.engines.local.rl.experience import Played
 from rlinf_isaac.engines.rollout import Draw, Episode, rollout
 from rlinf_isaac.envs.vector import TaskEnv
@@ -19,17 +20,33 @@ STREAM = 4
 """Part of the seed; makes these random numbers independent of those for other purposes under the same `rl.seed`."""
 
 
+class CallDraws(NamedTuple):
+    """The randomness of a policy call, and in which of its slots (N,) an episode is running."""
+
+    draws: Draws
+    running: np.ndarray
+
+
 class Explorer:
     """A `rollout.Policy` that samples from a `FlowActorCritic`.
 
+    Args:
+        policy: the policy.
+        processor: its pre- and post-processing.
+        buffer: keeps the calls of the present rollout.
+        sampler: how to sample; it holds what it derives from the weights until `refresh`.
+
     Attributes:
-        calls: one entry per policy call, with the inputs, transitions, log-probabilities and values of the batch.
+        calls: for each policy call, the buffer's row of every slot.
         seconds: time spent in the policy.
     """
 
-    def __init__(self, policy: FlowActorCritic, processor: Processor) -> None:
-        self.policy, self.processor = policy, processor
-        self.calls: list[dict[str, np.ndarray]] = []
+    def __init__(
+        self, policy: FlowActorCritic, processor: Processor, buffer: RolloutBuffer, sampler: PlainSampler | None = None
+    ) -> None:
+        self.policy, self.processor, self.buffer = policy, processor, buffer
+        self.sampler = sampler or PlainSampler(policy)
+        self.calls: list[np.ndarray] = []
         self.seconds = 0.0
 
     @property
@@ -37,20 +54,24 @@ class Explorer:
         """Shape (H, A) of the flow: action horizon and action dims of the model."""
         return self.policy.model.config.action_horizon, self.policy.model.config.action_dim
 
+    def begin(self) -> None:
+        """Forget the calls of earlier rollouts, and sample with the present weights from now on."""
+        self.calls, self.seconds = [], 0.0
+        self.sampler.refresh()
+
     def act(
-        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: Draws
+        self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: CallDraws
     ) -> np.ndarray:
-        """(N, chunk, A) float32 actions for N observations. Raises TrainingDiverged as `act_exploring`."""
+        """(N, chunk, A) float32 actions for N observations.
+
+        Raises:
+            TrainingDiverged: an action is not finite.
+        """
         began = time.perf_counter()
-        chunk, transitions, evaluated = act_exploring(self.policy, self.processor, images, states, prompts, noise)
-        kept = {**transitions._asdict(), "log_prob": evaluated.log_prob, "value": evaluated.value}
-        self.calls.append(
-            {
-                **{f"image.{view}": image for view, image in images.items()},
-                "state": states,
-                **{name: tensor.cpu().numpy() for name, tensor in kept.items()},
-            }
-        )
+        observation = self.processor.observation(images, states, prompts)
+        explored = self.sampler(observation, noise.draws)
+        self.calls.append(self.buffer.write(observation, explored, noise.running))
+        chunk = robot_chunk(self.policy, self.processor, explored.actions, states)
         self.seconds += time.perf_counter() - began
         return chunk
 
@@ -65,29 +86,23 @@ class Rollout(NamedTuple):
 
 
 def explore(
-    env: TaskEnv,
-    policy: FlowActorCritic,
-    processor: Processor,
-    seeds: Sequence[int],
-    indices: Sequence[int],
-    *,
-    iteration: int,
-) -> Rollout:
-    """Play one training episode per seed. The noise is a function of (rl.seed, iteration, index, call).
+    env: TaskEnv, explorer: Explorer, seeds: Sequence[int], indices: Sequence[int], *, iteration: int
+) -> Generator[int, None, Rollout]:
+    """Play one training episode per seed; yields the number of episodes that have ended.
+
+    The noise is a function of (rl.seed, iteration, index, call).
 
     Args:
         env: vector environment.
-        policy, processor: policy of a checkpoint, with its pre- and post-processing.
+        explorer: the policy that plays.
         seeds: reset seeds.
         indices: for each seed, the index of its episode in the iteration.
         iteration: iteration of the training, counted from 1.
     """
     began = time.perf_counter()
-    explorer = Explorer(policy, processor)
+    explorer.begin()
     played = []
-    for episode in rollout(env, explorer, seeds, policy_seed=0, draw=_draw(policy, indices, iteration)):
-        rows = [explorer.calls[chunk.call] for chunk in episode.chunks]
-        slot = episode.env_index
+    for episode in rollout(env, explorer, seeds, policy_seed=0, draw=_draw(explorer.policy, indices, iteration)):
         played.append(
             Played(
                 index=indices[episode.index],
@@ -97,16 +112,18 @@ def explore(
                 length=episode.length,
                 rewards=np.array([chunk.reward for chunk in episode.chunks]),
                 subtasks=tuple(chunk.subtasks for chunk in episode.chunks),
-                arrays={name: np.stack([row[name][slot] for row in rows]) for name in rows[0]},
+                rows=np.array([explorer.calls[chunk.call][episode.env_index] for chunk in episode.chunks]),
             )
         )
+        yield len(played)
     return Rollout(played, len(explorer.calls), time.perf_counter() - began, explorer.seconds)
 
 
 def _draw(policy: FlowActorCritic, indices: Sequence[int], iteration: int) -> Draw:
-    def draw(running: Sequence[Episode | None]) -> Draws:
+    def draw(running: Sequence[Episode | None]) -> CallDraws:
         # An empty slot: any randomness will do.
         keys = [(indices[episode.index], episode.calls) if episode else (0, 0) for episode in running]
-        return exploration_draws(policy, [(STREAM, iteration, *key) for key in keys])
+        draws = exploration_draws(policy, [(STREAM, iteration, *key) for key in keys])
+        return CallDraws(draws, np.array([episode is not None for episode in running]))
 
     return draw

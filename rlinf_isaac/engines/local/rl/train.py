@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
-from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience
+from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience, ordered
 from rlinf_isaac.engines.local.rl.explorer import Rollout
-from rlinf_isaac.engines.local.rl.update import make_optimiser, update
-from rlinf_isaac.engines.local.rl.workers import Result, RolloutWorkers
-from rlinf_isaac.engines.local.training.training_state import TrainingState, optimiser_tensors
-from rlinf_isaac.engines.policies import load_with_heads
+from rlinf_isaac.engines.local.rl.player import Result
+from rlinf_isaac.engines.local.rl.players import Players
+from rlinf_isaac.engines.local.rl.progress import Watch
+from rlinf_isaac.engines.local.rl.saving import save, saved
+from rlinf_isaac.engines.local.rl.start import load_policy_and_optimisers
+from rlinf_isaac.engines.local.rl.update import update
+from rlinf_isaac.engines.local.sft.device_memory import peak_memory
+from rlinf_isaac.engines.local.training.training_state import TrainingState
 from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
 from rlinf_isaac.ground.atomic import locked
-from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
-from rlinf_isaac.pi0.flow_policy import FlowActorCritic
-from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.ground.events import Event, Metrics
 
 
 def train(job: RlJob) -> Iterator[Event]:
@@ -48,53 +48,51 @@ def _train(job: RlJob) -> Iterator[Event]:
     checkpoints = job.output / "checkpoints"
     metrics = metrics_log(job.output)
     state = TrainingState(job.output / "training_state")
-    start = yield from resume(job.output, "rl", rl.iterations, [state.step])
+    start = yield from resume(job.output, "rl", rl.iterations, [state.step], saved)
     if start is None:
         return
 
     if job.config.compute.threads:
         torch.set_num_threads(job.config.compute.threads)
     # Load the policy and value head of the start checkpoint, or of the checkpoint to resume from.
-    policy = load_actor_critic(job)
-    optimiser = make_optimiser(policy)
+    policy, optimisers = load_policy_and_optimisers(job, read_bundle(checkpoints / str(start)) if start else None)
     if start:
-        state.restore(read_bundle(checkpoints / str(start)), policy.checkpoint_module(), optimiser)
+        optimisers.restore(state, start)
     norm_stats = job.start.norm_stats_bytes
-    with RolloutWorkers(job.config, norm_stats, policy, job.env_python) as players:
+    device = policy.model.action_in_proj.weight.device
+    watch = Watch(start, rl.iterations)
+    with Players(job.config, norm_stats, policy, job.env_python) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
         for iteration in range(start + 1, rl.iterations + 1):
             # 1. Rollout: play the episodes of the iteration with exploration noise, on seeds that were never used.
             began = time.perf_counter()
-            rollouts = players.explore(training_seeds(rl, iteration), iteration)
-            # 2. Compute advantages and returns of every action chunk: by GAE from rewards and values (PPO), or relative
-            #    to the returns of the group (GRPO).
-            played = [episode for rollout in rollouts for episode in rollout.episodes]
-            experience = make_experience(played, rl)
-            # 3. Update policy and value head: `rl.epochs` passes over the chunks in random minibatches.
+            seeds = training_seeds(rl, iteration)
+            rollouts = yield from watch.playing(players.explore(seeds, iteration), len(seeds))
+            played, rows = ordered([episode for rollout in rollouts for episode in rollout.episodes])
             collected = time.perf_counter()
-            values = update(policy, optimiser, experience, iteration, players.gradients)
+            # 2. Score the action chunks by the kernels of the update where they are not those of the rollout.
+            values = players.rescore(rows)
+            scored = time.perf_counter()
+            # 3. Compute advantages and returns of every action chunk: by GAE from rewards and values (PPO), or relative
+            #    to the returns of the group (GRPO).
+            experience = make_experience(played, rows, players.buffer.log_prob, players.buffer.value, rl)
+            # 4. Update policy and value head: `rl.epochs` passes over the chunks in random minibatches.
+            values |= yield from watch.updating(update(rl, optimisers, experience, iteration, players))
             updated = time.perf_counter()
             values |= rollout_metrics(played, experience) | _speed(rollouts, played, collected - began)
-            values |= {"time/rollout_s": collected - began, "time/update_s": updated - collected}
-            # 4. If due, evaluate on the held-out seeds without exploration noise.
+            values |= {"time/rollout_s": collected - began, "time/update_s": updated - scored}
+            values |= {"time/scoring_s": scored - collected, **players.memory(), **peak_memory(device)}
+            # 5. If due, evaluate on the held-out seeds without exploration noise.
             last = iteration == rl.iterations
             if rl.eval_interval and (last or iteration % rl.eval_interval == 0):
                 values |= evaluation_metrics(players.evaluate(evaluation_seeds(rl)))
                 values["time/evaluation_s"] = time.perf_counter() - updated
             yield _logged(metrics, Metrics(iteration, values))
-            # 5. If due, save a checkpoint and the optimiser's state.
+            # 6. If due, save a checkpoint and the optimisers' state.
             if last or iteration % rl.save_interval == 0:
-                yield _save(job, state, policy, optimiser, iteration)
-            yield Progress("rl", iteration, rl.iterations, f"success {values['rollout/success_once']:.2f}")
-
-
-def load_actor_critic(job: RlJob) -> FlowActorCritic:
-    """The start checkpoint's policy in eval mode, as in the rollouts, with its value and noise heads if it has them."""
-    device = torch.device(job.config.compute.device)
-    policy = FlowActorCritic(Pi0(job.config.model).to(device).eval(), job.config.policy, job.config.rl)
-    load_with_heads(job.start, policy.checkpoint_module())
-    return policy
+                yield from save(job, state, policy, optimisers, iteration)
+            yield watch.finished(f"success {values['rollout/success_once']:.2f}")
 
 
 def training_seeds(rl: RlConfig, iteration: int) -> list[int]:
@@ -147,23 +145,3 @@ def _speed(rollouts: Sequence[Rollout], played: Sequence[Played], seconds: float
 def _logged(log: MetricsLog, entry: Metrics) -> Metrics:
     log.append(entry)
     return entry
-
-
-def _save(
-    job: RlJob, state: TrainingState, policy: FlowActorCritic, optimiser: torch.optim.AdamW, iteration: int
-) -> CheckpointSaved:
-    path = job.output / "checkpoints" / str(iteration)
-    whole = policy.checkpoint_module()
-    description: dict[str, Any] = job.description
-    bundle = write_bundle(
-        path,
-        state_dict=whole.state_dict(),
-        config=description,
-        norm_stats=job.start.norm_stats_bytes,
-        asset_id=job.start.asset_id,
-        step=iteration,
-        lineage=job.lineage,
-        overwrite=True,  # a run killed before it saved the optimiser state has left the same bytes
-    )
-    state.save(iteration, optimiser_tensors(whole, optimiser))
-    return CheckpointSaved(iteration, path, bundle.digest)

@@ -1,0 +1,65 @@
+"""Plays episodes, and computes gradients, with one environment and one policy: in this process or in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.exploration import PlainSampler
+from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
+from rlinf_isaac.engines.local.rl.explorer import Explorer, Rollout, explore
+from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.engines.rollout import rollout
+from rlinf_isaac.envs import make_env
+from rlinf_isaac.pi0.flow_policy import FlowActorCritic
+from rlinf_isaac.pi0.policy import Pi0Policy
+
+
+class Result(NamedTuple):
+    """Result of one held-out episode."""
+
+    seed: int
+    success: bool
+    length: int
+
+
+class Player:
+    """Plays with one environment and one policy.
+
+    Args:
+        config: config of the job.
+        norm_stats: bytes of the checkpoint's norm_stats.json.
+        num_envs: slots; what every policy call's batch size is.
+        policy: the policy to play with, whose weights others may change between the calls of these methods.
+        buffer: keeps the policy calls.
+        env_python: interpreter that has the environment; None: the one that the task, or ISAACLAB_PYTHON, names.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        norm_stats: bytes,
+        num_envs: int,
+        policy: FlowActorCritic,
+        buffer: RolloutBuffer,
+        env_python: str | None = None,
+    ) -> None:
+        self.config, self.policy, self.buffer = config, policy, buffer
+        self.processor = make_processor(config, from_json(norm_stats))
+        self.env = make_env(config, num_envs, env_python)
+        self.explorer = Explorer(policy, self.processor, buffer, PlainSampler(policy))
+
+    def explore(
+        self, seeds: Sequence[int], indices: Sequence[int], iteration: int, rows: range
+    ) -> Generator[int, None, Rollout]:
+        """Play training episodes (`explorer.explore`), and keep them in `rows` of the buffer."""
+        self.buffer.clear(rows)
+        return explore(self.env, self.explorer, seeds, indices, iteration=iteration)
+
+    def evaluate(self, seeds: Sequence[int]) -> list[Result]:
+        """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""
+        policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, self.config.compute.device)
+        episodes = rollout(self.env, policy, seeds, policy_seed=self.config.eval.policy_seed)
+        return [Result(each.seed, each.outcome == "success", each.length) for each in episodes]
