@@ -20,9 +20,10 @@ VIEWS, PROMPT, HORIZON, STEPS = 2, 48, 50, 10
 TINY = bool(os.environ.get("GPU_BENCHMARK_TINY"))
 """Two small layers instead of each stack, on the CPU: shows that a stage runs. Its figures mean nothing."""
 DEVICE = "cpu" if TINY else "cuda"
-_STACK = {"depth": 2, "mlp_dim": 64, "num_heads": 1, "num_kv_heads": 1, "head_dim": 32}
+_STACK = {"width": 64, "depth": 2, "mlp_dim": 64, "num_heads": 1, "num_kv_heads": 1, "head_dim": 32}
 SMALL = [f"model.{stack}.{name}={value}" for stack in ("vlm", "expert") for name, value in _STACK.items()]
-SMALL += ["model.vision.depth=2", "model.vision.mlp_dim=64", "model.vocab_size=512"]
+SMALL += [f"model.vision.{name}={value}" for name, value in {"width": 64, "depth": 2, "mlp_dim": 64}.items()]
+SMALL += ["model.vocab_size=512"]
 
 
 class Timing(NamedTuple):

@@ -48,7 +48,7 @@ def _kept(preset: str, batch: int, prefix: KeptPrefix) -> Iterator[Row]:
 
 def _ratios(preset: str, batch: int, policy: FlowActorCritic, seen: Observation, found: Explored) -> Iterator[Row]:
     with torch.no_grad():
-        cache = found.prefix.cache(policy.model, padded=bool(seen.padded))
+        cache = found.prefix.cache(policy.model, padded=not bool(found.prefix.valid.all()))
         plain = policy.log_probabilities(seen.state, cache, found.transitions)
     ratio = (plain.log_prob - found.evaluated.log_prob).abs().double()
     value = (plain.value - found.evaluated.value).abs().max().item()
