@@ -22,9 +22,10 @@ def compile_blocks(
 ) -> Pi0:
     """Compiles every transformer layer in place, or only those of `stacks`, a part of ``model.stacks``.
 
-    Layers of one kind share their code, so torch compiles three. The modules stay the same, and with them the names and shapes of the state dict. `backend` is a backend of
-    `torch.compile`. With `inside_hooks` only the layer's `forward` is compiled and its hooks run outside of it: FSDP
-    needs that, because its hooks gather the parameters before the layer runs.
+    Layers of one kind share their code, so torch compiles three. The modules stay the same, and with them the names
+    and shapes of the state dict. `backend` is a backend of `torch.compile`. With `inside_hooks` only the layer's
+    `forward` is compiled and its hooks run outside of it: FSDP needs that, because its hooks gather the parameters
+    before the layer runs.
     """
     stacks = model.stacks if stacks is None else stacks
     for gemma in (stack for stack in stacks if isinstance(stack, Gemma)):

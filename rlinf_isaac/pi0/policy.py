@@ -131,6 +131,7 @@ class Pi0Policy:
         device: torch device.
         compile: on a CUDA device, sample with `pi0.fast`. The weights are then read at the first call of `act`; after
             a later change of the weights a new policy is needed.
+        sampler: sample with this one, of the same model, whose owner refreshes it after a change of the weights.
 
     Raises:
         InvalidJob: the action chunk is longer than the model's horizon.
@@ -144,13 +145,15 @@ class Pi0Policy:
         device: torch.device | str,
         *,
         compile: bool = False,
+        sampler: GraphSampler | None = None,
     ) -> None:
         if misfits := list(check_chunk(policy, model.config)):
             raise InvalidJob([problem for _, problem in misfits])
         self.model = model.to(device).eval()
         self.processor, self.policy, self.device = processor, policy, torch.device(device)
-        self.compiled = compile and self.device.type == "cuda"
-        self._sampler: GraphSampler | None = None
+        self.compiled = sampler is not None or (compile and self.device.type == "cuda")
+        self._sampler = sampler
+        self._warmed_before = sampler.warmup_seconds if sampler else 0.0
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -159,8 +162,8 @@ class Pi0Policy:
 
     @property
     def warmup_seconds(self) -> float:
-        """Time spent so far on compiling kernels and capturing graphs."""
-        return self._sampler.warmup_seconds if self._sampler else 0.0
+        """Time that this policy has spent so far on compiling kernels and capturing graphs."""
+        return self._sampler.warmup_seconds - self._warmed_before if self._sampler else 0.0
 
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray

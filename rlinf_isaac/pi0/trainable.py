@@ -1,4 +1,4 @@
-"""Which parameters of pi0 are trained (``sft.trainable``, ``rl.trainable``), by name. This module does not import torch.
+"""Which parameters of pi0 are trained (``sft.trainable``, ``rl.trainable``), by name. It imports no torch.
 
 ``all``
     Every parameter. OpenPI's default (``freeze_filter=nnx.Nothing``).

@@ -21,8 +21,8 @@ class Explored(NamedTuple):
     Attributes:
         actions: (B, H, A) float32, normalised.
         transitions, evaluated: its stochastic steps, and their log-probability, value and entropy.
-        prefix: keys and values of the observations. Prompts are padded, so there may be more tokens than in the
-            observation, and valid tokens come first where any is masked.
+        prefix: of the observations, whose prompts are padded. By `FastNetwork`, an observation's valid tokens come
+            first.
     """
 
     actions: Tensor
@@ -38,7 +38,7 @@ class GraphExplorer:
     changed in place, call `refresh`. Not thread-safe.
 
     Attributes:
-        sampler: samples without exploring, by the same network and in the same memory.
+        sampler: samples without exploring, by the same network and in the same memory. It is refreshed, too.
     """
 
     def __init__(self, policy: FlowActorCritic) -> None:
@@ -54,7 +54,7 @@ class GraphExplorer:
     def __call__(self, observation: Observation, draws: Draws) -> Explored:
         """What the policy does; the arguments may be on any device, the result is on the model's.
 
-        ``prefix.keys`` and ``prefix.values`` belong to the graph: they are valid until the next call of the explorer.
+        The prefix lies in memory of the graph: it is valid until the next call of the explorer.
         """
         inputs, padded = gather(observation, draws.start)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, TokenizerError
+from rlinf_isaac.pi0.fast.sampler import GraphSampler
 from rlinf_isaac.pi0.observation import CAMERAS
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import ByteTokenizer
@@ -75,6 +76,16 @@ def test_act(policy) -> None:
     assert actions.shape == (4, 4, 7)
     assert actions.dtype == np.float32
     np.testing.assert_array_equal(policy.act(images, states, PROMPTS, noise(policy)), actions)
+
+
+def test_a_sampler_may_be_shared(model, processor, policy_config, policy) -> None:
+    """It pads prompts, so the order of sums is another."""
+    sampler = GraphSampler(model, policy_config.denoise_steps)
+    shared = Pi0Policy(model, processor, policy_config, "cpu", sampler=sampler)
+    images, states = inputs(0)
+    expected = policy.act(images, states, PROMPTS, noise(policy))
+    np.testing.assert_allclose(shared.act(images, states, PROMPTS, noise(policy)), expected, atol=1e-5)
+    assert shared.warmup_seconds == 0
 
 
 @pytest.mark.parametrize("row", [0, 1, 3])

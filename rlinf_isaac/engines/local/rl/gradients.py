@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
-from rlinf_isaac.engines.local.rl.prefixes import on_device
 from rlinf_isaac.engines.local.rl.ppo import policy_loss, value_loss
+from rlinf_isaac.engines.local.rl.prefixes import on_device
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 
 MEANS = ("train/actor_loss", "train/critic_loss", "train/entropy", "train/approx_kl", "train/clip_fraction")
@@ -129,7 +129,7 @@ def _set_aside(policy: FlowActorCritic) -> Sequence[tuple[torch.nn.Parameter, Te
 def _add(earlier: Sequence[tuple[torch.nn.Parameter, Tensor]]) -> None:
     both = [(parameter, before) for parameter, before in earlier if parameter.grad is not None]
     if both:
-        torch._foreach_add_([before for _, before in both], [parameter.grad for parameter, _ in both])
+        torch._foreach_add_([before for _, before in both], [cast(Tensor, parameter.grad) for parameter, _ in both])
     for parameter, before in earlier:
         parameter.grad = before
 

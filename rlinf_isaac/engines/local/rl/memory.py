@@ -1,7 +1,7 @@
 """How much memory an update takes, and where the prefixes of an iteration lie. This module does not import torch.
 
-The activations that autograd saves are counted as for a fine-tuning (`sft.memory`): for a frozen VLM those of the expert
-alone, and the keys and values that its layers join with those of the prefix.
+The activations that autograd saves are counted as for a fine-tuning (`sft.memory`): for a frozen VLM those of the
+expert alone, and the keys and values that its layers join with those of the prefix.
 """
 
 from __future__ import annotations

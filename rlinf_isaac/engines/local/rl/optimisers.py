@@ -1,8 +1,9 @@
-"""The two optimisers of an update: one of the policy, one of the value head, each with its own rate and gradient norm."""
+"""The two optimisers of an update: of the policy and of the value head, each with its own rate and gradient norm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ def _adamw(
     parameters: Mapping[str, nn.Parameter], exact: Mapping[str, Tensor], rl: RlConfig, lr: float
 ) -> torch.optim.AdamW:
     """AdamW, by float32 copies and in kernels of its own where there are such copies, or a GPU."""
-    options = {"lr": lr, "betas": (rl.beta1, rl.beta2), "weight_decay": rl.weight_decay}
+    options: dict[str, Any] = {"lr": lr, "betas": (rl.beta1, rl.beta2), "weight_decay": rl.weight_decay}
     rounded = {name for name, each in parameters.items() if each.dtype != torch.float32}
     if rounded <= exact.keys() and (rounded or next(iter(parameters.values())).is_cuda):
         return MasterAdamW(parameters.items(), exact, **options)

@@ -92,7 +92,9 @@ class Players:
         if self.player is None or wanted == "never" or (wanted == "auto" and self.device.type != "cuda"):
             return {}
         change = gradients.rescore(self.policy, self.buffer, rows, self.plan.piece).abs()
-        found = torch.quantile(change.double(), torch.tensor([0.5, 0.99, 1.0], dtype=torch.float64, device=change.device))
+        found = torch.quantile(
+            change.double(), torch.tensor([0.5, 0.99, 1.0], dtype=torch.float64, device=change.device)
+        )
         names = ("median", "p99", "max")
         return {f"rollout/log_ratio_{name}": value for name, value in zip(names, found.tolist(), strict=True)}
 

@@ -7,7 +7,8 @@ rows of the next piece of a minibatch are copied on a stream of their own while 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +28,11 @@ def row_shape(model: ModelConfig, tokens: int) -> tuple[int, ...]:
 
 
 class _Fetched(NamedTuple):
-    """Rows on their way to the device: which ones, the tensor that they fill, and the event after which they do."""
+    """Rows on their way to the device: which ones, and the tensor that they fill once `done` has happened."""
 
     rows: np.ndarray
     tensor: Tensor
-    done: torch.cuda.Event
+    done: torch.cuda.Event | None
 
 
 class PrefixStore:
@@ -76,7 +77,7 @@ class PrefixStore:
         count, tokens = prefix.valid.shape
         if tokens > self.tokens:
             raise ValueError(f"a prefix has {tokens} tokens, the store is made for {self.tokens}")
-        rows = slice(first, first + count)
+        rows, self._fetched = slice(first, first + count), None
         self.padded |= padded or tokens < self.tokens
         self.valid[rows, :tokens] = prefix.valid
         self.valid[rows, tokens:] = False
@@ -95,13 +96,14 @@ class PrefixStore:
         """The prefixes of `rows`. Those of `following` are fetched from the host while these are used."""
         if not self._far:
             index = on_device(rows, self.near.device)
-            gathered = self.near[index]
+            gathered = self.near.index_select(0, index)
         else:
             index = on_device(rows, self.near.device)
             fetched = self._fetched
             if fetched is None or not np.array_equal(fetched.rows, rows):
                 fetched = self._fetch(rows)
-            torch.cuda.current_stream().wait_event(fetched.done)
+            if fetched.done is not None:
+                torch.cuda.current_stream().wait_event(fetched.done)
             gathered, self._fetched = fetched.tensor, None
             if following is not None:
                 self._fetched = self._fetch(following)
@@ -112,40 +114,50 @@ class PrefixStore:
     def _write_far(self, first: int, keys: Tensor, values: Tensor, tokens: int) -> None:
         whole = torch.zeros(keys.shape[1], *self._shape, dtype=self.near.dtype, device=self.near.device)
         whole[:, :, 0, :, :tokens], whole[:, :, 1, :, :tokens] = keys.transpose(0, 1), values.transpose(0, 1)
-        assert self._copying is not None
-        self._copying.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._copying):
-            whole.record_stream(self._copying)
+        with self._on_copying_stream():
+            if self._copying is not None:
+                whole.record_stream(self._copying)
             for number in range(len(whole)):
                 self._host_row(first + number).copy_(whole[number], non_blocking=True)
 
     def _host_row(self, row: int) -> Tensor:
         block, place = divmod(row - len(self.near), self._block)
         while len(self._far) <= block:
-            self._far.append(torch.empty(self._block, *self._shape, dtype=self.near.dtype, pin_memory=True))
+            pin = self._copying is not None
+            self._far.append(torch.empty(self._block, *self._shape, dtype=self.near.dtype, pin_memory=pin))
         return self._far[block][place]
 
     def _fetch(self, rows: Sequence[int] | np.ndarray) -> _Fetched:
         """Queue the copy of rows into one of two buffers. The other one holds the rows that are in use; this one's
         users are queued on the present stream already, so the copy waits for them."""
-        assert self._copying is not None
         if len(self._buffers) < 2 or len(self._buffers[0]) < len(rows):
             shape = (len(rows), *self._shape)
             self._buffers = [torch.empty(shape, dtype=self.near.dtype, device=self.near.device) for _ in range(2)]
         self._buffers.reverse()
         tensor = self._buffers[0][: len(rows)]
         near = [place for place, row in enumerate(rows) if row < len(self.near)]
-        self._copying.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._copying):
+        done = None
+        with self._on_copying_stream():
             for place, row in enumerate(rows):
                 if row >= len(self.near):
                     tensor[place].copy_(self._host_row(int(row)), non_blocking=True)
             if near:
                 places, kept = (on_device(np.asarray(each), tensor.device) for each in (near, [rows[i] for i in near]))
                 tensor[places] = self.near[kept]
-            done = torch.cuda.Event()
-            done.record()
+            if self._copying is not None:
+                done = torch.cuda.Event()
+                done.record()
         return _Fetched(np.asarray(rows), tensor, done)
+
+    @contextmanager
+    def _on_copying_stream(self) -> Iterator[None]:
+        """Queue copies behind what is queued so far, beside what will be; without a GPU they are done at once."""
+        if self._copying is None:
+            yield
+            return
+        self._copying.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._copying):
+            yield
 
 
 def on_device(rows: np.ndarray, device: torch.device) -> Tensor:

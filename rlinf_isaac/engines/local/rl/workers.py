@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -102,7 +102,8 @@ class WorkerProcesses:
         shares = [range(worker, len(seeds), self.workers) for worker in range(self.workers)]
         self.tensors["played"].zero_()
         futures = self._submit(
-            _explore, [(worker, [seeds[i] for i in share], list(share), iteration) for worker, share in enumerate(shares)]
+            _explore,
+            [(worker, [seeds[i] for i in share], list(share), iteration) for worker, share in enumerate(shares)],
         )
         while True:
             done, unfinished = wait(futures, timeout=LOOK_S, return_when=FIRST_EXCEPTION)
@@ -112,7 +113,7 @@ class WorkerProcesses:
         return self._results(futures)
 
     def add_gradients(self, rows: np.ndarray, targets: Targets, learn: bool) -> torch.Tensor:
-        """As `gradients.add_gradients`, of a whole minibatch: one shard per worker, or fewer if there are fewer rows."""
+        """As `gradients.add_gradients`, of a whole minibatch: a shard per worker, or fewer if there are fewer rows."""
         shares = [share for share in np.array_split(np.arange(len(rows)), self.workers) if len(share)]
         parts = self._results(
             self._submit(
@@ -192,7 +193,8 @@ def _start_worker(work: Work) -> None:
 
 
 def _explore(worker: int, seeds: Sequence[int], indices: Sequence[int], iteration: int) -> Rollout:
-    assert _player is not None and _shared is not None
+    assert _player is not None
+    assert _shared is not None
     share = _player.buffer.shape.rows // _player.config.rl.workers
     playing = _player.explore(seeds, indices, iteration, range(worker * share, (worker + 1) * share))
     while True:
@@ -206,7 +208,8 @@ def _add_gradients(
     number: int, rows: np.ndarray, targets: Sequence[np.ndarray], total: int, learn: bool
 ) -> tuple[list[str], np.ndarray]:
     """Put the gradient of a shard into the shared memory; returns the names of its parameters, and the metrics."""
-    assert _player is not None and _shared is not None
+    assert _player is not None
+    assert _shared is not None
     policy = _player.policy
     policy.zero_grad(set_to_none=True)
     compared = Targets(*map(torch.from_numpy, targets))

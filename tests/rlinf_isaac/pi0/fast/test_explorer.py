@@ -169,6 +169,10 @@ def test_graphs(config, policy, inputs, kind: str) -> None:
         )
         assert all(torch.equal(one, other) for one, other in pairs)
         close(results(found), plain(policy, observation, draws), 1e-4 if kind == "float32" else 0.1)
+        # What the trainer's kernels find behind the kept prefix differs by the rounding of the velocity.
+        padded = [found.prefix.cache(policy.model, padded=True), found.transitions]
+        again = policy.log_probabilities(observation.state.cuda(), *padded).log_prob.detach()
+        assert (again - found.evaluated.log_prob).abs().max() < (1e-2 if kind == "float32" else 0.3)
         explorer.sampler(observation, draws.start)
         moved(policy, seed)
         explorer.refresh()

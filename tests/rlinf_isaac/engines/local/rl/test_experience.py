@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.advantages import gae
-from rlinf_isaac.engines.local.rl.experience import Played, make_experience, minibatches
+from rlinf_isaac.engines.local.rl.experience import Played, make_experience, minibatches, ordered
 
 
 def played(index: int, rewards: list[float], subtasks=None) -> Played:
-    """Its rows can be told apart: every array holds 10 index + t."""
-    rows = 10 * index + np.arange(len(rewards), dtype=np.float32)
-    names = ("state", "before", "after", "log_prob", "value", "image.front")
+    """Its rows can be told apart: chunk t of it lies in row 10 index + t."""
     return Played(
         index=index,
         seed=100 + index,
@@ -22,27 +21,33 @@ def played(index: int, rewards: list[float], subtasks=None) -> Played:
         length=8 * len(rewards),
         rewards=np.array(rewards),
         subtasks=tuple(subtasks or [()] * len(rewards)),
-        arrays={**{name: rows for name in names}, "steps": rows.astype(np.int64)},
+        rows=10 * index + np.arange(len(rewards)),
     )
+
+
+def experience_of(episodes, rl):
+    """In a buffer of 40 rows, whose log-probabilities and values are their numbers and half of them."""
+    numbers = torch.arange(40.0)
+    return make_experience(*ordered(episodes), numbers, numbers / 2, rl)
 
 
 def test_rows_are_in_the_order_of_episodes_whoever_finished_first():
     first, second = played(0, [0, 0, 1]), played(1, [0])
-    rl = RlConfig()
-    experience = make_experience([second, first], rl)
+    experience = experience_of([second, first], RlConfig())
     assert len(experience) == 4
-    for rows in (experience.states, experience.log_probs.numpy(), experience.transitions.steps.numpy()):
-        np.testing.assert_array_equal(rows, [0, 1, 2, 10])
-    assert experience.prompts.tolist() == ["prompt 0"] * 3 + ["prompt 1"]
-    expected = np.concatenate([gae(each.rewards, each.arrays["value"], 0.99, 0.95)[1] for each in (first, second)])
+    assert experience.rows.tolist() == experience.targets.log_probs.tolist() == [0, 1, 2, 10]
+    assert experience.values.tolist() == [0, 0.5, 1, 5]
+    values = [np.array([0, 0.5, 1]), np.array([5.0])]
+    pairs = zip((first, second), values, strict=True)
+    expected = np.concatenate([gae(each.rewards, own, 0.99, 0.95)[1] for each, own in pairs])
     np.testing.assert_allclose(experience.returns.numpy(), expected, rtol=1e-6)
-    assert float(experience.advantages.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(experience.targets.advantages.mean()) == pytest.approx(0, abs=1e-6)
 
 
 def test_shaped_rewards_count_subtasks_and_plain_ones_do_not():
     episode = played(0, [0, 1], [("grasp_1",), ("grasp_1",)])
     returns = [
-        make_experience([episode], RlConfig(reward=reward, gamma=1.0, gae_lambda=1.0, subtask_reward=0.5)).returns
+        experience_of([episode], RlConfig(reward=reward, gamma=1.0, gae_lambda=1.0, subtask_reward=0.5)).returns
         for reward in ("success", "shaped")
     ]
     np.testing.assert_allclose(returns[0], [1.0, 1.0], atol=1e-6)
@@ -51,9 +56,9 @@ def test_shaped_rewards_count_subtasks_and_plain_ones_do_not():
 
 def test_grpo_gives_every_chunk_of_an_episode_its_advantage():
     episodes = [played(index, rewards) for index, rewards in enumerate([[0, 1], [0], [0, 0], [0, 0, 0]])]
-    experience = make_experience(episodes, RlConfig(algorithm="grpo", group_size=2))
+    experience = experience_of(episodes, RlConfig(algorithm="grpo", group_size=2))
     high = 0.5 / (np.sqrt(0.5) + 1e-6)
-    np.testing.assert_allclose(experience.advantages, [high, high, -high, 0, 0, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(experience.targets.advantages, [high, high, -high, 0, 0, 0, 0, 0], rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=50)

@@ -14,7 +14,8 @@ from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.local.rl.train import evaluation_seeds, load_actor_critic, training_seeds
+from rlinf_isaac.engines.local.rl.start import load_actor_critic
+from rlinf_isaac.engines.local.rl.train import evaluation_seeds, training_seeds
 from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged, WeightsError
 from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
