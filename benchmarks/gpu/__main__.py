@@ -1,11 +1,12 @@
-"""Full-size pi0 and pi0.5 on one GPU: parity, inference, fine-tuning and bundles beside rlinf-openpi's PyTorch model.
+"""Full-size pi0 and pi0.5 on one GPU beside rlinf-openpi's PyTorch model and RLinf's actor: parity, inference,
+fine-tuning, reinforcement learning, bundles.
 
     pip install --no-deps rlinf-openpi==0.1.1 rlinf-transformer-openpi==4.53.2 rlinf==0.3.0 \\
         tokenizers==0.21.4 huggingface_hub==0.36.0
     python benchmarks/gpu
 
 Weights and inputs are random: 2 views of 224 px, 48 prompt tokens, chunk 50, 10 denoising steps, bfloat16 as OpenPI
-mixes it. Times are medians of CUDA events, fastest and slowest behind them. rlinf-openpi's packages go into an
+mixes it. Times are medians of CUDA events, fastest and slowest behind them. Their packages go into an
 environment of their own, with this project's; without them the stages that need them fail, and the others run.
 """
 
