@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlinf_isaac.ground.errors import TrainingDiverged
+from rlinf_isaac.pi0.fast.explorer import Explored
 from rlinf_isaac.pi0.flow_policy import Draws, Evaluated, FlowActorCritic, Transitions
 from rlinf_isaac.pi0.kept_prefix import KeptPrefix
 from rlinf_isaac.pi0.observation import Observation
 from rlinf_isaac.pi0.policy import Processor
 
 
-class Explored(NamedTuple):
-    """What a policy call did, for B observations.
+class Sampler(Protocol):
+    """Samples a policy call."""
 
-    Attributes:
-        actions: (B, H, A), in the model's units.
-        transitions: the stochastic denoising steps.
-        evaluated: their log-probabilities, and the values.
-        prefix: the prefixes of the observations; it may be overwritten by the next call.
-    """
+    def __call__(self, observation: Observation, draws: Draws) -> Explored:
+        """What the policy does; the arguments are on the CPU. The prefix may be overwritten by the next call."""
+        ...
 
-    actions: Tensor
-    transitions: Transitions
-    evaluated: Evaluated
-    prefix: KeptPrefix
-
-
-Sampler = Callable[[Observation, Draws], Explored]
-"""Samples for an observation on the CPU, from draws on the CPU."""
+    def refresh(self) -> None:
+        """Take over weights that have changed in place."""
+        ...
 
 
 class PlainSampler:

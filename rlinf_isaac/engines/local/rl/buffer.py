@@ -140,7 +140,7 @@ class RolloutBuffer:
         self.rows, self.used = rows, 0
 
     def write(self, observation: Observation, explored: Explored, running: np.ndarray) -> np.ndarray:
-        """Keep a policy call of N observations for the slots that are `running` (N,) bool.
+        """Keep a policy call of N observations, which are on the CPU, for the slots that are `running` (N,) bool.
 
         Returns:
             (N,) int64, the row of every slot; -1 where no episode is running.
@@ -156,9 +156,11 @@ class RolloutBuffer:
         values |= {"log_prob": explored.evaluated.log_prob, "value": explored.evaluated.value}
         for name, value in values.items():
             self._tensors[name][kept] = value if chosen is None else value[chosen]
+        padded = bool((observation.prompt_mask[slots].sum(1) < self.shape.prompt_tokens).any())
         if self.prefixes is not None:
-            self.prefixes.write(first, explored.prefix, chosen, padded=bool(observation.padded))
+            self.prefixes.write(first, explored.prefix, chosen, padded=padded)
         else:
+            self._padded |= padded
             self._write_images(kept, observation, slots)
         rows = np.full(len(running), -1, dtype=np.int64)
         rows[slots] = np.arange(first, first + len(slots))
@@ -178,13 +180,11 @@ class RolloutBuffer:
     def _write_images(self, kept: slice, observation: Observation, slots: np.ndarray) -> None:
         index = torch.from_numpy(slots)
         for camera in self.shape.cameras:
-            self._tensors[f"image.{camera}"][kept] = observation.images[camera][index].cpu()
-        length = observation.prompt_tokens.shape[1]
-        self._tensors["prompt_tokens"][kept, length:] = 0
-        self._tensors["prompt_mask"][kept, length:] = False
-        self._tensors["prompt_tokens"][kept, :length] = observation.prompt_tokens[index].cpu()
-        self._tensors["prompt_mask"][kept, :length] = observation.prompt_mask[index].cpu()
-        self._padded |= bool(observation.padded) or length < self.shape.prompt_tokens
+            self._tensors[f"image.{camera}"][kept] = observation.images[camera][index]
+        for name in ("prompt_tokens", "prompt_mask"):
+            value = getattr(observation, name)[index]
+            self._tensors[name][kept, : value.shape[1]] = value
+            self._tensors[name][kept, value.shape[1] :] = 0
 
     def _observation(self, rows: np.ndarray, state: Tensor) -> Observation:
         index, cameras = torch.from_numpy(rows), self.shape.cameras

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlinf_isaac.engines.exploration import PlainSampler, exploration_draws, robot_chunk
+from rlinf_isaac.engines.exploration import Sampler, exploration_draws, robot_chunk
 from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
 from rlinf_isaac.engines.local.rl.experience import Played
 from rlinf_isaac.engines.rollout import Draw, Episode, rollout
@@ -41,11 +41,8 @@ class Explorer:
         seconds: time spent in the policy.
     """
 
-    def __init__(
-        self, policy: FlowActorCritic, processor: Processor, buffer: RolloutBuffer, sampler: PlainSampler | None = None
-    ) -> None:
-        self.policy, self.processor, self.buffer = policy, processor, buffer
-        self.sampler = sampler or PlainSampler(policy)
+    def __init__(self, policy: FlowActorCritic, processor: Processor, buffer: RolloutBuffer, sampler: Sampler) -> None:
+        self.policy, self.processor, self.buffer, self.sampler = policy, processor, buffer, sampler
         self.calls: list[np.ndarray] = []
         self.seconds = 0.0
 

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.norm_stats import from_json
-from rlinf_isaac.engines.exploration import PlainSampler
+from rlinf_isaac.engines.exploration import Sampler
 from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
 from rlinf_isaac.engines.local.rl.explorer import Explorer, Rollout, explore
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs import make_env
+from rlinf_isaac.pi0.fast.explorer import GraphExplorer
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.policy import Pi0Policy
 
@@ -34,6 +35,7 @@ class Player:
         num_envs: slots; what every policy call's batch size is.
         policy: the policy to play with, whose weights others may change between the calls of these methods.
         buffer: keeps the policy calls.
+        sampler: samples them.
         env_python: interpreter that has the environment; None: the one that the task, or ISAACLAB_PYTHON, names.
     """
 
@@ -44,12 +46,13 @@ class Player:
         num_envs: int,
         policy: FlowActorCritic,
         buffer: RolloutBuffer,
+        sampler: Sampler,
         env_python: str | None = None,
     ) -> None:
         self.config, self.policy, self.buffer = config, policy, buffer
         self.processor = make_processor(config, from_json(norm_stats))
         self.env = make_env(config, num_envs, env_python)
-        self.explorer = Explorer(policy, self.processor, buffer, PlainSampler(policy))
+        self.explorer = Explorer(policy, self.processor, buffer, sampler)
 
     def explore(
         self, seeds: Sequence[int], indices: Sequence[int], iteration: int, rows: range
@@ -60,6 +63,10 @@ class Player:
 
     def evaluate(self, seeds: Sequence[int]) -> list[Result]:
         """Play episodes without exploration noise, exactly as `eval` plays them with the same number of slots."""
-        policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, self.config.compute.device)
+        sampler = self.explorer.sampler
+        sampler.refresh()
+        plain = sampler.sampler if isinstance(sampler, GraphExplorer) else None
+        device = self.config.compute.device
+        policy = Pi0Policy(self.policy.model, self.processor, self.config.policy, device, sampler=plain)
         episodes = rollout(self.env, policy, seeds, policy_seed=self.config.eval.policy_seed)
         return [Result(each.seed, each.outcome == "success", each.length) for each in episodes]

@@ -11,6 +11,7 @@ import torch
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.norm_stats import from_json
+from rlinf_isaac.engines.exploration import PlainSampler, Sampler
 from rlinf_isaac.engines.local.rl import gradients
 from rlinf_isaac.engines.local.rl.buffer import BufferShape, RolloutBuffer
 from rlinf_isaac.engines.local.rl.experience import Experience
@@ -20,7 +21,8 @@ from rlinf_isaac.engines.local.rl.player import Player, Result
 from rlinf_isaac.engines.local.rl.shared import local_tensors
 from rlinf_isaac.engines.local.rl.workers import WorkerProcesses
 from rlinf_isaac.engines.local.sft.memory import GIB
-from rlinf_isaac.engines.policies import make_processor
+from rlinf_isaac.engines.policies import compiles, make_processor
+from rlinf_isaac.pi0.fast.explorer import GraphExplorer
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.observation import CAMERAS
 
@@ -47,6 +49,8 @@ class Players:
     ) -> None:
         self.config, self.policy = config, policy
         self.device = policy.model.action_in_proj.weight.device
+        # Before memory is planned, because it derives tensors from the weights.
+        sampler: Sampler = GraphExplorer(policy) if compiles(config.compute) else PlainSampler(policy)
         prompt_tokens = _prompt_tokens(config, norm_stats)
         self.plan = _plan(config, self.device, prefix_tokens(config, prompt_tokens))
         cameras = tuple(camera for camera in CAMERAS if camera in task_of(config).cameras)
@@ -59,7 +63,7 @@ class Players:
             numbers = {**shape.numbers(), **shape.prefixes(self.plan.near)}
             tensors = local_tensors(numbers, self.device) | local_tensors(shape.images(), self.device, pinned=True)
             self.buffer = RolloutBuffer(shape, tensors)
-            self.player = Player(config, norm_stats, config.rl.num_envs, policy, self.buffer, env_python)
+            self.player = Player(config, norm_stats, config.rl.num_envs, policy, self.buffer, sampler, env_python)
         else:
             self.processes = WorkerProcesses(config, norm_stats, policy, shape, env_python)
             self.buffer = self.processes.buffer

@@ -70,23 +70,23 @@ class PrefixStore:
     def write(self, first: int, prefix: KeptPrefix, chosen: Tensor | None, *, padded: bool) -> None:
         """Keep the observations `chosen` (None: all) of a policy call as the rows from `first` on.
 
-        The copies are queued: on a GPU, `prefix` may be overwritten by what is queued afterwards.
+        The copies are queued: on a GPU, `prefix` may be overwritten by what is queued afterwards. Its valid tokens come
+        first. `padded` says whether one of the rows has fewer than P of them.
         """
         if chosen is not None:
             prefix = prefix.rows(chosen)
-        count, tokens = prefix.valid.shape
-        if tokens > self.tokens:
-            raise ValueError(f"a prefix has {tokens} tokens, the store is made for {self.tokens}")
+        # Behind the most tokens that a prefix can have there is nothing but padding.
+        count, tokens = len(prefix.valid), min(prefix.valid.shape[1], self.tokens)
         rows, self._fetched = slice(first, first + count), None
-        self.padded |= padded or tokens < self.tokens
-        self.valid[rows, :tokens] = prefix.valid
+        self.padded |= padded
+        self.valid[rows, :tokens] = prefix.valid[:, :tokens]
         self.valid[rows, tokens:] = False
         if self.mean_token is not None and prefix.mean_token is not None:
             self.mean_token[rows] = prefix.mean_token
         near = min(max(len(self.near) - first, 0), count)
         for part, source in enumerate((prefix.keys, prefix.values)):
             place = self.near[first : first + near, :, part]
-            place[:, :, :, :tokens] = source[:, :near].transpose(0, 1)
+            place[:, :, :, :tokens] = source[:, :near, :, :tokens].transpose(0, 1)
             if tokens < self.tokens:
                 place[:, :, :, tokens:] = 0  # masked, but a NaN there would still spread
         if near < count:
@@ -113,7 +113,8 @@ class PrefixStore:
 
     def _write_far(self, first: int, keys: Tensor, values: Tensor, tokens: int) -> None:
         whole = torch.zeros(keys.shape[1], *self._shape, dtype=self.near.dtype, device=self.near.device)
-        whole[:, :, 0, :, :tokens], whole[:, :, 1, :, :tokens] = keys.transpose(0, 1), values.transpose(0, 1)
+        for part, source in enumerate((keys, values)):
+            whole[:, :, part, :, :tokens] = source[:, :, :, :tokens].transpose(0, 1)
         with self._on_copying_stream():
             if self._copying is not None:
                 whole.record_stream(self._copying)

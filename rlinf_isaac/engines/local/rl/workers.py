@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.exploration import PlainSampler
 from rlinf_isaac.engines.local.rl import gradients
 from rlinf_isaac.engines.local.rl.buffer import BufferShape, RolloutBuffer
 from rlinf_isaac.engines.local.rl.explorer import Rollout
@@ -188,7 +189,8 @@ def _start_worker(work: Work) -> None:
     policy = empty_policy(work.config)
     _use(policy, _shared.tensors)
     buffer = RolloutBuffer(work.buffer, _shared.tensors)
-    _player = Player(work.config, work.norm_stats, work.slots, policy, buffer, work.env_python)
+    sampler = PlainSampler(policy)
+    _player = Player(work.config, work.norm_stats, work.slots, policy, buffer, sampler, work.env_python)
     atexit.register(_player.env.close)  # before the GL libraries end
 
 
