@@ -23,8 +23,9 @@ def rows(preset: str) -> Iterator[Row]:
     """The calls, and how far their log-probabilities are from those that plain kernels compute of the same steps."""
     config = load_config(preset)
     assert config.policy.denoise_steps == STEPS
-    policy = FlowActorCritic(full_model(preset), config.policy, config.rl)
-    explorer = _Plain(policy) if TINY else GraphExplorer(policy)
+    model = full_model(preset, "float32" if TINY else "bfloat16")
+    policy = FlowActorCritic(model, config.policy, config.rl)
+    explorer = GraphExplorer(policy)
     for batch in BATCHES:
         seen = observation(batch, prompt=200 if preset == "pi05" else 48)
         draws = Draws(*(drawn.to(DEVICE) for drawn in exploration_draws(policy, [(0, row) for row in range(batch)])))
@@ -57,14 +58,3 @@ def _ratios(preset: str, batch: int, policy: FlowActorCritic, seen: Observation,
         yield Row(
             f"{preset} RL ours, |log ratio| of {batch} calls, {name}", each, "error", f"values differ by {value:.1e}"
         )
-
-
-class _Plain:
-    """What the graph computes, where there is no GPU to capture it."""
-
-    def __init__(self, policy: FlowActorCritic) -> None:
-        self.policy = policy
-
-    def __call__(self, seen: Observation, draws: Draws) -> Explored:
-        cache = self.policy.prefix(seen)
-        return Explored(*self.policy.sample(seen.state, cache, draws), KeptPrefix.of(cache))
