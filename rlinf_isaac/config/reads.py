@@ -50,6 +50,11 @@ FLOW_NOISE = Condition("rl.exploration=flow_noise", lambda config: config.rl.exp
 SHAPED = Condition("rl.reward=shaped", lambda config: config.rl.reward == "shaped")
 VALIDATED = Condition("sft.val_episodes above 0", lambda config: config.sft.val_episodes > 0)
 PLAYED = Condition("sft.eval_interval above 0", lambda config: config.sft.eval_interval > 0)
+NOT_ISAACLAB = Condition("an env.backend that is not isaaclab", lambda config: config.env.backend != "isaaclab")
+SIMULATED = Condition(
+    "sft.eval_interval above 0 and an env.backend that is not isaaclab",
+    lambda config: config.sft.eval_interval > 0 and config.env.backend != "isaaclab",
+)
 RL_VISION = Condition("rl.trainable=lora or all", lambda config: config.rl.trainable != "expert")
 RL_LORA = Condition("rl.trainable=lora", lambda config: config.rl.trainable == "lora")
 RL_EXPERT = Condition("rl.trainable=expert", lambda config: config.rl.trainable == "expert")
@@ -124,7 +129,8 @@ _DEMOS = _form("demos.", "env.", "policy.state_layout", only={"compute.device": 
 _OF_A_BASE = ("sft.fresh",)
 _WATCHED = {
     **dict.fromkeys(("sft.val_frames", "sft.val_interval"), VALIDATED),
-    **dict.fromkeys(("sft.eval_episodes", "sft.eval_first_seed"), PLAYED),
+    **dict.fromkeys(("sft.eval_episodes", "sft.eval_first_seed", "compute.lanes"), PLAYED),
+    "compute.env_processes": SIMULATED,
 }
 _OF_SFT = {
     "sft.train_vision": VISION_CHOICE,
@@ -137,13 +143,16 @@ _OF_COMPUTE = {"compute.master_weights": BFLOAT16, "compute.compile": CUDA, "com
 _SFT_ONLY = _OF_COMPUTE | _WATCHED | _OF_SFT
 _SFT_BASE = _form(*_SFT_SECTIONS, "compute.device", only=_SFT_ONLY)
 _SFT = _form(*_SFT_SECTIONS, "compute.device", only=_SFT_ONLY, unread=_OF_A_BASE)
+_SPREAD = {"compute.lanes": ALWAYS, "compute.env_processes": NOT_ISAACLAB}
 _EVAL = _form(
-    *_EVAL_SECTIONS, "compute.device", only={"eval.video_size": FILMED, "compute.compile": CUDA}, fixed=_PLAYED
+    *(*_EVAL_SECTIONS, "compute.device"),
+    only={"eval.video_size": FILMED, "compute.compile": CUDA, **_SPREAD},
+    fixed=_PLAYED,
 )
 _RL = _form(
     *_RL_SECTIONS,
     *("compute.device", "compute.dtype"),
-    only=_OF_RL | _OF_LOCAL_RL | {"compute.compile": CUDA, "compute.master_weights": BFLOAT16},
+    only=_OF_RL | _OF_LOCAL_RL | {"compute.compile": CUDA, "compute.master_weights": BFLOAT16} | _SPREAD,
     fixed=_RL_FIXED,
 )
 # What becomes of foreign weights is for others to do: how and where they run is theirs to take from the checkpoint.

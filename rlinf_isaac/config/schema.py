@@ -232,6 +232,16 @@ class ComputeConfig:
     """Whether a CUDA device runs Triton kernels and CUDA graphs for inference, and `torch.compile` for training; false
     takes the plain path, as every other device does."""
 
+    env_processes: Annotated[int, NOT_NEGATIVE] = 0
+    """In how many processes the environments of a policy are simulated, in each of its lanes; they change no row. 0: as
+    many as there are CPUs where the policy is on a GPU, or the environment is not this project's own; otherwise the
+    policy's own process does it. IsaacLab always has one of its own."""
+
+    lanes: Annotated[int, Rule("0, 1 or 2", lambda x: x in (0, 1, 2))] = 0
+    """With 2, the environments play in two halves: while the policy samples for one, the other steps. The policy's
+    batches are half as large, so that actions are rounded otherwise. 0: 2 where the policy is on a GPU, the number of
+    environments is even, and they are not IsaacLab's, which take a second simulator for it; otherwise 1."""
+
 
 @dataclass
 class JobConfig:

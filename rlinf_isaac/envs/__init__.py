@@ -11,14 +11,23 @@ if TYPE_CHECKING:
     from rlinf_isaac.envs.vector import TaskEnv
 
 
-def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, workers: int | None = None) -> TaskEnv:
+def make_env(
+    config: JobConfig,
+    num_envs: int,
+    env_python: str | None = None,
+    workers: int | None = None,
+    *,
+    apart: bool = False,
+) -> TaskEnv:
     """Builds the vector environment of a job.
 
     Args:
         config: the job; its task, its section `env`, and ``compute.device``, on which simulators run that support it.
         num_envs: number of environments.
         env_python: interpreter that has the simulator; None: the one that the task, or ISAACLAB_PYTHON, names.
-        workers: processes of a hosted environment; None: as many as there are CPUs. Others take no notice of it.
+        workers: how many processes simulate, at most one for each environment; None: as many as there are CPUs for a
+            hosted environment, and one for MuJoCo. IsaacLab takes no notice of it: it has one.
+        apart: whether that one of MuJoCo is not this process itself, so that any thread may use the environment.
 
     Raises:
         InvalidJob: the backend is unknown.
@@ -53,6 +62,10 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, wo
 
         device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
         return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=device)
+    if apart or min(workers or 1, num_envs) > 1:
+        from rlinf_isaac.envs.mujoco.processes import StackCubeProcesses
+
+        return StackCubeProcesses(num_envs, **settings, workers=workers or 1)
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
     return StackCubeVectorEnv(num_envs, **settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -121,6 +121,13 @@ class Processor:
         return pad_tokens([tokens_of[prompt] for prompt in prompts], self.model.max_token_len)
 
 
+class Prepared(NamedTuple):
+    """A batch of observations that is ready for the model, and the states (N, D) in it, in robot units."""
+
+    observation: Observation
+    states: np.ndarray
+
+
 class Pi0Policy:
     """A model with its processor, ready to act. One call gives one action chunk per environment.
 
@@ -173,14 +180,23 @@ class Pi0Policy:
         `noise` (N, H, A) float32 is the only randomness: equal inputs give equal actions, bit by bit. For a given N, a
         row does not depend on the other rows as long as their prompts have the same length.
         """
+        return self.act_on(self.prepare(images, states, prompts), noise)
+
+    def prepare(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Prepared:
+        """What of `act` needs no device: for a GPU, the observation is then in pinned memory. Thread-safe."""
         observation = self.processor.observation(images, states, prompts)
-        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32))
+        return Prepared(observation.seen().pinned() if self.device.type == "cuda" else observation, states)
+
+    def act_on(self, prepared: Prepared, noise: np.ndarray) -> np.ndarray:
+        """`act` on what `prepare` has returned."""
+        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32)).to(self.device)
+        observation = prepared.observation.to(self.device)
         if self.compiled:
             self._sampler = self._sampler or GraphSampler(self.model, self.policy.denoise_steps)
             actions = self._sampler(observation, start)
         else:
-            actions = self.model.sample(observation.to(self.device), start.to(self.device), self.policy.denoise_steps)
-        return self.processor.robot_actions(actions[:, : self.policy.action_chunk], states)
+            actions = self.model.sample(observation, start, self.policy.denoise_steps)
+        return self.processor.robot_actions(actions[:, : self.policy.action_chunk], prepared.states)
 
 
 def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:

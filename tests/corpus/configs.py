@@ -30,6 +30,14 @@ def _set(key: str, value: Any) -> Callable[[Path], None]:
     return edit
 
 
+def _set_all(values: dict[str, Any]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        for key, value in values.items():
+            _set(key, value)(path)
+
+    return edit
+
+
 def _remove(key: str) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
         values = yaml.safe_load(path.read_text())
@@ -77,6 +85,12 @@ CASES = [
     Case("adapters without a rank", "bad-value", _set("sft.lora.vlm_rank", 0)),
     Case("an average that never moves", "bad-value", _set("sft.ema_decay", 1.0)),
     Case("adapters of a random model", "frozen-random", _set("sft.trainable", "lora")),
+    Case(
+        "half of an odd number of environments",
+        "lanes",
+        _set_all({"compute": {"lanes": 2}, "sft.eval_interval": 400, "sft.eval_episodes": 5}),
+    ),
+    Case("three lanes", "bad-value", _set("compute", {"lanes": 3})),
     Case("no tokenizer file", "no-tokenizer", _set("policy.tokenizer", "nowhere.model")),
 ]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rlinf_isaac.envs.host.guests import START_SECONDS, Guests
+from rlinf_isaac.envs.host.crew import START_SECONDS
+from rlinf_isaac.envs.host.guests import Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import BLOCK, Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space

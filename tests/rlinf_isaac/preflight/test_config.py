@@ -99,6 +99,39 @@ def test_what_a_verb_does_not_read_cannot_refuse_it(form, settings):
     assert check_config(config, form) == []
 
 
+@pytest.mark.parametrize(
+    ("form", "settings", "found"),
+    [
+        ("eval", ["eval.num_envs=25"], ["lanes"]),
+        ("eval", ["eval.num_envs=24", "eval.episodes=7"], ["lanes"]),
+        ("eval", ["eval.num_envs=24", "sft.eval_episodes=3", "rl.num_envs=6"], []),
+        ("sft", ["eval.num_envs=25"], []),
+        ("sft", ["eval.num_envs=25", "sft.eval_interval=400", "sft.eval_episodes=30"], ["lanes"]),
+        ("sft", ["eval.num_envs=25", "sft.eval_interval=400", "sft.eval_episodes=10"], []),
+        ("rl", ["eval.num_envs=24", "rl.num_envs=6"], ["lanes"]),
+        ("rl", ["eval.num_envs=24", "rl.num_envs=8"], []),
+        ("norm_stats", ["eval.num_envs=25"], []),
+    ],
+)
+def test_two_lanes_have_an_even_number_of_environments(form, settings, found):
+    assert codes(check_config(load_config("tiny", [*settings, "compute.lanes=2"]), form)) == found
+    assert check_config(load_config("tiny", settings), form) == []
+
+
+def test_how_environments_are_spread_is_read_by_who_plays():
+    for form, settings, found in (
+        ("eval", [], []),
+        ("rl", [], []),
+        ("sft", [], ["not-read", "not-read"]),
+        ("sft", ["sft.eval_interval=400"], []),
+        ("eval --engine rlinf", [], ["not-read", "not-read"]),
+        ("eval", ["env.backend=isaaclab", "env.task=stack3"], ["not-read"]),
+    ):
+        overrides = ["compute.env_processes=2", "compute.lanes=1"]
+        config = load_config("tiny", [*settings, *overrides])
+        assert codes(check_config(config, form, overrides)) == found, (form, settings)
+
+
 def test_overrides_that_do_nothing_are_found_with_the_values():
     config = load_config("tiny", ["rl.group_size=3"])
     assert codes(check_config(config, "rl", ["rl.group_size=3"])) == ["not-read"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from rlinf_isaac.engines.exploration import Sampler, exploration_draws, robot_chunk
 from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
 from rlinf_isaac.engines.local.rl.experience import Played
-from rlinf_isaac.engines.rollout import Draw, Episode, rollout
+from rlinf_isaac.engines.rollout import Clock, Draw, Episode, rollout
+from rlinf_isaac.envs.lanes import Lanes
 from rlinf_isaac.envs.vector import TaskEnv
 from rlinf_isaac.pi0.flow_policy import Draws, FlowActorCritic
-from rlinf_isaac.pi0.policy import Processor
+from rlinf_isaac.pi0.policy import Prepared, Processor
 
 STREAM = 4
 """Part of the seed; makes these random numbers independent of those for other purposes under the same `rl.seed`."""
@@ -64,56 +66,70 @@ class Explorer:
         Raises:
             TrainingDiverged: an action is not finite.
         """
-        began = time.perf_counter()
+        return self.act_on(self.prepare(images, states, prompts), noise)
+
+    def prepare(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Prepared:
+        """What of `act` needs no device: for a GPU, the observation is then in pinned memory. Thread-safe."""
         observation = self.processor.observation(images, states, prompts)
-        explored = self.sampler(observation, noise.draws)
-        self.calls.append(self.buffer.write(observation, explored, noise.running))
-        chunk = robot_chunk(self.policy, self.processor, explored.actions, states)
+        on_gpu = self.buffer.device.type == "cuda"
+        return Prepared(observation.seen().pinned() if on_gpu else observation, states)
+
+    def act_on(self, prepared: Prepared, noise: CallDraws) -> np.ndarray:
+        """`act` on what `prepare` has returned."""
+        began = time.perf_counter()
+        explored = self.sampler(prepared.observation, noise.draws)
+        self.calls.append(self.buffer.write(prepared.observation, explored, noise.running))
+        chunk = robot_chunk(self.policy, self.processor, explored.actions, prepared.states)
         self.seconds += time.perf_counter() - began
         return chunk
 
 
 class Rollout(NamedTuple):
-    """Episodes, number of policy calls, and time in seconds; `policy_seconds` is the part of the policy."""
+    """Episodes, number of policy calls, and time in seconds; `policy_seconds` is the part of the policy, and
+    `wait_seconds` the part in which it waited for the environments."""
 
     episodes: list[Played]
     calls: int
     seconds: float
     policy_seconds: float
+    wait_seconds: float
 
 
 def explore(
-    env: TaskEnv, explorer: Explorer, seeds: Sequence[int], indices: Sequence[int], *, iteration: int
+    env: TaskEnv | Lanes, explorer: Explorer, seeds: Sequence[int], indices: Sequence[int], *, iteration: int
 ) -> Generator[int, None, Rollout]:
     """Play one training episode per seed; yields the number of episodes that have ended.
 
     The noise is a function of (rl.seed, iteration, index, call).
 
     Args:
-        env: vector environment.
+        env: vector environment, or several that play in turn.
         explorer: the policy that plays.
         seeds: reset seeds.
         indices: for each seed, the index of its episode in the iteration.
         iteration: iteration of the training, counted from 1.
     """
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), Clock()
     explorer.begin()
     played = []
-    for episode in rollout(env, explorer, seeds, policy_seed=0, draw=_draw(explorer.policy, indices, iteration)):
-        played.append(
-            Played(
-                index=indices[episode.index],
-                seed=episode.seed,
-                prompt=env.task.prompt(episode.seed),
-                success=episode.outcome == "success",
-                length=episode.length,
-                rewards=np.array([chunk.reward for chunk in episode.chunks]),
-                subtasks=tuple(chunk.subtasks for chunk in episode.chunks),
-                rows=np.array([explorer.calls[chunk.call][episode.env_index] for chunk in episode.chunks]),
+    draw = _draw(explorer.policy, indices, iteration)
+    with closing(rollout(env, explorer, seeds, policy_seed=0, draw=draw, clock=clock)) as episodes:
+        for episode in episodes:
+            played.append(
+                Played(
+                    index=indices[episode.index],
+                    seed=episode.seed,
+                    prompt=env.task.prompt(episode.seed),
+                    success=episode.outcome == "success",
+                    length=episode.length,
+                    rewards=np.array([chunk.reward for chunk in episode.chunks]),
+                    subtasks=tuple(chunk.subtasks for chunk in episode.chunks),
+                    rows=np.array([explorer.calls[chunk.call][chunk.row] for chunk in episode.chunks]),
+                )
             )
-        )
-        yield len(played)
-    return Rollout(played, len(explorer.calls), time.perf_counter() - began, explorer.seconds)
+            yield len(played)
+    seconds = time.perf_counter() - began
+    return Rollout(played, len(explorer.calls), seconds, explorer.seconds, clock.waited)
 
 
 def _draw(policy: FlowActorCritic, indices: Sequence[int], iteration: int) -> Draw:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.sft.memory import GIB, NOT_COMPILED, saved_by_gemma, training_memory
+from rlinf_isaac.envs.lanes import lanes_of
 from rlinf_isaac.ground.errors import InvalidJob
 
 MARGIN = 0.9
@@ -141,7 +142,8 @@ def plan_on_cpu(config: JobConfig, tokens: int, host: int) -> MemoryPlan:
     rows, keeps = most_rows(config, rl.workers), rl.trainable == "expert" and rl.prefix_memory != "none"
     keeps = keeps and (rl.prefix_memory == "host" or 2 * rows * prefix_bytes(config, tokens) <= host)
     # Passes of the size of the rollout's policy calls have the same log-probabilities, bit by bit.
-    return MemoryPlan(rows, keeps, rows if keeps else 0, rl.num_envs // rl.workers)
+    slots = rl.num_envs // rl.workers
+    return MemoryPlan(rows, keeps, rows if keeps else 0, slots // lanes_of(config, slots))
 
 
 def prefix_tokens(config: JobConfig, prompt_tokens: int) -> int:

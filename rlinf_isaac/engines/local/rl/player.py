@@ -12,7 +12,7 @@ from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
 from rlinf_isaac.engines.local.rl.explorer import Explorer, Rollout, explore
 from rlinf_isaac.engines.policies import make_processor
 from rlinf_isaac.engines.rollout import rollout
-from rlinf_isaac.envs import make_env
+from rlinf_isaac.envs.lanes import make_lanes
 from rlinf_isaac.pi0.fast.explorer import GraphExplorer
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.policy import Pi0Policy
@@ -32,7 +32,7 @@ class Player:
     Args:
         config: config of the job.
         norm_stats: bytes of the checkpoint's norm_stats.json.
-        num_envs: slots; what every policy call's batch size is.
+        num_envs: slots of the environment.
         policy: the policy to play with, whose weights others may change between the calls of these methods.
         buffer: keeps the policy calls.
         sampler: samples them.
@@ -51,7 +51,7 @@ class Player:
     ) -> None:
         self.config, self.policy, self.buffer = config, policy, buffer
         self.processor = make_processor(config, from_json(norm_stats))
-        self.env = make_env(config, num_envs, env_python)
+        self.env = make_lanes(config, num_envs, env_python)
         self.explorer = Explorer(policy, self.processor, buffer, sampler)
 
     def explore(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from contextlib import closing
 from typing import TypeVar
 
 from rlinf_isaac.ground.events import Progress
@@ -39,22 +40,24 @@ class Watch:
 
     def _follow(self, work: Generator[tuple[int, int], None, T], what: str) -> Generator[Progress, None, T]:
         began = time.monotonic()
-        while True:
-            try:
-                number, count = next(work)
-            except StopIteration as end:
-                return end.value
-            now = time.monotonic()
-            if number and now - self._told >= EVERY_S:  # so `now` is later than `began`, too
-                self._told = now
-                note = f"{number} of {count} {what}, {number / (now - began):.2g}/s"
-                yield Progress("rl", self.done, self.total, note)
+        with closing(work):
+            while True:
+                try:
+                    number, count = next(work)
+                except StopIteration as end:
+                    return end.value
+                now = time.monotonic()
+                if number and now - self._told >= EVERY_S:  # so `now` is later than `began`, too
+                    self._told = now
+                    note = f"{number} of {count} {what}, {number / (now - began):.2g}/s"
+                    yield Progress("rl", self.done, self.total, note)
 
 
 def _pairs(playing: Generator[int, None, T], episodes: int) -> Generator[tuple[int, int], None, T]:
-    while True:
-        try:
-            number = next(playing)
-        except StopIteration as end:
-            return end.value
-        yield number, episodes
+    with closing(playing):
+        while True:
+            try:
+                number = next(playing)
+            except StopIteration as end:
+                return end.value
+            yield number, episodes

@@ -139,6 +139,7 @@ def _speed(rollouts: Sequence[Rollout], played: Sequence[Played], seconds: float
         "time/env_steps_per_second": sum(each.length for each in played) / seconds,
         "time/policy_calls_per_second": sum(rollout.calls for rollout in rollouts) / seconds,
         "time/policy_share_of_rollout": sum(rollout.policy_seconds for rollout in rollouts) / busy,
+        "time/gpu_wait_share": sum(rollout.wait_seconds for rollout in rollouts) / busy,
     }
 
 

@@ -215,7 +215,7 @@ def _add_gradients(
     policy = _player.policy
     policy.zero_grad(set_to_none=True)
     compared = Targets(*map(torch.from_numpy, targets))
-    size = _player.env.num_envs
+    size = _player.env.rows
     numbers = gradients.add_gradients(policy, _player.buffer, rows, compared, total, size, learn)
     found = [(name, parameter.grad) for name, parameter in trained_parameters(policy) if parameter.grad is not None]
     for name, gradient in found:
