@@ -71,7 +71,7 @@ def _measured(bundle: Bundle, preset: str, what: str, chosen: tuple[str, ...]) -
     samples = found["rollout/chunks"] * found["train/epochs"]
     calls = found["rollout/chunks"] / config.rl.num_envs
     policy = 100 * found["time/policy_share_of_rollout"]
-    note = f"rollout {rollout:.2f} s ({calls:.0f} calls, {policy:.0f} % in the policy), scoring {scoring:.2f} s"
+    note = f"rollout {rollout:.2f} s ({calls:.0f} chunks each, {policy:.0f} % in the policy), scoring {scoring:.2f} s"
     note += f", update {update:.2f} s"
     yield Row(name, rollout + scoring + update, "s", f"{note} ({samples:.0f} samples)")
     yield Row(f"{name}, update per sample", update / samples * 1e3, "ms", f"minibatch {config.rl.minibatch}")

@@ -14,7 +14,15 @@ from gymnasium import spaces
 import rlinf_isaac.envs
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
-from rlinf_isaac.envs.vector import ChunkStep, ExpertPolicy, Observation, PolicyInput, TaskEnv, checked_actions
+from rlinf_isaac.envs.vector import (
+    ChunkStep,
+    EnvIdentity,
+    ExpertPolicy,
+    Observation,
+    PolicyInput,
+    TaskEnv,
+    checked_actions,
+)
 
 WARM = 20
 
@@ -43,6 +51,7 @@ class StillEnv(TaskEnv):
         self._steps = config.env.max_episode_steps
         self._limits = np.zeros(num_envs, np.int64)
         size, random = config.env.image_size, np.random.default_rng(0)
+        self.identity = EnvIdentity("still", task.name, task.prompt(0), "own", size, task.control_hz, self._steps, "")
         images = random.integers(0, 256, (len(task.cameras), num_envs, size, size, 3), np.uint8)
         states = random.normal(size=(num_envs, task.state.dims)).astype(np.float32)
         self._seen = PolicyInput(dict(zip(task.cameras, images, strict=True)), states)
