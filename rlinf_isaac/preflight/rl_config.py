@@ -26,6 +26,10 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
+    if not config.compute.device.startswith("cuda") and rl.prefix_memory not in ("auto", "host", "none"):
+        cause = f"rl.prefix_memory {rl.prefix_memory} is GPU memory, and compute.device is {config.compute.device}"
+        problem = Problem("rl-prefix-memory", cause, "use auto, host or none")
+        yield ("rl.prefix_memory", "compute.device"), problem
     yield from (((), problem) for problem in _check_seeds(config))
 
 

@@ -108,6 +108,8 @@ RL_CASES = [
     Case("workers that do not divide the environments", "rl-workers", _set("rl.workers", 3)),
     Case("groups that do not divide the episodes", "rl-groups", _set("rl", {"algorithm": "grpo", "group_size": 5})),
     Case("more noisy steps than there are", "rl-noise", _set("rl.noise_steps", 3)),
+    Case("prefixes on a GPU that there is not", "rl-prefix-memory", _set("rl.prefix_memory", "gpu")),
+    Case("prefixes somewhere", "bad-value", _set("rl.prefix_memory", "elsewhere")),
     Case("bounds of the noise upside down", "rl-noise", _set("rl", {"exploration": "flow_noise", "noise_min": 0.2})),
     Case("training on the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 5004)),
     Case("training up into the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 4990)),

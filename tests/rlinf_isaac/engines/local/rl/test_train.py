@@ -172,9 +172,19 @@ def test_workers_play_the_same_episodes(make_job):
         assert two[1][name] == (value if exact else pytest.approx(value, rel=1e-4, abs=1e-6)), name
 
 
-def test_interrupted_anywhere_it_ends_with_the_same_weights(make_job):
-    whole = saved(run(make_job(output="whole")))
-    job = make_job(output="cut")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["compute.dtype=bfloat16"],
+        ["compute.dtype=bfloat16", "rl.trainable=lora"],
+        ["rl.trainable=all", "rl.train_vision=true", "rl.algorithm=grpo", "rl.group_size=2", "rl.reward=shaped"],
+    ],
+    ids=["expert", "bfloat16", "lora", "all"],
+)
+def test_interrupted_anywhere_it_ends_with_the_same_weights(make_job, overrides):
+    whole = saved(run(make_job(*overrides, output="whole")))
+    job = make_job(*overrides, output="cut")
     for stop in (1, 2):
         events = LocalEngine().rl(job)
         for event in events:
