@@ -22,8 +22,10 @@ from rlinf_isaac.config import load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import RlJob
+from rlinf_isaac.engines.local.training.processes import train_in_processes
+from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.ground.digest import bytes_digest
-from rlinf_isaac.ground.events import Metrics
+from rlinf_isaac.ground.events import Event, Metrics
 
 GIB = 2**30
 INSTRUCTION = "stack the red block on the blue one in one row"
@@ -59,6 +61,15 @@ def variants(preset: str) -> Iterator[Row]:
         }.items():
             if not (TINY and "host" in what):
                 yield from _measured(bundle, preset, what, chosen)
+
+
+def several(preset: str) -> Iterator[Row]:
+    """A whole iteration: on one GPU; on two with as much for each; on two that share what one had."""
+    with _start(preset) as bundle:
+        one = _second_of(bundle, preset, 1, 1)
+        yield _compared(f"{preset} RL, one GPU", one, one)
+        for what, times in {"as much for each": 2, "what one has for both": 1}.items():
+            yield _compared(f"{preset} RL, two GPUs, {what}", _second_of(bundle, preset, 2, times), one)
 
 
 def _measured(bundle: Bundle, preset: str, what: str, chosen: tuple[str, ...]) -> Iterator[Row]:
@@ -127,3 +138,36 @@ def _config(preset: str, chosen: tuple[str, ...]) -> JobConfig:
     prompt = [] if TINY else [f"model.max_token_len={200 if preset == 'pi05' else 48}"]
     config = load_config(preset, [*WHOLE, *prompt, *chosen])
     return replace(config, task=replace(task_of(config), prompts=(INSTRUCTION,)).as_dict())
+
+
+def _compared(what: str, found: Mapping[str, float], one: Mapping[str, float]) -> Row:
+    names = ("rollout", "scoring", "update")
+    parts = {name: found.get(f"time/{name}_s", 0.0) for name in names}
+    seconds, alone = sum(parts.values()), sum(one.get(f"time/{name}_s", 0.0) for name in names)
+    gain = (found["rollout/chunks"] / seconds) / (one["rollout/chunks"] / alone)
+    note = ", ".join(f"{name} {value:.2f} s" for name, value in parts.items())
+    waited = found.get("time/wait_for_processes_s", 0.0)
+    return Row(what, seconds, "s", f"{note}, waited {waited:.2f} s, {gain:.2f} x the chunks/s of one")
+
+
+def _second_of(bundle: Bundle, preset: str, processes: int, times: int) -> Mapping[str, float]:
+    """The metrics of the second iteration, in processes of their own in any case: the first one compiles kernels."""
+    config = _config(preset, ("rl.prefix_memory=gpu",))
+    sizes = {name: times * getattr(config.rl, name) for name in ("num_envs", "episodes", "minibatch")}
+    rl = replace(config.rl, **sizes)
+    config = replace(config, rl=rl, compute=replace(config.compute, num_processes=processes))
+    gc.collect()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()  # of the model that the bundle was written from
+    with tempfile.TemporaryDirectory() as output:
+        run = train_in_processes(RlJob(config, bundle, Path(output)), _train)
+        found = next(event.values for event in run if isinstance(event, Metrics) and event.step == 2)
+        run.close()  # type: ignore[attr-defined]
+    return found
+
+
+def _train(job: RlJob, team: Team) -> Iterator[Event]:
+    with nothing_to_simulate():
+        from rlinf_isaac.engines.local.rl.train import train_as
+
+        yield from train_as(job, team)

@@ -116,5 +116,6 @@ STAGES: dict[str, tuple[Callable[[], Iterator[Row]], int]] = {
     "rl-run": (_later("rl_run", "iteration", "pi0"), 180),
     "rl-run-pi05": (_later("rl_run", "iteration", "pi05"), 180),
     "rl-variants": (_later("rl_run", "variants", "pi0"), 300),
+    "rl-two": (_later("rl_run", "several", "pi0"), 480),
 }
 """Name -> (stage, seconds that it may take)."""

@@ -16,11 +16,11 @@ def test_workers_play_by_weights_that_change_in_place_and_keep_prefixes_for_all(
     job = make_job("rl.workers=2", "rl.num_envs=2")
     policy = load_actor_critic(job)
     with Players(job.config, job.start.norm_stats_bytes, policy) as players:
-        first = result_of(players.explore([5, 6], 1))
+        first = result_of(players.explore([5, 6], range(2), 1))
         prefixes, log_probs = players.buffer.prefixes.near.clone(), players.buffer.log_prob.clone()
         with torch.no_grad():
             policy.model.action_out_proj.weight.mul_(1.5)
-        second = result_of(players.explore([5, 6], 1))
+        second = result_of(players.explore([5, 6], range(2), 1))
         played = [int(row) for rollout in first for episode in rollout.episodes for row in episode.rows]
         begun = [int(episode.rows[0]) for rollout in second for episode in rollout.episodes]
     assert len(set(played)) == 4
