@@ -132,6 +132,7 @@ class Players:
 
 def _plan(config: JobConfig, device: torch.device, tokens: int) -> MemoryPlan:
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # which has what the float32 weights took before they were rounded
         return plan_on_gpu(config, tokens, torch.cuda.mem_get_info(device)[0], free_memory())
     return plan_on_cpu(config, tokens, free_memory())
 

@@ -18,13 +18,14 @@ from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience, ordered
 from rlinf_isaac.engines.local.rl.explorer import Rollout
+from rlinf_isaac.engines.local.rl.memory import LESS_MEMORY
 from rlinf_isaac.engines.local.rl.player import Result
 from rlinf_isaac.engines.local.rl.players import Players
 from rlinf_isaac.engines.local.rl.progress import Watch
 from rlinf_isaac.engines.local.rl.saving import save, saved
 from rlinf_isaac.engines.local.rl.start import load_policy_and_optimisers
 from rlinf_isaac.engines.local.rl.update import update
-from rlinf_isaac.engines.local.sft.device_memory import peak_memory
+from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
 from rlinf_isaac.engines.local.training.training_state import TrainingState
 from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
 from rlinf_isaac.ground.atomic import locked
@@ -36,10 +37,12 @@ def train(job: RlJob) -> Iterator[Event]:
 
     Raises:
         TrainingDiverged: a loss or the gradient is not finite; earlier checkpoints are kept.
+        TrainingOutOfMemory: the device has too little memory; earlier checkpoints are kept.
+        InvalidJob: so much is known before the first episode.
         RlinfIsaacError: a worker process died.
     """
     job.output.mkdir(parents=True, exist_ok=True)
-    with locked(job.output):
+    with locked(job.output), explained(job.config, LESS_MEMORY):
         yield from _train(job)
 
 
@@ -139,6 +142,8 @@ def _speed(rollouts: Sequence[Rollout], played: Sequence[Played], seconds: float
         "time/env_steps_per_second": sum(each.length for each in played) / seconds,
         "time/policy_calls_per_second": sum(rollout.calls for rollout in rollouts) / seconds,
         "time/policy_share_of_rollout": sum(rollout.policy_seconds for rollout in rollouts) / busy,
+        "time/policy_s": sum(rollout.policy_seconds for rollout in rollouts) / len(rollouts),
+        "time/env_wait_s": sum(rollout.wait_seconds for rollout in rollouts) / len(rollouts),
         "time/gpu_wait_share": sum(rollout.wait_seconds for rollout in rollouts) / busy,
     }
 

@@ -19,6 +19,7 @@ from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.gradients import MEANS
 from rlinf_isaac.engines.local.rl.optimisers import Optimisers, learning_rate
 from rlinf_isaac.engines.local.rl.ppo import explained_variance
+from rlinf_isaac.engines.local.rl.timing import Stopwatch
 from rlinf_isaac.ground.errors import TrainingDiverged
 
 LAST_LOOK = 64
@@ -63,6 +64,7 @@ def update(
     stepped: list[bool] = []
     first_ratio_error, epochs, stop = torch.zeros(()), 0, False
     learn = iteration > rl.warmup_iterations
+    stepping = Stopwatch(experience.targets.values.device)
     optimisers.set_learning_rate(learning_rate(rl, iteration))
     optimisers.zero_grad(policy=True)
     for epoch in range(rl.epochs):
@@ -82,7 +84,8 @@ def update(
             # Before the first step the weights are those of the rollout, so all probability ratios should be 1.
             if not seen:
                 first_ratio_error = means[-1]
-            seen.append(_step(optimisers, means[:-1], waiting, policy_steps, rl, iteration))
+            with stepping.part():
+                seen.append(_step(optimisers, means[:-1], waiting, policy_steps, rl, iteration))
             stepped.append(policy_steps)
             if policy_steps:
                 waiting = 0
@@ -112,6 +115,7 @@ def update(
         "train/epochs": float(epochs),
         "train/stopped_early": float(stop),
         "train/explained_variance": explained_variance(experience.values, experience.returns),
+        "time/optimiser_s": stepping.seconds,
     }
 
 
