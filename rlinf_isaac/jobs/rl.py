@@ -83,6 +83,7 @@ def plan(
         check_free_space,
         check_norm_stats,
         check_prompts,
+        check_rl_memory,
         check_simulator,
     )
     from rlinf_isaac.preflight.machine import reinforcement_bytes
@@ -106,7 +107,7 @@ def plan(
             bundles = [of_task(bundle, config.env.task) for bundle in bundles]
         config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
+        findings.add([*check_simulator(config, env_python), *check_prompts(config), *check_rl_memory(config, form)])
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

@@ -18,6 +18,8 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 MARGIN = 0.9
 """Share of the free memory that is given away; estimates are accurate to a tenth."""
+LESS_MEMORY = "a smaller rl.micro_batch or rl.num_envs, rl.prefix_memory=host, rl.trainable=expert"
+"""Settings that need less memory of a device."""
 
 
 def as_fine_tuning(config: JobConfig) -> JobConfig:
@@ -101,7 +103,7 @@ def plan_on_gpu(config: JobConfig, tokens: int, free: int, host: int) -> MemoryP
     Args:
         config: config of the job.
         tokens: P, tokens of a prefix.
-        free: bytes of the GPU's memory that are free once it has the weights.
+        free: bytes of the GPU's memory that are free once it has the weights and their float32 copies.
         host: bytes of the machine's memory that are free.
 
     Raises:
@@ -109,7 +111,7 @@ def plan_on_gpu(config: JobConfig, tokens: int, free: int, host: int) -> MemoryP
     """
     rl, rows, row, piece = config.rl, most_rows(config, 1), prefix_bytes(config, tokens), piece_bytes(config, tokens)
     fixed = training_memory(as_fine_tuning(config))
-    left = int(MARGIN * free) - fixed.copies - fixed.moments - fixed.gradients - sampling_bytes(config, tokens)
+    left = int(MARGIN * free) - fixed.moments - fixed.gradients - sampling_bytes(config, tokens)
     most = min(rl.minibatch, rl.micro_batch or max(1, left // (2 * piece)))
     size = math.ceil(rl.minibatch / math.ceil(rl.minibatch / most))  # equal pieces
     left -= size * piece

@@ -35,6 +35,7 @@ class Players:
         norm_stats: bytes of the checkpoint's norm_stats.json.
         policy: the policy that trains; with several workers its parameters move into shared memory.
         env_python: interpreter that has the environment; None: the one that the task, or ISAACLAB_PYTHON, names.
+        neighbours: number of processes of this training, with this one, that share the machine's memory.
 
     Attributes:
         buffer: what the update reads of the policy calls.
@@ -45,14 +46,19 @@ class Players:
     """
 
     def __init__(
-        self, config: JobConfig, norm_stats: bytes, policy: FlowActorCritic, env_python: str | None = None
+        self,
+        config: JobConfig,
+        norm_stats: bytes,
+        policy: FlowActorCritic,
+        env_python: str | None = None,
+        neighbours: int = 1,
     ) -> None:
         self.config, self.policy = config, policy
         self.device = policy.model.action_in_proj.weight.device
         # Before memory is planned, because it derives tensors from the weights.
         sampler: Sampler = GraphExplorer(policy) if compiles(config.compute) else PlainSampler(policy)
         prompt_tokens = _prompt_tokens(config, norm_stats)
-        self.plan = _plan(config, self.device, prefix_tokens(config, prompt_tokens))
+        self.plan = _plan(config, self.device, prefix_tokens(config, prompt_tokens), free_memory() // neighbours)
         cameras = tuple(camera for camera in CAMERAS if camera in task_of(config).cameras)
         shape = BufferShape(
             config, self.plan.rows, policy.stochastic_steps, cameras, prompt_tokens, self.plan.keeps_prefix
@@ -127,10 +133,11 @@ class Players:
         return {"memory/prefixes_gib": near / GIB, "memory/prefixes_on_host_gib": prefixes.host_bytes / GIB}
 
 
-def _plan(config: JobConfig, device: torch.device, tokens: int) -> MemoryPlan:
+def _plan(config: JobConfig, device: torch.device, tokens: int, host: int) -> MemoryPlan:
     if device.type == "cuda":
-        return plan_on_gpu(config, tokens, torch.cuda.mem_get_info(device)[0], free_memory())
-    return plan_on_cpu(config, tokens, free_memory())
+        torch.cuda.empty_cache()  # which has what the float32 weights took before they were rounded
+        return plan_on_gpu(config, tokens, torch.cuda.mem_get_info(device)[0], host)
+    return plan_on_cpu(config, tokens, host)
 
 
 def _prompt_tokens(config: JobConfig, norm_stats: bytes) -> int:

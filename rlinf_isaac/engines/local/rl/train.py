@@ -24,6 +24,7 @@ from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.experience import Experience, Played, make_experience, ordered
 from rlinf_isaac.engines.local.rl.explorer import Rollout
+from rlinf_isaac.engines.local.rl.memory import LESS_MEMORY
 from rlinf_isaac.engines.local.rl.player import Result
 from rlinf_isaac.engines.local.rl.players import Players
 from rlinf_isaac.engines.local.rl.progress import Watch
@@ -31,7 +32,7 @@ from rlinf_isaac.engines.local.rl.saving import save, saved
 from rlinf_isaac.engines.local.rl.share import share_of
 from rlinf_isaac.engines.local.rl.start import load_policy_and_optimisers
 from rlinf_isaac.engines.local.rl.update import update
-from rlinf_isaac.engines.local.sft.device_memory import peak_memory
+from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
 from rlinf_isaac.engines.local.training.processes import train_together
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import TrainingState
@@ -44,6 +45,8 @@ def train(job: RlJob) -> Iterator[Event]:
 
     Raises:
         TrainingDiverged: a loss or the gradient is not finite; earlier checkpoints are kept.
+        TrainingOutOfMemory: the device has too little memory; earlier checkpoints are kept.
+        InvalidJob: so much is known before the first episode.
         RlinfIsaacError: a process died.
     """
     return train_together(job, train_as)
@@ -51,6 +54,11 @@ def train(job: RlJob) -> Iterator[Event]:
 
 def train_as(job: RlJob, team: Team) -> Iterator[Event]:
     """Run `train` in one process of `team`."""
+    with explained(job.config, LESS_MEMORY):
+        yield from _train(job, team)
+
+
+def _train(job: RlJob, team: Team) -> Iterator[Event]:
     rl, config = job.config.rl, share_of(job.config, team)
     checkpoints = job.output / "checkpoints"
     metrics = metrics_log(job.output)
@@ -70,7 +78,7 @@ def train_as(job: RlJob, team: Team) -> Iterator[Event]:
     norm_stats = job.start.norm_stats_bytes
     device = policy.model.action_in_proj.weight.device
     watch = Watch(start, rl.iterations)
-    with Players(config, norm_stats, policy, job.env_python) as players:
+    with Players(config, norm_stats, policy, job.env_python, neighbours=team.here) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, _evaluate(players, rl, team)), team)
         for iteration in range(start + 1, rl.iterations + 1):
@@ -200,6 +208,8 @@ def _speed(rollouts: Sequence[Rollout], played: Sequence[Played], seconds: float
         "time/env_steps_per_second": sum(each.length for each in played) / seconds,
         "time/policy_calls_per_second": sum(rollout.calls for rollout in rollouts) / seconds,
         "time/policy_share_of_rollout": sum(rollout.policy_seconds for rollout in rollouts) / busy,
+        "time/policy_s": sum(rollout.policy_seconds for rollout in rollouts) / len(rollouts),
+        "time/env_wait_s": sum(rollout.wait_seconds for rollout in rollouts) / len(rollouts),
         "time/gpu_wait_share": sum(rollout.wait_seconds for rollout in rollouts) / busy,
     }
 

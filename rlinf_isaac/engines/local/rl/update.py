@@ -22,6 +22,7 @@ from rlinf_isaac.engines.local.rl.experience import Experience, minibatches
 from rlinf_isaac.engines.local.rl.gradients import MEANS
 from rlinf_isaac.engines.local.rl.optimisers import Optimisers, learning_rate
 from rlinf_isaac.engines.local.rl.ppo import explained_variance
+from rlinf_isaac.engines.local.rl.timing import Stopwatch
 from rlinf_isaac.engines.local.training.team import ALONE, Team
 from rlinf_isaac.ground.errors import TrainingDiverged
 
@@ -73,6 +74,7 @@ def update(
     stepped: list[bool] = []
     first_ratio_error, epochs, stop = torch.zeros(()), 0, False
     learn = iteration > rl.warmup_iterations
+    stepping, exchanging = (Stopwatch(experience.targets.values.device) for _ in range(2))
     optimisers.set_learning_rate(learning_rate(rl, iteration))
     optimisers.zero_grad(policy=True)
     for epoch in range(rl.epochs):
@@ -90,11 +92,13 @@ def update(
             # (0: only at the end of the epoch), and after the epoch's last, with the mean of their gradients.
             policy_steps = learn and (number % (rl.accumulate or len(batches)) == 0 or number == len(batches))
             # Sum the gradients that are about to be used over the processes.
-            optimisers.add_up(team, policy=policy_steps)
+            with exchanging.part():
+                optimisers.add_up(team, policy=policy_steps)
             # Before the first step the weights are those of the rollout, so all probability ratios should be 1.
             if not seen:
                 first_ratio_error = means[-1]
-            seen.append(_step(optimisers, means[:-1], waiting, policy_steps, rl, iteration))
+            with stepping.part():
+                seen.append(_step(optimisers, means[:-1], waiting, policy_steps, rl, iteration))
             stepped.append(policy_steps)
             if policy_steps:
                 waiting = 0
@@ -125,6 +129,8 @@ def update(
         "train/epochs": float(epochs),
         "train/stopped_early": float(stop),
         "train/explained_variance": explained_variance(experience.values, experience.returns),
+        "time/optimiser_s": stepping.seconds,
+        **({"time/exchange_s": exchanging.seconds} if team.size > 1 else {}),
     }
 
 

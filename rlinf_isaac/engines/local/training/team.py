@@ -44,9 +44,14 @@ class Team:
         return self.rank == 0
 
     @property
+    def here(self) -> int:
+        """Number of processes on this machine."""
+        return self.local_size or self.size
+
+    @property
     def machines(self) -> int:
         """Number of machines."""
-        return self.size // (self.local_size or self.size)
+        return self.size // self.here
 
     def device(self, name: str) -> torch.device:
         """The device of this process: with several processes the GPU with its local rank."""
