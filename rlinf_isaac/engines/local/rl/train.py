@@ -21,7 +21,7 @@ from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.memory import LESS_MEMORY
 from rlinf_isaac.engines.local.rl.player import Result
 from rlinf_isaac.engines.local.rl.players import Players
-from rlinf_isaac.engines.local.rl.progress import Watch
+from rlinf_isaac.engines.local.rl.progress import IterationProgress
 from rlinf_isaac.engines.local.rl.saving import save, saved
 from rlinf_isaac.engines.local.rl.start import load_policy_and_optimisers
 from rlinf_isaac.engines.local.rl.update import update
@@ -63,7 +63,7 @@ def _train(job: RlJob) -> Iterator[Event]:
         optimisers.restore(state, start)
     norm_stats = job.start.norm_stats_bytes
     device = policy.model.action_in_proj.weight.device
-    watch = Watch(start, rl.iterations)
+    shown = IterationProgress(start, rl.iterations)
     with Players(job.config, norm_stats, policy, job.env_python) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, evaluation_metrics(players.evaluate(evaluation_seeds(rl)))))
@@ -71,7 +71,7 @@ def _train(job: RlJob) -> Iterator[Event]:
             # 1. Rollout: play the episodes of the iteration with exploration noise, on seeds that were never used.
             began = time.perf_counter()
             seeds = training_seeds(rl, iteration)
-            rollouts = yield from watch.playing(players.explore(seeds, iteration), len(seeds))
+            rollouts = yield from shown.playing(players.explore(seeds, iteration), len(seeds))
             played, rows = ordered([episode for rollout in rollouts for episode in rollout.episodes])
             collected = time.perf_counter()
             # 2. Score the action chunks by the kernels of the update where they are not those of the rollout.
@@ -81,7 +81,7 @@ def _train(job: RlJob) -> Iterator[Event]:
             #    to the returns of the group (GRPO).
             experience = make_experience(played, rows, players.buffer.log_prob, players.buffer.value, rl)
             # 4. Update policy and value head: `rl.epochs` passes over the chunks in random minibatches.
-            values |= yield from watch.updating(update(rl, optimisers, experience, iteration, players))
+            values |= yield from shown.updating(update(rl, optimisers, experience, iteration, players))
             updated = time.perf_counter()
             values |= rollout_metrics(played, experience) | _speed(rollouts, played, collected - began)
             values |= {"time/rollout_s": collected - began, "time/update_s": updated - scored}
@@ -95,7 +95,7 @@ def _train(job: RlJob) -> Iterator[Event]:
             # 6. If due, save a checkpoint and the optimisers' state.
             if last or iteration % rl.save_interval == 0:
                 yield from save(job, state, policy, optimisers, iteration)
-            yield watch.finished(f"success {values['rollout/success_once']:.2f}")
+            yield shown.finished(f"success {values['rollout/success_once']:.2f}")
 
 
 def training_seeds(rl: RlConfig, iteration: int) -> list[int]:

@@ -40,7 +40,14 @@ class Learners(Protocol):
 
 
 def update(
-    rl: RlConfig, optimisers: Optimisers, experience: Experience, iteration: int, learners: Learners
+    rl: RlConfig,
+    optimisers: Optimisers,
+    experience: Experience,
+    iteration: int,
+    learners: Learners,
+    *,
+    depth: int | None = None,
+    lr_factor: float = 1.0,
 ) -> Generator[tuple[int, int], None, dict[str, float]]:
     """Update the policy with `rl.epochs` epochs over `experience`.
 
@@ -50,6 +57,9 @@ def update(
         experience: experience of this iteration.
         iteration: number of the iteration, 1-based.
         learners: compute the gradients.
+        depth: how many iterations led to the weights after this update, for the schedules; `iteration` unless the
+            training has gone back.
+        lr_factor: what the learning rate of the policy is multiplied by.
 
     Yields:
         Number of minibatches so far, and in all.
@@ -63,9 +73,10 @@ def update(
     seen: list[torch.Tensor] = []
     stepped: list[bool] = []
     first_ratio_error, epochs, stop = torch.zeros(()), 0, False
-    learn = iteration > rl.warmup_iterations
+    depth = iteration if depth is None else depth
+    learn = depth > rl.warmup_iterations
     stepping = Stopwatch(experience.targets.values.device)
-    optimisers.set_learning_rate(learning_rate(rl, iteration))
+    optimisers.set_learning_rate(learning_rate(rl, depth) * lr_factor)
     optimisers.zero_grad(policy=True)
     for epoch in range(rl.epochs):
         # Shuffle the action chunks and cut them into minibatches.
