@@ -14,7 +14,7 @@ EVERY_S = 1.0
 """Seconds between two events of progress."""
 
 
-class Watch:
+class IterationProgress:
     """Tells of the progress of a training.
 
     Args:

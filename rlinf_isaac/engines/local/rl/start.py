@@ -1,10 +1,12 @@
-"""The policy and its optimisers at the start of a training, or when it resumes."""
+"""The policy and its optimisers at the start of a training, when it resumes, and when it goes back."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.weights import read_weights
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.memory import as_fine_tuning
@@ -12,14 +14,18 @@ from rlinf_isaac.engines.local.rl.optimisers import Optimisers
 from rlinf_isaac.engines.policies import compiles, load_with_heads
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
-from rlinf_isaac.pi0.lora import add_adapters
+from rlinf_isaac.pi0.heads import initialise_heads
+from rlinf_isaac.pi0.lora import add_adapters, reset_adapters
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.precision import to_precision
 
 
 def empty_policy(config: JobConfig) -> FlowActorCritic:
     """The policy of `config` in eval mode and in its dtype, with random weights; its heads are initialised."""
-    return _finished(_new(config), config)
+    policy = _without_adapters(config)
+    if config.rl.trainable == "lora":
+        add_adapters(policy.model, as_fine_tuning(config))
+    return policy
 
 
 def load_actor_critic(job: RlJob) -> FlowActorCritic:
@@ -28,34 +34,57 @@ def load_actor_critic(job: RlJob) -> FlowActorCritic:
 
 
 def load_policy_and_optimisers(job: RlJob, bundle: Bundle | None = None) -> tuple[FlowActorCritic, Optimisers]:
-    """The policy of the start checkpoint, or of `bundle` from which this training resumes; and new optimisers.
-
-    Adapters are merged into the weights of `bundle`, so with them the start checkpoint is loaded in any case, and the
-    training state has what trains.
-    """
+    """The policy of the start checkpoint, or of `bundle` from which this training resumes; and new optimisers."""
     config = job.config
-    policy = _new(config)
-    load_with_heads(bundle if bundle and config.rl.trainable != "lora" else job.start, policy.checkpoint_module())
-    # Keep the float32 values of trained parameters before rounding to bfloat16; they become the float32 copies.
-    rounds = config.compute.dtype == "bfloat16" and config.compute.master_weights
-    named = policy.model.named_parameters()
-    exact = {name: each.detach() for name, each in named if rounds and each.requires_grad}
-    _finished(policy, config)
+    policy, source = _without_adapters(config), _source(job, bundle)
+    load_with_heads(source, policy.checkpoint_module())
+    if config.rl.trainable == "lora":
+        add_adapters(policy.model, as_fine_tuning(config))
     if compiles(config.compute):
         model = policy.model
         compile_blocks(model, stacks=(model.expert,) if policy.prefix_is_frozen else model.stacks)
-    return policy, Optimisers(policy, exact)
+    return policy, Optimisers(policy, _exact(policy, config, source))
 
 
-def _new(config: JobConfig) -> FlowActorCritic:
+@torch.no_grad()
+def go_back(job: RlJob, policy: FlowActorCritic, bundle: Bundle | None) -> Optimisers:
+    """Give a policy the weights of an earlier checkpoint of this training again, in place, or those of the start
+    checkpoint (None). What is frozen has never changed. Returns new optimisers.
+    """
+    source = _source(job, bundle)
+    initialise_heads(policy.heads, policy.rl.seed)
+    reset_adapters(policy.model, policy.rl.seed)
+    trained = {name: each for name, each in policy.model.named_parameters() if each.requires_grad}
+    heads = {name: each for name, each in policy.heads.named_parameters()}
+    for name, value in read_weights(source, [*trained]).items():
+        trained[name].copy_(value)
+    stored = read_weights(bundle or job.start, [*heads])
+    if all(name in stored and stored[name].shape == each.shape for name, each in heads.items()):
+        for name, each in heads.items():
+            each.copy_(stored[name])
+    return Optimisers(policy, _exact(policy, job.config, source))
+
+
+def _source(job: RlJob, bundle: Bundle | None) -> Bundle:
+    """The checkpoint whose weights are loaded. Adapters are merged into those of `bundle`, so with them it is the start
+    checkpoint in any case, and the training state has what trains."""
+    return job.start if bundle is None or job.config.rl.trainable == "lora" else bundle
+
+
+def _exact(policy: FlowActorCritic, config: JobConfig, source: Bundle) -> dict[str, Tensor]:
+    """The float32 values of trained bfloat16 parameters, from which their float32 copies begin."""
+    if not config.compute.master_weights:
+        return {}
+    rounded = {
+        name: each
+        for name, each in policy.model.named_parameters()
+        if each.requires_grad and each.dtype != torch.float32
+    }
+    stored = read_weights(source, [*rounded])
+    return {name: stored.get(name, each.detach()).to(each.device, torch.float32) for name, each in rounded.items()}
+
+
+def _without_adapters(config: JobConfig) -> FlowActorCritic:
     with torch.device(config.compute.device):  # initialising a full-size model takes minutes on a CPU
         model = Pi0(config.model)
-    return FlowActorCritic(model.eval(), config.policy, config.rl)
-
-
-def _finished(policy: FlowActorCritic, config: JobConfig) -> FlowActorCritic:
-    """Give a float32 policy the config's dtype, and adapters if it asks for them, in place."""
-    to_precision(policy.model, config.compute.dtype)
-    if config.rl.trainable == "lora":
-        add_adapters(policy.model, as_fine_tuning(config))
-    return policy
+    return FlowActorCritic(to_precision(model, config.compute.dtype).eval(), config.policy, config.rl)

@@ -27,7 +27,7 @@ from rlinf_isaac.engines.local.rl.explorer import Rollout
 from rlinf_isaac.engines.local.rl.memory import LESS_MEMORY
 from rlinf_isaac.engines.local.rl.player import Result
 from rlinf_isaac.engines.local.rl.players import Players
-from rlinf_isaac.engines.local.rl.progress import Watch
+from rlinf_isaac.engines.local.rl.progress import IterationProgress
 from rlinf_isaac.engines.local.rl.saving import save, saved
 from rlinf_isaac.engines.local.rl.share import share_of
 from rlinf_isaac.engines.local.rl.start import load_policy_and_optimisers
@@ -77,7 +77,7 @@ def _train(job: RlJob, team: Team) -> Iterator[Event]:
         optimisers.restore(state, start)
     norm_stats = job.start.norm_stats_bytes
     device = policy.model.action_in_proj.weight.device
-    watch = Watch(start, rl.iterations)
+    shown = IterationProgress(start, rl.iterations)
     with Players(config, norm_stats, policy, job.env_python, neighbours=team.here) as players:
         if not start and rl.eval_interval:
             yield _logged(metrics, Metrics(0, _evaluate(players, rl, team)), team)
@@ -88,7 +88,7 @@ def _train(job: RlJob, team: Team) -> Iterator[Event]:
             seeds = training_seeds(rl, iteration)
             own = range(len(seeds))[team.rows(len(seeds))]
             playing = players.explore(seeds[own.start : own.stop], own, iteration)
-            rollouts = yield from watch.playing(playing, len(own))
+            rollouts = yield from shown.playing(playing, len(own))
             played, rows = ordered([episode for rollout in rollouts for episode in rollout.episodes])
             collected = time.perf_counter()
             # 2. Score the action chunks by the kernels of the update where they are not those of the rollout.
@@ -101,7 +101,7 @@ def _train(job: RlJob, team: Team) -> Iterator[Event]:
             gathered = time.perf_counter()
             # 4. Update policy and value head: `rl.epochs` passes over the chunks in random minibatches.
             updating = update(rl, optimisers, experience, iteration, players, team)
-            values = yield from watch.updating(updating)
+            values = yield from shown.updating(updating)
             updated = time.perf_counter()
             times = {"rollout": collected - began, "scoring": scored - collected, "update": updated - gathered}
             parts = team.gather(
@@ -122,7 +122,7 @@ def _train(job: RlJob, team: Team) -> Iterator[Event]:
             # 6. If due, save a checkpoint and the optimisers' state. All processes have the same.
             if team.first and (last or iteration % rl.save_interval == 0):
                 yield from save(job, state, policy, optimisers, iteration)
-            yield watch.finished(f"success {values['rollout/success_once']:.2f}")
+            yield shown.finished(f"success {values['rollout/success_once']:.2f}")
 
 
 def training_seeds(rl: RlConfig, iteration: int) -> list[int]:

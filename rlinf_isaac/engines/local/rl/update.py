@@ -50,6 +50,9 @@ def update(
     iteration: int,
     learners: Learners,
     team: Team = ALONE,
+    *,
+    depth: int | None = None,
+    lr_factor: float = 1.0,
 ) -> Generator[tuple[int, int], None, dict[str, float]]:
     """Update the policy with `rl.epochs` epochs over `experience`. Collective call of the team.
 
@@ -60,6 +63,9 @@ def update(
         iteration: number of the iteration, 1-based.
         learners: compute the gradients.
         team: the processes that train together.
+        depth: how many iterations led to the weights after this update, for the schedules; `iteration` unless the
+            training has gone back.
+        lr_factor: what the learning rate of the policy is multiplied by.
 
     Yields:
         Number of minibatches so far, and in all.
@@ -73,9 +79,10 @@ def update(
     seen: list[torch.Tensor] = []
     stepped: list[bool] = []
     first_ratio_error, epochs, stop = torch.zeros(()), 0, False
-    learn = iteration > rl.warmup_iterations
+    depth = iteration if depth is None else depth
+    learn = depth > rl.warmup_iterations
     stepping, exchanging = (Stopwatch(experience.targets.values.device) for _ in range(2))
-    optimisers.set_learning_rate(learning_rate(rl, iteration))
+    optimisers.set_learning_rate(learning_rate(rl, depth) * lr_factor)
     optimisers.zero_grad(policy=True)
     for epoch in range(rl.epochs):
         # Shuffle the action chunks and cut them into minibatches.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, NamedTuple, TypeVar
@@ -111,10 +111,8 @@ class WorkerProcesses:
                 for worker, share in enumerate(shares)
             ],
         )
-        while True:
-            done, unfinished = wait(futures, timeout=LOOK_S, return_when=FIRST_EXCEPTION)
-            if not unfinished or any(each.exception() for each in done):
-                break
+        # Wait for all, even if one has failed: what plays on would write into the rows of the next rollout.
+        while wait(futures, timeout=LOOK_S).not_done:
             yield int(self.tensors["played"].sum())
         return self._results(futures)
 
