@@ -59,10 +59,11 @@ class GraphExplorer:
         inputs, padded = gather(observation, draws.start)
 
         def run(tensors: tuple[Tensor, ...]) -> Explored:
-            own, (noise, steps) = Inputs(*tensors[: len(inputs)]), tensors[len(inputs) :]
-            return self._explore(own, Draws(own.noise, noise, steps), padded)
+            *own, noise, steps = tensors
+            given = Inputs.of(own)
+            return self._explore(given, Draws(given.noise, noise, steps), padded)
 
-        found = self.sampler.graphs(("explore", padded), (*inputs, draws.noise, draws.steps), run)
+        found = self.sampler.graphs(("explore", padded), (*inputs.tensors(), draws.noise, draws.steps), run)
         return Explored(
             found.actions.clone(),
             Transitions(*(tensor.clone() for tensor in found.transitions)),

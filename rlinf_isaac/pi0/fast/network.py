@@ -120,9 +120,9 @@ class FastNetwork:
     def _prefix(self, inputs: Inputs, padded: bool) -> tuple[Tensor, Tensor]:
         """Prefix tokens (B * P, width), the valid ones of an observation first, and their number (B,)."""
         tokens, valid = self.model.vlm.encode_prompt(inputs.prompt_tokens), inputs.prompt_mask
-        cameras, batch = inputs.image_masks.shape
-        if cameras:
-            images = self._encode_images(inputs.images).view(cameras, batch, -1, tokens.shape[-1])
+        batch = len(tokens)
+        if inputs.images:
+            images = self._encode_images(torch.cat(inputs.images)).view(len(inputs.images), batch, -1, tokens.shape[-1])
             masks = inputs.image_masks.T[:, :, None].expand(-1, -1, images.shape[2]).flatten(1)
             tokens, valid = torch.cat([*images, tokens], dim=1), torch.cat([masks, valid], dim=1)
         if not padded:

@@ -57,12 +57,12 @@ class GraphSampler:
         inputs, padded = gather(observation, noise)
 
         def run(tensors: tuple[Tensor, ...]) -> Tensor:
-            own = Inputs(*tensors)
+            own = Inputs.of(tensors)
             if self.network is not None:
                 return self.network(own, padded)
             return self.model.sample(own.observation(padded), own.noise, self.num_steps)
 
-        return self.graphs(("sample", padded), inputs, run).clone()
+        return self.graphs(("sample", padded), inputs.tensors(), run).clone()
 
     def refresh(self) -> None:
         """Takes over weights that have changed in place. The captured graphs stay.
@@ -82,12 +82,10 @@ def gather(observation: Observation, noise: Tensor) -> tuple[Inputs, bool]:
     """
     cameras = observation.present_cameras or ()
     padding = -observation.prompt_tokens.shape[1] % PROMPT_STEP
-    empty = noise.new_empty(0)
+    masks = [observation.image_masks[camera] for camera in cameras]
     inputs = Inputs(
-        images=torch.cat([observation.images[camera] for camera in cameras]) if cameras else empty,
-        image_masks=torch.stack([observation.image_masks[camera] for camera in cameras])
-        if cameras
-        else observation.prompt_mask.new_empty(0, len(noise)),
+        images=tuple(observation.images[camera] for camera in cameras),
+        image_masks=torch.stack(masks) if masks else observation.prompt_mask.new_empty(0, len(noise)),
         prompt_tokens=F.pad(observation.prompt_tokens, (0, padding)),
         prompt_mask=F.pad(observation.prompt_mask, (0, padding), value=False),
         state=observation.state,

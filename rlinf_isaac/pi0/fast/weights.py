@@ -87,12 +87,26 @@ def _adapted(linears: tuple[nn.Linear, ...]) -> bool:
 
 @torch.no_grad()
 def _merge(linears: tuple[nn.Linear, ...], matrix: Tensor) -> None:
-    """Writes the weights into `matrix`, adapters added in float32 and the sum rounded, as in `lora.merged`."""
+    """Writes the weights into `matrix`, with adapters added in float32."""
     for linear, rows in zip(linears, matrix.split([linear.out_features for linear in linears]), strict=True):
         weight = linear.weight
         if isinstance(linear, LoraLinear):
             weight = torch.addmm(weight.float(), linear.lora_B.float(), linear.lora_A.float(), alpha=linear.scale)
+            if matrix.dtype == torch.bfloat16:
+                weight = _dithered(weight)
         rows.copy_(weight)
+
+
+def _dithered(x: Tensor) -> Tensor:
+    """Rounds float32 numbers to ones that bfloat16 has, up or down at random; those it has already stay.
+
+    Nearest rounding would undo every change by less than half of a bfloat16 step, and adapters change most weights by
+    less. Here the expected value is right. Equal shapes get equal random numbers, so equal weights give equal results.
+    """
+    generator = torch.Generator(device=x.device).manual_seed(0)
+    noise = torch.randint(0, 1 << 16, x.shape, dtype=torch.int32, device=x.device, generator=generator)
+    # bfloat16 is the upper half of float32. A carry out of the lower half makes the number larger in magnitude.
+    return ((x.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
 
 
 def vision_weights(tower: siglip.VisionTransformer) -> list[VisionWeights]:

@@ -109,6 +109,17 @@ def test_masks_ends_and_new_episodes_are_the_same(shared, alone) -> None:
             assert mine == other
 
 
+def test_images_are_those_of_the_end_where_all_episodes_end_early(shared, alone) -> None:
+    """Before the last block of a chunk, so that nothing is left to step when the images are due."""
+    found = []
+    for env in (shared, alone):
+        env.reset(seed=[1, 2, 3])
+        env.chunk_step(random_actions(36), ALL)
+        found.append(env.chunk_step(5 * random_actions(BLOCK + 4, 1), ALL))
+        assert found[-1].steps.tolist() == [4] * ROWS
+    assert_same_step(*found)
+
+
 def test_frames_are_the_same_after_every_step(shared, alone) -> None:
     found = []
     for env in (shared, alone):
@@ -118,11 +129,11 @@ def test_frames_are_the_same_after_every_step(shared, alone) -> None:
         def on_frame(i: int, t: int, env=env, frames=frames) -> None:
             frames[i, t] = env.render_frame(i, 24 if i else 48)
 
-        step = env.chunk_step(random_actions(3), np.array([True, False, True]), on_frame)
+        step = env.chunk_step(random_actions(3), ALL, on_frame)
         found.append((step, frames))
     (step, frames), (expected, wanted) = found
     assert_same_step(step, expected)
-    assert frames.keys() == wanted.keys() == {(i, t) for i in (0, 2) for t in range(3)}
+    assert frames.keys() == wanted.keys() == {(i, t) for i in range(ROWS) for t in range(3)}
     for at, frame in frames.items():
         np.testing.assert_array_equal(frame, wanted[at])
     before = frames[0, 0].copy()
