@@ -8,7 +8,7 @@ of it (`actor`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import actor
@@ -35,16 +35,9 @@ def rows(preset: str) -> Iterator[Row]:
             return
 
 
-def compiled(preset: str) -> Iterator[Row]:
-    """A rollout call after RLinf's own `enable_torch_compile`, which it leaves off by default."""
-    model = actor.load(preset)
-    model.enable_torch_compile("default" if TINY else "max-autotune-no-cudagraphs")  # its workers' default
-    yield from _rollouts(model, preset, (ROLLOUT[-1],), ", compiled")
-
-
-def _rollouts(model: torch.nn.Module, preset: str, batches: Sequence[int] = ROLLOUT, note: str = "") -> Iterator[Row]:
+def _rollouts(model: torch.nn.Module, preset: str) -> Iterator[Row]:
     model.eval()
-    for batch in batches:
+    for batch in ROLLOUT:
         seen = actor.environment_observation(batch)
         ready = upstream.as_upstream(_inputs(preset, batch))
 
@@ -56,7 +49,7 @@ def _rollouts(model: torch.nn.Module, preset: str, batches: Sequence[int] = ROLL
                 model.predict_action_batch(seen, mode="train")
 
         for how, call in (("model alone", alone), ("as its worker calls it", called)):
-            yield milliseconds(f"{preset} RL rlinf rollout {batch}{note}, {how}", timed(call, 5, 1))
+            yield milliseconds(f"{preset} RL rlinf rollout {batch}, {how}", timed(call, 5, 1))
 
 
 def _update(model: torch.nn.Module, optimiser: torch.optim.Optimizer, preset: str, batch: int) -> Iterator[Row]:

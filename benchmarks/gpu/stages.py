@@ -110,7 +110,6 @@ STAGES: dict[str, tuple[Callable[[], Iterator[Row]], int]] = {
     "foreign": (_later("foreign", "rows"), 300),
     "rl-theirs": (_later("rl_theirs", "rows", "pi0"), 120),
     "rl-theirs-pi05": (_later("rl_theirs", "rows", "pi05"), 120),
-    "rl-theirs-compiled": (_later("rl_theirs", "compiled", "pi0"), 580),
     "rl-ours": (_later("rl_ours", "rows", "pi0"), 90),
     "rl-ours-pi05": (_later("rl_ours", "rows", "pi05"), 90),
     "rl-run": (_later("rl_run", "iteration", "pi0"), 180),
