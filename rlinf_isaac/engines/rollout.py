@@ -147,8 +147,11 @@ def rollout(
             episode.sink.append(env.render_frame(slot, video_size))
 
     while True:
-        # Start the next episode in every empty slot. Each slot has its own list of seeds.
+        # Start the next episode in every empty slot. Each slot has its own list of seeds. In an environment whose rows
+        # begin together, empty slots wait for the others.
         begin = [slot for slot in range(slots) if running[slot] is None and waiting[slot]]
+        if env.together and any(running):
+            begin = []
         for slot in begin:
             index, seed = waiting[slot].pop(0)
             running[slot] = Episode(seed, slot, index, open_sink(seed))
@@ -157,7 +160,7 @@ def rollout(
             return
         # Reset the environments of the new episodes; the others keep their state.
         if begin:
-            observation = reset_slots(env, running, begin, everything=observation is None)
+            observation = reset_slots(env, running, begin, everything=observation is None or env.together)
             for slot in begin:
                 on_frame(slot, 0)
         assert observation is not None

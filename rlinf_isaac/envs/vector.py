@@ -41,6 +41,9 @@ class EnvIdentity:
         control_hz: control steps per second.
         max_episode_steps: control steps until the episode times out.
         assets: sha256 of the scene description, or of the task and the versions of its packages.
+        seeded: whether an episode is a function of its seed and actions; otherwise evaluations are not paired.
+        image_shapes: view, which is the last part of the dataset's feature -> height and width of its images, of
+            those that are no squares of `image_size`.
     """
 
     backend: str
@@ -51,10 +54,15 @@ class EnvIdentity:
     control_hz: int
     max_episode_steps: int
     assets: str
+    seeded: bool = True
+    image_shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return asdict(self)
+        """A JSON-ready dict. Of `seeded` and `image_shapes` it has only what is unusual, so that it is the same as in
+        records of earlier releases."""
+        values = asdict(self)
+        usual = {"seeded": True, "image_shapes": {}}
+        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
 
 class PolicyInput(NamedTuple):
@@ -132,12 +140,14 @@ class TaskEnv(VectorEnv):
         elapsed: (N,) control steps so far in the envs' episodes.
         action_range: the lowest and the highest action, (A,) each, that the simulator says it takes; None: it does not
             say.
+        together: whether the episodes of all rows begin at the same time; one alone cannot be started.
         rates: the simulator's own name of a rate -> control steps per second by that.
     """
 
     closed = False  # gymnasium 0.29 sets it in its constructor, which is not called here
     identity: EnvIdentity
     action_range: tuple[np.ndarray, np.ndarray] | None = None
+    together = False
     rates: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, num_envs: int, task: Task, observation_space: spaces.Dict) -> None:
@@ -166,6 +176,8 @@ class TaskEnv(VectorEnv):
         rows = np.ones(self.num_envs, bool)
         if options and options.get("reset_mask") is not None:
             rows = as_mask(options["reset_mask"], self.num_envs, "reset_mask")
+            if self.together and not rows.all():
+                raise ValueError("episodes of this environment begin in all rows together")
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         if seeds is None:
             seeds = [None] * self.num_envs

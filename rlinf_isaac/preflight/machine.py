@@ -64,7 +64,18 @@ def check_prompts(config: JobConfig) -> list[Problem]:
     """Whether a job that plays episodes has an instruction for them."""
     cure = "write the prompt into the task, or a list of prompts"
     cause = "the task {} leaves its prompt to the dataset, and no dataset or checkpoint here says it"
-    return [Problem("no-prompt", cause.format(task.name), cure) for task in tasks_of(config) if task.prompts is None]
+    silent = [task for task in tasks_of(config) if task.prompts is None and not task.instructed_by_env]
+    return [Problem("no-prompt", cause.format(task.name), cure) for task in silent]
+
+
+def check_seeded(config: JobConfig, what: str, cure: str) -> list[Problem]:
+    """Whether the environments of a job that pairs episodes by their seeds have seeds; `what` it does, for people."""
+    cause = "{} takes no seed for an episode, and " + what
+    return [
+        Problem("env-unseeded", cause.format(f"the environment of {task.name}"), cure)
+        for task in tasks_of(config)
+        if task.env is not None and not task.env.seeded
+    ]
 
 
 def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:

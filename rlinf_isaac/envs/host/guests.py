@@ -56,6 +56,8 @@ class Guests:
             "success": env.success,
             "failure": env.failure,
             "dwell": env.dwell,
+            "max_steps": env.max_steps,
+            "action_dims": task.action.dims,
             "expert": task.expert.make if task.expert else None,
         }
         self.processes: list[SimulatorProcess] = []
