@@ -13,6 +13,7 @@ from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
 from rlinf_isaac.config.suite import configs_of, tasks_of
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.envs import no_environment
 from rlinf_isaac.envs.host.interpreter import check_host
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.ground.errors import Problem
@@ -51,8 +52,7 @@ def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Pr
     for each in configs_of(config):
         task = task_of(each)
         if task.env is None:
-            cause = f"the task {task.name} has no environment to play in"
-            problems[Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")] = None
+            problems[no_environment(task)] = None
         elif task.env.kind != BUILTIN:
             problems |= dict.fromkeys(check_host(task, env_python))
         elif each.env.backend == "isaaclab":
