@@ -95,8 +95,19 @@ class RlinfVector:
 
         result = self.env.chunk_step(torch.from_numpy(actions[:, None]))
         observations, rewards, terminated, truncated, infos = result
-        flags = (_array(each).reshape(self.num_envs, -1)[:, -1] for each in (rewards, terminated, truncated))
-        return as_arrays(_last(observations), self.num_envs), *flags, as_info(_last(infos) or {}, self.num_envs)
+        return (
+            as_arrays(_last(observations), self.num_envs),
+            self._of_last_step(rewards),
+            self._of_last_step(terminated),
+            self._of_last_step(truncated),
+            as_info(_last(infos) or {}, self.num_envs),
+        )
+
+    def _of_last_step(self, values: Any) -> np.ndarray:
+        """(N,) the values of the last step of a chunk, which RLinf gives as (N, steps)."""
+        array = _array(values)
+        assert array is not None
+        return array.reshape(self.num_envs, -1)[:, -1]
 
     def close(self) -> None:
         """Close the environment, if it can be closed."""

@@ -195,8 +195,12 @@ class Rows:
         assert function is not None, f"{settings['expert']} is no function"
         for index, seed in zip(rows, seeds, strict=True):
             row = self.rows[index]
-            row.expert = function(row.env)
+            row.expert = function(self._env_of(index))
             row.expert.reset(seed)
+
+    def _env_of(self, index: int) -> Any:
+        """What the expert of a row is given."""
+        return self.rows[index].env
 
     def act(self) -> None:
         """Let the experts of the active rows choose their actions."""

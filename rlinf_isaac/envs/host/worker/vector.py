@@ -28,8 +28,12 @@ class VectorRows(Rows):
         self._left_out[self._places(rows)] = False
         return None
 
-    def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
-        raise TypeError("an expert is given its own environment, and a row of a VectorEnv has none")
+    def _env_of(self, index: int) -> Any:
+        """The environment of a row, where the vector environment is made of single ones."""
+        single = getattr(self._vector, "envs", None)
+        if single is None:
+            raise TypeError(f"an expert is given the environment of its row, and {self._vector} has no `envs`")
+        return single[self.indices.index(index)]
 
     def close(self) -> None:
         self._vector.close()

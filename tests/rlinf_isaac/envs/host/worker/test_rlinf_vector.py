@@ -29,9 +29,9 @@ def planes(toy_task) -> Callable[..., Task]:
     cameras = {"base_0_rgb": {"dataset": "top", "env": "main_images"}}
     cameras["left_wrist_0_rgb"] = {"dataset": "hand", "env": "extra_view_images/1"}
 
-    def make(prompt: str = "dataset", **env: Any) -> Task:
+    def make(prompt: str = "dataset", expert: str | None = None, **env: Any) -> Task:
         state = {"dims": 2, "env": "states"}
-        changes = {"prompts": prompt, "cameras": cameras, "state": state, "expert": None}
+        changes = {"prompts": prompt, "cameras": cameras, "state": state, "expert": expert}
         values = {"kind": "rlinf", "success": "info.success>=1", **env}
         return toy_task(make="rlinf_toy.py:Planes", changes=changes, **values)
 
@@ -95,6 +95,13 @@ def test_rows_of_which_some_have_ended(planes, start) -> None:
     last = env.chunk_step(np.zeros((N, 3, 2), np.float32), np.ones(N, bool))
     assert last.steps.tolist() == [2] * N
     assert last.time_out.all()
+
+
+def test_an_expert_has_no_environment_of_its_own(planes, start) -> None:
+    env = start(planes(expert="toy.py:Expert"))
+    env.reset(seed=[1, 2, 3])
+    with pytest.raises(SimulatorError, match=r"\[env-not-made\].*has no `envs`"):
+        env.expert()
 
 
 def test_a_new_process_meets_other_starts(planes, start) -> None:
