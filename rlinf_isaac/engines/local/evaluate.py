@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
-from rlinf_isaac.engines.policies import compiles, load_policy
+from rlinf_isaac.engines.policies import LastModel, compiles, load_policy
 from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.engines.suite_evaluation import evaluate_suite
 from rlinf_isaac.envs import make_env
@@ -31,7 +32,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     if config.suite:
-        yield from evaluate_suite(job, LocalPlayer)
+        yield from evaluate_suite(job, partial(LocalPlayer, last=LastModel()))
         return
     env = make_env(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
     try:
@@ -43,11 +44,11 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 class LocalPlayer:
     """A `rlinf_isaac.engines.evaluation.Player` that uses a vector environment of this process."""
 
-    def __init__(self, job: EvaluationJob, env: TaskEnv) -> None:
+    def __init__(self, job: EvaluationJob, env: TaskEnv, last: LastModel | None = None) -> None:
         self.identity: Mapping[str, Any] = env.identity.as_dict()
         self.slots = env.num_envs
         self.settings: Mapping[str, Any] = {"compile": True} if compiles(job.config.compute) else {}
-        self._job, self._env = job, env
+        self._job, self._env, self._last = job, env, last
 
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
@@ -64,7 +65,7 @@ class LocalPlayer:
                 writers[seed] = videos.enter_context(writer)
                 return writer
 
-            policy = load_policy(bundle, config, self._job.norm_stats)
+            policy = load_policy(bundle, config, self._job.norm_stats, self._last)
             episodes = rollout(
                 self._env,
                 policy,
