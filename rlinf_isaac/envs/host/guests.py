@@ -1,4 +1,4 @@
-"""The workers of a `HostEnv`: every order goes to all whom it concerns before any answer is awaited."""
+"""The workers of a `HostEnv`. An order is sent to all workers that it concerns before the first answer is awaited."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Guests:
         return answers
 
     def _kill(self) -> None:
-        """End the workers without waiting: they may be in the middle of a step that is of no use any more."""
+        """Kill the workers at once. They may be in the middle of a step, whose result nobody needs any more."""
         for process in self.processes:
             process.child.kill()
 
