@@ -25,6 +25,7 @@ rlinf_isaac.tasks                         what a task is
 rlinf_isaac.config
 rlinf_isaac.stats
 rlinf_isaac.media
+rlinf_isaac.envs.identity:                what tells one environment from another
 rlinf_isaac.envs.vector:                  what the environment of a task is like
 rlinf_isaac.envs.stack_cube
 rlinf_isaac.tasks.shipped                 the project's own tasks

@@ -132,7 +132,7 @@ class PolicyConfig:
 class EnvConfig:
     """The task and its environment."""
 
-    backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "lerobot", "none")] = "mujoco"
+    backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "lerobot", "rlinf", "none")] = "mujoco"
     """The simulator. Stack-cube runs in ``mujoco``, on the CPU (``compute.env_processes``), or in ``isaaclab``, in a
     process of its own and on ``compute.device``. Any other task decides it itself; ``none``: it has no environment."""
 

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.envs.vector import TaskEnv
+    from rlinf_isaac.ground.errors import Problem
+    from rlinf_isaac.tasks.task import Task
+
+
+def no_environment(task: Task) -> Problem:
+    """The problem of a job that plays in a task without an environment."""
+    from rlinf_isaac.ground.errors import Problem
+
+    cause = f"the task {task.name} has no environment to play in"
+    return Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")
 
 
 def make_env(
@@ -42,8 +52,7 @@ def make_env(
 
     task, env = task_of(config), config.env
     if task.env is None:
-        cure = "add a section env to its description; docs/tasks.md says how"
-        raise SimulatorError.of("no-env", f"the task {task.name} has no environment to play in", cure)
+        raise SimulatorError([no_environment(task)])
     if task.env.kind != BUILTIN:
         from rlinf_isaac.envs.host.env import HostEnv
 

@@ -86,7 +86,7 @@ def plan(
         check_rl_memory,
         check_simulator,
     )
-    from rlinf_isaac.preflight.machine import reinforcement_bytes
+    from rlinf_isaac.preflight.machine import check_seeded, reinforcement_bytes
 
     form = on_engine("rl", engine)
     findings.add(check_overrides(form, overrides))
@@ -108,6 +108,7 @@ def plan(
         config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
         findings.add([*check_simulator(config, env_python), *check_prompts(config), *check_rl_memory(config, form)])
+        findings.add(check_seeded(config, "rl compares before and after on the same episodes", "compare by eval"))
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

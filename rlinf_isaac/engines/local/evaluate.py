@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
-from rlinf_isaac.engines.policies import compiles, load_policy
+from rlinf_isaac.engines.policies import LastModel, compiles, load_policy
 from rlinf_isaac.engines.rollout import Clock, rollout
 from rlinf_isaac.engines.suite_evaluation import evaluate_suite
 from rlinf_isaac.envs.lanes import Lanes, make_lanes
@@ -30,7 +31,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     if config.suite:
-        yield from evaluate_suite(job, LocalPlayer)
+        yield from evaluate_suite(job, partial(LocalPlayer, last=LastModel()))
         return
     env = make_lanes(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
     try:
@@ -42,7 +43,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 class LocalPlayer:
     """A `rlinf_isaac.engines.evaluation.Player` that uses the environments of this process."""
 
-    def __init__(self, job: EvaluationJob, env: Lanes) -> None:
+    def __init__(self, job: EvaluationJob, env: Lanes, last: LastModel | None = None) -> None:
         self.identity: Mapping[str, Any] = env.identity.as_dict()
         self.slots = env.num_envs
         # What has its default is left out, so that rows of earlier releases are reused.
@@ -51,7 +52,7 @@ class LocalPlayer:
             # The size of the policy's batches depends on it, and with that the rounding of its actions.
             **({"lanes": len(env.envs)} if len(env.envs) > 1 else {}),
         }
-        self._job, self._env = job, env
+        self._job, self._env, self._last = job, env, last
 
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
@@ -69,7 +70,7 @@ class LocalPlayer:
                 writers[seed] = videos.enter_context(writer)
                 return writer
 
-            policy, clock = load_policy(bundle, config, self._job.norm_stats), Clock()
+            policy, clock = load_policy(bundle, config, self._job.norm_stats, self._last), Clock()
             with closing(
                 rollout(
                     self._env,

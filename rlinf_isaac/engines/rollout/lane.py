@@ -97,8 +97,11 @@ class Lane:
         if self._failed:
             return None
         env = self.env
-        # Start the next episode in every empty slot. Each slot has its own list of seeds.
+        # Start the next episode in every empty slot. Each slot has its own list of seeds. In an environment whose rows
+        # begin together, empty slots wait for the others.
         begin = [row for row, waits in enumerate(self._waiting) if self.running[row] is None and waits]
+        if env.together and any(self.running):
+            begin = []
         for row in begin:
             index, seed = self._waiting[row].pop(0)
             self.running[row] = Episode(seed, self._first_slot + row, index, self._open_sink(seed))
@@ -106,7 +109,8 @@ class Lane:
             return None
         # Reset the environments of the new episodes; the others keep their state.
         if begin:
-            self._observation = reset_slots(env, self.running, begin, everything=self._observation is None)
+            everything = self._observation is None or env.together
+            self._observation = reset_slots(env, self.running, begin, everything=everything)
             for row in begin:
                 self._on_frame(row, 0)
         assert self._observation is not None

@@ -1,4 +1,4 @@
-"""The workers of a `HostEnv`."""
+"""The workers of a `HostEnv`. An order is sent to all workers that it concerns before the first answer is awaited."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class Guests(Crew):
             "success": env.success,
             "failure": env.failure,
             "dwell": env.dwell,
+            "max_steps": env.max_steps,
+            "action_dims": task.action.dims,
             "expert": task.expert.make if task.expert else None,
         }
         name = f"The environment {env.make}"

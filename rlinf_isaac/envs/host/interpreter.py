@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rlinf_isaac.ground.errors import Problem, SimulatorError
 from rlinf_isaac.ground.probe import versions_in
-from rlinf_isaac.tasks.task import Environment, Task
+from rlinf_isaac.tasks.task import RLINF, Environment, Task
 
 NEEDED = ("numpy",)
 """Distributions that a worker itself needs."""
@@ -65,6 +65,9 @@ def needed_by(env: Environment) -> list[str]:
         return [*NEEDED, *getattr(import_module(place), "REQUIRES", ())]
     if env.kind == "lerobot":
         return [*NEEDED, "lerobot"]
+    if env.kind == RLINF:
+        own = () if place.partition(".")[0] not in ("", RLINF) or place.endswith(".py") else (RLINF,)
+        return [*NEEDED, "gymnasium", "omegaconf", "torch", *own]
     return [*NEEDED, *(() if place else ("gymnasium",))]
 
 

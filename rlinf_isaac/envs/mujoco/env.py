@@ -60,6 +60,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         self._images = {
             camera: np.zeros((num_envs, image_size, image_size, 3), np.uint8) for camera in contract.CAMERA_NAMES
         }
+        self._stale = np.zeros(num_envs, bool)  # rows whose images are older than their last step
 
     def chunk_step(
         self,
@@ -85,13 +86,13 @@ class StackCubeVectorEnv(StackCubeEnv):
                     on_frame(i, t)
                 if self._done[i]:
                     break
-        if images:
-            self.render_images(active)
+        self._stale |= active
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
 
     def observe(self, images: bool = True) -> Observation:
         policy = self._simulation.measured.policy(self._last_action)
         if images:
+            self.render_images(self._stale)
             policy |= {camera: rendered.copy() for camera, rendered in self._images.items()}
         return {"policy": policy, "subtask_terms": self._subtask_terms(slice(None))}
 
@@ -112,6 +113,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         for i in indices(rows):
             for camera, rendered in self._images.items():
                 rendered[i] = renderer.render(self._simulation.data[i], camera)
+        self._stale = self._stale & ~rows
 
     def render_into(self, images: Mapping[str, np.ndarray]) -> None:
         """Render into these arrays from now on, camera -> (N, image_size, image_size, 3) uint8."""

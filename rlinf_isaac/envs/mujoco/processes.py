@@ -53,6 +53,7 @@ class StackCubeProcesses(StackCubeEnv):
         super().__init__(num_envs, task, image_size)
         memory, self._frame_fd = os.memfd_create("rlinf-isaac-rows"), os.memfd_create("rlinf-isaac-frame")
         self._frame = np.empty((0, 0, 3), np.uint8)
+        self._stale = np.zeros(num_envs, bool)  # rows whose images are older than their last step
         settings = {
             "path": sys.path,
             "task": task.name,
@@ -99,7 +100,7 @@ class StackCubeProcesses(StackCubeEnv):
         shared.drawn[:] = active
         # Rows take whole blocks of steps by themselves, except where somebody wants to look after each. With the last
         # block, each process renders as soon as its rows have taken theirs.
-        block, alive, drawn = BLOCK if on_frame is None else 1, active.copy(), not images
+        block, alive, drawn = BLOCK if on_frame is None else 1, active.copy(), False
         for t in range(0, horizon, block):
             if not alive.any():
                 break
@@ -120,11 +121,15 @@ class StackCubeProcesses(StackCubeEnv):
                 for i in indices(alive):
                     on_frame(i, t)
             alive &= ~self._done
-        if not drawn and active.any():
-            self._order("images", active)
+        if not drawn:
+            self._stale |= active
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
 
     def observe(self, images: bool = True) -> Observation:
+        if images and self._stale.any():
+            self._shared.drawn[:] = self._stale
+            self._order("images", self._stale)
+            self._stale[:] = False
         return {
             group: {key: array.copy() for key, array in arrays.items() if images or key not in contract.CAMERA_NAMES}
             for group, arrays in self._shared.observation.items()
@@ -145,6 +150,7 @@ class StackCubeProcesses(StackCubeEnv):
     def _start(self, seeds: Mapping[int, int]) -> None:
         self._check_open()
         self.crew.order_rows("reset", list(seeds), seeds=list(seeds.values()))
+        self._stale[list(seeds)] = False
 
     def _order(self, do: str, rows: np.ndarray, steps: int = 0, **values: Any) -> None:
         self._check_open()

@@ -22,8 +22,9 @@ ORDERS = ("build", "reset", "step", "images", "keys", "expert", "act")
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build an environment, report what it is like, and carry out orders."""
     from rlinf_isaac.envs.host.protocol import receive, send
+    from rlinf_isaac.envs.host.worker.kinds import make_rows
     from rlinf_isaac.envs.host.worker.make import SourceChanged
-    from rlinf_isaac.envs.host.worker.vector import Autoreset, make_rows
+    from rlinf_isaac.envs.host.worker.vector import Autoreset
 
     building = True
     try:

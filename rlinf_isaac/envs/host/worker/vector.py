@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.envs.host.worker.make import draw_without_display, find_function
+from rlinf_isaac.envs.host.worker.make import find_function
 from rlinf_isaac.envs.host.worker.rows import Row, Rows, Step
 
 
 class Autoreset(Exception):
     """A vector environment starts new episodes by itself, so that the end of one cannot be told from the next."""
-
-
-def make_rows(settings: dict[str, Any]) -> Rows:
-    """The rows of a worker: in one `VectorEnv` where the function that makes it has a parameter ``num_envs``, and
-    otherwise in an environment each."""
-    draw_without_display()  # before anything of an environment is imported
-    if settings["kind"] == "gymnasium":
-        function = find_function(*(settings[key] for key in ("make", "directory", "sources")))
-        if function is not None and "num_envs" in inspect.signature(function).parameters:
-            return VectorRows(settings)
-    return Rows(settings)
 
 
 class VectorRows(Rows):
@@ -35,21 +23,24 @@ class VectorRows(Rows):
     step cannot go on, which is an error. Jobs never do that.
     """
 
-    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
+    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> dict[str, Any] | None:
         super().reset(rows, seeds)
         self._left_out[self._places(rows)] = False
+        return None
 
-    def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
-        raise TypeError("an expert is given its own environment, and a row of a VectorEnv has none")
+    def _env_of(self, index: int) -> Any:
+        """The environment of a row, where the vector environment is made of single ones."""
+        single = getattr(self._vector, "envs", None)
+        if single is None:
+            raise TypeError(f"an expert is given the environment of its row, and {self._vector} has no `envs`")
+        return single[self.indices.index(index)]
 
     def close(self) -> None:
         self._vector.close()
 
     def _build_first(self) -> Any:
-        settings, count = self.settings, len(self.indices)
-        make = find_function(settings["make"], settings["directory"], settings["sources"])
-        assert make is not None
-        self._vector = vector = make(num_envs=count, **settings["options"])
+        count = len(self.indices)
+        self._vector = vector = self._make_vector(count)
         if getattr(vector, "num_envs", None) != count or not hasattr(vector, "single_action_space"):
             raise TypeError(f"it is no VectorEnv of {count} environments, but {vector}")
         mode = vector.metadata.get("autoreset_mode")
@@ -59,6 +50,12 @@ class VectorRows(Rows):
         observations = self._reset(np.ones(count, bool), [0] * count)
         self.rows = {index: Row(None, _of_row(observations, i)) for i, index in enumerate(self.indices)}
         return vector.single_action_space
+
+    def _make_vector(self, count: int) -> Any:
+        settings = self.settings
+        make = find_function(settings["make"], settings["directory"], settings["sources"])
+        assert make is not None
+        return make(num_envs=count, **settings["options"])
 
     def _made(self) -> Any:
         """One of its environments where it has them, or else it itself."""
@@ -94,8 +91,7 @@ class VectorRows(Rows):
             )
         self._left_out[:] = True
         self._left_out[places] = False
-        if self._over.any():
-            self._reset(self._over.copy(), [0] * len(self.indices))
+        self._begin_unseen()
         idle = np.clip(np.zeros(self.space.shape), self.space.low, self.space.high).astype(self.space.dtype)
         actions = np.stack([idle] * len(self.indices))
         for place, index in zip(places, running, strict=True):
@@ -105,6 +101,11 @@ class VectorRows(Rows):
         return [
             (_of_row(observations, i), rewards[i], terminated[i], truncated[i], _info_of_row(infos, i)) for i in places
         ]
+
+    def _begin_unseen(self) -> None:
+        """Start episodes of which nobody sees anything, in the rows whose own are over."""
+        if self._over.any():
+            self._reset(self._over.copy(), [0] * len(self.indices))
 
     def _reset(self, mask: np.ndarray, seeds: list[int]) -> Any:
         """Reset the rows of the mask (N,); returns the observations of all."""

@@ -239,6 +239,10 @@ def test_a_wrapper_hides_neither_the_images_nor_its_own_limit(start) -> None:
     assert env.identity.backend.startswith("gymnasium-toy-"), "the wrapper is another's"
 
 
+def test_an_environment_may_fork_processes(start) -> None:
+    assert start(make="toy.py:forking").reset(seed=[1])[0]["point"].shape == (1, 2)
+
+
 def test_success_has_to_last(start) -> None:
     env = start(dwell=3, options={"radius": 9.0})
     for _ in range(2):  # what lasted in one episode does not count in the next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,16 @@ class Drawn(Plane):
 
     def _observation(self) -> dict[str, Any]:
         return {"point": self.point, "name": "plane", "drawn": np.int64(self.drawn)}
+
+
+def forking(**options: Any) -> Plane:
+    """The same, from a function that has forked a process and waited for it."""
+    process = multiprocessing.get_context("fork").Process(target=int, daemon=True)
+    process.start()
+    process.join(20)
+    if process.exitcode != 0:
+        raise RuntimeError(f"the forked process has not ended well: {process.exitcode}")
+    return Plane(**options)
 
 
 def limited(**options: Any) -> gymnasium.Env:

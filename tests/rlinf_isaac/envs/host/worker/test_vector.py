@@ -95,8 +95,11 @@ def test_an_episode_that_was_left_out_of_a_step_cannot_go_on(start) -> None:
         env.chunk_step(np.zeros((2, 1, 2)), np.ones(2, bool))
 
 
-def test_it_has_no_environment_for_an_expert(start) -> None:
-    env = start("several", 2)
-    env.reset(seed=[0, 1])
-    with pytest.raises(SimulatorError, match=r"\[env-not-made\].*expert"):
-        env.expert()
+def test_the_expert_of_a_row_has_the_environment_of_that_row(start) -> None:
+    env = start("several", 2, options={"radius": 0.15})
+    observation, _ = env.reset(seed=[4, 5])
+    expert, active = env.expert(), np.ones(2, bool)
+    while active.any():
+        step = env.chunk_step(expert.act(observation, active)[:, None], active)
+        observation, active = step.observation, active & ~(step.terminated | step.time_out)
+    assert step.success.all()
