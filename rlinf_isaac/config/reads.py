@@ -51,6 +51,8 @@ SHAPED = Condition("rl.reward=shaped", lambda config: config.rl.reward == "shape
 VALIDATED = Condition("sft.val_episodes above 0", lambda config: config.sft.val_episodes > 0)
 PLAYED = Condition("sft.eval_interval above 0", lambda config: config.sft.eval_interval > 0)
 HELD_OUT = Condition("rl.eval_interval above 0", lambda config: config.rl.eval_interval > 0)
+GUARDED = Condition("rl.guard=true", lambda config: config.rl.guard)
+AIMED = Condition("rl.target_success above 0", lambda config: config.rl.target_success > 0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def _expand(names: Iterable[str]) -> list[str]:
 
 _TRAINED = "would change what the checkpoint was trained with"
 _PLAYED = dict.fromkeys(("preset", "model.", "policy.norm", "policy.delta_actions", "policy.env_action_dim"), _TRAINED)
+_GUARD = tuple(f"rl.{name}" for name in ("guard_kl", "guard_clip_fraction", "max_rollbacks", "rollback_lr_factor"))
 _OF_RL = {
     "eval.video_size": FILMED,
     "rl.gamma": PPO,
@@ -97,6 +100,8 @@ _OF_RL = {
     "rl.subtask_reward": SHAPED,
     "rl.eval_episodes": HELD_OUT,
     "rl.eval_first_seed": HELD_OUT,
+    "rl.stop_at_target": AIMED,
+    **dict.fromkeys(_GUARD, GUARDED),
 }
 _RL_SECTIONS = ("rl.", "eval.", "env.", "policy.denoise_steps", "compute.threads")
 _RL_FIXED = _PLAYED | {
@@ -181,7 +186,8 @@ FORMS: Mapping[str, Form] = {
     "rl --engine rlinf": _form(
         *_RL_SECTIONS,
         only=_OF_RL | {"compute.device": ISAACLAB},
-        unread=("rl.workers", "rl.group_size"),
+        # Its runner has the loop: nothing can go back there, or end it early.
+        unread=("rl.workers", "rl.group_size", "rl.guard", *_GUARD, "rl.target_success", "rl.stop_at_target"),
         fixed=_RL_FIXED,
     ),
     "bundle make": _BUNDLE,

@@ -26,6 +26,12 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
+    if rl.stop_at_target and not rl.eval_interval:
+        cause = "rl.stop_at_target needs evaluations on held-out seeds, and rl.eval_interval 0 makes none"
+        yield (
+            ("rl.stop_at_target", "rl.eval_interval"),
+            Problem("rl-target", cause, "set rl.eval_interval to 1 or more"),
+        )
     yield from (((), problem) for problem in _check_seeds(config))
 
 

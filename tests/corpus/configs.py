@@ -95,6 +95,11 @@ RL_CASES = [
     Case("groups that do not divide the episodes", "rl-groups", _set("rl", {"algorithm": "grpo", "group_size": 5})),
     Case("more noisy steps than there are", "rl-noise", _set("rl.noise_steps", 3)),
     Case("bounds of the noise upside down", "rl-noise", _set("rl", {"exploration": "flow_noise", "noise_min": 0.2})),
+    Case(
+        "an end at a target that nothing measures",
+        "rl-target",
+        _set("rl", {"target_success": 0.8, "stop_at_target": True, "eval_interval": 0}),
+    ),
     Case("training on the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 5004)),
     Case("training up into the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 4990)),
     Case("training on the seeds of the demonstrations", "rl-seeds", _set("rl.first_seed", 1001)),

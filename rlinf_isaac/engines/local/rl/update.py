@@ -64,6 +64,9 @@ def update(
     experience: Experience,
     iteration: int,
     compute: Callable[[Experience, bool], Sequence[Gradient]],
+    *,
+    depth: int | None = None,
+    lr_factor: float = 1.0,
 ) -> dict[str, float]:
     """Update `policy` with `rl.epochs` epochs over `experience`; returns metrics, averaged over the minibatches.
 
@@ -74,6 +77,9 @@ def update(
         iteration: number of the iteration, 1-based.
         compute: returns the gradients of the shards of a minibatch (`RolloutWorkers.gradients`); its second argument
             says whether the policy learns, or only the value head.
+        depth: how many iterations led to the weights after this update, for the schedules; `iteration` unless the
+            training has gone back.
+        lr_factor: what the learning rate of the policy is multiplied by.
 
     Raises:
         TrainingDiverged: a loss, the gradient, or the KL divergence after the last step is not finite.
@@ -81,7 +87,8 @@ def update(
     rl = policy.rl
     seen: dict[str, list[float]] = {}
     first_ratio_error, epochs, stop = None, 0, False
-    optimiser.param_groups[0]["lr"] = learning_rate(rl, iteration)
+    depth = iteration if depth is None else depth
+    optimiser.param_groups[0]["lr"] = learning_rate(rl, depth) * lr_factor
     for epoch in range(rl.epochs):
         # Shuffle the action chunks and cut them into minibatches.
         batches = list(minibatches(len(experience), rl.minibatch, rl.seed, iteration, epoch))
@@ -89,7 +96,7 @@ def update(
         for number, indices in enumerate(batches, start=1):
             # The workers compute the gradients of the shards of the minibatch. During the first `warmup_iterations`
             # only the value head learns.
-            parts = compute(experience.rows(indices), iteration > rl.warmup_iterations)
+            parts = compute(experience.rows(indices), depth > rl.warmup_iterations)
             waiting += parts
             # The value head takes a step after every minibatch. The policy takes one after `accumulate` minibatches
             # (0: only at the end of the epoch), and after the epoch's last, with the mean of their gradients.
