@@ -26,7 +26,7 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
-    if rl.stop_at_target and not rl.eval_interval:
+    if rl.target_success and rl.stop_at_target and not rl.eval_interval:
         cause = "rl.stop_at_target needs evaluations on held-out seeds, and rl.eval_interval 0 makes none"
         yield (
             ("rl.stop_at_target", "rl.eval_interval"),

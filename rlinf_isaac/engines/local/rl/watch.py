@@ -113,8 +113,11 @@ class Watch:
             yield self._rolled_back(newest, len(self.course.rollbacks))
 
     def metrics(self) -> dict[str, float]:
-        """Metrics of the newest iteration: roll-backs so far, and the forecasts that there are."""
-        values = {"rl/rollbacks": float(len(self.course.rollbacks))}
+        """Metrics of the newest iteration: roll-backs so far and those left, and the forecasts that there are."""
+        done = len(self.course.rollbacks)
+        values = {"rl/rollbacks": float(done)}
+        if self.rl.guard:
+            values["rl/rollbacks_left"] = float(self.rl.max_rollbacks - done)
         for goal, found in self.forecasts.items():
             if found is not None:
                 name = f"{100 * goal:g}"
@@ -165,7 +168,7 @@ class Watch:
     def _reached(self, seen: Iteration) -> str:
         """Whether the held-out success is surely above the target, as a sentence; empty if not, or if not asked."""
         rl, solved, n = self.rl, sum(seen.held_out), len(seen.held_out)
-        if not (rl.stop_at_target and rl.target_success and seen.number and n):
+        if not (rl.target_success and rl.stop_at_target and seen.number and n):
             return ""
         # One of several evaluations would exceed the bound by chance more easily than a single one.
         level = ALPHA / (1 + rl.iterations // rl.eval_interval)
