@@ -58,6 +58,23 @@ SUCCESS_BEFORE = "before/success_once"
 GAIN = "gain/success_once"
 GAINED, LOST, GAIN_P_VALUE = "gain/gained", "gain/lost", "gain/p_value"
 
+# Tags and metrics of a reinforcement learning that was guarded.
+ROLLBACKS_TAG = "rl.rollbacks"
+"""How often it went back to an earlier checkpoint."""
+ROLLBACK_TAG = "rl.rollback."
+"""Prefix of the tags that say so: the iteration -> where it went back to, and why."""
+ENDED_TAG = "rl.ended"
+"""How it ended: complete, target or collapsed."""
+RESULT_TAG = "rl.result"
+"""How it ended and which checkpoint is its result, in a sentence."""
+FORECAST_TAG = "rl.forecast"
+"""When it will reach its target success, as of its newest iteration."""
+ABANDONED = "rl/abandoned"
+"""Metric that is 1 at the iterations whose learning was given up."""
+FORECAST = "forecast/iterations_to_"
+"""Prefix of the metrics with a forecast; the target in percent follows, and ``_low`` or ``_high`` for the bounds."""
+FORECAST_EPISODES = "forecast/episodes_to_"
+
 # Artifacts of a run.
 EPISODES_FILE = "episodes.json"
 """The episodes of an evaluation as a table, one row each."""

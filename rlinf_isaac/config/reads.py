@@ -59,6 +59,8 @@ RL_VISION = Condition("rl.trainable=lora or all", lambda config: config.rl.train
 RL_LORA = Condition("rl.trainable=lora", lambda config: config.rl.trainable == "lora")
 RL_EXPERT = Condition("rl.trainable=expert", lambda config: config.rl.trainable == "expert")
 HELD_OUT = Condition("rl.eval_interval above 0", lambda config: config.rl.eval_interval > 0)
+GUARDED = Condition("rl.guard=true", lambda config: config.rl.guard)
+AIMED = Condition("rl.target_success above 0", lambda config: config.rl.target_success > 0)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def _expand(names: Iterable[str]) -> list[str]:
 
 _TRAINED = "would change what the checkpoint was trained with"
 _PLAYED = dict.fromkeys(("preset", "model.", "policy.norm", "policy.delta_actions", "policy.env_action_dim"), _TRAINED)
+_GUARD = tuple(f"rl.{name}" for name in ("guard_kl", "guard_clip_fraction", "max_rollbacks", "rollback_lr_factor"))
 _OF_RL = {
     "eval.video_size": FILMED,
     "rl.gamma": PPO,
@@ -105,6 +108,8 @@ _OF_RL = {
     "rl.subtask_reward": SHAPED,
     "rl.eval_episodes": HELD_OUT,
     "rl.eval_first_seed": HELD_OUT,
+    "rl.stop_at_target": AIMED,
+    **dict.fromkeys(_GUARD, GUARDED),
 }
 _OF_LOCAL_RL = {
     "rl.train_vision": RL_VISION,
@@ -204,7 +209,11 @@ FORMS: Mapping[str, Form] = {
     "rl --engine rlinf": _form(
         *_RL_SECTIONS,
         only=_OF_RL | {"compute.device": ISAACLAB},
-        unread=("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
+        # Its runner has the loop: nothing can go back there, or end it early.
+        unread=(
+            *("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
+            *("rl.guard", *_GUARD, "rl.target_success", "rl.stop_at_target"),
+        ),
         fixed=_RL_FIXED | {"compute.dtype": "would not do what it says: RLinf's workers train rl in float32"},
     ),
     "bundle make": _BUNDLE,

@@ -180,3 +180,28 @@ class RlConfig:
 
     seed: Annotated[int, NOT_NEGATIVE] = 0
     """The seed of everything that is drawn in training: exploration, minibatches, new heads."""
+
+    guard: bool = True
+    """Whether a training that ruins its policy goes back to an earlier checkpoint (`engines.local.rl.guard`). Without
+    the guard it goes on, and a loss that is not finite fails it."""
+
+    guard_kl: Annotated[float, POSITIVE] = 10.0
+    """The KL divergence (nats) of the policy after an update from the one that played, from which the guard takes the
+    policy for ruined."""
+
+    guard_clip_fraction: Annotated[float, POSITIVE] = 1.0
+    """The share of an update's chunks that are clipped above which the guard takes the policy for ruined; 1 never does.
+    A policy that learns in several epochs clips many chunks without harm."""
+
+    max_rollbacks: Annotated[int, NOT_NEGATIVE] = 3
+    """How often the guard goes back. After that a collapse ends the training, and the best checkpoint is its result."""
+
+    rollback_lr_factor: Annotated[float, Rule("greater than 0, and at most 1", lambda x: 0 < x <= 1)] = 0.5
+    """The factor by which each roll-back multiplies the learning rate of the policy."""
+
+    target_success: Annotated[float, BELOW_ONE] = 0.0
+    """The success rate for which training forecasts when it will be reached; 0 forecasts 80 % and 90 %."""
+
+    stop_at_target: bool = False
+    """Whether training ends once the held-out success is above `target_success` with 95 % confidence, corrected for the
+    number of evaluations."""

@@ -149,7 +149,8 @@ class Engine(Protocol):
         ...
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Train by reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
+        """Train by reinforcement learning; yields Metrics, CheckpointSaved, Progress, and the local engine also
+        RolledBack and ResultChosen."""
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:

@@ -31,6 +31,12 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
         cause = f"rl.prefix_memory {rl.prefix_memory} is GPU memory, and compute.device is {config.compute.device}"
         problem = Problem("rl-prefix-memory", cause, "use auto, host or none")
         yield ("rl.prefix_memory", "compute.device"), problem
+    if rl.target_success and rl.stop_at_target and not rl.eval_interval:
+        cause = "rl.stop_at_target needs evaluations on held-out seeds, and rl.eval_interval 0 makes none"
+        yield (
+            ("rl.stop_at_target", "rl.eval_interval"),
+            Problem("rl-target", cause, "set rl.eval_interval to 1 or more"),
+        )
     yield from (((), problem) for problem in _check_seeds(config))
 
 

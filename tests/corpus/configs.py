@@ -116,6 +116,11 @@ RL_CASES = [
     Case("prefixes on a GPU that there is not", "rl-prefix-memory", _set("rl.prefix_memory", "gpu")),
     Case("prefixes somewhere", "bad-value", _set("rl.prefix_memory", "elsewhere")),
     Case("bounds of the noise upside down", "rl-noise", _set("rl", {"exploration": "flow_noise", "noise_min": 0.2})),
+    Case(
+        "an end at a target that nothing measures",
+        "rl-target",
+        _set("rl", {"target_success": 0.8, "stop_at_target": True, "eval_interval": 0}),
+    ),
     Case("training on the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 5004)),
     Case("training up into the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 4990)),
     Case("training on the seeds of the demonstrations", "rl-seeds", _set("rl.first_seed", 1001)),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlinf_isaac.config.rl_schema import RlConfig
-from rlinf_isaac.engines.local.training.optimiser import MasterAdamW
+from rlinf_isaac.engines.local.training.optimiser import MasterAdamW, trained_copy
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import TrainingState, optimiser_tensors, trained_tensors
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
@@ -117,6 +117,14 @@ class Optimisers:
         the bundle's weights."""
         for module, optimiser in self._parts():
             state.restore_optimiser(step, module, optimiser)
+
+    @torch.no_grad()
+    def set_trained(self, values: Mapping[str, Tensor]) -> None:
+        """Set trained parameters of the policy, by name, and their float32 copies."""
+        parameters = dict(self.policy.actor_parameters())
+        for name, value in values.items():
+            trained_copy(self.actor, parameters[name]).copy_(value)
+            parameters[name].copy_(value)
 
     def _parts(self) -> Sequence[tuple[nn.Module, torch.optim.AdamW]]:
         """Policy and value head as modules with the names of a checkpoint, and their optimisers."""

@@ -3,6 +3,7 @@
 checkpoints/<iteration>  the bundle, with the heads; adapters are merged into its weights
 adapters/<iteration>     with rl.trainable=lora: the trained parameters of the policy alone (`sft.adapter_files`)
 training_state           moments, float32 copies and, with adapters, what trains: all that the next iteration needs
+kept_state               the same of the checkpoint that a roll-back would choose
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.memory import as_fine_tuning
 from rlinf_isaac.engines.local.rl.optimisers import Optimisers
+from rlinf_isaac.engines.local.rl.states import States
 from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
 from rlinf_isaac.engines.local.sft.saving import ADAPTERS
-from rlinf_isaac.engines.local.training.training_state import TrainingState
 from rlinf_isaac.engines.resume import CHECKPOINTS, saved_checkpoint
 from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
@@ -25,9 +26,9 @@ from rlinf_isaac.pi0.lora import merged, scales
 
 
 def save(
-    job: RlJob, state: TrainingState, policy: FlowActorCritic, optimisers: Optimisers, iteration: int
+    job: RlJob, states: States, policy: FlowActorCritic, optimisers: Optimisers, iteration: int, needed: int
 ) -> Iterator[Event]:
-    """Write the bundle and the training state of an iteration."""
+    """Write the bundle and the training state of an iteration; `needed` as of `States.save`."""
     whole = policy.checkpoint_module()
     weights, adapters, kept = whole.state_dict(), scales(policy.model), optimisers.tensors()
     if adapters:
@@ -47,7 +48,7 @@ def save(
         lineage=job.lineage,
         overwrite=True,  # a run killed before it saved the training state has left the same bytes
     )
-    state.save(iteration, kept)
+    states.save(iteration, kept, needed)
     yield CheckpointSaved(iteration, path, bundle.digest)
     yield from _adapters(job.output, iteration)
 

@@ -40,6 +40,7 @@ def load_policy_and_optimisers(job: RlJob, bundle: Bundle | None = None) -> tupl
     load_with_heads(source, policy.checkpoint_module())
     if config.rl.trainable == "lora":
         add_adapters(policy.model, as_fine_tuning(config))
+        _load_heads(policy, bundle or job.start)
     if compiles(config.compute):
         model = policy.model
         compile_blocks(model, stacks=(model.expert,) if policy.prefix_is_frozen else model.stacks)
@@ -55,14 +56,20 @@ def go_back(job: RlJob, policy: FlowActorCritic, bundle: Bundle | None) -> Optim
     initialise_heads(policy.heads, policy.rl.seed)
     reset_adapters(policy.model, policy.rl.seed)
     trained = {name: each for name, each in policy.model.named_parameters() if each.requires_grad}
-    heads = {name: each for name, each in policy.heads.named_parameters()}
     for name, value in read_weights(source, [*trained]).items():
         trained[name].copy_(value)
-    stored = read_weights(bundle or job.start, [*heads])
+    _load_heads(policy, bundle or job.start)
+    return Optimisers(policy, _exact(policy, job.config, source))
+
+
+@torch.no_grad()
+def _load_heads(policy: FlowActorCritic, bundle: Bundle) -> None:
+    """Give the heads the weights of a bundle, if it has heads like these."""
+    heads = dict(policy.heads.named_parameters())
+    stored = read_weights(bundle, [*heads])
     if all(name in stored and stored[name].shape == each.shape for name, each in heads.items()):
         for name, each in heads.items():
             each.copy_(stored[name])
-    return Optimisers(policy, _exact(policy, job.config, source))
 
 
 def _source(job: RlJob, bundle: Bundle | None) -> Bundle:
