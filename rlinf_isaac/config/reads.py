@@ -37,6 +37,7 @@ class Condition:
 ALWAYS = Condition("", lambda config: True)
 ISAACLAB = Condition("env.backend=isaaclab", lambda config: config.env.backend == "isaaclab")
 CUDA = Condition("compute.device=cuda", lambda config: config.compute.device.startswith("cuda"))
+CPU = Condition("compute.device=cpu", lambda config: not config.compute.device.startswith("cuda"))
 SEVERAL = Condition("compute.num_processes above 1", lambda config: config.compute.num_processes > 1)
 BFLOAT16 = Condition("compute.dtype=bfloat16", lambda config: config.compute.dtype == "bfloat16")
 VISION_CHOICE = Condition("sft.trainable=all or lora", lambda config: config.sft.trainable != "expert")
@@ -112,6 +113,7 @@ _OF_LOCAL_RL = {
     "rl.prefix_memory": RL_EXPERT,
     "rl.micro_batch": CUDA,
     "rl.rescore": CUDA,
+    "rl.workers": CPU,
 }
 _RL_SECTIONS = ("rl.", "eval.", "env.", "policy.denoise_steps", "compute.threads")
 _RL_FIXED = _PLAYED | {

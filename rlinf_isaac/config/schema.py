@@ -133,7 +133,7 @@ class EnvConfig:
     """The task and its environment."""
 
     backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "lerobot", "none")] = "mujoco"
-    """The simulator. Stack-cube runs in ``mujoco``, within this process and on the CPU, or in ``isaaclab``, in a
+    """The simulator. Stack-cube runs in ``mujoco``, on the CPU (``compute.env_processes``), or in ``isaaclab``, in a
     process of its own and on ``compute.device``. Any other task decides it itself; ``none``: it has no environment."""
 
     task: str = "stack2"

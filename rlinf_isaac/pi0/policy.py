@@ -185,7 +185,10 @@ class Pi0Policy:
     def prepare(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Prepared:
         """What of `act` needs no device: for a GPU, the observation is then in pinned memory. Thread-safe."""
         observation = self.processor.observation(images, states, prompts)
-        return Prepared(observation.seen().pinned() if self.device.type == "cuda" else observation, states)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):  # a thread begins on the first device
+                observation = observation.seen().pinned()
+        return Prepared(observation, states)
 
     def act_on(self, prepared: Prepared, noise: np.ndarray) -> np.ndarray:
         """`act` on what `prepare` has returned."""

@@ -14,7 +14,8 @@ from rlinf_isaac.ground.errors import Problem
 def check_rl(config: JobConfig) -> Iterator[Misfit]:
     """Values of `rl` that do not fit each other or the other sections."""
     rl = config.rl
-    if rl.num_envs % rl.workers:
+    on_gpu = config.compute.device.startswith("cuda")
+    if rl.num_envs % rl.workers and not on_gpu:
         cause = f"rl.num_envs {rl.num_envs} cannot be spread over rl.workers {rl.workers}"
         yield ("rl.num_envs", "rl.workers"), Problem("rl-workers", cause, f"use a multiple of {rl.workers}")
     yield from _check_processes(config)
@@ -27,7 +28,7 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
-    if not config.compute.device.startswith("cuda") and rl.prefix_memory not in ("auto", "host", "none"):
+    if not on_gpu and rl.prefix_memory not in ("auto", "host", "none"):
         cause = f"rl.prefix_memory {rl.prefix_memory} is GPU memory, and compute.device is {config.compute.device}"
         problem = Problem("rl-prefix-memory", cause, "use auto, host or none")
         yield ("rl.prefix_memory", "compute.device"), problem
@@ -39,9 +40,10 @@ def _check_processes(config: JobConfig) -> Iterator[Misfit]:
     rl, count = config.rl, config.compute.num_processes
     if count == 1:
         return
+    workers = 1 if config.compute.device.startswith("cuda") else rl.workers
     group = rl.group_size if rl.algorithm == "grpo" else 1
     for key, size, unit, keys in (
-        ("rl.num_envs", rl.num_envs, count * rl.workers, ("rl.workers",)),
+        ("rl.num_envs", rl.num_envs, count * workers, ("rl.workers",) if workers > 1 else ()),
         ("rl.episodes", rl.episodes, count * group, ("rl.group_size",) if group > 1 else ()),
         ("rl.minibatch", rl.minibatch, count, ()),
     ):

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from rlinf_isaac.engines.exploration import Sampler, exploration_draws, robot_chunk
 from rlinf_isaac.engines.local.rl.buffer import RolloutBuffer
@@ -71,8 +72,10 @@ class Explorer:
     def prepare(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Prepared:
         """What of `act` needs no device: for a GPU, the observation is then in pinned memory. Thread-safe."""
         observation = self.processor.observation(images, states, prompts)
-        on_gpu = self.buffer.device.type == "cuda"
-        return Prepared(observation.seen().pinned() if on_gpu else observation, states)
+        if self.buffer.device.type == "cuda":
+            with torch.cuda.device(self.buffer.device):  # a thread begins on the first device
+                observation = observation.seen().pinned()
+        return Prepared(observation, states)
 
     def act_on(self, prepared: Prepared, noise: CallDraws) -> np.ndarray:
         """`act` on what `prepare` has returned."""
