@@ -57,8 +57,8 @@ class RlConfig:
     """How many environments play side by side, in all workers of all processes together; a multiple of their number."""
 
     workers: Annotated[int, POSITIVE] = 2
-    """How many processes play and compute gradients on a CPU, for every process that trains. With 1 it does it itself, as
-    always on a GPU, where ``compute.env_processes`` says how many processes simulate."""
+    """How many processes play and compute gradients on a CPU, for every process that trains. With 1 it does so itself,
+    as always on a GPU, where ``compute.env_processes`` says how many processes simulate."""
 
     first_seed: Annotated[int, NOT_NEGATIVE] = 1_000_000
     """The first seed of the episodes that train. Every further episode, or group of GRPO, has the next number."""
