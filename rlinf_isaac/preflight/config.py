@@ -87,10 +87,11 @@ def _check_played(config: JobConfig) -> Iterator[Misfit]:
 def _check_lanes(config: JobConfig) -> Iterator[Misfit]:
     if config.compute.lanes < 2:
         return
+    workers = 1 if config.compute.device.startswith("cuda") else config.rl.workers
     sizes = {
         "eval.num_envs": min(config.eval.num_envs, config.eval.episodes),
         "sft.eval_episodes": min(config.eval.num_envs, config.sft.eval_episodes),
-        "rl.num_envs": config.rl.num_envs // (config.rl.workers * config.compute.num_processes),
+        "rl.num_envs": config.rl.num_envs // (workers * config.compute.num_processes),
     }
     for key, size in sizes.items():
         if size % 2:

@@ -46,9 +46,10 @@ def _check_processes(config: JobConfig) -> Iterator[Misfit]:
     rl, count = config.rl, config.compute.num_processes
     if count == 1:
         return
+    workers = 1 if config.compute.device.startswith("cuda") else rl.workers
     group = rl.group_size if rl.algorithm == "grpo" else 1
     for key, size, unit, keys in (
-        ("rl.num_envs", rl.num_envs, count * rl.workers, ("rl.workers",)),
+        ("rl.num_envs", rl.num_envs, count * workers, ("rl.workers",) if workers > 1 else ()),
         ("rl.episodes", rl.episodes, count * group, ("rl.group_size",) if group > 1 else ()),
         ("rl.minibatch", rl.minibatch, count, ()),
     ):

@@ -16,7 +16,7 @@ def test_torchrun_trains_one_checkpoint_after_the_other(store, small_checkpoints
     """Two processes; the second does not wait for the first to evaluate and record before the next training begins."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = ["rl", "--ckpt-root", str(small_checkpoints), "--ckpt-steps", "4,6", "--output", "out"]
-    words += ["--eval-episodes", "1", "--overrides", ",".join([*SMALL_RL, "rl.eval_interval=0", "eval.videos=0"])]
+    words += ["--eval-episodes", "1", "--overrides", ",".join([*SMALL_RL, "eval.videos=0"])]
     environment = os.environ | {"MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"}
     command = [*launcher, "-m", "mlflow_project.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)

@@ -75,6 +75,8 @@ def test_values_that_do_not_fit_each_other(override, code):
         ("rl", ["rl.num_envs=12", "rl.episodes=12", "rl.minibatch=12"], []),
         ("rl", ["rl.num_envs=9", "rl.workers=3", "rl.episodes=12", "rl.minibatch=12"], []),
         ("rl", ["rl.num_envs=12", "rl.workers=3", "rl.episodes=12", "rl.minibatch=12"], ["rl-processes"]),
+        ("rl", ["rl.num_envs=3", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda"], []),
+        ("rl", ["rl.num_envs=4", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda"], ["rl-processes"]),
         ("rl", ["rl.num_envs=12", "rl.episodes=16", "rl.minibatch=12", "rl.algorithm=grpo"], ["rl-processes"]),
         ("rl", ["rl.num_envs=12", "rl.episodes=24", "rl.minibatch=12", "rl.algorithm=grpo"], []),
         ("rl", ["rl.num_envs=12", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda:1"], ["processes-device"]),
