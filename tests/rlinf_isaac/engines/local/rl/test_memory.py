@@ -51,7 +51,7 @@ def test_prefixes_lie_on_the_gpu_as_far_as_there_is_room():
 
 @pytest.mark.parametrize(
     ("overrides", "free", "host"),
-    [(["rl.prefix_memory=gpu"], 40, 100), (["rl.prefix_memory=host"], 130, 10), (["rl.prefix_memory=100"], 60, 100)],
+    [(["rl.prefix_memory=gpu"], 40, 100), (["rl.prefix_memory=host"], 130, 10), (["rl.prefix_memory=100"], 50, 100)],
 )
 def test_what_has_no_room_is_refused_before_the_start(overrides, free, host):
     with pytest.raises(InvalidJob, match=r"2880 action chunks take 27\.\d GiB"):
