@@ -207,7 +207,11 @@ FORMS: Mapping[str, Form] = {
         *_RL_SECTIONS,
         only=_OF_RL | {"compute.device": ISAACLAB},
         unread=("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
-        fixed=_RL_FIXED | {"compute.dtype": "would not do what it says: RLinf's workers train rl in float32"},
+        fixed=_RL_FIXED
+        | {
+            "compute.dtype": "would not do what it says: RLinf's workers train rl in float32",
+            "compute.num_processes": "would not do what it says: RLinf's cluster says how many workers there are",
+        },
     ),
     "bundle make": _BUNDLE,
     "bundle verify": _form(),
