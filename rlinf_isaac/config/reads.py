@@ -216,7 +216,11 @@ FORMS: Mapping[str, Form] = {
             *("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
             *("rl.guard", *_GUARD, "rl.target_success", "rl.stop_at_target"),
         ),
-        fixed=_RL_FIXED | {"compute.dtype": "would not do what it says: RLinf's workers train rl in float32"},
+        fixed=_RL_FIXED
+        | {
+            "compute.dtype": "would not do what it says: RLinf's workers train rl in float32",
+            "compute.num_processes": "would not do what it says: RLinf's cluster says how many workers there are",
+        },
     ),
     "bundle make": _BUNDLE,
     "bundle verify": _form(),

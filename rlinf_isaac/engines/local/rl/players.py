@@ -94,14 +94,12 @@ class Players:
         return [(yield from self.player.explore(seeds, indices, iteration, range(self.plan.rows)))]
 
     def rescore(self, rows: np.ndarray) -> np.ndarray:
-        """Score `rows` of the buffer again if the kernels of the update are not those of the rollout, or the config
-        demands it.
+        """Score `rows` of the buffer again, on a GPU, where the kernels of the update are not those of the rollout.
 
         Returns:
             |log-probability now - that of the sampler| of the rows, or of none if they are not scored again.
         """
-        wanted = self.config.rl.rescore
-        if self.player is None or wanted == "never" or (wanted == "auto" and self.device.type != "cuda"):
+        if self.device.type != "cuda" or self.config.rl.rescore == "never":
             return np.zeros(0)
         return gradients.rescore(self.policy, self.buffer, rows, self.plan.piece).abs().double().cpu().numpy()
 

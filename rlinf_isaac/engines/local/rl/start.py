@@ -80,7 +80,7 @@ def _source(job: RlJob, bundle: Bundle | None) -> Bundle:
 
 def _exact(policy: FlowActorCritic, config: JobConfig, source: Bundle) -> dict[str, Tensor]:
     """The float32 values of trained bfloat16 parameters, from which their float32 copies begin."""
-    if not config.compute.master_weights:
+    if config.compute.dtype != "bfloat16" or not config.compute.master_weights:
         return {}
     rounded = {
         name: each
