@@ -49,15 +49,22 @@ def main() -> None:
     if chosen == ["all"]:
         chosen = [name for name in STAGES if name != SLOW]
     patience = 10 if arguments.tiny else 1
-    rows = [row for name in chosen for row in _run(name, patience * STAGES[name][1])]
+    rows: list[tuple[str, float, str, str]] = []
+    for name in chosen:
+        rows += _run(name, patience * STAGES[name][1])
+        _write(arguments.json, rows)  # what was measured is not lost if a later stage is stopped
     rows += comparison.ratios(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=1))
+    _write(arguments.json, rows)
     print(f"\n{_machine()}\n")
     width = max(len(row[0]) for row in rows)
     for what, value, unit, note in rows:
         shown = f"{value:.1e}" if unit == "error" else f"{value:.2f}"
         print(f"{what:{width}s} {shown:>9s} {unit:9s} {note}")
+
+
+def _write(path: Path | None, rows: list[tuple[str, float, str, str]]) -> None:
+    if path is not None:
+        path.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=1))
 
 
 def _run(stage: str, limit: int) -> Iterator[tuple[str, float, str, str]]:
