@@ -29,12 +29,17 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, wo
     from rlinf_isaac.config.task import task_of
     from rlinf_isaac.envs.stack_cube.backends import BACKENDS
     from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
-    from rlinf_isaac.tasks.task import BUILTIN
+    from rlinf_isaac.tasks.task import BUILTIN, ISAACLAB
 
     task, env = task_of(config), config.env
     if task.env is None:
         cure = "add a section env to its description; docs/tasks.md says how"
         raise SimulatorError.of("no-env", f"the task {task.name} has no environment to play in", cure)
+    device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
+    if task.env.kind == ISAACLAB:
+        from rlinf_isaac.envs.isaaclab.task_env import LabEnv
+
+        return LabEnv(num_envs, task, env.max_episode_steps, env_python, device)
     if task.env.kind != BUILTIN:
         from rlinf_isaac.envs.host.env import HostEnv
 
@@ -51,7 +56,6 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, wo
     if env.backend == "isaaclab":
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-        device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
         return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=device)
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 

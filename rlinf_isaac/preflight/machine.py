@@ -14,10 +14,11 @@ from rlinf_isaac.config.suite import configs_of, tasks_of
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.envs.host.interpreter import check_host
+from rlinf_isaac.envs.isaaclab.checks import check_lab
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
-from rlinf_isaac.tasks.task import BUILTIN
+from rlinf_isaac.tasks.task import BUILTIN, ISAACLAB
 
 
 def training_bytes(config: JobConfig) -> int:
@@ -53,6 +54,8 @@ def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Pr
         if task.env is None:
             cause = f"the task {task.name} has no environment to play in"
             problems[Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")] = None
+        elif task.env.kind == ISAACLAB:
+            problems |= dict.fromkeys(check_lab(task, env_python))
         elif task.env.kind != BUILTIN:
             problems |= dict.fromkeys(check_host(task, env_python))
         elif each.env.backend == "isaaclab":

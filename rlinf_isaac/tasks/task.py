@@ -21,7 +21,8 @@ NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """OpenPI's names of the three images that a pi0 reads."""
 BUILTIN = "builtin"
-KINDS = (BUILTIN, "gymnasium", "lerobot")
+ISAACLAB = "isaaclab"
+KINDS = (BUILTIN, "gymnasium", "lerobot", ISAACLAB)
 """What `Environment.kind` may be."""
 OF_THE_MACHINE = ("env.python", "env.directory", "env.setup")
 """Fields that say where this machine has something, or how it gets it; they are no part of a task's digest."""
@@ -85,7 +86,7 @@ class Environment:
     Attributes:
         kind: one of `KINDS`.
         make: what is built: an environment's id, ``package.module:function``, or ``file.py:function`` beside the YAML.
-            In lerobot, the type of an environment or the class of its config.
+            In lerobot, the type of an environment or the class of its config; in IsaacLab a task's id.
         options: keyword arguments of `make`.
         success: the term (`terms`) that ends an episode as solved.
         failure: the term that ends it as failed, or None.

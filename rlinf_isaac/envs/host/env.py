@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from rlinf_isaac.envs.host.guests import START_SECONDS, Guests
+from rlinf_isaac.envs.host.guests import SERVER, START_SECONDS, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import BLOCK, Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space
 from rlinf_isaac.envs.stack_cube.backends import check_sizes
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, ExpertPolicy, Observation, TaskEnv, checked_actions, indices
-from rlinf_isaac.ground.errors import SimulatorError
+from rlinf_isaac.ground.errors import Problem, SimulatorError
 from rlinf_isaac.tasks.paths import read_path
 from rlinf_isaac.tasks.task import Task
 
@@ -38,7 +40,12 @@ class HostEnv(TaskEnv):
     Attributes:
         guests: the workers.
         report: what a worker reported of the environment, as `worker.rows.Rows.report`.
+        script: what the workers run.
+        settings: further settings of it.
     """
+
+    script: Path = SERVER
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -67,11 +74,11 @@ class HostEnv(TaskEnv):
         if problems := check_sizes(num_envs, 1, max_steps):
             raise SimulatorError(problems)
         python = find_python(task, env_python)
-        self.guests = Guests(python, task, num_envs, workers, start_s)
+        self.guests = Guests(python, task, num_envs, workers, start_s, self.script, self.settings)
         try:
             self.report = self.guests.report
             leaves = {path: Leaf(tuple(shape), *rest) for path, (shape, *rest) in self.report["leaves"].items()}
-            if problems := check_report(task, leaves, self.report["action"]):
+            if problems := check_report(task, leaves, self.report["action"]) + self.check_terms(task):
                 raise SimulatorError(problems)
             self.guests.build(task.action.dims)
             self._shared = SharedArrays(self.guests.memory, num_envs, task.action.dims, leaves)
@@ -161,6 +168,10 @@ class HostEnv(TaskEnv):
         digest = self.task.env.sources.get(make.rpartition(":")[0])
         return HostExpert(f"{make}-{digest[:8] if digest else self.report['provider'][1]}", self._act)
 
+    def check_terms(self, task: Task) -> list[Problem]:
+        """What is wrong with the task's terms, where the environment says beforehand which it has."""
+        return []
+
     def close_extras(self, **kwargs: Any) -> None:
         if hasattr(self, "guests"):  # a VectorEnv of gymnasium 0.29 closes itself, even one that was never made
             self.guests.close()
@@ -246,13 +257,14 @@ class HostEnv(TaskEnv):
         task, (name, version) = self.task, self.report["provider"]
         assert task.env is not None
         content = {"task": task.digest, "provider": [name, version], "versions": self.report["versions"]}
+        content |= {key: self.report[key] for key in ("assets",) if key in self.report}
         first = next(iter(task.cameras.values()), None)
         observation = nested(self._shared.observation)
         return EnvIdentity(
-            backend=f"{task.env.kind}-{name}-{version}",
+            backend=self.report.get("backend") or f"{task.env.kind}-{name}-{version}",
             task=task.name,
             prompt=task.prompts[0] if task.prompts else "",
-            renderer="own",
+            renderer=self.report.get("renderer") or "own",
             image_size=read_path(observation, str(first.env)).shape[1] if first else 0,
             control_hz=task.control_hz,
             max_episode_steps=max_steps,

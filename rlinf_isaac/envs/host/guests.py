@@ -19,7 +19,7 @@ ORDER_SECONDS = 300.0
 """Time limit for an order to all rows of a worker, as a reset."""
 STEP_SECONDS = 60.0
 """What each further control step of all rows of a worker may add to it."""
-_SERVER = Path(__file__).parent / "worker" / "server.py"
+SERVER = Path(__file__).parent / "worker" / "server.py"
 
 
 class Guests:
@@ -33,9 +33,25 @@ class Guests:
     """
 
     def __init__(
-        self, python: str, task: Task, num_envs: int, workers: int | None = None, start_s: float = START_SECONDS
+        self,
+        python: str,
+        task: Task,
+        num_envs: int,
+        workers: int | None = None,
+        start_s: float = START_SECONDS,
+        script: Path = SERVER,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the workers, and wait until each has made its first environment.
+
+        Args:
+            python: the interpreter.
+            task: what is played.
+            num_envs: number of rows.
+            workers: number of processes; None: as many as there are CPUs, but not more than rows.
+            start_s: time limit for the start.
+            script: what the processes run, which takes the orders of `worker.server`.
+            more: further settings of it.
 
         Raises:
             SimulatorError: an environment cannot be made, or a file that it is in has changed.
@@ -57,12 +73,13 @@ class Guests:
             "failure": env.failure,
             "dwell": env.dwell,
             "expert": task.expert.make if task.expert else None,
+            **(more or {}),
         }
         self.processes: list[SimulatorProcess] = []
         try:
             for share in shares:
                 own = settings | {"rows": share.tolist()}
-                process = SimulatorProcess(f"The environment {env.make}", python, _SERVER, own, [self.memory], "host")
+                process = SimulatorProcess(f"The environment {env.make}", python, script, own, [self.memory], "host")
                 self.processes.append(process)
             self.report = self._finish("start", range(len(shares)), start_s)[0]
         except BaseException:

@@ -38,7 +38,7 @@ class Row:
     def __init__(self, env: Any, observation: Any) -> None:
         """
         Args:
-            env: the environment; None for a row of a vector environment.
+            env: the environment, or the vector environment of which this is a row.
             observation: of its first reset.
         """
         self.env, self.observation = env, observation
@@ -47,7 +47,7 @@ class Row:
         self.judged = False
         self.streak = 0
         self.expert: Any = None
-        self.first_images = self.images() or {}
+        self.first_images: dict[str, Any] = {}
 
     def begin(self, observation: Any) -> None:
         """Begin an episode, of which this is the first observation."""
@@ -117,7 +117,7 @@ class Rows:
             "leaves": found,
             "provider": (name, version),
             "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ()), *others),
-            "rates": declared_rates(row.env),
+            "rates": declared_rates(made),
             "action": {
                 "space": str(space),
                 "shape": None if bounds[0] is None else list(space.shape),
@@ -216,7 +216,9 @@ class Rows:
             raise TypeError("it is a VectorEnv; the function that makes one has a parameter num_envs")
         # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
         # same past, whoever is its worker.
-        return Row(env, env.reset(seed=0)[0])
+        row = Row(env, env.reset(seed=0)[0])
+        row.first_images = row.images() or {}
+        return row
 
     def _made(self) -> Any:
         """What was made first."""

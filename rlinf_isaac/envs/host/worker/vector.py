@@ -10,6 +10,7 @@ import numpy as np
 
 from rlinf_isaac.envs.host.worker.make import draw_without_display, find_function
 from rlinf_isaac.envs.host.worker.rows import Row, Rows, Step
+from rlinf_isaac.tasks.paths import leaves
 
 
 class Autoreset(Exception):
@@ -33,23 +34,38 @@ class VectorRows(Rows):
     It cannot step some of its rows and leave the others: a row that has no episode to play is stepped all the same,
     with an action near zero, in an episode of which nobody sees anything. Therefore an episode that was left out of a
     step cannot go on, which is an error. Jobs never do that.
+
+    An expert is called with the `VectorEnv`, and acts on what its own row observes.
+
+    Attributes:
+        restarts: whether a row whose episode has ended must be reset before the others are stepped.
     """
+
+    restarts = True
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         super().reset(rows, seeds)
         self._left_out[self._places(rows)] = False
 
-    def expert(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
-        raise TypeError("an expert is given its own environment, and a row of a VectorEnv has none")
+    def images(self, rows: Sequence[int]) -> None:
+        assert self.shared is not None
+        drawn = leaves(self._vector.observe_images())
+        for path in self.rendered:
+            self.shared.observation[path][list(rows)] = drawn[path][self._places(rows)]
 
     def close(self) -> None:
         self._vector.close()
 
-    def _build_first(self) -> Any:
-        settings, count = self.settings, len(self.indices)
+    def _make_vector(self, count: int) -> Any:
+        """The vector environment of so many rows."""
+        settings = self.settings
         make = find_function(settings["make"], settings["directory"], settings["sources"])
         assert make is not None
-        self._vector = vector = make(num_envs=count, **settings["options"])
+        return make(num_envs=count, **settings["options"])
+
+    def _build_first(self) -> Any:
+        count = len(self.indices)
+        self._vector = vector = self._make_vector(count)
         if getattr(vector, "num_envs", None) != count or not hasattr(vector, "single_action_space"):
             raise TypeError(f"it is no VectorEnv of {count} environments, but {vector}")
         mode = vector.metadata.get("autoreset_mode")
@@ -57,7 +73,9 @@ class VectorRows(Rows):
             raise Autoreset(f"{vector} starts new episodes by itself (autoreset_mode is {mode})")
         self._over, self._left_out = np.zeros((2, count), bool)
         observations = self._reset(np.ones(count, bool), [0] * count)
-        self.rows = {index: Row(None, _of_row(observations, i)) for i, index in enumerate(self.indices)}
+        self.rows = {index: Row(vector, _of_row(observations, i)) for i, index in enumerate(self.indices)}
+        if draw := getattr(vector, "observe_images", None):
+            self.rows[self.indices[0]].first_images = _of_row(leaves(draw()), 0)
         return vector.single_action_space
 
     def _made(self) -> Any:
@@ -101,7 +119,8 @@ class VectorRows(Rows):
         for place, index in zip(places, running, strict=True):
             actions[place] = self._action(index, t)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
-        self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        if self.restarts:
+            self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         return [
             (_of_row(observations, i), rewards[i], terminated[i], truncated[i], _info_of_row(infos, i)) for i in places
         ]

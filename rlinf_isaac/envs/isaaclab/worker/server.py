@@ -19,19 +19,17 @@ if TYPE_CHECKING:
 
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
 
-ASSET_ROOT = "ISAACSIM_ASSET_ROOT"
-"""IsaacLab's environment variable for its assets. If it is set, those assets are used instead of the stand-ins."""
-
 
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build the simulator, report that it is ready, and carry out orders."""
     from rlinf_isaac.envs.host.protocol import receive, send
     from rlinf_isaac.envs.isaaclab.protocol import SharedArrays
+    from rlinf_isaac.envs.isaaclab.worker.rows import ASSET_ROOT, prepare_stand_ins
     from rlinf_isaac.envs.stack_cube import contract
 
     try:
         user_assets = os.environ.get(ASSET_ROOT)
-        root = Path(user_assets) if user_assets else _prepare_stand_ins(Path(settings["assets"]))
+        root = Path(user_assets) if user_assets else prepare_stand_ins(Path(settings["assets"]))
         os.environ[ASSET_ROOT] = str(root)  # isaaclab reads it when it is imported
         # IsaacLab imports mujoco but renders nothing with it; the parent's choice of GL may not be available here.
         os.environ["MUJOCO_GL"] = "disable"
@@ -79,26 +77,6 @@ def _held(shared: SharedArrays) -> np.ndarray:
     actions = shared.actions.copy()
     actions[~shared.active] = (0, 0, 0, 0, 0, 0, 1)
     return actions
-
-
-def _prepare_stand_ins(root: Path) -> Path:
-    """Write the stand-ins, once per version of the code that makes them. Returns their directory."""
-    from rlinf_isaac.envs.isaaclab import kinematics
-    from rlinf_isaac.envs.isaaclab.worker import assets
-    from rlinf_isaac.ground.digest import file_digest
-
-    made_by = "".join(file_digest(str(module.__file__))[:8] for module in (assets, kinematics))
-    complete = root / made_by
-    if not complete.exists():
-        partial = root / f"{made_by}.{os.getpid()}"
-        assets.write_assets(partial)
-        try:
-            partial.rename(complete)
-        except OSError:  # another process has written them in the meantime
-            import shutil
-
-            shutil.rmtree(partial)
-    return complete
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ the start of episodes differ. IsaacLab resets an env within the step that ends i
 all envs share. Here the step leaves the env in its final state, and `reset` draws the start from the episode's own seed
 (`stack_cube.randomisation`, with the distribution of IsaacLab's reset events).
 
-Two errors of IsaacLab 3.0.0 on Newton are corrected. After a reset, the end effector's frame is that of the previous
-episode until the next step (`check_fresh` refuses such an observation). And the wrist camera stays where the hand was
-at the last reset, because by default the renderer gets the pose of a camera only then.
+How episodes begin and end is that of `episodes`; `check_fresh` refuses an observation whose end effector is still that
+of the episode before.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from rlinf_isaac.envs.isaaclab import kinematics
 from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
 from rlinf_isaac.envs.isaaclab.versions import TASK_ID
+from rlinf_isaac.envs.isaaclab.worker.episodes import episodic, record_physics, refresh
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
 
@@ -43,12 +43,13 @@ class NewtonSimulation:
     def __init__(self, num_envs: int, image_size: int, max_episode_steps: int, device: str, hand: str) -> None:
         """`hand` is the hand's path in the robot's file (`assets.hand_path`); for the rest see `IsaacLabVectorEnv`."""
         from isaaclab.app import launch_simulation
+        from isaaclab.envs import ManagerBasedRLEnv
         from isaaclab_newton.physics import NewtonManager
 
         cfg = task_config(num_envs, image_size, max_episode_steps, device, hand)
         self._open = ExitStack()
         self._open.enter_context(launch_simulation(cfg, {"device": device}))
-        self.env = _env_class()(cfg=cfg)
+        self.env = episodic(ManagerBasedRLEnv)(cfg=cfg)
         self._robot = self.env.scene["robot"]
         if tuple(self._robot.joint_names) != kinematics.JOINT_NAMES:
             raise RuntimeError(f"the robot's joints are {self._robot.joint_names}")
@@ -56,14 +57,13 @@ class NewtonSimulation:
             raise RuntimeError("the second finger does not follow the first: the robot's NewtonMimicAPI was not read")
         self._home_quat = kinematics.eef_pose(np.array([contract.DEFAULT_JOINT_POS[: contract.NUM_ARM_JOINTS]]))[1][0]
         self.reset(range(num_envs), range(num_envs))
-        if device == "cpu":
-            self._record_physics()
-            self.reset(range(num_envs), range(num_envs))
+        record_physics(self.env)
+        self.reset(range(num_envs), range(num_envs))
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Start the episode of a seed in each of these rows. Other rows are not changed."""
         ids = torch.tensor(rows, dtype=torch.int32, device=self.env.device)
-        self.env.reset_managers(ids)
+        self.env.reset_rows(ids)
         starts = [sample_reset(seed, len(CUBES), kinematics.ARM_LIMITS) for seed in seeds]
         joints = self._tensor(np.stack([start.joint_pos for start in starts]))
         self._robot.write_joint_position_to_sim_index(position=joints, env_ids=ids)
@@ -82,7 +82,7 @@ class NewtonSimulation:
             cube = self.env.scene[name]
             cube.write_root_pose_to_sim_index(root_pose=poses, env_ids=ids)
             cube.write_root_velocity_to_sim_index(root_velocity=poses.new_zeros(len(rows), 6), env_ids=ids)
-        self._refresh()
+        refresh(self.env)
 
     def step(self, actions: np.ndarray) -> None:
         """One control step of every env with actions (N, 7)."""
@@ -133,33 +133,6 @@ class NewtonSimulation:
     def close(self) -> None:
         self.env.close()
         self._open.close()
-
-    def _refresh(self) -> None:
-        """Update bodies, frames, cameras and the observation after a state was written."""
-        from isaaclab_newton.physics import NewtonManager
-
-        self.env.scene.write_data_to_sim()
-        self.env.sim.forward()
-        # forward() updates the bodies, but IsaacLab 3.0.0 updates the frame sensors only in a physics step.
-        NewtonManager._update_sensors(None)
-        for sensor in self.env.scene.sensors.values():
-            sensor.reset()
-        self.env.obs_buf = self.env.observation_manager.compute(update_history=True)
-
-    def _record_physics(self) -> None:
-        """Record the kernels of a physics step once, to replay them instead of launching them one by one.
-
-        Launching them from Python takes longer than running them for one env. On a GPU, IsaacLab records a CUDA graph.
-        Warp can record on a CPU too, but IsaacLab 3.0.0 does not use that. The results are the same, bit by bit.
-        """
-        import warp
-        from isaaclab_newton.physics.mjwarp_manager import NewtonMJWarpManager as Manager
-
-        self.env.step(self._tensor(np.zeros((self.env.num_envs, contract.ACTION_DIM))))  # loads the kernels
-        name = "_simulate_full" if Manager._is_all_graphable() else "_simulate_physics_only"
-        with warp.ScopedCapture(device="cpu") as capture:
-            getattr(Manager, name)()
-        setattr(Manager, name, lambda: warp.capture_launch(capture.graph))
 
     def _image(self, camera: str) -> np.ndarray:
         """Images of a camera, (N, H, W, 3) uint8, like the task's ``image_rgb``. Rendered if the state has changed."""
@@ -219,19 +192,3 @@ def to_contract(policy: Mapping[str, np.ndarray], origins: np.ndarray, home_quat
 def wxyz(xyzw: np.ndarray) -> np.ndarray:
     """Converts quaternions (..., 4) from IsaacLab 3.x's order xyzw to the contract's order wxyz (that of 2.x)."""
     return np.roll(xyzw, 1, axis=-1)
-
-
-def _env_class() -> type:
-    from isaaclab.envs import ManagerBasedRLEnv
-
-    class TerminalObservationEnv(ManagerBasedRLEnv):
-        """Does not reset when an episode ends, so that the observation is the terminal one."""
-
-        def _reset_idx(self, env_ids: Iterable[int]) -> None:
-            pass
-
-        def reset_managers(self, env_ids: torch.Tensor) -> None:
-            """Reset the task's managers, without the state."""
-            super()._reset_idx(env_ids)
-
-    return TerminalObservationEnv

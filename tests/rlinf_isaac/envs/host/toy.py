@@ -98,6 +98,33 @@ def several(num_envs: int, mode: str | None = "DISABLED", single: bool = False, 
     )
 
 
+class _Drawing(gymnasium.vector.SyncVectorEnv):
+    """Draws the images of all its environments when asked for, and counts how often."""
+
+    drawn = 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        return self._without_images(observation), info
+
+    def step(self, actions: np.ndarray) -> Any:
+        observation, *rest = super().step(actions)
+        return self._without_images(observation), *rest
+
+    def observe_images(self) -> dict[str, Any]:
+        self.drawn += 1
+        return {"pixels": {name: value.copy() for name, value in self._pixels.items()}}
+
+    def _without_images(self, observation: dict[str, Any]) -> dict[str, Any]:
+        self._pixels = observation["pixels"]
+        return {"point": observation["point"], "drawn": np.full(self.num_envs, self.drawn)}
+
+
+def drawing(num_envs: int) -> Any:
+    """That many of them, whose images are drawn when asked for."""
+    return _Drawing([Plane] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)
+
+
 def together() -> gymnasium.vector.VectorEnv:
     """A vector environment from a function that does not say so."""
     return several(2)

@@ -95,8 +95,25 @@ def test_an_episode_that_was_left_out_of_a_step_cannot_go_on(start) -> None:
         env.chunk_step(np.zeros((2, 1, 2)), np.ones(2, bool))
 
 
-def test_it_has_no_environment_for_an_expert(start) -> None:
-    env = start("several", 2)
-    env.reset(seed=[0, 1])
-    with pytest.raises(SimulatorError, match=r"\[env-not-made\].*expert"):
-        env.expert()
+def test_an_expert_acts_on_what_its_row_observes(start) -> None:
+    env = start("several")
+    observation, _ = env.reset(seed=[0, 1, 2, 3])
+    expert, active = env.expert(), np.ones(N, bool)
+    outcomes: dict[int, str] = {}
+    while active.any():
+        step = env.chunk_step(expert.act(observation, active)[:, None], active)
+        observation = step.observation
+        outcomes |= {i: str(step.outcome(i)) for i in np.flatnonzero(active).tolist() if step.outcome(i)}
+        active &= ~(step.terminated | step.time_out)
+    assert outcomes == dict.fromkeys(range(N), "success")
+
+
+def test_images_are_drawn_when_asked_for(start) -> None:
+    env = start("drawing")
+    before = env.reset(seed=[0, 1, 2, 3])[0]
+    assert before["drawn"].tolist() == [1] * N, "once, to see what they are like"
+    step = env.chunk_step(np.full((N, 5, 2), 0.3), np.ones(N, bool), images=False)
+    assert "pixels" not in step.observation
+    after = env.observe()
+    assert after["pixels"]["top"][:, 0, 0, 0].tolist() == [5] * N, "the count of steps, which is painted there"
+    assert env.chunk_step(np.zeros((N, 1, 2)), np.ones(N, bool)).observation["drawn"].tolist() == [3] * N
