@@ -91,9 +91,10 @@ def read_options(options: Mapping[str, Any]) -> tuple[LabOptions, list[str]]:
     if not isinstance(overrides, list | tuple) or not all(isinstance(each, str) and "=" in each for each in overrides):
         wrong.append(f"env.options.overrides is {overrides!r}, not a list of texts like env.episode_length_s=8")
         overrides = ()
-    sections: dict[str, dict[str, Any]] = {"cameras": {}, "terminations": {}}
+    found["overrides"] = tuple(overrides)
     for key, read in (("cameras", _camera), ("terminations", _term)):
-        section = options.get(key) or {}
+        section, made = options.get(key) or {}, {}
+        found[key] = made
         if not isinstance(section, Mapping):
             wrong.append(f"env.options.{key} is {section!r}, not a section with a name for each")
             continue
@@ -103,9 +104,9 @@ def read_options(options: Mapping[str, Any]) -> tuple[LabOptions, list[str]]:
                 wrong.append(f"{place}: use letters, digits and _ for the name")
             elif not isinstance(values, Mapping):
                 wrong.append(f"{place} is {values!r}, not a section")
-            elif (made := read(values, place, wrong)) is not None:
-                sections[key][str(name)] = made
-    return LabOptions(**found, overrides=tuple(overrides), **sections), wrong
+            elif (each := read(values, place, wrong)) is not None:
+                made[str(name)] = each
+    return LabOptions(**found), wrong
 
 
 def look_at(pos: Sequence[float], target: Sequence[float]) -> tuple[float, float, float, float]:

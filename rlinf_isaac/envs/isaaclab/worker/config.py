@@ -184,7 +184,7 @@ def _cameras(cfg: Any, options: LabOptions) -> dict[str, str]:
         for name, term in list(vars(terms).items()):
             params = getattr(term, "params", None) or {}
             sensor = getattr(params.get("sensor_cfg"), "name", None)
-            if sensor in cameras and _name_of(term.func) in RGB and params.get("data_type", "rgb") == "rgb":
+            if sensor in cameras and _is_image(term.func, params):
                 images[f"{group}/{name}"] = sensor
                 setattr(terms, name, None)
             elif sensor in cameras:
@@ -233,6 +233,7 @@ def _groups(cfg: Any) -> dict[str, Any]:
     return {name: each for name, each in groups.items() if hasattr(each, "concatenate_terms")}
 
 
-def _name_of(func: Any) -> str:
-    """The name of a function, which IsaacLab may not have loaded yet."""
-    return getattr(func, "__name__", None) or str(func).rpartition(":")[2]
+def _is_image(func: Any, params: Mapping[str, Any]) -> bool:
+    """Whether a term of the observation is the RGB image of now. IsaacLab may not have loaded its function yet."""
+    name = getattr(func, "__name__", None) or str(func).rpartition(":")[2]
+    return name in RGB and params.get("data_type", "rgb") == "rgb" and params.get("frame_stack", 1) == 1

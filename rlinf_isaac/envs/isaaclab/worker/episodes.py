@@ -20,7 +20,7 @@ def episodic(base: type) -> type:
     """The class of an environment (``ManagerBasedRLEnv``, or one derived from ``DirectRLEnv``), which starts no episode
     by itself: the observation at the end of one is the terminal one."""
 
-    class Episodic(base):  # type: ignore[misc]
+    class Episodic(base):
         def _reset_idx(self, env_ids: Iterable[int]) -> None:
             pass
 

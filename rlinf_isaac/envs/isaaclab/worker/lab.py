@@ -83,12 +83,8 @@ class Lab:
 
     def metrics(self) -> dict[str, np.ndarray]:
         """``COMMAND/METRIC`` -> (N,), what the task's commands measure, such as the distance to a goal."""
-        manager = getattr(self.env, "command_manager", None)
-        found = {}
-        for name in manager.active_terms if manager is not None else ():
-            for metric, value in manager.get_term(name).metrics.items():
-                found[f"{name}/{metric}"] = _numpy(value)
-        return found
+        metrics = {name: term.metrics for name, term in self._commands().items()}
+        return {f"{name}/{metric}": _numpy(value) for name, each in metrics.items() for metric, value in each.items()}
 
     def observe_images(self) -> dict[str, np.ndarray]:
         """Path -> (N, H, W, 3) uint8, drawn if the state has changed."""
@@ -116,9 +112,7 @@ class Lab:
     def _seed_commands(self) -> None:
         """Let a command that is drawn anew within an episode depend on the episode's seed, and on how often it was
         drawn before, alone."""
-        manager = getattr(self.env, "command_manager", None)
-        for number, name in enumerate(manager.active_terms if manager is not None else ()):
-            term = manager.get_term(name)
+        for number, term in enumerate(self._commands().values()):
 
             def resample(env_ids: Any, term: Any = term, number: int = number, original: Any = term._resample) -> None:
                 rows = range(self.num_envs)[env_ids] if isinstance(env_ids, slice) else env_ids.tolist()
@@ -128,6 +122,11 @@ class Lab:
                     original(self._ids([row]))
 
             term._resample = resample
+
+    def _commands(self) -> dict[str, Any]:
+        """Name -> term, of the commands of the task; none in IsaacLab's direct workflow."""
+        manager = getattr(self.env, "command_manager", None)
+        return {} if manager is None else {name: manager.get_term(name) for name in manager.active_terms}
 
     def _ids(self, rows: Sequence[int]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.int32, device=self.env.device)
