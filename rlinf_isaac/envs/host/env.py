@@ -120,7 +120,8 @@ class HostEnv(TaskEnv):
         for t in range(0, horizon, block):
             if not alive.any():
                 break
-            self._play(actions[:, t : t + block], alive, rewards[:, t : t + block], steps)
+            seen = images or on_frame is not None
+            self._play(actions[:, t : t + block], alive, rewards[:, t : t + block], steps, seen)
             if on_frame is not None:
                 for i in indices(alive):
                     on_frame(i, t)
@@ -190,7 +191,9 @@ class HostEnv(TaskEnv):
         flags = {"success": self._success, **self._failures, "time_out": self._time_out}
         return {name: each.copy() for name, each in flags.items()}
 
-    def _play(self, actions: np.ndarray, alive: np.ndarray, rewards: np.ndarray, steps: np.ndarray) -> None:
+    def _play(
+        self, actions: np.ndarray, alive: np.ndarray, rewards: np.ndarray, steps: np.ndarray, images: bool
+    ) -> None:
         """Up to T control steps of the rows that are `alive` (N,).
 
         Args:
@@ -198,12 +201,13 @@ class HostEnv(TaskEnv):
             alive: (N,) bool.
             rewards: (N, T), which is filled in.
             steps: (N,), to which the steps taken are added.
+            images: whether the images of the last observations may be asked for.
         """
         shared, count = self._shared, actions.shape[1]
         shared.actions[alive, :count], shared.active[:] = actions[alive], alive
         shared.limits[:] = np.minimum(count, self.identity.max_episode_steps - self.elapsed)
         self._check_open()
-        for answer in self.guests.order("step", alive, count):
+        for answer in self.guests.order("step", alive, count, images=images):
             for row, numbers in zip(answer["rows"], answer["numbers"], strict=True):
                 self._numbers[row] = numbers
         rewards[alive] = shared.rewards[alive, :count]

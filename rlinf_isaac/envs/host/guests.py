@@ -91,13 +91,14 @@ class Guests:
         values = {"num_envs": len(self.owner), "action_dims": action_dims, "leaves": self.report["leaves"]}
         self._carry_out("build", dict.fromkeys(range(len(self.processes)), values), self._start_s)
 
-    def order(self, do: str, rows: np.ndarray, steps: int = 0) -> list[dict[str, Any]]:
+    def order(self, do: str, rows: np.ndarray, steps: int = 0, **values: Any) -> list[dict[str, Any]]:
         """Send an order to the workers that have any of the `rows` (N,), and wait for all of them.
 
         Args:
             do: the order.
             rows: (N,) bool.
             steps: how many control steps it takes.
+            values: what else it says.
 
         Returns:
             The answers.
@@ -105,7 +106,7 @@ class Guests:
         Raises:
             SimulatorDied: a worker has ended, failed, or did not finish in time. All of them are ended.
         """
-        concerned: dict[int, dict[str, Any]] = {worker: {} for worker in np.unique(self.owner[rows]).tolist()}
+        concerned: dict[int, dict[str, Any]] = {worker: values for worker in np.unique(self.owner[rows]).tolist()}
         return list(self._carry_out(do, concerned, ORDER_SECONDS + steps * STEP_SECONDS).values())
 
     def order_rows(self, do: str, rows: Sequence[int], **lists: Sequence[Any]) -> dict[int, dict[str, Any]]:

@@ -140,9 +140,15 @@ class Rows:
             self.rows[index].begin(observation)
             self._write(index)
 
-    def step(self) -> dict[str, Any]:
-        """Let the active rows take their next steps, each until its limit or the end of its episode. Returns ``rows``
-        and ``numbers``, the finite numbers that `info` had in their episodes."""
+    def step(self, images: bool = True) -> dict[str, Any]:
+        """Let the active rows take their next steps, each until its limit or the end of its episode.
+
+        Args:
+            images: whether somebody may ask for the images of their last observations.
+
+        Returns:
+            ``rows``, and ``numbers``: the finite numbers that `info` had in their episodes.
+        """
         assert self.shared is not None
         active, numbers = self._active(), []
         for index in active:

@@ -45,13 +45,23 @@ class VectorRows(Rows):
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         super().reset(rows, seeds)
-        self._left_out[self._places(rows)] = False
+        places = self._places(rows)
+        self._left_out[places], self._undrawn[places] = False, True
+
+    def step(self, images: bool = True) -> dict[str, Any]:
+        self._keep_images = images and bool(self.rendered)
+        return super().step()
 
     def images(self, rows: Sequence[int]) -> None:
+        """Draw the images of those of these rows whose last observation has none yet."""
         assert self.shared is not None
+        places = [place for place in self._places(rows) if self._undrawn[place]]
+        if not places:
+            return
         drawn = leaves(self._vector.observe_images())
         for path in self.rendered:
-            self.shared.observation[path][list(rows)] = drawn[path][self._places(rows)]
+            self.shared.observation[path][[self.indices[place] for place in places]] = drawn[path][places]
+        self._undrawn[places] = False
 
     def close(self) -> None:
         self._vector.close()
@@ -71,7 +81,7 @@ class VectorRows(Rows):
         mode = vector.metadata.get("autoreset_mode")
         if str(getattr(mode, "name", mode)).upper() != "DISABLED":
             raise Autoreset(f"{vector} starts new episodes by itself (autoreset_mode is {mode})")
-        self._over, self._left_out = np.zeros((2, count), bool)
+        self._over, self._left_out, self._undrawn = np.zeros((3, count), bool)
         observations = self._reset(np.ones(count, bool), [0] * count)
         self.rows = {index: Row(vector, _of_row(observations, i)) for i, index in enumerate(self.indices)}
         if draw := getattr(vector, "observe_images", None):
@@ -112,6 +122,8 @@ class VectorRows(Rows):
             )
         self._left_out[:] = True
         self._left_out[places] = False
+        if self._keep_images:  # a row that goes on unseen keeps the image of its last observation
+            self.images([index for place, index in enumerate(self.indices) if self._left_out[place]])
         if self._over.any():
             self._reset(self._over.copy(), [0] * len(self.indices))
         idle = np.clip(np.zeros(self.space.shape), self.space.low, self.space.high).astype(self.space.dtype)
@@ -119,6 +131,7 @@ class VectorRows(Rows):
         for place, index in zip(places, running, strict=True):
             actions[place] = self._action(index, t)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        self._undrawn[places] = True
         if self.restarts:
             self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         return [

@@ -120,9 +120,10 @@ class _Drawing(gymnasium.vector.SyncVectorEnv):
         return {"point": observation["point"], "drawn": np.full(self.num_envs, self.drawn)}
 
 
-def drawing(num_envs: int) -> Any:
+def drawing(num_envs: int, **options: Any) -> Any:
     """That many of them, whose images are drawn when asked for."""
-    return _Drawing([Plane] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)
+    make = [partial(Plane, **options)] * num_envs
+    return _Drawing(make, autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)
 
 
 def together() -> gymnasium.vector.VectorEnv:
