@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from rlinf_isaac.envs.host.env import HostEnv
 from rlinf_isaac.envs.isaaclab.checks import check_lab
+from rlinf_isaac.envs.vector import ChunkStep
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.errors import Problem, SimulatorError
 from rlinf_isaac.tasks.task import Task
@@ -22,7 +27,7 @@ class LabEnv(HostEnv):
     IsaacLab steps all of them together. What is drawn at a reset depends on the row's seed alone.
     """
 
-    script = Path(__file__).parent / "worker" / "lab_server.py"
+    script = Path(__file__).parent / "worker" / "server.py"
 
     def __init__(
         self,
@@ -32,11 +37,13 @@ class LabEnv(HostEnv):
         env_python: str | None = None,
         device: str = "cpu",
         start_s: float = START_SECONDS,
+        **settings: Any,
     ) -> None:
         """
         Args:
             num_envs, task, max_steps, env_python, start_s: as of `HostEnv`.
             device: torch device of physics and renderer: ``cpu``, ``cuda`` or ``cuda:<n>``.
+            settings: further ones of the process.
 
         Raises:
             SimulatorError: as `HostEnv`; an option of the task is wrong; or it has no such term.
@@ -44,8 +51,21 @@ class LabEnv(HostEnv):
         """
         if problems := check_lab(task, env_python):
             raise SimulatorError(problems)
-        self.settings = {"device": device, "cache": str(cache_directory("isaaclab"))}
+        self.settings = {"device": device, "cache": str(cache_directory("isaaclab")), **settings}
         super().__init__(num_envs, task, max_steps, env_python, workers=1, start_s=start_s)
+
+    def chunk_step(
+        self,
+        actions: np.ndarray,
+        active: np.ndarray,
+        on_frame: Callable[[int, int], None] | None = None,
+        images: bool = True,
+    ) -> ChunkStep:
+        """See `HostEnv.chunk_step`. Rows that are not active are stepped, too, and must be reset before they go on."""
+        chunk = super().chunk_step(actions, active, on_frame, images)
+        if chunk.steps.any():
+            self._done[~np.asarray(active)] = True
+        return chunk
 
     def check_terms(self, task: Task) -> list[Problem]:
         assert task.env is not None

@@ -81,9 +81,12 @@ class Rows:
     """What `server.main` carries out orders on.
 
     Attributes:
+        ORDERS: the names of methods that a parent may ask for.
         rows: index -> row, of those that are built.
         space: of an action of one row.
     """
+
+    ORDERS: tuple[str, ...] = ("build", "reset", "step", "images", "keys", "expert", "act")
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """Builds the first environment.

@@ -19,9 +19,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlinf_isaac.envs.host.worker.rows import Rows
 
-ORDERS = ("build", "reset", "step", "images", "keys", "expert", "act")
-"""What a parent may ask for: the names of methods of `rows.Rows`."""
-
 
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build an environment, report what it is like, and carry out orders."""
@@ -43,7 +40,7 @@ def serve(settings: dict[str, Any], connection: Connection, make_rows: Callable[
         while (order := receive(connection)).get("do") != "close":
             do = order.pop("do")
             building = do in ("build", "expert")
-            assert do in ORDERS, do
+            assert do in rows.ORDERS, do
             send(connection, ok=True, **(getattr(rows, do)(**order) or {}))
         with suppress(Exception):  # how it ends is of no importance any more
             rows.close()

@@ -38,6 +38,7 @@ class VectorRows(Rows):
     An expert is called with the `VectorEnv`, and acts on what its own row observes.
 
     Attributes:
+        pictures: paths of the images that `images` draws.
         restarts: whether a row whose episode has ended must be reset before the others are stepped.
     """
 
@@ -48,8 +49,12 @@ class VectorRows(Rows):
         places = self._places(rows)
         self._left_out[places], self._undrawn[places] = False, True
 
+    def build(self, num_envs: int, action_dims: int, leaves: Mapping[str, Sequence[Any]]) -> None:
+        super().build(num_envs, action_dims, leaves)
+        self.pictures = self.rendered
+
     def step(self, images: bool = True) -> dict[str, Any]:
-        self._keep_images = images and bool(self.rendered)
+        self._keep_images = images and bool(self.pictures)
         return super().step()
 
     def images(self, rows: Sequence[int]) -> None:
@@ -59,7 +64,7 @@ class VectorRows(Rows):
         if not places:
             return
         drawn = leaves(self._vector.observe_images())
-        for path in self.rendered:
+        for path in self.pictures:
             self.shared.observation[path][[self.indices[place] for place in places]] = drawn[path][places]
         self._undrawn[places] = False
 

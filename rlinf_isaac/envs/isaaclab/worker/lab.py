@@ -46,6 +46,7 @@ class Lab:
         self.num_envs, self.single_action_space = self.env.num_envs, self.env.single_action_space
         self._seeds = list(range(self.num_envs))
         self._seed_commands()
+        self._check()
         everywhere = np.ones(self.num_envs, bool)
         self.reset(seed=self._seeds, options={"reset_mask": everywhere})
         record_physics(self.env)
@@ -56,8 +57,7 @@ class Lab:
         rows = np.flatnonzero(options["reset_mask"]).tolist()
         for row in rows:
             self._seeds[row] = seed[row]
-            seed_generators(seed[row])
-            self.env.reset_rows(self._ids([row]))
+        self._start(rows)
         refresh(self.env, self._ids(rows))
         return self._observation(), {}
 
@@ -98,6 +98,15 @@ class Lab:
     def close(self) -> None:
         self.env.close()
         self._open.close()
+
+    def _check(self) -> None:
+        """Raise RuntimeError where the simulator was not built as it should be."""
+
+    def _start(self, rows: Sequence[int]) -> None:
+        """Start the episodes of `_seeds` in these rows, one after the other."""
+        for row in rows:
+            seed_generators(self._seeds[row])
+            self.env.reset_rows(self._ids([row]))
 
     @property
     def _ending(self) -> list[str]:

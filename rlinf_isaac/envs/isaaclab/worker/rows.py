@@ -47,6 +47,11 @@ class LabRows(VectorRows):
         if wrong:
             raise ValueError("; ".join(wrong))
         self.source = prepare_assets(self.options, Path(settings["cache"]) / "assets")
+        return self._make_lab(count)
+
+    def _make_lab(self, count: int) -> Any:
+        """IsaacLab's environment of so many rows, once it is known where its files are."""
+        settings = self.settings
         from rlinf_isaac.envs.isaaclab.worker.config import lab_config
         from rlinf_isaac.envs.isaaclab.worker.lab import Lab
 
