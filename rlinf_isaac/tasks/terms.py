@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 _TERM = re.compile(
@@ -23,7 +24,7 @@ _TESTS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.
 def holds(term: str, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> bool | None:
     """Whether a term holds after a control step; None where `info` does not have its entry, which some environments
     give only at the end of an episode."""
-    match = _TERM.fullmatch(term)
+    match = _match(term)
     assert match is not None, f"{term!r} is no term"
     name = match["name"]
     if name.startswith(("info.", TERM)):
@@ -38,12 +39,17 @@ def holds(term: str, reward: float, terminated: bool, truncated: bool, info: Map
 
 def term_name(term: str) -> str:
     """What a term reads: ``info.distance`` of ``info.distance<=0.02``."""
-    match = _TERM.fullmatch(term)
+    match = _match(term)
     return match["name"] if match else term
 
 
 def wrong_term(term: str) -> str | None:
     """What is wrong with the spelling of a term; None if it is well-formed."""
-    if _TERM.fullmatch(term):
+    if _match(term):
         return None
     return f"{term!r} is no term like info.is_success, info.distance<=0.02, reward>=1 or terminated"
+
+
+@lru_cache(maxsize=64)
+def _match(term: str) -> re.Match[str] | None:
+    return _TERM.fullmatch(term)

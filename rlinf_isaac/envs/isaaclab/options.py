@@ -93,7 +93,8 @@ def read_options(options: Mapping[str, Any]) -> tuple[LabOptions, list[str]]:
         overrides = ()
     found["overrides"] = tuple(overrides)
     for key, read in (("cameras", _camera), ("terminations", _term)):
-        section, made = options.get(key) or {}, {}
+        section = options.get(key) or {}
+        made: dict[str, Any] = {}
         found[key] = made
         if not isinstance(section, Mapping):
             wrong.append(f"env.options.{key} is {section!r}, not a section with a name for each")

@@ -59,6 +59,9 @@ class Row:
         for key, value in info.items():
             if isinstance(key, str) and not key.startswith("_"):
                 self.keys.add(key)
+                if type(value) in (float, bool):  # the usual case, and much faster
+                    self.numbers[key] = float(value)
+                    continue
                 number = _array(value)
                 if number is not None and number.ndim == 0:
                     self.numbers[key] = float(number)

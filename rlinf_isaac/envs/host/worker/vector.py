@@ -139,6 +139,12 @@ class VectorRows(Rows):
         self._undrawn[places] = True
         if self.restarts:
             self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        return self._split(observations, rewards, terminated, truncated, infos, places)
+
+    def _split(
+        self, observations: Any, rewards: Any, terminated: Any, truncated: Any, infos: Any, places: Sequence[int]
+    ) -> list[Step]:
+        """What a step gave to the rows at these places, each by itself."""
         return [
             (_of_row(observations, i), rewards[i], terminated[i], truncated[i], _info_of_row(infos, i)) for i in places
         ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rlinf_isaac.envs.host.worker.rows import Step
 from rlinf_isaac.envs.host.worker.vector import VectorRows
 from rlinf_isaac.envs.isaaclab.options import LabOptions, read_options
 from rlinf_isaac.ground.digest import file_digest, json_digest
@@ -41,6 +42,21 @@ class LabRows(VectorRows):
             "terms": [*(f"{TERM}{name}" for name in lab.terms()), *(f"info.{name}" for name in lab.metrics())],
         }
 
+    def _split(
+        self, observations: Any, rewards: Any, terminated: Any, truncated: Any, infos: Any, places: Sequence[int]
+    ) -> list[Step]:
+        # Hundreds of rows in each step: numbers are taken out of arrays all at once, and observations only on demand.
+        columns = {name: values.tolist() for name, values in infos.items()}
+        rest = [values.tolist() for values in (rewards, terminated, truncated)]
+        return [
+            (
+                _RowOf(observations, i),
+                *(values[i] for values in rest),
+                {name: each[i] for name, each in columns.items()},
+            )
+            for i in places
+        ]
+
     def _make_vector(self, count: int) -> Any:
         settings = self.settings
         self.options, wrong = read_options(settings["options"])
@@ -61,6 +77,23 @@ class LabRows(VectorRows):
         if success is not None and success not in vars(getattr(config.cfg, "terminations", None) or object):
             success = None  # the parent says which there are
         return Lab(config, success)
+
+
+class _RowOf(Mapping[str, Any]):
+    """One row of dicts of arrays (N, ...), which must not be changed meanwhile."""
+
+    def __init__(self, values: Mapping[str, Any], row: int) -> None:
+        self._values, self._row = values, row
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._values[name]
+        return _RowOf(value, self._row) if isinstance(value, Mapping) else value[self._row]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def prepare_assets(options: LabOptions, cache: Path) -> str:

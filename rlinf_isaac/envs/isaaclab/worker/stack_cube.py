@@ -132,9 +132,8 @@ def stack_cube_config(num_envs: int, image_size: int, max_episode_steps: int, de
         device: torch device.
         hand: the hand's path in the robot's file (`assets.hand_path`).
     """
-    size = {"width": image_size, "height": image_size}
     prims = {contract.TABLE_CAM: None, contract.WRIST_CAM: f"Robot/{hand}/{contract.WRIST_CAM}"}
-    cameras = {name: CameraOptions(prim, **size) for name, prim in prims.items()}
+    cameras = {name: CameraOptions(prim, width=image_size, height=image_size) for name, prim in prims.items()}
     config = lab_config(HOSTED.make, LabOptions(cameras=cameras), num_envs, device, None, {})
     cfg = config.cfg
     cfg.events = {}  # `StackCube` replaces the task's reset events
