@@ -50,7 +50,7 @@ class LabRows(VectorRows):
         rest = [values.tolist() for values in (rewards, terminated, truncated)]
         return [
             (
-                _RowOf(observations, i),
+                RowOf(observations, i),
                 *(values[i] for values in rest),
                 {name: each[i] for name, each in columns.items()},
             )
@@ -79,7 +79,7 @@ class LabRows(VectorRows):
         return Lab(config, success)
 
 
-class _RowOf(Mapping[str, Any]):
+class RowOf(Mapping[str, Any]):
     """One row of dicts of arrays (N, ...), which must not be changed meanwhile."""
 
     def __init__(self, values: Mapping[str, Any], row: int) -> None:
@@ -87,7 +87,7 @@ class _RowOf(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = self._values[name]
-        return _RowOf(value, self._row) if isinstance(value, Mapping) else value[self._row]
+        return RowOf(value, self._row) if isinstance(value, Mapping) else value[self._row]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
