@@ -25,12 +25,14 @@ rlinf_isaac.tasks                         what a task is
 rlinf_isaac.config
 rlinf_isaac.stats
 rlinf_isaac.media
+rlinf_isaac.envs.identity:                what tells one environment from another
 rlinf_isaac.envs.vector:                  what the environment of a task is like
 rlinf_isaac.envs.stack_cube
 rlinf_isaac.tasks.shipped                 the project's own tasks
 rlinf_isaac.envs.host                     anybody's environment
 rlinf_isaac.envs.host.worker              runs in the environment's interpreter
 rlinf_isaac.envs.mujoco
+rlinf_isaac.envs.mujoco.worker            runs in processes of their own
 rlinf_isaac.envs.isaaclab
 rlinf_isaac.envs.isaaclab.worker          runs in IsaacLab's interpreter
 rlinf_isaac.envs                          make_env
@@ -191,7 +193,8 @@ def test_every_room_is_there(found):
 
 def test_workers_are_imported_by_nothing_here(found):
     """They run in other interpreters, and import what is not here; their documented names alone pass them on."""
-    workers = tuple(f"rlinf_isaac.{name}.worker" for name in ("engines.rlinf", "envs.isaaclab", "envs.host"))
+    rooms = ("engines.rlinf", "envs.isaaclab", "envs.host", "envs.mujoco")
+    workers = tuple(f"rlinf_isaac.{name}.worker" for name in rooms)
     doors = {"rlinf_isaac.engines.rlinf.extension", "rlinf_isaac.engines.rlinf.driver"}
     ours = [each for each in found if not each.module.startswith(workers)]
     outside = {each.module for each in ours if each.imported.startswith(workers)}

@@ -14,8 +14,8 @@ import numpy as np
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.data.lerobot.format import image_feature, vector_feature
 from rlinf_isaac.data.lerobot.writer import LeRobotWriter
-from rlinf_isaac.engines.local.sft.batches import IMAGE_FEATURES
 from rlinf_isaac.envs.stack_cube.contract import ACTION_NAMES, state_names
+from rlinf_isaac.tasks.registry import find_task
 
 FRAMES = 330
 
@@ -24,7 +24,8 @@ FRAMES = 330
 def frames(config: JobConfig) -> Iterator[Path]:
     """A directory with the dataset in ``data``; it is gone afterwards."""
     size, random = config.env.image_size, np.random.default_rng(0)
-    features = {feature: image_feature(size, size) for feature in IMAGE_FEATURES.values()}
+    images = [camera.dataset for camera in find_task(config.env.task).cameras.values()]
+    features = {feature: image_feature(size, size) for feature in images}
     names = _names(config)
     features |= {"observation.state": vector_feature(names), "action": vector_feature(ACTION_NAMES)}
     directory = Path(tempfile.mkdtemp())
@@ -32,7 +33,7 @@ def frames(config: JobConfig) -> Iterator[Path]:
         with LeRobotWriter(directory / "data", fps=20, features=features, robot_type="franka") as writer:
             # A gradient with noise: compresses about as a rendered scene does.
             ramp = np.linspace(0, 200, size)[None, :, None, None] + random.integers(0, 8, (FRAMES, size, size, 3))
-            columns = {feature: ramp.astype(np.uint8) for feature in IMAGE_FEATURES.values()}
+            columns = {feature: ramp.astype(np.uint8) for feature in images}
             columns["observation.state"] = random.normal(size=(FRAMES, len(names))).astype(np.float32)
             columns["action"] = random.normal(size=(FRAMES, 7)).astype(np.float32)
             writer.add_episode(columns, "Stack the cubes.")

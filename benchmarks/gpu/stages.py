@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -37,13 +38,13 @@ def ours(preset: str) -> Iterator[Row]:
     """Sampling: the plain path, the fast one."""
     model = full_model(preset)
     inputs = observation(1), flow(1)[1]
-    yield _milliseconds(f"{preset} ours plain, 1", timed(partial(model.sample, *inputs, STEPS), 10))
+    yield milliseconds(f"{preset} ours plain, 1", timed(partial(model.sample, *inputs, STEPS), 10))
     sampler = GraphSampler(model, STEPS)
     first = seconds(partial(sampler, *inputs))
     yield Row(f"{preset} ours fast, start-up to the first answer", first, "s", "weights loaded; Triton, graph")
     for batch in (1, 2, 4, 8, 16):
         call = partial(sampler, observation(batch), flow(batch)[1])
-        yield _milliseconds(f"{preset} ours fast, {batch}", timed(call, 100 if batch == 1 else 30))
+        yield milliseconds(f"{preset} ours fast, {batch}", timed(call, 100 if batch == 1 else 30))
 
 
 def theirs(mode: str) -> Iterator[Row]:
@@ -62,7 +63,7 @@ def theirs(mode: str) -> Iterator[Row]:
         with torch.no_grad():
             if mode != "eager":
                 yield Row(f"{what}, start-up to the first answer", seconds(call), "s", "weights loaded")
-            yield _milliseconds(f"{what}, {batch}", timed(call, 30 if batch == 1 else 10))
+            yield milliseconds(f"{what}, {batch}", timed(call, 30 if batch == 1 else 10))
 
 
 def floor() -> Iterator[Row]:
@@ -76,37 +77,44 @@ def floor() -> Iterator[Row]:
     yield Row("floor of one observation, computed", arithmetic + reading, "ms", note)
 
 
-def _milliseconds(what: str, timing: Timing) -> Row:
+def milliseconds(what: str, timing: Timing) -> Row:
+    """A row of a timing: the median, with the fastest and the slowest behind it."""
     return Row(what, timing.median, "ms", f"{timing.best:.2f} .. {timing.worst:.2f}")
 
 
-def all_stages() -> dict[str, tuple[Callable[[], Iterator[Row]], int]]:
-    """Name -> (stage, seconds that it may take)."""
-    import bundles
-    import engine
-    import foreign
-    import parity
-    import training
+def _later(module: str, function: str, *arguments: str) -> Callable[[], Iterator[Row]]:
+    """A stage of another module, which only the stage's own process imports."""
+    return lambda: getattr(import_module(module), function)(*arguments)
 
-    return {
-        "ceilings": (ceilings, 60),
-        "floor": (floor, 60),
-        "parity-pi0": (lambda: parity.rows("pi0"), 180),
-        "parity-pi05": (lambda: parity.rows("pi05"), 180),
-        "ours-pi0": (lambda: ours("pi0"), 120),
-        "ours-pi05": (lambda: ours("pi05"), 120),
-        "theirs-eager": (lambda: theirs("eager"), 120),
-        "theirs-default": (lambda: theirs("default"), 120),
-        "theirs-reduce-overhead": (lambda: theirs("reduce-overhead"), 240),
-        "theirs-2-cameras": (lambda: theirs("reduce-overhead-views2"), 240),
-        "theirs-max-autotune": (lambda: theirs("max-autotune"), 600),
-        "sft-ours": (training.ours, 240),
-        "sft-theirs": (training.theirs, 120),
-        "engine": (engine.one_gpu, 300),
-        "engine-memory": (engine.memory, 420),
-        "engine-two": (engine.several, 480),
-        "engine-on": (engine.going_on, 580),
-        "input": (training.input_pipeline, 120),
-        "bundle": (bundles.rows, 240),
-        "foreign": (foreign.rows, 300),
-    }
+
+STAGES: dict[str, tuple[Callable[[], Iterator[Row]], int]] = {
+    "ceilings": (ceilings, 60),
+    "floor": (floor, 60),
+    "parity-pi0": (_later("parity", "rows", "pi0"), 180),
+    "parity-pi05": (_later("parity", "rows", "pi05"), 180),
+    "ours-pi0": (lambda: ours("pi0"), 120),
+    "ours-pi05": (lambda: ours("pi05"), 120),
+    "theirs-eager": (lambda: theirs("eager"), 120),
+    "theirs-default": (lambda: theirs("default"), 120),
+    "theirs-reduce-overhead": (lambda: theirs("reduce-overhead"), 240),
+    "theirs-2-cameras": (lambda: theirs("reduce-overhead-views2"), 240),
+    "theirs-max-autotune": (lambda: theirs("max-autotune"), 600),
+    "sft-ours": (_later("training", "ours"), 240),
+    "sft-theirs": (_later("training", "theirs"), 120),
+    "engine": (_later("engine", "one_gpu"), 300),
+    "engine-memory": (_later("engine", "memory"), 420),
+    "engine-two": (_later("engine", "several"), 480),
+    "engine-on": (_later("engine", "going_on"), 580),
+    "input": (_later("training", "input_pipeline"), 120),
+    "bundle": (_later("bundles", "rows"), 240),
+    "foreign": (_later("foreign", "rows"), 300),
+    "rl-theirs": (_later("rl_theirs", "rows", "pi0"), 120),
+    "rl-theirs-pi05": (_later("rl_theirs", "rows", "pi05"), 120),
+    "rl-ours": (_later("rl_ours", "rows", "pi0"), 90),
+    "rl-ours-pi05": (_later("rl_ours", "rows", "pi05"), 90),
+    "rl-run": (_later("rl_run", "iteration", "pi0"), 180),
+    "rl-run-pi05": (_later("rl_run", "iteration", "pi05"), 180),
+    "rl-variants": (_later("rl_run", "variants", "pi0"), 300),
+    "rl-two": (_later("rl_run", "several", "pi0"), 480),
+}
+"""Name -> (stage, seconds that it may take)."""

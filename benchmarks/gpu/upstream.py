@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from measure import DEVICE, TINY
 
 from rlinf_isaac.pi0.observation import Observation
 
@@ -30,11 +33,13 @@ _VARIANTS = {
     "gemma_2b": _Gemma(2048, 18, 16384, 8, 1, 256),
     "gemma_300m": _Gemma(1024, 18, 4096, 8, 1, 256),
 }
+if TINY:
+    _VARIANTS = {name: _Gemma(each.width, 2, 64, 1, 1, 32) for name, each in _VARIANTS.items()}
 
 
 def load(pi05: bool, dtype: str, horizon: int) -> torch.nn.Module:
     """A full-size ``PI0Pytorch`` on the GPU with random weights, in eval mode; its `sample_actions` is not compiled."""
-    _replace_jax()
+    replace_jax()
     from openpi.models_pytorch import pi0_pytorch
 
     settings = types.SimpleNamespace(
@@ -46,15 +51,38 @@ def load(pi05: bool, dtype: str, horizon: int) -> torch.nn.Module:
         action_horizon=horizon,
         max_token_len=200 if pi05 else 48,
     )
+    return built(pi0_pytorch.PI0Pytorch, settings).eval()
+
+
+def built(model: Callable[[Any], torch.nn.Module], settings: object) -> torch.nn.Module:
+    """A model of OpenPI's on the GPU, whose `sample_actions` is not compiled."""
+    from openpi.models_pytorch import gemma_pytorch
+
+    if TINY:
+        gemma_pytorch.PaliGemmaForConditionalGeneration = _shrunk(gemma_pytorch.PaliGemmaForConditionalGeneration)
+        gemma_pytorch.GemmaForCausalLM = _shrunk(gemma_pytorch.GemmaForCausalLM)
     compile, torch.compile = torch.compile, lambda function, **_: function
     try:
-        with torch.device("cuda"):
-            return pi0_pytorch.PI0Pytorch(settings).cuda().eval()
+        with torch.device(DEVICE):
+            return model(settings).to(DEVICE)
     finally:
         torch.compile = compile
 
 
-def _replace_jax() -> None:
+def _shrunk(kind: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+    """The same with what OpenPI's constructor has written into it made small, too."""
+
+    def make(config: Any) -> torch.nn.Module:
+        for each in (config, getattr(config, "text_config", config)):
+            each.vocab_size = 512
+        if hasattr(config, "vision_config"):
+            config.vision_config.num_hidden_layers, config.vision_config.intermediate_size = 2, 64
+        return kind(config=config)
+
+    return make
+
+
+def replace_jax() -> None:
     """Put the two replacements where OpenPI's modules import them from."""
     gemma = types.ModuleType("openpi.models.gemma")
     gemma.get_config = _VARIANTS.__getitem__  # type: ignore[attr-defined]
@@ -69,7 +97,7 @@ def _replace_jax() -> None:
 
 def only_views(count: int) -> None:
     """Lets OpenPI encode `count` cameras. As shipped it encodes all three, the masked one included."""
-    _replace_jax()
+    replace_jax()
     from openpi.models_pytorch import preprocessing_pytorch
 
     keys = preprocessing_pytorch.IMAGE_KEYS[:count]

@@ -89,7 +89,7 @@ def _safe_messages() -> Iterator[None]:
 @click.version_option(package_name="rlinf-isaac")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Post-train pi0 / pi0.5 on Franka stack-cube, tracked in MLflow.
+    """Post-train pi0 / pi0.5 for robot tasks, tracked in MLflow.
 
     \b
     rlinf-isaac main                  # the whole path on the embedded default, minutes on a laptop

@@ -87,7 +87,8 @@ def _run(job: ConformanceJob, findings: Findings, report: dict[str, Any]) -> lis
         stderr.print(_line(result))
     report |= {"identity": bench.identity, "facts": bench.facts}
     if bench.identity:
-        keep_findings(bench.identity, [problem.code for each in results for problem in each.problems])
+        codes = [problem.code for each in results for problem in each.problems]
+        keep_findings(bench.identity, codes, with_dataset=job.dataset is not None)
     return results
 
 

@@ -73,6 +73,8 @@ def print_gains(improved: Sequence[Improved]) -> None:
     """Print for every start checkpoint whether reinforcement learning improved it, then the numbers as a table."""
     for each in improved:
         stdout.print(each.verdict)
+        if each.ending:
+            stdout.print(each.ending)
     table = Table(title="Before and after, on the same held-out seeds", title_justify="left")
     for column in ("from step", "before", "after", "gained", "lost", "n", "p (one-sided)"):
         table.add_column(column, justify="right")

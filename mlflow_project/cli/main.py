@@ -94,7 +94,7 @@ def run(
             best = comparison.standings[0].evaluation.checkpoint
             start = [bundle for bundle in bundles if bundle.digest == best]
             with preflight() as findings:
-                changes = carried("rl", config, "eval.", "rl.")
+                changes = carried("rl", config, "eval.", "rl.", "compute.num_processes")
                 jobs = plan_rl(findings, start, changes, output, env_python=env_python)
             print_gains(rl.run(jobs, output, upload_weights, say=stdout.print).improved)
         _decide(tracked, output, title=name, improved=improve)

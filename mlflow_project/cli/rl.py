@@ -9,6 +9,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
+from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.jobs.engine import chosen_engine
 from rlinf_isaac.jobs.rl import check
 
@@ -47,12 +48,17 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     the same seeds, which never trained, so that before and after are paired. The same command continues an interrupted
     run, with the same result as an undisturbed one.
     """
+    if (place := launch()) is not None:
+        stdout.quiet = not place.first
     with verb_session():
         with preflight() as findings:
             jobs = check(findings, output=output, **settings)
         from mlflow_project.cli._summary import print_gains, print_links
         from mlflow_project.tracked import rl as tracked
 
+        if place is not None and not place.first:
+            tracked.train_with_others(jobs, chosen_engine(settings))
+            return
         gained = tracked.run(jobs, output, upload_weights, chosen_engine(settings), stdout.print)
         print_gains(gained.improved)
         print_links(gained.run)

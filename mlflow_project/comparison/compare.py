@@ -140,6 +140,8 @@ def compare(evaluations: Sequence[Evaluation], alpha: float = ALPHA) -> Comparis
 
 def pairing_problem(first: Evaluation, second: Evaluation) -> str | None:
     """Why the episodes of two evaluations cannot be paired; None if they can."""
+    if unseeded := sorted({*_unseeded(first), *_unseeded(second)}):
+        return f"the environment of {', '.join(unseeded)} takes no seed for an episode"
     if first.sweep == second.sweep:
         return None
     first, second = sorted(
@@ -184,6 +186,13 @@ def _what_must_agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
         *((name, environments[0].get(name), environments[1].get(name)) for name in _ENVIRONMENT),
         *((name, first.get(name), second.get(name)) for name in _SETTINGS),
     ]
+
+
+def _unseeded(evaluation: Evaluation) -> list[str]:
+    """The tasks whose environment does not start an episode by its seed."""
+    several = evaluation.settings.get("tasks", {"": evaluation.settings})
+    environments = [settings.get("environment", {}) for settings in several.values()]
+    return [str(each.get("task")) for each in environments if each.get("seeded") is False]
 
 
 def _settings_by_task(first: Evaluation, second: Evaluation) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:

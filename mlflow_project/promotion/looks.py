@@ -39,6 +39,8 @@ from mlflow_project.vocabulary import (
     PLANNED_TAG,
     RETURN_MEAN,
     SUCCESS,
+    TASK_METRIC,
+    TASK_RATE,
     lineage_tag,
 )
 
@@ -200,9 +202,11 @@ def _looks(client: MlflowClient, candidate: Evaluation) -> Iterator[Look]:
 
 
 def _is_about(run: Run, tasks: Collection[str | None]) -> bool:
-    """Whether an evaluation was of one of these tasks, or of a suite of this name."""
+    """Whether an evaluation was of one of these tasks, whatever a suite of them is called."""
     played = run.data.params.get(TASK, "")
-    return any(name in tasks for name in (played, *played.split(",")))
+    rates = (key for key in run.data.metrics if key.startswith(TASK_METRIC) and key.endswith(TASK_RATE))
+    of_suite = (key[len(TASK_METRIC) : -len(TASK_RATE)] for key in rates)
+    return any(name in tasks for name in (played, *played.split(","), *of_suite))
 
 
 def _look(run: Run) -> Look:

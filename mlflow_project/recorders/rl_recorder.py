@@ -16,7 +16,23 @@ from mlflow_project.recorders.logged_checkpoints import UploadWeights, bundle_ta
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracking.recorder import Recorder
-from mlflow_project.vocabulary import GAIN, GAIN_P_VALUE, GAINED, LOST, SUCCESS, SUCCESS_BEFORE, VERB_TAG
+from mlflow_project.vocabulary import (
+    ABANDONED,
+    ENDED_TAG,
+    FORECAST,
+    FORECAST_EPISODES,
+    FORECAST_TAG,
+    GAIN,
+    GAIN_P_VALUE,
+    GAINED,
+    LOST,
+    RESULT_TAG,
+    ROLLBACK_TAG,
+    ROLLBACKS_TAG,
+    SUCCESS,
+    SUCCESS_BEFORE,
+    VERB_TAG,
+)
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.events import (
@@ -27,6 +43,8 @@ from rlinf_isaac.ground.events import (
     Event,
     FileSaved,
     Metrics,
+    ResultChosen,
+    RolledBack,
 )
 from rlinf_isaac.stats.rates import PairedGain
 from rlinf_isaac.stats.sequential import ALPHA
@@ -41,12 +59,14 @@ class Improved:
         path: directory of the resulting bundle.
         digest: sha256 of the resulting bundle.
         gain: success before and after on the same seeds.
+        ending: how the training ended and why this is its result; empty if the engine does not say.
     """
 
     step: int
     path: Path
     digest: str
     gain: PairedGain
+    ending: str = ""
 
     @property
     def verdict(self) -> str:
@@ -62,11 +82,11 @@ class Improved:
 
 
 class RlRecorder:
-    """Records the events of `Engine.rl` (`train`), then those of `Engine.evaluate` of the start and the last checkpoint
+    """Records the events of `Engine.rl` (`train`), then those of `Engine.evaluate` of the start and the result
     (`evaluate`).
 
     Attributes:
-        last: the newest checkpoint of the training.
+        last: the result of the training, or its newest checkpoint where the engine names no result.
         improved: the result; None until both checkpoints are evaluated.
     """
 
@@ -99,7 +119,7 @@ class RlRecorder:
         self.recorder.params({"step": start.step}, prefix="checkpoint")
         self.recorder.tags({"rl.reward": params["rl"]["reward"], "rl.algorithm": params["rl"]["algorithm"]})
         log_model(self.recorder, start, model_name, "input")
-        self.last: CheckpointSaved | None = None
+        self.last: CheckpointSaved | ResultChosen | None = None
         self.improved: Improved | None = None
         self._start = start
         self._training = SftRecorder(
@@ -115,6 +135,7 @@ class RlRecorder:
             run_name=self._evaluation_name,
             upload_weights="none",
         )
+        self._rollbacks = 0
         self._successes: dict[str, dict[int, bool]] = {}
 
     def train(self, event: Event) -> None:
@@ -122,6 +143,18 @@ class RlRecorder:
         self._training(event)
         if isinstance(event, CheckpointSaved):
             self.last = event
+        elif isinstance(event, Metrics) and (text := _forecast(event.values)):
+            self.recorder.tags({FORECAST_TAG: f"{text}, as of iteration {event.step}"})
+        elif isinstance(event, RolledBack):
+            self._rollbacks += 1
+            place = f"checkpoint {event.to}" if event.to else "the start checkpoint"
+            said = f"back to {place}, with learning rate {event.lr:.3g}: {event.reason}"
+            self.recorder.tags({ROLLBACKS_TAG: str(self._rollbacks), f"{ROLLBACK_TAG}{event.iteration}": said})
+            for iteration in event.abandoned:
+                self.recorder.metrics({ABANDONED: 1.0}, iteration)
+        elif isinstance(event, ResultChosen):
+            self.last = event
+            self.recorder.tags({ENDED_TAG: event.ended, RESULT_TAG: event.message})
 
     def evaluate(self, event: Event) -> None:
         """Record one event of the evaluation.
@@ -142,7 +175,7 @@ class RlRecorder:
             self._compare()
 
     def result(self) -> Bundle:
-        """The last checkpoint of the training."""
+        """The checkpoint that is the training's result."""
         assert self.last is not None
         return read_bundle(self.last.path)
 
@@ -167,8 +200,25 @@ class RlRecorder:
             self.last.step,
             model=self.last.digest,
         )
-        self.improved = Improved(self._start.step, self.last.path, self.last.digest, gain)
+        ending = self.last.message if isinstance(self.last, ResultChosen) else ""
+        self.improved = Improved(self._start.step, self.last.path, self.last.digest, gain, ending)
         self.recorder.end("FINISHED")
+
+
+def _forecast(values: Mapping[str, float]) -> str:
+    """The forecasts among the metrics of an iteration, in words."""
+    said = []
+    for name, iterations in values.items():
+        goal = name.removeprefix(FORECAST)
+        if name.startswith(FORECAST) and not goal.endswith(("_low", "_high")):
+            low, high = (values[f"{name}_{bound}"] for bound in ("low", "high"))
+            episodes = values[f"{FORECAST_EPISODES}{goal}"]
+            said.append(
+                f"{goal} % in {iterations:.0f} iterations ({low:.0f} to {high:.0f}), {episodes:.0f} episodes"
+                if high > 0
+                else f"{goal} % reached"
+            )
+    return "; ".join(said)
 
 
 def gains_markdown(improved: Sequence[Improved]) -> str:
@@ -182,5 +232,5 @@ def gains_markdown(improved: Sequence[Improved]) -> str:
         rates = (f"{100 * successes / gain.n:.1f} %" for successes in (gain.before, gain.after))
         cells = [result.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    verdicts = "".join(f"{result.verdict}\n\n" for result in improved)
+    verdicts = "".join(f"{' '.join(filter(None, (each.verdict, each.ending)))}\n\n" for each in improved)
     return verdicts + "\n".join(lines) + "\n"

@@ -47,6 +47,8 @@ from mlflow_project.vocabulary import (
     SUCCESS,
     SUCCESS_HIGH,
     SUCCESS_LOW,
+    TASK_METRIC,
+    TASK_RATE,
     run_placeholder,
 )
 from rlinf_isaac.checkpoint.bundle import read_bundle
@@ -273,8 +275,8 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
     metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in outcomes}
     for task in sorted({row.task for row in rows if row.task}):
         own = success_of([row for row in rows if row.task == task])
-        for name, value in (("once", own.rate), ("low", own.low), ("high", own.high)):
-            metrics[f"eval/task/{NO_METRIC_NAME.sub('_', task)}/success_{name}"] = value
+        for name, value in ((TASK_RATE, own.rate), ("/success_low", own.low), ("/success_high", own.high)):
+            metrics[f"{TASK_METRIC}{NO_METRIC_NAME.sub('_', task)}{name}"] = value
     flags = sorted({flag for row in rows for flag in row.subtasks})
     metrics |= {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
     return metrics | {f"eval/extra/{NO_METRIC_NAME.sub('_', name)}": mean for name, mean in extra_means(rows).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,8 +15,6 @@ from rlinf_isaac.ground.errors import ObservationError, Problem
 from rlinf_isaac.pi0.tokenizer import clean_prompt
 from rlinf_isaac.pi0.transforms import resize_with_pad, resized_sides
 
-STACK_CUBE = {"base_0_rgb": "observation.images.front", "left_wrist_0_rgb": "observation.images.wrist"}
-"""Cameras of the project's own tasks: slot of the model -> feature of the dataset."""
 MAX_SIDE = 4096
 """Largest side of an image, in pixels."""
 
@@ -48,17 +46,17 @@ class ObservationSpec:
         image_size: side in pixels to which images are resized, as in the training.
         state_names: name of every entry of the state.
         prompts: prompts of the training; the first one is used if a client sends none.
-        any_prompt: whether other prompts are accepted, too.
         cameras: slot of the model -> feature of the dataset, from which the names follow that clients may use.
         state: feature of the dataset.
+        any_prompt: whether other prompts are accepted, too.
     """
 
     image_size: int
     state_names: tuple[str, ...]
     prompts: tuple[str, ...]
+    cameras: Mapping[str, str]
+    state: str
     any_prompt: bool = False
-    cameras: Mapping[str, str] = field(default_factory=lambda: STACK_CUBE)
-    state: str = "observation.state"
 
     @cached_property
     def spellings(self) -> dict[str, tuple[str, ...]]:

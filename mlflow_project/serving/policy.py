@@ -154,7 +154,7 @@ def observation_spec(bundle: Bundle, config: JobConfig, *, any_prompt: bool = Fa
     prompts = tuple((bundle.config.get("prompts") or {}).values()) or task.prompts or ()
     cameras = {slot: camera.dataset for slot, camera in task.cameras.items()}
     size = config.model.vision.image_size
-    return ObservationSpec(size, tuple(names), prompts, any_prompt, cameras, task.state.dataset)
+    return ObservationSpec(size, tuple(names), prompts, cameras, task.state.dataset, any_prompt)
 
 
 def act(policy: Pi0Policy, requests: Sequence[Request], size: int) -> np.ndarray:

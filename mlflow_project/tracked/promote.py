@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from mlflow_project.comparison.compare import Comparison
+from mlflow_project.comparison.compare import Comparison, pairing_problem
 from mlflow_project.lineage.provenance import provenance_tags
 from mlflow_project.promotion.candidate import Candidate, find_candidate, settings_of
 from mlflow_project.promotion.gate import Demands, Require
@@ -207,6 +207,9 @@ def _opponent(
     """The champion's episodes on the candidate's seeds and settings: those of the store, or played now."""
     if known := champion_evaluation(client, champion, candidate.evaluation):
         return Opponent(champion, known)
+    # Where episodes are no functions of their seeds, an evaluation is no pair even of itself.
+    if problem := pairing_problem(candidate.evaluation, candidate.evaluation):
+        return Opponent(champion, None, problem)
     say(f"The champion, version {champion.number}, is evaluated on the candidate's seeds and settings.")
     findings = Findings()
     try:

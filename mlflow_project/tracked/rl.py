@@ -29,6 +29,13 @@ class Gained(NamedTuple):
     run: TrackedRun
 
 
+def train_with_others(jobs: Sequence[RlJob], engine: Engine | None = None) -> None:
+    """Train all jobs as one of torchrun's processes that record nothing; the first one records and evaluates."""
+    for job in jobs:
+        for _ in (engine or LocalEngine()).rl(job):
+            pass
+
+
 def run(
     jobs: Sequence[RlJob],
     output: Path,

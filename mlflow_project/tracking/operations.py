@@ -22,7 +22,7 @@ class StartRun:
 
     Attributes:
         run: local uuid.
-        name: run name (not changed when adopting).
+        name: run name. A run that is adopted keeps its own, unless MLflow made it up for `mlflow run`.
         parent: local uuid of the parent run.
         tags: initial tags.
         experiment: experiment name, or ``id:<experiment id>``; a nested run is in the experiment of its parent.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.tracking.answers import Contended, Refused, Unreachable, sorted_errors
+from mlflow_project.tracking.generated_names import was_generated
 from mlflow_project.tracking.logged_models import ensure_model, models_of
 from mlflow_project.tracking.operations import (
     EndRun,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_TAG = "rlinf_isaac.run_id"
+ENTRY_POINT_TAG = "mlflow.project.entryPoint"
+"""Tag of the runs that `mlflow run` creates."""
 
 BATCHED = (LogParams, LogMetrics, SetTags)
 """Operations that are sent together by `log_batch`."""
@@ -165,6 +168,8 @@ class Replica:
             run_id, experiment = adopted.info.run_id, adopted.info.experiment_id
             if adopted.info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
+            if ENTRY_POINT_TAG in adopted.data.tags and was_generated(adopted.info.run_name):
+                self._client.update_run(run_id, name=operation.name)
             self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
         else:
             if operation.parent is not None:

@@ -83,7 +83,7 @@ def tracked_run(
 
     1. inside another `tracked_run` of this process: a new run, nested in that one;
     2. the run that MLFLOW_RUN_ID names (``mlflow run`` sets it). The variable is removed, so that child processes do
-       not adopt the run as well;
+       not adopt the run as well. It gets `name`, unless somebody has named it (``--run-name``);
     3. the run that is active in this process; its owner ends it;
     4. a new run in the experiment of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by default ``rlinf-isaac``.
 

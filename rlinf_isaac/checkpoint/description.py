@@ -27,9 +27,11 @@ TRAINING_SECTIONS = {
 }
 OF_TASKS = "tasks"
 """Entry of a suite's ``config.json``: task -> what is known of its data."""
-NO_PART_OF_IT = ("sft.loader_workers", *(f"task.{key}" for key in OF_THE_MACHINE))
+NO_PART_OF_IT = ("sft.loader_workers", "compute.env_processes", *(f"task.{key}" for key in OF_THE_MACHINE))
 """Keys with which a training may be continued under another value: they change its speed, or say where this machine has
 something."""
+NO_PART_OF_SFT = ("compute.lanes",)
+"""In an `sft` they decide how episodes are rounded that measure it; in an `rl`, those that train."""
 
 
 def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "sft") -> str:
@@ -40,13 +42,20 @@ def config_digest(config: JobConfig | Mapping[str, Any], *, trained_by: str = "s
     """
     sections = TRAINING_SECTIONS[trained_by]
     values = {key: value for key, value in flatten(config).items() if key.startswith(sections)}
-    return json_digest({key: value for key, value in values.items() if not _is_no_part(key)})
+    return json_digest({key: value for key, value in values.items() if not _is_no_part(key, trained_by)})
 
 
-def _is_no_part(key: str) -> bool:
+def _is_no_part(key: str, trained_by: str) -> bool:
     """Whether a key is none of the training's, in the description of the task or of any task of a suite."""
     of_the_machine = tuple(f".{name}" for name in OF_THE_MACHINE)
+    if trained_by == "sft" and key in NO_PART_OF_SFT:
+        return True
     return key in NO_PART_OF_IT or (key.startswith("suite.") and key.endswith(of_the_machine))
+
+
+def for_one_process(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The job that a checkpoint records, for one that starts from it: the number of processes is not inherited."""
+    return {**job, "compute": {**(job.get("compute") or {}), "num_processes": 1}}
 
 
 def checkpoint_config(config: JobConfig, dataset: AnyDataset) -> dict[str, Any]:

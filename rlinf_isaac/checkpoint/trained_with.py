@@ -14,6 +14,7 @@ from typing import Any
 
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import FACTS, as_in_job, assumed, not_known, recorded, spell
+from rlinf_isaac.checkpoint.trained_in import ALLOW, environment_mismatches
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import STACK_CUBES, stack_cube, task_of
 from rlinf_isaac.ground.digest import bytes_digest
@@ -21,11 +22,6 @@ from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 from rlinf_isaac.tasks.read import from_dict
 from rlinf_isaac.tasks.task import Task, differences
-
-ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promoted"
-
-ENVIRONMENT_KEYS = ("task", "renderer", "image_size")
-"""Properties that the environments of the training data and of the job must share, besides the simulator."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,7 @@ def mismatches(
         *_control_rate(known, task),
         *_state_layout(known, config, task),
         *_action_names(known, task),
-        *_images(known, config, environment),
-        *_environment(bundle, config, environment),
+        *environment_mismatches(bundle, known.get("images", "images") or {}, config, environment),
     ]
 
 
@@ -247,41 +242,6 @@ def _action_names(known: _Known, task: Task) -> Iterator[Problem]:
             f" environment takes {_abridge(now)}{_where(trained, now)}"
         )
         yield Problem("action-names-mismatch", cause, f"train on data whose actions are those, in that order, {ALLOW}")
-
-
-def _images(known: _Known, config: JobConfig, built: Mapping[str, Any] | None) -> Iterator[Problem]:
-    """Compares the sizes of training images, which are recorded if the data does not come from a known simulator. What
-    another task's environment draws is known when it is built."""
-    if config.task and built is None:
-        return
-    now = config.env.image_size if built is None else built["image_size"]
-    for view, (height, width) in (known.get("images", "images") or {}).items():
-        if (height, width) != (now, now):
-            cause = (
-                f"{known.path} was trained with {view} images of {width} x {height} pixels (its config.json), the"
-                f" environment renders {now} x {now}"
-            )
-            square = height == width
-            cure = f"set env.image_size={width}" if square else "train on square images: others are padded with black"
-            yield Problem("image-size-mismatch", cause, f"{cure}, {ALLOW}")
-
-
-def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | None) -> Iterator[Problem]:
-    trained = bundle.config.get("env") or {}
-    planned: dict[str, Any] = {"backend": config.env.backend, "task": task_of(config).name}
-    if not config.task:
-        planned |= {"image_size": config.env.image_size}
-    now = planned if built is None else built
-    simulators = [str(identity.get("backend", "")).partition("-")[0] for identity in (trained, now)]
-    if all(simulators) and simulators[0] != simulators[1]:
-        cause = f"{bundle.path} was trained in {simulators[0]} (its config.json), the job is in {simulators[1]}"
-        yield Problem("env-mismatch", cause, f"pass --env {simulators[0]}, {ALLOW}")
-    for key in ENVIRONMENT_KEYS:
-        if key == "renderer" and simulators[0] != simulators[1]:
-            continue  # different simulators have different renderers anyway
-        if key in trained and key in now and trained[key] != now[key]:
-            cause = f"{bundle.path} was trained with {key}={trained[key]!r} (its config.json), the job has {now[key]!r}"
-            yield Problem("env-mismatch", cause, f"set env.{key} accordingly, {ALLOW}")
 
 
 def _tokenizer_name(fingerprint: Mapping[str, Any]) -> str:

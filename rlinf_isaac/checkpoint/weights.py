@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -60,6 +60,20 @@ def load_weights(source: Bundle | str | Path, model: torch.nn.Module, *, optiona
     with torch.no_grad():
         for name in plan.unread:
             targets[name].zero_()
+
+
+def read_weights(bundle: Bundle, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Tensors of a bundle by name, as they are stored; names that it lacks are left out. Nothing is verified."""
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        wanted.setdefault(bundle.manifest.tied.get(name, name), []).append(name)
+    found = {}
+    for file in weight_files(bundle.path):
+        with safe_open(file, framework="pt") as handle:
+            for stored in wanted.keys() & set(handle.keys()):
+                value = handle.get_tensor(stored)
+                found.update(dict.fromkeys(wanted[stored], value))
+    return found
 
 
 def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor]) -> dict[str, str]:

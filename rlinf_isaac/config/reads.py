@@ -37,6 +37,7 @@ class Condition:
 ALWAYS = Condition("", lambda config: True)
 ISAACLAB = Condition("env.backend=isaaclab", lambda config: config.env.backend == "isaaclab")
 CUDA = Condition("compute.device=cuda", lambda config: config.compute.device.startswith("cuda"))
+CPU = Condition("compute.device=cpu", lambda config: not config.compute.device.startswith("cuda"))
 SEVERAL = Condition("compute.num_processes above 1", lambda config: config.compute.num_processes > 1)
 BFLOAT16 = Condition("compute.dtype=bfloat16", lambda config: config.compute.dtype == "bfloat16")
 VISION_CHOICE = Condition("sft.trainable=all or lora", lambda config: config.sft.trainable != "expert")
@@ -50,7 +51,17 @@ FLOW_NOISE = Condition("rl.exploration=flow_noise", lambda config: config.rl.exp
 SHAPED = Condition("rl.reward=shaped", lambda config: config.rl.reward == "shaped")
 VALIDATED = Condition("sft.val_episodes above 0", lambda config: config.sft.val_episodes > 0)
 PLAYED = Condition("sft.eval_interval above 0", lambda config: config.sft.eval_interval > 0)
+NOT_ISAACLAB = Condition("an env.backend that is not isaaclab", lambda config: config.env.backend != "isaaclab")
+SIMULATED = Condition(
+    "sft.eval_interval above 0 and an env.backend that is not isaaclab",
+    lambda config: config.sft.eval_interval > 0 and config.env.backend != "isaaclab",
+)
+RL_VISION = Condition("rl.trainable=lora or all", lambda config: config.rl.trainable != "expert")
+RL_LORA = Condition("rl.trainable=lora", lambda config: config.rl.trainable == "lora")
+RL_EXPERT = Condition("rl.trainable=expert", lambda config: config.rl.trainable == "expert")
 HELD_OUT = Condition("rl.eval_interval above 0", lambda config: config.rl.eval_interval > 0)
+GUARDED = Condition("rl.guard=true", lambda config: config.rl.guard)
+AIMED = Condition("rl.target_success above 0", lambda config: config.rl.target_success > 0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ def _expand(names: Iterable[str]) -> list[str]:
 
 _TRAINED = "would change what the checkpoint was trained with"
 _PLAYED = dict.fromkeys(("preset", "model.", "policy.norm", "policy.delta_actions", "policy.env_action_dim"), _TRAINED)
+_GUARD = tuple(f"rl.{name}" for name in ("guard_kl", "guard_clip_fraction", "max_rollbacks", "rollback_lr_factor"))
 _OF_RL = {
     "eval.video_size": FILMED,
     "rl.gamma": PPO,
@@ -97,11 +109,20 @@ _OF_RL = {
     "rl.subtask_reward": SHAPED,
     "rl.eval_episodes": HELD_OUT,
     "rl.eval_first_seed": HELD_OUT,
+    "rl.stop_at_target": AIMED,
+    **dict.fromkeys(_GUARD, GUARDED),
+}
+_OF_LOCAL_RL = {
+    "rl.train_vision": RL_VISION,
+    **dict.fromkeys((f"rl.lora.{part}_{size}" for part in ("vlm", "expert") for size in ("rank", "alpha")), RL_LORA),
+    "rl.prefix_memory": RL_EXPERT,
+    "rl.micro_batch": CUDA,
+    "rl.rescore": CUDA,
+    "rl.workers": CPU,
 }
 _RL_SECTIONS = ("rl.", "eval.", "env.", "policy.denoise_steps", "compute.threads")
 _RL_FIXED = _PLAYED | {
     **dict.fromkeys(("policy.state_layout", "policy.tokenizer", "policy.action_chunk"), _TRAINED),
-    "compute.dtype": "would not do what it says: rl trains in float32 and evaluates in the checkpoint's own format",
 }
 _CHECKPOINT = ("preset", "model.", "policy.", "env.")
 _SFT_SECTIONS = (*_CHECKPOINT, "norm_stats.", "sft.", "compute.threads", "compute.dtype", "compute.num_processes")
@@ -115,7 +136,8 @@ _DEMOS = _form("demos.", "env.", "policy.state_layout", only={"compute.device": 
 _OF_A_BASE = ("sft.fresh",)
 _WATCHED = {
     **dict.fromkeys(("sft.val_frames", "sft.val_interval"), VALIDATED),
-    **dict.fromkeys(("sft.eval_episodes", "sft.eval_first_seed"), PLAYED),
+    **dict.fromkeys(("sft.eval_episodes", "sft.eval_first_seed", "compute.lanes"), PLAYED),
+    "compute.env_processes": SIMULATED,
 }
 _OF_SFT = {
     "sft.train_vision": VISION_CHOICE,
@@ -128,10 +150,18 @@ _OF_COMPUTE = {"compute.master_weights": BFLOAT16, "compute.compile": CUDA, "com
 _SFT_ONLY = _OF_COMPUTE | _WATCHED | _OF_SFT
 _SFT_BASE = _form(*_SFT_SECTIONS, "compute.device", only=_SFT_ONLY)
 _SFT = _form(*_SFT_SECTIONS, "compute.device", only=_SFT_ONLY, unread=_OF_A_BASE)
+_SPREAD = {"compute.lanes": ALWAYS, "compute.env_processes": NOT_ISAACLAB}
 _EVAL = _form(
-    *_EVAL_SECTIONS, "compute.device", only={"eval.video_size": FILMED, "compute.compile": CUDA}, fixed=_PLAYED
+    *(*_EVAL_SECTIONS, "compute.device"),
+    only={"eval.video_size": FILMED, "compute.compile": CUDA, **_SPREAD},
+    fixed=_PLAYED,
 )
-_RL = _form(*_RL_SECTIONS, "compute.device", only=_OF_RL | {"compute.compile": CUDA}, fixed=_RL_FIXED)
+_RL = _form(
+    *_RL_SECTIONS,
+    *("compute.device", "compute.dtype", "compute.num_processes"),
+    only=_OF_RL | _OF_LOCAL_RL | {"compute.compile": CUDA, "compute.master_weights": BFLOAT16} | _SPREAD,
+    fixed=_RL_FIXED,
+)
 # What becomes of foreign weights is for others to do: how and where they run is theirs to take from the checkpoint.
 _BUNDLE = _form(*_CHECKPOINT, *(f"compute.{name}" for name in ("device", "threads", "dtype", "compile")))
 
@@ -181,8 +211,12 @@ FORMS: Mapping[str, Form] = {
     "rl --engine rlinf": _form(
         *_RL_SECTIONS,
         only=_OF_RL | {"compute.device": ISAACLAB},
-        unread=("rl.workers", "rl.group_size"),
-        fixed=_RL_FIXED,
+        # Its runner has the loop: nothing can go back there, or end it early.
+        unread=(
+            *("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
+            *("rl.guard", *_GUARD, "rl.target_success", "rl.stop_at_target"),
+        ),
+        fixed=_RL_FIXED | {"compute.dtype": "would not do what it says: RLinf's workers train rl in float32"},
     ),
     "bundle make": _BUNDLE,
     "bundle verify": _form(),

@@ -6,6 +6,19 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from rlinf_isaac.config.rules import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
+from rlinf_isaac.config.sft_schema import LoraConfig
+
+
+def _is_prefix_memory(value: str) -> bool:
+    if value in ("auto", "gpu", "host", "none"):
+        return True
+    try:
+        return 0 <= float(value) < float("inf")
+    except ValueError:
+        return False
+
+
+PREFIX_MEMORY = Rule("auto, gpu, host, none, or a number of GiB", _is_prefix_memory)
 
 
 @dataclass
@@ -41,10 +54,11 @@ class RlConfig:
     """How many episodes are played in each iteration. For GRPO it is a multiple of `group_size`."""
 
     num_envs: Annotated[int, POSITIVE] = 32
-    """How many environments play side by side, in all workers together; a multiple of `workers`."""
+    """How many environments play side by side, in all workers of all processes together; a multiple of their number."""
 
     workers: Annotated[int, POSITIVE] = 2
-    """How many processes play and compute gradients. With 1 the training process does it itself."""
+    """How many processes play and compute gradients on a CPU, for every process that trains. With 1 it does so itself,
+    as always on a GPU, where ``compute.env_processes`` says how many processes simulate."""
 
     first_seed: Annotated[int, NOT_NEGATIVE] = 1_000_000
     """The first seed of the episodes that train. Every further episode, or group of GRPO, has the next number."""
@@ -64,6 +78,16 @@ class RlConfig:
     gae_lambda: Annotated[float, SHARE] = 0.95
     """The lambda of generalised advantage estimation: 0 trusts the value head, 1 the rewards that came. RLinf's
     default."""
+
+    trainable: Annotated[str, one_of("expert", "lora", "all")] = "expert"
+    """Which parameters of the policy train: the action expert's alone (the VLM is frozen, so every observation goes
+    through it only once), low-rank adapters of both transformers, or all; with the meaning of ``sft.trainable``."""
+
+    train_vision: bool = False
+    """Whether the vision tower trains, too, where `trainable` is ``lora`` or ``all``."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """The adapters, where `trainable` is ``lora``."""
 
     lr: Annotated[float, POSITIVE] = 5e-6
     """The learning rate of the policy (AdamW), once `lr_warmup` is over."""
@@ -88,7 +112,22 @@ class RlConfig:
     """How many times an update goes over the action chunks of its iteration (RLinf: ``update_epoch``)."""
 
     minibatch: Annotated[int, POSITIVE] = 256
-    """How many action chunks one minibatch has; the value head steps after each minibatch."""
+    """How many action chunks one minibatch has, in all processes together; the value head steps after each
+    minibatch."""
+
+    micro_batch: Annotated[int, NOT_NEGATIVE] = 0
+    """How many action chunks of its part of a minibatch a GPU computes at a time, to need less memory; 0 takes as many
+    as its free memory is estimated to hold."""
+
+    prefix_memory: Annotated[str, PREFIX_MEMORY] = "auto"
+    """Where the keys and values of the observations stay between rollout and update while the VLM is frozen: ``gpu``,
+    ``host`` (pinned memory), that many GiB on the GPU and the rest on the host, or ``none``: they are computed again
+    from the images in every epoch. ``auto`` takes the first of gpu, host and none that has room."""
+
+    rescore: Annotated[str, one_of("auto", "always", "never")] = "auto"
+    """Whether log-probabilities and values of the rollout are computed once more before the update, by the kernels that
+    compute its gradients, so that the probability ratios begin at 1. ``auto`` does it where these kernels differ from
+    those that sampled: on a GPU."""
 
     accumulate: Annotated[int, NOT_NEGATIVE] = 1
     """How many minibatches the policy waits before it steps by their mean gradient; 0 is all of an epoch."""
@@ -142,3 +181,28 @@ class RlConfig:
 
     seed: Annotated[int, NOT_NEGATIVE] = 0
     """The seed of everything that is drawn in training: exploration, minibatches, new heads."""
+
+    guard: bool = True
+    """Whether a training that ruins its policy goes back to an earlier checkpoint (`engines.local.rl.guard`). Without
+    the guard it goes on, and a loss that is not finite fails it."""
+
+    guard_kl: Annotated[float, POSITIVE] = 10.0
+    """The KL divergence (nats) of the policy after an update from the one that played, from which the guard takes the
+    policy for ruined."""
+
+    guard_clip_fraction: Annotated[float, POSITIVE] = 1.0
+    """The share of an update's chunks that are clipped above which the guard takes the policy for ruined; 1 never does.
+    A policy that learns in several epochs clips many chunks without harm."""
+
+    max_rollbacks: Annotated[int, NOT_NEGATIVE] = 3
+    """How often the guard goes back. After that a collapse ends the training, and the best checkpoint is its result."""
+
+    rollback_lr_factor: Annotated[float, Rule("greater than 0, and at most 1", lambda x: 0 < x <= 1)] = 0.5
+    """The factor by which each roll-back multiplies the learning rate of the policy."""
+
+    target_success: Annotated[float, BELOW_ONE] = 0.0
+    """The success rate for which training forecasts when it will be reached; 0 forecasts 80 % and 90 %."""
+
+    stop_at_target: bool = False
+    """Whether training ends once the held-out success is above `target_success` with 95 % confidence, corrected for the
+    number of evaluations."""

@@ -132,8 +132,8 @@ class PolicyConfig:
 class EnvConfig:
     """The task and its environment."""
 
-    backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "lerobot", "none")] = "mujoco"
-    """The simulator. Stack-cube runs in ``mujoco``, within this process and on the CPU, or in ``isaaclab``, in a
+    backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "lerobot", "rlinf", "none")] = "mujoco"
+    """The simulator. Stack-cube runs in ``mujoco``, on the CPU (``compute.env_processes``), or in ``isaaclab``, in a
     process of its own and on ``compute.device``. Any other task decides it itself (``isaaclab`` is any task of
     IsaacLab); ``none``: it has no environment."""
 
@@ -214,7 +214,7 @@ class ComputeConfig:
     """How many CPU threads torch computes with; 0 leaves torch's default. Tiny models are fastest with 1."""
 
     dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
-    """The format of the parameters; ``bfloat16`` is mixed as OpenPI does it (`pi0.precision`). `rl` is always
+    """The format of the parameters; ``bfloat16`` is mixed as OpenPI does it (`pi0.precision`). `rl` on RLinf is always
     float32."""
 
     master_weights: bool = True
@@ -222,16 +222,27 @@ class ComputeConfig:
     most updates away. OpenPI has no copies."""
 
     num_processes: Annotated[int, POSITIVE] = 1
-    """On how many GPUs of this machine `sft` trains, or in how many processes on a CPU; torchrun sets it for several
-    machines."""
+    """On how many GPUs of this machine `sft` or `rl` trains, or in how many processes on a CPU; torchrun sets it for
+    several machines."""
 
     sharding: Annotated[str, one_of("auto", "replicate", "shard")] = "auto"
-    """How several processes hold the model: ``replicate`` all of it in each, which is fastest (DDP); ``shard`` a part
-    of everything in each (FSDP2); ``auto`` takes copies where the estimate of the memory allows them."""
+    """How several processes of `sft` hold the model: ``replicate`` all of it in each, which is fastest (DDP); ``shard``
+    a part of everything in each (FSDP2); ``auto`` takes copies where the estimate of the memory allows them. Those of
+    `rl` always have copies."""
 
     compile: bool = True
     """Whether a CUDA device runs Triton kernels and CUDA graphs for inference, and `torch.compile` for training; false
     takes the plain path, as every other device does."""
+
+    env_processes: Annotated[int, NOT_NEGATIVE] = 0
+    """In how many processes the environments of a policy are simulated, in each of its lanes; they change no row. 0: as
+    many as there are CPUs where the policy is on a GPU, or the environment is not this project's own; otherwise the
+    policy's own process does it. IsaacLab always has one of its own."""
+
+    lanes: Annotated[int, Rule("0, 1 or 2", lambda x: x in (0, 1, 2))] = 0
+    """With 2, the environments play in two halves: while the policy samples for one, the other steps. The policy's
+    batches are half as large, so that actions are rounded otherwise. 0: 2 where the policy is on a GPU, the number of
+    environments is even, and they are not IsaacLab's, which take a second simulator for it; otherwise 1."""
 
 
 @dataclass

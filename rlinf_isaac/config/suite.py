@@ -71,7 +71,7 @@ def single(config: JobConfig) -> JobConfig:
         return config
     names = names_of(config)
     if len(names) > 1:
-        cause = f"this trains on one task, {config.env.task} has {len(names)}: {', '.join(names)}"
+        cause = f"this verb is for one task, {config.env.task} has {len(names)}: {', '.join(names)}"
         raise InvalidJob.of("suite-one-task", cause, f"name one of them, as in --task {names[0]}")
     return replace(for_task(config, names[0]), suite={})
 

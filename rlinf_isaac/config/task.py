@@ -79,8 +79,8 @@ def filled_with(config: JobConfig, task: Task, chosen: frozenset[str] = frozense
 
 
 def with_prompts(config: JobConfig, prompts: Iterable[str]) -> JobConfig:
-    """The config with these instructions in its task, if that leaves them to the dataset."""
-    if not config.task or config.task["prompts"]:
+    """The config with these instructions in its task, if that leaves them to the dataset and its environment, too."""
+    if not config.task or task_of(config).prompts or task_of(config).instructed_by_env:
         return config
     return replace(config, task=config.task | {"prompts": sorted(set(prompts)) or None})
 

@@ -117,6 +117,11 @@ class RlJob:
     env_python: str | None = None
 
     @property
+    def processes(self) -> int:
+        """Number of processes that train together; it decides the minibatches, so it belongs to the lineage."""
+        return self.config.compute.num_processes
+
+    @property
     def lineage(self) -> dict[str, str | None]:
         """Digests of everything that the checkpoints are made from. The dataset is that of the start checkpoint."""
         return {
@@ -144,7 +149,8 @@ class Engine(Protocol):
         ...
 
     def rl(self, job: RlJob) -> Iterator[Event]:
-        """Train by reinforcement learning; yields Metrics, CheckpointSaved, Progress."""
+        """Train by reinforcement learning; yields Metrics, CheckpointSaved, Progress, and the local engine also
+        RolledBack and ResultChosen."""
         ...
 
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:

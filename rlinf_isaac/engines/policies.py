@@ -26,18 +26,46 @@ def make_processor(config: JobConfig, norm_stats: NormStats) -> Processor:
     return Processor(config.model, config.policy, norm_stats, load_tokenizer(config.policy, config.model), adapter)
 
 
-def load_policy(bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | None = None) -> Pi0Policy:
+class LastModel:
+    """The model of the checkpoint that was loaded last: the tasks of a suite differ in all but the weights."""
+
+    def __init__(self) -> None:
+        self._loaded: tuple[str, Pi0] | None = None
+
+    def of(self, bundle: Bundle, config: JobConfig) -> Pi0:
+        """The model of a bundle; it is loaded unless the last one was of the same bundle. Raises as `load_policy`."""
+        if self._loaded is None or self._loaded[0] != bundle.digest:
+            self._loaded = None  # before: two full-size models may not fit
+            self._loaded = bundle.digest, load_model(bundle, config)
+        return self._loaded[1]
+
+
+def load_model(bundle: Bundle, config: JobConfig) -> Pi0:
+    """The model of a verified bundle. Raises as `load_policy`."""
+    model = empty_model(config)
+    load_weights(bundle, model, optional=OPTIONAL_PREFIXES)
+    return model
+
+
+def load_policy(
+    bundle: Bundle, config: JobConfig, norm_stats: NormStatsFile | None = None, last: LastModel | None = None
+) -> Pi0Policy:
     """The policy of a verified bundle, with the bundle's norm stats unless others are given.
 
     The caller checks with `mismatches` whether `config` and `norm_stats` are those of the training.
+
+    Args:
+        bundle: the checkpoint.
+        config: of the job.
+        norm_stats: in place of the bundle's.
+        last: the model that was loaded last, which is used again if it is of the same checkpoint.
 
     Raises:
         WeightsError: names or shapes of the weights differ from the architecture's.
     """
     stats = bundle.norm_stats_bytes if norm_stats is None else norm_stats.data
     processor = make_processor(config, from_json(stats, str(norm_stats.path if norm_stats else bundle.path)))
-    model = empty_model(config)
-    load_weights(bundle, model, optional=OPTIONAL_PREFIXES)
+    model = load_model(bundle, config) if last is None else last.of(bundle, config)
     return Pi0Policy(model, processor, config.policy, config.compute.device, compile=compiles(config.compute))
 
 

@@ -60,6 +60,7 @@ def resume(
     saved: Callable[[Path, int], Iterable[Event]] = saved_checkpoint,
     *,
     alone: bool = True,
+    position: int = 0,
 ) -> Generator[Event, None, int | None]:
     """Tell again the metrics and checkpoints that the training in `output` has left, up to where it goes on.
 
@@ -73,12 +74,13 @@ def resume(
         states: steps of which there is a state to go on from.
         saved: tells of the checkpoint of a step.
         alone: False for the processes of a team that leave files and announcements to the first one.
+        position: a step that is not repeated although there is no checkpoint of it; training goes on after it.
 
     Returns:
         The step to go on from, 0 for the beginning, or None if nothing is left to do.
     """
     bundles = find_bundles(output / CHECKPOINTS)
-    start = max((step for step in states if step in bundles), default=0)
+    start = max(position, max((step for step in states if step in bundles), default=0))
     if alone:
         # A training that begins anew measures its start, at step 0, anew as well.
         yield from metrics_log(output).rewind(start if start else -1)

@@ -26,8 +26,7 @@ from rlinf_isaac.engines.evaluation import (
     settle,
     until_decided,
 )
-from rlinf_isaac.envs import make_env
-from rlinf_isaac.envs.vector import TaskEnv
+from rlinf_isaac.envs.lanes import Lanes, make_lanes
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.ground.events import EvaluationFinished, Event
 
@@ -43,7 +42,7 @@ class _Part:
     root: Path
 
 
-def evaluate_suite(job: EvaluationJob, make_player: Callable[[EvaluationJob, TaskEnv], Player]) -> Iterator[Event]:
+def evaluate_suite(job: EvaluationJob, make_player: Callable[[EvaluationJob, Lanes], Player]) -> Iterator[Event]:
     """Evaluate every bundle of the job on the same seeds of every task that the job is about.
 
     The environments of all tasks stay open, so that each checkpoint can be finished before the next, and, with a stop
@@ -105,9 +104,9 @@ def jobs_of(job: EvaluationJob) -> Iterator[EvaluationJob]:
         yield replace(job, config=config, bundles=tuple(of_task(bundle, config.env.task) for bundle in job.bundles))
 
 
-def _part(job: EvaluationJob, opened: ExitStack, make_player: Callable[[EvaluationJob, TaskEnv], Player]) -> _Part:
+def _part(job: EvaluationJob, opened: ExitStack, make_player: Callable[[EvaluationJob, Lanes], Player]) -> _Part:
     config = job.config
-    env = make_env(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
+    env = make_lanes(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
     opened.callback(env.close)
     player = make_player(job, env)
     settings, root = settle(job, player)

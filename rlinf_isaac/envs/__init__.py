@@ -9,16 +9,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.envs.vector import TaskEnv
+    from rlinf_isaac.ground.errors import Problem
+    from rlinf_isaac.tasks.task import Task
 
 
-def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, workers: int | None = None) -> TaskEnv:
+def no_environment(task: Task) -> Problem:
+    """The problem of a job that plays in a task without an environment."""
+    from rlinf_isaac.ground.errors import Problem
+
+    cause = f"the task {task.name} has no environment to play in"
+    return Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")
+
+
+def make_env(
+    config: JobConfig,
+    num_envs: int,
+    env_python: str | None = None,
+    workers: int | None = None,
+    *,
+    apart: bool = False,
+) -> TaskEnv:
     """Builds the vector environment of a job.
 
     Args:
         config: the job; its task, its section `env`, and ``compute.device``, on which simulators run that support it.
         num_envs: number of environments.
         env_python: interpreter that has the simulator; None: the one that the task, or ISAACLAB_PYTHON, names.
-        workers: processes of a hosted environment; None: as many as there are CPUs. Others take no notice of it.
+        workers: how many processes simulate, at most one for each environment; None: as many as there are CPUs for a
+            hosted environment, and one for MuJoCo. IsaacLab takes no notice of it: it has one.
+        apart: whether that one of MuJoCo is not this process itself, so that any thread may use the environment.
 
     Raises:
         InvalidJob: the backend is unknown.
@@ -33,8 +52,7 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, wo
 
     task, env = task_of(config), config.env
     if task.env is None:
-        cure = "add a section env to its description; docs/tasks.md says how"
-        raise SimulatorError.of("no-env", f"the task {task.name} has no environment to play in", cure)
+        raise SimulatorError([no_environment(task)])
     device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
     if task.env.kind == ISAACLAB:
         from rlinf_isaac.envs.isaaclab.task_env import LabEnv
@@ -57,6 +75,10 @@ def make_env(config: JobConfig, num_envs: int, env_python: str | None = None, wo
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
         return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=device)
+    if apart or min(workers or 1, num_envs) > 1:
+        from rlinf_isaac.envs.mujoco.processes import StackCubeProcesses
+
+        return StackCubeProcesses(num_envs, **settings, workers=workers or 1)
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
     return StackCubeVectorEnv(num_envs, **settings)

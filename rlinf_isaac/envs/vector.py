@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rlinf_isaac.envs.identity import EnvIdentity as EnvIdentity
 from rlinf_isaac.tasks.paths import read_path
 from rlinf_isaac.tasks.task import Task
 
@@ -26,35 +27,6 @@ except ImportError:  # gymnasium before 1.1 does not read this entry
 
 Observation = dict[str, Any]
 """Arrays (N, ...), or dicts of them; `tasks.paths` reads it."""
-
-
-@dataclass(frozen=True)
-class EnvIdentity:
-    """The properties of an environment on which its observations and episodes depend.
-
-    Attributes:
-        backend: simulator and version (``mujoco-4.0.0``).
-        task: the task's name.
-        prompt: the language instruction; the first one of several.
-        renderer: ``egl`` or ``rays``, whose images differ in shading; ``own`` where the environment draws by itself.
-        image_size: height of the images in pixels.
-        control_hz: control steps per second.
-        max_episode_steps: control steps until the episode times out.
-        assets: sha256 of the scene description, or of the task and the versions of its packages.
-    """
-
-    backend: str
-    task: str
-    prompt: str
-    renderer: str
-    image_size: int
-    control_hz: int
-    max_episode_steps: int
-    assets: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return asdict(self)
 
 
 class PolicyInput(NamedTuple):
@@ -132,12 +104,14 @@ class TaskEnv(VectorEnv):
         elapsed: (N,) control steps so far in the envs' episodes.
         action_range: the lowest and the highest action, (A,) each, that the simulator says it takes; None: it does not
             say.
+        together: whether the episodes of all rows begin at the same time; one alone cannot be started.
         rates: the simulator's own name of a rate -> control steps per second by that.
     """
 
     closed = False  # gymnasium 0.29 sets it in its constructor, which is not called here
     identity: EnvIdentity
     action_range: tuple[np.ndarray, np.ndarray] | None = None
+    together = False
     rates: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, num_envs: int, task: Task, observation_space: spaces.Dict) -> None:
@@ -166,6 +140,8 @@ class TaskEnv(VectorEnv):
         rows = np.ones(self.num_envs, bool)
         if options and options.get("reset_mask") is not None:
             rows = as_mask(options["reset_mask"], self.num_envs, "reset_mask")
+            if self.together and not rows.all():
+                raise ValueError("episodes of this environment begin in all rows together")
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         if seeds is None:
             seeds = [None] * self.num_envs

@@ -90,6 +90,42 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class RolledBack:
+    """Reinforcement learning went back to an earlier checkpoint.
+
+    Attributes:
+        iteration: the iteration that was a collapse.
+        to: iteration of the checkpoint that the next iteration begins from; 0: the start checkpoint.
+        reason: one sentence on the collapse.
+        abandoned: the iterations whose learning was given up.
+        lr: learning rate of the policy from then on.
+    """
+
+    iteration: int
+    to: int
+    reason: str
+    abandoned: tuple[int, ...]
+    lr: float
+
+
+@dataclass(frozen=True)
+class ResultChosen:
+    """Reinforcement learning has ended, and the checkpoint of iteration `step` is its result.
+
+    Attributes:
+        step, path, digest: as in `CheckpointSaved`.
+        ended: ``complete``, ``target`` (the success that was aimed at is reached) or ``collapsed``.
+        message: how it ended and why this is the result, with the numbers.
+    """
+
+    step: int
+    path: Path
+    digest: str
+    ended: str
+    message: str
+
+
+@dataclass(frozen=True)
 class EvaluationStarted:
     """The evaluation of one checkpoint starts, or the rows of a finished evaluation are about to be announced.
 
@@ -171,6 +207,8 @@ class Progress:
 Event = (
     Metrics
     | CheckpointSaved
+    | RolledBack
+    | ResultChosen
     | EvaluationStarted
     | MismatchAllowed
     | EpisodeDone

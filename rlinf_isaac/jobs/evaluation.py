@@ -134,9 +134,12 @@ def plan(
 
 
 def _stop_rule(findings: Findings, job: EvaluationJob, batch: str) -> StopRule | None:
+    from rlinf_isaac.preflight.machine import check_seeded
+
     if len(job.bundles) < 2:
         cause = f"--until-decided with one checkpoint ({job.bundles[0].path}): there is nothing to compare it with"
         findings.add([Problem("nothing-to-decide", cause, "name two steps or more, or leave --until-decided out")])
+    findings.add(check_seeded(job.config, "--until-decided compares pairs", "leave --until-decided out"))
     if batch != options.AUTO and not (batch.isdecimal() and int(batch) > 0):
         findings.add([Problem("bad-batch", f"--batch {batch} is not a number of episodes", "give 1 or more, or auto")])
     if findings.errors:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlinf_isaac.config import split_overrides
+from rlinf_isaac.engines.local.training.torchrun import launch
 
 AUTO = "auto"
 NONE = "none"
@@ -14,6 +15,12 @@ NONE = "none"
 def words(text: str) -> tuple[str, ...]:
     """The words of an option, which are separated by commas or spaces. ``none`` means no words."""
     return () if text == NONE else tuple(text.replace(",", " ").split())
+
+
+def of_torchrun() -> list[str]:
+    """The overrides that torchrun decides."""
+    place = launch()
+    return [] if place is None else [f"compute.num_processes={place.size}"]
 
 
 def interpreter(python: str) -> str | None:

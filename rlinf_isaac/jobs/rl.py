@@ -51,7 +51,7 @@ def check(
 ) -> list[RlJob]:
     """One job per checkpoint, or none if `findings` has errors. With `quick` the weights are not hashed."""
     bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
-    changes = options.to_overrides(chosen, KEYS, overrides)
+    changes = [*options.to_overrides(chosen, KEYS, overrides), *options.of_torchrun()]
     jobs = []
     if not findings.errors:
         python = options.interpreter(env_python)
@@ -72,6 +72,7 @@ def plan(
 ) -> list[RlJob]:
     """One job per bundle. Their config is that of the first bundle, with the preset's section `rl` and `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
+    from rlinf_isaac.checkpoint.description import for_one_process
     from rlinf_isaac.checkpoint.of_task import of_task
     from rlinf_isaac.checkpoint.trained_with import mismatches, not_to_be_allowed
     from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
@@ -82,9 +83,10 @@ def plan(
         check_free_space,
         check_norm_stats,
         check_prompts,
+        check_rl_memory,
         check_simulator,
     )
-    from rlinf_isaac.preflight.machine import reinforcement_bytes
+    from rlinf_isaac.preflight.machine import check_seeded, reinforcement_bytes
 
     form = on_engine("rl", engine)
     findings.add(check_overrides(form, overrides))
@@ -94,7 +96,7 @@ def plan(
         return []
     jobs = []
     with findings.collect():
-        recorded = dict(bundles[0].job)
+        recorded = for_one_process(bundles[0].job)
         chosen = str(recorded.get("preset")) if preset == options.AUTO else preset
         # The user's own preset file is not known here. In this case the checkpoint's section rl is used.
         if preset != options.AUTO or chosen in preset_names():
@@ -105,7 +107,8 @@ def plan(
             bundles = [of_task(bundle, config.env.task) for bundle in bundles]
         config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
-        findings.add([*check_simulator(config, env_python), *check_prompts(config)])
+        findings.add([*check_simulator(config, env_python), *check_prompts(config), *check_rl_memory(config, form)])
+        findings.add(check_seeded(config, "rl compares before and after on the same episodes", "compare by eval"))
         findings.raise_errors()
         findings.add(check_free_space(output, len(bundles) * reinforcement_bytes(config)))
         for bundle in bundles:

@@ -12,7 +12,6 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.suite import configs_of, narrowed
 from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.jobs import Say, options, silent
@@ -96,7 +95,7 @@ def check(
     config = None
     roots: tuple[Path, ...] = ()
     form = with_base(on_engine("sft", chosen["engine"]), base != options.NONE)
-    changes = [*options.to_overrides(chosen, KEYS, overrides), *_of_torchrun()]
+    changes = [*options.to_overrides(chosen, KEYS, overrides), *options.of_torchrun()]
     findings.add(check_overrides(form, changes))
     found_base, given = bases.find(findings, base, locate), None
     with findings.collect():
@@ -132,12 +131,6 @@ def check(
         bases.check_norm_stats(findings, given, config)
     engines.check_engine(findings, chosen, [SftJob(config, roots[0], "", b"", output, mixed_with=roots[1:])])
     return Checked(config, roots, given, tuple(allowed(found)), found_base)
-
-
-def _of_torchrun() -> list[str]:
-    """The overrides that torchrun decides."""
-    place = launch()
-    return [] if place is None else [f"compute.num_processes={place.size}"]
 
 
 def plan(

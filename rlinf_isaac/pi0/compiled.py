@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import nn
 
-from rlinf_isaac.pi0.gemma import GemmaLayer
+from rlinf_isaac.pi0.gemma import Gemma, GemmaLayer
 from rlinf_isaac.pi0.model import Pi0
+from rlinf_isaac.pi0.siglip import Encoder
 
 
-def compile_blocks(model: Pi0, backend: str = "inductor", *, inside_hooks: bool = False) -> Pi0:
-    """Compiles every transformer layer in place. Layers of one kind share their code, so torch compiles three.
+def compile_blocks(
+    model: Pi0,
+    backend: str = "inductor",
+    *,
+    inside_hooks: bool = False,
+    stacks: Sequence[Encoder | Gemma] | None = None,
+) -> Pi0:
+    """Compiles every transformer layer in place, or only those of `stacks`, a part of ``model.stacks``.
 
-    The modules stay the same, and with them the names and shapes of the state dict. `backend` is a backend of
-    `torch.compile`. With `inside_hooks` only the layer's `forward` is compiled and its hooks run outside of it: FSDP
-    needs that, because its hooks gather the parameters before the layer runs.
+    Layers of one kind share their code, so torch compiles three. The modules stay the same, and with them the names
+    and shapes of the state dict. `backend` is a backend of `torch.compile`. With `inside_hooks` only the layer's
+    `forward` is compiled and its hooks run outside of it: FSDP needs that, because its hooks gather the parameters
+    before the layer runs.
     """
-    for gemma in (model.vlm.language_model, model.expert):
+    stacks = model.stacks if stacks is None else stacks
+    for gemma in (stack for stack in stacks if isinstance(stack, Gemma)):
         for layer in gemma.layers:
             attention = cast(GemmaLayer, layer).self_attn
             projections = attention.q_proj, attention.k_proj, attention.v_proj
             attention.joined = all(type(projection) is nn.Linear for projection in projections)
-    for stack in model.stacks:
+    for stack in stacks:
         for layer in stack.layers:
             if inside_hooks:
                 layer.forward = torch.compile(layer.forward, backend=backend)

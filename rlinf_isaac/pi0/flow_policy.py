@@ -14,15 +14,15 @@ The log-probability of a call is that of its stochastic steps, summed over the r
 actions that the environment receives. For flow-noise it is averaged over the starting noise and the K steps, as in
 RLinf. All `action_chunk` actions count, as in RLinf, including the actions of an episode's last chunk after the episode
 has ended: no reward depends on those, so they add noise to the gradient but no bias.
-`sample` and `log_probabilities` share `_transition`, so that with equal weights and an equal number of rows the
+`sample` and `log_probabilities` share `_score`, so that with equal weights and an equal number of rows the
 recomputed log-probability equals the sampled one bit by bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.config.schema import PolicyConfig
 from rlinf_isaac.pi0.heads import NoiseHead, ValueHead, initialise_heads
+from rlinf_isaac.pi0.lora import is_adapter
 from rlinf_isaac.pi0.model import Pi0, PrefixCache
+from rlinf_isaac.pi0.trainable import is_trained
 
 LOG_SQRT_TAU = 0.5 * math.log(2 * math.pi)
 
@@ -71,7 +73,10 @@ class Evaluated(NamedTuple):
 
 
 class FlowActorCritic(nn.Module):
-    """A pi0 that samples actions stochastically and estimates the value of an observation. The VLM is frozen.
+    """A pi0 that samples actions stochastically and estimates the value of an observation.
+
+    ``rl.trainable`` says what of the model trains (`trainable`), beside the adapters that it may have; the heads do in
+    any case.
 
     The input of the value head is, for pi0, the mean of the expert's action tokens at the stochastic steps; they are
     computed before the noise of the step is added, so the value is a valid baseline. For pi0.5 it is the mean prefix
@@ -94,9 +99,8 @@ class FlowActorCritic(nn.Module):
         initialise_heads(self.heads, rl.seed)
         device = model.action_in_proj.weight.device
         self.heads.to(device)
-        model.requires_grad_(True)
-        model.paligemma_with_expert.requires_grad_(False)  # freezes the VLM and the expert's unused lm_head
-        model.expert.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(is_adapter(name) or is_trained(name, rl))
         steps = policy.denoise_steps
         times = [1 - step / steps for step in range(steps)]
         level = rl.noise_level if rl.exploration == "flow_sde" else 0.0  # flow-noise has a head instead
@@ -111,7 +115,7 @@ class FlowActorCritic(nn.Module):
         return count or self.policy.denoise_steps
 
     def actor_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and values of the policy's trainable parameters: expert, projections, noise head."""
+        """Names and values of the policy's trainable parameters, and those of the noise head."""
         for name, parameter in self.checkpoint_module().named_parameters():
             if parameter.requires_grad and not name.startswith("value_head."):
                 yield name, parameter
@@ -123,69 +127,103 @@ class FlowActorCritic(nn.Module):
             whole.add_module(name, child)
         return whole
 
+    @property
+    def prefix_is_frozen(self) -> bool:
+        """Whether updates do not change prefix caches, because nothing of the VLM trains."""
+        return self.rl.trainable == "expert"
+
     @torch.no_grad()
     def prefix(self, observation: Any) -> PrefixCache:
-        """The prefix cache of an `Observation`. The VLM is frozen, so updates of the policy do not change the cache."""
+        """The prefix cache of an `Observation`."""
+        return self.model.prefix_cache(observation, mean_token=self.model.config.pi05)
+
+    def training_prefix(self, observation: Any) -> PrefixCache:
+        """The prefix cache of an `Observation`, with gradients unless the VLM is frozen."""
+        if self.prefix_is_frozen:
+            return self.prefix(observation)
         return self.model.prefix_cache(observation, mean_token=self.model.config.pi05)
 
     @torch.no_grad()
     def sample(self, state: Tensor, cache: PrefixCache, draws: Draws) -> tuple[Tensor, Transitions, Evaluated]:
         """Samples actions (B, H, A). Also returns the stochastic steps, their log-probability, value and entropy."""
-        x, steps = draws.start, self.policy.denoise_steps
-        rows = torch.arange(len(x), device=x.device)
-        before, after = torch.empty_like(draws.noise), torch.empty_like(draws.noise)
-        terms: list[list[Tensor]] = [[], [], []]
-        for step in range(steps):
+
+        def velocity(x: Tensor, step: int) -> tuple[Tensor, Tensor]:
             index = torch.full((len(x),), step, device=x.device)
-            move = self._transition(state, x, index, cache)
+            return self.model.velocity(state, x, self.get_buffer("times")[index], cache)
+
+        return self.explore(velocity, cache.mean_token, draws)
+
+    @torch.no_grad()
+    def explore(
+        self, velocity: Callable[[Tensor, int], tuple[Tensor, Tensor]], mean_token: Tensor | None, draws: Draws
+    ) -> tuple[Tensor, Transitions, Evaluated]:
+        """`sample` with any code that computes the velocity. A CUDA graph can capture it: the host reads no result.
+
+        Args:
+            velocity: x (B, H, A) and the index of a denoising step -> velocity (B, H, A) and the expert's output tokens
+                (B, H, W), both float32.
+            mean_token: as in `PrefixCache`; pi0 does not need it.
+            draws: on the device of the model.
+        """
+        path, points = [draws.start], []
+        rows = torch.arange(len(draws.start), device=draws.start.device)
+        for step in range(self.policy.denoise_steps):
+            x = path[-1]
+            point = self._point(x, *velocity(x, step), mean_token)
+            mean, std = self._gaussian(point, torch.full_like(rows, step))
             is_this_step = draws.steps == step  # (B, S), at most one True per row
-            slot = is_this_step.int().argmax(1)
-            stochastic = is_this_step.any(1)
-            noisy = move.mean + move.std * draws.noise[rows, slot]
-            stepped = torch.where(stochastic[:, None, None], noisy, move.deterministic)
-            hit = rows[stochastic]
-            before[hit, slot[hit]], after[hit, slot[hit]] = x[hit], stepped[hit]
-            # Rows for which this step is deterministic contribute 0 to log-probability, value and entropy.
-            for term, value in zip(terms, self._score(stepped, move), strict=True):
-                term.append(torch.where(stochastic, value, 0.0))
-            x = stepped
-        transitions = Transitions(before, after, draws.steps)
-        return x, transitions, self._joint(transitions, terms)
+            noisy = mean + std * draws.noise[rows, is_this_step.int().argmax(1)]
+            stochastic = is_this_step.any(1)[:, None, None]
+            path.append(torch.where(stochastic, noisy, self._deterministic(point)))
+            points.append(point)
+        # The stochastic steps of every row are taken from the stacked steps of all rows, and only they are scored.
+        places = rows[:, None], draws.steps
+        present = (cast("tuple[Tensor, ...]", each) for each in zip(*points, strict=True) if each[0] is not None)
+        stacked = [torch.stack(each, 1)[places] for each in present]
+        transitions = Transitions(stacked[0], torch.stack(path, 1)[rows[:, None], draws.steps + 1], draws.steps)
+        scores = []
+        for slot in range(draws.steps.shape[1]):
+            point = _Point(*(each[:, slot] for each in stacked))
+            scores.append(self._score(transitions.after[:, slot], point, draws.steps[:, slot]))
+        return path[-1], transitions, self._joint(transitions, scores)
 
     def log_probabilities(self, state: Tensor, cache: PrefixCache, transitions: Transitions) -> Evaluated:
         """Log-probability, value and entropy of recorded transitions under the current weights; differentiable."""
-        terms: list[list[Tensor]] = [[], [], []]
+        scores = []
         for slot in range(transitions.steps.shape[1]):
-            move = self._transition(state, transitions.before[:, slot], transitions.steps[:, slot], cache)
-            for term, value in zip(terms, self._score(transitions.after[:, slot], move), strict=True):
-                term.append(value)
-        return self._joint(transitions, terms)
+            x, step = transitions.before[:, slot], transitions.steps[:, slot]
+            velocity, tokens = self.model.velocity(state, x, self.get_buffer("times")[step], cache)
+            point = self._point(x, velocity, tokens, cache.mean_token)
+            scores.append(self._score(transitions.after[:, slot], point, step))
+        return self._joint(transitions, scores)
 
-    def _transition(self, state: Tensor, x: Tensor, step: Tensor, cache: PrefixCache) -> _Transition:
-        """Mean and std of denoising step `step` (B,) at x, the result of the deterministic step, and the value."""
-        times, levels = self.get_buffer("times"), self.get_buffer("levels")
-        t = times[step]
-        velocity, tokens = self.model.velocity(state, x, t, cache)
-        count = self.policy.denoise_steps
-        deterministic = x - velocity / count
-        value_input = cache.mean_token if self.model.config.pi05 else tokens.mean(1)
+    def _point(self, x: Tensor, velocity: Tensor, tokens: Tensor, mean_token: Tensor | None) -> _Point:
+        value_input = mean_token if self.model.config.pi05 else tokens.mean(1)
         assert value_input is not None
-        value = self.heads["value_head"](value_input)
-        if self.rl.exploration == "flow_noise":
-            return _Transition(deterministic, self.heads["noise_head"](tokens), deterministic, value)
-        t, s = t[:, None, None], levels[step][:, None, None]
-        drift = s**2 / (2 * t * count) * (x + (1 - t) * velocity)
-        return _Transition(deterministic - drift, (s * count**-0.5).expand_as(x), deterministic, value)
+        std = self.heads["noise_head"](tokens) if self.rl.exploration == "flow_noise" else None
+        return _Point(x, velocity, value_input, std)
 
-    def _score(self, after: Tensor, move: _Transition) -> tuple[Tensor, Tensor, Tensor]:
-        log_prob = self._counted(normal_log_density(after, move.mean, move.std)).sum((1, 2))
-        entropy = self._counted(move.std.log()).mean((1, 2)) + 0.5 + LOG_SQRT_TAU
-        return log_prob, move.value, entropy
+    def _deterministic(self, point: _Point) -> Tensor:
+        return point.x - point.velocity / self.policy.denoise_steps
 
-    def _joint(self, transitions: Transitions, terms: list[list[Tensor]]) -> Evaluated:
-        # Terms are added one after the other, so that the zeros of deterministic steps do not change the rounding of
-        # the sum: `log_probabilities`, which leaves those steps out, gets the same bits.
-        log_prob, value, entropy = (sum(term[1:], term[0]) for term in terms)
+    def _gaussian(self, point: _Point, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the stochastic denoising step `step` (B,) from a point."""
+        deterministic = self._deterministic(point)
+        if point.std is not None:
+            return deterministic, point.std
+        count = self.policy.denoise_steps
+        t, s = (self.get_buffer(name)[step][:, None, None] for name in ("times", "levels"))
+        drift = s**2 / (2 * t * count) * (point.x + (1 - t) * point.velocity)
+        return deterministic - drift, (s * count**-0.5).expand_as(point.x)
+
+    def _score(self, after: Tensor, point: _Point, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, std = self._gaussian(point, step)
+        log_prob = self._counted(normal_log_density(after, mean, std)).sum((1, 2))
+        entropy = self._counted(std.log()).mean((1, 2)) + 0.5 + LOG_SQRT_TAU
+        return log_prob, self.heads["value_head"](point.value_input), entropy
+
+    def _joint(self, transitions: Transitions, scores: list[tuple[Tensor, Tensor, Tensor]]) -> Evaluated:
+        log_prob, value, entropy = (sum(term[1:], term[0]) for term in zip(*scores, strict=True))
         if self.rl.exploration == "flow_noise":
             start = transitions.before[:, 0]
             zero, one = torch.zeros_like(start), torch.ones_like(start)
@@ -198,11 +236,13 @@ class FlowActorCritic(nn.Module):
         return x[:, : self.policy.action_chunk, : self.policy.env_action_dim]
 
 
-class _Transition(NamedTuple):
-    mean: Tensor
-    std: Tensor
-    deterministic: Tensor
-    value: Tensor
+class _Point(NamedTuple):
+    """A point of the flow, and what depends on it alone: velocity, the value head's input, and flow-noise's std."""
+
+    x: Tensor
+    velocity: Tensor
+    value_input: Tensor
+    std: Tensor | None = None
 
 
 def normal_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -39,9 +39,16 @@ class LoraLinear(nn.Linear):
         self.weight = base.weight
         self.register_parameter("bias", None)
         device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.empty(self.out_features, rank, device=device))
+        self.reset(generator)
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the adapter, in place; it has no effect."""
         # Drawn on the CPU, so that the values do not depend on the device on which the model trains.
-        self.lora_A = nn.Parameter((INITIAL_STD * torch.randn(rank, self.in_features, generator=generator)).to(device))
-        self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
+        self.lora_A.copy_(INITIAL_STD * torch.randn(self.lora_A.shape, generator=generator))
+        self.lora_B.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O), in the dtype of x."""
@@ -61,6 +68,14 @@ def add_adapters(model: Pi0, config: JobConfig) -> Pi0:
         assert isinstance(base, nn.Linear)
         setattr(model.get_submodule(parent), child, LoraLinear(base, rank, alpha, generator))
     return model
+
+
+def reset_adapters(model: Pi0, seed: int) -> None:
+    """Draws the adapters of `model` again, in place, as `add_adapters` does with ``sft.seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            module.reset(generator)
 
 
 def scales(model: nn.Module) -> dict[str, float]:

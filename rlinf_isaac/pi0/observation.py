@@ -61,6 +61,21 @@ class Observation:
             prompt_mask=to_device(self.prompt_mask, device),
         )
 
+    def seen(self) -> Observation:
+        """The observation without the images of cameras that are not present."""
+        return replace(self, images={camera: self.images[camera] for camera in self.present_cameras or ()})
+
+    def pinned(self) -> Observation:
+        """The same in pinned memory, from which `to` copies to a GPU without waiting."""
+        return replace(
+            self,
+            images={camera: image.pin_memory() for camera, image in self.images.items()},
+            image_masks={camera: mask.pin_memory() for camera, mask in self.image_masks.items()},
+            state=self.state.pin_memory(),
+            prompt_tokens=self.prompt_tokens.pin_memory(),
+            prompt_mask=self.prompt_mask.pin_memory(),
+        )
+
     def rows(self, index: slice) -> Observation:
         """The observations selected by `index`."""
         return replace(

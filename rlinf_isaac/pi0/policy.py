@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -121,6 +121,13 @@ class Processor:
         return pad_tokens([tokens_of[prompt] for prompt in prompts], self.model.max_token_len)
 
 
+class Prepared(NamedTuple):
+    """A batch of observations that is ready for the model, and the states (N, D) in it, in robot units."""
+
+    observation: Observation
+    states: np.ndarray
+
+
 class Pi0Policy:
     """A model with its processor, ready to act. One call gives one action chunk per environment.
 
@@ -131,6 +138,7 @@ class Pi0Policy:
         device: torch device.
         compile: on a CUDA device, sample with `pi0.fast`. The weights are then read at the first call of `act`; after
             a later change of the weights a new policy is needed.
+        sampler: sample with this one, of the same model, whose owner refreshes it after a change of the weights.
 
     Raises:
         InvalidJob: the action chunk is longer than the model's horizon.
@@ -144,13 +152,15 @@ class Pi0Policy:
         device: torch.device | str,
         *,
         compile: bool = False,
+        sampler: GraphSampler | None = None,
     ) -> None:
         if misfits := list(check_chunk(policy, model.config)):
             raise InvalidJob([problem for _, problem in misfits])
         self.model = model.to(device).eval()
         self.processor, self.policy, self.device = processor, policy, torch.device(device)
-        self.compiled = compile and self.device.type == "cuda"
-        self._sampler: GraphSampler | None = None
+        self.compiled = sampler is not None or (compile and self.device.type == "cuda")
+        self._sampler = sampler
+        self._warmed_before = sampler.warmup_seconds if sampler else 0.0
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -159,8 +169,8 @@ class Pi0Policy:
 
     @property
     def warmup_seconds(self) -> float:
-        """Time spent so far on compiling kernels and capturing graphs."""
-        return self._sampler.warmup_seconds if self._sampler else 0.0
+        """Time that this policy has spent so far on compiling kernels and capturing graphs."""
+        return self._sampler.warmup_seconds - self._warmed_before if self._sampler else 0.0
 
     def act(
         self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str], noise: np.ndarray
@@ -170,14 +180,26 @@ class Pi0Policy:
         `noise` (N, H, A) float32 is the only randomness: equal inputs give equal actions, bit by bit. For a given N, a
         row does not depend on the other rows as long as their prompts have the same length.
         """
+        return self.act_on(self.prepare(images, states, prompts), noise)
+
+    def prepare(self, images: Mapping[str, np.ndarray], states: np.ndarray, prompts: Sequence[str]) -> Prepared:
+        """What of `act` needs no device: for a GPU, the observation is then in pinned memory. Thread-safe."""
         observation = self.processor.observation(images, states, prompts)
-        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32))
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):  # a thread begins on the first device
+                observation = observation.seen().pinned()
+        return Prepared(observation, states)
+
+    def act_on(self, prepared: Prepared, noise: np.ndarray) -> np.ndarray:
+        """`act` on what `prepare` has returned."""
+        start = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32)).to(self.device)
+        observation = prepared.observation.to(self.device)
         if self.compiled:
             self._sampler = self._sampler or GraphSampler(self.model, self.policy.denoise_steps)
             actions = self._sampler(observation, start)
         else:
-            actions = self.model.sample(observation.to(self.device), start.to(self.device), self.policy.denoise_steps)
-        return self.processor.robot_actions(actions[:, : self.policy.action_chunk], states)
+            actions = self.model.sample(observation, start, self.policy.denoise_steps)
+        return self.processor.robot_actions(actions[:, : self.policy.action_chunk], prepared.states)
 
 
 def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which parameters of pi0 are trained (``sft.trainable``), by name. This module does not import torch.
+"""Which parameters of pi0 are trained (``sft.trainable``, ``rl.trainable``), by name. It imports no torch.
 
 ``all``
     Every parameter. OpenPI's default (``freeze_filter=nnx.Nothing``).
@@ -13,7 +13,7 @@
     with the token embedding, and ``paligemma_with_expert.gemma_expert.*`` with its norms. Equals
     ``Pi0Config.get_freeze_filter`` for ``gemma_2b_lora`` with ``gemma_300m_lora`` (OpenPI, ``models/pi0_config.py``).
 
-Without ``sft.train_vision``, ``paligemma_with_expert.paligemma.model.vision_tower.*`` is frozen in any case (lerobot's
+Without ``train_vision``, ``paligemma_with_expert.paligemma.model.vision_tower.*`` is frozen in any case (lerobot's
 ``freeze_vision_encoder``). The action expert's ``lm_head``, which nothing reads, counts as trained only with ``all``.
 """
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.sft_schema import LoraConfig, SftConfig
 
@@ -35,7 +36,7 @@ ADAPTED = (
 """Linear layers of a Gemma layer that have adapters, as OpenPI's ``lora_configs`` of attention and feed-forward."""
 
 
-def is_trained(name: str, config: SftConfig) -> bool:
+def is_trained(name: str, config: SftConfig | RlConfig) -> bool:
     """Whether the parameter of this name is trained. The name must not be that of an adapter."""
     if config.trainable == "expert":
         return not name.startswith((VLM, f"{EXPERT}lm_head."))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+
 import numpy as np
+
+MANY = 16
+"""So many images are resized by several threads; Pillow lets go of the interpreter meanwhile."""
+THREADS = 8
 
 
 def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
@@ -19,7 +27,9 @@ def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
     if (height, width) == (size, size):
         return images
     flat = images.reshape(-1, height, width, images.shape[-1])
-    return np.stack([_resize_one(image, size) for image in flat]).reshape(*images.shape[:-3], size, size, -1)
+    resize = partial(_resize_one, size=size)
+    resized = (_threads(os.getpid()).map if len(flat) >= MANY else map)(resize, flat)
+    return np.stack(list(resized)).reshape(*images.shape[:-3], size, size, -1)
 
 
 def resized_sides(height: int, width: int, size: int) -> tuple[int, int]:
@@ -29,6 +39,12 @@ def resized_sides(height: int, width: int, size: int) -> tuple[int, int]:
     """
     ratio = max(width / size, height / size)
     return int(height / ratio), int(width / ratio)
+
+
+@cache
+def _threads(pid: int) -> ThreadPoolExecutor:
+    """The threads of this process; one that was forked has none of its parent's."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="resize")
 
 
 def _resize_one(image: np.ndarray, size: int) -> np.ndarray:

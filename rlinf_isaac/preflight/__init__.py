@@ -9,7 +9,7 @@ from rlinf_isaac.preflight.config import check_config
 from rlinf_isaac.preflight.dataset import check_dataset, check_training_data, suitable_job
 from rlinf_isaac.preflight.findings import Findings
 from rlinf_isaac.preflight.machine import check_device, check_prompts, check_shared_memory, check_simulator
-from rlinf_isaac.preflight.memory import check_memory
+from rlinf_isaac.preflight.memory import check_memory, check_rl_memory
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
 from rlinf_isaac.preflight.training import check_trainable
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_memory",
     "check_norm_stats",
     "check_prompts",
+    "check_rl_memory",
     "check_shared_memory",
     "check_simulator",
     "check_trainable",

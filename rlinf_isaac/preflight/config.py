@@ -41,7 +41,7 @@ def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str]
     problems += _check_env(config)
     if problems:
         return problems
-    checks = (_check_policy, _check_processes, _check_played, _check_schedule, check_rl)
+    checks = (_check_policy, _check_processes, _check_played, _check_lanes, _check_schedule, check_rl)
     misfits = [*check_architecture(config.model), *(misfit for check in checks for misfit in check(config))]
     return [problem for keys, problem in misfits if all(acts(form, key, config) for key in keys)]
 
@@ -82,6 +82,22 @@ def _check_played(config: JobConfig) -> Iterator[Misfit]:
         cause = f"sft.eval_interval {sft.eval_interval} is no multiple of sft.save_interval {sft.save_interval}"
         problem = Problem("eval-interval", cause, "choose one: it is checkpoints that play")
         yield ("sft.eval_interval", "sft.save_interval"), problem
+
+
+def _check_lanes(config: JobConfig) -> Iterator[Misfit]:
+    if config.compute.lanes < 2:
+        return
+    workers = 1 if config.compute.device.startswith("cuda") else config.rl.workers
+    sizes = {
+        "eval.num_envs": min(config.eval.num_envs, config.eval.episodes),
+        "sft.eval_episodes": min(config.eval.num_envs, config.sft.eval_episodes),
+        "rl.num_envs": config.rl.num_envs // (workers * config.compute.num_processes),
+    }
+    for key, size in sizes.items():
+        if size % 2:
+            cause = f"compute.lanes is 2, but {size} environments play ({key})"
+            problem = Problem("lanes", cause, "make their number even, or leave compute.lanes out")
+            yield (key, "compute.lanes"), problem
 
 
 def _check_schedule(config: JobConfig) -> Iterator[Misfit]:

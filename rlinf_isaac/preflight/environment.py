@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python, probe
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import installed_version, output_of, versions_in
+from rlinf_isaac.tasks.shipped.metaworld import SETUP
 
 DISTRIBUTION = "rlinf-isaac"
 
@@ -42,7 +43,7 @@ class Guest:
         distribution: what is looked for.
         variable: names its interpreter.
         unlocks: what it is for.
-        cure: the line, of README, that makes the interpreter.
+        cure: the line, of README or of a task, that makes the interpreter.
     """
 
     distribution: str
@@ -71,6 +72,7 @@ GUESTS = (
         "datasets in lerobot's own readers",
         "python3.11 -m venv lerobot-venv && lerobot-venv/bin/pip install -c constraints-lerobot.txt -e '.[lerobot]'",
     ),
+    Guest("metaworld", "METAWORLD_PYTHON", "--task metaworld/...", SETUP),
 )
 
 

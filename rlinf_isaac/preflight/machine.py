@@ -13,6 +13,7 @@ from rlinf_isaac.config.sft_schema import BATCHES_AHEAD
 from rlinf_isaac.config.suite import configs_of, tasks_of
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.envs import no_environment
 from rlinf_isaac.envs.host.interpreter import check_host
 from rlinf_isaac.envs.isaaclab.checks import check_lab
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
@@ -52,8 +53,7 @@ def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Pr
     for each in configs_of(config):
         task = task_of(each)
         if task.env is None:
-            cause = f"the task {task.name} has no environment to play in"
-            problems[Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")] = None
+            problems[no_environment(task)] = None
         elif task.env.kind == ISAACLAB:
             problems |= dict.fromkeys(check_lab(task, env_python))
         elif task.env.kind != BUILTIN:
@@ -67,7 +67,18 @@ def check_prompts(config: JobConfig) -> list[Problem]:
     """Whether a job that plays episodes has an instruction for them."""
     cure = "write the prompt into the task, or a list of prompts"
     cause = "the task {} leaves its prompt to the dataset, and no dataset or checkpoint here says it"
-    return [Problem("no-prompt", cause.format(task.name), cure) for task in tasks_of(config) if task.prompts is None]
+    silent = [task for task in tasks_of(config) if task.prompts is None and not task.instructed_by_env]
+    return [Problem("no-prompt", cause.format(task.name), cure) for task in silent]
+
+
+def check_seeded(config: JobConfig, what: str, cure: str) -> list[Problem]:
+    """Whether the environments of a job that pairs episodes by their seeds have seeds; `what` it does, for people."""
+    cause = "{} takes no seed for an episode, and " + what
+    return [
+        Problem("env-unseeded", cause.format(f"the environment of {task.name}"), cure)
+        for task in tasks_of(config)
+        if task.env is not None and not task.env.seeded
+    ]
 
 
 def check_shared_memory(config: JobConfig, form: str = "main", place: Path = Path("/dev/shm")) -> list[Problem]:

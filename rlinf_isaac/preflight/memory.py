@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlinf_isaac.config.reads import acts
 from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.local.rl.memory import as_fine_tuning, free_memory, plan_on_gpu, prefix_tokens
+from rlinf_isaac.engines.local.rl.share import divided
 from rlinf_isaac.engines.local.sft.memory import GIB, advice, training_memory
-from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.probe import output_of
 
 _MIB = 1 << 20
@@ -23,6 +28,24 @@ def check_memory(config: JobConfig, form: str = "main") -> list[Problem]:
         return []
     cause = f"sft takes about {needed / GIB:.1f} GiB of GPU memory, and a GPU here has {available / GIB:.1f}"
     return [Problem("gpu-memory", cause, f"add one of these to --overrides: {advice(config)}", "warning")]
+
+
+def check_rl_memory(config: JobConfig, form: str = "rl") -> list[Problem]:
+    """A warning where the estimate (`plan_on_gpu`) of what `rl` keeps exceeds the memory of this machine's smallest
+    GPU, or the machine's. The training itself looks again, at what is free when it begins."""
+    if not acts(form, "rl.micro_batch", config):
+        return []
+    place, processes = launch(), config.compute.num_processes
+    here, config = processes if place is None else place.local_size, divided(config, processes)
+    available, takes = gpu_memory(), training_memory(as_fine_tuning(config))
+    if available is None:
+        return []
+    try:
+        tokens = prefix_tokens(config, config.model.max_token_len)
+        plan_on_gpu(config, tokens, available - takes.weights - takes.copies, free_memory() // here)
+    except InvalidJob as error:
+        return [replace(problem, level="warning") for problem in error.problems]
+    return []
 
 
 def gpu_memory() -> int | None:

@@ -14,9 +14,11 @@ from rlinf_isaac.ground.errors import Problem
 def check_rl(config: JobConfig) -> Iterator[Misfit]:
     """Values of `rl` that do not fit each other or the other sections."""
     rl = config.rl
-    if rl.num_envs % rl.workers:
+    on_gpu = config.compute.device.startswith("cuda")
+    if rl.num_envs % rl.workers and not on_gpu:
         cause = f"rl.num_envs {rl.num_envs} cannot be spread over rl.workers {rl.workers}"
         yield ("rl.num_envs", "rl.workers"), Problem("rl-workers", cause, f"use a multiple of {rl.workers}")
+    yield from _check_processes(config)
     if rl.algorithm == "grpo" and rl.episodes % rl.group_size:
         cause = f"rl.episodes {rl.episodes} makes no whole groups of rl.group_size {rl.group_size}"
         yield ("rl.episodes", "rl.group_size"), Problem("rl-groups", cause, f"use a multiple of {rl.group_size}")
@@ -26,7 +28,36 @@ def check_rl(config: JobConfig) -> Iterator[Misfit]:
     if rl.exploration == "flow_noise" and rl.noise_min >= rl.noise_max:
         cause = f"rl.noise_min {rl.noise_min} is not below rl.noise_max {rl.noise_max}"
         yield ("rl.noise_min", "rl.noise_max"), Problem("rl-noise", cause, "use RLinf's 0.08 and 0.16")
+    if not on_gpu and rl.prefix_memory not in ("auto", "host", "none"):
+        cause = f"rl.prefix_memory {rl.prefix_memory} is GPU memory, and compute.device is {config.compute.device}"
+        problem = Problem("rl-prefix-memory", cause, "use auto, host or none")
+        yield ("rl.prefix_memory", "compute.device"), problem
+    if rl.target_success and rl.stop_at_target and not rl.eval_interval:
+        cause = "rl.stop_at_target needs evaluations on held-out seeds, and rl.eval_interval 0 makes none"
+        yield (
+            ("rl.stop_at_target", "rl.eval_interval"),
+            Problem("rl-target", cause, "set rl.eval_interval to 1 or more"),
+        )
     yield from (((), problem) for problem in _check_seeds(config))
+
+
+def _check_processes(config: JobConfig) -> Iterator[Misfit]:
+    """Sizes of which every process must have the same share."""
+    rl, count = config.rl, config.compute.num_processes
+    if count == 1:
+        return
+    workers = 1 if config.compute.device.startswith("cuda") else rl.workers
+    group = rl.group_size if rl.algorithm == "grpo" else 1
+    for key, size, unit, keys in (
+        ("rl.num_envs", rl.num_envs, count * workers, ("rl.workers",) if workers > 1 else ()),
+        ("rl.episodes", rl.episodes, count * group, ("rl.group_size",) if group > 1 else ()),
+        ("rl.minibatch", rl.minibatch, count, ()),
+    ):
+        if size % unit:
+            words = "".join(f" with {getattr(rl, name.removeprefix('rl.'))} each ({name})" for name in keys)
+            cause = f"{key} {size} cannot be spread over {count} processes (compute.num_processes){words}"
+            problem = Problem("rl-processes", cause, f"use a multiple of {unit}")
+            yield (key, *keys, "compute.num_processes"), problem
 
 
 def seed_ranges(config: JobConfig) -> dict[str, range]:

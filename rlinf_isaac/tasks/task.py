@@ -21,8 +21,9 @@ NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """OpenPI's names of the three images that a pi0 reads."""
 BUILTIN = "builtin"
+RLINF = "rlinf"
 ISAACLAB = "isaaclab"
-KINDS = (BUILTIN, "gymnasium", "lerobot", ISAACLAB)
+KINDS = (BUILTIN, "gymnasium", "lerobot", RLINF, ISAACLAB)
 """What `Environment.kind` may be."""
 OF_THE_MACHINE = ("env.python", "env.directory", "env.setup")
 """Fields that say where this machine has something, or how it gets it; they are no part of a task's digest."""
@@ -86,8 +87,9 @@ class Environment:
     Attributes:
         kind: one of `KINDS`.
         make: what is built: an environment's id, ``package.module:function``, or ``file.py:function`` beside the YAML.
-            In lerobot, the type of an environment or the class of its config; in IsaacLab a task's id.
-        options: keyword arguments of `make`.
+            In lerobot, the type of an environment or the class of its config; in RLinf, the type of an environment or
+            its class; in IsaacLab a task's id.
+        options: keyword arguments of `make`, entries of RLinf's config, or how IsaacLab's task is built.
         success: the term (`terms`) that ends an episode as solved.
         failure: the term that ends it as failed, or None.
         dwell: for how many control steps in a row `success` must hold.
@@ -110,6 +112,12 @@ class Environment:
     directory: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     setup: str | None = None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether an episode is a function of its seed. Otherwise episodes of equal seeds are no pairs, and those of
+        all rows begin together."""
+        return self.kind != RLINF
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,11 @@ class Task:
     def asset_id(self) -> str:
         """The name under which norm stats lie in a checkpoint."""
         return re.sub(r"[^\w.-]+", "_", self.robot or self.name)
+
+    @property
+    def instructed_by_env(self) -> bool:
+        """Whether the environment gives the instruction of each episode where the task has none."""
+        return not self.prompts and self.env is not None and self.env.kind == RLINF
 
     def prompt(self, seed: int) -> str:
         """The instruction of the episode with this seed; empty where only the dataset knows it."""

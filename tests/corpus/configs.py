@@ -30,6 +30,14 @@ def _set(key: str, value: Any) -> Callable[[Path], None]:
     return edit
 
 
+def _set_all(values: dict[str, Any]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        for key, value in values.items():
+            _set(key, value)(path)
+
+    return edit
+
+
 def _remove(key: str) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
         values = yaml.safe_load(path.read_text())
@@ -77,6 +85,12 @@ CASES = [
     Case("adapters without a rank", "bad-value", _set("sft.lora.vlm_rank", 0)),
     Case("an average that never moves", "bad-value", _set("sft.ema_decay", 1.0)),
     Case("adapters of a random model", "frozen-random", _set("sft.trainable", "lora")),
+    Case(
+        "half of an odd number of environments",
+        "lanes",
+        _set_all({"compute": {"lanes": 2}, "sft.eval_interval": 400, "sft.eval_episodes": 5}),
+    ),
+    Case("three lanes", "bad-value", _set("compute", {"lanes": 3})),
     Case("no tokenizer file", "no-tokenizer", _set("policy.tokenizer", "nowhere.model")),
 ]
 
@@ -92,9 +106,21 @@ RL_CASES = [
     Case("a value head without units", "bad-value", _set("rl.value_widths", [64, 0])),
     Case("no processes", "bad-value", _set("rl.workers", 0)),
     Case("workers that do not divide the environments", "rl-workers", _set("rl.workers", 3)),
+    Case(
+        "processes that do not divide the minibatch",
+        "rl-processes",
+        _set_all({"compute": {"num_processes": 2}, "rl.minibatch": 7}),
+    ),
     Case("groups that do not divide the episodes", "rl-groups", _set("rl", {"algorithm": "grpo", "group_size": 5})),
     Case("more noisy steps than there are", "rl-noise", _set("rl.noise_steps", 3)),
+    Case("prefixes on a GPU that there is not", "rl-prefix-memory", _set("rl.prefix_memory", "gpu")),
+    Case("prefixes somewhere", "bad-value", _set("rl.prefix_memory", "elsewhere")),
     Case("bounds of the noise upside down", "rl-noise", _set("rl", {"exploration": "flow_noise", "noise_min": 0.2})),
+    Case(
+        "an end at a target that nothing measures",
+        "rl-target",
+        _set("rl", {"target_success": 0.8, "stop_at_target": True, "eval_interval": 0}),
+    ),
     Case("training on the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 5004)),
     Case("training up into the seeds of the evaluation", "rl-seeds", _set("rl.first_seed", 4990)),
     Case("training on the seeds of the demonstrations", "rl-seeds", _set("rl.first_seed", 1001)),

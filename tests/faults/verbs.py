@@ -26,7 +26,7 @@ from types import FrameType
 LIMIT_S = 600.0
 """For one job; it is killed then, and its status is not 0."""
 _PACKAGES = ("/rlinf_isaac/", "/mlflow_project/")
-_INNER_LOOPS = ("/envs/", "/pi0/", "/rollout.py")
+_INNER_LOOPS = ("/envs/", "/pi0/", "/rollout/")
 """Code that writes nothing, and would take minutes when it is traced."""
 _IMPORTS = ("torch", "mujoco", "pyarrow.parquet", "scipy.stats", "mlflow.models", "mlflow.pyfunc", "mlflow.projects")
 

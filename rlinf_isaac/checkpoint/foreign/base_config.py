@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.description import for_one_process
 from rlinf_isaac.checkpoint.facts import FACTS, spell
 from rlinf_isaac.checkpoint.foreign.base import BUNDLE, FoundBase
 from rlinf_isaac.checkpoint.foreign.configured import means_the_same
@@ -45,7 +46,7 @@ def config_from_base(found: FoundBase, overrides: Sequence[str]) -> JobConfig:
     """
     if found.located.kind == BUNDLE:
         bundle = read_bundle(found.located.path, verify=False)
-        return build_config(bundle.job, f"{bundle.path}/config.json", overrides)
+        return build_config(for_one_process(bundle.job), f"{bundle.path}/config.json", overrides)
     preset = _preset_of(found)
     relevant = {key for fact in FACTS.values() if (key := fact.key) is not None} | set(ADJUSTABLE) | set(MEANING)
     if load_config(preset, overrides).task:

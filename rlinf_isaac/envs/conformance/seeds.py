@@ -14,6 +14,10 @@ def same_start(bench: Bench) -> Look:
     Otherwise two checkpoints meet different starts under the same seeds: what is compared is luck, too.
     """
     seeds = [SEED, SEED + 1]
+    if not bench.env.identity.seeded:
+        cause = "an environment of RLinf takes no seed for an episode: checkpoints meet different episodes, unpaired"
+        cure = "play more episodes; or, for pairs, name the simulator itself, whose reset takes a seed (env.kind)"
+        return Look(cause, (Problem("env-unseeded", cause, cure, "warning"),))
     one, other = (play(bench.env, seeds, bench.actions(0)) for _ in range(2))
     for i, seed in enumerate(seeds):
         if paths := differing(one.rows[i][0], other.rows[i][0]):

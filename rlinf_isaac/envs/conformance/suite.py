@@ -10,6 +10,8 @@ from rlinf_isaac.envs.conformance import ends, form, motions, recorded, rows, se
 from rlinf_isaac.envs.conformance.bench import Bench, EnvCrashed, Look
 from rlinf_isaac.ground.errors import InvalidJob, Problem, SimulatorDied
 
+UNSEEDED = "env-unseeded"
+"""Code of what leaves nothing to say for the checks that play an episode twice, even where it is a warning."""
 CRASHES = 3
 """After so many the rest is not looked at."""
 
@@ -93,7 +95,7 @@ CHECKS = (
 def run_suite(bench: Bench, checks: tuple[Check, ...] = CHECKS) -> Iterator[Result]:
     """Run the checks, and yield what came of each as soon as it is known; nothing more where there is no environment.
     Closes it."""
-    failed: set[str] = set()  # checks that found an error, or were skipped because of one
+    failed: set[str] = set()  # checks that found an error or no seeds, or were skipped because of it
     crashes = 0
     try:
         for check in checks:
@@ -107,7 +109,7 @@ def run_suite(bench: Bench, checks: tuple[Check, ...] = CHECKS) -> Iterator[Resu
             else:
                 result, crashed = _run(check, bench)
                 crashes += crashed
-            if result.result == "error" or missing:
+            if result.result == "error" or missing or any(each.code == UNSEEDED for each in result.problems):
                 failed.add(check.name)
             yield result
     finally:

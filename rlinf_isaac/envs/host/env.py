@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rlinf_isaac.envs.host.guests import SERVER, START_SECONDS, Guests
+from rlinf_isaac.envs.host.crew import START_SECONDS
+from rlinf_isaac.envs.host.guests import SERVER, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import BLOCK, Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space
@@ -74,11 +76,15 @@ class HostEnv(TaskEnv):
         if problems := check_sizes(num_envs, 1, max_steps):
             raise SimulatorError(problems)
         python = find_python(task, env_python)
-        self.guests = Guests(python, task, num_envs, workers, start_s, self.script, self.settings)
+        # RLinf's environments have processes of their own, and ask for the length of an episode.
+        self.together = not task.env.seeded
+        workers = 1 if self.together else workers
+        played = replace(task, env=replace(task.env, max_steps=max_steps))
+        self.guests = Guests(python, played, num_envs, workers, start_s, self.script, self.settings)
         try:
             self.report = self.guests.report
             leaves = {path: Leaf(tuple(shape), *rest) for path, (shape, *rest) in self.report["leaves"].items()}
-            if problems := check_report(task, leaves, self.report["action"]) + self.check_terms(task):
+            if problems := check_report(task, leaves, self.report) + self.check_terms(task):
                 raise SimulatorError(problems)
             self.guests.build(task.action.dims)
             self._shared = SharedArrays(self.guests.memory, num_envs, task.action.dims, leaves)
@@ -95,6 +101,7 @@ class HostEnv(TaskEnv):
         self._stale, self._success, self._time_out = np.zeros((3, num_envs), bool)
         self._failures = {name: np.zeros(num_envs, bool) for name in (*task.failures, ENDED)}
         self._numbers: list[dict[str, float]] = [{} for _ in range(num_envs)]
+        self._said: list[str | None] = [None] * num_envs
 
     def chunk_step(
         self,
@@ -156,6 +163,11 @@ class HostEnv(TaskEnv):
         frames = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
         return np.concatenate([np.asarray(frame) for frame in frames], axis=1)
 
+    def prompts(self) -> list[str]:
+        """The instruction of each env's episode: that of the task, or the one that the environment itself gives."""
+        own = super().prompts()
+        return own if self.task.prompts else [said or prompt for said, prompt in zip(self._said, own, strict=True)]
+
     def expert(self) -> ExpertPolicy:
         """The task's expert: a new one for each row, of the episode that it plays now. Its version is that of the
         environment's package, or the digest of its file."""
@@ -178,7 +190,8 @@ class HostEnv(TaskEnv):
             self.guests.close()
 
     def _start(self, seeds: Mapping[int, int]) -> None:
-        self._about("reset", list(seeds), seeds=list(seeds.values()))
+        for row, answer in self._about("reset", list(seeds), seeds=list(seeds.values())).items():
+            self._said[row] = answer.get("prompts")
         self._stale[list(seeds)] = True
 
     def _clear(self, rows: np.ndarray) -> None:
@@ -262,17 +275,23 @@ class HostEnv(TaskEnv):
         assert task.env is not None
         content = {"task": task.digest, "provider": [name, version], "versions": self.report["versions"]}
         content |= {key: self.report[key] for key in ("assets",) if key in self.report}
-        first = next(iter(task.cameras.values()), None)
         observation = nested(self._shared.observation)
+        shapes = {
+            camera.dataset.rpartition(".")[2]: read_path(observation, str(camera.env)).shape[1:3]
+            for camera in task.cameras.values()
+        }
+        size = next(iter(shapes.values()), (0, 0))[0]
         return EnvIdentity(
             backend=self.report.get("backend") or f"{task.env.kind}-{name}-{version}",
             task=task.name,
             prompt=task.prompts[0] if task.prompts else "",
             renderer=self.report.get("renderer") or "own",
-            image_size=read_path(observation, str(first.env)).shape[1] if first else 0,
+            image_size=size,
             control_hz=task.control_hz,
             max_episode_steps=max_steps,
             assets=sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+            seeded=task.env.seeded,
+            image_shapes={view: shape for view, shape in shapes.items() if shape != (size, size)},
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rlinf_isaac.ground.errors import Problem, SimulatorError
 from rlinf_isaac.ground.probe import versions_in
-from rlinf_isaac.tasks.task import ISAACLAB, Environment, Task
+from rlinf_isaac.tasks.task import ISAACLAB, RLINF, Environment, Task
 
 NEEDED = ("numpy",)
 """Distributions that a worker itself needs."""
@@ -69,6 +69,9 @@ def needed_by(env: Environment) -> list[str]:
         return [*NEEDED, *getattr(import_module(place), "REQUIRES", ())]
     if env.kind in ("lerobot", ISAACLAB):
         return [*NEEDED, env.kind]
+    if env.kind == RLINF:
+        own = () if place.partition(".")[0] not in ("", RLINF) or place.endswith(".py") else (RLINF,)
+        return [*NEEDED, "gymnasium", "omegaconf", "torch", *own]
     return [*NEEDED, *(() if place else ("gymnasium",))]
 
 

@@ -43,13 +43,13 @@ def _box(leaf: Leaf) -> spaces.Box:
     return spaces.Box(low, high, leaf.shape, dtype.type)
 
 
-def check_report(task: Task, leaves: Mapping[str, Leaf], action: Mapping[str, Any]) -> list[Problem]:
+def check_report(task: Task, leaves: Mapping[str, Leaf], report: Mapping[str, Any]) -> list[Problem]:
     """What of an environment is not as its task says.
 
     Args:
         task: the task.
         leaves: path -> array, without the axis of the envs.
-        action: as `worker.rows.Rows.report`.
+        report: as `worker.rows.Rows.report`.
     """
     example = nested({path: np.zeros((1, *leaf.shape), leaf.dtype) for path, leaf in leaves.items()})
     problems = []
@@ -74,10 +74,13 @@ def check_report(task: Task, leaves: Mapping[str, Leaf], action: Mapping[str, An
         cause = f"state.env ({', '.join(task.state.env)}) has {dims} numbers, state.dims is {task.state.dims}"
         cure = "correct the one or the other; a path may end in a slice, [0:7]"
         problems.append(Problem("env-state-dims", cause, cure))
-    shape = action["shape"]
+    action, shape = report["action"], report["action"]["shape"]
     if shape is None or int(np.prod(shape)) != task.action.dims:
         cause = f"the environment's actions are {action['space']}, action.dims is {task.action.dims}"
         problems.append(Problem("env-action-dims", cause, "actions are a Box of as many numbers as action.dims says"))
+    if not task.prompts and report.get("instructed") is False:
+        cause = f"the task {task.name} leaves its prompt to the environment, which gives none (task_descriptions)"
+        problems.append(Problem("no-prompt", cause, "write the prompt into the task, or a list of prompts"))
     return problems
 
 

@@ -60,6 +60,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         self._images = {
             camera: np.zeros((num_envs, image_size, image_size, 3), np.uint8) for camera in contract.CAMERA_NAMES
         }
+        self._stale = np.zeros(num_envs, bool)  # rows whose images are older than their last step
 
     def chunk_step(
         self,
@@ -85,13 +86,13 @@ class StackCubeVectorEnv(StackCubeEnv):
                     on_frame(i, t)
                 if self._done[i]:
                     break
-        if images:
-            self._render(active)
+        self._stale |= active
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
 
     def observe(self, images: bool = True) -> Observation:
         policy = self._simulation.measured.policy(self._last_action)
         if images:
+            self.render_images(self._stale)
             policy |= {camera: rendered.copy() for camera, rendered in self._images.items()}
         return {"policy": policy, "subtask_terms": self._subtask_terms(slice(None))}
 
@@ -106,6 +107,18 @@ class StackCubeVectorEnv(StackCubeEnv):
         renderer, data = self._renderer(size), self._simulation.data[env_index]
         return np.concatenate([renderer.render(data, camera) for camera in cameras], axis=1)
 
+    def render_images(self, rows: np.ndarray) -> None:
+        """Bring the images of these rows (N,) up to date, which later observations have."""
+        renderer = self._renderer(self.identity.image_size)
+        for i in indices(rows):
+            for camera, rendered in self._images.items():
+                rendered[i] = renderer.render(self._simulation.data[i], camera)
+        self._stale = self._stale & ~rows
+
+    def render_into(self, images: Mapping[str, np.ndarray]) -> None:
+        """Render into these arrays from now on, camera -> (N, image_size, image_size, 3) uint8."""
+        self._images = {camera: images[camera] for camera in self._images}
+
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers."""
         for renderer in self._renderers.values():
@@ -117,7 +130,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         for i, seed in seeds.items():
             self._simulation.reset(i, seed)
         self._last_action[rows] = 0.0
-        self._render(rows)
+        self.render_images(rows)
 
     def _control_step(self, i: int, action: np.ndarray) -> None:
         self._simulation.control_step(i, action)
@@ -135,12 +148,6 @@ class StackCubeVectorEnv(StackCubeEnv):
         return terms.subtask_terms(
             self.stacking.subtasks, measured.cube_pos[rows], measured.eef_pos[rows], measured.gripper_pos[rows]
         )
-
-    def _render(self, rows: np.ndarray) -> None:
-        renderer = self._renderer(self.identity.image_size)
-        for i in indices(rows):
-            for camera, rendered in self._images.items():
-                rendered[i] = renderer.render(self._simulation.data[i], camera)
 
     def _renderer(self, size: int) -> Renderer:
         if self.closed:

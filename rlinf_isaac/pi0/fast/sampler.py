@@ -1,22 +1,23 @@
-"""Sampling as CUDA graphs: one launch per action chunk, with no Python or host work between the kernels."""
+"""Sampling as CUDA graphs."""
 
 from __future__ import annotations
 
 import importlib.util
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlinf_isaac.pi0.fast.graphs import Addresses, Graphs
 from rlinf_isaac.pi0.fast.inputs import Inputs
 from rlinf_isaac.pi0.model import Pi0
 from rlinf_isaac.pi0.observation import Observation
 
-KEPT_GRAPHS = 8
+if TYPE_CHECKING:
+    from rlinf_isaac.pi0.fast.network import FastNetwork
+
 PROMPT_STEP = 16
 """Prompts are padded to a multiple of this many tokens, so that prompts of about the same length share a graph."""
 MADE_FOR = (9, 10)
@@ -24,78 +25,73 @@ MADE_FOR = (9, 10)
 Hopper and its data-centre successor. Ampere and consumer cards have less."""
 
 
-class _Captured(NamedTuple):
-    graph: torch.cuda.CUDAGraph
-    inputs: Inputs
-    actions: Tensor
-
-
 class GraphSampler:
     """`Pi0.sample` on a GPU, captured as a CUDA graph once for every shape of its inputs and then replayed.
 
-    It runs `FastNetwork` if that fits the model, and otherwise `Pi0.sample` itself. The weights are read by `__init__`;
-    after they change, make a new sampler. Not thread-safe.
+    It runs `FastNetwork` if that fits the model, and otherwise `Pi0.sample` itself. After the weights have changed in
+    place, call `refresh`. Not thread-safe.
 
     Attributes:
-        warmup_seconds: time spent so far on compiling kernels and capturing graphs.
+        network: the model as a `FastNetwork`; None if that does not fit.
+        graphs: the captured graphs.
     """
 
     def __init__(self, model: Pi0, num_steps: int) -> None:
         start = time.perf_counter()
+        self.model, self.num_steps = model, num_steps
         self.device = model.action_in_proj.weight.device
-        self.run = _network(model, num_steps)
-        self.graphs: OrderedDict[tuple, _Captured] = OrderedDict()
-        self.pool = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize(self.device)
-        self.warmup_seconds = time.perf_counter() - start
+        self.network = _network(model, num_steps)
+        self.graphs = Graphs(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._addresses = Addresses(model)
+        self.graphs.warmup_seconds = time.perf_counter() - start
+
+    @property
+    def warmup_seconds(self) -> float:
+        """Time spent so far on joining weights, compiling kernels and capturing graphs."""
+        return self.graphs.warmup_seconds
 
     def __call__(self, observation: Observation, noise: Tensor) -> Tensor:
         """Returns actions (B, H, A) float32 on the model's device; the arguments may be on any device."""
-        inputs = gather(observation, noise)
-        padded = bool(observation.padded) or inputs.prompt_mask.shape[1] > observation.prompt_mask.shape[1]
-        key = (padded, inputs.images.dtype, *(tuple(tensor.shape) for tensor in inputs))
-        with torch.cuda.device(self.device):
-            captured = self.graphs.pop(key, None) or self._capture(inputs, padded)
-            self.graphs[key] = captured
-            if len(self.graphs) > KEPT_GRAPHS:
-                self.graphs.popitem(last=False)
-            for graph_input, value in zip(captured.inputs, inputs, strict=True):
-                graph_input.copy_(value, non_blocking=True)
-            captured.graph.replay()
-            return captured.actions.clone()
+        inputs, padded = gather(observation, noise)
 
-    def _capture(self, inputs: Inputs, padded: bool) -> _Captured:
-        start = time.perf_counter()
-        inputs = Inputs(*(tensor.to(self.device, copy=True) for tensor in inputs))
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):  # compiles the kernels, and lets libraries allocate their workspaces
-                self.run(inputs, padded)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # All graphs share one memory pool: they never run at the same time, and their results are copied.
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            actions = self.run(inputs, padded)
-        self.warmup_seconds += time.perf_counter() - start
-        return _Captured(graph, inputs, actions)
+        def run(tensors: tuple[Tensor, ...]) -> Tensor:
+            own = Inputs.of(tensors)
+            if self.network is not None:
+                return self.network(own, padded)
+            return self.model.sample(own.observation(padded), own.noise, self.num_steps)
+
+        return self.graphs(("sample", padded), inputs.tensors(), run).clone()
+
+    def refresh(self) -> None:
+        """Takes over weights that have changed in place. The captured graphs stay.
+
+        Raises:
+            RuntimeError: parameters have moved in memory.
+        """
+        self._addresses.check()
+        if self.network is not None:
+            self.network.refresh()
 
 
-def gather(observation: Observation, noise: Tensor) -> Inputs:
-    """The network's inputs from an observation, with the prompt padded to a multiple of `PROMPT_STEP` tokens."""
+def gather(observation: Observation, noise: Tensor) -> tuple[Inputs, bool]:
+    """The network's inputs from an observation, and whether any token of a prefix is masked.
+
+    The prompt is padded to a multiple of `PROMPT_STEP` tokens.
+    """
     cameras = observation.present_cameras or ()
     padding = -observation.prompt_tokens.shape[1] % PROMPT_STEP
-    empty = noise.new_empty(0)
-    return Inputs(
-        images=torch.cat([observation.images[camera] for camera in cameras]) if cameras else empty,
-        image_masks=torch.stack([observation.image_masks[camera] for camera in cameras])
-        if cameras
-        else observation.prompt_mask.new_empty(0, len(noise)),
+    masks = [observation.image_masks[camera] for camera in cameras]
+    inputs = Inputs(
+        images=tuple(observation.images[camera] for camera in cameras),
+        image_masks=torch.stack(masks) if masks else observation.prompt_mask.new_empty(0, len(noise)),
         prompt_tokens=F.pad(observation.prompt_tokens, (0, padding)),
         prompt_mask=F.pad(observation.prompt_mask, (0, padding), value=False),
         state=observation.state,
         noise=noise,
     )
+    return inputs, bool(observation.padded) or padding > 0
 
 
 def fits(model: Pi0) -> bool:
@@ -111,13 +107,9 @@ def fits(model: Pi0) -> bool:
     )
 
 
-def _network(model: Pi0, num_steps: int) -> Callable[[Inputs, bool], Tensor]:
-    if fits(model):
-        from rlinf_isaac.pi0.fast.network import FastNetwork
+def _network(model: Pi0, num_steps: int) -> FastNetwork | None:
+    if not fits(model):
+        return None
+    from rlinf_isaac.pi0.fast.network import FastNetwork
 
-        return FastNetwork(model, num_steps)
-
-    def plain(inputs: Inputs, padded: bool) -> Tensor:
-        return model.sample(inputs.observation(padded), inputs.noise, num_steps)
-
-    return plain
+    return FastNetwork(model, num_steps)

@@ -1,18 +1,20 @@
 """The weights of a `Pi0` in the layout of `FastNetwork`: projections that share an input are joined into one matrix.
 
 The model's own parameters become views of those matrices, so that nothing is stored twice, the state dict keeps its
-names and shapes, and updating a parameter in place changes the joined matrix too.
+names and shapes, and updating a parameter in place changes the joined matrix too. Matrices with adapters (`pi0.lora`)
+are the exception: the sum of weight and adapter is a copy, which `merge_adapters` renews.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from rlinf_isaac.pi0 import siglip
 from rlinf_isaac.pi0.gemma import AdaptiveRMSNorm, Gemma, GemmaLayer, RMSNorm
+from rlinf_isaac.pi0.lora import LoraLinear
 
 
 class GemmaWeights(NamedTuple):
@@ -48,19 +50,63 @@ class Norm(NamedTuple):
 
 
 def gemma_weights(gemma: Gemma) -> list[GemmaWeights]:
-    """Joined weights of every layer."""
-    weights = []
-    for layer in cast("list[GemmaLayer]", list(gemma.layers)):
-        attention, mlp = layer.self_attn, layer.mlp
-        weights.append(
-            GemmaWeights(
-                joined(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-                attention.o_proj.weight.detach(),
-                joined(mlp.gate_proj.weight, mlp.up_proj.weight),
-                mlp.down_proj.weight.detach(),
-            )
-        )
-    return weights
+    """Joined weights of every layer. Where one of them has an adapter, the matrix is memory of its own."""
+    return [GemmaWeights(*(_matrix(linears) for linears in _projections(layer))) for layer in gemma.layers]
+
+
+def merge_adapters(gemma: Gemma, weights: list[GemmaWeights]) -> None:
+    """Computes the matrices of `gemma_weights` that contain adapters again, in place."""
+    for layer, matrices in zip(gemma.layers, weights, strict=True):
+        for linears, matrix in zip(_projections(layer), matrices, strict=True):
+            if _adapted(linears):
+                _merge(linears, matrix)
+
+
+def _projections(layer: nn.Module) -> tuple[tuple[nn.Linear, ...], ...]:
+    """The linear layers of a `GemmaLayer`, in the order of `GemmaWeights`."""
+    attention, mlp = cast(GemmaLayer, layer).self_attn, cast(GemmaLayer, layer).mlp
+    return (
+        (attention.q_proj, attention.k_proj, attention.v_proj),
+        (attention.o_proj,),
+        (mlp.gate_proj, mlp.up_proj),
+        (mlp.down_proj,),
+    )
+
+
+def _matrix(linears: tuple[nn.Linear, ...]) -> Tensor:
+    if not _adapted(linears):
+        return joined(*(linear.weight for linear in linears))
+    matrix = linears[0].weight.new_empty(sum(linear.out_features for linear in linears), linears[0].in_features)
+    _merge(linears, matrix)
+    return matrix
+
+
+def _adapted(linears: tuple[nn.Linear, ...]) -> bool:
+    return any(isinstance(linear, LoraLinear) for linear in linears)
+
+
+@torch.no_grad()
+def _merge(linears: tuple[nn.Linear, ...], matrix: Tensor) -> None:
+    """Writes the weights into `matrix`, with adapters added in float32."""
+    for linear, rows in zip(linears, matrix.split([linear.out_features for linear in linears]), strict=True):
+        weight = linear.weight
+        if isinstance(linear, LoraLinear):
+            weight = torch.addmm(weight.float(), linear.lora_B.float(), linear.lora_A.float(), alpha=linear.scale)
+            if matrix.dtype == torch.bfloat16:
+                weight = _dithered(weight)
+        rows.copy_(weight)
+
+
+def _dithered(x: Tensor) -> Tensor:
+    """Rounds float32 numbers to ones that bfloat16 has, up or down at random; those it has already stay.
+
+    Nearest rounding would undo every change by less than half of a bfloat16 step, and adapters change most weights by
+    less. Here the expected value is right. Equal shapes get equal random numbers, so equal weights give equal results.
+    """
+    generator = torch.Generator(device=x.device).manual_seed(0)
+    noise = torch.randint(0, 1 << 16, x.shape, dtype=torch.int32, device=x.device, generator=generator)
+    # bfloat16 is the upper half of float32. A carry out of the lower half makes the number larger in magnitude.
+    return ((x.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
 
 
 def vision_weights(tower: siglip.VisionTransformer) -> list[VisionWeights]:
@@ -129,3 +175,14 @@ def joined(*parts: Tensor) -> Tensor:
 
 def _linear(linear: nn.Linear) -> tuple[Tensor, Tensor]:
     return linear.weight.detach(), linear.bias.detach()
+
+
+@torch.no_grad()
+def copy_changed(source: Any, target: Any) -> None:
+    """Copies the tensors in nested tuples and lists, except for those that are the same memory in both."""
+    if isinstance(source, Tensor):
+        if source.data_ptr() != target.data_ptr():
+            target.copy_(source)
+    elif source is not None:
+        for each in zip(source, target, strict=True):
+            copy_changed(*each)

@@ -19,6 +19,8 @@ from rlinf_isaac.preflight import Findings
 
 OVERRIDES = ",".join([*SMALL_RL, "eval.videos=1"])
 
+RUINED = f"{OVERRIDES},rl.warmup_iterations=1,rl.reward=shaped"
+
 
 def train(root, *more, output="out", overrides=OVERRIDES):
     small = ["--iterations", 2, "--workers", 1, "--eval-episodes", 3]
@@ -105,12 +107,29 @@ def test_the_other_algorithm_and_the_other_exploration(invoke, store, small_chec
     assert heads == {"value_head", "noise_head"} if "flow_noise" in choice else {"value_head"}
 
 
-def test_a_loss_that_is_no_number_fails_the_run_and_the_last_checkpoint_stays(
+def test_a_loss_that_is_no_number_ends_the_training_and_the_last_checkpoint_is_its_result(
     invoke, store, small_checkpoints, tmp_path
 ):
     """In the first iteration only the value head learns; in the second the policy, with an absurd learning rate."""
-    overrides = f"{OVERRIDES},rl.warmup_iterations=1,rl.reward=shaped"
-    job = train(small_checkpoints, "--ckpt-steps", 6, "--lr", "1e30", overrides=overrides)
+    job = train(small_checkpoints, "--ckpt-steps", 6, "--lr", "1e30", overrides=RUINED)
+    result = invoke(*job)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert "Training ended after iteration 2" in result.stdout
+    _, runs = runs_of(store)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    run = runs["from-step-6"]
+    assert run.data.tags["rl.ended"] == "collapsed"
+    assert "The result is checkpoint 1" in run.data.tags["rl.result"]
+    assert set(runs) >= {"step-6", "step-6-rl-1"}
+    (root,) = (tmp_path / "out").glob("rl/*/checkpoints")
+    assert list(find_bundles(root)) == [1]
+    kept = digests(tmp_path / "out")
+    assert invoke(*job).exit_code == 0, "it is told again"
+    assert digests(tmp_path / "out") == kept
+
+
+def test_without_a_guard_it_fails_the_run_and_the_last_checkpoint_stays(invoke, store, small_checkpoints, tmp_path):
+    job = train(small_checkpoints, "--ckpt-steps", 6, "--lr", "1e30", overrides=f"{RUINED},rl.guard=false")
     result = invoke(*job)
     assert result.exit_code == 1, result.output
     assert "TrainingDiverged" in result.stderr

@@ -88,6 +88,18 @@ def test_sweeps_that_disagree_are_not_paired(evaluation, change, reason):
     assert "Not paired" in leaderboard_markdown(found)
 
 
+def test_without_seeds_not_even_the_checkpoints_of_a_sweep_are_paired(evaluation):
+    one, other = evaluation(GOOD, 1), evaluation(BAD, 2)
+    environment = {**one.settings["environment"], "task": "planes", "seeded": False}
+    settings = {**one.settings, "environment": environment}
+    for changed in (settings, {**one.settings, "tasks": {"planes": settings, "stack2": one.settings}}):
+        found = compare([evaluation(GOOD, 1, settings=changed), evaluation(BAD, 2, settings=changed)])
+        assert found.unpaired_reasons == ("the environment of planes takes no seed for an episode",)
+        assert (found.pairs[0].test, found.pairs[0].counts) == (FISHER, None)
+        assert found.groups == ((0,), (1,))
+    assert compare([one, other]).pairs[0].test == MCNEMAR
+
+
 def test_a_reason_is_given_once(evaluation):
     other = {"sweep": "e" * 32, "sweep_name": "other", "settings": {"action_chunk": 4}}
     found = compare([evaluation(GOOD, 1), evaluation(MIDDLE, 2, **other), evaluation(BAD, 3)])

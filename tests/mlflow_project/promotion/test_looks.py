@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_project.promotion import looks
 from mlflow_project.promotion.gate import level
 from mlflow_project.promotion.looks import Family, Look, Reign, family_of
 
@@ -137,3 +139,19 @@ def test_whenever_one_looks_no_more_than_alpha_is_spent(planned, data):
             asked = level(Fraction(1), found.size, found.newest_sweep)
             largest[each.run] = max(largest.get(each.run, Fraction(0)), asked)
     assert sum(largest.values()) < 1
+
+
+@pytest.mark.parametrize(
+    ("played", "rates", "counts"),
+    [
+        ("table", ["lab/reach", "push"], True),  # another name for the same tasks
+        ("push,pull", ["push", "pull"], True),
+        ("table", ["pull"], False),
+        ("lab/reach", [], True),
+        ("shelf", [], False),
+    ],
+)
+def test_a_look_at_any_of_the_tasks_counts_whatever_the_suite_is_called(played, rates, counts):
+    metrics = {f"eval/task/{name}/success_{end}": 0.5 for name in rates for end in ("once", "low")}
+    data = SimpleNamespace(params={"cfg/env/task": played}, metrics=metrics)
+    assert looks._is_about(SimpleNamespace(data=data), {"desk", "lab/reach", "push"}) == counts

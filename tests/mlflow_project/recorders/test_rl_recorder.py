@@ -11,7 +11,7 @@ from mlflow_project.recorders.rl_recorder import Improved, RlRecorder, gains_mar
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.base import RlJob
-from rlinf_isaac.ground.events import CheckpointSaved, EpisodeDone, FileSaved, Metrics
+from rlinf_isaac.ground.events import CheckpointSaved, EpisodeDone, FileSaved, Metrics, ResultChosen, RolledBack
 from rlinf_isaac.stats.rates import PairedGain
 
 DATASET = evaluation_dataset({"task": "stack2", "episodes": 5, "first_seed": 5000, "policy_seed": 0})
@@ -87,6 +87,41 @@ def test_before_and_after_are_compared_seed_by_seed(store, content, job, trainin
         assert (step, last) == (800, pytest.approx(value)), key
     result = next(model for model in found.models if model["name"] == "pi0-tiny-rl-from-400-step-800")
     assert ("gain/gained", 800, 1.0, None) in result["metrics"]
+
+
+def test_a_training_that_went_back_says_so_and_its_result_is_what_it_names(
+    store, content, job, bundles, training_events, evaluation_events
+):
+    """The engine names the earlier of its checkpoints; a later one was saved as well."""
+    result, later = read_bundle(bundles[1]), read_bundle(bundles[0])
+    forecast = {"forecast/iterations_to_80": 12.3, "forecast/episodes_to_80": 1574.0}
+    bounds = {"forecast/iterations_to_80_low": 7.6, "forecast/iterations_to_80_high": 31.0}
+    events = [
+        *training_events,
+        Metrics(900, forecast | bounds, time=1003.0),
+        RolledBack(900, 800, "it fell", (850, 900), 5e-5),
+        Metrics(1000, {"rollout/success_once": 0.5}, time=1004.0),
+        CheckpointSaved(1000, later.path, later.digest),
+        RolledBack(1100, 0, "it fell again", (1000, 1100), 2.5e-5),
+        ResultChosen(800, result.path, result.digest, "collapsed", "It ended so. The result is checkpoint 800."),
+    ]
+    recorder = record(job, events, evaluation_events)
+    assert recorder.result().digest == recorder.improved.digest == result.digest
+    assert recorder.improved.ending == "It ended so. The result is checkpoint 800."
+    assert "(1 vs 0 seeds won, one-sided p = 0.5). It ended so." in gains_markdown([recorder.improved])
+    run = content(store).runs["from-step-400"]
+    assert run["status"] == "FINISHED"
+    tags = {name: value for name, value in run["tags"].items() if name.startswith("rl.r") or name.startswith("rl.e")}
+    assert tags == {
+        "rl.reward": "shaped",
+        "rl.rollbacks": "2",
+        "rl.rollback.900": "back to checkpoint 800, with learning rate 5e-05: it fell",
+        "rl.rollback.1100": "back to the start checkpoint, with learning rate 2.5e-05: it fell again",
+        "rl.ended": "collapsed",
+        "rl.result": "It ended so. The result is checkpoint 800.",
+    }
+    assert run["tags"]["rl.forecast"] == "80 % in 12 iterations (8 to 31), 1574 episodes, as of iteration 900"
+    assert [step for step, _, value in run["metrics"]["rl/abandoned"]] == [850, 900, 1000, 1100]
 
 
 def test_what_an_engine_says_of_the_evaluation_does_not_mix_with_the_training(

@@ -12,8 +12,10 @@ from hypothesis.extra import numpy as hnp
 from mlflow_project.serving.codec import pack, unpack
 from mlflow_project.serving.observation import ObservationSpec, Request
 from rlinf_isaac.ground.errors import ObservationError
+from rlinf_isaac.tasks.registry import find_task
 
-SPEC = ObservationSpec(32, ("x", "y"), ("Stack the red block.",))
+OF_STACK_CUBE = {slot: each.dataset for slot, each in find_task("stack2").cameras.items()}, "observation.state"
+SPEC = ObservationSpec(32, ("x", "y"), ("Stack the red block.",), *OF_STACK_CUBE)
 IMAGE = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
 WRIST = IMAGE[::-1]
 KEY = (1, 2, 3)
@@ -112,7 +114,7 @@ def test_prompts():
     assert SPEC.parse(given(prompt=" Stack the_red block.\n"), KEY).prompt.startswith(" ")
     assert codes(given(prompt="Dance.")) == ["observation-prompt"]
     assert codes(given(prompt=3)) == ["observation-prompt"]
-    free = ObservationSpec(32, ("x", "y"), ("Stack the red block.",), any_prompt=True)
+    free = ObservationSpec(32, ("x", "y"), ("Stack the red block.",), *OF_STACK_CUBE, any_prompt=True)
     assert free.parse(given(prompt="Dance."), KEY).prompt == "Dance."
 
 

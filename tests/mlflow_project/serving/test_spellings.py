@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_project.serving.observation import STACK_CUBE, ObservationSpec
+from mlflow_project.serving.observation import ObservationSpec
 from mlflow_project.serving.spellings import spellings
 from rlinf_isaac.ground.errors import ObservationError
+from rlinf_isaac.tasks.registry import find_task
 from rlinf_isaac.tasks.task import SLOTS
 
+STATE = "observation.state"
 ALOHA = {
     "base_0_rgb": "observation.images.cam_high",
     "left_wrist_0_rgb": "observation.images.cam_left_wrist",
@@ -22,7 +24,8 @@ FEATURES = st.sampled_from(["image", "wrist_image", "cam", "a.cam", "b.cam", "fr
 
 
 def test_stack_cube_keeps_its_names():
-    names = spellings(STACK_CUBE, "observation.state")
+    task = find_task("stack2")
+    names = spellings({slot: each.dataset for slot, each in task.cameras.items()}, task.state.dataset)
     assert names["base_0_rgb"][:3] == ("observation/image", "images/front", "observation.images.front")
     wrist = ("observation/wrist_image", "images/wrist", "observation.images.wrist")
     assert names["left_wrist_0_rgb"][:3] == wrist
@@ -34,7 +37,7 @@ def test_stack_cube_keeps_its_names():
 @pytest.mark.parametrize("slots", [False, True])
 def test_three_cameras_in_every_form(prefix, slots, nested):
     names = dict(zip(SLOTS, SLOTS if slots else ("cam_high", "cam_left_wrist", "cam_right_wrist"), strict=True))
-    spec = ObservationSpec(32, tuple(map(str, range(14))), ("Fold.",), cameras=ALOHA)
+    spec = ObservationSpec(32, tuple(map(str, range(14))), ("Fold.",), ALOHA, STATE)
     # OpenPI's ALOHA clients send the channels first.
     images = {name: np.full((3, 32, 32), shade, np.uint8) for shade, name in enumerate(names.values(), 1)}
     sent = {prefix + name: image for name, image in images.items()}
@@ -56,7 +59,7 @@ def test_what_means_two_cameras_means_none():
     assert "observation/wrist_image" not in sum(spellings(ALOHA, "state").values(), ())
     same = {"base_0_rgb": "top.rgb", "left_wrist_0_rgb": "left.rgb", "right_wrist_0_rgb": "right.rgb"}
     assert "images/rgb" not in sum(spellings(same, "state").values(), ())
-    spec = ObservationSpec(32, ("x",), ("Go.",), cameras=same)
+    spec = ObservationSpec(32, ("x",), ("Go.",), same, STATE)
     with pytest.raises(ObservationError) as refused:
         spec.parse({"images": {"rgb": np.zeros((32, 32, 3), np.uint8)}, "state": [0.0]}, (0, 0, 0))
     assert [problem.code for problem in refused.value.problems] == ["observation-missing"] * 3
@@ -93,7 +96,7 @@ def test_no_name_is_ambiguous_and_every_camera_has_one(cameras):
 
 
 def test_a_policy_without_recorded_prompts_asks_for_one():
-    spec = ObservationSpec(32, ("x",), (), any_prompt=True, cameras={})
+    spec = ObservationSpec(32, ("x",), (), {}, STATE, any_prompt=True)
     assert spec.parse({"state": [0.0], "prompt": "Go."}, (0, 0, 0)).prompt == "Go."
     with pytest.raises(ObservationError, match="observation-prompt"):
         spec.parse({"state": [0.0]}, (0, 0, 0))

@@ -73,6 +73,19 @@ def test_the_run_of_mlflow_run_is_adopted_once(store, content, monkeypatch):
     assert found["child"]["parent"] == "launched"
 
 
+@pytest.mark.parametrize(("given", "name"), [(None, "eval tiny"), ("mine", "mine")])
+def test_mlflow_runs_own_name_for_a_run_gives_way(store, content, monkeypatch, given, name):
+    client = mlflow.MlflowClient(store)
+    tags = {"mlflow.project.entryPoint": "eval"}
+    launched = client.create_run(client.create_experiment("launched"), run_name="orderly-croc-959", tags=tags)
+    if given:  # `mlflow run --run-name`
+        client.set_tag(launched.info.run_id, "mlflow.runName", given)
+    monkeypatch.setenv("MLFLOW_RUN_ID", launched.info.run_id)
+    with tracked_run("eval", output=OUT, name="eval tiny"):
+        pass
+    assert list(content(store, "launched").runs) == [name]
+
+
 def test_a_stale_run_id_becomes_a_new_run(store, content, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with tracked_run("sft", output=OUT):

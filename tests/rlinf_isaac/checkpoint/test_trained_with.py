@@ -109,6 +109,18 @@ def test_another_image_size_of_a_task_is_seen_when_its_environment_is_built(bund
     assert codes(mismatches(trained, small_config([f"env.task={cup}"]), environment=built)) == ["env-mismatch"]
 
 
+def test_images_that_are_no_squares_are_compared_camera_by_camera(bundle, cup):
+    trained, config = trained_for(bundle, small_config([f"env.task={cup}"])), small_config([f"env.task={cup}"])
+    sizes = {"images": {"top": [24, 32], "wrist": [48, 48]}}
+    trained = replace(trained, config={key: each for key, each in trained.config.items() if key != "env"} | sizes)
+    built = {"backend": "gymnasium-cups-1.0", "image_size": 48, "image_shapes": {"top": (24, 32)}}
+    assert mismatches(trained, config, environment=built) == []
+    (problem,) = mismatches(trained, config, environment=built | {"image_shapes": {"top": (32, 24)}})
+    assert problem.code == "image-size-mismatch"
+    assert "top images of 32 x 24 pixels (its config.json), the environment renders 24 x 32" in problem.cause
+    assert "env.options" in problem.cure
+
+
 def test_another_tokenizer_is_named_with_both_digests(bundle):
     config = bundle.config | {"tokenizer": bundle.config["tokenizer"] | {"sha256": "0" * 64}}
     (problem,) = mismatches(replace(bundle, config=config), small_config())

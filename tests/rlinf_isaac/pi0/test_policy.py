@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError, TokenizerError
+from rlinf_isaac.pi0.fast.sampler import GraphSampler
 from rlinf_isaac.pi0.observation import CAMERAS
 from rlinf_isaac.pi0.policy import Pi0Policy, Processor, episode_noise
 from rlinf_isaac.pi0.tokenizer import ByteTokenizer
@@ -75,6 +76,37 @@ def test_act(policy) -> None:
     assert actions.shape == (4, 4, 7)
     assert actions.dtype == np.float32
     np.testing.assert_array_equal(policy.act(images, states, PROMPTS, noise(policy)), actions)
+
+
+def test_a_sampler_may_be_shared(model, processor, policy_config, policy) -> None:
+    """It pads prompts, so the order of sums is another."""
+    sampler = GraphSampler(model, policy_config.denoise_steps)
+    shared = Pi0Policy(model, processor, policy_config, "cpu", sampler=sampler)
+    images, states = inputs(0)
+    expected = policy.act(images, states, PROMPTS, noise(policy))
+    np.testing.assert_allclose(shared.act(images, states, PROMPTS, noise(policy)), expected, atol=1e-5)
+    assert shared.warmup_seconds == 0
+
+
+def test_what_is_prepared_before_is_acted_on_alike(policy) -> None:
+    """Images of a camera that nobody has are not taken to a device."""
+    images, states = inputs(0)
+    prepared = policy.prepare(images, states, PROMPTS)
+    policy.prepare(*inputs(1), PROMPTS)  # another batch, meanwhile
+    actions = policy.act(images, states, PROMPTS, noise(policy))
+    np.testing.assert_array_equal(policy.act_on(prepared, noise(policy)), actions)
+    seen = prepared.observation.seen()
+    assert list(seen.images) == list(CAMERAS[:2])
+    alike = policy.act_on(prepared._replace(observation=seen), noise(policy))
+    np.testing.assert_array_equal(alike, actions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory is that of a GPU")
+def test_for_a_gpu_it_is_in_pinned_memory(model, processor, policy_config) -> None:
+    images, states = inputs(0)
+    observation = Pi0Policy(model, processor, policy_config, "cuda").prepare(images, states, PROMPTS).observation
+    tensors = [*observation.images.values(), *observation.image_masks.values(), observation.state]
+    assert all(tensor.is_pinned() for tensor in [*tensors, observation.prompt_tokens, observation.prompt_mask])
 
 
 @pytest.mark.parametrize("row", [0, 1, 3])

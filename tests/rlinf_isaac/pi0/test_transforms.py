@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlinf_isaac.pi0.transforms import pad_last, resize_with_pad
+from rlinf_isaac.pi0.transforms import MANY, pad_last, resize_with_pad
 
 
 def test_resize_keeps_the_right_size() -> None:
@@ -28,6 +28,12 @@ def test_shrinking_does_not_alias() -> None:
     checkerboard = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
     resized = resize_with_pad(np.repeat(checkerboard[None, :, :, None].astype(np.uint8), 3, axis=-1), 16)
     assert abs(resized[0, 4:-4, 4:-4].astype(int) - 127).max() <= 2
+
+
+def test_many_images_are_resized_as_each_of_them() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, MANY, 24, 40, 3), dtype=np.uint8)
+    expected = np.stack([np.stack([resize_with_pad(image, 16) for image in row]) for row in images])
+    np.testing.assert_array_equal(resize_with_pad(images, 16), expected)
 
 
 def test_pad_last() -> None:

@@ -58,13 +58,32 @@ def test_values_out_of_range_name_the_key_and_the_range(override):
         ("policy.action_chunk=20", "chunk-horizon"),
         ("policy.tokenizer=/nowhere/paligemma.model", "no-tokenizer"),
         ("model.action_dim=16", "state-dim"),
-        ("compute.num_processes=3", "batch-processes"),
         ("policy.delta_actions=six", "bad-delta-mask"),
         ("policy.delta_actions='7,1'", "bad-delta-mask"),
     ],
 )
 def test_values_that_do_not_fit_each_other(override, code):
     assert codes(check_config(load_config("tiny", [override]))) == [code]
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "found"),
+    [
+        ("sft", [], ["batch-processes"]),
+        ("rl", [], ["rl-processes"] * 3),
+        ("main", [], ["batch-processes"] + ["rl-processes"] * 3),
+        ("rl", ["rl.num_envs=12", "rl.episodes=12", "rl.minibatch=12"], []),
+        ("rl", ["rl.num_envs=9", "rl.workers=3", "rl.episodes=12", "rl.minibatch=12"], []),
+        ("rl", ["rl.num_envs=12", "rl.workers=3", "rl.episodes=12", "rl.minibatch=12"], ["rl-processes"]),
+        ("rl", ["rl.num_envs=3", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda"], []),
+        ("rl", ["rl.num_envs=4", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda"], ["rl-processes"]),
+        ("rl", ["rl.num_envs=12", "rl.episodes=16", "rl.minibatch=12", "rl.algorithm=grpo"], ["rl-processes"]),
+        ("rl", ["rl.num_envs=12", "rl.episodes=24", "rl.minibatch=12", "rl.algorithm=grpo"], []),
+        ("rl", ["rl.num_envs=12", "rl.episodes=12", "rl.minibatch=12", "compute.device=cuda:1"], ["processes-device"]),
+    ],
+)
+def test_three_processes_have_the_same_share_of_everything(form, settings, found):
+    assert codes(check_config(load_config("tiny", [*settings, "compute.num_processes=3"]), form)) == found
 
 
 def test_steps_that_the_chunk_does_not_divide_come_with_the_two_nearest():
@@ -97,6 +116,39 @@ def test_what_a_verb_does_not_read_cannot_refuse_it(form, settings):
     config = load_config("tiny", settings)
     assert codes(check_config(config)) != []
     assert check_config(config, form) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "found"),
+    [
+        ("eval", ["eval.num_envs=25"], ["lanes"]),
+        ("eval", ["eval.num_envs=24", "eval.episodes=7"], ["lanes"]),
+        ("eval", ["eval.num_envs=24", "sft.eval_episodes=3", "rl.num_envs=6"], []),
+        ("sft", ["eval.num_envs=25"], []),
+        ("sft", ["eval.num_envs=25", "sft.eval_interval=400", "sft.eval_episodes=30"], ["lanes"]),
+        ("sft", ["eval.num_envs=25", "sft.eval_interval=400", "sft.eval_episodes=10"], []),
+        ("rl", ["eval.num_envs=24", "rl.num_envs=6"], ["lanes"]),
+        ("rl", ["eval.num_envs=24", "rl.num_envs=8"], []),
+        ("norm_stats", ["eval.num_envs=25"], []),
+    ],
+)
+def test_two_lanes_have_an_even_number_of_environments(form, settings, found):
+    assert codes(check_config(load_config("tiny", [*settings, "compute.lanes=2"]), form)) == found
+    assert check_config(load_config("tiny", settings), form) == []
+
+
+def test_how_environments_are_spread_is_read_by_who_plays():
+    for form, settings, found in (
+        ("eval", [], []),
+        ("rl", [], []),
+        ("sft", [], ["not-read", "not-read"]),
+        ("sft", ["sft.eval_interval=400"], []),
+        ("eval --engine rlinf", [], ["not-read", "not-read"]),
+        ("eval", ["env.backend=isaaclab", "env.task=stack3"], ["not-read"]),
+    ):
+        overrides = ["compute.env_processes=2", "compute.lanes=1"]
+        config = load_config("tiny", [*settings, *overrides])
+        assert codes(check_config(config, form, overrides)) == found, (form, settings)
 
 
 def test_overrides_that_do_nothing_are_found_with_the_values():

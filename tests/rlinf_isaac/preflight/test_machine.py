@@ -3,7 +3,7 @@ from __future__ import annotations
 import shutil
 
 from rlinf_isaac.config import load_config
-from rlinf_isaac.preflight import check_device, check_memory
+from rlinf_isaac.preflight import check_device, check_memory, check_rl_memory
 from rlinf_isaac.preflight.machine import check_shared_memory, demonstration_bytes, reinforcement_bytes, training_bytes
 
 
@@ -44,6 +44,31 @@ def test_more_memory_than_the_smallest_gpu_has(monkeypatch, tmp_path):
         assert {problem.level for problem in found} <= {"warning"}
         assert check_memory(load_config("pi0", ["compute.device=cpu"])) == []
         assert check_memory(config, "sft --engine rlinf") == []
+
+
+def test_an_update_that_the_smallest_gpu_cannot_hold(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _say(tmp_path, "24564\\n")
+    config = load_config("pi0", ["rl.num_envs=64", "rl.prefix_memory=gpu"])
+    (problem,) = check_rl_memory(config)
+    assert (problem.code, problem.level) == ("rl-memory", "warning")
+    assert check_rl_memory(load_config("pi0", ["compute.device=cpu"])) == []
+    assert check_rl_memory(config, "rl --engine rlinf") == []
+    _say(tmp_path, "143771\\n")
+    assert check_rl_memory(config) == []
+
+
+def test_several_processes_share_prefixes_but_not_what_trains(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _say(tmp_path, "143771\\n")
+    many = ["rl.num_envs=64", "rl.episodes=512", "rl.prefix_memory=gpu"]
+    assert codes(check_rl_memory(load_config("pi0", many))) == ["rl-memory"]
+    assert check_rl_memory(load_config("pi0", [*many, "compute.num_processes=8"])) == []
+    everything = ["rl.trainable=all", "rl.num_envs=64", "compute.num_processes=8"]
+    assert check_rl_memory(load_config("pi0", [*everything, "rl.micro_batch=8"])) == []
+    _say(tmp_path, "49140\\n")
+    assert codes(check_rl_memory(load_config("pi0", [*everything, "rl.micro_batch=1"]))) == ["rl-memory"]
+    check_rl_memory(load_config("pi0", ["rl.minibatch=4", "compute.num_processes=8"]))  # refused by another check
 
 
 def test_what_is_advised_fits_and_can_be_typed(monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,13 @@ import torch
 
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.advantages import chunk_rewards, gae, group_advantages, normalised
-from rlinf_isaac.pi0.flow_policy import Transitions
+from rlinf_isaac.engines.local.rl.gradients import Targets
+from rlinf_isaac.engines.local.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
 class Played:
-    """One training episode. Arrays have one row per action chunk, T in all.
+    """One training episode of T action chunks.
 
     Attributes:
         index: index of the episode in its iteration.
@@ -25,8 +26,7 @@ class Played:
         length: number of control steps.
         rewards: (T,) rewards of the environment.
         subtasks: for each chunk, the subtask flags that were reached in it.
-        arrays: inputs and outputs of the policy: ``image.<camera>``, ``state``, ``before``, ``after``, ``steps``,
-            ``log_prob``, ``value``.
+        rows: (T,) rows of the chunks in the rollout buffer.
     """
 
     index: int
@@ -36,51 +36,75 @@ class Played:
     length: int
     rewards: np.ndarray
     subtasks: tuple[tuple[str, ...], ...]
-    arrays: Mapping[str, np.ndarray]
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
 class Experience:
-    """All action chunks of an iteration, R rows.
+    """The action chunks of an iteration: R in all processes that train together, of which this one has played K.
 
     Attributes:
-        images: camera -> (R, h, w, 3) uint8.
-        states: (R, D) in robot units.
-        prompts: (R,) instructions.
-        transitions: the stochastic denoising steps, on the CPU.
-        log_probs, values, advantages, returns: (R,) float32, on the CPU.
+        rows: (K,) int64, the rows of its own chunks in its rollout buffer.
+        targets: what the losses compare the policy with at its own chunks, on the policy's device.
+        episodes: those of all processes, in the order of their indices.
+        values, returns: (R,) float32, of all chunks, on the CPU.
     """
 
-    images: Mapping[str, np.ndarray]
-    states: np.ndarray
-    prompts: np.ndarray
-    transitions: Transitions
-    log_probs: torch.Tensor
+    rows: np.ndarray
+    targets: Targets
+    episodes: Sequence[Played]
     values: torch.Tensor
-    advantages: torch.Tensor
     returns: torch.Tensor
 
     def __len__(self) -> int:
-        return len(self.states)
+        return len(self.values)
 
-    def rows(self, indices: np.ndarray) -> Experience:
-        """A copy of the rows `indices`, in this order."""
-        chosen = torch.from_numpy(indices)
-        return Experience(
-            images={view: image[indices] for view, image in self.images.items()},
-            states=self.states[indices],
-            prompts=self.prompts[indices],
-            transitions=Transitions(*(tensor[chosen] for tensor in self.transitions)),
-            log_probs=self.log_probs[chosen],
-            values=self.values[chosen],
-            advantages=self.advantages[chosen],
-            returns=self.returns[chosen],
-        )
+    def weight(self, rows: int) -> float:
+        """Of how many chunks the mean is, if `rows` of this process stand for its share of all chunks.
+
+        Every process has as many rows in a minibatch, though one whose episodes were longer has more chunks. So a row
+        counts as the K / R of its process: divided by this number, the losses of all processes add up to an estimate
+        of the mean over all chunks that favours no process. For a single process it is `rows`.
+        """
+        return rows * len(self) / len(self.rows)
 
 
-def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
-    """Concatenate complete episodes, in the order of their indices, and compute advantages and returns."""
+def ordered(episodes: Sequence[Played]) -> tuple[list[Played], np.ndarray]:
+    """Complete episodes in the order of their indices, and the rows of all their chunks."""
     episodes = sorted(episodes, key=lambda episode: episode.index)
+    return episodes, np.concatenate([each.rows for each in episodes])
+
+
+def make_experience(
+    episodes: Sequence[Played],
+    rows: np.ndarray,
+    log_probs: torch.Tensor,
+    values: torch.Tensor,
+    rl: RlConfig,
+    team: Team = ALONE,
+) -> Experience:
+    """Compute advantages and returns, which are compared with those of all processes. Collective call of the team.
+
+    Args:
+        episodes, rows: the episodes of an iteration that this process has played, as of `ordered`.
+        log_probs, values: of all rows of the rollout buffer, on the policy's device.
+        rl: how to compute them.
+        team: the processes; in the order of their ranks, the indices of their episodes ascend.
+    """
+    log_probs, values = (tensor[torch.from_numpy(rows).to(tensor.device)] for tensor in (log_probs, values))
+    parts = team.gather((episodes, values.cpu().numpy()))
+    everyone = [episode for part, _ in parts for episode in part]
+    estimated = np.concatenate([part for _, part in parts])
+    advantages, returns = advantages_of(everyone, estimated, rl)
+    first = sum(len(part) for _, part in parts[: team.rank])
+    own = slice(first, first + len(rows))
+    targets = Targets(log_probs, values, advantages[own].to(values.device), returns[own].to(values.device))
+    return Experience(rows, targets, everyone, torch.from_numpy(estimated), returns)
+
+
+def advantages_of(episodes: Sequence[Played], values: np.ndarray, rl: RlConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns, each (R,) float32, of episodes in the order of their indices; `values` (R,) are those
+    that were estimated before each chunk."""
     subtask_reward = rl.subtask_reward if rl.reward == "shaped" else 0.0
     rewards = [chunk_rewards(each.rewards, each.subtasks, subtask_reward) for each in episodes]
     if rl.algorithm == "grpo":
@@ -88,31 +112,29 @@ def make_experience(episodes: Sequence[Played], rl: RlConfig) -> Experience:
         advantages = np.concatenate([np.full(len(each), score) for each, score in zip(rewards, scores, strict=True)])
         returns = np.concatenate([np.full(len(each), each.sum()) for each in rewards])
     else:
-        pairs = [
-            gae(each, episode.arrays["value"], rl.gamma, rl.gae_lambda)
-            for each, episode in zip(rewards, episodes, strict=True)
-        ]
+        ends = np.cumsum([len(each) for each in rewards])[:-1]
+        estimates = np.split(values, ends)
+        pairs = [gae(each, own, rl.gamma, rl.gae_lambda) for each, own in zip(rewards, estimates, strict=True)]
         advantages = normalised(np.concatenate([advantage for advantage, _ in pairs]))
         returns = np.concatenate([each for _, each in pairs])
-    rows = {name: np.concatenate([each.arrays[name] for each in episodes]) for name in episodes[0].arrays}
-    tensor = {name: torch.from_numpy(rows[name]) for name in ("before", "after", "steps", "log_prob", "value")}
-    return Experience(
-        images={name.removeprefix("image."): rows[name] for name in rows if name.startswith("image.")},
-        states=rows["state"],
-        prompts=np.repeat([each.prompt for each in episodes], [len(each.rewards) for each in episodes]),
-        transitions=Transitions(tensor["before"], tensor["after"], tensor["steps"]),
-        log_probs=tensor["log_prob"],
-        values=tensor["value"],
-        advantages=torch.from_numpy(advantages.astype(np.float32)),
-        returns=torch.from_numpy(returns.astype(np.float32)),
-    )
+    return torch.from_numpy(advantages.astype(np.float32)), torch.from_numpy(returns.astype(np.float32))
 
 
-def minibatches(rows: int, size: int, seed: int, iteration: int, epoch: int) -> Iterator[np.ndarray]:
-    """Indices of the minibatches of one epoch: a random permutation, cut into pieces of `size`; a smaller rest is left
-    out. If there are fewer rows than `size`, all of them form one minibatch.
+def minibatches(experience: Experience, rl: RlConfig, iteration: int, epoch: int, team: Team) -> Iterator[np.ndarray]:
+    """Indices of this process's chunks in the minibatches of one epoch: a random permutation of its own, cut.
+
+    A minibatch has `rl.minibatch` rows, the same number from every process. There are as many as the chunks of all
+    processes fill; a smaller rest is left out. So a process that has more chunks than others leaves some of them out,
+    drawn anew in every epoch, and one that has fewer goes on with a further permutation. If all processes have fewer
+    chunks than `rl.minibatch`, all chunks form one minibatch.
     """
-    order = np.random.default_rng([seed, 3, iteration, epoch]).permutation(rows)
-    size = min(size, rows)
-    for start in range(0, rows - size + 1, size):
+    stream = [rl.seed, 3, iteration, epoch, *([team.rank] if team.size > 1 else [])]
+    random, own = np.random.default_rng(stream), len(experience.rows)
+    count = len(experience) // rl.minibatch
+    if count == 0:
+        yield random.permutation(own)
+        return
+    size = rl.minibatch // team.size
+    order = np.concatenate([random.permutation(own) for _ in range(-(-count * size // own))])
+    for start in range(0, count * size, size):
         yield order[start : start + size]

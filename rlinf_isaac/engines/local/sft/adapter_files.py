@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlinf_isaac.config.schema import JobConfig
@@ -48,6 +48,16 @@ def write_adapters(directory: Path, trained: Mapping[str, Tensor], config: JobCo
         (temporary / CONFIG).write_text(json.dumps(_config(config, list(dict.fromkeys(whole))), indent=2) + "\n")
         save_file(tensors, temporary / MODEL, metadata={"format": "pt"})
         (temporary / MODEL).chmod((temporary / CONFIG).stat().st_mode)
+
+
+def read_adapters(directory: Path) -> dict[str, Tensor]:
+    """Name -> value of every trained parameter, as `write_adapters` got them."""
+    found = {}
+    for stored, value in load_file(directory / MODEL).items():
+        name = stored.removeprefix(PREFIX)
+        adapter = name.removesuffix(".weight")
+        found[adapter if is_adapter(adapter) else name] = value
+    return found
 
 
 def _stored_as(name: str) -> str:

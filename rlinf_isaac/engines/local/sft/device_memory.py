@@ -20,8 +20,12 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 @contextmanager
-def explained(config: JobConfig) -> Iterator[None]:
+def explained(config: JobConfig, cure: str | None = None) -> Iterator[None]:
     """Convert torch's out-of-memory errors into an error that lists settings that need less memory.
+
+    Args:
+        config: config of the job.
+        cure: these settings; None for those of a fine-tuning.
 
     Raises:
         TrainingOutOfMemory: the device has too little memory.
@@ -29,17 +33,17 @@ def explained(config: JobConfig) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise _error(config, error) from error
+        raise _error(config, error, cure) from error
     except RuntimeError as error:
         if "DefaultCPUAllocator" not in str(error):  # torch has no exception class for the CPU's out-of-memory error
             raise
-        raise _error(config, error) from error
+        raise _error(config, error, cure) from error
 
 
-def _error(config: JobConfig, error: RuntimeError) -> TrainingOutOfMemory:
-    peak = training_memory(config).peak / GIB
+def _error(config: JobConfig, error: RuntimeError, cure: str | None) -> TrainingOutOfMemory:
+    takes = "" if cure else f", which takes about {training_memory(config).peak / GIB:.1f} GiB of it"
     return TrainingOutOfMemory(
-        f"{config.compute.device} has too little memory for this training, which takes about {peak:.1f} GiB of it: "
-        f"{str(error).splitlines()[0][:200]}. These settings take less: {advice(config)}. With other settings the "
-        "training starts anew; the checkpoints of this one are kept"
+        f"{config.compute.device} has too little memory for this training{takes}: "
+        f"{str(error).splitlines()[0][:200]}. These settings take less: {cure or advice(config)}. With other settings "
+        "the training starts anew; the checkpoints of this one are kept"
     )

@@ -173,8 +173,8 @@ def _kept_of_a_sample(config: JobConfig) -> int:
     again = int(compiled and sft.trainable == "lora")  # `compiled.recompute_products`
     stacks = [
         (patches, model.vision.depth, model.vision.width, _of_vision(model.vision, again), vision),
-        (prefix, model.vlm.depth - 1, model.vlm.width, _of_gemma(model.vlm, again), sft.trainable != "expert"),
-        (suffix, model.expert.depth, model.expert.width, _of_gemma(model.expert, again), True),
+        (prefix, model.vlm.depth - 1, model.vlm.width, saved_by_gemma(model.vlm, again), sft.trainable != "expert"),
+        (suffix, model.expert.depth, model.expert.width, saved_by_gemma(model.expert, again), True),
     ]
     numbers = 0
     for tokens, depth, width, inside, has_gradients in stacks:
@@ -195,7 +195,8 @@ def _keys_and_values(config: JobConfig, prefix: int, suffix: int) -> int:
     return 2 * model.vlm.depth * model.vlm.num_kv_heads * model.vlm.head_dim * (prefix + joined)
 
 
-def _of_gemma(config: GemmaConfig, again: int) -> int:
+def saved_by_gemma(config: GemmaConfig, again: int = 0) -> int:
+    """Numbers that autograd saves for a token in one layer; with `again` 1 under `compiled.recompute_products`."""
     heads = 2 * config.num_heads + 2 * config.num_kv_heads
     return 6 * config.width + heads * config.head_dim + (3 - again) * config.mlp_dim
 

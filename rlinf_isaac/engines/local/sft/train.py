@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -29,11 +28,10 @@ from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.sft.task_frames import processor_of
 from rlinf_isaac.engines.local.sft.update import StepResult, update
 from rlinf_isaac.engines.local.sft.watching import Watching
-from rlinf_isaac.engines.local.training.processes import team_of_torchrun, train_in_processes, train_with_others
+from rlinf_isaac.engines.local.training.processes import train_together
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import TrainingState
 from rlinf_isaac.engines.resume import metrics_log, resume
-from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import Event, Metrics, Progress
 
 
@@ -44,16 +42,7 @@ def train(job: SftJob) -> Iterator[Event]:
         TrainingDiverged: the loss or the gradient is not finite; earlier checkpoints are kept.
         TrainingOutOfMemory: the device has too little memory for a step; earlier checkpoints are kept.
     """
-    job.output.mkdir(parents=True, exist_ok=True)
-    team = team_of_torchrun()
-    with locked(job.output) if team is None or team.first else nullcontext():
-        if team is not None:
-            yield from train_with_others(job, team, train_as)
-            return
-        if job.processes > 1:
-            yield from train_in_processes(job, train_as)
-        else:
-            yield from train_as(job, Team())
+    return train_together(job, train_as)
 
 
 def train_as(job: SftJob, team: Team) -> Iterator[Event]:

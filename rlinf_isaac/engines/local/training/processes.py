@@ -1,4 +1,4 @@
-"""Runs a fine-tuning in several processes, one for each GPU. They are started here for one machine, or by torchrun for
+"""Runs a training in several processes, one for each GPU. They are started here for one machine, or by torchrun for
 several machines.
 """
 
@@ -8,18 +8,20 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from rlinf_isaac.engines.base import SftJob
-from rlinf_isaac.engines.local.training.team import Team
+from rlinf_isaac.config.schema import JobConfig
+from rlinf_isaac.engines.local.training.team import ALONE, Team
 from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.child_process import follow_parent
 from rlinf_isaac.ground.errors import RlinfIsaacError
 from rlinf_isaac.ground.events import Event
@@ -28,7 +30,37 @@ PATIENCE = timedelta(hours=2)
 """Time that processes wait for each other, for example while one of them writes a large checkpoint or evaluates it."""
 
 
-def train_in_processes(job: SftJob, train: Callable[[SftJob, Team], Iterator[Event]]) -> Iterator[Event]:
+class TrainingJob(Protocol):
+    """What a job must say to be trained in several processes (`engines.base`)."""
+
+    @property
+    def config(self) -> JobConfig: ...
+
+    @property
+    def output(self) -> Path: ...
+
+    @property
+    def processes(self) -> int: ...
+
+
+Job = TypeVar("Job", bound=TrainingJob)
+
+
+def train_together(job: Job, train: Callable[[Job, Team], Iterator[Event]]) -> Iterator[Event]:
+    """Run `train` in this process, in as many as the job asks for, or as one of those that torchrun started; yield the
+    events of the first one, and keep other trainings out of the job's directory."""
+    job.output.mkdir(parents=True, exist_ok=True)
+    team = team_of_torchrun()
+    with locked(job.output) if team is None or team.first else nullcontext():
+        if team is not None:
+            yield from train_with_others(job, team, train)
+        elif job.processes > 1:
+            yield from train_in_processes(job, train)
+        else:
+            yield from train(job, ALONE)
+
+
+def train_in_processes(job: Job, train: Callable[[Job, Team], Iterator[Event]]) -> Iterator[Event]:
     """Run `train` in ``job.processes`` processes of this machine, and yield the events of the first one.
 
     Raises:
@@ -60,9 +92,12 @@ def team_of_torchrun() -> Team | None:
     return None if place is None else Team(*place)
 
 
-def train_with_others(job: SftJob, team: Team, train: Callable[[SftJob, Team], Iterator[Event]]) -> Iterator[Event]:
+def train_with_others(job: Job, team: Team, train: Callable[[Job, Team], Iterator[Event]]) -> Iterator[Event]:
     """Run `train` as one of torchrun's processes, and yield its events. If one process fails, torchrun ends all."""
-    with _joined(team, job.config.compute.device, init_method="env://"):
+    common, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # A process may train several jobs, one after the other, and what they agree on must not be taken for each other's.
+    store = dist.PrefixStore(str(job.output), common)
+    with _joined(team, job.config.compute.device, store=store, rank=rank, world_size=size):
         yield from train(job, team)
 
 
@@ -92,7 +127,8 @@ def _listen(receivers: list[Connection]) -> Iterator[Event]:
             except EOFError:
                 raise RlinfIsaacError(
                     "a process of the training died (killed, or out of memory). The last checkpoint is kept, and the "
-                    "same command resumes from it; if memory is short, start anew with a smaller sft.micro_batch"
+                    "same command resumes from it; if memory is short, start anew with a smaller sft.micro_batch or "
+                    "rl.micro_batch"
                 ) from None
             if said is None:
                 receivers.remove(receiver)
@@ -103,7 +139,7 @@ def _listen(receivers: list[Connection]) -> Iterator[Event]:
 
 
 def _work(
-    team: Team, directory: Path, sender: Connection, job: SftJob, train: Callable[[SftJob, Team], Iterator[Event]]
+    team: Team, directory: Path, sender: Connection, job: Job, train: Callable[[Job, Team], Iterator[Event]]
 ) -> None:
     follow_parent()
     try:

@@ -18,17 +18,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from rlinf_isaac.engines.local.training.team import Team, is_sharded
+from rlinf_isaac.engines.local.training.team import BUCKET_MIB, Team, is_sharded
 from rlinf_isaac.pi0.compiled import compile_blocks
 from rlinf_isaac.pi0.layout import UNREAD
 from rlinf_isaac.pi0.model import Pi0
 
 Sharding = Literal["replicate", "shard"]
-BUCKET_MIB = 200
-"""Size of DDP's gradient buckets. Larger buckets start their all-reduce later, smaller ones need more calls."""
 
 
 class Spread:
@@ -71,11 +68,8 @@ class Spread:
             return
         gradients = [each.grad for each in self.model.parameters() if each.grad is not None and not is_sharded(each)]
         if gradients:
-            together = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            dist.all_reduce(together)
-            together /= self._team.size
-            pieces = together.split([gradient.numel() for gradient in gradients])
-            torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(pieces, gradients, strict=True)])
+            self._team.add_up(gradients)
+            torch._foreach_div_(gradients, self._team.size)
 
     def _replicate(self, parts: int) -> None:
         device = next(self.model.parameters()).device

@@ -1,13 +1,13 @@
 """The processes that train one model together, and functions for tensors that may be sharded over them.
 
-Every process draws the noise of the whole batch and loads its own rows, so the training equals that of a single process
-up to rounding. Checkpoints and training states are unsharded; the first process writes them.
+In a fine-tuning, every process draws the noise of the whole batch and loads its own rows, so the training equals that
+of a single process up to rounding. Checkpoints and training states are unsharded; the first process writes them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
 Name = TypeVar("Name", bound=Hashable)
+BUCKET_MIB = 200
+"""Size of the buckets in which gradients are reduced. Larger ones need fewer calls, but more memory, and DDP starts the
+all-reduce of a larger one later."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,14 @@ class Team:
         return self.rank == 0
 
     @property
+    def here(self) -> int:
+        """Number of processes on this machine."""
+        return self.local_size or self.size
+
+    @property
     def machines(self) -> int:
         """Number of machines."""
-        return self.size // (self.local_size or self.size)
+        return self.size // self.here
 
     def device(self, name: str) -> torch.device:
         """The device of this process: with several processes the GPU with its local rank."""
@@ -59,12 +68,64 @@ class Team:
             dist.all_reduce(value)
         return value / self.size
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place. Collective call: every rank must call it."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def largest(self, value: Tensor) -> Tensor:
+        """The maximum of a tensor over all processes, element by element, in place. Collective call."""
+        if self.size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
+
+    @torch.no_grad()
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all processes, in place, many of them in one call. They are dense, on one device, and the
+        same in every process in number, order, shape and dtype. Collective call: every rank must call it."""
+        if self.size == 1:
+            return
+        for bucket in _buckets(tensors):
+            together = self.total(torch.cat([tensor.reshape(-1) for tensor in bucket]))
+            pieces = together.split([tensor.numel() for tensor in bucket])
+            torch._foreach_copy_(list(bucket), [p.view_as(t) for p, t in zip(pieces, bucket, strict=True)])
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in the order of their ranks; small ones, for they are pickled. Collective call:
+        every rank must call it, and all get the list."""
+        if self.size == 1:
+            return [value]
+        found: list[T] = [value] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def collect(self, tensors: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
         """Gather sharded tensors. Collective call: every rank must call it; only rank 0 gets the tensors."""
         if self.size == 1:
             return dict(tensors)
         gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
+
+
+ALONE = Team()
+"""A single process."""
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """The tensors, those of one dtype together, in pieces of at most `BUCKET_MIB`; a larger tensor is alone."""
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        bucket: list[Tensor] = []
+        size = 0
+        for tensor in tensors:
+            if tensor.dtype == dtype:
+                own = tensor.numel() * tensor.element_size()
+                if bucket and size + own > BUCKET_MIB << 20:
+                    yield bucket
+                    bucket, size = [], 0
+                bucket.append(tensor)
+                size += own
+        yield bucket
 
 
 def is_sharded(tensor: Tensor) -> bool:

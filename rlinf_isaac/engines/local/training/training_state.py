@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.checkpoint.weights import load_weights
 from rlinf_isaac.engines.local.training.optimiser import trained_copy
 from rlinf_isaac.engines.local.training.team import shard_as
 from rlinf_isaac.ground.atomic import new_directory
@@ -38,11 +36,6 @@ class TrainingState:
         with new_directory(self.directory, replace=True) as temporary:
             save_file(dict(tensors), temporary / "optimizer.safetensors")
             (temporary / "state.json").write_text(json.dumps({"step": step}))
-
-    def restore(self, bundle: Bundle, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        """Load the bundle's weights into `model`, and this state into `optimiser`."""
-        load_weights(bundle, model)
-        self.restore_optimiser(bundle.step, model, optimiser)
 
     def restore_optimiser(
         self, step: int, model: torch.nn.Module, optimiser: torch.optim.AdamW

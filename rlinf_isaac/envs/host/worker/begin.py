@@ -39,6 +39,7 @@ def _load_package() -> None:
 
 def _exit_with_parent() -> None:
     """Exit when the parent ends, even in the middle of a step. Nothing is written to stdin, so reading it blocks until
-    then."""
-    sys.stdin.buffer.read()
+    then. The descriptor is read, not `sys.stdin`: a reader holds the lock of that, and processes that an environment
+    forks would wait for it for ever."""
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)

@@ -12,13 +12,14 @@ import numpy as np
 from rlinf_isaac.envs.host.protocol import Leaf, SharedArrays
 from rlinf_isaac.envs.host.worker.make import bases, find_function, make_environment, provider, versions
 from rlinf_isaac.tasks.paths import WHOLE, leaves
+from rlinf_isaac.tasks.task import RLINF
 from rlinf_isaac.tasks.terms import holds
 
 NUMERIC = "biuf"
 """Kinds of numpy dtypes that an observation may have; entries of others are left out."""
 Step = tuple[Any, float, bool, bool, Mapping[str, Any]]
 """What gymnasium's ``step`` gives."""
-OF_KIND = {"lerobot": ("lerobot",)}
+OF_KIND = {"lerobot": ("lerobot",), RLINF: (RLINF, "torch")}
 """Kind of environment -> distributions on which its environments depend besides their own."""
 
 
@@ -117,12 +118,15 @@ class Rows:
                     found[path] = Leaf(array.shape, array.dtype.str, rendered)
         made, space = self._made(), self.space
         name, version = provider(self.settings["make"], made, self.settings["sources"])
+        kind, make = self.settings["kind"], self.settings["make"]
         others = [each for each in bases(made) if each != name]
+        if kind == RLINF and ":" not in make:
+            others.append(make)  # RLinf's names of environments are mostly those of the packages behind them
         bounds = [getattr(space, name, None) for name in ("low", "high")]
         return {
             "leaves": found,
             "provider": (name, version),
-            "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(self.settings["kind"], ()), *others),
+            "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(kind, ()), *others),
             "rates": declared_rates(made),
             "action": {
                 "space": str(space),
@@ -140,11 +144,12 @@ class Rows:
             if index not in self.rows:
                 self.rows[index] = self._build()
 
-    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
+    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> dict[str, Any] | None:
         """Start the episodes of these rows."""
         for index, observation in zip(rows, self._first_observations(rows, seeds), strict=True):
             self.rows[index].begin(observation)
             self._write(index)
+        return None
 
     def step(self, images: bool = True) -> dict[str, Any]:
         """Let the active rows take their next steps, each until its limit or the end of its episode.
@@ -202,8 +207,12 @@ class Rows:
         assert function is not None, f"{settings['expert']} is no function"
         for index, seed in zip(rows, seeds, strict=True):
             row = self.rows[index]
-            row.expert = function(row.env)
+            row.expert = function(self._env_of(index))
             row.expert.reset(seed)
+
+    def _env_of(self, index: int) -> Any:
+        """What the expert of a row is given."""
+        return self.rows[index].env
 
     def act(self) -> None:
         """Let the experts of the active rows choose their actions."""

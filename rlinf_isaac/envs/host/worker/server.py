@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build an environment, report what it is like, and carry out orders."""
-    from rlinf_isaac.envs.host.worker.vector import make_rows
+    from rlinf_isaac.envs.host.worker.kinds import make_rows
 
     serve(settings, connection, make_rows)
 

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rlinf_isaac.envs.host.worker.make import draw_without_display, find_function
+from rlinf_isaac.envs.host.worker.make import find_function
 from rlinf_isaac.envs.host.worker.rows import Row, Rows, Step
 from rlinf_isaac.tasks.paths import leaves
 
 
 class Autoreset(Exception):
     """A vector environment starts new episodes by itself, so that the end of one cannot be told from the next."""
-
-
-def make_rows(settings: dict[str, Any]) -> Rows:
-    """The rows of a worker: in one `VectorEnv` where the function that makes it has a parameter ``num_envs``, and
-    otherwise in an environment each."""
-    draw_without_display()  # before anything of an environment is imported
-    if settings["kind"] == "gymnasium":
-        function = find_function(*(settings[key] for key in ("make", "directory", "sources")))
-        if function is not None and "num_envs" in inspect.signature(function).parameters:
-            return VectorRows(settings)
-    return Rows(settings)
 
 
 class VectorRows(Rows):
@@ -35,19 +23,15 @@ class VectorRows(Rows):
     with an action near zero, in an episode of which nobody sees anything. Therefore an episode that was left out of a
     step cannot go on, which is an error. Jobs never do that.
 
-    An expert is called with the `VectorEnv`, and acts on what its own row observes.
-
     Attributes:
         pictures: paths of the images that `images` draws.
-        restarts: whether a row whose episode has ended must be reset before the others are stepped.
     """
 
-    restarts = True
-
-    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
+    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> dict[str, Any] | None:
         super().reset(rows, seeds)
         places = self._places(rows)
         self._left_out[places], self._undrawn[places] = False, True
+        return None
 
     def build(self, num_envs: int, action_dims: int, leaves: Mapping[str, Sequence[Any]]) -> None:
         super().build(num_envs, action_dims, leaves)
@@ -68,15 +52,13 @@ class VectorRows(Rows):
             self.shared.observation[path][[self.indices[place] for place in places]] = drawn[path][places]
         self._undrawn[places] = False
 
+    def _env_of(self, index: int) -> Any:
+        """The environment of a row where the vector environment is made of single ones, or else all of it."""
+        single = getattr(self._vector, "envs", None)
+        return self._vector if single is None else single[self.indices.index(index)]
+
     def close(self) -> None:
         self._vector.close()
-
-    def _make_vector(self, count: int) -> Any:
-        """The vector environment of so many rows."""
-        settings = self.settings
-        make = find_function(settings["make"], settings["directory"], settings["sources"])
-        assert make is not None
-        return make(num_envs=count, **settings["options"])
 
     def _build_first(self) -> Any:
         count = len(self.indices)
@@ -92,6 +74,12 @@ class VectorRows(Rows):
         if draw := getattr(vector, "observe_images", None):
             self.rows[self.indices[0]].first_images = _of_row(leaves(draw()), 0)
         return vector.single_action_space
+
+    def _make_vector(self, count: int) -> Any:
+        settings = self.settings
+        make = find_function(settings["make"], settings["directory"], settings["sources"])
+        assert make is not None
+        return make(num_envs=count, **settings["options"])
 
     def _made(self) -> Any:
         """One of its environments where it has them, or else it itself."""
@@ -129,16 +117,14 @@ class VectorRows(Rows):
         self._left_out[places] = False
         if self._keep_images:  # a row that goes on unseen keeps the image of its last observation
             self.images([index for place, index in enumerate(self.indices) if self._left_out[place]])
-        if self._over.any():
-            self._reset(self._over.copy(), [0] * len(self.indices))
+        self._begin_unseen()
         idle = np.clip(np.zeros(self.space.shape), self.space.low, self.space.high).astype(self.space.dtype)
         actions = np.stack([idle] * len(self.indices))
         for place, index in zip(places, running, strict=True):
             actions[place] = self._action(index, t)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
         self._undrawn[places] = True
-        if self.restarts:
-            self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         return self._split(observations, rewards, terminated, truncated, infos, places)
 
     def _split(
@@ -148,6 +134,11 @@ class VectorRows(Rows):
         return [
             (_of_row(observations, i), rewards[i], terminated[i], truncated[i], _info_of_row(infos, i)) for i in places
         ]
+
+    def _begin_unseen(self) -> None:
+        """Start episodes of which nobody sees anything, in the rows whose own are over."""
+        if self._over.any():
+            self._reset(self._over.copy(), [0] * len(self.indices))
 
     def _reset(self, mask: np.ndarray, seeds: list[int]) -> Any:
         """Reset the rows of the mask (N,); returns the observations of all."""

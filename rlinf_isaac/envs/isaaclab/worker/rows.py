@@ -26,8 +26,6 @@ class LabRows(VectorRows):
         source: where the scene's files are from: ``given``, ``standin`` or ``own``.
     """
 
-    restarts = False
-
     def report(self) -> dict[str, Any]:
         """That of `Rows`, and besides ``backend``, ``renderer`` and ``assets``, as `EnvIdentity` has them, and
         ``terms``: what a term of the task may read of `info`."""
@@ -56,6 +54,9 @@ class LabRows(VectorRows):
             )
             for i in places
         ]
+
+    def _begin_unseen(self) -> None:
+        """IsaacLab goes on stepping rows whose episodes are over."""
 
     def _make_vector(self, count: int) -> Any:
         settings = self.settings

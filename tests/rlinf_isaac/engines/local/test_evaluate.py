@@ -58,3 +58,31 @@ def test_another_image_size_than_the_training_data_is_refused(small_checkpoints,
         events_of(job(small_checkpoints, tmp_path, "env.image_size=32"))
     assert list(tmp_path.iterdir()) == []
     assert events_of(job(small_checkpoints, tmp_path, "env.image_size=32", allow_mismatch=True))
+
+
+def test_processes_change_no_row_and_lanes_have_rows_of_their_own(small_checkpoints, tmp_path):
+    """Lanes halve the batches, and with that the rounding: their rows are not those of one lane."""
+    spread = (["eval.num_envs=2"], ["compute.env_processes=2"], ["compute.lanes=2"])
+    rows = []
+    for overrides in spread:
+        events = events_of(job(small_checkpoints, tmp_path / "out", "eval.num_envs=2", "eval.episodes=4", *overrides))
+        rows.append({event.row.seed: event.row for event in events if isinstance(event, EpisodeDone)})
+    assert rows[1] == rows[0]
+    settings = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/settings.json")]
+    assert sorted(each.get("lanes", 1) for each in settings) == [1, 2]
+    assert rows[2].keys() == rows[0].keys()
+    assert [row.env_index for row in rows[2].values()] == [row.env_index for row in rows[0].values()]
+    for seed, row in rows[2].items():
+        assert row.episode_return == rows[0][seed].episode_return
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 4
+
+
+def test_lanes_give_the_same_rows_again_and_after_a_kill(small_checkpoints, tmp_path):
+    overrides = ("compute.lanes=2", "eval.num_envs=4", "eval.episodes=7")
+    before = events_of(job(small_checkpoints, tmp_path / "a", *overrides))
+    other = job(small_checkpoints, tmp_path / "b", *overrides)
+    for event in LocalEngine().evaluate(other):
+        if isinstance(event, EpisodeDone):
+            break
+    after = [event.row for event in events_of(other) if isinstance(event, EpisodeDone)]
+    assert sorted(map(repr, after)) == sorted(repr(event.row) for event in before if isinstance(event, EpisodeDone))

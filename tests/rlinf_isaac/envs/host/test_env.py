@@ -9,6 +9,7 @@ from gymnasium.error import ResetNeeded
 
 from rlinf_isaac.engines.rollout import rollout
 from rlinf_isaac.envs.host.env import HostEnv
+from rlinf_isaac.envs.lanes import Lanes
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.paths import leaves
 
@@ -238,6 +239,10 @@ def test_a_wrapper_hides_neither_the_images_nor_its_own_limit(start) -> None:
     assert env.identity.backend.startswith("gymnasium-toy-"), "the wrapper is another's"
 
 
+def test_an_environment_may_fork_processes(start) -> None:
+    assert start(make="toy.py:forking").reset(seed=[1])[0]["point"].shape == (1, 2)
+
+
 def test_success_has_to_last(start) -> None:
     env = start(dwell=3, options={"radius": 9.0})
     for _ in range(2):  # what lasted in one episode does not count in the next
@@ -340,3 +345,19 @@ def test_a_closed_one_says_so(start) -> None:
     env.close()
     with pytest.raises(SimulatorError, match=r"\[env-closed\]"):
         env.reset(seed=[0])
+
+
+def test_two_lanes_play_what_one_plays(toy_task) -> None:
+    class Pusher:
+        noise_shape = (4, 2)
+
+        def act(self, images, states, prompts, noise):
+            return (0.3 * noise + 0.1 * states[:, None]).astype(np.float32)
+
+    task, rows = toy_task(), []
+    for lanes in (Lanes([HostEnv(4, task, 12)]), Lanes([HostEnv(2, task, 12), HostEnv(2, task, 12)])):
+        played = rollout(lanes, Pusher(), range(10, 17), policy_seed=0)
+        rows.append({each.seed: each.row(1, "", 0) for each in played})
+        lanes.close()
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from functools import partial
 from typing import Any
 
@@ -67,6 +68,16 @@ class Drawn(Plane):
         return {"point": self.point, "name": "plane", "drawn": np.int64(self.drawn)}
 
 
+def forking(**options: Any) -> Plane:
+    """The same, from a function that has forked a process and waited for it."""
+    process = multiprocessing.get_context("fork").Process(target=int, daemon=True)
+    process.start()
+    process.join(20)
+    if process.exitcode != 0:
+        raise RuntimeError(f"the forked process has not ended well: {process.exitcode}")
+    return Plane(**options)
+
+
 def limited(**options: Any) -> gymnasium.Env:
     """The same, with gymnasium's own limit of steps around it."""
     return gymnasium.wrappers.TimeLimit(Drawn(**options), 7)
@@ -75,7 +86,7 @@ def limited(**options: Any) -> gymnasium.Env:
 class Expert:
     """Pushes the point to 0."""
 
-    def __init__(self, env: Plane) -> None:
+    def __init__(self, env: Any) -> None:
         self.env = env
         self.seed: int | None = None
 
@@ -85,6 +96,21 @@ class Expert:
     def act(self, observation: dict[str, Any]) -> np.ndarray:
         assert self.seed is not None
         return np.clip(-observation["point"] / STEP, -1, 1)
+
+
+class Insider(Expert):
+    """Looks at its environment instead of what that observes."""
+
+    def act(self, observation: dict[str, Any]) -> np.ndarray:
+        return super().act({"point": self.env.point})
+
+
+class Outsider(Expert):
+    """Is given the vector environment of its row."""
+
+    def __init__(self, env: gymnasium.vector.VectorEnv) -> None:
+        assert env.num_envs > 1
+        super().__init__(env)
 
 
 def several(num_envs: int, mode: str | None = "DISABLED", single: bool = False, **options: Any) -> Any:
@@ -124,6 +150,11 @@ def drawing(num_envs: int, **options: Any) -> Any:
     """That many of them, whose images are drawn when asked for."""
     make = [partial(Plane, **options)] * num_envs
     return _Drawing(make, autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)
+
+
+def joined(num_envs: int, **options: Any) -> gymnasium.vector.VectorEnv:
+    """That many of them, behind a vector environment that shows no single ones."""
+    return gymnasium.vector.VectorWrapper(several(num_envs, **options))
 
 
 def together() -> gymnasium.vector.VectorEnv:

@@ -127,6 +127,17 @@ def test_inactive_envs_stay(env: StackCubeVectorEnv) -> None:
     assert env.elapsed.tolist() == [0, 4]
 
 
+def test_images_that_were_left_out_are_drawn_when_they_are_asked_for(env: StackCubeVectorEnv) -> None:
+    actions, active = 5 * random_actions(2, 12), np.array([True, False])
+    env.reset(seed=0)
+    drawn = env.chunk_step(actions, active).observation
+    env.reset(seed=0)
+    assert "table_cam" not in env.chunk_step(actions, active, images=False).observation["policy"]
+    late = env.observe()
+    for i in range(2):
+        assert_same(row(drawn, i), row(late, i))
+
+
 def test_frames_come_after_every_control_step(env: StackCubeVectorEnv) -> None:
     env.reset(seed=0)
     env.chunk_step(random_actions(2, 38), np.array([True, False]))  # env 0 has two steps left

@@ -7,7 +7,10 @@ import importlib.util
 import pytest
 import torch
 
-collect_ignore = [] if importlib.util.find_spec("triton") else ["test_kernels.py", "test_network.py"]
+from rlinf_isaac.config.schema import GemmaConfig, VisionConfig
+
+needs_triton = ["test_explorer.py", "test_kernels.py", "test_network.py"]
+collect_ignore = [] if importlib.util.find_spec("triton") else needs_triton
 
 
 @pytest.fixture
@@ -20,3 +23,12 @@ def dtype(request) -> torch.dtype:
     if request.param == "bfloat16" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     return getattr(torch, request.param)
+
+
+@pytest.fixture
+def config(make_config, request):
+    """Sizes that the kernels' tiles divide, and few tokens: interpreted kernels take their time."""
+    sizes = dict(depth=2, num_heads=4, num_kv_heads=2, head_dim=32)
+    vlm, expert = GemmaConfig(width=48, mlp_dim=80, **sizes), GemmaConfig(width=32, mlp_dim=64, **sizes)
+    vision = VisionConfig(width=24, depth=1, mlp_dim=40, num_heads=3, patch_size=8, image_size=16)
+    return make_config(getattr(request, "param", False), vlm=vlm, expert=expert, vision=vision, action_horizon=3)

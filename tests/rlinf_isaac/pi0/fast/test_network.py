@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlinf_isaac.config.schema import GemmaConfig, VisionConfig
 from rlinf_isaac.pi0.fast import network
 from rlinf_isaac.pi0.fast.network import FastNetwork
 from rlinf_isaac.pi0.fast.sampler import GraphSampler, fits, gather
@@ -17,15 +16,6 @@ from rlinf_isaac.pi0.precision import to_precision
 
 STEPS = 2
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.fixture
-def config(make_config, request):
-    """Sizes that the kernels' tiles divide, and few tokens: interpreted kernels take their time."""
-    sizes = dict(depth=2, num_heads=4, num_kv_heads=2, head_dim=32)
-    vlm, expert = GemmaConfig(width=48, mlp_dim=80, **sizes), GemmaConfig(width=32, mlp_dim=64, **sizes)
-    vision = VisionConfig(width=24, depth=1, mlp_dim=40, num_heads=3, patch_size=8, image_size=16)
-    return make_config(getattr(request, "param", False), vlm=vlm, expert=expert, vision=vision, action_horizon=3)
 
 
 both = pytest.mark.parametrize("config", [False, True], ids=["pi0", "pi05"], indirect=True)
@@ -44,7 +34,7 @@ def test_samples_are_those_of_the_plain_path(
         assert not observation.padded
     model, observation = model.to(device), observation.to(device)
     wanted = model.sample(observation, noise, STEPS)
-    found = FastNetwork(model, STEPS)(gather(observation, noise), padded)
+    found = FastNetwork(model, STEPS)(gather(observation, noise)[0], padded)
     # In float32 the kernels are exact up to the order of sums; the projections around the expert may use TF32.
     torch.testing.assert_close(found, wanted, atol=2e-6 if device == "cpu" else 5e-3, rtol=0)
 
@@ -55,14 +45,14 @@ def test_rows_with_a_camera_masked(config, model, make_observation, make_flow, d
     masks = observation.image_masks | {"base_0_rgb": torch.tensor([True, False, True])}
     observation = replace(observation, image_masks=masks).to(device)
     model = model.to(device)
-    found = FastNetwork(model, STEPS)(gather(observation, noise), True)
+    found = FastNetwork(model, STEPS)(gather(observation, noise)[0], True)
     wanted = model.sample(observation, noise, STEPS)
     torch.testing.assert_close(found, wanted, atol=2e-6 if device == "cpu" else 5e-3, rtol=0)
 
 
 def test_the_state_dict_stays(config, model) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    FastNetwork(model, STEPS)
+    FastNetwork(model, STEPS).refresh()
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -86,7 +76,8 @@ def test_what_fits(config, make_config) -> None:
 
 def test_prompts_are_padded_to_share_a_graph(config, make_observation, make_flow) -> None:
     observation, noise = make_observation(config), make_flow(config)[1]
-    inputs = gather(observation, noise)
+    inputs, padded = gather(observation, noise)
+    assert padded
     assert inputs.prompt_tokens.shape == inputs.prompt_mask.shape == (3, 16)
     assert not inputs.prompt_mask[:, 9:].any()
     again = inputs.observation(padded=True)

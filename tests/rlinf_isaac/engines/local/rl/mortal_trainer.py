@@ -25,7 +25,10 @@ from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.rl import train as _imported_before_the_fork  # noqa: F401
 
-WRITING = ("atomic.py", "bundle.py", "weights.py", "manifest.py", "training_state.py", "train.py")
+WRITING = (
+    *("atomic.py", "bundle.py", "weights.py", "manifest.py", "training_state.py"),
+    *("train.py", "course.py", "states.py", "watch.py"),
+)
 
 
 def train(checkpoint: str, output: str, overrides: Sequence[str]) -> None:

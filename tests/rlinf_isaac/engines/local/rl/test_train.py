@@ -14,10 +14,12 @@ from rlinf_isaac.checkpoint.coverage import check_coverage
 from rlinf_isaac.checkpoint.header import read_keys
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.local import LocalEngine
-from rlinf_isaac.engines.local.rl.train import evaluation_seeds, load_actor_critic, training_seeds
+from rlinf_isaac.engines.local.rl.players import Players
+from rlinf_isaac.engines.local.rl.start import load_actor_critic
+from rlinf_isaac.engines.local.rl.train import evaluation_seeds, training_seeds
 from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged, WeightsError
-from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress, ResultChosen, RolledBack
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight.checkpoints import check_bundles
 
@@ -171,9 +173,19 @@ def test_workers_play_the_same_episodes(make_job):
         assert two[1][name] == (value if exact else pytest.approx(value, rel=1e-4, abs=1e-6)), name
 
 
-def test_interrupted_anywhere_it_ends_with_the_same_weights(make_job):
-    whole = saved(run(make_job(output="whole")))
-    job = make_job(output="cut")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["compute.dtype=bfloat16"],
+        ["compute.dtype=bfloat16", "rl.trainable=lora"],
+        ["rl.trainable=all", "rl.train_vision=true", "rl.algorithm=grpo", "rl.group_size=2", "rl.reward=shaped"],
+    ],
+    ids=["expert", "bfloat16", "lora", "all"],
+)
+def test_interrupted_anywhere_it_ends_with_the_same_weights(make_job, overrides):
+    whole = saved(run(make_job(*overrides, output="whole")))
+    job = make_job(*overrides, output="cut")
     for stop in (1, 2):
         events = LocalEngine().rl(job)
         for event in events:
@@ -185,22 +197,98 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights(make_job):
     assert list(metrics_of(resumed)) == [0, 1, 2, 3]
 
 
-def test_divergence_is_an_error_and_earlier_checkpoints_stay(make_job):
-    job = make_job("rl.lr=1e30", "rl.iterations=5", "rl.warmup_iterations=1", "rl.reward=shaped")
-    with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
-        run(job)
-    paths = list((job.output / "checkpoints").iterdir())
-    assert paths
-    for path in paths:
-        read_bundle(path)
+RUINED = ["rl.lr=1e30", "rl.warmup_iterations=1", "rl.reward=shaped"]
+"""The first iteration leaves a checkpoint, because only the value head learns; in the second the policy is ruined."""
 
 
-def test_a_ruined_policy_is_not_saved(make_job):
+def test_a_ruined_policy_goes_back_and_learns_on_with_a_smaller_step(make_job):
+    job = make_job(*RUINED, "rl.iterations=4", "rl.rollback_lr_factor=1e-34")
+    events = run(job)
+    (back,) = (event for event in events if isinstance(event, RolledBack))
+    assert (back.iteration, back.to, back.abandoned) == (2, 1, (2,))
+    assert "not finite" in back.reason or "nan" in back.reason or "inf" in back.reason
+    assert back.lr == pytest.approx(1e-4)
+    assert list(saved(events)) == [1, 3, 4], "of the ruined one there is none"
+    metrics = metrics_of(events)
+    assert [metrics[step]["rl/rollbacks"] for step in (1, 2, 3, 4)] == [0, 1, 1, 1]
+    assert "rollout/success_once" in metrics[2], "what it played stays visible"
+    one, three = (load_file(job.output / "checkpoints" / step / "model.safetensors") for step in ("1", "3"))
+    name = "action_out_proj.weight"
+    change = np.abs(np.asarray(one[name]) - np.asarray(three[name])).max()
+    assert 0 < change < 0.01
+    assert sorted(map(repr, run(job))) == sorted(map(repr, events)), "it is told again as it was"
+
+
+def test_iterations_after_it_have_seeds_and_noise_of_their_own(make_job, monkeypatch):
+    played = []
+    explore = Players.explore
+
+    def listening(self, seeds, indices, iteration):
+        played.append((iteration, tuple(seeds)))
+        return explore(self, seeds, indices, iteration)
+
+    monkeypatch.setattr(Players, "explore", listening)
+    run(make_job(*RUINED, "rl.iterations=4", "rl.rollback_lr_factor=1e-34"))
+    assert [iteration for iteration, _ in played] == [1, 2, 3, 4]
+    assert len({seed for _, seeds in played for seed in seeds}) == 4 * 4
+
+
+def test_without_a_rollback_left_the_training_ends_with_its_best_checkpoint(make_job):
+    job = make_job(*RUINED, "rl.iterations=5", "rl.max_rollbacks=1", "rl.rollback_lr_factor=1.0")
+    events = run(job)
+    assert [(event.iteration, event.to) for event in events if isinstance(event, RolledBack)] == [(2, 1)]
+    assert list(saved(events)) == [1]
+    assert max(metrics_of(events)) == 3
+    result = events[-1]
+    assert isinstance(result, ResultChosen)
+    assert (result.step, result.digest, result.ended) == (1, saved(events)[1], "collapsed")
+    assert "after iteration 3 and 1 roll-backs" in result.message
+    assert sorted(map(repr, run(job))) == sorted(map(repr, events))
+
+
+def test_a_policy_that_was_ruined_at_once_is_an_error(make_job):
     """One step per iteration: every loss is finite, the weights after it are finite, too, but of no use."""
     job = make_job("rl.lr=1e30", "rl.epochs=1", "rl.minibatch=100", "rl.reward=shaped", "rl.eval_interval=0")
     with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
         run(job)
     assert not (job.output / "checkpoints").exists()
+
+
+def test_without_a_guard_it_is_an_error_and_earlier_checkpoints_stay(make_job):
+    job = make_job(*RUINED, "rl.iterations=5", "rl.guard=false")
+    with pytest.raises(TrainingDiverged, match=r"rl\.lr"):
+        run(job)
+    assert [path.name for path in (job.output / "checkpoints").iterdir()] == ["1"]
+    read_bundle(job.output / "checkpoints" / "1")
+
+
+def test_the_result_is_said_with_its_interval(make_job):
+    *_, result = run(make_job("rl.iterations=2"))
+    assert (result.step, result.ended) == (2, "complete")
+    assert result.message == (
+        "All 2 iterations are done. The result is checkpoint 2, with 0.0 % [0.0, 65.8] (0/2) on the held-out seeds, "
+        "the most of all checkpoints."
+    )
+
+
+def test_it_ends_at_a_target_that_is_surely_reached(make_job, monkeypatch):
+    """The small policy never succeeds; here its held-out episodes are said to, from the second iteration on."""
+    evaluate = Players.evaluate
+    rounds = []
+
+    def lucky(self, seeds):
+        rounds.append(seeds)
+        return [each._replace(success=len(rounds) > 1) for each in evaluate(self, seeds)]
+
+    monkeypatch.setattr(Players, "evaluate", lucky)
+    more = ["rl.iterations=4", "rl.eval_interval=2", "rl.save_interval=3", "rl.target_success=0.1"]
+    job = make_job(*more, "rl.stop_at_target=true")
+    events = run(job)
+    assert list(saved(events)) == [2]
+    assert (events[-1].step, events[-1].ended) == (2, "target")
+    assert "2/2 is above the target of 10 %" in events[-1].message
+    assert sorted(map(repr, run(job))) == sorted(map(repr, events))
+    assert list(saved(run(make_job(*more, output="on")))) == [3, 4], "it goes on if it is not to stop"
 
 
 def test_two_trainings_in_one_directory_are_refused(make_job):

@@ -83,6 +83,31 @@ def test_killed_again_and_again_while_it_writes(train, tmp_path):
     assert result_of(tmp_path / "cut") == result_of(tmp_path / "whole")
 
 
+GOES_BACK = ["rl.iterations=5", "rl.save_interval=1", "rl.eval_interval=2", "rl.warmup_iterations=2"]
+"""The third iteration ruins the policy, the fourth goes on from checkpoint 2 with a learning rate of 1e-4."""
+GOES_BACK += ["rl.lr=1e30", "rl.rollback_lr_factor=1e-34", "rl.reward=shaped"]
+
+
+def course_of(output: Path) -> list[dict[str, Any]]:
+    """All lines of the training's course but for the clock."""
+    found = [json.loads(line) for line in (output / "course.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in each.items() if key != "seconds"} for each in found]
+
+
+def test_killed_around_a_roll_back(train, tmp_path):
+    whole = train("whole", *GOES_BACK)
+    assert whole.status == 0
+    expected = result_of(tmp_path / "whole"), course_of(tmp_path / "whole")
+    assert set(expected[0][0]) == {"1", "2", "4", "5"}
+    assert [(each["number"], each["back_to"]) for each in expected[1] if each["back_to"] is not None] == [(3, 2)]
+    chooser = random.Random(0)
+    for number in range(4):
+        killed = train(f"cut-{number}", *GOES_BACK, lines=chooser.randrange(whole.lines // 3, whole.lines))
+        assert killed.status == -signal.SIGKILL
+        assert train(f"cut-{number}", *GOES_BACK).status == 0
+        assert (result_of(tmp_path / f"cut-{number}"), course_of(tmp_path / f"cut-{number}")) == expected
+
+
 @pytest.mark.slow
 def test_killed_with_workers(train, tmp_path):
     """The workers end with their parent: the report comes only then. Once they are idle, once they play or learn."""
