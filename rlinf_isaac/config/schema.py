@@ -134,7 +134,8 @@ class EnvConfig:
 
     backend: Annotated[str, one_of("mujoco", "isaaclab", "gymnasium", "lerobot", "rlinf", "none")] = "mujoco"
     """The simulator. Stack-cube runs in ``mujoco``, on the CPU (``compute.env_processes``), or in ``isaaclab``, in a
-    process of its own and on ``compute.device``. Any other task decides it itself; ``none``: it has no environment."""
+    process of its own and on ``compute.device``. Any other task decides it itself (``isaaclab`` is any task of
+    IsaacLab); ``none``: it has no environment."""
 
     task: str = "stack2"
     """The task: ``stack2`` or ``stack3`` (that many cubes; IsaacLab has ``stack3`` only), another name, or a YAML file

@@ -48,11 +48,16 @@ def make_env(
     from rlinf_isaac.config.task import task_of
     from rlinf_isaac.envs.stack_cube.backends import BACKENDS
     from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
-    from rlinf_isaac.tasks.task import BUILTIN
+    from rlinf_isaac.tasks.task import BUILTIN, ISAACLAB
 
     task, env = task_of(config), config.env
     if task.env is None:
         raise SimulatorError([no_environment(task)])
+    device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
+    if task.env.kind == ISAACLAB:
+        from rlinf_isaac.envs.isaaclab.task_env import LabEnv
+
+        return LabEnv(num_envs, task, env.max_episode_steps, env_python, device)
     if task.env.kind != BUILTIN:
         from rlinf_isaac.envs.host.env import HostEnv
 
@@ -69,7 +74,6 @@ def make_env(
     if env.backend == "isaaclab":
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-        device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
         return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=device)
     if apart or min(workers or 1, num_envs) > 1:
         from rlinf_isaac.envs.mujoco.processes import StackCubeProcesses

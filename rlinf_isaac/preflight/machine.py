@@ -15,10 +15,11 @@ from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.envs import no_environment
 from rlinf_isaac.envs.host.interpreter import check_host
+from rlinf_isaac.envs.isaaclab.checks import check_lab
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.pi0.layout import state_dict_shapes
-from rlinf_isaac.tasks.task import BUILTIN
+from rlinf_isaac.tasks.task import BUILTIN, ISAACLAB
 
 
 def training_bytes(config: JobConfig) -> int:
@@ -53,6 +54,8 @@ def check_simulator(config: JobConfig, env_python: str | None = None) -> list[Pr
         task = task_of(each)
         if task.env is None:
             problems[no_environment(task)] = None
+        elif task.env.kind == ISAACLAB:
+            problems |= dict.fromkeys(check_lab(task, env_python))
         elif task.env.kind != BUILTIN:
             problems |= dict.fromkeys(check_host(task, env_python))
         elif each.env.backend == "isaaclab":

@@ -12,8 +12,20 @@ from typing import Any
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.tasks.adapters import ADAPTERS, find_adapter
 from rlinf_isaac.tasks.paths import wrong_path
-from rlinf_isaac.tasks.task import KINDS, NAME, OF_DATASET, SLOTS, Action, Camera, Environment, Expert, Task, Vector
-from rlinf_isaac.tasks.terms import wrong_term
+from rlinf_isaac.tasks.task import (
+    ISAACLAB,
+    KINDS,
+    NAME,
+    OF_DATASET,
+    SLOTS,
+    Action,
+    Camera,
+    Environment,
+    Expert,
+    Task,
+    Vector,
+)
+from rlinf_isaac.tasks.terms import TERM, wrong_term
 
 CURE = "write it as docs/tasks.md says; `rlinf-isaac task init --dataset DATASET` begins one"
 NUMBER = (int, float)
@@ -206,6 +218,8 @@ class _Reader:
         for key, term in terms.items():
             if term is not None and (wrong := wrong_term(term)):
                 self.note(f"env.{key}: {wrong}")
+            elif term is not None and term.startswith(TERM) and kind != ISAACLAB:
+                self.note(f"env.{key}: {term!r} is a termination term of IsaacLab, and env.kind is {kind!r}")
         counts = {key: self.get(entry, "env", key, int, default) for key, default in COUNTS.items()}
         for key, count in counts.items():
             if count < 1:
@@ -239,7 +253,7 @@ class _Reader:
     def with_sources(self, env: Environment, expert: Expert | None) -> Environment:
         """The environment with the sha256 of the files that it and the expert name, as far as they can be read."""
         sources = {}
-        for make in (env.make, *([expert.make] if expert else [])):
+        for make in (env.make, *([expert.make] if expert else []), *_functions(env)):
             file = source_file(make, env.directory)
             if file is None:
                 continue
@@ -252,6 +266,13 @@ class _Reader:
 
 TERMS = {"success": "info.is_success", "failure": None}
 COUNTS = {"dwell": 1, "max_steps": 400}
+
+
+def _functions(env: Environment) -> list[str]:
+    """The functions that the options of a task of IsaacLab name."""
+    terms = env.options.get("terminations") if env.kind == ISAACLAB else None
+    values = terms.values() if isinstance(terms, Mapping) else ()
+    return [each["func"] for each in values if isinstance(each, Mapping) and isinstance(each.get("func"), str)]
 
 
 def source_file(make: str, directory: str | None) -> Path | None:

@@ -22,7 +22,8 @@ SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """OpenPI's names of the three images that a pi0 reads."""
 BUILTIN = "builtin"
 RLINF = "rlinf"
-KINDS = (BUILTIN, "gymnasium", "lerobot", RLINF)
+ISAACLAB = "isaaclab"
+KINDS = (BUILTIN, "gymnasium", "lerobot", RLINF, ISAACLAB)
 """What `Environment.kind` may be."""
 OF_THE_MACHINE = ("env.python", "env.directory", "env.setup")
 """Fields that say where this machine has something, or how it gets it; they are no part of a task's digest."""
@@ -87,8 +88,8 @@ class Environment:
         kind: one of `KINDS`.
         make: what is built: an environment's id, ``package.module:function``, or ``file.py:function`` beside the YAML.
             In lerobot, the type of an environment or the class of its config; in RLinf, the type of an environment or
-            its class.
-        options: keyword arguments of `make`, or entries of RLinf's config.
+            its class; in IsaacLab a task's id.
+        options: keyword arguments of `make`, entries of RLinf's config, or how IsaacLab's task is built.
         success: the term (`terms`) that ends an episode as solved.
         failure: the term that ends it as failed, or None.
         dwell: for how many control steps in a row `success` must hold.

@@ -6,19 +6,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from rlinf_isaac.envs.host.crew import START_SECONDS
-from rlinf_isaac.envs.host.guests import Guests
+from rlinf_isaac.envs.host.guests import SERVER, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import BLOCK, Leaf, SharedArrays
 from rlinf_isaac.envs.host.spec import check_report, nested, observation_space
 from rlinf_isaac.envs.stack_cube.backends import check_sizes
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, ExpertPolicy, Observation, TaskEnv, checked_actions, indices
-from rlinf_isaac.ground.errors import SimulatorError
+from rlinf_isaac.ground.errors import Problem, SimulatorError
 from rlinf_isaac.tasks.paths import read_path
 from rlinf_isaac.tasks.task import Task
 
@@ -40,7 +42,12 @@ class HostEnv(TaskEnv):
     Attributes:
         guests: the workers.
         report: what a worker reported of the environment, as `worker.rows.Rows.report`.
+        script: what the workers run.
+        settings: further settings of it.
     """
+
+    script: Path = SERVER
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -72,13 +79,12 @@ class HostEnv(TaskEnv):
         # RLinf's environments have processes of their own, and ask for the length of an episode.
         self.together = not task.env.seeded
         workers = 1 if self.together else workers
-        self.guests = Guests(
-            python, replace(task, env=replace(task.env, max_steps=max_steps)), num_envs, workers, start_s
-        )
+        played = replace(task, env=replace(task.env, max_steps=max_steps))
+        self.guests = Guests(python, played, num_envs, workers, start_s, self.script, self.settings)
         try:
             self.report = self.guests.report
             leaves = {path: Leaf(tuple(shape), *rest) for path, (shape, *rest) in self.report["leaves"].items()}
-            if problems := check_report(task, leaves, self.report):
+            if problems := check_report(task, leaves, self.report) + self.check_terms(task):
                 raise SimulatorError(problems)
             self.guests.build(task.action.dims)
             self._shared = SharedArrays(self.guests.memory, num_envs, task.action.dims, leaves)
@@ -121,7 +127,8 @@ class HostEnv(TaskEnv):
         for t in range(0, horizon, block):
             if not alive.any():
                 break
-            self._play(actions[:, t : t + block], alive, rewards[:, t : t + block], steps)
+            seen = images or on_frame is not None
+            self._play(actions[:, t : t + block], alive, rewards[:, t : t + block], steps, seen)
             if on_frame is not None:
                 for i in indices(alive):
                     on_frame(i, t)
@@ -174,6 +181,10 @@ class HostEnv(TaskEnv):
         digest = self.task.env.sources.get(make.rpartition(":")[0])
         return HostExpert(f"{make}-{digest[:8] if digest else self.report['provider'][1]}", self._act)
 
+    def check_terms(self, task: Task) -> list[Problem]:
+        """What is wrong with the task's terms, where the environment says beforehand which it has."""
+        return []
+
     def close_extras(self, **kwargs: Any) -> None:
         if hasattr(self, "guests"):  # a VectorEnv of gymnasium 0.29 closes itself, even one that was never made
             self.guests.close()
@@ -193,7 +204,9 @@ class HostEnv(TaskEnv):
         flags = {"success": self._success, **self._failures, "time_out": self._time_out}
         return {name: each.copy() for name, each in flags.items()}
 
-    def _play(self, actions: np.ndarray, alive: np.ndarray, rewards: np.ndarray, steps: np.ndarray) -> None:
+    def _play(
+        self, actions: np.ndarray, alive: np.ndarray, rewards: np.ndarray, steps: np.ndarray, images: bool
+    ) -> None:
         """Up to T control steps of the rows that are `alive` (N,).
 
         Args:
@@ -201,12 +214,13 @@ class HostEnv(TaskEnv):
             alive: (N,) bool.
             rewards: (N, T), which is filled in.
             steps: (N,), to which the steps taken are added.
+            images: whether the images of the last observations may be asked for.
         """
         shared, count = self._shared, actions.shape[1]
         shared.actions[alive, :count], shared.active[:] = actions[alive], alive
         shared.limits[:] = np.minimum(count, self.identity.max_episode_steps - self.elapsed)
         self._check_open()
-        for answer in self.guests.order("step", alive, count):
+        for answer in self.guests.order("step", alive, count, images=images):
             for row, numbers in zip(answer["rows"], answer["numbers"], strict=True):
                 self._numbers[row] = numbers
         rewards[alive] = shared.rewards[alive, :count]
@@ -260,6 +274,7 @@ class HostEnv(TaskEnv):
         task, (name, version) = self.task, self.report["provider"]
         assert task.env is not None
         content = {"task": task.digest, "provider": [name, version], "versions": self.report["versions"]}
+        content |= {key: self.report[key] for key in ("assets",) if key in self.report}
         observation = nested(self._shared.observation)
         shapes = {
             camera.dataset.rpartition(".")[2]: read_path(observation, str(camera.env)).shape[1:3]
@@ -267,10 +282,10 @@ class HostEnv(TaskEnv):
         }
         size = next(iter(shapes.values()), (0, 0))[0]
         return EnvIdentity(
-            backend=f"{task.env.kind}-{name}-{version}",
+            backend=self.report.get("backend") or f"{task.env.kind}-{name}-{version}",
             task=task.name,
             prompt=task.prompts[0] if task.prompts else "",
-            renderer="own",
+            renderer=self.report.get("renderer") or "own",
             image_size=size,
             control_hz=task.control_hz,
             max_episode_steps=max_steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlinf_isaac.envs.host.process import SimulatorRefused
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.task import Task
 
-_SERVER = Path(__file__).parent / "worker" / "server.py"
+SERVER = Path(__file__).parent / "worker" / "server.py"
 
 
 class Guests(Crew):
@@ -23,9 +24,25 @@ class Guests(Crew):
     """
 
     def __init__(
-        self, python: str, task: Task, num_envs: int, workers: int | None = None, start_s: float = START_SECONDS
+        self,
+        python: str,
+        task: Task,
+        num_envs: int,
+        workers: int | None = None,
+        start_s: float = START_SECONDS,
+        script: Path = SERVER,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the workers, and wait until each has made its first environment.
+
+        Args:
+            python: the interpreter.
+            task: what is played.
+            num_envs: number of rows.
+            workers: number of processes; None: as many as there are CPUs, but not more than rows.
+            start_s: time limit for the start.
+            script: what the processes run, which takes the orders of `worker.server`.
+            more: further settings of it.
 
         Raises:
             SimulatorError: an environment cannot be made, or a file that it is in has changed.
@@ -47,9 +64,10 @@ class Guests(Crew):
             "max_steps": env.max_steps,
             "action_dims": task.action.dims,
             "expert": task.expert.make if task.expert else None,
+            **(more or {}),
         }
         name = f"The environment {env.make}"
-        super().__init__(name, python, _SERVER, settings, num_envs, workers, [self.memory], start_s)
+        super().__init__(name, python, script, settings, num_envs, workers, [self.memory], start_s)
         self.report = self.reports[0]
 
     def build(self, action_dims: int) -> None:

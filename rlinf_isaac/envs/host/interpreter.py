@@ -15,10 +15,14 @@ from pathlib import Path
 
 from rlinf_isaac.ground.errors import Problem, SimulatorError
 from rlinf_isaac.ground.probe import versions_in
-from rlinf_isaac.tasks.task import RLINF, Environment, Task
+from rlinf_isaac.tasks.task import ISAACLAB, RLINF, Environment, Task
 
 NEEDED = ("numpy",)
 """Distributions that a worker itself needs."""
+PYTHONS = {ISAACLAB: "$ISAACLAB_PYTHON"}
+"""Kind of environment -> the interpreter of tasks that name none."""
+SETUPS = {ISAACLAB: "rlinf-isaac isaaclab setup --venv PATH"}
+"""Kind of environment -> the command that makes such an interpreter."""
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _OURS = "rlinf_isaac."
 
@@ -63,8 +67,8 @@ def needed_by(env: Environment) -> list[str]:
     place = env.make.rpartition(":")[0]
     if place.startswith(_OURS):
         return [*NEEDED, *getattr(import_module(place), "REQUIRES", ())]
-    if env.kind == "lerobot":
-        return [*NEEDED, "lerobot"]
+    if env.kind in ("lerobot", ISAACLAB):
+        return [*NEEDED, env.kind]
     if env.kind == RLINF:
         own = () if place.partition(".")[0] not in ("", RLINF) or place.endswith(".py") else (RLINF,)
         return [*NEEDED, "gymnasium", "omegaconf", "torch", *own]
@@ -91,7 +95,7 @@ def changed_sources(env: Environment) -> list[Problem]:
 def _python(task: Task, env_python: str | None) -> tuple[str, list[Problem]]:
     """The interpreter, and what is wrong with it."""
     assert task.env is not None
-    named = env_python or task.env.python
+    named = env_python or task.env.python or PYTHONS.get(task.env.kind)
     if named is None:
         return sys.executable, []
     unset = [name for match in _VARIABLE.findall(named) for name in match if name and not os.environ.get(name)]
@@ -109,8 +113,9 @@ def _python(task: Task, env_python: str | None) -> tuple[str, list[Problem]]:
 def _cure(task: Task) -> str:
     """How a person gets the interpreter."""
     assert task.env is not None
-    make = task.env.setup or "make a virtual environment with the environment's packages"
-    variables = [name for match in _VARIABLE.findall(task.env.python or "") for name in match if name]
+    make = task.env.setup or SETUPS.get(task.env.kind) or "make a virtual environment with the environment's packages"
+    named = task.env.python or PYTHONS.get(task.env.kind) or ""
+    variables = [name for match in _VARIABLE.findall(named) for name in match if name]
     if variables:
         return f"{make}; then set {variables[0]} to its python"
     return f"{make}; then name its python in env.python, or with --env-python"

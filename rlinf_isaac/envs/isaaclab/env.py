@@ -9,22 +9,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rlinf_isaac.envs.isaaclab.client import START_SECONDS, SimulatorProcess
-from rlinf_isaac.envs.isaaclab.protocol import VIDEO_SIZE, SharedArrays
+from rlinf_isaac.envs.isaaclab.hosted import FILM, VIDEO_SIZE, hosted_task
+from rlinf_isaac.envs.isaaclab.task_env import LabEnv
 from rlinf_isaac.envs.isaaclab.versions import PYTHON_VARIABLE, check_python
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.backends import check_renderer, check_sizes, check_task
 from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
-from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked_actions, indices
-from rlinf_isaac.ground.cache import cache_directory
+from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked_actions
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.task import Task
 
 RENDERER = "newton"
+SUBTASK = "subtask/"
+START_SECONDS = 900.0
+"""Time limit for the start of IsaacLab. The first start on a machine compiles Warp's kernels, which takes minutes if
+there are few cores."""
 
 
 class IsaacLabVectorEnv(StackCubeEnv):
-    """`StackCubeEnv` in IsaacLab 3.0, which runs in a separate process.
+    """`StackCubeEnv` in IsaacLab 3.0: the rows of a `LabEnv`, in the form of the contract.
 
     IsaacLab always steps all envs together, so an env that is not active, or has ended, cannot be paused. Its row of
     the observation is kept, and it must be reset before it is stepped again.
@@ -60,38 +63,27 @@ class IsaacLabVectorEnv(StackCubeEnv):
         problems = check_python(python) + check_task("isaaclab", task.name) + check_renderer("isaaclab", renderer)
         if problems := problems + check_sizes(num_envs, image_size, max_episode_steps):
             raise SimulatorError(problems)
-        assert python is not None
         super().__init__(num_envs, task, image_size)
-        self._shared = SharedArrays(num_envs, self.stacking, image_size)
-        settings = {
-            "num_envs": num_envs,
-            "task": task.name,
-            "image_size": image_size,
-            "max_episode_steps": max_episode_steps,
-            "device": device,
-            "assets": str(cache_directory("isaaclab") / "assets"),
-            "memory": self._shared.fd,
-        }
-        try:
-            self.simulator = SimulatorProcess(python, settings, start_s)
-        finally:
-            os.close(self._shared.fd)  # both processes have mapped the memory and do not need the descriptor
-        ready = self.simulator.ready
+        self.lab = _Hosted(
+            num_envs,
+            hosted_task(task),
+            max_episode_steps,
+            python,
+            device,
+            start_s,
+            stack_cube={"image_size": image_size, "max_steps": max_episode_steps},
+        )
         self.identity = EnvIdentity(
-            backend=f"isaaclab-{ready['version']}/{ready['physics']}/{device.partition(':')[0]}",
+            backend=self.lab.report["backend"],
             task=task.name,
             prompt=self.stacking.prompt,
             renderer=RENDERER,
             image_size=image_size,
             control_hz=contract.CONTROL_HZ,
             max_episode_steps=max_episode_steps,
-            assets=ready["assets"],
+            assets=self.lab.report["assets"],
         )
-        self._observation = {
-            group: {key: np.zeros_like(array) for key, array in arrays.items()}
-            for group, arrays in self._shared.observation.items()
-        }
-        self._frames_current = False
+        self._reached = {name: np.zeros(num_envs) for name in self.stacking.subtasks}
 
     def chunk_step(
         self,
@@ -105,75 +97,79 @@ class IsaacLabVectorEnv(StackCubeEnv):
         Envs step in parallel: ``on_frame(i, t)`` is called for all envs after control step t, before step t + 1.
         """
         actions, active = checked_actions(actions, active, self._done, contract.ACTION_DIM)
-        horizon = actions.shape[1]
-        rewards = np.zeros((self.num_envs, horizon), np.float32)
-        steps = np.zeros(self.num_envs, np.int64)
-        subtasks = {name: np.zeros(self.num_envs, bool) for name in self.stacking.subtasks}
-        alive = active.copy()
-        for t in range(horizon):
-            if not alive.any():
-                break
-            self._shared.actions[:], self._shared.active[:] = actions[:, t], alive
-            self._order("step")
-            shared = self._shared
-            ended = alive & (shared.success | shared.dropped | shared.time_out)
-            # Images are rendered only for observations that are returned: the last ones of the envs.
-            rendered = images and (ended.any() or t == horizon - 1)
-            if rendered:
-                self._order("images")
-            self._take(alive, images=rendered)
-            self.elapsed[alive] += 1
-            steps[alive] += 1
-            rewards[alive, t] = self._success[alive]
-            for name, reached in self._observation["subtask_terms"].items():
-                subtasks[name] |= alive & reached
-            self._done |= ended
-            if on_frame is not None:
-                for i in indices(alive):
-                    on_frame(i, t)
-            alive &= ~self._done
-        if steps.any():
+        chunk = self.lab.chunk_step(actions, active, on_frame, images)
+        took, subtasks = chunk.steps > 0, {}
+        self.elapsed += chunk.steps
+        self._success[took], self._dropped[took] = chunk.success[took], chunk.failures["failure"][took]
+        self._time_out[took] = self.elapsed[took] >= self.identity.max_episode_steps
+        for name, before in self._reached.items():
+            count = np.where(took, chunk.extras.get(f"{SUBTASK}{name}", before), before)
+            subtasks[name], self._reached[name] = count > before, count
+        rewards = np.zeros(actions.shape[:2], np.float32)
+        solved = np.flatnonzero(took & self._success)
+        rewards[solved, chunk.steps[solved] - 1] = 1.0
+        self._done |= took & (self._success | self._dropped | self._time_out)
+        if took.any():
             # Envs that are not active were stepped too; their state is undefined until they are reset.
             self._done[~active] = True
-        return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
+        return ChunkStep(chunk.observation, rewards, chunk.steps, subtasks=subtasks, **self._ended())
 
     def observe(self, images: bool = True) -> Observation:
-        return {
-            group: {key: array.copy() for key, array in arrays.items() if images or key not in contract.CAMERA_NAMES}
-            for group, arrays in self._observation.items()
-        }
+        return self.lab.observe(images)
 
     def render_frame(self, env_index: int, size: int) -> np.ndarray:
         """A frame for a video: (size, 2 x size, 3) uint8, table camera left, wrist camera right.
 
-        It is rendered at `protocol.VIDEO_SIZE` and resized to `size`.
+        It is rendered at `hosted.VIDEO_SIZE` and resized to `size`.
         """
-        if not self._frames_current:
-            self._order("frames")
-        frame = self._shared.frames[env_index]
+        frame = self.lab.film(env_index)
         if size == VIDEO_SIZE:
-            return frame.copy()
+            return frame
         return np.asarray(Image.fromarray(frame).resize((2 * size, size), Image.Resampling.BICUBIC))
 
     def close_extras(self, **kwargs: Any) -> None:
-        self.simulator.close()
+        if hasattr(self, "lab"):
+            self.lab.close()
 
     def _start(self, seeds: Mapping[int, int]) -> None:
-        self._order("reset", rows=list(seeds), seeds=list(seeds.values()))
-        self._order("images")
-        self._take(np.isin(np.arange(self.num_envs), list(seeds)), images=True)
+        rows = np.isin(np.arange(self.num_envs), list(seeds))
+        self.lab.reset(seed=[seeds.get(i, 0) for i in range(self.num_envs)], options={"reset_mask": rows})
+        for count in self._reached.values():
+            count[rows] = 0
 
-    def _order(self, do: str, **values: Any) -> None:
-        if self.closed:
-            raise SimulatorError.of("env-closed", "the environment is closed", "make a new one")
-        self.simulator.order(do, **values)
-        self._frames_current = do == "frames" or (self._frames_current and do == "images")
 
-    def _take(self, rows: np.ndarray, *, images: bool) -> None:
-        """Copy these rows of the shared memory into the observation and the flags. Other rows stay unchanged."""
-        for group, arrays in self._observation.items():
-            for key, array in arrays.items():
-                if images or key not in contract.CAMERA_NAMES:
-                    array[rows] = self._shared.observation[group][key][rows]
-        for name in ("success", "dropped", "time_out"):
-            getattr(self, f"_{name}")[rows] = getattr(self._shared, name)[rows]
+class _Hosted(LabEnv):
+    """The rows of IsaacLab's stack-cube, with films."""
+
+    _filmed = False
+
+    def observe(self, images: bool = True) -> Observation:
+        """The contract's arrays of all envs, as copies."""
+        if images:
+            self._draw(self._stale)
+        spec = contract.observation_spec(contract.TASKS[self.task.name], 0)
+        return {
+            group: {
+                key: self._shared.observation[f"{group}/{key}"].copy()
+                for key in arrays
+                if images or key not in contract.CAMERA_NAMES
+            }
+            for group, arrays in spec.items()
+        }
+
+    def film(self, row: int) -> np.ndarray:
+        """(VIDEO_SIZE, 2 x VIDEO_SIZE, 3) uint8, both cameras of an env as they see it now."""
+        if not self._filmed:
+            self._about("films", list(range(self.num_envs)))
+        self._filmed = True
+        return np.concatenate(
+            [self._shared.observation[f"{FILM}/{name}"][row] for name in contract.CAMERA_NAMES], axis=1
+        )
+
+    def _start(self, seeds: Mapping[int, int]) -> None:
+        self._filmed = False
+        super()._start(seeds)
+
+    def _play(self, *args: Any) -> None:
+        self._filmed = False
+        super()._play(*args)

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from rlinf_isaac.config.schema import ComputeConfig, EnvConfig, JobConfig
+from rlinf_isaac.config.task import filled_with
 from rlinf_isaac.envs.host.crew import cpu_count
 from rlinf_isaac.envs.lanes import lanes_of, make_lanes, processes_of
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.mujoco.processes import StackCubeProcesses
 from rlinf_isaac.ground.errors import SimulatorError
+from rlinf_isaac.tasks.registry import find_task
 
 ENV = {"task": "stack2", "image_size": 16, "max_episode_steps": 8}
 
@@ -34,6 +37,14 @@ def config(backend: str = "mujoco", **compute) -> JobConfig:
 )
 def test_a_gpu_has_two_lanes_where_they_pay(job, num_envs, lanes) -> None:
     assert lanes_of(job, num_envs) == lanes
+
+
+def test_rows_of_any_task_of_isaaclab_play_in_one_lane() -> None:
+    task = find_task("examples/tasks/isaaclab_lift_cube.yaml")
+    job = filled_with(config(device="cuda"), task)
+    assert lanes_of(job, 8) == 1
+    another = replace(task, env=replace(task.env, kind="gymnasium"))
+    assert lanes_of(filled_with(config(device="cuda"), another), 8) == 2
 
 
 def test_a_gpu_is_fed_by_all_cpus() -> None:

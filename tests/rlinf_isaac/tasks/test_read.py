@@ -101,6 +101,7 @@ def test_the_prompt_of_the_dataset_is_no_prompt_of_the_task(file):
         ("clip: [-1, 1]", "clip: 1", "action.clip"),
         ("kind: gymnasium", "kind: gym", "env.kind is 'gym', none of"),
         ("success: info.distance<=0.02", "success: distance", "env.success: 'distance' is no term"),
+        ("success: info.distance<=0.02", "success: term:done", "is a termination term of IsaacLab"),
         ("dwell: 5", "dwell: 0", "env.dwell is 0"),
         ("make: cup.py:make", "make: cap.py:make", "there is no file"),
         ("options: {image_size: 64}", "options: 64", "env.options is 64"),
@@ -131,4 +132,15 @@ def test_all_mistakes_are_told_at_once(file):
 def test_what_is_no_mapping_is_refused(file, text):
     file.write_text(text)
     with pytest.raises(InvalidJob):
+        read_task(file)
+
+
+def test_the_functions_of_isaaclabs_terms_are_hashed_and_must_be_there(file):
+    terms = "options: {terminations: {success: {func: 'cup.py:full'}, spilt: {func: 'my_lab.terms:spilt'}}}"
+    text = TASK.replace("kind: gymnasium", "kind: isaaclab").replace("make: cup.py:make", "make: Isaac-Cup")
+    file.write_text(text.replace("options: {image_size: 64}", terms))
+    task = read_task(file)
+    assert list(task.env.sources) == ["cup.py"]
+    file.write_text(file.read_text().replace("cup.py:full", "jug.py:full"))
+    with pytest.raises(InvalidJob, match=r"there is no file .*jug\.py"):
         read_task(file)

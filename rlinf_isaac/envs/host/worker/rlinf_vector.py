@@ -41,6 +41,9 @@ class RlinfRows(VectorRows):
     def _made(self) -> Any:
         return self._vector.env
 
+    def _env_of(self, index: int) -> Any:
+        raise TypeError("an expert plays from seeds, and an environment of RLinf takes none for an episode")
+
     def _begin_unseen(self) -> None:
         """RLinf goes on stepping rows whose episodes are over."""
 

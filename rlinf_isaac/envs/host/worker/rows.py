@@ -39,7 +39,7 @@ class Row:
     def __init__(self, env: Any, observation: Any) -> None:
         """
         Args:
-            env: the environment; None for a row of a vector environment.
+            env: the environment, or the vector environment of which this is a row.
             observation: of its first reset.
         """
         self.env, self.observation = env, observation
@@ -48,7 +48,7 @@ class Row:
         self.judged = False
         self.streak = 0
         self.expert: Any = None
-        self.first_images = self.images() or {}
+        self.first_images: dict[str, Any] = {}
 
     def begin(self, observation: Any) -> None:
         """Begin an episode, of which this is the first observation."""
@@ -60,6 +60,9 @@ class Row:
         for key, value in info.items():
             if isinstance(key, str) and not key.startswith("_"):
                 self.keys.add(key)
+                if type(value) in (float, bool):  # the usual case, and much faster
+                    self.numbers[key] = float(value)
+                    continue
                 number = _array(value)
                 if number is not None and number.ndim == 0:
                     self.numbers[key] = float(number)
@@ -82,9 +85,12 @@ class Rows:
     """What `server.main` carries out orders on.
 
     Attributes:
+        ORDERS: the names of methods that a parent may ask for.
         rows: index -> row, of those that are built.
         space: of an action of one row.
     """
+
+    ORDERS: tuple[str, ...] = ("build", "reset", "step", "images", "keys", "expert", "act")
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """Builds the first environment.
@@ -121,7 +127,7 @@ class Rows:
             "leaves": found,
             "provider": (name, version),
             "versions": versions("gymnasium", "numpy", "mujoco", *OF_KIND.get(kind, ()), *others),
-            "rates": declared_rates(row.env),
+            "rates": declared_rates(made),
             "action": {
                 "space": str(space),
                 "shape": None if bounds[0] is None else list(space.shape),
@@ -145,9 +151,15 @@ class Rows:
             self._write(index)
         return None
 
-    def step(self) -> dict[str, Any]:
-        """Let the active rows take their next steps, each until its limit or the end of its episode. Returns ``rows``
-        and ``numbers``, the finite numbers that `info` had in their episodes."""
+    def step(self, images: bool = True) -> dict[str, Any]:
+        """Let the active rows take their next steps, each until its limit or the end of its episode.
+
+        Args:
+            images: whether somebody may ask for the images of their last observations.
+
+        Returns:
+            ``rows``, and ``numbers``: the finite numbers that `info` had in their episodes.
+        """
         assert self.shared is not None
         active, numbers = self._active(), []
         for index in active:
@@ -225,7 +237,9 @@ class Rows:
             raise TypeError("it is a VectorEnv; the function that makes one has a parameter num_envs")
         # An environment may build its scene at its first reset, and its renderer at its first image. Every row has the
         # same past, whoever is its worker.
-        return Row(env, env.reset(seed=0)[0])
+        row = Row(env, env.reset(seed=0)[0])
+        row.first_images = row.images() or {}
+        return row
 
     def _made(self) -> Any:
         """What was made first."""

@@ -10,19 +10,26 @@ import os
 import runpy
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ORDERS = ("build", "reset", "step", "images", "keys", "expert", "act")
-"""What a parent may ask for: the names of methods of `rows.Rows`."""
+if TYPE_CHECKING:
+    from rlinf_isaac.envs.host.worker.rows import Rows
 
 
 def main(settings: dict[str, Any], connection: Connection) -> None:
     """Build an environment, report what it is like, and carry out orders."""
-    from rlinf_isaac.envs.host.protocol import receive, send
     from rlinf_isaac.envs.host.worker.kinds import make_rows
+
+    serve(settings, connection, make_rows)
+
+
+def serve(settings: dict[str, Any], connection: Connection, make_rows: Callable[[dict[str, Any]], Rows]) -> None:
+    """`main` for rows that this function makes of the settings."""
+    from rlinf_isaac.envs.host.protocol import receive, send
     from rlinf_isaac.envs.host.worker.make import SourceChanged
     from rlinf_isaac.envs.host.worker.vector import Autoreset
 
@@ -33,7 +40,7 @@ def main(settings: dict[str, Any], connection: Connection) -> None:
         while (order := receive(connection)).get("do") != "close":
             do = order.pop("do")
             building = do in ("build", "expert")
-            assert do in ORDERS, do
+            assert do in rows.ORDERS, do
             send(connection, ok=True, **(getattr(rows, do)(**order) or {}))
         with suppress(Exception):  # how it ends is of no importance any more
             rows.close()

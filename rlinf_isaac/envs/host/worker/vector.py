@@ -9,6 +9,7 @@ import numpy as np
 
 from rlinf_isaac.envs.host.worker.make import find_function
 from rlinf_isaac.envs.host.worker.rows import Row, Rows, Step
+from rlinf_isaac.tasks.paths import leaves
 
 
 class Autoreset(Exception):
@@ -21,19 +22,40 @@ class VectorRows(Rows):
     It cannot step some of its rows and leave the others: a row that has no episode to play is stepped all the same,
     with an action near zero, in an episode of which nobody sees anything. Therefore an episode that was left out of a
     step cannot go on, which is an error. Jobs never do that.
+
+    Attributes:
+        pictures: paths of the images that `images` draws.
     """
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> dict[str, Any] | None:
         super().reset(rows, seeds)
-        self._left_out[self._places(rows)] = False
+        places = self._places(rows)
+        self._left_out[places], self._undrawn[places] = False, True
         return None
 
+    def build(self, num_envs: int, action_dims: int, leaves: Mapping[str, Sequence[Any]]) -> None:
+        super().build(num_envs, action_dims, leaves)
+        self.pictures = self.rendered
+
+    def step(self, images: bool = True) -> dict[str, Any]:
+        self._keep_images = images and bool(self.pictures)
+        return super().step()
+
+    def images(self, rows: Sequence[int]) -> None:
+        """Draw the images of those of these rows whose last observation has none yet."""
+        assert self.shared is not None
+        places = [place for place in self._places(rows) if self._undrawn[place]]
+        if not places:
+            return
+        drawn = leaves(self._vector.observe_images())
+        for path in self.pictures:
+            self.shared.observation[path][[self.indices[place] for place in places]] = drawn[path][places]
+        self._undrawn[places] = False
+
     def _env_of(self, index: int) -> Any:
-        """The environment of a row, where the vector environment is made of single ones."""
+        """The environment of a row where the vector environment is made of single ones, or else all of it."""
         single = getattr(self._vector, "envs", None)
-        if single is None:
-            raise TypeError(f"an expert is given the environment of its row, and {self._vector} has no `envs`")
-        return single[self.indices.index(index)]
+        return self._vector if single is None else single[self.indices.index(index)]
 
     def close(self) -> None:
         self._vector.close()
@@ -46,9 +68,11 @@ class VectorRows(Rows):
         mode = vector.metadata.get("autoreset_mode")
         if str(getattr(mode, "name", mode)).upper() != "DISABLED":
             raise Autoreset(f"{vector} starts new episodes by itself (autoreset_mode is {mode})")
-        self._over, self._left_out = np.zeros((2, count), bool)
+        self._over, self._left_out, self._undrawn = np.zeros((3, count), bool)
         observations = self._reset(np.ones(count, bool), [0] * count)
-        self.rows = {index: Row(None, _of_row(observations, i)) for i, index in enumerate(self.indices)}
+        self.rows = {index: Row(vector, _of_row(observations, i)) for i, index in enumerate(self.indices)}
+        if draw := getattr(vector, "observe_images", None):
+            self.rows[self.indices[0]].first_images = _of_row(leaves(draw()), 0)
         return vector.single_action_space
 
     def _make_vector(self, count: int) -> Any:
@@ -91,13 +115,22 @@ class VectorRows(Rows):
             )
         self._left_out[:] = True
         self._left_out[places] = False
+        if self._keep_images:  # a row that goes on unseen keeps the image of its last observation
+            self.images([index for place, index in enumerate(self.indices) if self._left_out[place]])
         self._begin_unseen()
         idle = np.clip(np.zeros(self.space.shape), self.space.low, self.space.high).astype(self.space.dtype)
         actions = np.stack([idle] * len(self.indices))
         for place, index in zip(places, running, strict=True):
             actions[place] = self._action(index, t)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        self._undrawn[places] = True
         self._over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        return self._split(observations, rewards, terminated, truncated, infos, places)
+
+    def _split(
+        self, observations: Any, rewards: Any, terminated: Any, truncated: Any, infos: Any, places: Sequence[int]
+    ) -> list[Step]:
+        """What a step gave to the rows at these places, each by itself."""
         return [
             (_of_row(observations, i), rewards[i], terminated[i], truncated[i], _info_of_row(infos, i)) for i in places
         ]

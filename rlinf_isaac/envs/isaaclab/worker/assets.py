@@ -1,7 +1,7 @@
-"""The USD files of IsaacLab's stack task below ``ISAACSIM_ASSET_ROOT``, or stand-ins for them.
+"""The USD files of IsaacLab's Franka tasks on a table below ``ISAACSIM_ASSET_ROOT``, or stand-ins for them.
 
 NVIDIA keeps the original files on a server. The stand-ins are built from primitives with published numbers and have the
-paths that the task loads: kinematics and sizes are the same, shapes, masses, friction and colours differ. They are
+paths that the tasks load: kinematics and sizes are the same, shapes, masses, friction and colours differ. They are
 written with ``pxr`` as text, so that the same code gives the same bytes.
 """
 
@@ -23,6 +23,8 @@ GROUND = "Isaac/IsaacLab/Environments/Grid/default_ground_plane_checker_v1/defau
 ROBOT = "Isaac/IsaacLab/Robots/FrankaEmika/franka_panda.usda"
 TABLE = "Isaac/Props/Mounts/SeattleLabTable/table_instanceable.usd"
 BLOCK = "Isaac/Props/Blocks/{colour}_block.usd"
+DEX_CUBE = "Isaac/Props/Blocks/DexCube/dex_cube_instanceable.usd"
+"""The cube of the lift tasks, which scale it to 0.8."""
 
 Vector = tuple[float, float, float]
 
@@ -34,6 +36,7 @@ FINGER_STIFFNESS, FINGER_DAMPING = 400.0, 30.0  # N/m, N s/m; stiffer fingers si
 CUBE_COLOURS: dict[str, Vector] = {"blue": (0.1, 0.27, 0.84), "red": (0.84, 0.13, 0.11), "green": (0.12, 0.62, 0.24)}
 WHITE, DARK, WOOD = (0.92, 0.92, 0.92), (0.25, 0.25, 0.25), (0.55, 0.42, 0.30)
 FLOOR, LEG = (0.35, 0.35, 0.35), (0.30, 0.30, 0.30)
+DEX_CUBE_SIZE, ORANGE = 0.06, (0.90, 0.45, 0.10)
 
 # link -> mass, and size and centre of its box in the link's frame. Only the hand and the fingers collide.
 LINKS: dict[str, tuple[float, Vector, Vector]] = {
@@ -74,12 +77,13 @@ def hand_path(root: Path) -> str:
 
 
 def write_assets(root: Path) -> None:
-    """Write all files of the stack task below `root`, replacing existing ones."""
+    """Write all files below `root`, replacing existing ones."""
     _ground(root / GROUND)
     _robot(root / ROBOT)
     _table(root / TABLE)
     for colour, rgb in CUBE_COLOURS.items():
-        _block(root / BLOCK.format(colour=colour), rgb)
+        _block(root / BLOCK.format(colour=colour), rgb, contract.CUBE_SIZE)
+    _block(root / DEX_CUBE, ORANGE, DEX_CUBE_SIZE)
 
 
 def _stage(name: str) -> Usd.Stage:
@@ -147,12 +151,11 @@ def _table(path: Path) -> None:
     _write(stage, path)
 
 
-def _block(path: Path, colour: Vector) -> None:
+def _block(path: Path, colour: Vector, side: float) -> None:
     stage = _stage("block")
     root = stage.GetDefaultPrim()
     UsdPhysics.RigidBodyAPI.Apply(root)
     UsdPhysics.MassAPI.Apply(root).CreateMassAttr(CUBE_MASS)
-    side = contract.CUBE_SIZE
     cube = _box(stage, "/block/geom", (side, side, side), (0.0, 0.0, 0.0), colour, collides=True)
     _bind_friction(stage, cube, "/block/material")
     _write(stage, path)

@@ -86,7 +86,7 @@ def limited(**options: Any) -> gymnasium.Env:
 class Expert:
     """Pushes the point to 0."""
 
-    def __init__(self, env: Plane) -> None:
+    def __init__(self, env: Any) -> None:
         self.env = env
         self.seed: int | None = None
 
@@ -98,6 +98,21 @@ class Expert:
         return np.clip(-observation["point"] / STEP, -1, 1)
 
 
+class Insider(Expert):
+    """Looks at its environment instead of what that observes."""
+
+    def act(self, observation: dict[str, Any]) -> np.ndarray:
+        return super().act({"point": self.env.point})
+
+
+class Outsider(Expert):
+    """Is given the vector environment of its row."""
+
+    def __init__(self, env: gymnasium.vector.VectorEnv) -> None:
+        assert env.num_envs > 1
+        super().__init__(env)
+
+
 def several(num_envs: int, mode: str | None = "DISABLED", single: bool = False, **options: Any) -> Any:
     """That many of them in one vector environment."""
     vector = gymnasium.vector
@@ -107,6 +122,39 @@ def several(num_envs: int, mode: str | None = "DISABLED", single: bool = False, 
         if single
         else vector.SyncVectorEnv(make, **({"autoreset_mode": vector.AutoresetMode[mode]} if mode else {}))
     )
+
+
+class _Drawing(gymnasium.vector.SyncVectorEnv):
+    """Draws the images of all its environments when asked for, and counts how often."""
+
+    drawn = 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        return self._without_images(observation), info
+
+    def step(self, actions: np.ndarray) -> Any:
+        observation, *rest = super().step(actions)
+        return self._without_images(observation), *rest
+
+    def observe_images(self) -> dict[str, Any]:
+        self.drawn += 1
+        return {"pixels": {name: value.copy() for name, value in self._pixels.items()}}
+
+    def _without_images(self, observation: dict[str, Any]) -> dict[str, Any]:
+        self._pixels = observation["pixels"]
+        return {"point": observation["point"], "drawn": np.full(self.num_envs, self.drawn)}
+
+
+def drawing(num_envs: int, **options: Any) -> Any:
+    """That many of them, whose images are drawn when asked for."""
+    make = [partial(Plane, **options)] * num_envs
+    return _Drawing(make, autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)
+
+
+def joined(num_envs: int, **options: Any) -> gymnasium.vector.VectorEnv:
+    """That many of them, behind a vector environment that shows no single ones."""
+    return gymnasium.vector.VectorWrapper(several(num_envs, **options))
 
 
 def together() -> gymnasium.vector.VectorEnv:

@@ -97,10 +97,10 @@ def test_rows_of_which_some_have_ended(planes, start) -> None:
     assert last.time_out.all()
 
 
-def test_an_expert_has_no_environment_of_its_own(planes, start) -> None:
+def test_an_expert_has_no_seed_to_play_from(planes, start) -> None:
     env = start(planes(expert="toy.py:Expert"))
     env.reset(seed=[1, 2, 3])
-    with pytest.raises(SimulatorError, match=r"\[env-not-made\].*has no `envs`"):
+    with pytest.raises(SimulatorError, match=r"\[env-not-made\].*takes none for an episode"):
         env.expert()
 
 

@@ -28,7 +28,7 @@ import {name}
     "name",
     [
         "rlinf_isaac.envs.host.worker.rows",
-        "rlinf_isaac.envs.isaaclab.protocol",
+        "rlinf_isaac.envs.isaaclab.options",
         "rlinf_isaac.envs.isaaclab.kinematics",
         "rlinf_isaac.tasks.shipped.metaworld",
     ],

@@ -10,7 +10,7 @@ import pytest
 from rlinf_isaac.config.task import stack_cube
 from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 from rlinf_isaac.envs.stack_cube import contract
-from rlinf_isaac.ground.errors import SimulatorDied
+from rlinf_isaac.ground.errors import SimulatorError
 
 pytestmark = pytest.mark.isaaclab
 
@@ -46,5 +46,5 @@ def test_given_assets_are_used_and_named_as_such(given) -> None:
 
 def test_a_missing_one_is_named(given) -> None:
     (given / BLUE_BLOCK).unlink()
-    with pytest.raises(SimulatorDied, match=rf"ISAACSIM_ASSET_ROOT\) has no {BLUE_BLOCK}"):
+    with pytest.raises(SimulatorError, match=rf"ISAACSIM_ASSET_ROOT\) has no {BLUE_BLOCK}"):
         IsaacLabVectorEnv(1, stack_cube("stack3"), image_size=64)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlinf_isaac.envs.isaaclab.client import SimulatorProcess
+from rlinf_isaac.envs.host.process import SimulatorProcess
 from rlinf_isaac.ground.errors import SimulatorDied
 
 SERVER = """#!{python}
@@ -20,7 +20,7 @@ settings = json.loads(sys.argv[-1])
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
 connection = Connection(settings["socket"])
 say = lambda **message: connection.send_bytes(json.dumps(message).encode())
-print("IsaacLab says hello", flush=True)
+print("The simulator says hello", flush=True)
 if settings["start"] == "slow":
     time.sleep(60)
 if settings["start"] == "fail":
@@ -54,8 +54,10 @@ def memory() -> int:
     return os.memfd_create("test")
 
 
-def start(python: str, memory: int, how: str = "well", **settings: float) -> SimulatorProcess:
-    return SimulatorProcess(python, {"start": how, "memory": memory}, **settings)
+def start(python: str, memory: int, how: str = "well", start_s: float = 60.0) -> SimulatorProcess:
+    process = SimulatorProcess("The simulator", python, Path("server.py"), {"start": how}, [memory], "host")
+    assert process.finish("start", start_s)["version"] == "3.0.0"
+    return process
 
 
 def is_running(pid: int) -> bool:
@@ -68,8 +70,7 @@ def is_running(pid: int) -> bool:
 
 def test_orders_are_carried_out_until_it_is_closed(python, memory):
     simulator = start(python, memory)
-    assert simulator.ready["version"] == "3.0.0"
-    assert simulator.order("step") == {"ok": True}
+    assert simulator.order("step", 60.0) == {"ok": True}
     simulator.close()
     simulator.close()
     assert simulator.child.status == 0
@@ -89,7 +90,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_left_running(python, memory, ord
         simulator.order(order, timeout_s=1.0)
     assert not is_running(simulator.child.pid)
     log = Path(str(raised.value).rpartition(" ")[2])
-    assert "IsaacLab says hello" in log.read_text()
+    assert "The simulator says hello" in log.read_text()
     simulator.close()
 
 
@@ -97,7 +98,7 @@ def test_a_killed_one_is_noticed_by_the_next_order(python, memory):
     simulator = start(python, memory)
     os.kill(simulator.child.pid, signal.SIGKILL)
     with pytest.raises(SimulatorDied, match="signal 9"):
-        simulator.order("step")
+        simulator.order("step", 60.0)
 
 
 @pytest.mark.parametrize(("how", "reason"), [("fail", "exit status 3"), ("slow", "did not finish 'start' in 1 s")])
@@ -108,9 +109,9 @@ def test_one_that_does_not_start_is_an_error(python, memory, how, reason):
 
 def test_it_ends_with_a_parent_that_is_killed(python, tmp_path):
     code = (
-        "import os, sys\nfrom rlinf_isaac.envs.isaaclab.client import SimulatorProcess\n"
-        f"each = SimulatorProcess({python!r}, {{'start': 'well', 'memory': os.memfd_create('test')}})\n"
-        "print(each.child.pid, flush=True)\nsys.stdin.read()"
+        "import sys\nfrom pathlib import Path\nfrom rlinf_isaac.envs.host.process import SimulatorProcess\n"
+        f"each = SimulatorProcess('it', {python!r}, Path('server.py'), {{'start': 'well'}}, [], 'host')\n"
+        "each.finish('start', 60.0)\nprint(each.child.pid, flush=True)\nsys.stdin.read()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from rlinf_isaac.envs.isaaclab import kinematics
-from rlinf_isaac.envs.isaaclab.worker.simulation import to_contract, wxyz
+from rlinf_isaac.envs.isaaclab.worker.stack_cube import to_contract, wxyz
 from rlinf_isaac.tasks.paths import axis_angle
 
 
