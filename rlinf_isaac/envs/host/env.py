@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from rlinf_isaac.envs.host.crew import START_SECONDS
+from rlinf_isaac.envs.host.expert import HostExpert
 from rlinf_isaac.envs.host.guests import SERVER, Guests
 from rlinf_isaac.envs.host.interpreter import find_python
 from rlinf_isaac.envs.host.protocol import BLOCK, Leaf, SharedArrays
@@ -293,14 +294,3 @@ class HostEnv(TaskEnv):
             seeded=task.env.seeded,
             image_shapes={view: shape for view, shape in shapes.items() if shape != (size, size)},
         )
-
-
-class HostExpert:
-    """The experts of all rows, which run in the workers."""
-
-    def __init__(self, version: str, choose: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.version, self._choose = version, choose
-
-    def act(self, observation: Observation, active: np.ndarray) -> np.ndarray:
-        """See `ExpertPolicy.act`. The experts read their environment's own last observation."""
-        return self._choose(np.asarray(active, bool))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rlinf_isaac.envs.host.worker.make import find_function
-from rlinf_isaac.envs.host.worker.rows import Row, Rows, Step
+from rlinf_isaac.envs.host.worker.row import Row
+from rlinf_isaac.envs.host.worker.rows import Rows, Step
 from rlinf_isaac.tasks.paths import leaves
 
 
