@@ -106,11 +106,6 @@ RL_CASES = [
     Case("a value head without units", "bad-value", _set("rl.value_widths", [64, 0])),
     Case("no processes", "bad-value", _set("rl.workers", 0)),
     Case("workers that do not divide the environments", "rl-workers", _set("rl.workers", 3)),
-    Case(
-        "processes that do not divide the minibatch",
-        "rl-processes",
-        _set_all({"compute": {"num_processes": 2}, "rl.minibatch": 7}),
-    ),
     Case("groups that do not divide the episodes", "rl-groups", _set("rl", {"algorithm": "grpo", "group_size": 5})),
     Case("more noisy steps than there are", "rl-noise", _set("rl.noise_steps", 3)),
     Case("prefixes on a GPU that there is not", "rl-prefix-memory", _set("rl.prefix_memory", "gpu")),

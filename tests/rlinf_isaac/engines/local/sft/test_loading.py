@@ -40,6 +40,13 @@ def parts(dataset, output, workers, *overrides):
     return job, LeRobotDataset(dataset), make_processor(job.config, from_json(job.norm_stats))
 
 
+@pytest.fixture
+def children():
+    """The processes that were started since; others of the same pytest process are left out."""
+    before = set(active_children())
+    return lambda: [child for child in active_children() if child not in before]
+
+
 def tensors(batch) -> list[torch.Tensor]:
     observation, *rest = batch.on(torch.device("cpu"))
     images = [observation.images[camera] for camera in observation.present_cameras]
@@ -50,7 +57,7 @@ def tensors(batch) -> list[torch.Tensor]:
     ("workers", "first", "rows"),
     [(0, 0, slice(None)), (0, 2, np.array([3, 1])), (1, 0, slice(None)), (2, 2, np.array([3, 1]))],
 )
-def test_batches_are_those_of_their_steps(small_dataset, tmp_path, workers, first, rows):
+def test_batches_are_those_of_their_steps(small_dataset, tmp_path, children, workers, first, rows):
     job, dataset, processor = parts(small_dataset, tmp_path, workers)
     with BatchLoader(job.config, dataset, processor, first, rows) as loader:
         for step in range(first, job.config.sft.steps):
@@ -59,10 +66,10 @@ def test_batches_are_those_of_their_steps(small_dataset, tmp_path, workers, firs
             for ours, theirs in zip(tensors(found), tensors(expected), strict=True):
                 assert torch.equal(ours, theirs)
         assert loader.waited_s > 0
-    assert active_children() == []
+    assert children() == []
 
 
-def test_a_training_has_the_same_checkpoints_and_goes_on_with_another_number(small_dataset, tmp_path):
+def test_a_training_has_the_same_checkpoints_and_goes_on_with_another_number(small_dataset, tmp_path, children):
     plain, _, _ = parts(small_dataset, tmp_path / "plain", 0)
     events = list(LocalEngine().sft(plain))
     wanted = [(event.step, event.digest) for event in events if isinstance(event, CheckpointSaved)]
@@ -74,7 +81,7 @@ def test_a_training_has_the_same_checkpoints_and_goes_on_with_another_number(sma
     run = LocalEngine().sft(stopped)
     next(event for event in run if isinstance(event, CheckpointSaved))
     run.close()
-    assert active_children() == []
+    assert children() == []
     later, _, _ = parts(small_dataset, tmp_path / "stopped", 1)
     assert later.output == stopped.output
     found = [event for event in LocalEngine().sft(later) if isinstance(event, CheckpointSaved)]
@@ -121,16 +128,16 @@ def _arguments(job):
     return config.model, config.policy, from_json(job.norm_stats), load_tokenizer(config.policy, config.model)
 
 
-def test_a_killed_worker_ends_the_training_with_its_cause(small_dataset, tmp_path):
+def test_a_killed_worker_ends_the_training_with_its_cause(small_dataset, tmp_path, children):
     job, _, _ = parts(small_dataset, tmp_path, 2, "sft.steps=100000", "sft.save_interval=5")
     handler = signal.getsignal(signal.SIGCHLD)
     run = LocalEngine().sft(job)
     saved = next(event for event in run if isinstance(event, CheckpointSaved))
-    workers = active_children()
+    workers = children()
     assert len(workers) == 2
     os.kill(workers[0].pid, signal.SIGKILL)
     with pytest.raises(RlinfIsaacError, match=rf"pid {workers[0].pid}\) was ended by SIGKILL.*sft\.loader_workers"):
         list(run)
-    assert active_children() == []
+    assert children() == []
     assert signal.getsignal(signal.SIGCHLD) == handler
     assert read_bundle(saved.path).step == 5
