@@ -20,7 +20,7 @@ from rlinf_isaac.checkpoint.convert import prepare, run
 from rlinf_isaac.ground.errors import InvalidJob
 
 MEMORY = 1 << 30  # address space beyond what the imports have
-CPU_SECONDS = 30
+CPU_SECONDS = 90
 WALL_SECONDS = 120  # only what waits for something takes so much longer
 
 
