@@ -20,7 +20,7 @@ from mlflow_project.comparison.evaluations import Evaluation
 from rlinf_isaac.config import flatten, load_config
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.rlinf.tensorboard import Scalar
-from rlinf_isaac.ground.events import EpisodeRow
+from rlinf_isaac.ground.events import CheckpointSaved, EpisodeRow, Event, Metrics
 
 SMALL_PRESET = Path(__file__).with_name("small.yaml")
 SMALL = [f"{key}={value}" for key, value in flatten(yaml.safe_load(SMALL_PRESET.read_text())).items() if key != "base"]
@@ -113,6 +113,20 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     """All episode rows below an evaluation's output, sorted by checkpoint and seed."""
     lines = [line for file in directory.rglob("episodes.jsonl") for line in file.read_text().splitlines()]
     return sorted(map(json.loads, lines), key=lambda row: (row["checkpoint_step"], row["seed"]))
+
+
+def metrics_of(events: Iterable[Event]) -> dict[int, dict[str, float]]:
+    """Step -> metrics of a training that do not depend on the clock."""
+    return {
+        event.step: {name: value for name, value in event.values.items() if not name.startswith("time/")}
+        for event in events
+        if isinstance(event, Metrics)
+    }
+
+
+def saved(events: Iterable[Event]) -> dict[int, str]:
+    """Step -> digest of the checkpoints that a training saved."""
+    return {event.step: event.digest for event in events if isinstance(event, CheckpointSaved)}
 
 
 def write_scalars(path: Path, scalars: Iterable[Scalar]) -> Path:

@@ -9,28 +9,16 @@ from multiprocessing import active_children
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import metrics_of, saved
 
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.rl.share import share_of
 from rlinf_isaac.engines.local.training.team import ALONE, Team
 from rlinf_isaac.envs.host.crew import cpu_count
 from rlinf_isaac.ground.errors import RlinfIsaacError
-from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress
+from rlinf_isaac.ground.events import CheckpointSaved, Progress
 
 TWO = "compute.num_processes=2"
-
-
-def metrics_of(events):
-    """Step -> metrics that do not depend on the clock."""
-    return {
-        event.step: {name: value for name, value in event.values.items() if not name.startswith("time/")}
-        for event in events
-        if isinstance(event, Metrics)
-    }
-
-
-def saved(events):
-    return {event.step: event.digest for event in events if isinstance(event, CheckpointSaved)}
 
 
 def test_a_share_is_of_environments_episodes_rows_and_cpus(make_job):

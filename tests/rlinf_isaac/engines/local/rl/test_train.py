@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import metrics_of, saved
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -19,26 +20,13 @@ from rlinf_isaac.engines.local.rl.start import load_actor_critic
 from rlinf_isaac.engines.local.rl.train import evaluation_seeds, training_seeds
 from rlinf_isaac.engines.policies import load_policy
 from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged, WeightsError
-from rlinf_isaac.ground.events import CheckpointSaved, Metrics, Progress, ResultChosen, RolledBack
+from rlinf_isaac.ground.events import Metrics, Progress, ResultChosen, RolledBack
 from rlinf_isaac.pi0.layout import OPTIONAL_PREFIXES
 from rlinf_isaac.preflight.checkpoints import check_bundles
 
 
 def run(job):
     return [event for event in LocalEngine().rl(job) if not isinstance(event, Progress)]
-
-
-def metrics_of(events):
-    """Step -> metrics that do not depend on the clock."""
-    return {
-        event.step: {name: value for name, value in event.values.items() if not name.startswith("time/")}
-        for event in events
-        if isinstance(event, Metrics)
-    }
-
-
-def saved(events):
-    return {event.step: event.digest for event in events if isinstance(event, CheckpointSaved)}
 
 
 def test_events_bundles_and_the_same_run_again(make_job):
