@@ -53,11 +53,10 @@ def make_env(
     task, env = task_of(config), config.env
     if task.env is None:
         raise SimulatorError([no_environment(task)])
-    device = config.compute.device if config.compute.device.startswith("cuda") else "cpu"
     if task.env.kind == ISAACLAB:
         from rlinf_isaac.envs.isaaclab.task_env import LabEnv
 
-        return LabEnv(num_envs, task, env.max_episode_steps, env_python, device)
+        return LabEnv(num_envs, task, env.max_episode_steps, env_python, _device_of(config))
     if task.env.kind != BUILTIN:
         from rlinf_isaac.envs.host.env import HostEnv
 
@@ -74,7 +73,7 @@ def make_env(
     if env.backend == "isaaclab":
         from rlinf_isaac.envs.isaaclab.env import IsaacLabVectorEnv
 
-        return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=device)
+        return IsaacLabVectorEnv(num_envs, **settings, python=env_python, device=_device_of(config))
     if apart or min(workers or 1, num_envs) > 1:
         from rlinf_isaac.envs.mujoco.processes import StackCubeProcesses
 
@@ -82,3 +81,8 @@ def make_env(
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
     return StackCubeVectorEnv(num_envs, **settings)
+
+
+def _device_of(config: JobConfig) -> str:
+    """On which device a simulator that can use a GPU simulates."""
+    return config.compute.device if config.compute.device.startswith("cuda") else "cpu"

@@ -78,5 +78,5 @@ def test_every_number_and_every_choice_of_a_job_has_a_rule():
 def test_the_choices_are_those_of_what_is_there_to_choose():
     """The config cannot import the environments; a name that is added there is to be added here."""
     words = {key: rule.words.removeprefix("one of ").split(", ") for key, rule in rules_of(JobConfig)}
-    assert words["env.backend"] == [*BACKENDS, *KINDS[1:], "none"]
+    assert words["env.backend"] == [*dict.fromkeys([*BACKENDS, *KINDS[1:]]), "none"]
     assert words["policy.state_layout"] == list(STATE_LAYOUTS)
