@@ -120,6 +120,7 @@ def wrong_verb(words: tuple[str, ...]) -> Iterator[str]:
     assert command is not None
     if name == "doctor" and rest[:1] == ["env"]:
         from mlflow_project.cli._doctor_env import command
+
         rest = rest[1:]
     yield from _wrong_words(command, rest)
     if "--overrides" in rest[:-1]:
@@ -138,7 +139,9 @@ def wrong_overrides(verb: str, text: str) -> Iterator[str]:
 
 def wrong_keys(text: str) -> Iterator[str]:
     """Config keys in backticks that do not exist."""
-    for key in re.findall(r"`((?:model|policy|demos|sft|compute)\.\w[\w.]*)[^`\w][^`]*`|`((?:sft|compute)\.\w[\w.]*)`", text):
+    for key in re.findall(
+        r"`((?:model|policy|demos|sft|compute)\.\w[\w.]*)[^`\w][^`]*`|`((?:sft|compute)\.\w[\w.]*)`", text
+    ):
         name = (key[0] or key[1]).rstrip(".")
         if name not in known_keys() and not any(known.startswith(f"{name}.") for known in known_keys()):
             yield name

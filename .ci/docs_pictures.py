@@ -84,7 +84,14 @@ def _save(figure: plt.Figure, name: str) -> None:
 
 def main() -> None:
     """Draw both."""
-    plt.rcParams |= {"svg.hashsalt": "docs", "svg.fonttype": "path", "font.size": 10, "axes.titlesize": 10, "axes.titlecolor": TEXT, "axes.titlepad": 12}
+    plt.rcParams |= {
+        "svg.hashsalt": "docs",
+        "svg.fonttype": "path",
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.titlecolor": TEXT,
+        "axes.titlepad": 12,
+    }
     draw_intervals()
     draw_pairs()
 

@@ -1,8 +1,8 @@
 """Which translated pages are behind the English ones. A translation says on its first line what it was made from:
 
-    <!-- translated from docs/quickstart.md, sha256 0123456789abcdef -->
+<!-- translated from docs/quickstart.md, sha256 0123456789abcdef -->
 
-    python .ci/translations.py          writes the present digests, once the translations have been brought up to date
+python .ci/translations.py          writes the present digests, once the translations have been brought up to date
 """
 
 from __future__ import annotations
