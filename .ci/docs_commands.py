@@ -7,7 +7,7 @@ A command of ``rlinf-isaac`` is right if its verb and options exist and its valu
 (RUN_ID, CHECKPOINTS) stand for values of the reader's. Nothing is run.
 
 A comment before a block says what it takes: ``<!-- needs: a GPU -->``. A block that names a CUDA device, several
-processes, torchrun or Slurm must have one. ``<!-- test: --steps 4 -->`` has options that a test adds when it runs the block.
+processes, torchrun or Slurm must have one. ``<!-- test: --steps 4 -->`` has options that a test adds when it runs it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -88,9 +87,9 @@ def problems(block: Block) -> Iterator[str]:
         said = shlex.join(words)
         for problem in wrong(words):
             yield f"{block.place}: {said}: {problem}"
-    if any(ELSEWHERE.search(shlex.join(words)) for words in block.commands) and block.page != "README.md":
-        if not block.page.startswith("README") and not block.needs:
-            yield f"{block.place}: needs a GPU or another machine; put <!-- needs: a GPU --> on a line before it"
+    elsewhere = any(ELSEWHERE.search(shlex.join(words)) for words in block.commands)
+    if elsewhere and not block.needs and not block.page.startswith("README"):
+        yield f"{block.place}: needs a GPU or another machine; put <!-- needs: a GPU --> on a line before it"
 
 
 def wrong(words: tuple[str, ...]) -> Iterator[str]:
@@ -138,13 +137,10 @@ def wrong_overrides(verb: str, text: str) -> Iterator[str]:
 
 
 def wrong_keys(text: str) -> Iterator[str]:
-    """Config keys in backticks that do not exist."""
-    for key in re.findall(
-        r"`((?:model|policy|demos|sft|compute)\.\w[\w.]*)[^`\w][^`]*`|`((?:sft|compute)\.\w[\w.]*)`", text
-    ):
-        name = (key[0] or key[1]).rstrip(".")
-        if name not in known_keys() and not any(known.startswith(f"{name}.") for known in known_keys()):
-            yield name
+    """Config keys in backticks that do not exist. (Words like `env.kind` and `rl.ended` may be something else.)"""
+    for key in re.findall(r"`((?:model|policy|demos|sft|compute)\.\w[\w.]*)(?:=[^`]*)?`", text):
+        if key not in known_keys() and not any(known.startswith(f"{key}.") for known in known_keys()):
+            yield key
 
 
 def wrong_entry_point(words: tuple[str, ...]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def draw_intervals() -> None:
         _interval(left, row, 9 * n // 10, n)
     left.set(yticks=range(len(counts)), yticklabels=[f"{9 * n // 10} of {n}" for n in counts])
     left.set_title("90 % of more and more episodes", loc="left")
-    for row, (name, solved) in enumerate(SOLVED.items()):
+    for row, solved in enumerate(SOLVED.values()):
         _interval(right, row, solved, SEEDS)
     right.set(yticks=range(len(SOLVED)), yticklabels=[f"{name}: {solved}" for name, solved in SOLVED.items()])
     right.set_title(f"Four checkpoints, {SEEDS} episodes each", loc="left")

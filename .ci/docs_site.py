@@ -1,7 +1,7 @@
 """What MkDocs does to a page of docs/ before it renders it (`hooks` of mkdocs.yml).
 
-- A link out of docs/, to a file of the repository, becomes a link to `repo_url` where mkdocs.yml has one, and plain text
-  where it has none. A target that does not exist is a warning, and so an error of ``mkdocs build --strict``.
+- A link out of docs/, to a file of the repository, becomes a link to `repo_url` where mkdocs.yml has one, and plain
+  text where it has none. A target that does not exist is a warning, and so an error of ``mkdocs build --strict``.
 - A comment ``<!-- needs: a GPU -->`` before a block of commands becomes a line that the reader sees.
 """
 

@@ -1,4 +1,4 @@
-"""Resolves the install lines of README and docs/ against the public index alone, as a stock machine would; installs nothing.
+"""Resolves the install lines of README and docs/ against the public index alone, as a stock machine would.
 
     python .ci/resolve.py --uv UV     every line on every Python that it is for, by uv: seconds a line
     python .ci/resolve.py             two of them by pip, which is what people type; `.ci/run` installs a third by it

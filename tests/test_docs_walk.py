@@ -73,7 +73,7 @@ def test_quickstart(directory):
 
 
 def test_your_dataset(directory):
-    """As somebody would who has a dataset and has never seen this project; the server is asked by the page's own lines."""
+    """As somebody would who has a dataset and does not know this project; the page's own lines ask the server."""
     MY_ROBOT.write(directory / "my_robot", episodes=4)
     page = (ROOT / "docs/your_dataset.md").read_text()
     served = False

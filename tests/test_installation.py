@@ -1,4 +1,4 @@
-"""README, docs/, pyproject.toml and the constraints agree about what is installed. ``.ci/run`` tries that it installs."""
+"""README, docs/, pyproject.toml and the constraints agree about what is installed; ``.ci/run`` tries that it is."""
 
 from __future__ import annotations
 
