@@ -1,4 +1,4 @@
-"""The commands in README and docs/, and what is wrong with those that this project does not understand.
+"""The commands of README, docs/ and ``--help``, and what is wrong with those that this project does not understand.
 
     python .ci/docs_commands.py          lists every command; exit status 1 when one is wrong
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,8 +78,12 @@ def blocks(text: str, page: str = "") -> Iterator[Block]:
 
 
 def all_blocks() -> list[Block]:
-    """Those of README and of every page of docs/."""
-    return [each for page in pages() for each in blocks(page.read_text(), str(page.relative_to(ROOT)))]
+    """Those of README and of every page of docs/, and the examples in the help of every verb."""
+    texts = {str(page.relative_to(ROOT)): page.read_text() for page in pages()}
+    for verb in VERBS:
+        command = cli.get_command(click.Context(cli), verb)
+        texts[f"{verb} --help"] = textwrap.indent((command and command.epilog) or "", "    ")
+    return [each for page, text in texts.items() for each in blocks(text, page)]
 
 
 def problems(block: Block) -> Iterator[str]:
@@ -88,7 +93,7 @@ def problems(block: Block) -> Iterator[str]:
         for problem in wrong(words):
             yield f"{block.place}: {said}: {problem}"
     elsewhere = any(ELSEWHERE.search(shlex.join(words)) for words in block.commands)
-    if elsewhere and not block.needs and not block.page.startswith("README"):
+    if elsewhere and not block.needs and block.page.startswith("docs/"):
         yield f"{block.place}: needs a GPU or another machine; put <!-- needs: a GPU --> on a line before it"
 
 
@@ -139,7 +144,8 @@ def wrong_overrides(verb: str, text: str) -> Iterator[str]:
 def wrong_keys(text: str) -> Iterator[str]:
     """Config keys in backticks that do not exist. (Words like `env.kind` and `rl.ended` may be something else.)"""
     for key in re.findall(r"`((?:model|policy|demos|sft|compute)\.\w[\w.]*)(?:=[^`]*)?`", text):
-        if key not in known_keys() and not any(known.startswith(f"{key}.") for known in known_keys()):
+        is_file = key.rpartition(".")[2] in ("safetensors", "json", "pt")
+        if not is_file and key not in known_keys() and not any(known.startswith(f"{key}.") for known in known_keys()):
             yield key
 
 

@@ -31,7 +31,7 @@ DARK, LIGHT, LOST, TEXT = "#00796b", "#80cbc4", "#ef9a9a", "#5f6b76"
 
 def draw_intervals() -> None:
     """The same rate for more and more episodes, and the four checkpoints of the run."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=(1, 1.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), width_ratios=(1, 1.1))
     counts = (10, 20, 50, 100, 200, 500)
     for row, n in enumerate(counts):
         _interval(left, row, 9 * n // 10, n)
@@ -42,7 +42,7 @@ def draw_intervals() -> None:
     right.set(yticks=range(len(SOLVED)), yticklabels=[f"{name}: {solved}" for name, solved in SOLVED.items()])
     right.set_title(f"Four checkpoints, {SEEDS} episodes each", loc="left")
     for axes in (left, right):
-        axes.set(xlim=(0, 100), xlabel="success rate, %, with its 95 % Wilson interval")
+        axes.set(xlim=(0, 100), xlabel="success, %, and its 95 % interval")
         axes.margins(y=0.12)
         axes.invert_yaxis()
     _save(figure, "intervals")
@@ -50,12 +50,12 @@ def draw_intervals() -> None:
 
 def draw_pairs() -> None:
     """Why the same seeds: what two checkpoints solve, side by side and seed by seed."""
-    figure, axes = plt.subplots(figsize=(9, 2.6))
+    figure, axes = plt.subplots(figsize=(7.2, 2.2))
     worse, better = SOLVED["step-800"], SOLVED["step-1200"]
     both = better - WON
     for row, solved in enumerate((range(better), range(both))):
         for seed in range(SEEDS):
-            axes.plot(seed, row, "s", ms=8, color=(DARK if seed < both else LIGHT) if seed in solved else LOST)
+            axes.plot(seed, row, "s", ms=6, color=(DARK if seed < both else LIGHT) if seed in solved else LOST)
     axes.set(yticks=(0, 1), yticklabels=("step-1200", "step-800"), ylim=(1.6, -0.6), xlabel="seeds, sorted", xticks=())
     apart = 2 * fisher((better, SEEDS), (worse, SEEDS))  # two-sided, as there are equally many episodes
     paired = mcnemar(WON, 0)

@@ -21,8 +21,9 @@ def translations(root: Path = ROOT) -> list[Path]:
 
 
 def digest(page: Path) -> str:
-    """The beginning of the sha256 of a page, whatever spaces its lines end with."""
-    lines = [line.rstrip() for line in page.read_text().strip().splitlines()]
+    """The beginning of the sha256 of a page, whatever its comments and the spaces at the ends of its lines are."""
+    text = re.sub(r"^<!-- .* -->\n", "", page.read_text(), flags=re.MULTILINE)
+    lines = [line.rstrip() for line in text.strip().splitlines()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

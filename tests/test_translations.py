@@ -30,7 +30,7 @@ def test_a_change_of_the_english_page_is_told(tmp_path):
     assert "docs/page.md has changed" in behind(page, tmp_path)
     update(page, tmp_path)
     assert behind(page, tmp_path) is None
-    english.write_text("# Page  \n\nText.")  # only spaces
+    english.write_text("# Page  \n\n<!-- test: --steps 4 -->\nText.")  # only spaces and a comment
     assert behind(page, tmp_path) is None
     english.write_text("# Page\n\nMore text.\n")
     assert "docs/page.md has changed" in behind(page, tmp_path)
