@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +81,8 @@ def all_blocks() -> list[Block]:
     texts = {str(page.relative_to(ROOT)): page.read_text() for page in pages()}
     for verb in VERBS:
         command = cli.get_command(click.Context(cli), verb)
-        texts[f"{verb} --help"] = textwrap.indent((command and command.epilog) or "", "    ")
+        examples = (command and command.epilog) or ""
+        texts[f"{verb} --help"] = re.sub(r"^ +", "    ", examples, flags=re.MULTILINE)
     return [each for page, text in texts.items() for each in blocks(text, page)]
 
 
@@ -212,12 +212,13 @@ def _wrong_value(parameter: click.Parameter, value: Any, context: click.Context 
 
 
 def _commands(text: str) -> Iterator[tuple[str, ...]]:
-    """The commands of a block: lines with a prompt where it has prompts, else all lines that are shell."""
+    """The commands of a block: lines with a prompt where it has prompts, else all lines of shell that are not indented."""
     text = re.sub(r"\\\n\s*", " ", text)
-    lines = text.splitlines()
+    lines = [line for line in text.splitlines() if not line.startswith(" ")]
     if any(line.startswith("$ ") for line in lines):
         lines = [line[2:] for line in lines if line.startswith("$ ")]
     for line in lines:
+        line = re.sub(r"(?<=\s)\d?>>?\s*\S+", "", line)  # where its output goes
         lexer = shlex.shlex(line, posix=True, punctuation_chars="&;|")
         lexer.whitespace_split = True
         words: list[str] = []

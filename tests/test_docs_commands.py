@@ -37,7 +37,8 @@ def test_every_command_is_understood():
         ("mlflow run . -e eval -P ckpt_root=D -P engine=ray", "'ray' is not one of"),
         ("mlflow run . -e eval -P ckpt_steps=4", "eval needs ckpt_root"),
         ("mlflow run . -E eval", "no -E"),
-        ("ls && rlinf-isaac \\\n    synk", "no verb synk"),
+        ("ls && rlinf-isaac \\\n    synk > log 2>&1", "no verb synk"),
+        ("rlinf-isaac sync > log --all", "--all"),
     ],
 )
 def test_a_wrong_command_is_found(command, word):
