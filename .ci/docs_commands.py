@@ -212,7 +212,7 @@ def _wrong_value(parameter: click.Parameter, value: Any, context: click.Context 
 
 
 def _commands(text: str) -> Iterator[tuple[str, ...]]:
-    """The commands of a block: lines with a prompt where it has prompts, else all lines of shell that are not indented."""
+    """The commands of a block: lines with a prompt where it has prompts, else those of shell that are not indented."""
     text = re.sub(r"\\\n\s*", " ", text)
     lines = [line for line in text.splitlines() if not line.startswith(" ")]
     if any(line.startswith("$ ") for line in lines):
