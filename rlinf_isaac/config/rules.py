@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from rlinf_isaac.ground.errors import Problem
@@ -48,6 +49,11 @@ def rules_of(section: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:
             yield f"{prefix}{name}", rule
 
 
+@cache
+def _rules(section: type) -> tuple[tuple[str, Rule], ...]:
+    return tuple(rules_of(section))
+
+
 def out_of_range(section: type, values: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the values of a config, each looked at alone.
 
@@ -56,7 +62,7 @@ def out_of_range(section: type, values: Mapping[str, Any]) -> list[Problem]:
         values: of all its keys, as `config.flatten` gives them.
     """
     problems = []
-    for key, rule in rules_of(section):
+    for key, rule in _rules(section):
         value = values[key]
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and rule.holds(value)):

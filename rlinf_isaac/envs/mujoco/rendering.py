@@ -12,6 +12,7 @@ import ctypes
 import importlib.util
 import os
 import weakref
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -105,16 +106,21 @@ def egl_problem() -> str | None:
     """Why EGL cannot render on this machine; None if it can. It is tried by rendering an image; nothing is raised."""
     if os.environ.get("MUJOCO_GL", "").lower() in _GL_OFF:
         return "MUJOCO_GL switches GL off"
-    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='probe'/></worldbody></mujoco>")
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
     try:
-        renderer = EglRenderer(model, 8)
-        renderer.render(data, "probe")
-        renderer.close()
+        _render_by_egl()
     except Exception as error:  # the type of PyOpenGL's exception depends on what is missing
         return f"{type(error).__name__}: {error}"
     return None
+
+
+@cache  # of what has worked: an exception is not kept
+def _render_by_egl() -> None:
+    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='probe'/></worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = EglRenderer(model, 8)
+    renderer.render(data, "probe")
+    renderer.close()
 
 
 def choose_renderer(choice: str) -> str:
