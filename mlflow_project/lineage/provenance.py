@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, ENV_FINDINGS_TAG, TASK_TAG, VERSION_TAG, lineage_tag
+from mlflow_project.vocabulary import (
+    BRANCH_TAG,
+    COMMIT_TAG,
+    DIRTY_TAG,
+    ENV_FINDINGS_TAG,
+    TASK_TAG,
+    USER_TAG,
+    VERSION_TAG,
+    lineage_tag,
+)
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs.conformance.kept import kept_findings
@@ -173,7 +182,7 @@ def git_tags(root: str | Path) -> dict[str, str]:
         return {}
     tags = {COMMIT_TAG: commit.decode().strip(), DIRTY_TAG: str(bool(status.strip())).lower()}
     if branch := (output_of("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
-        tags["mlflow.source.git.branch"] = branch
+        tags[BRANCH_TAG] = branch
     if status.strip():
         diff = output_of("git", "-C", str(root), "diff", "HEAD", "--binary") or b""
         tags["git.diff.sha256"] = bytes_digest(diff)
@@ -193,6 +202,6 @@ def gpu_tags() -> dict[str, str]:
 
 def _user_tags() -> dict[str, str]:
     try:
-        return {"mlflow.user": getpass.getuser()}
+        return {USER_TAG: getpass.getuser()}
     except (KeyError, OSError):  # e.g. in a container, the user has a number but no name
         return {}

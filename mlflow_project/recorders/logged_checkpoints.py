@@ -51,11 +51,18 @@ def training_tags(assumed: Mapping[str, Any], unsaid: Sequence[str]) -> dict[str
     return tags | ({NOT_KNOWN_TAG: ", ".join(unsaid)} if unsaid else {})
 
 
-def log_model(recorder: Recorder, bundle: Bundle, name: str, role: Literal["input", "output"]) -> None:
-    """Log the bundle as LoggedModel ``<name>-step-<step>``: output of a training run or input of an evaluation."""
+def log_model(
+    recorder: Recorder, bundle: Bundle, name: str, role: Literal["input", "output"], checkpoint: str | None = None
+) -> None:
+    """Log the bundle as LoggedModel: output of a training run or input of an evaluation.
+
+    Args:
+        name: what comes before the checkpoint's name in that of the model (`model_name`).
+        checkpoint: the checkpoint's name; by default `Bundle.name`.
+    """
     params = {"step": bundle.step, "parameters": bundle.manifest.parameters, "dtypes": dict(bundle.manifest.dtypes)}
     tags = bundle_tags(bundle) | training_tags(facts.assumed(bundle), facts.unsaid(bundle))
-    recorder.model(bundle.digest, f"{name}-step-{bundle.step}", role, bundle.step, params=params, tags=tags)
+    recorder.model(bundle.digest, f"{name}-{checkpoint or bundle.name}", role, bundle.step, params=params, tags=tags)
 
 
 def uploads_weights(size: int, upload_weights: UploadWeights) -> bool:

@@ -33,7 +33,7 @@ from mlflow_project.vocabulary import (
     SUCCESS_BEFORE,
     VERB_TAG,
 )
-from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, after_rl, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.events import (
     CheckpointSaved,
@@ -113,7 +113,7 @@ class RlRecorder:
         # Lineage tags describe what the run makes, as in `sft`; of the start checkpoint only its own tags are added.
         tags = {VERB_TAG: "rl"} | digest_tags(job.lineage)
         tags |= {key: value for key, value in bundle_tags(start).items() if key.startswith("checkpoint.")}
-        self.recorder = parent.start_run(f"from-step-{start.step}", tags)
+        self.recorder = parent.start_run(f"from-{start.name}", tags)
         self.recorder.params(params)
         # The only param that differs between the nested runs.
         self.recorder.params({"step": start.step}, prefix="checkpoint")
@@ -123,16 +123,21 @@ class RlRecorder:
         self.improved: Improved | None = None
         self._start = start
         self._training = SftRecorder(
-            self.recorder, model_name=f"{model_name}-rl-from-{start.step}", upload_weights=upload_weights
+            self.recorder,
+            model_name=model_name,
+            upload_weights=upload_weights,
+            checkpoint_name=lambda bundle: after_rl(start.name, bundle.step),
         )
         self._evaluation = SweepRecorder(
             self.recorder,
             params=params,
             model_name=model_name,
             dataset=dataset,
-            name=f"before and after rl from step {start.step}",
+            name=f"before and after rl from {start.name}",
             planned=2,
             run_name=self._evaluation_name,
+            # In iterations since the start, which is at 0.
+            position=lambda event: 0 if event.digest == start.digest else event.step,
             upload_weights="none",
         )
         self._rollbacks = 0
@@ -179,10 +184,10 @@ class RlRecorder:
         assert self.last is not None
         return read_bundle(self.last.path)
 
-    def _evaluation_name(self, event: EvaluationStarted) -> str:
-        """Name of the nested run. RL counts iterations, not optimiser steps, so the name contains both."""
-        start = f"step-{self._start.step}"
-        return start if event.digest == self._start.digest else f"{start}-rl-{event.step}"
+    def _evaluation_name(self, event: EvaluationStarted, bundle: Bundle) -> str:
+        """Name of the checkpoint. RL counts iterations, not optimiser steps, so the name contains both."""
+        start = self._start
+        return start.name if event.digest == start.digest else after_rl(start.name, event.step)
 
     def _compare(self) -> None:
         assert self.last is not None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.tracking import system_metrics
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.journal import Journal
@@ -28,7 +29,7 @@ from mlflow_project.tracking.signals import Signals, Terminated
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
 from mlflow_project.tracking.uploader import Uploader, UploadResult
-from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
+from mlflow_project.vocabulary import FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
 
 DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
@@ -94,7 +95,7 @@ def tracked_run(
         tags: tags of the run (provenance).
     """
     tags = {VERB_TAG: verb} | dict(tags or {})
-    source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
+    source = {SOURCE_TAG: f"rlinf-isaac {verb}", SOURCE_TYPE_TAG: "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
         run = TrackedRun(recorder, _current.uploader, _current.tracking_uri, nested=True)
@@ -109,13 +110,14 @@ def tracked_run(
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
     with Signals() as signals, _environment(uri, verb):
-        if adopt is None:  # an adopted run has its source tags already
-            tags |= source
-        recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
+        own = tags if adopt else tags | source  # an adopted run has its source tags already
+        recorder = Recorder.start(
+            journal, name or verb, tags=own, experiment=_experiment(), adopt=adopt, inherited=source
+        )
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
         try:
-            with _as_current(run), _closing(recorder, leave_to_owner=active):
+            with _as_current(run), system_metrics.measured(journal), _closing(recorder, leave_to_owner=active):
                 yield run
         except (KeyboardInterrupt, Terminated):
             signals.ignore = True

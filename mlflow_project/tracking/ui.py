@@ -188,6 +188,16 @@ def comparison_view(
     }
 
 
+def run_link(base_url: str, experiment_id: str, run_id: str) -> str:
+    """Link that opens a run in the UI; `base_url` as in `comparison_link`."""
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def plain(text: str) -> str:
+    """`text` with Markdown's special characters escaped, because names come from other people."""
+    return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)
+
+
 def _app(base_url: str) -> str:
     return f"{base_url.rstrip('/')}/#" if base_url else "#"
 

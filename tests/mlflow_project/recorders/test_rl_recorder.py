@@ -55,7 +55,7 @@ def test_a_training_is_a_nested_run_between_two_checkpoints(
     run = runs["from-step-400"]
     assert (run["parent"], run["status"]) == ("rl", "FINISHED")
     assert run["model inputs"] == ["pi0-tiny-step-400"]
-    assert run["model outputs"] == [("pi0-tiny-rl-from-400-step-800", 800)]
+    assert run["model outputs"] == [("pi0-tiny-step-400-rl-800", 800)]
     assert run["params"]["checkpoint/step"] == "400"
     assert run["params"]["cfg/rl/reward"] == "shaped"
     assert [(step, value) for step, _, value in run["metrics"]["rollout/success_once"]] == [(400, 0.25), (800, 0.5)]
@@ -66,6 +66,9 @@ def test_a_training_is_a_nested_run_between_two_checkpoints(
     assert tags["lineage.config.sha256"] == job.lineage["config"] != start.lineage["config"]
     assert "lineage.weights.sha256" not in tags, "those of the start are not what the run made"
     assert {name for name, run in runs.items() if run["parent"] == "from-step-400"} == {"step-400", "step-400-rl-800"}
+    # Before and after lie on one axis: iterations since the start, whatever its optimiser step is.
+    assert [(step, value) for step, _, value in run["metrics"]["sweep/success_once"]] == [(0, 0.2), (800, 0.4)]
+    assert runs["step-400-rl-800"]["tags"]["about.checkpoint"] == "step-400-rl-800"
 
 
 def test_before_and_after_are_compared_seed_by_seed(store, content, job, training_events, evaluation_events):
@@ -85,7 +88,7 @@ def test_before_and_after_are_compared_seed_by_seed(store, content, job, trainin
     for key, value in expected.items():
         step, _, last = metrics[key][-1]
         assert (step, last) == (800, pytest.approx(value)), key
-    result = next(model for model in found.models if model["name"] == "pi0-tiny-rl-from-400-step-800")
+    result = next(model for model in found.models if model["name"] == "pi0-tiny-step-400-rl-800")
     assert ("gain/gained", 800, 1.0, None) in result["metrics"]
 
 

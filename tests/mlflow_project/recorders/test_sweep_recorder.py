@@ -74,7 +74,6 @@ def test_the_metrics_of_a_checkpoint(store, content, evaluation_events):
             "eval/episodes": 5,
             "eval/return_mean": 0.4,
             "eval/episode_length_mean": 102,
-            "eval/success_rate": 0.4,
             "eval/drop_rate": 0.2,
             "eval/timeout_rate": 0.4,
             "eval/subtask/grasp_1": 1.0,
