@@ -70,12 +70,16 @@ def uploads_weights(size: int, upload_weights: UploadWeights) -> bool:
     return upload_weights == "all" or (upload_weights == "auto" and size <= SMALL_BYTES)
 
 
-def log_bundle_files(recorder: Recorder, bundle: Bundle, target: str, upload_weights: UploadWeights) -> None:
+def log_bundle_files(
+    recorder: Recorder, bundle: Bundle, target: str, upload_weights: UploadWeights, *, made: bool = True
+) -> None:
     """Log the bundle's files below `target`: always the manifest, config and norm stats; the weights as decided by
-    `upload_weights`."""
+    `upload_weights`. Where the run has not `made` the bundle, weights that its maker has are not logged again."""
     files = bundle.manifest.files
     weights = {name for name in files if name.endswith(".safetensors")}
     with_weights = uploads_weights(sum(files[name].size for name in weights), upload_weights)
     for name in (MANIFEST_FILE, *sorted(files)):
-        if with_weights or name not in weights:
+        if name not in weights:
             recorder.artifact(bundle.path / name, f"{target}/{name}")
+        elif with_weights:
+            recorder.artifact(bundle.path / name, f"{target}/{name}", weights_of=None if made else bundle.digest)

@@ -165,7 +165,7 @@ class SweepRecorder:
         recorder.params({"step": event.step}, prefix="checkpoint")
         recorder.dataset(self._dataset)
         log_model(recorder, bundle, self._model_name, "input", name)
-        log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
+        log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights, made=False)
         if event.settings:
             recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
         self._evaluations[event.step] = _Running(recorder, name, self._position(event), tags, event.settings)
@@ -214,8 +214,8 @@ class SweepRecorder:
     ) -> dict[EpisodeKey, str]:
         """Log videos under names that are the same in every nested run; returns episode -> artifact path.
 
-        Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is logged
-        as ``rollout.mp4`` at the root as well, because MLflow's compare page plays files of the same name side by side,
+        Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is
+        ``rollout.mp4`` at the root instead, because MLflow's compare page plays files of the same name side by side,
         but only those at the root.
         """
         names: dict[EpisodeKey, str] = {}
@@ -223,11 +223,10 @@ class SweepRecorder:
             if row.key in videos:
                 seeds = [other.seed for other in rows if other.task == row.task]
                 folder = f"videos/{row.task}" if row.task else "videos"
-                names[row.key] = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
+                name = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
+                names[row.key] = name if names else "rollout.mp4"
                 recorder.artifact(videos[row.key], names[row.key])
                 self._log_preview(recorder, videos[row.key], number)
-        if names:
-            recorder.artifact(videos[next(iter(names))], "rollout.mp4")
         return names
 
     def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:

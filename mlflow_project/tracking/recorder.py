@@ -122,10 +122,11 @@ class Recorder:
             numbers = {metric_key(key): float(value) for key, value in values.items()}
             self.journal.append(LogMetrics(self.run, int(step), time_ms, numbers, model, dataset))
 
-    def artifact(self, path: str | Path, target: str | None = None) -> None:
+    def artifact(self, path: str | Path, target: str | None = None, *, weights_of: str | None = None) -> None:
         """Log a file as artifact `target` (by default its own name), or all files of a directory below `target`.
 
-        A file is read only when it is uploaded, so it must stay unchanged until then.
+        A file is read only when it is uploaded, so it must stay unchanged until then. With `weights_of`, the sha256 of
+        a bundle that was logged with `model`, a file that the bundle's maker has is not logged again.
         """
         path = Path(path).absolute()
         if path.is_dir():
@@ -135,7 +136,9 @@ class Recorder:
         else:
             pairs = [(path, target or path.name)]
         if pairs:
-            self.journal.append(*(LogArtifact(self.run, str(file), name) for file, name in pairs))
+            self.journal.append(
+                *(LogArtifact(self.run, str(file), name, weights_of=weights_of) for file, name in pairs)
+            )
 
     def text(self, target: str, content: str, *, fill_in: bool = False) -> None:
         """Log a text as artifact `target`. The text is kept in a file beside the journal.

@@ -29,9 +29,8 @@ from mlflow_project.tracking.signals import Signals, Terminated
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
 from mlflow_project.tracking.uploader import Uploader, UploadResult
-from mlflow_project.vocabulary import FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
+from mlflow_project.vocabulary import DEFAULT_EXPERIMENT, FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
 
-DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
 """Seconds that a finished verb waits for the upload of its records. The next verb, or `sync`, uploads the rest."""
 KILLED_LIMIT_S = 5.0
@@ -112,7 +111,12 @@ def tracked_run(
     with Signals() as signals, _environment(uri, verb):
         own = tags if adopt else tags | source  # an adopted run has its source tags already
         recorder = Recorder.start(
-            journal, name or verb, tags=own, experiment=_experiment(), adopt=adopt, inherited=source
+            journal,
+            name or verb,
+            tags=own,
+            experiment=experiment_chosen() or DEFAULT_EXPERIMENT,
+            adopt=adopt,
+            inherited=source,
         )
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
@@ -203,9 +207,10 @@ def _run_to_adopt() -> tuple[str | None, bool]:
     return (active.info.run_id, True) if active is not None else (None, False)
 
 
-def _experiment() -> str:
+def experiment_chosen() -> str | None:
+    """The experiment that the environment names, its name or ``id:<id>``; None if it names none."""
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME")
 
 
 @contextmanager
