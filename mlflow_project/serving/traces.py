@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SPAN = "policy"
 WAITING = 256
 """Calls that may wait for the thread."""
-FAREWELL_S = 3.0
+FAREWELL_S = 10.0
 """Seconds that a stopping server gives the thread to write what waits."""
 PAUSE_S = 30.0
 """Seconds without an attempt after the store has failed."""
