@@ -23,11 +23,15 @@ USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.user", "mlflow.source.name", "ml
 """MLflow's own tags for who made a run, and with what; its columns "Created by" and "Source"."""
 TASK_TAG = "task"
 """Tag with the name of the task that a run is about."""
-OF_THE_VERB = (VERB_TAG, COMMIT_TAG, BRANCH_TAG, DIRTY_TAG, USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, TASK_TAG)
-"""Tags of a verb's run that the runs nested in it have, too."""
 ABOUT_TAG = "about."
 """Prefix of the tags that say in a word what a run or a checkpoint is. MLflow lists tags by name, and these come before
 digests and versions."""
+PRESET_TAG, DEVICE_TAG, HOST_TAG = f"{ABOUT_TAG}preset", f"{ABOUT_TAG}device", f"{ABOUT_TAG}host"
+OF_THE_VERB = (
+    *(VERB_TAG, COMMIT_TAG, BRANCH_TAG, DIRTY_TAG, USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, TASK_TAG),
+    *(PRESET_TAG, DEVICE_TAG, HOST_TAG),
+)
+"""Tags of a verb's run that the runs nested in it have, too."""
 VERSION_TAG = "version."
 """Prefix of the tags with package versions."""
 PLANNED_TAG = "sweep.checkpoints"

@@ -10,7 +10,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
-from mlflow_project.vocabulary import COMPARISON_PAGE
+from mlflow_project.vocabulary import ABOUT_TAG, COMPARISON_PAGE
 from rlinf_isaac.jobs.main import carried, check
 from rlinf_isaac.jobs.options import interpreter
 
@@ -136,6 +136,8 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
     with preflight() as findings:
         job = promote.check(findings, subject=ids[0])
     assert job is not None
-    print_promotion(promote.run(job, output, stdout.print, show), job.name)
+    promotion = promote.run(job, output, stdout.print, show)
+    tracked.recorder.tags({f"{ABOUT_TAG}promotion": promotion.words(job.name)})
+    print_promotion(promotion, job.name)
     print_links(tracked, COMPARISON_PAGE)
     return comparison

@@ -143,7 +143,7 @@ def _key_in(file: Path) -> str:
 
 def _announce(policy: ServedPolicy, host: str, port: int) -> None:
     bundle, spec = policy.bundle, policy.spec
-    stdout.print(f"serving checkpoint {bundle.step} ({bundle.digest[:16]}) at ws://{host}:{port}")
+    stdout.print(f"serving {bundle.name} ({bundle.digest[:16]}) at ws://{host}:{port}")
     values = {spec.spellings[slot][0]: feature.rpartition(".")[2] for slot, feature in spec.cameras.items()}
     sent = "".join(f'"{name}": {value}, ' for name, value in values.items())
     stdout.print(

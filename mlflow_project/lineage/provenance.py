@@ -20,8 +20,11 @@ import rlinf_isaac
 from mlflow_project.vocabulary import (
     BRANCH_TAG,
     COMMIT_TAG,
+    DEVICE_TAG,
     DIRTY_TAG,
     ENV_FINDINGS_TAG,
+    HOST_TAG,
+    PRESET_TAG,
     TASK_TAG,
     USER_TAG,
     VERSION_TAG,
@@ -141,9 +144,11 @@ def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def task_tags(config: JobConfig) -> dict[str, str]:
-    """Tags that say which task a run is about: its name, and the sha256 of its description."""
-    task = task_of(config)
-    return {TASK_TAG: task.name} | digest_tags({"task": task.digest})
+    """Tags that say which task a run is about, by its name and the sha256 of its description, and with which preset and
+    on which kind of device."""
+    task, preset = task_of(config), Path(config.preset).stem
+    about = {TASK_TAG: task.name, PRESET_TAG: preset, DEVICE_TAG: config.compute.device}
+    return about | digest_tags({"task": task.digest})
 
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
@@ -158,6 +163,7 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         f"{VERSION_TAG}rlinf_isaac": rlinf_isaac.__version__,
         f"{VERSION_TAG}python": platform.python_version(),
         "platform": platform.platform(),
+        HOST_TAG: platform.node(),
         "command": shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})

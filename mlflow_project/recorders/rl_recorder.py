@@ -60,6 +60,7 @@ class Improved:
         digest: sha256 of the resulting bundle.
         gain: success before and after on the same seeds.
         ending: how the training ended and why this is its result; empty if the engine does not say.
+        start: name of the start checkpoint (`Bundle.name`); by default ``step-<step>``.
     """
 
     step: int
@@ -67,6 +68,12 @@ class Improved:
     digest: str
     gain: PairedGain
     ending: str = ""
+    start: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the start checkpoint."""
+        return self.start or f"step-{self.step}"
 
     @property
     def verdict(self) -> str:
@@ -75,10 +82,8 @@ class Improved:
         before, after = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
         numbers = f"{gain.gained} vs {gain.lost} seeds won, one-sided p = {gain.p_value:.2g}"
         if gain.p_value <= ALPHA:
-            return (
-                f"Reinforcement learning improved step {self.step}: success rose from {before} to {after} ({numbers})."
-            )
-        return f"No clear gain from step {self.step}: success was {before} before and is {after} after ({numbers})."
+            return f"Reinforcement learning improved {self.name}: success rose from {before} to {after} ({numbers})."
+        return f"No clear gain from {self.name}: success was {before} before and is {after} after ({numbers})."
 
 
 class RlRecorder:
@@ -206,7 +211,7 @@ class RlRecorder:
             model=self.last.digest,
         )
         ending = self.last.message if isinstance(self.last, ResultChosen) else ""
-        self.improved = Improved(self._start.step, self.last.path, self.last.digest, gain, ending)
+        self.improved = Improved(self._start.step, self.last.path, self.last.digest, gain, ending, self._start.name)
         self.recorder.end("FINISHED")
 
 
@@ -229,13 +234,13 @@ def _forecast(values: Mapping[str, float]) -> str:
 def gains_markdown(improved: Sequence[Improved]) -> str:
     """The run description in MLflow: a verdict for each start checkpoint, and the numbers as a Markdown table."""
     lines = [
-        "| from step | before | after | gained | lost | episodes | p (one-sided, exact) |",
+        "| from | before | after | gained | lost | episodes | p (one-sided, exact) |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in improved:
         gain = result.gain
         rates = (f"{100 * successes / gain.n:.1f} %" for successes in (gain.before, gain.after))
-        cells = [result.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
+        cells = [result.name, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     verdicts = "".join(f"{' '.join(filter(None, (each.verdict, each.ending)))}\n\n" for each in improved)
     return verdicts + "\n".join(lines) + "\n"

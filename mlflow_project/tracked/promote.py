@@ -80,6 +80,12 @@ class Promotion:
         """Whether the candidate is (with `PromoteJob.dry_run`: could become) the champion now."""
         return self.outcome in ("champion already", "promoted", "would be promoted")
 
+    def words(self, name: str) -> str:
+        """The outcome at the registered model `name`, short enough for a tag."""
+        if self.refused_by:
+            return f"refused by {', '.join(self.refused_by)}"
+        return f"{self.outcome}: {name} version {self.version.number}" if self.version else self.outcome
+
 
 def check(
     findings: Findings,

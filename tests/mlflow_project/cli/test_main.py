@@ -51,7 +51,11 @@ def check_main(store) -> None:
     models = [client.get_logged_model(output.model_id).name for output in run.outputs.model_outputs]
     assert sorted(models) == [f"pi0-tiny-step-{name}" for name in ("2", "2-rl-1", "4", "6")]
     assert run.data.tags["about.best"] in ("step-2", "step-2-rl-1")
-    assert run.data.tags["about.success"] == "0 % (0 to 66 %) of 2"
+    about = {key.removeprefix("about."): text for key, text in run.data.tags.items() if key.startswith("about.")}
+    assert (about["success"], about["preset"]) == ("0 % (0 to 66 %) of 2", "tiny")
+    assert "min-success" in about["promotion"]
+    (nested,) = client.search_runs([experiment], "attributes.run_name = 'step-2-rl-1'")
+    assert nested.data.tags["about.host"] == run.data.tags["about.host"]
 
 
 def promotions(store) -> list[str]:

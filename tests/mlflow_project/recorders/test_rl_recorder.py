@@ -174,17 +174,17 @@ def test_two_starts_are_lines_of_one_table():
     gain = PairedGain(before=50, after=65, n=100, gained=20, lost=5, p_value=0.00204)
     lines = gains_markdown([Improved(step, Path("x"), "d" * 64, gain) for step in (25000, 30000)]).splitlines()
     assert lines[0] == (
-        "Reinforcement learning improved step 25000: success rose from 50 % to 65 %"
+        "Reinforcement learning improved step-25000: success rose from 50 % to 65 %"
         " (20 vs 5 seeds won, one-sided p = 0.002)."
     )
-    assert lines[2].startswith("Reinforcement learning improved step 30000: ")
+    assert lines[2].startswith("Reinforcement learning improved step-30000: ")
     assert len(lines[4:]) == 4
-    assert lines[6] == "| 25000 | 50.0 % | 65.0 % | 20 | 5 | 100 | 0.002 |"
-    assert lines[7].startswith("| 30000 | ")
+    assert lines[6] == "| step-25000 | 50.0 % | 65.0 % | 20 | 5 | 100 | 0.002 |"
+    assert lines[7].startswith("| step-30000 | ")
 
 
 def test_a_gain_that_chance_explains_is_no_improvement():
     gain = PairedGain(before=45, after=46, n=50, gained=2, lost=1, p_value=0.5)
     assert Improved(1200, Path("x"), "d" * 64, gain).verdict == (
-        "No clear gain from step 1200: success was 90 % before and is 92 % after (2 vs 1 seeds won, one-sided p = 0.5)."
+        "No clear gain from step-1200: success was 90 % before and is 92 % after (2 vs 1 seeds won, one-sided p = 0.5)."
     )
