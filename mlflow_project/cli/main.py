@@ -67,7 +67,7 @@ def run(
     """All steps as nested runs of one tracked run; `rl` among them if `improve`. Prints how to serve the champion."""
     from mlflow_project.cli._summary import print_comparison, print_gains
     from mlflow_project.lineage.provenance import provenance_tags, task_tags
-    from mlflow_project.recorders.main_recorder import MainRecorder
+    from mlflow_project.recorders.main_recorder import AWAITED, MainRecorder
     from mlflow_project.tracked import PROJECT, demos, evaluation, norm_stats, rl, sft
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
@@ -76,7 +76,7 @@ def run(
     from rlinf_isaac.jobs.sft import plan as plan_sft
 
     name = f"main {Path(config.preset).stem} {date.today()}"
-    tags = provenance_tags(PROJECT) | task_tags(config)
+    tags = provenance_tags(PROJECT) | task_tags(config) | AWAITED
     with tracked_run("main", output=output, name=name, tags=tags) as tracked:
         record = MainRecorder(tracked.recorder, config, improve=improve)
         with record.stage("demos"):
@@ -122,6 +122,7 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
     """
     from mlflow_project.cli._summary import print_comparison, print_links, print_promotion, show
     from mlflow_project.tracked import compare, promote
+    from mlflow_project.tracking import ui
 
     ids = tracked.ids()
     if ids is None or not tracked.delivered():
@@ -140,4 +141,5 @@ def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) ->
     tracked.recorder.tags({f"{ABOUT_TAG}promotion": promotion.words(job.name)})
     print_promotion(promotion, job.name)
     print_links(tracked, COMPARISON_PAGE)
+    stdout.print(f"all of main    {ui.main_link(ui.base_url(tracked.tracking_uri), ids[1])}")
     return comparison

@@ -12,8 +12,9 @@ from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.evaluations import success_words
 from mlflow_project.lineage.provenance import DatasetInput, lerobot_datasets
 from mlflow_project.recorders.logged_checkpoints import log_model, model_name
+from mlflow_project.tracking import ui
 from mlflow_project.tracking.recorder import Recorder, flatten
-from mlflow_project.vocabulary import ABOUT_TAG
+from mlflow_project.vocabulary import ABOUT_TAG, NOT_YET, VERB_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import SftJob
@@ -23,18 +24,27 @@ from rlinf_isaac.jobs import options
 SECTIONS = ("preset", "env", "demos", "sft", "eval", "rl")
 """What a person chooses; the constants of the model are params of the nested runs."""
 LOSS = "train/loss"
+AWAITED = {f"{ABOUT_TAG}{key}": NOT_YET for key in ("best", "success", "promotion")}
+"""Tags of the run from its beginning, so that they come first."""
+COLUMNS = tuple(f"main/{key}" for key in ("best_success_once", "best_success_low", "best_success_high"))
+COLUMNS += ("main/gain_over_first", "main/loss", "main/episodes")
+CHARTS = (COLUMNS[0], "main/gain_over_first", "main/loss")
 
 
 class MainRecorder:
     """Records into the run of `main`: the resolved config, datasets, checkpoints, durations and the best success."""
 
     def __init__(self, recorder: Recorder, config: JobConfig, *, improve: bool) -> None:
-        """Log the config: what was chosen as params, without what is still ``auto``, and all of it as an artifact."""
+        """Log the config: what was chosen as params, without what is still ``auto``, and all of it as an artifact; and
+        save the UI's view of all runs of `main`."""
         self._recorder, self._config = recorder, config
         values = asdict(config)
         sections = [name for name in SECTIONS if improve or name != "rl"]
         chosen = flatten({name: values[name] for name in sections})
         recorder.params({key: text for key, text in chosen.items() if text != options.AUTO})
+        if ui.version_is_known():
+            view = ui.comparison_view(f"tags.{VERB_TAG} = 'main'", COLUMNS, CHARTS, order="attributes.start_time")
+            recorder.experiment_tag(f"mlflow.sharedViewState.{ui.MAIN_VIEW}", json.dumps(view, separators=(",", ":")))
         recorder.text("config.json", json.dumps(values, indent=2, default=str) + "\n")
 
     @contextmanager

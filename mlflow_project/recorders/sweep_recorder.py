@@ -34,14 +34,18 @@ from mlflow_project.recorders.logged_checkpoints import (
     log_model,
     training_tags,
 )
+from mlflow_project.tracking import ui
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.vocabulary import (
     ABOUT_TAG,
+    COMPARISON_PAGE,
     EPISODES,
     EPISODES_FILE,
     EXPERIMENT_PLACEHOLDER,
     LENGTH_MEAN,
     MISMATCH_TAG,
+    NOT_YET,
+    NOTE_TAG,
     PLANNED_TAG,
     RETURN_MEAN,
     ROLLOUT,
@@ -72,6 +76,7 @@ from rlinf_isaac.media.preview import write_preview
 
 logger = logging.getLogger("mlflow_project")
 
+_SUCCESS_TAG = f"{ABOUT_TAG}success"
 NO_METRIC_NAME = re.compile(r"[^\w./ -]")
 """What MLflow does not take in the name of a metric; an environment may have any names."""
 
@@ -159,6 +164,7 @@ class SweepRecorder:
         self._parent.tags(simulator)
         name, tags = self._run_name(event, bundle), bundle_tags(bundle) | simulator | self._planned
         tags |= training_tags(event.assumed, event.unsaid) | {VERB_TAG: "eval", f"{ABOUT_TAG}checkpoint": name}
+        tags |= {_SUCCESS_TAG: NOT_YET}
         recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
         # The only param that differs. Path and sha256 are tags, so that MLflow's compare page has no axes for them.
@@ -190,7 +196,10 @@ class SweepRecorder:
             model=event.digest,
             dataset=(self._dataset.name, self._dataset.digest),
         )
-        recorder.tags({f"{ABOUT_TAG}success": success_words(success_of(rows))})
+        said = success_words(success_of(rows))
+        page = ui.artifact_link("", EXPERIMENT_PLACEHOLDER, run_placeholder(self._parent.run), COMPARISON_PAGE)
+        note = f"**{ui.plain(evaluation.name)}: success {said} episodes** (95 % interval). [Comparison]({page})"
+        recorder.tags({_SUCCESS_TAG: said, NOTE_TAG: note})
         recorder.end("FINISHED")
         tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})
         self._finished.append(

@@ -28,7 +28,7 @@ from mlflow_project.tracking.operations import (
     StartRun,
     Status,
 )
-from mlflow_project.vocabulary import FAILURE_TAG, OF_THE_VERB
+from mlflow_project.vocabulary import FAILURE_TAG, OF_THE_VERB, for_people_first
 from rlinf_isaac.ground import atomic
 from rlinf_isaac.ground.digest import bytes_digest
 
@@ -71,7 +71,8 @@ class Recorder:
             inherited: tags of the verb that nested runs get as well, besides those among `tags` (`OF_THE_VERB`).
         """
         run = uuid.uuid4().hex
-        journal.append(StartRun(run, name, _now_ms(), parent, _tags(tags or {}), experiment, adopt))
+        own = for_people_first(_tags(tags or {}))
+        journal.append(StartRun(run, name, _now_ms(), parent, own, experiment, adopt))
         known = dict(tags or {}) | dict(inherited or {})
         return cls(journal, run, {key: value for key, value in known.items() if key in OF_THE_VERB})
 

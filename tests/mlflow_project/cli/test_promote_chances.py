@@ -99,6 +99,7 @@ def test_what_was_assumed_is_shown_and_becomes_a_tag_of_the_version(world):
     assert assumed == {
         "promotion.assumed.prompt": "Stack.; Stack the cubes.",
         "promotion.assumed.control_hz": "20",
-        "gate.assumptions": f"control_hz=20 {unrecorded}; prompt=Stack. {unrecorded};"
-        f" prompt=Stack the cubes. {unrecorded}",
     }
+    said = f"control_hz=20 {unrecorded}; prompt=Stack. {unrecorded}; prompt=Stack the cubes. {unrecorded}"
+    assert tags["gate.assumptions"] == said
+    assert "was assumed for" in version.description
