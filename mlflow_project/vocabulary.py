@@ -134,10 +134,10 @@ def for_people_first(tags: Mapping[str, str]) -> dict[str, str]:
     Digests, versions and long texts come last."""
 
     def rank(key: str) -> int:
+        if key in (VERB_TAG, TASK_TAG, PRESET_TAG, DEVICE_TAG, HOST_TAG):
+            return 1
         if key.startswith(ABOUT_TAG):
             return 0
-        if key in (VERB_TAG, TASK_TAG):
-            return 1
         return 3 if key.endswith("sha256") or key.startswith(VERSION_TAG) or key in LONG_TAGS else 2
 
     return {key: tags[key] for key in sorted(tags, key=rank)}
