@@ -6,7 +6,7 @@ Runs stay in stores for years, so a name that has once been written must never c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # Tags that say what a run did and how it ended.
 VERB_TAG = "rlinf_isaac.verb"
@@ -18,8 +18,22 @@ PARENT_RUN_TAG = "mlflow.parentRunId"
 COMMIT_TAG = "mlflow.source.git.commit"
 """MLflow's own tag for the git commit; `mlflow run` sets it, too."""
 DIRTY_TAG = "git.dirty"
+BRANCH_TAG = "mlflow.source.git.branch"
+USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.user", "mlflow.source.name", "mlflow.source.type"
+"""MLflow's own tags for who made a run, and with what; its columns "Created by" and "Source"."""
 TASK_TAG = "task"
 """Tag with the name of the task that a run is about."""
+ABOUT_TAG = "about."
+"""Prefix of the tags that say in a word what a run or a checkpoint is."""
+NOT_YET = "not yet"
+"""Value of an `ABOUT_TAG` until it is known. MLflow lists tags in the order in which they were first set."""
+PRESET_TAG, DEVICE_TAG, HOST_TAG = f"{ABOUT_TAG}preset", f"{ABOUT_TAG}device", f"{ABOUT_TAG}host"
+OF_THE_VERB = (
+    *(VERB_TAG, COMMIT_TAG, BRANCH_TAG, DIRTY_TAG, USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, TASK_TAG),
+    *(PRESET_TAG, DEVICE_TAG, HOST_TAG),
+)
+"""Tags of a verb's run that the runs nested in it have, too."""
+LONG_TAGS = ("command", "platform", "git.status", "checkpoint.uri", "sim.prompt")
 VERSION_TAG = "version."
 """Prefix of the tags with package versions."""
 PLANNED_TAG = "sweep.checkpoints"
@@ -84,6 +98,8 @@ COMPARISON_PAGE = "comparison.html"
 ROLLOUT = "rollout"
 """Key of the animated images; the step of an image is the number of its episode."""
 
+DEFAULT_EXPERIMENT = "rlinf-isaac"
+"""The experiment of whatever names no other."""
 EXPERIMENT_PLACEHOLDER = "{{experiment}}"
 """Placeholder for MLflow's id of the experiment, unknown while a record is written; the replica fills it in."""
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -111,6 +127,20 @@ def fill_in(text: str, experiment: str, id_of_run: Callable[[str], str]) -> str:
         id_of_run: maps the local uuid of a run to MLflow's id.
     """
     return _RUN_PLACEHOLDER.sub(lambda match: id_of_run(match[1]), text.replace(EXPERIMENT_PLACEHOLDER, experiment))
+
+
+def for_people_first(tags: Mapping[str, str]) -> dict[str, str]:
+    """`tags` in the order in which a person wants to read them: MLflow shows them in the order in which they were set.
+    Digests, versions and long texts come last."""
+
+    def rank(key: str) -> int:
+        if key in (VERB_TAG, TASK_TAG, PRESET_TAG, DEVICE_TAG, HOST_TAG):
+            return 1
+        if key.startswith(ABOUT_TAG):
+            return 0
+        return 3 if key.endswith("sha256") or key.startswith(VERSION_TAG) or key in LONG_TAGS else 2
+
+    return {key: tags[key] for key in sorted(tags, key=rank)}
 
 
 def lineage_tag(link: str) -> str:

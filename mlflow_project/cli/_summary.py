@@ -76,13 +76,13 @@ def print_gains(improved: Sequence[Improved]) -> None:
         if each.ending:
             stdout.print(each.ending)
     table = Table(title="Before and after, on the same held-out seeds", title_justify="left")
-    for column in ("from step", "before", "after", "gained", "lost", "n", "p (one-sided)"):
+    for column in ("from", "before", "after", "gained", "lost", "n", "p (one-sided)"):
         table.add_column(column, justify="right")
     for each in improved:
         gain = each.gain
         rates = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
         counts = map(str, (gain.gained, gain.lost, gain.n))
-        table.add_row(str(each.step), *rates, *counts, f"{gain.p_value:.2g}")
+        table.add_row(each.name, *rates, *counts, f"{gain.p_value:.2g}")
     stdout.print(table)
     for each in improved:
         stdout.print(f"checkpoint     {each.path}")

@@ -84,6 +84,11 @@ class Evaluation:
         """The success rate; of several tasks their macro average."""
         return success_of(self.rows)
 
+    @property
+    def task(self) -> str:
+        """The task, or the tasks with commas between them."""
+        return ", ".join(self.tasks) or str(self.settings.get("environment", {}).get("task", ""))
+
     def of_task(self, name: str) -> tuple[EpisodeRow, ...]:
         """The episodes of one task."""
         return tuple(row for row in self.rows if row.task == name)
@@ -105,6 +110,12 @@ def success_of(rows: Sequence[EpisodeRow]) -> RateEstimate:
     for row in rows:
         counts.setdefault(row.task, []).append(row.success)
     return macro_average([(sum(each), len(each)) for each in counts.values()])
+
+
+def success_words(success: RateEstimate) -> str:
+    """A success rate with its 95 % interval and the number of episodes, short enough for a tag."""
+    rate, low, high = (f"{100 * value:.0f}" for value in (success.rate, success.low, success.high))
+    return f"{rate} % ({low} to {high} %) of {success.n}"
 
 
 def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:

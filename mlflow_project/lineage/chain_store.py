@@ -164,7 +164,7 @@ class Chains:
     def _summary(self, run: Run, model: LoggedModel | None) -> Node:
         """Node of a run without children: its status, its results, and whether its digests agree with `model`."""
         tags, metrics = run.data.tags, run.data.metrics
-        kind = tags.get(VERB_TAG) or ("evaluation" if EPISODES in metrics else "run")
+        kind = "evaluation" if EPISODES in metrics else tags.get(VERB_TAG, "run")
         title = str(run.info.run_name)
         remarks = [run.info.status]
         if EPISODES in metrics:

@@ -17,7 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, ENV_FINDINGS_TAG, TASK_TAG, VERSION_TAG, lineage_tag
+from mlflow_project.vocabulary import (
+    BRANCH_TAG,
+    COMMIT_TAG,
+    DEVICE_TAG,
+    DIRTY_TAG,
+    ENV_FINDINGS_TAG,
+    HOST_TAG,
+    PRESET_TAG,
+    TASK_TAG,
+    USER_TAG,
+    VERSION_TAG,
+    lineage_tag,
+)
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs.conformance.kept import kept_findings
@@ -132,9 +144,11 @@ def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def task_tags(config: JobConfig) -> dict[str, str]:
-    """Tags that say which task a run is about: its name, and the sha256 of its description."""
-    task = task_of(config)
-    return {TASK_TAG: task.name} | digest_tags({"task": task.digest})
+    """Tags that say which task a run is about, by its name and the sha256 of its description, and with which preset and
+    on which kind of device."""
+    task, preset = task_of(config), Path(config.preset).stem
+    about = {TASK_TAG: task.name, PRESET_TAG: preset, DEVICE_TAG: config.compute.device}
+    return about | digest_tags({"task": task.digest})
 
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
@@ -149,6 +163,7 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         f"{VERSION_TAG}rlinf_isaac": rlinf_isaac.__version__,
         f"{VERSION_TAG}python": platform.python_version(),
         "platform": platform.platform(),
+        HOST_TAG: platform.node(),
         "command": shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})
@@ -173,7 +188,7 @@ def git_tags(root: str | Path) -> dict[str, str]:
         return {}
     tags = {COMMIT_TAG: commit.decode().strip(), DIRTY_TAG: str(bool(status.strip())).lower()}
     if branch := (output_of("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
-        tags["mlflow.source.git.branch"] = branch
+        tags[BRANCH_TAG] = branch
     if status.strip():
         diff = output_of("git", "-C", str(root), "diff", "HEAD", "--binary") or b""
         tags["git.diff.sha256"] = bytes_digest(diff)
@@ -193,6 +208,6 @@ def gpu_tags() -> dict[str, str]:
 
 def _user_tags() -> dict[str, str]:
     try:
-        return {"mlflow.user": getpass.getuser()}
+        return {USER_TAG: getpass.getuser()}
     except (KeyError, OSError):  # e.g. in a container, the user has a number but no name
         return {}

@@ -142,7 +142,7 @@ def assumptions(candidate: Candidate, bundle: Bundle | None) -> dict[str, tuple[
 def _assumption_texts(candidate: Candidate, bundle: Bundle | None) -> Iterator[str]:
     for field, values in assumptions(candidate, bundle).items():
         for value in values:
-            yield f"{field}={value} was assumed for step {candidate.evaluation.step} (nobody recorded it)"
+            yield f"{field}={value} was assumed for {candidate.evaluation.name} (nobody recorded it)"
 
 
 def _model(client: MlflowClient, digest: str, subject: str) -> LoggedModel:

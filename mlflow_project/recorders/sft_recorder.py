@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mlflow_project.lineage.provenance import DatasetInput
 from mlflow_project.recorders.logged_checkpoints import (
@@ -13,7 +13,7 @@ from mlflow_project.recorders.logged_checkpoints import (
     uploads_weights,
 )
 from mlflow_project.tracking.recorder import Recorder
-from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, unsaid
 from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved, Metrics
 
@@ -33,11 +33,13 @@ class SftRecorder:
         model_name: str,
         datasets: Sequence[DatasetInput] = (),
         upload_weights: UploadWeights = "auto",
+        checkpoint_name: Callable[[Bundle], str] = lambda bundle: bundle.name,
     ) -> None:
         """Log the datasets of the training. `model_name` comes from `logged_checkpoints.model_name`."""
         self._recorder = recorder
         self._model_name = model_name
         self._upload_weights: UploadWeights = upload_weights
+        self._checkpoint_name = checkpoint_name
         for dataset in datasets:
             recorder.dataset(dataset)
 
@@ -49,7 +51,8 @@ class SftRecorder:
             bundle = read_bundle(event.path, verify=False)
             self._recorder.tags(training_tags(assumed(bundle), unsaid(bundle)))
             suffix = "-raw" if event.path.parent.name == "checkpoints-raw" else ""
-            log_model(self._recorder, bundle, f"{self._model_name}{suffix}", "output")
+            checkpoint = self._checkpoint_name(bundle)
+            log_model(self._recorder, bundle, f"{self._model_name}{suffix}", "output", checkpoint)
             log_bundle_files(self._recorder, bundle, f"checkpoints{suffix}/{event.step}", self._upload_weights)
         elif isinstance(event, FileSaved):
             weights = event.path.suffix == ".safetensors"

@@ -70,6 +70,7 @@ def played_dataset(config: JobConfig, stop_rule: Mapping[str, Any] | None = None
 
 
 def recorded(config: JobConfig, *own: str) -> dict[str, Any]:
-    """The sections of the config that a run logs as params: what concerns an evaluation, and the verb's `own`."""
+    """The sections of the config that a run logs as params: what concerns an evaluation, and the verb's `own`. The
+    model's constants come last: MLflow shows params in this order."""
     values = asdict(config)
-    return {section: values[section] for section in ("preset", "model", "policy", "env", *own, "eval", "compute")}
+    return {section: values[section] for section in ("preset", "env", *own, "eval", "policy", "compute", "model")}

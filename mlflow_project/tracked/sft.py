@@ -45,7 +45,7 @@ def run(
     with tracked_run("sft", output=output, name=f"sft {job.output.name}{how}", tags=tags) as tracked:
         values = asdict(job.config)
         values["compute"] |= {"num_processes": job.processes, "sharding": job.sharding if job.processes > 1 else "none"}
-        sections = ("preset", "model", "policy", "sft", "compute")
+        sections = ("preset", "sft", "policy", "compute", "model")  # MLflow shows them in this order
         tracked.recorder.params({section: values[section] for section in sections})
         tracked.recorder.tags(digest_tags(job.lineage) | mismatch_tags(allowed))
         if job.base is not None:

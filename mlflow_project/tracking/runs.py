@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.tracking import system_metrics
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.journal import Journal
@@ -28,9 +29,8 @@ from mlflow_project.tracking.signals import Signals, Terminated
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
 from mlflow_project.tracking.uploader import Uploader, UploadResult
-from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
+from mlflow_project.vocabulary import DEFAULT_EXPERIMENT, FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
 
-DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
 """Seconds that a finished verb waits for the upload of its records. The next verb, or `sync`, uploads the rest."""
 KILLED_LIMIT_S = 5.0
@@ -94,7 +94,7 @@ def tracked_run(
         tags: tags of the run (provenance).
     """
     tags = {VERB_TAG: verb} | dict(tags or {})
-    source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
+    source = {SOURCE_TAG: f"rlinf-isaac {verb}", SOURCE_TYPE_TAG: "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
         run = TrackedRun(recorder, _current.uploader, _current.tracking_uri, nested=True)
@@ -109,13 +109,19 @@ def tracked_run(
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
     with Signals() as signals, _environment(uri, verb):
-        if adopt is None:  # an adopted run has its source tags already
-            tags |= source
-        recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
+        own = tags if adopt else tags | source  # an adopted run has its source tags already
+        recorder = Recorder.start(
+            journal,
+            name or verb,
+            tags=own,
+            experiment=experiment_chosen() or DEFAULT_EXPERIMENT,
+            adopt=adopt,
+            inherited=source,
+        )
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
         try:
-            with _as_current(run), _closing(recorder, leave_to_owner=active):
+            with _as_current(run), system_metrics.measured(journal), _closing(recorder, leave_to_owner=active):
                 yield run
         except (KeyboardInterrupt, Terminated):
             signals.ignore = True
@@ -201,9 +207,10 @@ def _run_to_adopt() -> tuple[str | None, bool]:
     return (active.info.run_id, True) if active is not None else (None, False)
 
 
-def _experiment() -> str:
+def experiment_chosen() -> str | None:
+    """The experiment that the environment names, its name or ``id:<id>``; None if it names none."""
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME")
 
 
 @contextmanager

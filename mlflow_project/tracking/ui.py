@@ -25,11 +25,14 @@ from mlflow_project.vocabulary import (
     SUCCESS_BEFORE,
     SUCCESS_HIGH,
     SUCCESS_LOW,
+    VERB_TAG,
 )
 
 KNOWN_VERSIONS = ((3, 13), (4, 0))
 """Known versions of MLflow, (major, minor): the first bound is included, the second excluded."""
 
+MAIN_VIEW = "rlinf-isaac-main"
+"""Name of the saved view of all runs of `main`."""
 DEFAULT_PORT = 5000
 LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
 """Tag of a run with images; without it the UI shows no chart of them."""
@@ -128,10 +131,14 @@ def view_name(parent_run_id: str) -> str:
 
 
 def comparison_view(
-    search_filter: str, metrics: Sequence[str] = COLUMNS, charts: Sequence[str] = CHARTS
+    search_filter: str,
+    metrics: Sequence[str] = COLUMNS,
+    charts: Sequence[str] = CHARTS,
+    order: str = f"metrics.`{SUCCESS}`",
 ) -> dict[str, Any]:
     """The UI's state (``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState`` in MLflow's source) that lists
-    the runs matching `search_filter`, with a column for each of `metrics` and a bar chart for each of `charts`."""
+    the runs matching `search_filter`, the highest of `order` first, with a column for each of `metrics` and a bar chart
+    for each of `charts`."""
     columns = [f"metrics.`{key}`" for key in metrics]
     chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
     rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "showRunParams": False}
@@ -148,7 +155,7 @@ def comparison_view(
     ]
     return {
         "searchFilter": search_filter,
-        "orderByKey": f"metrics.`{SUCCESS}`",
+        "orderByKey": order,
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -186,6 +193,24 @@ def comparison_view(
         "autoRefreshEnabled": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
+
+
+def main_link(base_url: str, experiment_id: str) -> str:
+    """Link to all runs of `main` with their success; `base_url` as in `comparison_link`. Without a saved view they are
+    listed without columns."""
+    query = {"workflowType": "machine_learning"}
+    query |= {"viewStateShareKey": MAIN_VIEW} if version_is_known() else {"searchFilter": f"tags.{VERB_TAG} = 'main'"}
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def run_link(base_url: str, experiment_id: str, run_id: str) -> str:
+    """Link that opens a run in the UI; `base_url` as in `comparison_link`."""
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def plain(text: str) -> str:
+    """`text` with Markdown's special characters escaped, because names come from other people."""
+    return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)
 
 
 def _app(base_url: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.bundle import TRAINED_FROM, Bundle
 from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
@@ -134,7 +134,8 @@ class RlJob:
     @property
     def description(self) -> dict[str, Any]:
         """Content of the checkpoints' ``config.json``: that of the start checkpoint, with this job."""
-        return {**self.start.config, "job": self.config.as_dict(), "trained_by": "rl"}
+        own = {"job": self.config.as_dict(), "trained_by": "rl", TRAINED_FROM: self.start.name}
+        return {**self.start.config, **own}
 
 
 class Engine(Protocol):

@@ -238,7 +238,7 @@ def evaluate_bundle(
         # Announce these rows again. A recorder identifies a row by checkpoint and seed, so it counts only once.
         for seed in sorted(finished):
             yield from _announce(rows[seed], directory)
-        label = f"eval {bundle.step} {task}".rstrip()
+        label = f"eval {bundle.name} {task}".rstrip()
         before = batch.start - seeds.start
         yield Progress(label, before + len(finished), len(seeds))
         if len(finished) < len(batch):

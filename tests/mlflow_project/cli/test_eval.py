@@ -112,7 +112,7 @@ def test_more_episodes_keep_the_rows_there_are(invoke, small_checkpoints, tmp_pa
 def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, small_checkpoints, tmp_path):
     arguments = evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64")
     process = start(*arguments)
-    kill_when(process, "eval 4       2/10")
+    kill_when(process, "eval step-4  2/10")
     survived = rows_of(tmp_path / "out")
     assert 10 < len(survived) < 20
     assert invoke(*arguments).exit_code == 0
@@ -127,7 +127,7 @@ def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, smal
 
 def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
     process = start(*evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64"))
-    kill_when(process, "eval 4       2/10", signal.SIGTERM)
+    kill_when(process, "eval step-4  2/10", signal.SIGTERM)
     assert process.returncode == 143
     _, (parent,), children = runs_of(store)
     assert parent.info.status == "KILLED"
