@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, ENV_FINDINGS_TAG, TASK_TAG, VERSION_TAG, lineage_tag
+from mlflow_project.vocabulary import (
+    COMMAND_TAG,
+    COMMIT_TAG,
+    DIRTY_TAG,
+    ENV_FINDINGS_TAG,
+    TASK_TAG,
+    VERSION_TAG,
+    lineage_tag,
+)
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs.conformance.kept import kept_findings
@@ -149,7 +157,7 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         f"{VERSION_TAG}rlinf_isaac": rlinf_isaac.__version__,
         f"{VERSION_TAG}python": platform.python_version(),
         "platform": platform.platform(),
-        "command": shlex.join(sys.orig_argv),
+        COMMAND_TAG: shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})
     return tags | git_tags(project_root) | gpu_tags() | _user_tags()
