@@ -12,7 +12,8 @@ const placeOf = film => film.dataset.file || ("file" in film.dataset ? "" : arti
   const button = document.getElementById("play");
   const speed = document.getElementById("speed");
   const visible = new Set();
-  let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const snapshot = location.hash === "#snapshot";  // for a picture: the still images stay
+  let playing = !snapshot && !matchMedia("(prefers-reduced-motion: reduce)").matches;
   const update = () => {
     button.textContent = playing ? "Pause" : "Play";
     for (const video of films) {
@@ -21,7 +22,7 @@ const placeOf = film => film.dataset.file || ("file" in film.dataset ? "" : arti
     }
   };
   const load = video => {
-    if (video.src || !placeOf(video)) return;
+    if (snapshot || video.src || !placeOf(video)) return;
     video.src = placeOf(video);
     video.playbackRate = video.defaultPlaybackRate = Number(speed.value);
   };

@@ -157,3 +157,4 @@
     opener.addEventListener("keydown", event => { if (event.key === "Enter") go(); });
   }
 })();
+if (location.hash === "#snapshot") document.documentElement.dataset.height = document.documentElement.scrollHeight;
