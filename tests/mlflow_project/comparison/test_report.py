@@ -127,12 +127,55 @@ def test_p_values(p_value, text):
     assert p_text(p_value) == text
 
 
+BODY_FITS = "return document.documentElement.scrollWidth <= innerWidth"
+PLAYING = "return [...document.querySelectorAll('video[data-run]')].every(v => v.readyState >= 2 && v.currentTime > 0)"
+
+
+@pytest.fixture
+def browser():
+    """Chromium without a window, 1600 pixels wide."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000"):
+        options.add_argument(argument)
+    opened = webdriver.Chrome(options=options)
+    yield opened
+    opened.quit()
+
+
+def wait_for(browser, script):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 90).until(lambda b: b.execute_script(script))
+
+
+def looks_closer(browser):
+    """Open the second film in the episode browser: its curves are drawn, and a click into one goes to that moment."""
+    browser.execute_script("document.querySelectorAll('button.open')[1].click()")
+    wait_for(browser, "return document.querySelectorAll('#viewer-actions canvas').length > 0")
+    wait_for(browser, "return document.getElementById('viewer-video').readyState >= 2")
+    names = browser.execute_script("return [...document.querySelectorAll('#viewer-actions figcaption')].length")
+    assert names == 7
+    browser.execute_script(
+        "const at = document.getElementById('viewer-scrub'); at.value = 8; at.dispatchEvent(new Event('input'))"
+    )
+    wait_for(browser, "return document.getElementById('viewer-step').textContent.startsWith('step 8 of 16')")
+    ink = """
+        const canvas = document.querySelector('#viewer-actions canvas');
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return data.some(value => value > 0)"""
+    assert wait_for(browser, ink)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser_the_printed_link_shows_the_comparison_and_plays(server, monkeypatch, small_checkpoints, scheme):
-    """Behind the link that `eval` prints, with no click: the leaderboard in MLflow's sandbox, and moving videos."""
-    webdriver = pytest.importorskip("selenium.webdriver")
+def test_in_a_browser_the_printed_link_shows_the_comparison_and_plays(
+    server, monkeypatch, small_checkpoints, scheme, browser, tmp_path
+):
+    """Behind the link that `eval` prints, with no click: the leaderboard in MLflow's sandbox, and moving videos; and
+    the same page exported, from disk."""
     from click.testing import CliRunner
     from selenium.webdriver.support.ui import WebDriverWait
     from support import SHORT_EVALUATION
@@ -144,24 +187,41 @@ def test_in_a_browser_the_printed_link_shows_the_comparison_and_plays(server, mo
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     (link,) = (word for word in result.stdout.split() if word.startswith("http"))
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options)
-    try:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get(link)
-        wait = WebDriverWait(browser, 90)
-        frame = wait.until(lambda b: b.find_elements("css selector", "iframe.mlflow-html-iframe"))[0]
-        browser.switch_to.frame(frame)
-        rows = wait.until(lambda b: b.find_elements("css selector", "#leaderboard tbody tr"))
-        assert [row.text.split()[:2] for row in rows] == [["1-3", f"step-{step}"] for step in (2, 4, 6)]
-        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 23, 29)"}[scheme]
-        browser.execute_script("document.getElementById('videos').scrollIntoView()")
-        playing = "return [...document.querySelectorAll('video')].every(v => v.readyState >= 2 && v.currentTime > 0)"
-        wait.until(lambda b: b.execute_script(playing))
-    finally:
-        browser.quit()
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(link)
+    wait = WebDriverWait(browser, 90)
+    frame = wait.until(lambda b: b.find_elements("css selector", "iframe.mlflow-html-iframe"))[0]
+    browser.switch_to.frame(frame)
+    rows = wait.until(lambda b: b.find_elements("css selector", "#leaderboard tbody tr"))
+    assert [row.text.split()[:2] for row in rows] == [["1-3", f"step-{step}"] for step in (2, 4, 6)]
+    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 23, 29)"}[scheme]
+    browser.execute_script("document.getElementById('videos').scrollIntoView()")
+    wait_for(browser, PLAYING)
+    assert browser.execute_script(BODY_FITS)
+    looks_closer(browser)
+    runs = browser.execute_script("return [...document.querySelectorAll('#leaderboard a.run')].map(link => link.href)")
+    browser.switch_to.default_content()
+
+    if scheme == "dark":
+        return  # once is enough
+    exported = CliRunner().invoke(cli, ["compare", link, "--output", "out", "--export", "report"])
+    assert exported.exit_code == 0, exported.output
+    for width in (1600, 390):
+        size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get((tmp_path / "report" / "index.html").as_uri())
+        wait_for(browser, "return document.readyState === 'complete'")
+        assert browser.execute_script(BODY_FITS)
+        for number in range(2):
+            browser.execute_script("document.querySelectorAll('.seed')[arguments[0]].scrollIntoView()", number)
+            wait_for(browser, PLAYING.replace(".every", f".slice({3 * number}, {3 * number + 3}).every"))
+        looks_closer(browser)
+    browser.execute_script(
+        "const f = document.getElementById('filter'); f.value = 'filmed'; f.dispatchEvent(new Event('change'))"
+    )
+    assert browser.execute_script("return document.getElementById('shown').textContent") == "2 seeds"
+    for run in runs:
+        browser.get(run)
+        wait_for(browser, "return document.body.innerText.includes('step-')")
