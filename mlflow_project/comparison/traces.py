@@ -8,6 +8,7 @@ page that was opened from disk. Scripts are loaded in both places. So a trace is
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -26,9 +27,10 @@ def as_script(trace: str) -> str:
 
 def from_script(script: str) -> dict[str, Any]:
     """The trace in a script. Raises ValueError if it is none: anybody may have written an artifact."""
-    if not script.startswith(_BEGIN) or not script.endswith(_END):
-        raise ValueError("this is no trace of an episode")
-    found = json.loads(script[len(_BEGIN) : -len(_END)])
+    found = None
+    if script.startswith(_BEGIN) and script.endswith(_END):
+        with suppress(json.JSONDecodeError):
+            found = json.loads(script[len(_BEGIN) : -len(_END)])
     if not isinstance(found, dict):
         raise ValueError("this is no trace of an episode")
     return found

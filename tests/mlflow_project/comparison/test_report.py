@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from mlflow_project.comparison.compare import compare
+from mlflow_project.comparison.origin import Origin
 from mlflow_project.comparison.plot import BESIDE
 from mlflow_project.comparison.report import p_text, render
+from mlflow_project.vocabulary import COMMAND_TAG, COMMIT_TAG
 
 HOSTILE = [
     "<script>document.title='pwned'</script>",
@@ -36,6 +39,9 @@ class Page(HTMLParser):
             self.rows.append([])
         if self._inside and tag in ("td", "th"):
             self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._inside = self._inside and tag != "table"
 
     def handle_data(self, data):
         if self._inside and self.rows and self.rows[-1]:
@@ -125,6 +131,62 @@ def test_a_single_checkpoint_has_a_page(evaluation):
 )
 def test_p_values(p_value, text):
     assert p_text(p_value) == text
+
+
+def test_a_tie_is_called_a_tie(evaluation):
+    html = render(compare([evaluation("sst", 1), evaluation("tts", 2)]), "sweep")
+    assert html.count("tie, p = 1") == 2
+    assert "2 : 1" in html
+    clear = render(compare([evaluation("s" * 20, 1), evaluation("t" * 20, 2)]), "sweep")
+    assert "tie, " not in clear
+    assert "p &lt; 0.001" in clear
+
+
+def reached(evaluation, *flags: str):
+    """The evaluation, in which episode number k has reached the subtasks whose initials are in ``flags[k]``."""
+    rows = [
+        replace(row, subtasks={"stack_1": "s" in had, "grasp_1": "g" in had})
+        for row, had in zip(evaluation.rows, flags, strict=True)
+    ]
+    return replace(evaluation, rows=tuple(rows))
+
+
+def test_the_funnel_says_where_episodes_were_lost(evaluation):
+    first = reached(evaluation("sstt", 1), "gs", "gs", "g", "")
+    second = reached(evaluation("tttt", 2), "gs", "g", "g", "g")
+    html = render(compare([first, second]), "sweep")
+    rows = Page(html, "funnel").rows
+    assert rows[0] == ["", "grasp_1", "→ stack_1", "→ success"], "in the order in which episodes come so far"
+    assert rows[1] == ["step-1", "75 %", "50 %−1", "50 %"]
+    assert rows[2] == ["step-2", "100 %", "25 %−3", "0 %−1"]
+    assert Page(render(compare([evaluation("st", 1)]), "sweep"), "funnel").rows == []
+
+
+def test_the_filter_finds_failures_and_disagreements(evaluation):
+    pair = compare([evaluation("sst", 1, videos=1), evaluation("stt", 2)])
+    cells = [each["data-kinds"] for each in Page(render(pair, "sweep")).of("td") if "data-kinds" in each]
+    assert cells == ["failed failed-1 disagree", "filmed", "failed failed-0 failed-1"] * 2
+
+
+def test_where_the_numbers_come_from(evaluation):
+    tags = {"lineage.dataset.sha256": "d" * 64}
+    known = evaluation("st", 1, tags=tags, began_s=0.0, sweep_tags={COMMIT_TAG: "c" * 40, COMMAND_TAG: "eval <me>"})
+    pending = evaluation("st", 2, run="{{run:" + "e" * 32 + "}}")
+    html = render(compare([known, pending]), "sweep", Origin("today", "f" * 40, "eval now"))
+    copied = [each["data-copy"] for each in Page(html).of("button") if "data-copy" in each]
+    assert copied == [
+        *(known.run, known.checkpoint, "d" * 64, "c" * 40),
+        *(pending.run, pending.checkpoint, "f" * 40),
+        *("eval <me>", "eval now"),
+    ]
+    assert "today" in html
+    assert "1970-01-01" in html or "1969-12-31" in html
+
+
+def test_a_film_that_ends_otherwise_is_called_so(evaluation):
+    one = evaluation("ss", 1, videos=1)
+    rows = (replace(one.rows[0], filmed_outcome="timeout", filmed_length=7), one.rows[1])
+    assert "The film ends otherwise: timeout after 7 steps." in render(compare([replace(one, rows=rows)]), "sweep")
 
 
 BODY_FITS = "return document.documentElement.scrollWidth <= innerWidth"
