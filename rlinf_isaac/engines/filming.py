@@ -85,7 +85,11 @@ class Films:
     def on(self, row: EpisodeRow) -> EpisodeRow:
         """The row with its film, if there is one."""
         line = self._of.get(row.seed)
-        return row if line is None else replace(row, **{key: value for key, value in line.items() if key != "seed"})
+        if line is None:
+            return row
+        film = line["outcome"], line["length"]
+        outcome, length = ("", 0) if film == (row.outcome, row.length) else film
+        return replace(row, video=line["video"], filmed_outcome=outcome, filmed_length=length)
 
     def has(self, row: EpisodeRow) -> bool:
         """Whether the row has a film."""
@@ -93,14 +97,14 @@ class Films:
 
     def add(self, row: EpisodeRow, again: EpisodeRow) -> EpisodeRow:
         """Note the film of an episode that was played `again`; returns its row with the film."""
-        line: dict[str, Any] = {"seed": row.seed, "video": self.name(row.seed)}
         if (again.outcome, again.length) != (row.outcome, row.length):
             logger.warning(
                 "seed %d of step %d ended otherwise when it was played again for its film (%s after %d steps, before:"
                 " %s after %d); the result stays, the film says so",
                 *(row.seed, row.checkpoint_step, again.outcome, again.length, row.outcome, row.length),
             )
-            line |= {"filmed_outcome": again.outcome, "filmed_length": again.length}
+        name = self.name(row.seed)
+        line = {"seed": row.seed, "video": name, "outcome": again.outcome, "length": again.length}
         lines.append(self.file, json.dumps(line))
         self._of[row.seed] = line
         return self.on(row)
