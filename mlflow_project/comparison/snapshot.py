@@ -55,5 +55,5 @@ def _run(browser: str, *arguments: str) -> bytes:
         command = [browser, "--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command.append("--no-sandbox")  # Chromium refuses to start for root without it; the page is our own
-        options = {"capture_output": True, "check": True, "timeout": TIMEOUT_S}
-        return subprocess.run([*command, "--virtual-time-budget=3000", *arguments], **options).stdout
+        command += ["--virtual-time-budget=3000", *arguments]
+        return subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S).stdout
