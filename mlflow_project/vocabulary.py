@@ -21,6 +21,8 @@ DIRTY_TAG = "git.dirty"
 BRANCH_TAG = "mlflow.source.git.branch"
 USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.user", "mlflow.source.name", "mlflow.source.type"
 """MLflow's own tags for who made a run, and with what; its columns "Created by" and "Source"."""
+COMMAND_TAG = "command"
+"""Tag with the command line."""
 TASK_TAG = "task"
 """Tag with the name of the task that a run is about."""
 ABOUT_TAG = "about."
@@ -33,7 +35,7 @@ OF_THE_VERB = (
     *(PRESET_TAG, DEVICE_TAG, HOST_TAG),
 )
 """Tags of a verb's run that the runs nested in it have, too."""
-LONG_TAGS = ("command", "platform", "git.status", "checkpoint.uri", "sim.prompt")
+LONG_TAGS = (COMMAND_TAG, "platform", "git.status", "checkpoint.uri", "sim.prompt")
 VERSION_TAG = "version."
 """Prefix of the tags with package versions."""
 PLANNED_TAG = "sweep.checkpoints"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_project.cli._session import stdout
+from mlflow_project.cli._session import stderr, stdout
 from mlflow_project.comparison.compare import Comparison
+from mlflow_project.comparison.export import Exported
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
@@ -127,6 +128,20 @@ def print_promotion(promotion: Promotion, name: str) -> None:
 def print_serve(name: str) -> None:
     """Print the command that serves the champion of a registered model."""
     stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion")
+
+
+def print_export(exported: Exported) -> None:
+    """Print what an export has made, and what it lacks."""
+    stdout.print(f"\nexported       {exported.page}, with {exported.videos} videos, data/ and figure.png, figure.pdf")
+    if exported.browser is not None:
+        stdout.print(f"drawn          page.png and page.pdf, by {exported.browser}")
+    else:
+        stdout.print(
+            "not drawn      page.png and page.pdf, for which there is no browser here (chromium, google-chrome);"
+            " open the page and print it"
+        )
+    for text in exported.missing:
+        stderr.print(f"left out       {text}")
 
 
 def print_links(tracked: TrackedRun, page: str | None = None) -> None:

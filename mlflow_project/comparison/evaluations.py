@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ TIMEOUT = "timeout"
 OF_STACK_CUBE = ("drop",)
 """The failures of an evaluation whose settings name none."""
 _FLAG, _EXTRA = "subtask/", "extra/"
-_COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks", "extras"}
+_COLUMNS = {each.name for each in fields(EpisodeRow)} - {"subtasks", "extras"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Evaluation:
         rows: episodes in the order of tasks and seeds; `EpisodeRow.video` is an artifact path of the run.
         settings: `EvaluationStarted.settings`; empty if they were not recorded.
         tags: tags of the run (digests as ``lineage.<link>.sha256``, `MISMATCH_TAG`).
+        sweep_tags: tags of the sweep's run (commit, command); empty while it is being recorded.
+        began_s: when the run began, in Unix seconds; None while it is being recorded.
     """
 
     run: str
@@ -66,6 +68,8 @@ class Evaluation:
     rows: tuple[EpisodeRow, ...]
     settings: Mapping[str, Any]
     tags: Mapping[str, str]
+    sweep_tags: Mapping[str, str] = field(default_factory=dict)
+    began_s: float | None = None
 
     @property
     def successes(self) -> dict[EpisodeKey, bool]:
@@ -133,7 +137,9 @@ def table_row(row: EpisodeRow) -> dict[str, Any]:
 
 
 def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
-    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag nor an extra are ignored."""
+    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag nor an extra are ignored, and so is
+    what other rows of the table have and this one lacks (None)."""
+    values = {key: value for key, value in values.items() if value is not None}
     flags = {key.removeprefix(_FLAG): bool(value) for key, value in values.items() if key.startswith(_FLAG)}
     extras = {key.removeprefix(_EXTRA): float(value) for key, value in values.items() if key.startswith(_EXTRA)}
     own = {key: value for key, value in values.items() if key in _COLUMNS}
@@ -256,4 +262,6 @@ def _read(client: MlflowClient, run: Run) -> Evaluation:
         rows=tuple(sorted(rows, key=lambda row: (row.task, row.seed))),
         settings=settings,
         tags=tags,
+        sweep_tags=sweep.data.tags,
+        began_s=run.info.start_time / 1000,
     )

@@ -19,6 +19,7 @@ from typing import Any
 import rlinf_isaac
 from mlflow_project.vocabulary import (
     BRANCH_TAG,
+    COMMAND_TAG,
     COMMIT_TAG,
     DEVICE_TAG,
     DIRTY_TAG,
@@ -164,7 +165,7 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         f"{VERSION_TAG}python": platform.python_version(),
         "platform": platform.platform(),
         HOST_TAG: platform.node(),
-        "command": shlex.join(sys.orig_argv),
+        COMMAND_TAG: shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})
     return tags | git_tags(project_root) | gpu_tags() | _user_tags()

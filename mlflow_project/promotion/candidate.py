@@ -184,7 +184,7 @@ def _watch_videos(client: MlflowClient, evaluation: Evaluation) -> tuple[int, tu
             if row.video is None:
                 continue
             try:
-                verify_video(client.download_artifacts(evaluation.run, row.video, scratch), row.length + 1)
+                verify_video(client.download_artifacts(evaluation.run, row.video, scratch), row.film_length + 1)
                 good += 1
             except (VideoError, MlflowException, OSError) as error:
                 problems.append(f"{row.video} of seed {row.seed}: {error}")

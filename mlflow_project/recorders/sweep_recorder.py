@@ -25,6 +25,7 @@ from mlflow_project.comparison.evaluations import (
     table_row,
     unsolved,
 )
+from mlflow_project.comparison.traces import as_script, trace_name
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 from mlflow_project.recorders.logged_checkpoints import (
@@ -64,6 +65,7 @@ from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeKey,
     EpisodeRow,
+    EvaluationFilmed,
     EvaluationFinished,
     EvaluationStarted,
     Event,
@@ -91,7 +93,7 @@ class _Running:
     tags: Mapping[str, str]
     settings: Mapping[str, Any]
     rows: dict[EpisodeKey, EpisodeRow] = field(default_factory=dict)
-    videos: dict[EpisodeKey, Path] = field(default_factory=dict)
+    videos: dict[EpisodeKey, VideoSaved] = field(default_factory=dict)
     mismatch: bool = False
 
 
@@ -150,9 +152,11 @@ class SweepRecorder:
         elif isinstance(event, EpisodeDone):
             self._evaluations[event.row.checkpoint_step].rows[event.row.key] = event.row
         elif isinstance(event, VideoSaved):
-            self._evaluations[event.checkpoint_step].videos[event.key] = event.path
+            self._evaluations[event.checkpoint_step].videos[event.key] = event
         elif isinstance(event, EvaluationFinished):
             self._finish(event)
+        elif isinstance(event, EvaluationFilmed):
+            self._film(event)
         elif isinstance(event, Metrics):
             self._parent.metrics(event.values, event.step, time_s=event.time)
         elif isinstance(event, FileSaved):
@@ -184,12 +188,9 @@ class SweepRecorder:
         self._parent.tags(tags)
 
     def _finish(self, event: EvaluationFinished) -> None:
-        evaluation = self._evaluations.pop(event.step)
+        evaluation = self._evaluations[event.step]
         recorder = evaluation.recorder
-        rows = sorted(evaluation.rows.values(), key=lambda row: (row.task, row.seed))
-        videos = self._log_videos(recorder, rows, evaluation.videos)
-        rows = [replace(row, video=videos.get(row.key)) for row in rows]
-        recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
+        rows = self._log_episodes(evaluation)
         recorder.metrics(
             evaluation_metrics(rows, evaluation.settings),
             event.step,
@@ -218,8 +219,25 @@ class SweepRecorder:
         )
         self._compare(evaluation.position)
 
+    def _film(self, event: EvaluationFilmed) -> None:
+        """Log the films that were made after the evaluation had finished: its run has ended, but takes them."""
+        rows = self._log_episodes(self._evaluations[event.step])
+        self._finished = [
+            replace(each, rows=tuple(rows)) if each.checkpoint == event.digest else each for each in self._finished
+        ]
+        self.comparison = compare(self._finished)
+        record_comparison(self._parent, self.comparison, self._name)
+
+    def _log_episodes(self, evaluation: _Running) -> list[EpisodeRow]:
+        """Log the videos and the table of the episodes; returns its rows."""
+        rows = sorted(evaluation.rows.values(), key=lambda row: (row.task, row.seed))
+        videos = self._log_videos(evaluation.recorder, rows, evaluation.videos)
+        rows = [replace(row, video=videos.get(row.key)) for row in rows]
+        evaluation.recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
+        return rows
+
     def _log_videos(
-        self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, Path]
+        self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, VideoSaved]
     ) -> dict[EpisodeKey, str]:
         """Log videos under names that are the same in every nested run; returns episode -> artifact path.
 
@@ -234,8 +252,10 @@ class SweepRecorder:
                 folder = f"videos/{row.task}" if row.task else "videos"
                 name = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
                 names[row.key] = name if names else "rollout.mp4"
-                recorder.artifact(videos[row.key], names[row.key])
-                self._log_preview(recorder, videos[row.key], number)
+                recorder.artifact(videos[row.key].path, names[row.key])
+                if trace := videos[row.key].trace:
+                    recorder.text(trace_name(names[row.key]), as_script(trace.read_text()))
+                self._log_preview(recorder, videos[row.key].path, number)
         return names
 
     def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:

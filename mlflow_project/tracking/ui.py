@@ -45,9 +45,9 @@ GAIN_CHARTS = GAIN_COLUMNS[:3]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows in the format of `MlflowClient.log_table` (pandas ``orient="split"``). All rows have the same keys."""
-    columns = list(rows[0]) if rows else []
-    return json.dumps({"columns": columns, "data": [[row[column] for column in columns] for row in rows]})
+    """Rows in the format of `MlflowClient.log_table` (pandas ``orient="split"``). What a row lacks is null."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return json.dumps({"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]})
 
 
 def tables_tag(targets: Sequence[str]) -> dict[str, str]:

@@ -157,5 +157,6 @@ class Engine(Protocol):
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
         """Evaluate; yields for each checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved and
         EvaluationFinished, and Progress in between. With a stop rule, all checkpoints start before the first one
-        finishes."""
+        finishes. After the last one, the episodes that are played again for a film follow, and for each checkpoint
+        EvaluationFilmed (`engines.filming`)."""
         ...

@@ -39,6 +39,8 @@ class EpisodeRow:
         extras: further numbers of the episode, which its environment gives.
         video: path of the episode's video relative to the evaluation directory, or None.
         task: the task, if the checkpoint is of several (`tasks.suite`), else empty.
+        filmed_outcome, filmed_length: outcome and length of the film's episode, if it was played again to be filmed
+            and did not end as this one; empty and 0 otherwise.
     """
 
     checkpoint_step: int
@@ -54,6 +56,13 @@ class EpisodeRow:
     video: str | None = None
     extras: Mapping[str, float] = field(default_factory=dict)
     task: str = ""
+    filmed_outcome: str = ""
+    filmed_length: int = 0
+
+    @property
+    def film_length(self) -> int:
+        """Control steps in the film, which has one frame more."""
+        return self.filmed_length or self.length
 
     @property
     def key(self) -> EpisodeKey:
@@ -61,9 +70,10 @@ class EpisodeRow:
         return (self.seed, self.task) if self.task else self.seed
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` is its inverse. Without extras and task it is that of earlier releases."""
-        values = asdict(self)
-        return {key: value for key, value in values.items() if value or key not in ("extras", "task")}
+        """A JSON-ready dict; `from_dict` is its inverse. What is unusual is left out where it is empty, so that it is
+        that of earlier releases."""
+        unusual = ("extras", "task", "filmed_outcome", "filmed_length")
+        return {key: value for key, value in asdict(self).items() if value or key not in unusual}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpisodeRow:
@@ -162,13 +172,15 @@ class EpisodeDone:
 
 @dataclass(frozen=True)
 class VideoSaved:
-    """A verified mp4 of one episode was written to `path`. `task` is that of the episode's row."""
+    """A verified mp4 of one episode was written to `path`. `task` is that of the episode's row, and `trace` the file
+    with its states and actions (`engines.rollout.film`), or None."""
 
     checkpoint_step: int
     seed: int
     path: Path
     frames: int
     task: str = ""
+    trace: Path | None = None
 
     @property
     def key(self) -> EpisodeKey:
@@ -183,6 +195,15 @@ class EvaluationFinished:
     step: int
     digest: str
     directory: Path
+
+
+@dataclass(frozen=True)
+class EvaluationFilmed:
+    """Chosen episodes of a checkpoint have been played again and filmed, after its evaluation has finished. Before it
+    come VideoSaved, and EpisodeDone with the row that names the video, of each of them."""
+
+    step: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -214,6 +235,7 @@ Event = (
     | EpisodeDone
     | VideoSaved
     | EvaluationFinished
+    | EvaluationFilmed
     | FileSaved
     | Progress
 )

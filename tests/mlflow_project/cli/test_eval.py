@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, kill_when, only_error, rows_of
 
+from mlflow_project.comparison.traces import trace_name
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.media.video import verify_video
@@ -65,9 +66,17 @@ def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(
     curve = client.get_metric_history(parent.info.run_id, "sweep/success_once")
     assert [point.step for point in curve] == [2, 4, 6]
     for row in rows:
-        if row["video"]:
-            (video,) = (tmp_path / "out").rglob(f"{row['checkpoint_step']}-*/{row['video']}")
+        for video in (tmp_path / "out").rglob(
+            f"{row['checkpoint_step']}-*/videos/episode_{row['seed'] - 5000:03d}.mp4"
+        ):
             assert verify_video(video, row["length"] + 1).width == 64
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3 * 2
+    for run in children:
+        table = client.load_table(run.info.experiment_id, "episodes.json", [run.info.run_id])
+        films = list(table["video"].dropna())
+        assert len(films) == 2, "chosen when all had played, and logged to the runs that had ended"
+        logged = {file.path for file in client.list_artifacts(run.info.run_id, "videos")}
+        assert logged == {*films, *(trace_name(film) for film in films)}
 
 
 def test_average_and_raw_weights_have_names_that_differ(invoke, store, small_checkpoints, tmp_path):
