@@ -67,6 +67,7 @@ mlflow_project.comparison
 mlflow_project.tracking
 mlflow_project.notify
 mlflow_project.reporting
+mlflow_project.retention
 mlflow_project.recorders
 mlflow_project.serving
 mlflow_project.promotion

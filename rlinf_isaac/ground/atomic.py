@@ -77,6 +77,20 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise
 
 
+def remove_directory(path: str | Path) -> None:
+    """Remove a directory: under its name it is there whole, or not at all. What a kill leaves of it, `remove_orphans`
+    removes.
+
+    Raises:
+        OSError: it cannot be renamed, and stays as it was.
+    """
+    path = Path(path)
+    aside = _temporary_sibling(path)
+    os.rename(path, aside)
+    _fsync_directory(path.parent)
+    shutil.rmtree(aside)
+
+
 def remove_orphans(path: str | Path) -> list[Path]:
     """Remove temporary files and directories of killed writers of `path`. Returns the removed paths."""
     path = Path(path)

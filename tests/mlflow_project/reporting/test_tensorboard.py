@@ -6,18 +6,15 @@ import io
 import json
 import math
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from journals import operations_of, points, write
 from PIL import Image
 from support import mortal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
-
-sys.path.insert(0, str(Path(__file__).parent))  # for journals.py
-from journals import operations_of, points, write
 
 from mlflow_project.reporting.replay import is_complete, replay
 from mlflow_project.reporting.target import Progress, targets_of
