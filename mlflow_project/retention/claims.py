@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.tracking.journal import read_header, read_operations
-from mlflow_project.tracking.operations import LogArtifact, LogModel
+from mlflow_project.tracking.operations import LogArtifact, LogModel, Operation
 from mlflow_project.tracking.state import State
 from mlflow_project.vocabulary import MODEL_TAG, URI_TAG, lineage_tag
 from rlinf_isaac.checkpoint.bundle import Bundle
@@ -88,23 +88,26 @@ def _pages(search: Callable[..., Any]) -> Iterator[Any]:
 
 
 def pending(journal: Path, bundles: Sequence[Bundle]) -> dict[str, str]:
-    """Digest -> what is missing in MLflow of these checkpoints, by the journal of the training that made them.
+    """Digest -> what is missing in MLflow of these checkpoints, by the journal of the training that made them."""
+    told = {each.digest for each, _ in _operations(journal) if isinstance(each, LogModel)}
+    missing = {bundle.digest: "it is not recorded yet" for bundle in bundles if bundle.digest not in told}
+    for file in waiting_files(journal):
+        for bundle in bundles:
+            if file.is_relative_to(bundle.path.absolute()):
+                missing[bundle.digest] = "it is not uploaded yet"
+    return missing
 
-    Only the files of a checkpoint itself count: they are read when they are uploaded.
-    """
+
+def waiting_files(journal: Path) -> Iterator[Path]:
+    """The files that are still to be uploaded by a journal; each is read only then."""
     state = State.load(journal)
-    start = read_header(journal)[1]
-    waiting = {aside.at for aside in state.aside if not aside.final}
-    told: set[str] = set()
-    missing: dict[str, str] = {}
-    before = start
-    for operation, end in read_operations(journal, start)[0]:
-        if isinstance(operation, LogModel):
-            told.add(operation.digest)
-        elif isinstance(operation, LogArtifact) and (end > state.offset or before in waiting):
-            for bundle in bundles:
-                if Path(operation.source).is_relative_to(bundle.path.absolute()):
-                    missing[bundle.digest] = "it is not uploaded yet"
-        before = end
-    unsaid = {bundle.digest: "it is not recorded yet" for bundle in bundles if bundle.digest not in told}
-    return unsaid | missing
+    later = {aside.at for aside in state.aside if not aside.final}
+    begin = read_header(journal)[1]
+    for operation, end in _operations(journal):
+        if isinstance(operation, LogArtifact) and (end > state.offset or begin in later):
+            yield Path(operation.source)
+        begin = end
+
+
+def _operations(journal: Path) -> list[tuple[Operation, int]]:
+    return read_operations(journal, read_header(journal)[1])[0]

@@ -69,9 +69,10 @@ class Retention:
             return
         for bundle in going:
             if bundle.digest not in needed:
-                yield from self._remove(bundle)
+                yield from self.remove(bundle)
 
-    def _remove(self, bundle: Bundle) -> Iterator[CheckpointRemoved]:
+    def remove(self, bundle: Bundle) -> Iterator[CheckpointRemoved]:
+        """Remove a checkpoint and what belongs to its step, unless a process works with it."""
         step = bundle.step
         parts = [self._output / root / str(step) for root in (CHECKPOINTS, *self._also)]
         size = sum(size_of(part) for part in parts)
