@@ -13,9 +13,10 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from mlflow_project.reporting.target import Progress, alone, open_target
+from mlflow_project.reporting.target import Progress, alone, open_target, targets_of
 from mlflow_project.tracking.journal import open_runs, read_header, read_operations
 from mlflow_project.tracking.mlflow_environment import prepare_environment
 from mlflow_project.tracking.operations import EndRun, StartRun
@@ -56,7 +57,7 @@ def replay(journal: Path, name: str, goes_on: Callable[[], bool] = lambda: False
                             running.discard(operation.run)
                     progress = Progress(offset, not running, target.settle())
                     progress.save(journal, name)
-                if not more:
+                if not more or progress.ended:
                     break
         finally:
             target.close()
@@ -83,6 +84,16 @@ def main() -> None:
         replay(Path(journal), name, _input_goes_on if rest else lambda: False)
     except InvalidJob as error:
         sys.exit(str(error))
+    if rest:
+        _catch_up(Path(journal), name)
+
+
+def _catch_up(journal: Path, name: str) -> None:
+    """Report what is missing of the older journals beside this one, whose verbs were killed or had no time left."""
+    for other in sorted(journal.parent.glob("*.jsonl")):
+        if name in targets_of(other):
+            with suppress(InvalidJob):  # its own verb is at work
+                replay(other, name)
 
 
 if __name__ == "__main__":

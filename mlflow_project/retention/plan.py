@@ -110,7 +110,7 @@ def plan(root: Path, inventory: Inventory, keep: Keep, claims: Mapping[str, str]
                 or ("a process works with it" if is_in_use(bundle.path) else "")
                 or claims.get(bundle.digest, "")
                 or parents.get(bundle.digest, "")
-                or ("its training goes on from it" if step == max(training.bundles) else "")
+                or ("it is the newest of its training" if step == max(training.bundles) else "")
                 or ("it is the result of its training" if step == _result(training, scores) else "")
                 or ("it is not uploaded yet" if _is_among(bundle, waiting) else "")
                 or (f"--keep {kept[step]}" if step in kept else "")
