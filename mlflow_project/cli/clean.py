@@ -57,10 +57,10 @@ def command(directory: Path, keep: str, yes: bool, dry_run: bool, without_store:
             from mlflow_project.retention import inventory, plan
 
             found = inventory.take(directory)
-            claims, silent = plan.ask_stores(plan.stores_of(directory), found.bundles)
+            claims, silent = plan.ask_stores(plan.stores_of(found), found.bundles)
             if silent and not without_store:
                 findings.add(silent)
-        items = plan.plan(directory, found, rule, claims)
+        items = plan.plan(found, rule, claims)
         removed = plan.carry_out(items) if yes and not dry_run else []
         if json:
             freed = sum(item.size for item in removed)

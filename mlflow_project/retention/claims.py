@@ -57,10 +57,22 @@ def _digests_of(client: MlflowClient, version: ModelVersion, digests: Mapping[st
     source = version.source or ""
     model_id = version.model_id or (source.removeprefix("models:/") if source.startswith("models:/m-") else None)
     if not found and model_id:
-        model = client.get_logged_model(model_id)
-        found |= {model.tags[MODEL_TAG]} if MODEL_TAG in model.tags else set()
-        source = f"{source} {model.tags.get(URI_TAG, '')}"
+        tags = _tags_of_model(client, model_id)
+        found |= {tags[MODEL_TAG]} if MODEL_TAG in tags else set()
+        source = f"{source} {tags.get(URI_TAG, '')}"
     return found | {digest for digest, bundle in digests.items() if str(bundle.path.absolute()) in source}
+
+
+def _tags_of_model(client: MlflowClient, model_id: str) -> Mapping[str, str]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags: Mapping[str, str] = client.get_logged_model(model_id).tags
+        return tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # somebody has deleted it under the version
+            return {}
+        raise
 
 
 def _used(client: MlflowClient, digests: Collection[str]) -> Iterator[tuple[str, str]]:

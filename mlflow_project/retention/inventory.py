@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from mlflow_project.tracking.journal import JournalError, read_header
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
 from rlinf_isaac.checkpoint.removal import size_of
@@ -21,12 +23,13 @@ from rlinf_isaac.ground.events import Metrics
 BESIDE = ("checkpoints-raw", "adapters")
 """Directories beside ``checkpoints`` in which something belongs to a step."""
 EPISODES = "episodes.jsonl"
+JOURNAL = "journal"
+STATES = ("training_state", "kept_state")
 _NOT_BELOW = frozenset(
     {
         *BESIDE,
-        "journal",
-        "training_state",
-        "kept_state",
+        JOURNAL,
+        *STATES,
         "demos",
         "videos",
         "mlruns",
@@ -86,6 +89,8 @@ class Inventory:
         others: bundles that no training has left here (made by `bundle make`, or copied).
         results: directories of evaluated checkpoints.
         leftovers: what killed writers and removers have left.
+        states: what interrupted trainings go on from, several times the size of a checkpoint.
+        journals: the journals of the verbs that have written here, or have made the directory itself.
         evaluations: settings -> digest of a checkpoint -> its success rate.
     """
 
@@ -93,6 +98,8 @@ class Inventory:
     others: list[Bundle] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
+    states: list[Path] = field(default_factory=list)
+    journals: list[Path] = field(default_factory=list)
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -104,6 +111,8 @@ class Inventory:
 def take(root: Path) -> Inventory:
     """Look through `root`. Nothing is written, and no weights are hashed."""
     found = Inventory()
+    for parent in root.absolute().parents[:3]:
+        found.journals += _journals(parent / JOURNAL)
     trainings: dict[Path, Training] = {}
     for directory, names, files in os.walk(root):
         here = Path(directory)
@@ -113,6 +122,9 @@ def take(root: Path) -> Inventory:
             names.clear()
             _add_bundle(here, found, trainings)
             continue
+        if JOURNAL in names:
+            found.journals += _journals(here / JOURNAL)
+        found.states += [here / name for name in STATES if (here / name / "optimizer.safetensors").exists()]
         if EPISODES in files:
             found.results.append(here)
             _add_rate(here, found.evaluations)
@@ -150,6 +162,13 @@ def _add_rate(directory: Path, evaluations: dict[str, dict[str, float]]) -> None
 def _metrics(path: Path) -> Iterator[Metrics]:
     if path.exists():  # read without `lines.read`, which cuts off a torn line: another process may write it now
         yield from (Metrics(**json.loads(line)) for line, _ in lines.follow(path))
+
+
+def _journals(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.glob("*.jsonl")):
+        with suppress(JournalError, OSError):  # of a process that was killed at once, or something else
+            read_header(path)
+            yield path
 
 
 def _children(directory: Path) -> list[Path]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_project.retention.claims import PARENT_LINKS, claims_of_store, waiting_files
 from mlflow_project.retention.inventory import BESIDE, Inventory, Training
-from mlflow_project.tracking.journal import JournalError, read_header
+from mlflow_project.tracking.journal import read_header
 from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.store import is_missing, tracking_uri, with_credentials
 from rlinf_isaac.checkpoint.bundle import Bundle
@@ -21,7 +21,7 @@ from rlinf_isaac.engines.local.training.retention import Retention
 from rlinf_isaac.ground import atomic
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
-Kind = Literal["checkpoint", "result", "leftover"]
+Kind = Literal["checkpoint", "state", "result", "leftover"]
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Item:
         }
 
 
-def stores_of(root: Path) -> list[str]:
-    """The stores that can know of the checkpoints below `root`: that of this process, and those of the journals."""
+def stores_of(inventory: Inventory) -> list[str]:
+    """The stores that can know of these checkpoints: that of this process, and those of the journals."""
     uris = [tracking_uri()]
-    for journal in _journals(root):
+    for journal in inventory.journals:
         uris.append(with_credentials(read_header(journal)[0].tracking_uri))
     return list(dict.fromkeys(uris))
 
@@ -89,16 +89,15 @@ def ask_stores(uris: Sequence[str], bundles: Sequence[Bundle]) -> tuple[dict[str
     return found, problems
 
 
-def plan(root: Path, inventory: Inventory, keep: Keep, claims: Mapping[str, str]) -> list[Item]:
+def plan(inventory: Inventory, keep: Keep, claims: Mapping[str, str]) -> list[Item]:
     """All that lies there, and whether it stays.
 
     Args:
-        root: the directory that was looked through.
         keep: which checkpoints of each training stay in any case.
         claims: digest -> why a store needs the checkpoint.
     """
     parents = _parents(inventory.bundles)
-    waiting = [file for journal in _journals(root) for file in waiting_files(journal)]
+    waiting = [file for journal in inventory.journals for file in waiting_files(journal)]
     items = []
     for training in inventory.trainings:
         scores = training.scores(inventory.evaluations) if keep.best or training.is_rl else {}
@@ -120,6 +119,7 @@ def plan(root: Path, inventory: Inventory, keep: Keep, claims: Mapping[str, str]
         for path in training.broken:
             items.append(_item("checkpoint", path, True, "it is no whole checkpoint: look at it"))
     items += [_item("checkpoint", each.path, True, "no training has left it here") for each in inventory.others]
+    items += [_item("state", path, True, "its training goes on with it") for path in inventory.states]
     items += [_item("result", path, True, "episodes are what a success rate rests on") for path in inventory.results]
     items += [_item("leftover", path, False, "a process that was killed has left it") for path in inventory.leftovers]
     return items
@@ -155,17 +155,6 @@ def _ask(uri: str, bundles: Sequence[Bundle]) -> dict[str, str]:
     from mlflow import MlflowClient
 
     return claims_of_store(MlflowClient(uri), bundles)
-
-
-def _journals(root: Path) -> Iterator[Path]:
-    """The journals of the verbs that have written below `root`, or that have made `root` itself."""
-    for directory in (root, *root.absolute().parents[:3]):
-        for path in sorted((directory / "journal").glob("*.jsonl")):
-            try:
-                read_header(path)
-            except JournalError:  # of a process that was killed at once, or something else
-                continue
-            yield path
 
 
 def _parents(bundles: Sequence[Bundle]) -> dict[str, str]:

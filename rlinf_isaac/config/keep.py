@@ -64,7 +64,7 @@ def parse_keep(text: str) -> Keep:
     values = {match[1]: int(match[2]) for match in matches if match}
     if not words or len(values) < len(words):
         raise ValueError(WORDS)
-    return Keep(**values)
+    return Keep(values.get("last", 0), values.get("best", 0), values.get("every", 0))
 
 
 WORDS = "all, or words such as last:2,best:1,every:10000, each once and at least 1"

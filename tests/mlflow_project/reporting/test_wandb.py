@@ -44,10 +44,12 @@ def read(output: Path) -> dict[str, dict[str, Any]]:
                 run = record.run
             elif record.WhichOneof("record_type") == "history":
                 rows.append(
-                    {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                    {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
                 )
             elif record.WhichOneof("record_type") == "config":
-                config |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.config.update}
+                config |= {
+                    ".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.config.update
+                }
         assert run.run_id not in found, "one directory for each run"
         found[run.run_id] = {"run": run, "rows": rows, "config": config}
     return found
