@@ -29,6 +29,7 @@ def job(store, small_checkpoints) -> Path:
         for path in find_bundles(job / "checkpoints").values():
             log_model(run.recorder, read_bundle(path), "pi0-tiny", "output")
             log_bundle_files(run.recorder, read_bundle(path), f"checkpoints/{path.name}", "none")
+        assert run.uploader.delivered(120)
     dead = job / "checkpoints" / ".8.tmp-4194305-0a0b"  # no pid is that large
     dead.mkdir()
     (dead / "model.safetensors").write_bytes(b"x" * 100)
