@@ -43,6 +43,8 @@ PLANNED_TAG = "sweep.checkpoints"
 ENV_FINDINGS_TAG = "env.findings"
 """Tag of runs that played episodes: the codes that `doctor env` last found of the environment, or that it found
 nothing, or that it was not asked."""
+REMOVED_TAG = "checkpoints.removed"
+"""Tag of a training: the steps whose checkpoints it did not keep on disk, and the space that was freed."""
 MISMATCH_TAG = "allow_mismatch"
 """Tag of runs that were allowed to continue although the job differs from what the weights were trained with."""
 MISMATCH_OF_TAG = "mismatch."

@@ -65,6 +65,9 @@ mlflow_project.vocabulary:                names of tags, metrics and artifacts
 mlflow_project.lineage
 mlflow_project.comparison
 mlflow_project.tracking
+mlflow_project.notify
+mlflow_project.reporting
+mlflow_project.retention
 mlflow_project.recorders
 mlflow_project.serving
 mlflow_project.promotion

@@ -33,6 +33,7 @@ VERBS = (
     "ingest",
     "isaaclab",
     "sync",
+    "clean",
 )
 
 

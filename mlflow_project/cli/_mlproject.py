@@ -53,6 +53,8 @@ def mlproject() -> str:
 
 def _default(parameter: click.Parameter) -> str:
     """What the parameter is where nobody gives it; an argument that takes any number of words takes `none`."""
+    if parameter.multiple:  # one value there: MLproject passes an option once
+        return " ".join(parameter.default)  # type: ignore[arg-type]
     return "none" if parameter.nargs == -1 else str(parameter.default)
 
 

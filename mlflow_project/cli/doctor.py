@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mlflow_project.cli import _doctor_env
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._followers import Followers
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.terminal import escaped
@@ -112,8 +113,11 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
         raise click.UsageError(f"doctor checks the jobs {', '.join(JOBS)}, and {_doctor_env.WORD}; not {verb!r}")
     module = importlib.import_module(f"mlflow_project.cli.{verb}")
     context = module.command.make_context(verb, list(arguments))
+    params = dict(context.params)
+    if "notify" in params:
+        Followers(params.pop("notify"), params.pop("report_to")).check(findings)
     with checking(findings):
-        module.check(findings, quick=True, **context.params)
+        module.check(findings, quick=True, **params)
 
 
 def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, task: str, full: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.jobs.engine import chosen_engine
@@ -57,9 +58,10 @@ Example:
     help="With --engine rlinf: checkpoints side by side, each on its own accelerator or node of the Ray cluster.",
 )
 @options.upload_weights
+@followers
 @options.output
 @options.overrides
-def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Evaluate checkpoints: one parent run, one nested run per checkpoint that differs in nothing else.
 
     All checkpoints meet the same seeds, so their episodes are paired. Finished episodes are not repeated: after an
@@ -69,11 +71,13 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     """
     with verb_session():
         with preflight() as findings:
+            followers.check(findings)
             job = check(findings, output=output, **settings)
         assert job is not None
         from mlflow_project.cli._summary import print_comparison, print_links
         from mlflow_project.tracked import evaluation as tracked
 
-        swept = tracked.run(job, output, upload_weights, chosen_engine(settings), stdout.print)
+        with followers.at_work():
+            swept = tracked.run(job, output, upload_weights, chosen_engine(settings), stdout.print)
         print_comparison(swept.comparison)
         print_links(swept.run, COMPARISON_PAGE)

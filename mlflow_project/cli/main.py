@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import ABOUT_TAG, COMPARISON_PAGE
 from rlinf_isaac.jobs.main import carried, check
@@ -41,9 +42,10 @@ Example:
 @options.renderer
 @options.device
 @options.upload_weights
+@followers
 @options.output
 @options.overrides
-def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """demos -> norm_stats -> sft -> eval of every checkpoint -> rl from the best -> compare -> promote, as one run.
 
     With the defaults: MuJoCo stack-cube with two cubes and a tiny pi0, some minutes on a laptop. The tiny policy also
@@ -51,9 +53,11 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     """
     with verb_session():
         with preflight() as findings:
+            followers.check(findings)
             config = check(findings, output=output, **settings)
         python = interpreter(settings["env_python"])
-        run(config, output, upload_weights, improve=settings["rl_iterations"] != "0", env_python=python)
+        with followers.at_work():
+            run(config, output, upload_weights, improve=settings["rl_iterations"] != "0", env_python=python)
 
 
 def run(

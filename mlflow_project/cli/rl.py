@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.jobs.engine import chosen_engine
@@ -39,9 +40,10 @@ Example:
 @options.device
 @options.engine
 @options.upload_weights
+@followers
 @options.output
 @options.overrides
-def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Improve checkpoints by PPO or GRPO: a parent run, one nested run per start checkpoint.
 
     The nested runs differ in nothing but the checkpoint. Each ends with an evaluation of its start and its result on
@@ -52,6 +54,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         stdout.quiet = not place.first
     with verb_session():
         with preflight() as findings:
+            followers.check(findings)
             jobs = check(findings, output=output, **settings)
         from mlflow_project.cli._summary import print_gains, print_links
         from mlflow_project.tracked import rl as tracked
@@ -59,6 +62,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         if place is not None and not place.first:
             tracked.train_with_others(jobs, chosen_engine(settings))
             return
-        gained = tracked.run(jobs, output, upload_weights, chosen_engine(settings), stdout.print)
+        with followers.at_work():
+            gained = tracked.run(jobs, output, upload_weights, chosen_engine(settings), stdout.print)
         print_gains(gained.improved)
         print_links(gained.run)

@@ -14,6 +14,7 @@ from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracked import PROJECT, UploadWeights
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
+from rlinf_isaac.checkpoint.removal import in_use
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import Engine, EvaluationJob
@@ -58,7 +59,8 @@ def run(
             planned=len(job.bundles),
             upload_weights=upload_weights,
         )
-        watch(engine.evaluate(job), recorder)
+        with in_use(bundle.path for bundle in job.bundles):
+            watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None
     return Swept(recorder.comparison, tracked)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,12 @@ from mlflow_project.comparison.evaluations import mismatch_tags
 from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags, task_tags
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sft_recorder import SftRecorder
+from mlflow_project.retention.guardian import StoreGuardian
 from mlflow_project.tracked import PROJECT, UploadWeights
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from mlflow_project.vocabulary import BASE_URI_TAG
+from rlinf_isaac.checkpoint.removal import in_use
 from rlinf_isaac.engines.base import Engine, SftJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.training.torchrun import launch
@@ -56,7 +58,9 @@ def run(
             datasets=lerobot_datasets(job.datasets, job.dataset_digest),
             upload_weights=upload_weights,
         )
-        watch(engine.sft(job), recorder)
+        guarded = replace(job, guardian=StoreGuardian.of(tracked))
+        with in_use([] if job.base is None else [job.base.named.path]):
+            watch(engine.sft(guarded), recorder)
     return job.output / "checkpoints"
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from mlflow_project.tracking import system_metrics
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
+from mlflow_project.tracking.followers import Company
 from mlflow_project.tracking.journal import Journal
 from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
 from mlflow_project.tracking.recorder import Recorder
@@ -120,6 +121,7 @@ def tracked_run(
         )
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
+        company = Company(run)
         try:
             with _as_current(run), system_metrics.measured(journal), _closing(recorder, leave_to_owner=active):
                 yield run
@@ -131,6 +133,7 @@ def tracked_run(
             raise
         finally:
             run.outcome = run.outcome or _patient_close(run.uploader, signals)
+            company.close(KILLED_LIMIT_S if signals.ignore else PATIENCE_S)
             _warn_of_missing_records(run.outcome)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from rlinf_isaac.data.mixture import AnyDataset
 
 
+Guardian = Callable[[Sequence[Bundle]], Mapping[str, str] | None]
+"""Asked about checkpoints that are to be removed: digest -> why it has to stay, or None if that is not known now, and
+none may go. It must be picklable, and answer within seconds."""
+
+
 @dataclass(frozen=True)
 class SftJob:
     """Supervised fine-tuning.
@@ -35,6 +40,7 @@ class SftJob:
         env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
             ISAACLAB_PYTHON names.
         further_norm_stats: asset id -> bytes of the norm stats of the other tasks of a suite that does not share them.
+        guardian: says which checkpoints somebody else needs, before ``sft.keep`` removes any.
     """
 
     config: JobConfig
@@ -48,6 +54,7 @@ class SftJob:
     sharding: Literal["replicate", "shard"] = "shard"
     env_python: str | None = None
     further_norm_stats: Mapping[str, bytes] = field(default_factory=dict)
+    guardian: Guardian | None = None
 
     @property
     def datasets(self) -> tuple[Path, ...]:
@@ -109,12 +116,14 @@ class RlJob:
         output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
         env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
             ISAACLAB_PYTHON names.
+        guardian: as in `SftJob`, for ``rl.keep``.
     """
 
     config: JobConfig
     start: Bundle
     output: Path
     env_python: str | None = None
+    guardian: Guardian | None = None
 
     @property
     def processes(self) -> int:

@@ -100,6 +100,16 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class CheckpointRemoved:
+    """A checkpoint that was saved has been removed from `path`: the job does not keep it. `bytes` are free now."""
+
+    step: int
+    path: Path
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class RolledBack:
     """Reinforcement learning went back to an earlier checkpoint.
 
@@ -228,6 +238,7 @@ class Progress:
 Event = (
     Metrics
     | CheckpointSaved
+    | CheckpointRemoved
     | RolledBack
     | ResultChosen
     | EvaluationStarted
