@@ -66,6 +66,7 @@ def run(
     from mlflow_project.cli._summary import print_comparison, print_gains
     from mlflow_project.lineage.provenance import provenance_tags
     from mlflow_project.tracked import PROJECT, demos, evaluation, norm_stats, rl, sft
+    from mlflow_project.tracking.announce import Stages
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
     from rlinf_isaac.jobs.evaluation import plan as plan_evaluation
@@ -73,12 +74,27 @@ def run(
     from rlinf_isaac.jobs.sft import plan as plan_sft
 
     name = f"main {config.preset}"
+    improves = improve and not config.suite
+    stages = Stages(
+        "demonstrations",
+        *([] if config.suite else ["norm stats"]),
+        "fine-tuning",
+        "evaluation",
+        *(["reinforcement learning"] if improves else []),
+        "comparison and promotion",
+    )
     with tracked_run("main", output=output, name=name, tags=provenance_tags(PROJECT)) as tracked:
+        stages.begin("demonstrations")
         dataset, *others = demos.run_all(config, output, env_python)
         # Those of several tasks are computed by `sft`, whose run records them.
-        stats = None if config.suite else norm_stats.run(config, dataset, output)
+        stats = None
+        if not config.suite:
+            stages.begin("norm stats")
+            stats = norm_stats.run(config, dataset, output)
+        stages.begin("fine-tuning")
         job = plan_sft(config, dataset, stats, output, mixed_with=others, say=stdout.print, env_python=env_python)
         checkpoints = sft.run(job, output, upload_weights)
+        stages.begin("evaluation")
         with preflight() as findings:
             bundles = [read_bundle(path) for path in select_bundles(checkpoints, None)]
             changes = carried("eval", config, "eval.")
@@ -88,8 +104,8 @@ def run(
         print_comparison(comparison)
         if improve and config.suite:
             stdout.print("Reinforcement learning is left out, because it is for one task; `rl --task NAME` does it.")
-            improve = False
-        if improve:
+        if improves:
+            stages.begin("reinforcement learning")
             # Of equally good ones the earliest.
             best = comparison.standings[0].evaluation.checkpoint
             start = [bundle for bundle in bundles if bundle.digest == best]
@@ -97,7 +113,8 @@ def run(
                 changes = carried("rl", config, "eval.", "rl.", "compute.num_processes")
                 jobs = plan_rl(findings, start, changes, output, env_python=env_python)
             print_gains(rl.run(jobs, output, upload_weights, say=stdout.print).improved)
-        _decide(tracked, output, title=name, improved=improve)
+        stages.begin("comparison and promotion")
+        _decide(tracked, output, title=name, improved=improves)
 
 
 def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) -> None:

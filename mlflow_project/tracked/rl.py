@@ -12,7 +12,9 @@ from mlflow_project.recorders.logged_checkpoints import model_name
 from mlflow_project.recorders.rl_recorder import Improved, RlRecorder, gains_markdown
 from mlflow_project.tracked import PROJECT, UploadWeights
 from mlflow_project.tracked.evaluation import played_dataset, recorded
+from mlflow_project.tracked.headers import rl_header
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.vocabulary import NOTE_TAG
@@ -61,6 +63,7 @@ def run(
                 dataset=played_dataset(config),
                 upload_weights=upload_weights,
             )
+            say_header(rl_header(job))
             watch(engine.rl(job), recorder.train)
             bundles = (job.start, recorder.result())
             held_out = EvaluationJob(config, bundles, output.absolute() / "eval", env_python=job.env_python)

@@ -12,6 +12,8 @@ from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, pro
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.tracked import PROJECT, UploadWeights
+from mlflow_project.tracked.headers import sft_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from mlflow_project.vocabulary import BASE_URI_TAG
@@ -56,6 +58,7 @@ def run(
             datasets=lerobot_datasets(job.datasets, job.dataset_digest),
             upload_weights=upload_weights,
         )
+        say_header(sft_header(job))
         watch(engine.sft(job), recorder)
     return job.output / "checkpoints"
 

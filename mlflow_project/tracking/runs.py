@@ -21,6 +21,8 @@ from pathlib import Path
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.journal import Journal
+from mlflow_project.tracking.known_stores import remember
+from mlflow_project.tracking.live import LifeFile
 from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.redact import without_credentials
@@ -47,6 +49,8 @@ class TrackedRun:
         recorder: records into the verb's run.
         uploader: the thread that uploads the journal; a nested verb shares it with the outer one.
         tracking_uri: the store of the run.
+        life: the verb's sign of life; a nested verb shares it with the outer one.
+        outermost: local uuid of the outermost run.
         outcome: state of the upload after the outermost block has ended; None before.
         nested: whether this run is nested in the run of another verb.
     """
@@ -54,6 +58,8 @@ class TrackedRun:
     recorder: Recorder
     uploader: Uploader
     tracking_uri: str
+    life: LifeFile
+    outermost: str
     outcome: UploadResult | None = None
     nested: bool = False
 
@@ -67,6 +73,11 @@ class TrackedRun:
 
 
 _current: TrackedRun | None = None
+
+
+def current_run() -> TrackedRun | None:
+    """The innermost tracked run of this process; None outside of `tracked_run`."""
+    return _current
 
 
 @contextmanager
@@ -97,7 +108,8 @@ def tracked_run(
     source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
-        run = TrackedRun(recorder, _current.uploader, _current.tracking_uri, nested=True)
+        outer = _current
+        run = TrackedRun(recorder, outer.uploader, outer.tracking_uri, outer.life, outer.outermost, nested=True)
         with _as_current(run), _closing(recorder):
             yield run
         return
@@ -108,12 +120,14 @@ def tracked_run(
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
+    remember(without_credentials(uri), directory.parent)
     with Signals() as signals, _environment(uri, verb):
         if adopt is None:  # an adopted run has its source tags already
             tags |= source
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
-        run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
+        uploader = Uploader(journal, uri, others=sync_steps(directory))
+        run = TrackedRun(recorder, uploader, uri, LifeFile(journal.path), recorder.run)
         try:
             with _as_current(run), _closing(recorder, leave_to_owner=active):
                 yield run
@@ -124,6 +138,7 @@ def tracked_run(
             run.outcome = run.uploader.close(KILLED_LIMIT_S)
             raise
         finally:
+            run.life.end()
             run.outcome = run.outcome or _patient_close(run.uploader, signals)
             _warn_of_missing_records(run.outcome)
 

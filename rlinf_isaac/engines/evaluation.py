@@ -240,7 +240,8 @@ def evaluate_bundle(
             yield from _announce(rows[seed], directory)
         label = f"eval {bundle.step} {task}".rstrip()
         before = batch.start - seeds.start
-        yield Progress(label, before + len(finished), len(seeds))
+        kept = f"{len(finished)} were there already" if finished else ""
+        yield Progress(label, before + len(finished), len(seeds), kept, "ep")
         if len(finished) < len(batch):
             films = {seed: f"videos/episode_{seed - first_seed:03d}.mp4" for seed in sorted(wanted - finished)}
             successes, count = sum(rows[seed].success for seed in finished), len(finished)
@@ -259,7 +260,7 @@ def evaluate_bundle(
                 lines.append(rows_file, json.dumps(row.as_dict()))
                 yield from _announce(row, directory)
                 successes, count = successes + row.success, count + 1
-                yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved")
+                yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved", "ep")
 
 
 def _announce(row: EpisodeRow, directory: Path) -> Iterator[Event]:
