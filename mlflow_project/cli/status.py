@@ -56,7 +56,9 @@ def _show(status: Status) -> None:
 
     root = status.root
     title = root.name if root else status.view.header.verb
-    stdout.print(Text.assemble((escaped(title), "bold"), "  ", (status.state, COLOURS.get(status.state, "bold yellow"))))
+    stdout.print(
+        Text.assemble((escaped(title), "bold"), "  ", (status.state, COLOURS.get(status.state, "bold yellow")))
+    )
     for name, value in _rows(status):
         if value:
             stdout.print(Text.assemble((f"  {name:<12} ", "dim"), escaped(value)))
@@ -109,7 +111,9 @@ def _as_json(status: Status) -> dict[str, Any]:
         "last_sign": status.last_sign,
         "reason": (root.failure or None) if root else None,
         "stage": (life.stage or None) if life else None,
-        "progress": None if work is None else {k: getattr(work, k) for k in ("label", "done", "total", "rate", "left_s")},
+        "progress": None
+        if work is None
+        else {k: getattr(work, k) for k in ("label", "done", "total", "rate", "left_s")},
         "checkpoint": None if status.saved is None else {"step": status.saved[0], "time": status.saved[1]},
         "success": None
         if success is None

@@ -168,6 +168,5 @@ def _ago(when: float) -> str:
     return f"{spell_time(max(0.0, time.time() - when))} ago"
 
 
-
 def _last_lines(status: Status, count: int) -> list[str]:
     return [escaped(line) for line in status.life.lines[-count:]] if status.life and count else []

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_project.tracking.journal import Header, JournalError, read_header, read_operations
-from mlflow_project.tracking.operations import EndRun, LogMetrics, LogModel, Operation, SetTags, StartRun
+from mlflow_project.tracking.operations import (
+    EndRun,
+    LogDataset,
+    LogMetrics,
+    LogModel,
+    Operation,
+    SetTags,
+    StartRun,
+)
 from mlflow_project.tracking.state import State
-from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
+from mlflow_project.vocabulary import FAILURE_TAG, URI_TAG, VERB_TAG
 
 
 class Point(NamedTuple):
@@ -18,6 +26,17 @@ class Point(NamedTuple):
     step: int
     time: float
     value: float
+
+
+class Made(NamedTuple):
+    """A checkpoint that a run has made: its digest, the name of its LoggedModel, step, directory, and unix seconds. The
+    journal has no time for it, so that is the time of what it says before."""
+
+    digest: str
+    name: str
+    step: int
+    uri: str
+    time: float
 
 
 @dataclass
@@ -29,8 +48,8 @@ class SeenRun:
         began, ended: unix seconds; None while it has not ended.
         status: FINISHED, FAILED or KILLED; None while it has not ended.
         metrics: key -> its points, in the order in which they were logged.
-        saved: (step, unix seconds) of the checkpoints that it has made. The journal has no time for them, so it is that
-            of the newest metrics before.
+        made: the checkpoints that it has made, in their order.
+        datasets: names of the datasets that it was trained on.
     """
 
     run: str
@@ -41,7 +60,8 @@ class SeenRun:
     ended: float | None = None
     status: str | None = None
     metrics: dict[str, list[Point]] = field(default_factory=dict)
-    saved: list[tuple[int, float]] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
 
     @property
     def verb(self) -> str:
@@ -115,7 +135,10 @@ class JournalView:
         elif isinstance(operation, SetTags):
             run.tags |= operation.tags
         elif isinstance(operation, LogModel) and operation.role == "output":
-            run.saved.append((operation.step, self._time))
+            uri = operation.tags.get(URI_TAG, "")
+            run.made.append(Made(operation.digest, operation.name, operation.step, uri, self._time))
+        elif isinstance(operation, LogDataset) and operation.context != "evaluation":
+            run.datasets.append(operation.name)
         elif isinstance(operation, EndRun):
             run.ended, run.status = operation.time_ms / 1000, operation.status or "FINISHED"
 

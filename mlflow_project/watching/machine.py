@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+_LOOK_S = 0.1
+"""Seconds over which the use of the CPU is measured."""
+
 
 @dataclass(frozen=True)
 class Use:
@@ -34,7 +37,7 @@ def _cpu() -> list[Use]:
             cores, load = os.cpu_count() or 1, os.getloadavg()[0]
             return [Use("cpu", load / cores, f"load {load:.1f} on {cores} cores")]
         return []
-    memory, share = psutil.virtual_memory(), psutil.cpu_percent(None) / 100
+    memory, share = psutil.virtual_memory(), psutil.cpu_percent(_LOOK_S) / 100
     used = memory.total - memory.available
     return [
         Use("cpu", share, f"{100 * share:.0f} % of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"),

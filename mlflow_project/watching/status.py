@@ -96,7 +96,7 @@ def status_of(view: JournalView) -> Status:
         state = root.status.lower()
     else:
         state = "running" if is_alive(view.header.pid, view.header.created, life) else "died"
-    saved = [each for run in view.runs.values() for each in run.saved]
+    saved = [(made.step, made.time) for run in view.runs.values() for made in run.made]
     run_id = known.runs[root.run][0] if root is not None and root.run in known.runs else None
     unsent = max(0, view.size - known.offset)
     return Status(state, run_id, view, life, saved[-1] if saved else None, newest_success(view), unsent)
