@@ -65,6 +65,7 @@ mlflow_project.vocabulary:                names of tags, metrics and artifacts
 mlflow_project.lineage
 mlflow_project.comparison
 mlflow_project.tracking
+mlflow_project.watching                   looks at runs from outside
 mlflow_project.recorders
 mlflow_project.serving
 mlflow_project.promotion

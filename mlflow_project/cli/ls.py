@@ -16,7 +16,7 @@ from mlflow_project.cli._session import print_json, print_table, stderr, stdout,
 from mlflow_project.tracking.terminal import escaped
 
 if TYPE_CHECKING:
-    from mlflow_project.watching.listing import Facts, Rate, Row
+    from mlflow_project.watching.listing import Checkpoint, Facts, Rate, Row
 
 EXAMPLE = """\b
 Example:
@@ -96,18 +96,8 @@ def _table(found: list[Row]) -> Table:
             name, Text(row.status, style), _when(row), _success(row.success), _size(row.size), data, Text(row.id, "dim")
         )
         for each in row.checkpoints:
-            where = (
-                "" if each.where is None else _short(each.where) if each.size is not None else f"not here: {each.where}"
-            )
-            table.add_row(
-                f"  {escaped(each.name)}",
-                "",
-                "",
-                _success(each.success),
-                _size(each.size),
-                "",
-                Text(escaped(where), "dim"),
-            )
+            where, name = Text(escaped(_place(each)), "dim"), Text(f"  {escaped(each.name)}")
+            table.add_row(name, "", "", _success(each.success), _size(each.size), "", where)
     return table
 
 
@@ -128,7 +118,9 @@ def _size(size: int | None) -> str:
     return "" if size is None else decimal(size)
 
 
-def _short(path: str) -> str:
-    """Relative to the working directory, where it lies below."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+def _place(checkpoint: Checkpoint) -> str:
+    """Its directory, relative to the working directory where it lies below."""
+    if checkpoint.where is None or checkpoint.size is None:
+        return "" if checkpoint.where is None else f"not here: {checkpoint.where}"
+    path, here = Path(checkpoint.where), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,8 @@ def _show(status: Status) -> None:
 
     root = status.root
     title = root.name if root else status.view.header.verb
-    stdout.print(
-        Text.assemble((escaped(title), "bold"), "  ", (status.state, COLOURS.get(status.state, "bold yellow")))
-    )
+    state = (status.state, COLOURS.get(status.state, "bold yellow"))
+    stdout.print(Text.assemble((escaped(title), "bold"), "  ", state))
     for name, value in _rows(status):
         if value:
             stdout.print(Text.assemble((f"  {name:<12} ", "dim"), escaped(value)))
@@ -111,13 +111,9 @@ def _as_json(status: Status) -> dict[str, Any]:
         "last_sign": status.last_sign,
         "reason": (root.failure or None) if root else None,
         "stage": (life.stage or None) if life else None,
-        "progress": None
-        if work is None
-        else {k: getattr(work, k) for k in ("label", "done", "total", "rate", "left_s")},
+        "progress": work and {key: getattr(work, key) for key in ("label", "done", "total", "rate", "left_s")},
         "checkpoint": None if status.saved is None else {"step": status.saved[0], "time": status.saved[1]},
-        "success": None
-        if success is None
-        else {k: getattr(success, k) for k in ("key", "step", "time", "rate", "low", "high", "episodes")},
+        "success": success and asdict(success),
         "unsent_bytes": status.unsent,
         "journal": str(status.view.path),
         "tracking_uri": status.view.header.tracking_uri,

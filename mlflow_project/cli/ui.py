@@ -25,7 +25,7 @@ Example:
 @click.command("ui", epilog=EXAMPLE)
 @click.argument("run", metavar="[RUN]", required=False)
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port to serve on; without it the first free one from 5000."
+    "--port", type=click.IntRange(1, 65535), help="Port to serve on; by default the first free one from 5000."
 )
 @options.option("--host", "Address to serve on; 0.0.0.0 shows the store to everybody in the network.", "127.0.0.1")
 @click.option(
@@ -38,9 +38,9 @@ Example:
 def command(run: str | None, port: int | None, host: str, browser: str) -> None:
     """Serve MLflow's UI, and print (and open) the comparison of the checkpoints that were evaluated last, or of RUN.
 
-    RUN is a run's id (its first digits suffice), a link of the MLflow UI or a run's name. The store is that of RUN, else
-    the one that MLFLOW_TRACKING_URI names, else mlflow.db here or in the nearest directory above, else the one that was
-    used last. Ctrl-C ends the server.
+    RUN is a run's id (its first digits suffice), a link of the MLflow UI or a run's name. The store is that of RUN,
+    else the one that MLFLOW_TRACKING_URI names, else mlflow.db here or in the nearest directory above, else the one
+    that was used last. Ctrl-C ends the server.
     """
     with verb_session():
         from mlflow_project.tracking.mlflow_environment import prepare_environment

@@ -36,7 +36,7 @@ def curve(points: Sequence[tuple[float, float]], width: int, height: int) -> lis
         here = place(x, y)
         steps = max(abs(here[0] - before[0]), abs(here[1] - before[1]), 1)
         for step in range(1, steps + 1):
-            dot(*(round(a + (b - a) * step / steps) for a, b in zip(before, here, strict=True)))  # type: ignore[misc]
+            dot(*(round(a + (b - a) * step / steps) for a, b in zip(before, here, strict=True)))
         before = here
     return ["".join(chr(0x2800 + bits) if bits else " " for bits in row) for row in cells]
 

@@ -1,7 +1,7 @@
 """Runs a program and ends it, with all processes of its group, as soon as stdin closes.
 
-``python -m mlflow_project.watching.guard PROGRAM ARGUMENT...`` is started in a session of its own (`child_process.Child`)
-by a process whose end, even by SIGKILL, closes that stdin. So a server with workers of its own never outlives it.
+``python -m mlflow_project.watching.guard PROGRAM ARGUMENT...`` is started in a session of its own by a process
+(`child_process.Child`) whose end, even by SIGKILL, closes that stdin. So a server with workers of its own never outlives it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def main(command: list[str]) -> int:
     """Run the command; its exit code, if it ends first."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_end_with_stdin, args=(process,), daemon=True).start()
-    return process.wait() if process.wait() >= 0 else 1
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _end_with_stdin(process: subprocess.Popen[bytes]) -> None:

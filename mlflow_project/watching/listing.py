@@ -113,7 +113,7 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
         mlflow.exceptions.MlflowException: the store does not answer.
     """
     experiments = [each.experiment_id for each in client.search_experiments()]
-    found = {}
+    found: dict[str, Facts] = {}
     for run in client.search_runs(experiments, max_results=_PAGE, order_by=["attributes.start_time DESC"]):
         info, tags = run.info, run.data.tags
         data = run.inputs.dataset_inputs if run.inputs else []
@@ -131,10 +131,10 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
         )
     for start in range(0, len(experiments), 10):  # the most experiments that MLflow takes in one question
         for model in client.search_logged_models(experiments[start : start + 10], max_results=_PAGE):
-            digest, run = model.tags.get(MODEL_TAG), found.get(model.source_run_id)
-            if digest and run:
+            digest, source = model.tags.get(MODEL_TAG), found.get(model.source_run_id)
+            if digest and source:
                 step = int((model.params or {}).get("step", 0))
-                run.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
+                source.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
     return list(found.values())
 
 
@@ -193,7 +193,7 @@ def rows(facts: Sequence[Facts], limit: int | None = None) -> list[Row]:
 
 
 def _top(each: Facts, by_id: Mapping[str, Facts]) -> str:
-    while each.parent in by_id:
+    while each.parent is not None and each.parent in by_id:
         each = by_id[each.parent]
     return each.id
 

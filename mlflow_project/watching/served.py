@@ -45,9 +45,7 @@ def free_port(wanted: int | None, host: str) -> int:
     if wanted is not None:
         if not _is_free(wanted, host):
             cause = f"port {wanted} of {host} is in use"
-            raise InvalidJob.of(
-                "port-in-use", cause, "choose another --port, or leave it out: then a free one is taken"
-            )
+            raise InvalidJob.of("address", cause, "choose another --port, or leave it out")
         return wanted
     for port in range(ui.DEFAULT_PORT, ui.DEFAULT_PORT + _PORTS):
         if _is_free(port, host):
@@ -115,9 +113,7 @@ def find_store(subject: str | None) -> tuple[str, Run | None]:
             return each, run
     _expect(uri)
     cause = f"no store that was used on this machine has a run {subject}"
-    raise InvalidJob.of(
-        "unknown-run", cause, "`rlinf-isaac ls` lists the runs; MLFLOW_TRACKING_URI names another store"
-    )
+    raise InvalidJob.of("not-in-store", cause, "`rlinf-isaac ls` lists runs; MLFLOW_TRACKING_URI names another store")
 
 
 def view_of(client: MlflowClient, address: str, run: Run | None) -> str:
@@ -145,7 +141,7 @@ def _expect(uri: str) -> None:
     if is_missing(uri):
         path = sqlite_path(uri)
         cause = f"there is no MLflow store: neither {path}, nor one in a directory above, and none was used lately"
-        raise InvalidJob.of("no-store", cause, "go to the directory that has mlflow.db, or set MLFLOW_TRACKING_URI")
+        raise InvalidJob.of("not-in-store", cause, "go to the directory that has mlflow.db, or set MLFLOW_TRACKING_URI")
 
 
 def _newest(client: MlflowClient) -> Run | None:
