@@ -63,10 +63,12 @@ def command(run: str | None, port: int | None, host: str, browser: str) -> None:
                 else:
                     chosen = served.free_port(port, host)
                     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
+                    stdout.print(f"starting MLflow's server for {served.shown(uri)}")
                     child = stack.enter_context(served.serving(uri, host, chosen))
                     served.wait_for(child, address)
             link = served.view_of(client, address, found)
-            _say("store", served.shown(uri))
+            if child is None:
+                _say("store", served.shown(uri))
             if found is not None:
                 _say("run", f"{found.info.run_name}  {found.info.run_id}")
             _say("open", link, "bold")

@@ -1,7 +1,7 @@
 """Runs a program and ends it, with all processes of its group, as soon as stdin closes.
 
 ``python -m mlflow_project.watching.guard PROGRAM ARGUMENT...`` is started in a session of its own by a process
-(`child_process.Child`) whose end, even by SIGKILL, closes that stdin. So a server with workers of its own never outlives it.
+(`child_process.Child`) whose end, even by SIGKILL, closes that stdin. So a server with workers never outlives it.
 """
 
 from __future__ import annotations

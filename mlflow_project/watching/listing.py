@@ -131,7 +131,7 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
         )
     for start in range(0, len(experiments), 10):  # the most experiments that MLflow takes in one question
         for model in client.search_logged_models(experiments[start : start + 10], max_results=_PAGE):
-            digest, source = model.tags.get(MODEL_TAG), found.get(model.source_run_id)
+            digest, source = model.tags.get(MODEL_TAG), found.get(model.source_run_id or "")
             if digest and source:
                 step = int((model.params or {}).get("step", 0))
                 source.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
