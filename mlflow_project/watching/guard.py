@@ -15,22 +15,30 @@ from contextlib import suppress
 
 GRACE_S = 3.0
 """Seconds between SIGTERM for the program and SIGKILL for all."""
+_POLL_S = 0.2
 
 
 def main(command: list[str]) -> int:
-    """Run the command; its exit code, if it ends first."""
+    """Run the command; its exit code, if it ends before stdin closes. What it leaves of its group is ended, too."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    threading.Thread(target=_end_with_stdin, args=(process,), daemon=True).start()
+    ordered = threading.Event()
+    threading.Thread(target=_wait_for_order, args=(process, ordered), daemon=True).start()
+    while process.poll() is None and not ordered.wait(_POLL_S):
+        pass
+    if ordered.is_set():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        os.killpg(0, signal.SIGKILL)  # this process is in the group, too
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
     code = process.wait()
     return code if code >= 0 else 128 - code
 
 
-def _end_with_stdin(process: subprocess.Popen[bytes]) -> None:
+def _wait_for_order(process: subprocess.Popen[bytes], ordered: threading.Event) -> None:
     sys.stdin.buffer.read()
     process.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_S)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    ordered.set()
 
 
 if __name__ == "__main__":
