@@ -27,7 +27,9 @@ def test_what_is_not_finite_is_left_out():
 
 
 @given(
-    st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=50), st.integers(1, 60), st.integers(1, 9)
+    st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=50),
+    st.integers(1, 60),
+    st.integers(1, 9),
 )
 def test_every_curve_fills_its_place(values, width, height):
     lines = curve(list(enumerate(values)), width, height)
