@@ -14,10 +14,17 @@ from mlflow_project.tracking.runs import tracked_run
 def test_a_dead_server_and_a_failure(invoke, monkeypatch, dead_uri, tmp_path):
     monkeypatch.setenv("RLINF_ISAAC_CACHE", str(tmp_path / "cache"))
     use_dead_server(monkeypatch, dead_uri)
-    with pytest.raises(ValueError, match="too cold"), tracked_run("eval", output=Path("out"), name="eval x") as run:
-        run.recorder.metrics({"heldout/success_once": 0.25}, step=3)
-        (running,) = json.loads(invoke("status", "--output", "out", "--json").stdout)
-        raise ValueError("too cold")
+    running = []
+
+    def fail() -> None:
+        with tracked_run("eval", output=Path("out"), name="eval x") as run:
+            run.recorder.metrics({"heldout/success_once": 0.25}, step=3)
+            running.extend(json.loads(invoke("status", "--output", "out", "--json").stdout))
+            raise ValueError("too cold")
+
+    with pytest.raises(ValueError, match="too cold"):
+        fail()
+    (seen,) = running
     assert (seen["state"], seen["run_id"], seen["success"]["rate"]) == ("running", None, 0.25)
     assert seen["unsent_bytes"] > 0
     failed = invoke("status", "out")
