@@ -68,6 +68,7 @@ mlflow_project.tracking
 mlflow_project.notify
 mlflow_project.reporting
 mlflow_project.retention
+mlflow_project.watching                   looks at runs from outside
 mlflow_project.recorders
 mlflow_project.serving
 mlflow_project.promotion

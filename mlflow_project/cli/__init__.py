@@ -34,7 +34,13 @@ VERBS = (
     "isaaclab",
     "sync",
     "clean",
+    "ui",
+    "ls",
+    "status",
+    "watch",
 )
+TERMINAL_VERBS = ("ui", "ls", "status", "watch")
+"""Verbs that look at runs and make none: they are no entry points of MLproject, as `mlflow run` would make a run."""
 
 
 class VerbGroup(click.Group):

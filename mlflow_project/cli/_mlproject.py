@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import click
 import yaml
 
-from mlflow_project.cli import VERBS, cli
+from mlflow_project.cli import TERMINAL_VERBS, VERBS, cli
 
 HEAD = """\
 # Printed by `python -m mlflow_project.cli._mlproject`, from the options of the verbs.
@@ -47,7 +47,7 @@ def entry_point(verb: str, command: click.Command) -> Iterator[str]:
 def mlproject() -> str:
     """The text of MLproject."""
     context = click.Context(cli)
-    commands = {verb: cli.get_command(context, verb) for verb in VERBS}
+    commands = {verb: cli.get_command(context, verb) for verb in VERBS if verb not in TERMINAL_VERBS}
     return HEAD + "".join(f"{line}\n" for verb, each in commands.items() if each for line in entry_point(verb, each))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.text import Text
 
@@ -20,6 +21,9 @@ from mlflow_project.tracking.signals import Terminated
 from mlflow_project.tracking.terminal import SafeConsole, escaped
 from rlinf_isaac.ground.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.preflight.findings import Findings
+
+_WIDEST = 2000
+"""Columns of a table in a pipe."""
 
 stdout = SafeConsole(soft_wrap=True)
 stderr = SafeConsole(stderr=True, soft_wrap=True)
@@ -109,6 +113,16 @@ def show_problem(problem: Problem, console: Console = stderr) -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing in it that acts on a terminal."""
     click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def print_table(table: RenderableType) -> None:
+    """Print a table on stdout as wide as the terminal; into a pipe as wide as it is, with nothing cut or wrapped."""
+    if stdout.is_terminal:
+        stdout.print(table, soft_wrap=False)
+        return
+    wide = SafeConsole(file=io.StringIO(), width=_WIDEST)
+    wide.print(table, soft_wrap=False)
+    click.echo("\n".join(line.rstrip() for line in wide.file.getvalue().splitlines()))  # type: ignore[attr-defined]
 
 
 def _block(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from mlflow_project.comparison.compare import Comparison
     from mlflow_project.tracking.runs import TrackedRun
     from rlinf_isaac.config.schema import JobConfig
+
+STAGES = {
+    "demos": "demonstrations",
+    "norm_stats": "norm stats",
+    "sft": "fine-tuning",
+    "eval": "evaluation",
+    "rl": "reinforcement learning",
+    "promote": "comparison and promotion",
+}
+"""The stages by the names under which their durations are recorded, in their order, and what is said of them."""
 
 EXAMPLE = """\b
 Example:
@@ -73,6 +85,7 @@ def run(
     from mlflow_project.lineage.provenance import provenance_tags, task_tags
     from mlflow_project.recorders.main_recorder import AWAITED, MainRecorder
     from mlflow_project.tracked import PROJECT, demos, evaluation, norm_stats, rl, sft
+    from mlflow_project.tracking.announce import Stages
     from mlflow_project.tracking.runs import tracked_run
     from rlinf_isaac.checkpoint.bundle import read_bundle, select_bundles
     from rlinf_isaac.jobs.evaluation import plan as plan_evaluation
@@ -81,14 +94,26 @@ def run(
 
     name = f"main {Path(config.preset).stem} {date.today()}"
     tags = provenance_tags(PROJECT) | task_tags(config) | AWAITED
+    improves = improve and not config.suite
+    # The statistics of several tasks are computed by `sft`, whose run records them.
+    left_out = ({"norm_stats"} if config.suite else set()) | (set() if improves else {"rl"})
+    stages = Stages(*(words for key, words in STAGES.items() if key not in left_out))
     with tracked_run("main", output=output, name=name, tags=tags) as tracked:
         record = MainRecorder(tracked.recorder, config, improve=improve)
-        with record.stage("demos"):
+
+        @contextmanager
+        def stage(key: str) -> Iterator[None]:
+            stages.begin(STAGES[key])
+            with record.stage(key):
+                yield
+
+        with stage("demos"):
             dataset, *others = demos.run_all(config, output, env_python)
-        with record.stage("norm_stats"):
-            # Those of several tasks are computed by `sft`, whose run records them.
-            stats = None if config.suite else norm_stats.run(config, dataset, output)
-        with record.stage("sft"):
+        stats = None
+        if not config.suite:
+            with stage("norm_stats"):
+                stats = norm_stats.run(config, dataset, output)
+        with stage("sft"):
             job = plan_sft(config, dataset, stats, output, mixed_with=others, say=stdout.print, env_python=env_python)
             checkpoints = sft.run(job, output, upload_weights)
         with preflight() as findings:
@@ -98,25 +123,24 @@ def run(
         assert evaluate is not None
         record.trained(job, bundles)
         record.dataset(evaluation.played_dataset(evaluate.config))
-        with record.stage("eval"):
+        with stage("eval"):
             comparison = evaluation.run(evaluate, output, upload_weights, say=stdout.print).comparison
         print_comparison(comparison)
         if improve and config.suite:
             stdout.print("Reinforcement learning is left out, because it is for one task; `rl --task NAME` does it.")
-            improve = False
-        if improve:
+        if improves:
             # Of equally good ones the earliest.
             best = comparison.standings[0].evaluation.checkpoint
             start = [bundle for bundle in bundles if bundle.digest == best]
             with preflight() as findings:
                 changes = carried("rl", config, "eval.", "rl.", "compute.num_processes")
                 jobs = plan_rl(findings, start, changes, output, env_python=env_python)
-            with record.stage("rl"):
+            with stage("rl"):
                 improved = rl.run(jobs, output, upload_weights, say=stdout.print).improved
             record.improved([read_bundle(each.path, verify=False) for each in improved])
             print_gains(improved)
-        with record.stage("promote"):
-            record.compared(_decide(tracked, output, title=name, improved=improve) or comparison, bundles[0].digest)
+        with stage("promote"):
+            record.compared(_decide(tracked, output, title=name, improved=improves) or comparison, bundles[0].digest)
 
 
 def _decide(tracked: TrackedRun, output: Path, *, title: str, improved: bool) -> Comparison | None:

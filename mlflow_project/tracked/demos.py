@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags, task_tags
 from mlflow_project.tracked import PROJECT
+from mlflow_project.tracked.headers import demos_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.config import flatten
@@ -36,6 +38,7 @@ def run(config: JobConfig, output: Path, env_python: str | None = None) -> Path:
         "demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT) | task_tags(config)
     ) as tracked:
         tracked.recorder.params(_read_config(config))
+        say_header(demos_header(config, root))
         watch(record_demonstrations(config, root, env_python))
         dataset = LeRobotDataset(root)
         tracked.recorder.tags(simulator_tags((dataset.provenance or {}).get("env", {})))

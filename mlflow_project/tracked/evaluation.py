@@ -12,6 +12,8 @@ from mlflow_project.lineage.provenance import DatasetInput, digest_tags, evaluat
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracked import PROJECT, UploadWeights
+from mlflow_project.tracked.headers import evaluation_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from rlinf_isaac.checkpoint.removal import in_use
@@ -59,6 +61,7 @@ def run(
             planned=len(job.bundles),
             upload_weights=upload_weights,
         )
+        say_header(evaluation_header(job))
         with in_use(bundle.path for bundle in job.bundles):
             watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None

@@ -14,7 +14,9 @@ from mlflow_project.recorders.rl_recorder import Improved, RlRecorder, gains_mar
 from mlflow_project.retention.guardian import StoreGuardian
 from mlflow_project.tracked import PROJECT, UploadWeights
 from mlflow_project.tracked.evaluation import played_dataset, recorded
+from mlflow_project.tracked.headers import rl_header
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.vocabulary import NOTE_TAG
@@ -64,6 +66,7 @@ def run(
                 dataset=played_dataset(config),
                 upload_weights=upload_weights,
             )
+            say_header(rl_header(job))
             with in_use([job.start.path]):
                 watch(engine.rl(replace(job, guardian=StoreGuardian.of(tracked))), recorder.train)
             bundles = (job.start, recorder.result())

@@ -13,6 +13,8 @@ from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.retention.guardian import StoreGuardian
 from mlflow_project.tracked import PROJECT, UploadWeights
+from mlflow_project.tracked.headers import sft_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from mlflow_project.vocabulary import BASE_URI_TAG
@@ -58,6 +60,7 @@ def run(
             datasets=lerobot_datasets(job.datasets, job.dataset_digest),
             upload_weights=upload_weights,
         )
+        say_header(sft_header(job))
         guarded = replace(job, guardian=StoreGuardian.of(tracked))
         with in_use([] if job.base is None else [job.base.named.path]):
             watch(engine.sft(guarded), recorder)

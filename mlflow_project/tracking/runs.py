@@ -23,6 +23,8 @@ from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.followers import Company
 from mlflow_project.tracking.journal import Journal
+from mlflow_project.tracking.known_stores import remember
+from mlflow_project.tracking.live import LifeFile
 from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.redact import without_credentials
@@ -48,6 +50,8 @@ class TrackedRun:
         recorder: records into the verb's run.
         uploader: the thread that uploads the journal; a nested verb shares it with the outer one.
         tracking_uri: the store of the run.
+        life: the verb's sign of life; a nested verb shares it with the outer one.
+        outermost: local uuid of the outermost run.
         outcome: state of the upload after the outermost block has ended; None before.
         nested: whether this run is nested in the run of another verb.
     """
@@ -55,6 +59,8 @@ class TrackedRun:
     recorder: Recorder
     uploader: Uploader
     tracking_uri: str
+    life: LifeFile
+    outermost: str
     outcome: UploadResult | None = None
     nested: bool = False
 
@@ -68,6 +74,11 @@ class TrackedRun:
 
 
 _current: TrackedRun | None = None
+
+
+def current_run() -> TrackedRun | None:
+    """The innermost tracked run of this process; None outside of `tracked_run`."""
+    return _current
 
 
 @contextmanager
@@ -98,7 +109,8 @@ def tracked_run(
     source = {SOURCE_TAG: f"rlinf-isaac {verb}", SOURCE_TYPE_TAG: "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
-        run = TrackedRun(recorder, _current.uploader, _current.tracking_uri, nested=True)
+        outer = _current
+        run = TrackedRun(recorder, outer.uploader, outer.tracking_uri, outer.life, outer.outermost, nested=True)
         with _as_current(run), _closing(recorder):
             yield run
         return
@@ -109,6 +121,7 @@ def tracked_run(
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
+    remember(without_credentials(uri), directory.parent)
     with Signals() as signals, _environment(uri, verb):
         own = tags if adopt else tags | source  # an adopted run has its source tags already
         recorder = Recorder.start(
@@ -120,7 +133,8 @@ def tracked_run(
             inherited=source,
         )
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
-        run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
+        uploader = Uploader(journal, uri, others=sync_steps(directory))
+        run = TrackedRun(recorder, uploader, uri, LifeFile(journal.path), recorder.run)
         company = Company(run)
         try:
             with _as_current(run), system_metrics.measured(journal), _closing(recorder, leave_to_owner=active):
@@ -132,6 +146,7 @@ def tracked_run(
             run.outcome = run.uploader.close(KILLED_LIMIT_S)
             raise
         finally:
+            run.life.end()
             run.outcome = run.outcome or _patient_close(run.uploader, signals)
             company.close(KILLED_LIMIT_S if signals.ignore else PATIENCE_S)
             _warn_of_missing_records(run.outcome)

@@ -109,6 +109,11 @@ def artifact_link(base_url: str, experiment_id: str, run_id: str, path: str) -> 
     return f"{address}?workflowType=machine_learning"
 
 
+def run_link(base_url: str, experiment_id: str, run_id: str) -> str:
+    """Link to the page of a run; `base_url` as in `comparison_link`."""
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
 def base_url(tracking_uri: str, port: int = DEFAULT_PORT) -> str:
     """Address of a store's UI: the tracking server itself, or the server that `serve_command` starts."""
     return tracking_uri if tracking_uri.startswith("http") else f"http://127.0.0.1:{port}"

@@ -253,7 +253,8 @@ def evaluate_bundle(
             yield from announce(rows[seed] if seed in wanted else replace(rows[seed], video=None), directory)
         label = f"eval {bundle.name} {task}".rstrip()
         before = batch.start - seeds.start
-        yield Progress(label, before + len(finished), len(seeds))
+        kept = f"{len(finished)} were there already" if finished else ""
+        yield Progress(label, before + len(finished), len(seeds), kept, "ep")
         if len(finished) < len(batch):
             names = {seed: films.name(seed) for seed in sorted(wanted - finished)}
             successes, count = sum(rows[seed].success for seed in finished), len(finished)
@@ -272,7 +273,7 @@ def evaluate_bundle(
                 lines.append(rows_file, json.dumps(row.as_dict()))
                 yield from announce(row, directory)
                 successes, count = successes + row.success, count + 1
-                yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved")
+                yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved", "ep")
 
 
 def read_rows(directory: Path) -> list[EpisodeRow]:

@@ -110,6 +110,16 @@ class CheckpointRemoved:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """A training goes on after `step` (``rl``: iteration) of `total`, where an interrupted one has left it. `label` is
+    ``sft`` or ``rl``, as in `Progress`."""
+
+    label: str
+    step: int
+    total: int
+
+
+@dataclass(frozen=True)
 class RolledBack:
     """Reinforcement learning went back to an earlier checkpoint.
 
@@ -226,7 +236,10 @@ class FileSaved:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a named piece of work, for a progress bar. `unit` is ``B`` if bytes are counted."""
+    """Progress of a named piece of work, for a progress bar.
+
+    `unit` is ``B`` if bytes are counted, ``ep`` for episodes, and empty for steps and iterations.
+    """
 
     label: str
     done: int
@@ -239,6 +252,7 @@ Event = (
     Metrics
     | CheckpointSaved
     | CheckpointRemoved
+    | Resumed
     | RolledBack
     | ResultChosen
     | EvaluationStarted
