@@ -67,6 +67,18 @@ class TrackedRun:
 
 
 _current: TrackedRun | None = None
+_noted: list[TrackedRun] | None = None
+
+
+@contextmanager
+def noted_runs() -> Iterator[list[TrackedRun]]:
+    """The outermost runs that begin inside the block, in a list that grows meanwhile."""
+    global _noted
+    outer, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = outer
 
 
 @contextmanager
@@ -114,6 +126,8 @@ def tracked_run(
         recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
+        if _noted is not None:
+            _noted.append(run)
         try:
             with _as_current(run), _closing(recorder, leave_to_owner=active):
                 yield run

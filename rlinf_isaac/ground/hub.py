@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob
+from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Problem
 
 RepoType = Literal["model", "dataset"]
 SCHEME = "hf://"
@@ -85,11 +85,11 @@ def parse(uri: str | Path, repo_type: RepoType = "model") -> Location:
     folder = (match["before"] or match["after"] or "") if match else ""
     twice = match is not None and bool(match["before"]) and bool(match["after"])
     if match is None or twice or {"", ".", ".."} & {*match["repo"].split("/"), *(folder.split("/") if folder else [])}:
-        raise _error(repo_type, "hub-uri", f"{str(uri)!a} names no {repo_type} of the hub", _SPELLING)
+        raise _error(repo_type, Problem("hub-uri", f"{str(uri)!a} names no {repo_type} of the hub", _SPELLING))
     kind = match["repo"].partition("/")[0]
     if kind in _KINDS:
         cause = f"{str(uri)!a} names {kind} of the hub, not an organisation and its {repo_type}"
-        raise _error(repo_type, "hub-uri", cause, _SPELLING)
+        raise _error(repo_type, Problem("hub-uri", cause, _SPELLING))
     return Location(match["repo"], folder, unquote(match["revision"]) if match["revision"] else None)
 
 
@@ -143,7 +143,7 @@ def require_client(location: Location, repo_type: RepoType) -> None:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
         cause = f"{SCHEME}{location.repo} is on the Hugging Face Hub, and huggingface_hub is not installed"
-        raise _error(repo_type, "no-huggingface-hub", cause, "run pip install 'rlinf-isaac[hub]'") from error
+        raise _error(repo_type, Problem("no-huggingface-hub", cause, "run pip install 'rlinf-isaac[hub]'")) from error
 
 
 def uri_of(path: Path) -> str | None:
@@ -193,23 +193,23 @@ def refusal(location: Location, repo_type: RepoType, error: Exception) -> Invali
             page = f"https://huggingface.co/{'datasets/' * (repo_type == 'dataset')}{location.repo}"
             cure = f"accept its terms on {page}, then {login}"
             cause = f"{repo} is gated: its owner wants to know who downloads it"
-            return _error(repo_type, "hub-gated", cause, cure)
+            return _error(repo_type, Problem("hub-gated", cause, cure))
         case errors.RevisionNotFoundError():
             cure = "name a branch, a tag or a commit of it, or leave @revision out for its main branch"
-            return _error(repo_type, "hub-no-revision", f"{repo} has no revision {location.revision!a}", cure)
+            return _error(repo_type, Problem("hub-no-revision", f"{repo} has no revision {location.revision!a}", cure))
         case errors.RepositoryNotFoundError():
             cause = f"{repo} does not exist, or is private"
             if repo_type == "dataset":
                 cause = f"there is no dataset {repo}, or it is private"
-            return _error(repo_type, "hub-no-repo", cause, f"correct its name; if it is private, {login}")
+            return _error(repo_type, Problem("hub-no-repo", cause, f"correct its name; if it is private, {login}"))
         case errors.HFValidationError():
-            return _error(repo_type, "hub-uri", f"{repo} is not a valid name of a {repo_type}", _SPELLING)
+            return _error(repo_type, Problem("hub-uri", f"{repo} is not a valid name of a {repo_type}", _SPELLING))
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
             return _unreachable(repo, location, repo_type, error)
         case errors.HfHubHTTPError():
             status = getattr(error.response, "status_code", None)
             if status in (401, 403):
-                return _error(repo_type, "hub-gated", f"the hub refuses {repo} (HTTP {status})", login)
+                return _error(repo_type, Problem("hub-gated", f"the hub refuses {repo} (HTTP {status})", login))
             return _unreachable(repo, location, repo_type, error, f"the hub answers HTTP {status}")
     if _is_network(error):
         return _unreachable(repo, location, repo_type, error, type(error).__name__)
@@ -231,9 +231,10 @@ def _unreachable(repo: str, location: Location, repo_type: RepoType, error: Exce
     kind = "--repo-type dataset " * (repo_type == "dataset")
     cure = f"download it where there is a network: hf download {kind}{location.repo}"
     cure += f" --revision {location.revision}" if location.revision else ""
-    return _error(repo_type, "hub-unreachable", cause, f"{cure}, and copy HF_HOME here; or name a directory that has it")
+    return _error(
+        repo_type, Problem("hub-unreachable", cause, f"{cure}, and copy HF_HOME here; or name a directory that has it")
+    )
 
 
-def _error(repo_type: RepoType, code: str, cause: str, cure: str) -> InvalidJob:
-    kind = DatasetError if repo_type == "dataset" else BundleError
-    return kind.of(code, cause, cure)
+def _error(repo_type: RepoType, problem: Problem) -> InvalidJob:
+    return (DatasetError if repo_type == "dataset" else BundleError)([problem])
