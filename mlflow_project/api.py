@@ -16,12 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project._api.options import checking, settings_of
+from mlflow_project._api.options import settings_of
 from mlflow_project._api.results import Compared, Promoted, Run, noted, run_id_of
-from rlinf_isaac.api import Policy, load_bundle, load_config, make_env, open_dataset
+from rlinf_isaac.api import Policy, checking, load_bundle, load_config, make_env, open_dataset
 from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Problem
 from rlinf_isaac.ground.hub import is_hub
-from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,6 +65,7 @@ def check(verb: str, **options: Any) -> list[Problem]:
     import importlib
 
     from mlflow_project.cli.doctor import JOBS
+    from rlinf_isaac.preflight.findings import Findings
 
     if verb not in JOBS:
         cause = f"there are no checks of {verb!r}"

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rlinf_isaac.ground.hub import is_hub
-from rlinf_isaac.jobs import options
-from rlinf_isaac.preflight.findings import Findings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
     from rlinf_isaac.envs.vector import TaskEnv
+    from rlinf_isaac.preflight.findings import Findings
 
 Overrides = Mapping[str, Any] | Sequence[str]
 """``{"env.max_episode_steps": 64}``, or ``["env.max_episode_steps=64"]``."""
@@ -36,6 +35,8 @@ def checking() -> Iterator[Findings]:
     Raises:
         InvalidJob: with all errors.
     """
+    from rlinf_isaac.preflight.findings import Findings
+
     findings = Findings()
     with findings.collect():
         yield findings
@@ -176,8 +177,9 @@ def open_dataset(name: str) -> LeRobotDataset:
         DatasetError: there is none, or it is damaged.
     """
     from rlinf_isaac.data.lerobot.reader import LeRobotDataset
+    from rlinf_isaac.jobs.options import find_dataset
 
-    return LeRobotDataset(options.find_dataset(name))
+    return LeRobotDataset(find_dataset(name))
 
 
 def listed(overrides: Overrides) -> list[str]:

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rlinf_isaac.ground.errors import InvalidJob, Problem
-from rlinf_isaac.preflight.findings import Findings
-
-logger = logging.getLogger("mlflow_project")
-
-
-@contextmanager
-def checking() -> Iterator[Findings]:
-    """Collect findings; afterwards warnings are logged, and errors raised together.
-
-    Raises:
-        InvalidJob: with all errors.
-    """
-    findings = Findings()
-    with findings.collect():
-        yield findings
-    for problem in findings.warnings:
-        logger.warning("%s", problem)
-    findings.raise_errors()
 
 
 def settings_of(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
