@@ -54,38 +54,31 @@ class Policy:
     """
 
     def __init__(self, bundle: Bundle, config: JobConfig) -> None:
-        from rlinf_isaac.config.task import task_of
         from rlinf_isaac.engines.policies import load_policy
 
-        self.bundle, self.config, self.task = bundle, config, task_of(config)
+        self.bundle, self.config = bundle, config
         self.policy = load_policy(bundle, config)
 
-    def act(self, observation: Mapping[str, Any], seeds: Sequence[int] | None = None, call: int = 0) -> np.ndarray:
-        """The next actions for observations of an environment (`make_env`).
+    def act(self, observation: Mapping[str, Any], env: TaskEnv, call: int = 0) -> np.ndarray:
+        """The next actions for the episodes that run in an environment.
 
-        Equal arguments give equal actions, bit by bit, and those of `eval` for the same seeds and calls in a batch of
-        the same size.
+        They are those of `eval` for the same seeds and calls, bit by bit where the batch has the same size.
 
         Args:
-            observation: of N episodes, as ``env.reset`` and ``env.chunk_step`` give it.
-            seeds: N seeds of the episodes, from which noise and instruction follow; None: 0, 1, 2, ...
-            call: which call of the episode this is, counted from 0.
+            observation: as ``env.reset`` and ``env.chunk_step`` give it.
+            env: of N episodes, whose seeds decide noise and instruction (`make_env`).
+            call: which call of the episodes this is, counted from 0.
 
         Returns:
-            (N, T, A) float32: T actions for each episode, in robot units.
+            (N, T, A) float32: T actions for each episode, in robot units; ``env.chunk_step`` takes them.
         """
         import numpy as np
 
         from rlinf_isaac.pi0.policy import episode_noise
-        from rlinf_isaac.tasks.paths import read_path
 
-        images = {slot: read_path(observation, str(camera.env)) for slot, camera in self.task.cameras.items()}
-        parts = [np.asarray(read_path(observation, path)) for path in self.task.state.env]
-        count = len(parts[0])
-        states = np.concatenate([part.reshape(count, -1) for part in parts], axis=-1).astype(np.float32)
-        seeds = range(count) if seeds is None else seeds
-        noise = [episode_noise(self.config.eval.policy_seed, seed, call, self.policy.noise_shape) for seed in seeds]
-        return self.policy.act(images, states, [self.task.prompt(seed) for seed in seeds], np.stack(noise))
+        seen, shape = env.policy_input(dict(observation)), self.policy.noise_shape
+        noise = [episode_noise(self.config.eval.policy_seed, seed or 0, call, shape) for seed in env.seeds]
+        return self.policy.act(seen.images, seen.states, env.prompts(), np.stack(noise))
 
 
 def load_bundle(uri: str, *, verify: bool = True) -> Bundle:
