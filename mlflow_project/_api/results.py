@@ -52,9 +52,11 @@ class Run:
         """
         import pandas
 
-        from mlflow_project.tracking.store import existing_store
+        from mlflow import MlflowClient
 
-        client, run_id = existing_store(), run_id_of(self)
+        from mlflow_project.tracking.store import with_credentials
+
+        client, run_id = MlflowClient(with_credentials(self.tracking_uri)), run_id_of(self)
         names = client.get_run(run_id).data.metrics
         columns = {
             name: {point.step: point.value for point in client.get_metric_history(run_id, name)} for name in names

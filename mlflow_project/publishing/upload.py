@@ -110,7 +110,7 @@ def upload(
     *,
     private: bool,
     states: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Upload the files and the card in one commit; returns the commit.
 
@@ -123,14 +123,18 @@ def upload(
         target: as `check_target` found it.
         private: whether a repository that is created is private; an existing one stays as it is.
         states: directory of training states to upload as well; None uploads none.
-        progress: gets the bytes that are done, and all of them.
+        progress: gets the bytes that are done, and all of them, after each file; without it the client shows its own
+            bars, which suits a terminal only.
 
     Raises:
         InvalidJob: the Hub refuses the upload.
         BundleError: it does not answer any more.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.utils import disable_progress_bars
 
+    if progress is not None:
+        disable_progress_bars()
     api, repo, branch = HfApi(), target.location.repo, target.branch
     files = files_of(bundle, states)
     sizes = {name: file.stat().st_size for name, file in files.items()}
@@ -141,13 +145,15 @@ def upload(
         if branch != MAIN:
             api.create_branch(repo, branch=branch, exist_ok=True)
         operations: list[Any] = []
-        progress(0, total)
+        if progress is not None:
+            progress(0, total)
         for name, file in files.items():
             addition = CommitOperationAdd(name, str(file))
             api.preupload_lfs_files(repo, [addition], revision=branch)
             operations.append(addition)
             done += sizes[name]
-            progress(done, total)
+            if progress is not None:
+                progress(done, total)
         operations.append(CommitOperationAdd(CARD, card.encode()))
         stale = [name for name in target.held if name not in {*files, *_KEPT_BY_HUB} and name.endswith(_OURS)]
         operations += [CommitOperationDelete(name) for name in stale]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,15 +104,10 @@ def run(job: PushJob, output: Path, say: Say) -> str:
         tracked.recorder.params({"repo": job.location.repo, "branch": job.target.branch, "private": job.private})
         tracked.recorder.text(CARD, job.card)
         say(f"uploading    {len(job.files)} files as {job.target.user} to {SCHEME}{job.location.repo}")
-        with ProgressView() as view:
-            commit = upload(
-                bundle,
-                job.card,
-                job.target,
-                private=job.private,
-                states=job.states,
-                progress=_shown(view.show),
-            )
+        with ExitStack() as shown:
+            lines = None if sys.stderr.isatty() else shown.enter_context(ProgressView())
+            progress = None if lines is None else _shown(lines.show)
+            commit = upload(bundle, job.card, job.target, private=job.private, states=job.states, progress=progress)
         uri = job.location._replace(revision=None).at(commit)
         tracked.recorder.tags({HUB_TAG: uri})
     return uri
