@@ -51,7 +51,6 @@ class Run:
             InvalidJob: the store does not have this run yet.
         """
         import pandas
-
         from mlflow import MlflowClient
 
         from mlflow_project.tracking.store import with_credentials

@@ -83,9 +83,7 @@ def test_a_dataset_of_the_hub(start, hub, store, small_dataset, monkeypatch):
     ("dataset", "code"),
     [
         ("hf://lab/words", "hub-no-dataset"),
-        ("hf://lab/nothing", "hub-no-repo"),
         (f"hf://{NAME}@v9", "hub-no-revision"),
-        ("hf://lab", "hub-uri"),
     ],
 )
 def test_what_is_not_there(start, hub, dataset, code):
