@@ -30,6 +30,7 @@ VERBS = (
     "convert",
     "promote",
     "serve",
+    "push",
     "ingest",
     "isaaclab",
     "sync",

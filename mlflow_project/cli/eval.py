@@ -24,7 +24,7 @@ Example:
 
 
 @click.command("eval", epilog=EXAMPLE)
-@options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
+@options.option("--ckpt-root", "Directory that holds the checkpoints, one per step, or hf://ORG/NAME.", None)
 @options.option("--ckpt-steps", "Steps to evaluate, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
 @options.option("--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.")
 @options.option("--episodes", "Episodes per checkpoint; with --until-decided at most so many.")

@@ -74,9 +74,9 @@ def command(
 ) -> None:
     """Serve MODEL to robots, by OpenPI's websocket protocol.
 
-    MODEL is models:/name@alias, models:/name/version, a model id (m-...) or a checkpoint's directory. It is downloaded
-    once, and verified before it answers anything. Not a tracked run: what is served, and why, is recorded with the
-    model's version, and a server has no result. SIGTERM ends it when it has answered what it had accepted.
+    MODEL is models:/name@alias, models:/name/version, a model id (m-...), hf://org/name or a directory. It is
+    downloaded once, and verified before it answers anything. Not a tracked run: what is served, and why, is recorded
+    with the model's version, and a server has no result. SIGTERM ends it when it has answered what it had accepted.
     """
     with verb_session():
         with preflight() as findings:

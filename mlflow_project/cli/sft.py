@@ -28,7 +28,9 @@ Example:
 
 @click.command("sft", epilog=EXAMPLE)
 @options.option(
-    "--dataset", "LeRobot dataset: its directory, or a repo id under HF_LEROBOT_HOME; several with commas.", None
+    "--dataset",
+    "LeRobot dataset: its directory, a repo id under HF_LEROBOT_HOME, hf://ORG/NAME; several with commas.",
+    None,
 )
 @options.repo_id
 @options.option(

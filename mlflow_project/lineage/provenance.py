@@ -21,6 +21,7 @@ from mlflow_project.vocabulary import (
     BRANCH_TAG,
     COMMAND_TAG,
     COMMIT_TAG,
+    DATASET_HUB_TAG,
     DEVICE_TAG,
     DIRTY_TAG,
     ENV_FINDINGS_TAG,
@@ -35,6 +36,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs.conformance.kept import kept_findings
 from rlinf_isaac.ground.digest import bytes_digest, json_digest
+from rlinf_isaac.ground.hub import SCHEME, uri_of
 from rlinf_isaac.ground.probe import installed_version, output_of
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
@@ -94,17 +96,18 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
     from rlinf_isaac.data.lerobot.files import read_json  # imports pyarrow
 
     root = Path(root).absolute()
+    hub = uri_of(root)
     info = read_json(root / "meta" / "info.json")
     features = info.get("features", {})
     columns = [
         {"name": name, "type": _COLUMN_TYPES.get(feature.get("dtype"), "binary")} for name, feature in features.items()
     ]
     return DatasetInput(
-        name=root.name,
+        name=root.name if hub is None else hub.removeprefix(SCHEME).partition("@")[0],
         sha256=sha256,
         context=context,
         source_type="lerobot",
-        source={"root": str(root), "sha256": sha256},
+        source={"root": str(root), "sha256": sha256} | ({"hub": hub} if hub else {}),
         profile={key: info.get(f"total_{key}") for key in ("episodes", "frames", "tasks")} | {"fps": info.get("fps")},
         schema={"mlflow_colspec": columns},
     )
@@ -119,6 +122,12 @@ def lerobot_datasets(roots: Sequence[Path], sha256: str) -> list[DatasetInput]:
     return [
         replace(lerobot_dataset(root, dataset_digest(root)), part=number) for number, root in enumerate(roots, start=1)
     ]
+
+
+def hub_tags(roots: Sequence[Path]) -> dict[str, str]:
+    """The tag with the URIs and commits of the datasets among these that came from the Hugging Face Hub, if any did."""
+    uris = [uri for root in roots if (uri := uri_of(root))]
+    return {DATASET_HUB_TAG: " ".join(uris)} if uris else {}
 
 
 def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:

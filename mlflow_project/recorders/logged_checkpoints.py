@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from mlflow_project.lineage.provenance import digest_tags
 from mlflow_project.tracking.recorder import Recorder
-from mlflow_project.vocabulary import ASSUMED_TAG, MODEL_TAG, NOT_KNOWN_TAG, URI_TAG
+from mlflow_project.vocabulary import ASSUMED_TAG, HUB_TAG, MODEL_TAG, NOT_KNOWN_TAG, URI_TAG
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import spell
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
+from rlinf_isaac.ground.hub import uri_of
 
 UploadWeights = Literal["auto", "all", "none"]
 SMALL_BYTES = 64 << 20
@@ -39,9 +40,11 @@ def fine_tuning_words(trainable: str, base: str | None) -> str:
 
 
 def bundle_tags(bundle: Bundle) -> dict[str, str]:
-    """Tags with the digest and location of a bundle, and with the digests of its inputs."""
+    """Tags with the digest and location of a bundle, and with the digests of its inputs; of one that came from the
+    Hugging Face Hub, with its URI and commit."""
     lineage = digest_tags(bundle.lineage) | digest_tags({"weights": bundle.weights_digest})
-    return lineage | {MODEL_TAG: bundle.digest, URI_TAG: str(bundle.path.absolute())}
+    hub = {HUB_TAG: uri} if (uri := uri_of(bundle.path)) else {}
+    return lineage | {MODEL_TAG: bundle.digest, URI_TAG: str(bundle.path.absolute())} | hub
 
 
 def training_tags(assumed: Mapping[str, Any], unsaid: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from mlflow_project.tracking.store import is_missing, tracking_uri
 from mlflow_project.vocabulary import ASSUMED_SINCE, MODEL_TAG, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assume_again
+from rlinf_isaac.checkpoint.foreign.hub import fetch, is_hub
 from rlinf_isaac.ground.atomic import exclusive, new_directory
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.errors import BundleError, InvalidJob
@@ -37,12 +38,15 @@ logger = logging.getLogger("mlflow_project")
 
 
 def resolve_model(name: str) -> Bundle:
-    """The verified bundle of a directory, ``models:/name@alias``, ``models:/name/version``, or a model id (``m-...``).
+    """The verified bundle of a directory, ``models:/name@alias``, ``models:/name/version``, a model id (``m-...``), or
+    ``hf://org/name[@revision][/folder]``, which is downloaded.
 
     Raises:
         InvalidJob: there is no such model, or it is not a checkpoint of this project.
         BundleError: the bundle is damaged, or is not the one that was registered.
     """
+    if is_hub(name):
+        return read_bundle(fetch(name).path)
     if not VERSION.fullmatch(name) and not MODEL_ID.fullmatch(name):
         return read_bundle(name)
     uri = tracking_uri()

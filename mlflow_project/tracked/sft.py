@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.comparison.evaluations import mismatch_tags
-from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags, task_tags
+from mlflow_project.lineage.provenance import digest_tags, hub_tags, lerobot_datasets, provenance_tags, task_tags
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sft_recorder import SftRecorder
 from mlflow_project.retention.guardian import StoreGuardian
@@ -51,7 +51,7 @@ def run(
         values["compute"] |= {"num_processes": job.processes, "sharding": job.sharding if job.processes > 1 else "none"}
         sections = ("preset", "sft", "policy", "compute", "model")  # MLflow shows them in this order
         tracked.recorder.params({section: values[section] for section in sections})
-        tracked.recorder.tags(digest_tags(job.lineage) | mismatch_tags(allowed))
+        tracked.recorder.tags(digest_tags(job.lineage) | mismatch_tags(allowed) | hub_tags(job.datasets))
         if job.base is not None:
             tracked.recorder.tags(_base_tags(job.base))
         recorder = SftRecorder(

@@ -74,6 +74,18 @@ class TrackedRun:
 
 
 _current: TrackedRun | None = None
+_noted: list[TrackedRun] | None = None
+
+
+@contextmanager
+def noted_runs() -> Iterator[list[TrackedRun]]:
+    """The outermost runs that begin inside the block, in a list that grows meanwhile."""
+    global _noted
+    outer, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = outer
 
 
 def current_run() -> TrackedRun | None:
@@ -136,6 +148,8 @@ def tracked_run(
         uploader = Uploader(journal, uri, others=sync_steps(directory))
         run = TrackedRun(recorder, uploader, uri, LifeFile(journal.path), recorder.run)
         company = Company(run)
+        if _noted is not None:
+            _noted.append(run)
         try:
             with _as_current(run), system_metrics.measured(journal), _closing(recorder, leave_to_owner=active):
                 yield run

@@ -40,7 +40,9 @@ class SafeConsole(Console):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"markup": False, "highlight": False, "emoji": False, **settings})
+        # In a notebook, rich would display each line as a page of its own.
+        plain = {"markup": False, "highlight": False, "emoji": False, "force_jupyter": False}
+        super().__init__(**{**plain, **settings})
 
     def print(self, *objects: Any, lines: bool = False, **settings: Any) -> None:
         """Like `Console.print`, but newlines inside a string are escaped unless `lines` is true; leading ones stay."""

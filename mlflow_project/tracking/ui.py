@@ -208,11 +208,6 @@ def main_link(base_url: str, experiment_id: str) -> str:
     return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
-def run_link(base_url: str, experiment_id: str, run_id: str) -> str:
-    """Link that opens a run in the UI; `base_url` as in `comparison_link`."""
-    return f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
-
-
 def plain(text: str) -> str:
     """`text` with Markdown's special characters escaped, because names come from other people."""
     return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)
