@@ -21,6 +21,7 @@ Example:
 @click.command("compare", epilog=EXAMPLE)
 @click.argument("runs", metavar="SWEEP_RUN...", nargs=-1, required=True)
 @options.output
+@options.tracking
 def command(runs: tuple[str, ...], output: Path) -> None:
     """Compare all evaluated checkpoints of one or several sweeps.
 

@@ -65,15 +65,14 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         InvalidJob: there is no such thing.
     """
     from mlflow_project.lineage.chain import checkpoint_node
-    from mlflow_project.tracking.store import is_missing, tracking_uri
+    from mlflow_project.tracking.store import is_missing, no_store, tracking_uri
 
     path = Path(subject)
     uri = tracking_uri()
     if is_missing(uri):
         if path.is_dir():
             return checkpoint_node(path, None, lambda digest: dataset)
-        cause = f"{subject} is no directory, and there is no MLflow store at {uri}"
-        raise InvalidJob.of("unknown-subject", cause, "set MLFLOW_TRACKING_URI, or name a checkpoint's directory")
+        raise no_store(uri, "unknown-subject", f"{subject} is no directory, and ")
     from mlflow import MlflowClient
 
     from mlflow_project.lineage.chain_store import Chains

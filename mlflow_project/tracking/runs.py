@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.tracking import labels
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.journal import Journal
 from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
+from mlflow_project.tracking.other_stores import remember_store
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.signals import Signals, Terminated
@@ -85,13 +87,14 @@ def tracked_run(
     2. the run that MLFLOW_RUN_ID names (``mlflow run`` sets it). The variable is removed, so that child processes do
        not adopt the run as well. It gets `name`, unless somebody has named it (``--run-name``);
     3. the run that is active in this process; its owner ends it;
-    4. a new run in the experiment of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by default ``rlinf-isaac``.
+    4. a new run in the experiment that `labels` names, or of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by
+       default ``rlinf-isaac``.
 
     Args:
         verb: the entry point; used in the journal's name and in the tag ``rlinf_isaac.verb``.
         output: directory of the verb's results; the journal is written to ``<output>/journal``.
-        name: name of a new run; the verb when None.
-        tags: tags of the run (provenance).
+        name: name of a new run; the verb when None. `labels` comes first.
+        tags: tags of the run (provenance), besides those of `labels`.
     """
     tags = {VERB_TAG: verb} | dict(tags or {})
     source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
@@ -102,16 +105,19 @@ def tracked_run(
             yield run
         return
 
+    given = labels.current()
+    name, tags = given.name or name, tags | dict(given.tags)
     uri = tracking_uri()
     _import_mlflow(uri)
     _ensure_store(uri)
+    remember_store(uri)
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
     with Signals() as signals, _environment(uri, verb):
         if adopt is None:  # an adopted run has its source tags already
             tags |= source
-        recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
+        recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(given), adopt=adopt)
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
         run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
         try:
@@ -201,7 +207,9 @@ def _run_to_adopt() -> tuple[str | None, bool]:
     return (active.info.run_id, True) if active is not None else (None, False)
 
 
-def _experiment() -> str:
+def _experiment(given: labels.Labels) -> str:
+    if given.experiment is not None:
+        return given.experiment
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
     return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
 

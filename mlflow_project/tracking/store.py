@@ -6,15 +6,16 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
+from mlflow_project.tracking.databases import sqlite_path as sqlite_path
+from mlflow_project.tracking.databases import sqlite_uri as sqlite_uri
+from mlflow_project.tracking.other_stores import missing_store_cure
 from mlflow_project.tracking.redact import without_credentials
 from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_SQLITE = "sqlite:///"
 
 
 def tracking_uri() -> str:
@@ -29,22 +30,10 @@ def tracking_uri() -> str:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path("mlflow.db"))
     # A relative path would name another file after a change of directory, and `sync` may be called from anywhere.
     path = sqlite_path(uri)
-    if path is None or uri.startswith(f"{_SQLITE}/"):
+    if path is None or uri.startswith("sqlite:////"):
         return uri
     _, mark, query = uri.partition("?")
     return sqlite_uri(path) + mark + query
-
-
-def sqlite_uri(path: Path) -> str:
-    """URI of a database file. Only the characters with a meaning in SQLAlchemy's URLs are escaped, because MLflow also
-    creates the parent directory of the escaped path, an empty directory beside the right one."""
-    return _SQLITE + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite database; None for other stores and for a database in memory."""
-    path = unquote(uri.removeprefix(_SQLITE).partition("?")[0])
-    return Path(path) if uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
 
 
 def is_missing(uri: str) -> bool:
@@ -70,6 +59,11 @@ def with_credentials(uri: str) -> str:
     return current if without_credentials(current) == uri else uri
 
 
+def no_store(uri: str, code: str = "not-in-store", context: str = "") -> InvalidJob:
+    """The error for a database that does not exist; `context` comes before its cause. The cure names one that does."""
+    return InvalidJob.of(code, f"{context}there is no MLflow store at {uri}", missing_store_cure())
+
+
 def existing_store() -> MlflowClient:
     """Client of the store at `tracking_uri`.
 
@@ -80,7 +74,7 @@ def existing_store() -> MlflowClient:
 
     uri = tracking_uri()
     if is_missing(uri):
-        raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+        raise no_store(uri)
     prepare_environment()
     from mlflow import MlflowClient
 
