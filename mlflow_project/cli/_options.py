@@ -102,7 +102,9 @@ def tracking(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--experiment", default=AUTO, show_default=True, help="MLflow experiment; auto: as the variables say."
     )
-    @click.option("--tag", multiple=True, default=(), metavar="KEY=VALUE", help="Tag of the run; may be given several times.")
+    @click.option(
+        "--tag", multiple=True, default=(), metavar="KEY=VALUE", help="Tag of the run; may be given several times."
+    )
     @wraps(command)
     def labelled(*arguments: Any, run_name: str, experiment: str, tag: tuple[str, ...], **settings: Any) -> Any:
         from mlflow_project.cli._session import verb_session

@@ -130,7 +130,7 @@ def _read(name: str, changes: Sequence[str], *, complete: bool = True) -> Source
     from rlinf_isaac.config.sources import of_values, read_source
 
     if RUN_ID.fullmatch(name):
-        from mlflow_project.comparison.run_config import config_of_run
+        from mlflow_project.tracking.run_config import config_of_run
 
         return of_values(config_of_run(name), f"run {name[:12]}", changes, complete=complete)
     return read_source("tiny" if name == AUTO else name, changes)

@@ -65,14 +65,16 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         InvalidJob: there is no such thing.
     """
     from mlflow_project.lineage.chain import checkpoint_node
-    from mlflow_project.tracking.store import is_missing, no_store, tracking_uri
+    from mlflow_project.tracking.other_stores import missing_store_cure
+    from mlflow_project.tracking.store import is_missing, tracking_uri
 
     path = Path(subject)
     uri = tracking_uri()
     if is_missing(uri):
         if path.is_dir():
             return checkpoint_node(path, None, lambda digest: dataset)
-        raise no_store(uri, "unknown-subject", f"{subject} is no directory, and ")
+        cause = f"{subject} is no directory, and there is no MLflow store at {uri}"
+        raise InvalidJob.of("unknown-subject", cause, missing_store_cure())
     from mlflow import MlflowClient
 
     from mlflow_project.lineage.chain_store import Chains

@@ -66,12 +66,13 @@ def _last_model(run_id: str) -> str:
     from mlflow.exceptions import MlflowException
 
     from mlflow_project.tracking.mlflow_environment import prepare_environment
-    from mlflow_project.tracking.store import is_missing, no_store, tracking_uri
+    from mlflow_project.tracking.other_stores import missing_store_cure
+    from mlflow_project.tracking.store import is_missing, tracking_uri
     from mlflow_project.tracking.unreachable import unreachable
 
     uri = tracking_uri()
     if is_missing(uri):
-        raise no_store(uri, "missing-base")
+        raise InvalidJob.of("missing-base", f"there is no MLflow store at {uri}", missing_store_cure())
     prepare_environment()
     try:
         run = MlflowClient(uri).get_run(run_id)

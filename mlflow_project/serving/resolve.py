@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.lineage.chain_store import MODEL_ID, VERSION
+from mlflow_project.tracking.other_stores import missing_store_cure
 from mlflow_project.tracking.redact import without_credentials
-from mlflow_project.tracking.store import is_missing, no_store, tracking_uri
+from mlflow_project.tracking.store import is_missing, tracking_uri
 from mlflow_project.tracking.unreachable import known_versions, registered_as, unreachable
 from mlflow_project.vocabulary import ASSUMED_SINCE, MODEL_TAG, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
@@ -51,7 +52,7 @@ def resolve_model(name: str) -> Bundle:
         return read_bundle(name)
     uri = tracking_uri()
     if is_missing(uri):
-        raise no_store(uri, "unknown-model")
+        raise InvalidJob.of("unknown-model", f"there is no MLflow store at {uri}", missing_store_cure())
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

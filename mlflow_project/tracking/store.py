@@ -59,11 +59,6 @@ def with_credentials(uri: str) -> str:
     return current if without_credentials(current) == uri else uri
 
 
-def no_store(uri: str, code: str = "not-in-store", context: str = "") -> InvalidJob:
-    """The error for a database that does not exist; `context` comes before its cause. The cure names one that does."""
-    return InvalidJob.of(code, f"{context}there is no MLflow store at {uri}", missing_store_cure())
-
-
 def existing_store() -> MlflowClient:
     """Client of the store at `tracking_uri`.
 
@@ -74,7 +69,7 @@ def existing_store() -> MlflowClient:
 
     uri = tracking_uri()
     if is_missing(uri):
-        raise no_store(uri)
+        raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", missing_store_cure())
     prepare_environment()
     from mlflow import MlflowClient
 

@@ -47,7 +47,9 @@ def _check_cpu_memory(config: JobConfig) -> list[Problem]:
         return []
     cause = f"sft takes about {needed / GIB:.1f} GiB of memory, and this machine has {free / GIB:.1f} free"
     cure = f"choose a smaller sft.batch_size, or add one of these to --overrides: {advice(config)}"
-    return [Problem("cpu-memory", cause, cure, "error" if needed > all_of_it else "warning")]
+    if needed > all_of_it:
+        return [Problem("cpu-memory", cause, cure)]
+    return [Problem("cpu-memory", cause, cure, "warning")]
 
 
 def check_rl_memory(config: JobConfig, form: str = "rl") -> list[Problem]:
