@@ -50,7 +50,15 @@ def test_what_mlflow_passes_by_default_is_the_default(verb):
     spec, command = ENTRY_POINTS[verb], command_of(verb)
     given = {name: "x" for name, parameter in spec["parameters"].items() if "default" not in parameter}
     if "action" in given:
-        given["action"] = {"bundle": "make", "dataset": "import", "isaaclab": "setup", "task": "init"}[verb]
+        given["action"] = {
+            "bundle": "make",
+            "config": "show",
+            "dataset": "import",
+            "isaaclab": "setup",
+            "task": "init",
+        }[verb]
+    if verb == "completion":
+        given["shell"] = "bash"
     words = shlex.split(EntryPoint(verb, spec["parameters"], spec["command"]).compute_command(given, None))
     assert words[:4] == ["python", "-m", "mlflow_project.cli", verb]
     context = command.make_context(verb, words[4:])

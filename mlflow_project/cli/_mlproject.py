@@ -12,6 +12,7 @@ import click
 import yaml
 
 from mlflow_project.cli import TERMINAL_VERBS, VERBS, cli
+from mlflow_project.cli._options import OF_THE_TERMINAL
 
 HEAD = """\
 # Printed by `python -m mlflow_project.cli._mlproject`, from the options of the verbs.
@@ -34,6 +35,8 @@ def entry_point(verb: str, command: click.Command) -> Iterator[str]:
     yield "    parameters:"
     words = [f"python -m mlflow_project.cli {verb}"]
     for each in command.params:
+        if each.name in OF_THE_TERMINAL:
+            continue
         default = "" if each.required else f", default: {_quoted(_default(each))}"
         yield f"      {each.name}: {{type: string{default}}}"
         # An option stays on one line with its value, an argument has no name in front of it.

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.text import Text
 
+from mlflow_project.cli._findings import grouped, short
 from mlflow_project.cli._trouble import trouble_of
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.signals import Terminated
@@ -72,7 +73,7 @@ def preflight() -> Iterator[Findings]:
     findings = Findings()
     with checking(findings):
         yield findings
-    for problem in findings.warnings:
+    for problem in grouped(findings.warnings):
         show_problem(problem)
     findings.raise_errors()
 
@@ -93,7 +94,7 @@ def checking(findings: Findings) -> Iterator[None]:
 def show_error(error: RlinfIsaacError) -> None:
     """Print an error: every problem with its cause and cure."""
     if isinstance(error, InvalidJob):
-        for problem in error.problems:
+        for problem in grouped(error.problems):
             show_problem(problem)
         return
     stderr.print(Text.assemble(("error", "bold red"), f" {type(error).__name__}: ", _block(str(error))))
@@ -106,7 +107,7 @@ def show_problem(problem: Problem, console: Console = stderr) -> None:
     a line of ours.
     """
     colour = "bold red" if problem.level == "error" else "bold yellow"
-    console.print(Text.assemble((problem.level, colour), " ", (problem.code, "dim"), " ", _block(problem.cause)))
+    console.print(Text.assemble((problem.level, colour), " ", (problem.code, "dim"), " ", _block(short(problem.cause))))
     console.print(Text.assemble("  ", ("cure", "green"), " ", _block(problem.cure)))
 
 

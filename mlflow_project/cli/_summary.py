@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -15,7 +16,9 @@ from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
 from mlflow_project.tracked.promote import Promotion
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import TrackedRun
+from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.terminal import escaped
 
 
@@ -126,8 +129,9 @@ def print_promotion(promotion: Promotion, name: str) -> None:
 
 
 def print_serve(name: str) -> None:
-    """Print the command that serves the champion of a registered model."""
-    stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion")
+    """Print the command that serves the champion of a registered model, from any directory."""
+    store = shlex.quote(without_credentials(tracking_uri()))
+    stdout.print(f"serve it       MLFLOW_TRACKING_URI={store} rlinf-isaac serve models:/{name}@champion")
 
 
 def print_export(exported: Exported) -> None:

@@ -23,6 +23,7 @@ Example:
 @click.command("compare", epilog=EXAMPLE)
 @click.argument("runs", metavar="SWEEP_RUN...", nargs=-1, required=True)
 @options.output
+@options.tracking
 @options.option(
     "--export",
     "Directory for the page with its videos, pictures and data, to host or to mail; an earlier export is replaced.",

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mlflow_project.cli import _doctor_env
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._findings import grouped
 from mlflow_project.cli._followers import Followers
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.tracking.runs import fail_adopted_run
@@ -192,7 +193,7 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
     for key in ("root", "task", "state_layout", "preset"):
         if key in report:
             stdout.print(f"{key:<13}{report[key]}")
-    for problem in findings.problems:
+    for problem in grouped(findings.problems):
         show_problem(problem, stdout)
     named = next((report[key] for key in ("dataset", "preset", "task") if key in report), "this machine")
     what = " ".join(report.get("job") or [named])

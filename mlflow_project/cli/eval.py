@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli import _types as types
+from mlflow_project.cli._command import JobCommand
 from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import COMPARISON_PAGE
+from rlinf_isaac.jobs import evaluation as planned
 from rlinf_isaac.jobs.engine import chosen_engine
-from rlinf_isaac.jobs.evaluation import check
+
+if TYPE_CHECKING:
+    from rlinf_isaac.engines.base import EvaluationJob
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -23,10 +29,12 @@ Example:
   mlflow run . -e eval -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
 
 
-@click.command("eval", epilog=EXAMPLE)
-@options.option("--ckpt-root", "Directory that holds the checkpoints, one per step, or hf://ORG/NAME.", None)
-@options.option("--ckpt-steps", "Steps to evaluate, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
-@options.option("--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.")
+@click.command("eval", cls=JobCommand, keys=planned.KEYS, epilog=EXAMPLE)
+@options.ckpt_root
+@options.ckpt_steps("evaluate")
+@options.option(
+    "--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.", type=types.FILE
+)
 @options.option("--episodes", "Episodes per checkpoint; with --until-decided at most so many.")
 @options.option("--first-seed", "Reset seed of the first episode; the others follow.")
 @options.option("--policy-seed", "Seed of the flow-matching noise.")
@@ -61,6 +69,7 @@ Example:
 @followers
 @options.output
 @options.overrides
+@options.tracking
 def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Evaluate checkpoints: one parent run, one nested run per checkpoint that differs in nothing else.
 
@@ -81,3 +90,10 @@ def command(output: Path, upload_weights: options.UploadWeights, followers: Foll
             swept = tracked.run(job, output, upload_weights, chosen_engine(settings), stdout.print)
         print_comparison(swept.comparison)
         print_links(swept.run, COMPARISON_PAGE)
+
+
+def check(findings: Findings, **settings: Any) -> EvaluationJob | None:
+    """`rlinf_isaac.jobs.evaluation.check`; the checkpoints may also be those of a model or a run of MLflow."""
+    from mlflow_project.serving.ckpt_root import locate_checkpoints
+
+    return planned.check(findings, locate=locate_checkpoints, **settings)

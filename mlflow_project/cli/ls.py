@@ -51,9 +51,8 @@ def command(limit: int, json: bool, output: Path) -> None:
 
 def _facts(output: Path) -> tuple[list[Facts], str]:
     """What the store says, or else the journals; and which of them it was."""
-    from mlflow_project.tracking.known_stores import nearest_store
     from mlflow_project.tracking.redact import without_credentials
-    from mlflow_project.tracking.store import is_missing
+    from mlflow_project.tracking.store import is_missing, nearest_store
     from mlflow_project.watching.find import outputs
     from mlflow_project.watching.journals import journals_in, open_journal
     from mlflow_project.watching.listing import facts_of_journals, facts_of_store

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._command import JobCommand
 from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import ABOUT_TAG, COMPARISON_PAGE
-from rlinf_isaac.jobs.main import carried, check
+from rlinf_isaac.jobs.main import KEYS, carried, check
 from rlinf_isaac.jobs.options import interpreter
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ Example:
   mlflow run . --env-manager local -P env=isaaclab -P overrides=env.task=stack3,env.max_episode_steps=320"""
 
 
-@click.command("main", epilog=EXAMPLE)
+@click.command("main", cls=JobCommand, keys=KEYS, epilog=EXAMPLE)
 @options.preset
 @options.task
 @options.option("--demos", "Demonstrations to record.")
@@ -57,6 +58,7 @@ Example:
 @followers
 @options.output
 @options.overrides
+@options.tracking
 def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """demos -> norm_stats -> sft -> eval of every checkpoint -> rl from the best -> compare -> promote, as one run.
 

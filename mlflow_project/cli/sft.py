@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli import _types as types
+from mlflow_project.cli._command import JobCommand
 from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.engines.local.training.torchrun import launch
@@ -26,20 +28,30 @@ Example:
   mlflow run . -e sft -P dataset=/data/generated_simdata_full -P base=models:/stack-cube@champion"""
 
 
-@click.command("sft", epilog=EXAMPLE)
+@click.command("sft", cls=JobCommand, keys=jobs.KEYS, epilog=EXAMPLE)
 @options.option(
     "--dataset",
     "LeRobot dataset: its directory, a repo id under HF_LEROBOT_HOME, hf://ORG/NAME; several with commas.",
     None,
+    types.DATASET,
 )
 @options.repo_id
 @options.option(
     "--base",
     "Checkpoint to start from: a directory of any published format, hf://ORG/NAME, models:/NAME@ALIAS, or a run's id.",
     "none",
+    types.CHECKPOINT,
 )
-@options.option("--norm-stats", "auto: computed from the dataset; base, base:ASSET_ID: the base's own; or a file.")
-@options.option("--preset", "Preset or YAML file; auto: the base's architecture and settings, or tiny without one.")
+@options.option(
+    "--norm-stats",
+    "auto: computed from the dataset; base, base:ASSET_ID: the base's own; or a file.",
+    type=types.FILE,
+)
+@options.option(
+    "--preset",
+    "Preset or YAML file; auto: the base's architecture and settings, or tiny without one.",
+    type=types.PRESET,
+)
 @options.task
 @options.option("--steps", "Optimiser steps.")
 @options.option("--save-interval", "Steps between checkpoints.")
@@ -53,6 +65,7 @@ Example:
 @followers
 @options.output
 @options.overrides
+@options.tracking
 def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Fine-tune pi0 / pi0.5 with the flow-matching loss; every checkpoint is a verified bundle.
 

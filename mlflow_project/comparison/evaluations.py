@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from mlflow_project.tracking.unreachable import not_in_store
 from mlflow_project.vocabulary import (
     EPISODES,
     EPISODES_FILE,
@@ -170,7 +171,8 @@ def run_id_in(text: str) -> str:
     ids = RUN_ID.findall(text)
     if not ids:
         cause = f"{text!r} contains no run id (32 hex digits)"
-        raise InvalidJob.of("unknown-run", cause, "pass the id of a run, or its link")
+        cure = "pass the id of a run, or its link; for a registered model `serve models:/NAME@ALIAS` or `lineage`"
+        raise InvalidJob.of("unknown-run", cause, cure)
     return ids[-1]
 
 
@@ -192,8 +194,7 @@ def read_evaluations(client: MlflowClient, runs: Sequence[str]) -> list[Evaluati
         try:
             top = client.get_run(run_id)
         except MlflowException as error:
-            cause = f"the MLflow store has no {run_id} ({str(error).partition(chr(10))[0]})"
-            problems.append(Problem("not-in-store", cause, "check MLFLOW_TRACKING_URI and the id"))
+            problems.append(not_in_store(run_id, error))
             continue
         below = list(_evaluations_below(client, top))
         if not below:

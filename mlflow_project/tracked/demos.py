@@ -16,7 +16,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.engines.demonstrations import record_demonstrations
-from rlinf_isaac.jobs.demos import SECTIONS, dataset_root
+from rlinf_isaac.jobs.demos import SECTIONS, dataset_root, with_renderer
 
 
 def run_all(config: JobConfig, output: Path, env_python: str | None = None) -> tuple[Path, ...]:
@@ -33,6 +33,7 @@ def run_all(config: JobConfig, output: Path, env_python: str | None = None) -> t
 
 def run(config: JobConfig, output: Path, env_python: str | None = None) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
+    config = with_renderer(config)
     root = dataset_root(config, output)
     with tracked_run(
         "demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT) | task_tags(config)

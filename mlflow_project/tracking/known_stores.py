@@ -1,4 +1,4 @@
-"""Remembers which stores and output directories were used lately, so that `ui`, `ls`, `status` and `watch` find them.
+"""Remembers which stores and output directories were used lately, so that verbs find them elsewhere, and cures name them.
 
 There is one small file for each output directory, in the cache. It is a convenience: whatever the disk refuses is left
 out, and what is deleted is only not found any more.
@@ -13,11 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mlflow_project.tracking.store import is_missing, sqlite_uri, tracking_uri
+from mlflow_project.tracking.databases import sqlite_path, sqlite_uri
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.digest import bytes_digest
 
 KEPT = 50
+STORE_FILE = "mlflow.db"
+"""Name of the store that MLflow makes in a working directory."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,17 @@ def known_outputs() -> list[Known]:
     return sorted(found, key=lambda each: each.used, reverse=True)
 
 
-def nearest_store(start: Path | None = None) -> str:
-    """The store that a person in this directory means.
+def missing_store_cure(directory: Path | None = None) -> str:
+    """How to name a store, where `directory` (the working directory) has none.
 
-    It is the one that MLflow or MLFLOW_TRACKING_URI names; else ``mlflow.db`` in the working directory, or in the
-    nearest directory above it that has one; else the one that was used last.
+    The nearest database in a directory above comes first, then the ones that verbs have recorded in lately.
     """
-    uri = tracking_uri()
-    if os.environ.get("MLFLOW_TRACKING_URI") or not is_missing(uri):
-        return uri
-    here = (start or Path.cwd()).absolute()
-    for directory in here.parents:
-        if (directory / "mlflow.db").is_file():
-            return sqlite_uri(directory / "mlflow.db")
-    return next((known.uri for known in known_outputs() if not is_missing(known.uri)), uri)
+    place = (directory or Path.cwd()).absolute()
+    above = [parent / STORE_FILE for parent in place.parents if (parent / STORE_FILE).is_file()][:1]
+    used = [path for known in known_outputs() if (path := sqlite_path(known.uri)) is not None and path.is_file()]
+    found = list(dict.fromkeys([*above, *used]))[:3]
+    if not found:
+        return "set MLFLOW_TRACKING_URI, or go to the directory whose mlflow.db has it"
+    first, *others = (f"MLFLOW_TRACKING_URI={sqlite_uri(path)}" for path in found)
+    what = "the nearest one above" if above else "the one used last"
+    return f"set {first}, {what}" + (f"; others used lately: {', '.join(others)}" if others else "")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from mlflow_project.tracking import system_metrics
+from mlflow_project.tracking import labels, system_metrics
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
 from mlflow_project.tracking.followers import Company
@@ -109,13 +109,14 @@ def tracked_run(
     2. the run that MLFLOW_RUN_ID names (``mlflow run`` sets it). The variable is removed, so that child processes do
        not adopt the run as well. It gets `name`, unless somebody has named it (``--run-name``);
     3. the run that is active in this process; its owner ends it;
-    4. a new run in the experiment of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by default ``rlinf-isaac``.
+    4. a new run in the experiment that `labels` names, or of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by
+       default ``rlinf-isaac``.
 
     Args:
         verb: the entry point; used in the journal's name and in the tag ``rlinf_isaac.verb``.
         output: directory of the verb's results; the journal is written to ``<output>/journal``.
-        name: name of a new run; the verb when None.
-        tags: tags of the run (provenance).
+        name: name of a new run; the verb when None. `labels` comes first.
+        tags: tags of the run (provenance), besides those of `labels`.
     """
     tags = {VERB_TAG: verb} | dict(tags or {})
     source = {SOURCE_TAG: f"rlinf-isaac {verb}", SOURCE_TYPE_TAG: "LOCAL"}
@@ -127,6 +128,8 @@ def tracked_run(
             yield run
         return
 
+    given = labels.current()
+    name, tags = given.name or name, tags | dict(given.tags)
     uri = tracking_uri()
     _import_mlflow(uri)
     _ensure_store(uri)
@@ -140,7 +143,7 @@ def tracked_run(
             journal,
             name or verb,
             tags=own,
-            experiment=experiment_chosen() or DEFAULT_EXPERIMENT,
+            experiment=given.experiment or experiment_chosen() or DEFAULT_EXPERIMENT,
             adopt=adopt,
             inherited=source,
         )

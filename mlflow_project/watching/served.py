@@ -13,9 +13,9 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mlflow_project.tracking import ui
-from mlflow_project.tracking.known_stores import known_outputs, nearest_store
+from mlflow_project.tracking.known_stores import known_outputs
 from mlflow_project.tracking.redact import without_credentials
-from mlflow_project.tracking.store import is_missing, sqlite_path
+from mlflow_project.tracking.store import is_missing, nearest_store, sqlite_path
 from mlflow_project.vocabulary import COMPARISON_PAGE, RUN_ID, VERB_TAG
 from rlinf_isaac.ground.child_process import Child
 from rlinf_isaac.ground.errors import InvalidJob, RlinfIsaacError

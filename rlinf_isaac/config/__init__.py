@@ -70,15 +70,28 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> JobConfig:
     return build_config(values, origin, overrides)
 
 
+def preset_values(preset: str) -> dict[str, str]:
+    """Key -> ``preset NAME``, of the keys that a preset, or the one that it is based on, has a value for.
+
+    Raises:
+        InvalidJob: there is no such preset, or it is not readable.
+    """
+    values, _ = _read_preset(preset)
+    base = values.pop("base", None)
+    below = {} if base is None else dict.fromkeys(flatten(_read_preset(str(base))[0]), f"preset {base}")
+    return below | dict.fromkeys(flatten(values), f"preset {preset}")
+
+
 def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
     """Its nested values, and its file."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     if not path.is_file():
-        raise InvalidJob.of(
-            "unknown-preset",
-            f"there is no preset '{preset}'",
-            f"use one of {', '.join(preset_names())}, or a .yaml file",
-        )
+        names = preset_names()
+        near = difflib.get_close_matches(_letters(preset), map(_letters, names), n=1, cutoff=0.5)
+        meant = f"did you mean {next(name for name in names if _letters(name) == near[0])}? " if near else ""
+        listed = ", ".join(names)
+        cure = f"{meant}The presets are {listed}; a YAML file of your own ends with .yaml"
+        raise InvalidJob.of("unknown-preset", f"there is no preset '{preset}'", cure)
     try:
         values = deepcopy(_parsed(read_yaml_text(path)))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
@@ -99,6 +112,11 @@ def _parsed(text: str) -> Any:
 def _schema() -> bytes:
     """A config without values, pickled: omegaconf takes thirty times as long to make one as pickle to read it."""
     return pickle.dumps(OmegaConf.structured(JobConfig))
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name, by which ``pi0.5`` is ``pi05``."""
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> JobConfig:
@@ -195,12 +213,20 @@ def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[P
             continue
         try:
             OmegaConf.update(config, key, value)
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            problems.append(
-                Problem("bad-value", f"{key}={value} ({origin}): {reason}", "give a value of the right type")
-            )
+        except OmegaConfBaseException:
+            problems.append(_wrong_type(key, value, origin))
     return problems
+
+
+def _wrong_type(key: str, value: Any, origin: str) -> Problem:
+    from rlinf_isaac.config.keys import keys, plain_number
+
+    wanted = keys()[key]
+    cure = f"write {wanted.sentence}"
+    if wanted.type in (int, float) and (number := plain_number(str(value))):
+        cure = f"write {key}={number}"
+    noun = wanted.sentence.partition(" greater")[0].partition(" 0 or")[0].partition(" between")[0]
+    return Problem("bad-value", f"{key}={value} ({origin}): {str(value)!r} is not {noun}", cure)
 
 
 def _interpolates(value: Any) -> bool:

@@ -21,12 +21,14 @@ class Rule:
     """A condition on one value.
 
     Attributes:
-        words: what the value must be; they end the sentence "set it to ...".
+        words: what the value must be; they end the sentence "use a value that is ...".
         holds: whether a value of the field's type is that. Infinity and NaN never reach it.
+        choices: the names that the value may be, if it is one of a few.
     """
 
     words: str
     holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
 
 
 POSITIVE = Rule("greater than 0", lambda x: x > 0)
@@ -37,7 +39,7 @@ BELOW_ONE = Rule("0 or greater, and less than 1", lambda x: 0 <= x < 1)
 
 def one_of(*names: str) -> Rule:
     """The value is one of these names."""
-    return Rule(f"one of {', '.join(names)}", lambda x: x in names)
+    return Rule(f"one of {', '.join(names)}", lambda x: x in names, names)
 
 
 def rules_of(section: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:
@@ -66,5 +68,6 @@ def out_of_range(section: type, values: Mapping[str, Any]) -> list[Problem]:
         value = values[key]
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and rule.holds(value)):
-            problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {rule.words}"))
+            cure = f"set it to {rule.words}" if rule.choices else f"use a value that is {rule.words}"
+            problems.append(Problem("bad-value", f"{key} is {value}", cure))
     return problems

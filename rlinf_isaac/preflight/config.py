@@ -17,6 +17,7 @@ from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.pi0.tokenizer import TOKENIZER_CURE
 from rlinf_isaac.preflight.rl_config import check_rl
 from rlinf_isaac.tasks.adapters import find_adapter
 from rlinf_isaac.tasks.task import KINDS
@@ -160,5 +161,5 @@ def _check_policy(config: JobConfig) -> Iterator[Misfit]:
         yield ("policy.state_layout", "model.action_dim"), problem
     if policy.tokenizer != "byte" and not Path(policy.tokenizer).is_file():
         cause = f"the tokenizer {policy.tokenizer} does not exist"
-        problem = Problem("no-tokenizer", cause, "set policy.tokenizer to PaliGemma's SentencePiece model")
+        problem = Problem("no-tokenizer", cause, TOKENIZER_CURE)
         yield ("policy.tokenizer",), problem

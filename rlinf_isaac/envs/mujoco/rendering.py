@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import weakref
 from functools import cache
@@ -23,7 +24,10 @@ from rlinf_isaac.envs.mujoco.rays import RayRenderer
 from rlinf_isaac.envs.stack_cube.backends import check_renderer
 from rlinf_isaac.ground.errors import SimulatorError
 
+_EGL_CURE = "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri)"
 _GL_OFF = ("disable", "disabled", "off", "false", "0")
+
+logger = logging.getLogger("rlinf_isaac")
 
 
 class Renderer(Protocol):
@@ -140,8 +144,10 @@ def choose_renderer(choice: str) -> str:
         raise SimulatorError.of(
             "no-egl",
             f"env.renderer is egl, which cannot be used: {problem}",
-            "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri), or set env.renderer=rays",
+            f"{_EGL_CURE}, or pass --renderer rays",
         )
+    reason = " ".join(problem.split())[:160]
+    logger.warning("slow renderer: EGL does not work here (%s), so images are drawn by rays; %s", reason, _EGL_CURE)
     return "rays"
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_project.tracking.known_stores import KEPT, known_outputs, nearest_store, remember
-from mlflow_project.tracking.store import sqlite_uri
+from mlflow_project.tracking.known_stores import KEPT, known_outputs, remember
+from mlflow_project.tracking.store import nearest_store, sqlite_uri
 
 
 @pytest.fixture(autouse=True)
