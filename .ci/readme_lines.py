@@ -1,4 +1,4 @@
-"""The install lines of README, so that what CI resolves and installs is what README says.
+"""The install lines of README and of the pages in docs/, so that what CI resolves and installs is what they say.
 
 Run as a script, it prints the block of README's first install as it stands; with ``--cpu-wheels DIR`` that directory
 takes the place of the index of torch's CPU builds, for a machine that does not reach it.
@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DEFAULT_PYTHON = "3.11"
 
@@ -22,7 +23,7 @@ class Install:
     """One call of ``pip install``.
 
     Attributes:
-        line: the line of README that it is part of.
+        line: the line of the page that it is part of.
         python: the Python that its block makes the interpreter with.
         arguments: what follows ``pip install``.
     """
@@ -50,10 +51,17 @@ def with_wheels(line: str, directory: str) -> str:
     return line.replace(f"--extra-index-url {CPU_INDEX}", f"--find-links {shlex.quote(directory)}")
 
 
+def pages() -> list[Path]:
+    """README first, then its translations and every page of docs/."""
+    return [README, *sorted(ROOT.glob("README.*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+
+
 def installs(text: str | None = None) -> list[Install]:
-    """Every call of pip in the code blocks of README, in their order."""
+    """Every call of pip in the code blocks of README and docs/, in their order; or in those of `text`."""
+    if text is None:
+        return [each for page in pages() for each in installs(page.read_text())]
     found, python = [], DEFAULT_PYTHON
-    for line in (README.read_text() if text is None else text).splitlines():
+    for line in indented(text).splitlines():
         if not line.startswith("    "):
             python = DEFAULT_PYTHON  # the block has ended
             continue
@@ -63,6 +71,12 @@ def installs(text: str | None = None) -> list[Install]:
             if words[0].rpartition("/")[2] == "pip" and words[1:2] == ["install"]:
                 found.append(Install(line.strip(), python, tuple(words[2:])))
     return found
+
+
+def indented(text: str) -> str:
+    """A page with the lines of its fenced blocks of shell indented, as those of its other blocks are."""
+    fence = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return fence.sub(lambda block: "\n" + re.sub(r"^", "    ", block[1], flags=re.MULTILINE).rstrip(" "), text)
 
 
 def _commands(line: str) -> list[list[str]]:

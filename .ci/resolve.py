@@ -1,7 +1,7 @@
-"""Resolves README's install lines against the public index alone, as a stock machine would; installs nothing.
+"""Resolves the install lines of README and docs/ against the public index alone, as a stock machine would.
 
     python .ci/resolve.py --uv UV     every line on every Python that it is for, by uv: seconds a line
-    python .ci/resolve.py             two of them by pip, which is what README types; `.ci/run` installs a third by it
+    python .ci/resolve.py             two of them by pip, which is what people type; `.ci/run` installs a third by it
 
 A line that asks the index of torch's CPU builds is left out: what it needs is what the line without needs, less CUDA.
 """
@@ -25,7 +25,7 @@ PYTHONS = {
     "constraints.txt": ("3.11", "3.12", "3.13"),
     "constraints-rlinf.txt": ("3.11", "3.12", "3.13"),
 }
-"""Constraints -> the Pythons that they are for; others are for the one that README makes the interpreter with."""
+"""Constraints -> the Pythons that they are for; others are for the one that its page makes the interpreter with."""
 
 BY_PIP = {".": "3.13", ".[rlinf]": "3.11"}
 """What pip, too, resolves, and on which Python: the others differ in what they add to these, and pip takes fifty times

@@ -1,4 +1,4 @@
-"""README, pyproject.toml and the constraints agree about what is installed. ``.ci/run`` tries that it installs."""
+"""README, docs/, pyproject.toml and the constraints agree about what is installed; ``.ci/run`` tries that it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from readme_lines import CPU_INDEX, README, first_block, installs, with_wheels
+from readme_lines import CPU_INDEX, README, first_block, installs, pages, with_wheels
 from resolve import PYTHONS, questions
 from stock import environment
 
@@ -113,7 +113,7 @@ def test_the_first_line_says_where_a_cpu_build_is_and_the_second_has_cuda():
     assert with_wheels(first.line, "a b") == first.line.replace(f"--extra-index-url {CPU_INDEX}", "--find-links 'a b'")
 
 
-def test_each_line_of_readme_is_resolved():
+def test_each_line_of_readme_and_docs_is_resolved():
     resolved = {(python, each.arguments) for python, each in questions("uv")}
     assert {each.arguments for each in installs() if not each.of_cpu} == {arguments for _, arguments in resolved}
     for file, pythons in PYTHONS.items():
@@ -123,11 +123,11 @@ def test_each_line_of_readme_is_resolved():
     assert {(python, each.arguments[-1]) for python, each in questions("pip")} == {("3.13", "."), ("3.11", ".[rlinf]")}
 
 
-def test_a_guests_environment_is_made_as_readme_says():
-    text = README.read_text()
+def test_a_guests_environment_is_made_as_the_docs_say():
+    text = "\n".join(page.read_text() for page in pages())
     for each in GUESTS:
         for command in each.cure.split(" && "):
-            assert command in text, f"README has no {command!r}"
+            assert command in text, f"no page has {command!r}"
         assert each.variable in text
     for _, cure in OPTIONAL.values():
         assert re.search(r"\[(\w+)\]", cure)[1] in EXTRAS
@@ -141,12 +141,21 @@ pip install outside
 
     a figure's pip install
     pip install -q z
+
+```bash
+python3.13 -m venv w
+w/bin/pip install fenced  # in a fence
+```
+```text
+pip install not-shell
+```
 """
     found = [(each.python, each.constraints, each.arguments) for each in installs(text)]
     assert found == [
         ("3.12", "c.txt", ("-c", "c.txt", "-e", ".[a,b]")),
         ("3.12", None, ("x",)),
         ("3.11", None, ("-q", "z")),
+        ("3.13", None, ("fenced",)),
     ]
 
 

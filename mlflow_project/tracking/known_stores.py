@@ -1,4 +1,4 @@
-"""Remembers which stores and output directories were used lately, so that verbs find them elsewhere, and cures name them.
+"""Remembers which stores and output directories were used lately: verbs find them elsewhere, and cures name them.
 
 There is one small file for each output directory, in the cache. It is a convenience: whatever the disk refuses is left
 out, and what is deleted is only not found any more.
