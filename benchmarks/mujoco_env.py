@@ -59,7 +59,7 @@ def control_step(simulation: Simulation) -> Callable[[], None]:
 
     def work() -> None:
         nonlocal seed, steps, expert
-        simulation.control_step(0, expert.act(simulation.measured.policy(last_action)))
+        simulation.control_step([0], expert.act(simulation.measured.policy(last_action))[None])
         steps += 1
         if steps % 100 == 0:
             seed, expert = seed + 1, ScriptedExpert()

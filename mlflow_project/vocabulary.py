@@ -6,7 +6,7 @@ Runs stay in stores for years, so a name that has once been written must never c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # Tags that say what a run did and how it ended.
 VERB_TAG = "rlinf_isaac.verb"
@@ -18,8 +18,24 @@ PARENT_RUN_TAG = "mlflow.parentRunId"
 COMMIT_TAG = "mlflow.source.git.commit"
 """MLflow's own tag for the git commit; `mlflow run` sets it, too."""
 DIRTY_TAG = "git.dirty"
+BRANCH_TAG = "mlflow.source.git.branch"
+USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.user", "mlflow.source.name", "mlflow.source.type"
+"""MLflow's own tags for who made a run, and with what; its columns "Created by" and "Source"."""
+COMMAND_TAG = "command"
+"""Tag with the command line."""
 TASK_TAG = "task"
 """Tag with the name of the task that a run is about."""
+ABOUT_TAG = "about."
+"""Prefix of the tags that say in a word what a run or a checkpoint is."""
+NOT_YET = "not yet"
+"""Value of an `ABOUT_TAG` until it is known. MLflow lists tags in the order in which they were first set."""
+PRESET_TAG, DEVICE_TAG, HOST_TAG = f"{ABOUT_TAG}preset", f"{ABOUT_TAG}device", f"{ABOUT_TAG}host"
+OF_THE_VERB = (
+    *(VERB_TAG, COMMIT_TAG, BRANCH_TAG, DIRTY_TAG, USER_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, TASK_TAG),
+    *(PRESET_TAG, DEVICE_TAG, HOST_TAG),
+)
+"""Tags of a verb's run that the runs nested in it have, too."""
+LONG_TAGS = (COMMAND_TAG, "platform", "git.status", "checkpoint.uri", "sim.prompt")
 VERSION_TAG = "version."
 """Prefix of the tags with package versions."""
 PLANNED_TAG = "sweep.checkpoints"
@@ -27,6 +43,8 @@ PLANNED_TAG = "sweep.checkpoints"
 ENV_FINDINGS_TAG = "env.findings"
 """Tag of runs that played episodes: the codes that `doctor env` last found of the environment, or that it found
 nothing, or that it was not asked."""
+REMOVED_TAG = "checkpoints.removed"
+"""Tag of a training: the steps whose checkpoints it did not keep on disk, and the space that was freed."""
 MISMATCH_TAG = "allow_mismatch"
 """Tag of runs that were allowed to continue although the job differs from what the weights were trained with."""
 MISMATCH_OF_TAG = "mismatch."
@@ -36,6 +54,10 @@ MISMATCH_OF_TAG = "mismatch."
 MODEL_TAG = "checkpoint.sha256"
 URI_TAG = "checkpoint.uri"
 BASE_URI_TAG = "base.uri"
+HUB_TAG = "checkpoint.hub"
+"""Tag: ``hf://org/name@commit`` of what a run of `push` uploaded, or of a checkpoint that came from the hub."""
+DATASET_HUB_TAG = "dataset.hub"
+"""Tag of a training: ``hf://org/name@commit`` of the datasets that came from the Hugging Face Hub."""
 LINEAGE_TAG = "lineage."
 """Prefix of the tags with the sha256 of a run's or checkpoint's inputs (see `lineage_tag`)."""
 ASSUMED_TAG = "assumed."
@@ -84,6 +106,8 @@ COMPARISON_PAGE = "comparison.html"
 ROLLOUT = "rollout"
 """Key of the animated images; the step of an image is the number of its episode."""
 
+DEFAULT_EXPERIMENT = "rlinf-isaac"
+"""The experiment of whatever names no other."""
 EXPERIMENT_PLACEHOLDER = "{{experiment}}"
 """Placeholder for MLflow's id of the experiment, unknown while a record is written; the replica fills it in."""
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -111,6 +135,20 @@ def fill_in(text: str, experiment: str, id_of_run: Callable[[str], str]) -> str:
         id_of_run: maps the local uuid of a run to MLflow's id.
     """
     return _RUN_PLACEHOLDER.sub(lambda match: id_of_run(match[1]), text.replace(EXPERIMENT_PLACEHOLDER, experiment))
+
+
+def for_people_first(tags: Mapping[str, str]) -> dict[str, str]:
+    """`tags` in the order in which a person wants to read them: MLflow shows them in the order in which they were set.
+    Digests, versions and long texts come last."""
+
+    def rank(key: str) -> int:
+        if key in (VERB_TAG, TASK_TAG, PRESET_TAG, DEVICE_TAG, HOST_TAG):
+            return 1
+        if key.startswith(ABOUT_TAG):
+            return 0
+        return 3 if key.endswith("sha256") or key.startswith(VERSION_TAG) or key in LONG_TAGS else 2
+
+    return {key: tags[key] for key in sorted(tags, key=rank)}
 
 
 def lineage_tag(link: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forked_workers import fork_workers
 from hypothesis import HealthCheck, settings
 from support import small_config
 
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
     from training_support import Pair
 
 os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has a core, and so have its processes
 
-# How long an example takes is the machine's business, which others may use as well.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes is the machine's business, which others may use as well. Each run looks at other examples.
+EXAMPLES = int(os.environ.get("EXAMPLES", "40"))
+settings.register_profile(
+    "any machine", deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 
@@ -35,6 +40,14 @@ def _cache_of_this_session(tmp_path_factory) -> Iterator[None]:
     """Digests that tests keep do not mix with those of the person who runs them; child processes inherit it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLINF_ISAAC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_of_this_session() -> Iterator[None]:
+    """What would be spawned here is forked from a process that has imported torch and MuJoCo (`forked_workers`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)
         yield
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlflow_project.serving.client import PolicyClient
 from mlflow_project.serving.policy import ServedPolicy
-from mlflow_project.serving.server import Limits, PolicyServer
+from mlflow_project.serving.server import Heard, Limits, PolicyServer
 
 
 def observation(index: int, size: int = 64, dims: int = 23) -> dict[str, Any]:
@@ -46,12 +46,12 @@ class Running:
 
 
 @contextmanager
-def running(policy: Any, limits: Limits | None = None) -> Iterator[Running]:
+def running(policy: Any, limits: Limits | None = None, heard: Heard | None = None) -> Iterator[Running]:
     started: list[Running] = []
     ready = threading.Event()
 
     async def main() -> None:
-        server, loop = PolicyServer(policy, limits), asyncio.get_running_loop()
+        server, loop = PolicyServer(policy, limits, heard), asyncio.get_running_loop()
 
         def listen(port: int) -> None:
             stop = lambda: loop.call_soon_threadsafe(server.stop)  # noqa: E731

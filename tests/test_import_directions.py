@@ -60,16 +60,26 @@ rlinf_isaac.engines.rlinf.extension:      documented name of a worker's module
 rlinf_isaac.engines.rlinf.driver:         documented name of a worker's module
 rlinf_isaac.preflight
 rlinf_isaac.jobs
+rlinf_isaac.api:                          what rlinf_isaac exports, in its __init__.pyi
 mlflow_project:
 mlflow_project.vocabulary:                names of tags, metrics and artifacts
+mlflow_project.tracking.redact:           takes secrets out of what is printed
+mlflow_project.tracking.unreachable:      a store that does not answer, or does not have it
 mlflow_project.lineage
 mlflow_project.comparison
 mlflow_project.tracking
+mlflow_project.notify
+mlflow_project.reporting
+mlflow_project.retention
+mlflow_project.watching                   looks at runs from outside
 mlflow_project.recorders
 mlflow_project.serving
 mlflow_project.promotion
+mlflow_project.publishing
 mlflow_project.tracked
 mlflow_project.cli
+mlflow_project._api
+mlflow_project.api:                       the tracked half of the Python API
 mlflow_project.plugins
 mlflow_project.lerobot_source:            a name of old, for what is installed already
 """

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import click
 import yaml
 
-from mlflow_project.cli import VERBS, cli
+from mlflow_project.cli import TERMINAL_VERBS, VERBS, cli
+from mlflow_project.cli._options import OF_THE_TERMINAL
 
 HEAD = """\
 # Printed by `python -m mlflow_project.cli._mlproject`, from the options of the verbs.
@@ -34,6 +35,8 @@ def entry_point(verb: str, command: click.Command) -> Iterator[str]:
     yield "    parameters:"
     words = [f"python -m mlflow_project.cli {verb}"]
     for each in command.params:
+        if each.name in OF_THE_TERMINAL:
+            continue
         default = "" if each.required else f", default: {_quoted(_default(each))}"
         yield f"      {each.name}: {{type: string{default}}}"
         # An option stays on one line with its value, an argument has no name in front of it.
@@ -47,12 +50,14 @@ def entry_point(verb: str, command: click.Command) -> Iterator[str]:
 def mlproject() -> str:
     """The text of MLproject."""
     context = click.Context(cli)
-    commands = {verb: cli.get_command(context, verb) for verb in VERBS}
+    commands = {verb: cli.get_command(context, verb) for verb in VERBS if verb not in TERMINAL_VERBS}
     return HEAD + "".join(f"{line}\n" for verb, each in commands.items() if each for line in entry_point(verb, each))
 
 
 def _default(parameter: click.Parameter) -> str:
     """What the parameter is where nobody gives it; an argument that takes any number of words takes `none`."""
+    if parameter.multiple:  # one value there: MLproject passes an option once
+        return " ".join(parameter.default)  # type: ignore[arg-type]
     return "none" if parameter.nargs == -1 else str(parameter.default)
 
 

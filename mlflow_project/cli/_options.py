@@ -7,22 +7,26 @@ behaves the same from the shell and from ``mlflow run``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
+from mlflow_project.cli import _types as types
 from rlinf_isaac.jobs.options import AUTO, NONE
 
 UploadWeights = Literal["auto", "all", "none"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def option(name: str, help: str, default: str | None = AUTO) -> Callable[[Command], Command]:
-    """A string option. Without a default it is required."""
+def option(
+    name: str, help: str, default: str | None = AUTO, type: click.ParamType | None = None
+) -> Callable[[Command], Command]:
+    """A string option. Without a default it is required; a `type` says how it is called and completed (`_types`)."""
     if default is None:  # click 8.3 takes an explicit default of None for a value
-        return click.option(name, required=True, help=help)
-    return click.option(name, default=default, show_default=True, help=help)
+        return click.option(name, required=True, type=type, help=help)
+    return click.option(name, default=default, type=type, show_default=True, help=help)
 
 
 def flag(name: str, help: str) -> Callable[[Command], Command]:
@@ -31,9 +35,17 @@ def flag(name: str, help: str) -> Callable[[Command], Command]:
     return click.option(name, type=bool, help=help, **settings)
 
 
-preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny")
+preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny", types.PRESET)
 task = option(
-    "--task", "Task: stack2, stack3, metaworld/..., or a YAML file; several with commas, or a suite; docs/tasks.md."
+    "--task",
+    "Task: stack2, stack3, metaworld/..., or a YAML file; several with commas, or a suite; docs/tasks.md.",
+    type=types.TASK,
+)
+ckpt_root = option(
+    "--ckpt-root",
+    "Checkpoints: the directory of a training, of its checkpoints or of one, a run's id, or models:/NAME@ALIAS.",
+    None,
+    types.CHECKPOINTS,
 )
 output = click.option(
     "--output",
@@ -43,8 +55,12 @@ output = click.option(
     help="Where results, checkpoints and the tracking journal go.",
 )
 overrides = option("--overrides", "Config overrides, e.g. 'sft.batch_size=16,env.task=stack3'.", NONE)
-env = option("--env", "Simulator: mujoco or isaaclab.")
-renderer = option("--renderer", "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.")
+env = option("--env", "Simulator: mujoco or isaaclab.", type=types.words("TEXT", "mujoco", "isaaclab"))
+renderer = option(
+    "--renderer",
+    "egl, rays (no GL needed) or auto; with --env isaaclab newton or auto.",
+    type=types.words("TEXT", "auto", "egl", "rays", "newton"),
+)
 
 
 env_python = click.option(
@@ -58,7 +74,7 @@ env_python = click.option(
     help="Interpreter that has the environment's packages; auto: the one that the task, or for --env isaaclab "
     "ISAACLAB_PYTHON, names.",
 )
-device = option("--device", "torch device: cpu, cuda, cuda:1.")
+device = option("--device", "torch device: cpu, cuda, cuda:1.", type=types.words("TEXT", "cpu", "cuda", "cuda:0"))
 repo_id = option("--repo-id", "Name of the dataset below --dataset, where that is its home.", NONE)
 upload_weights = click.option(
     "--upload-weights",
@@ -67,6 +83,39 @@ upload_weights = click.option(
     show_default=True,
     help="Log checkpoint weights as artifacts; auto: when they are small. Manifests always are.",
 )
+
+
+def ckpt_steps(purpose: str) -> Callable[[Command], Command]:
+    """``--ckpt-steps``; `purpose` ends the words "Steps to"."""
+    text = f"Steps to {purpose}, e.g. '25000,30000' or '25000 30000'; auto: all of them."
+    return option("--ckpt-steps", text, type=types.STEPS)
+
+
+OF_THE_TERMINAL = ("run_name", "experiment", "tag")
+"""Options that are no parameters of MLproject: `mlflow run` has its own, --run-name and --experiment-name."""
+
+
+def tracking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name the run of a tracked verb; they hold while its command runs."""
+
+    @click.option("--run-name", default=AUTO, show_default=True, help="Name of the run in MLflow.")
+    @click.option(
+        "--experiment", default=AUTO, show_default=True, help="MLflow experiment; auto: as the variables say."
+    )
+    @click.option(
+        "--tag", multiple=True, default=(), metavar="KEY=VALUE", help="Tag of the run; may be given several times."
+    )
+    @wraps(command)
+    def labelled(*arguments: Any, run_name: str, experiment: str, tag: tuple[str, ...], **settings: Any) -> Any:
+        from mlflow_project.cli._session import verb_session
+        from mlflow_project.tracking.labels import labels, read_labels
+
+        with verb_session():
+            chosen = read_labels(*(None if text == AUTO else text for text in (run_name, experiment)), tag)
+        with labels(chosen):
+            return command(*arguments, **settings)
+
+    return labelled
 
 
 def engine(command: Command) -> Command:

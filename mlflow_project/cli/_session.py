@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -10,16 +11,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.text import Text
 
+from mlflow_project.cli._findings import grouped, short
 from mlflow_project.cli._trouble import trouble_of
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.signals import Terminated
 from mlflow_project.tracking.terminal import SafeConsole, escaped
 from rlinf_isaac.ground.errors import InvalidJob, Problem, RlinfIsaacError
 from rlinf_isaac.preflight.findings import Findings
+
+_WIDEST = 2000
+"""Columns of a table in a pipe."""
 
 stdout = SafeConsole(soft_wrap=True)
 stderr = SafeConsole(stderr=True, soft_wrap=True)
@@ -68,7 +73,7 @@ def preflight() -> Iterator[Findings]:
     findings = Findings()
     with checking(findings):
         yield findings
-    for problem in findings.warnings:
+    for problem in grouped(findings.warnings):
         show_problem(problem)
     findings.raise_errors()
 
@@ -89,7 +94,7 @@ def checking(findings: Findings) -> Iterator[None]:
 def show_error(error: RlinfIsaacError) -> None:
     """Print an error: every problem with its cause and cure."""
     if isinstance(error, InvalidJob):
-        for problem in error.problems:
+        for problem in grouped(error.problems):
             show_problem(problem)
         return
     stderr.print(Text.assemble(("error", "bold red"), f" {type(error).__name__}: ", _block(str(error))))
@@ -102,13 +107,23 @@ def show_problem(problem: Problem, console: Console = stderr) -> None:
     a line of ours.
     """
     colour = "bold red" if problem.level == "error" else "bold yellow"
-    console.print(Text.assemble((problem.level, colour), " ", (problem.code, "dim"), " ", _block(problem.cause)))
+    console.print(Text.assemble((problem.level, colour), " ", (problem.code, "dim"), " ", _block(short(problem.cause))))
     console.print(Text.assemble("  ", ("cure", "green"), " ", _block(problem.cure)))
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing in it that acts on a terminal."""
     click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def print_table(table: RenderableType) -> None:
+    """Print a table on stdout as wide as the terminal; into a pipe as wide as it is, with nothing cut or wrapped."""
+    if stdout.is_terminal:
+        stdout.print(table, soft_wrap=False)
+        return
+    wide = SafeConsole(file=io.StringIO(), width=_WIDEST)
+    wide.print(table, soft_wrap=False)
+    click.echo("\n".join(line.rstrip() for line in wide.file.getvalue().splitlines()))  # type: ignore[attr-defined]
 
 
 def _block(text: str) -> str:

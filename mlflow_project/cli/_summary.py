@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_project.cli._session import stdout
+from mlflow_project.cli._session import stderr, stdout
 from mlflow_project.comparison.compare import Comparison
+from mlflow_project.comparison.export import Exported
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
 from mlflow_project.tracked.promote import Promotion
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import TrackedRun
+from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.terminal import escaped
 
 
@@ -76,13 +80,13 @@ def print_gains(improved: Sequence[Improved]) -> None:
         if each.ending:
             stdout.print(each.ending)
     table = Table(title="Before and after, on the same held-out seeds", title_justify="left")
-    for column in ("from step", "before", "after", "gained", "lost", "n", "p (one-sided)"):
+    for column in ("from", "before", "after", "gained", "lost", "n", "p (one-sided)"):
         table.add_column(column, justify="right")
     for each in improved:
         gain = each.gain
         rates = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
         counts = map(str, (gain.gained, gain.lost, gain.n))
-        table.add_row(str(each.step), *rates, *counts, f"{gain.p_value:.2g}")
+        table.add_row(each.name, *rates, *counts, f"{gain.p_value:.2g}")
     stdout.print(table)
     for each in improved:
         stdout.print(f"checkpoint     {each.path}")
@@ -125,8 +129,23 @@ def print_promotion(promotion: Promotion, name: str) -> None:
 
 
 def print_serve(name: str) -> None:
-    """Print the command that serves the champion of a registered model."""
-    stdout.print(f"serve it       rlinf-isaac serve models:/{name}@champion")
+    """Print the command that serves the champion of a registered model, from any directory."""
+    store = shlex.quote(without_credentials(tracking_uri()))
+    stdout.print(f"serve it       MLFLOW_TRACKING_URI={store} rlinf-isaac serve models:/{name}@champion")
+
+
+def print_export(exported: Exported) -> None:
+    """Print what an export has made, and what it lacks."""
+    stdout.print(f"\nexported       {exported.page}, with {exported.videos} videos, data/ and figure.png, figure.pdf")
+    if exported.browser is not None:
+        stdout.print(f"drawn          page.png and page.pdf, by {exported.browser}")
+    else:
+        stdout.print(
+            "not drawn      page.png and page.pdf, for which there is no browser here (chromium, google-chrome);"
+            " open the page and print it"
+        )
+    for text in exported.missing:
+        stderr.print(f"left out       {text}")
 
 
 def print_links(tracked: TrackedRun, page: str | None = None) -> None:

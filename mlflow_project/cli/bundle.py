@@ -59,6 +59,7 @@ Example:
 @options.flag("--force", "make: replace an existing bundle.")
 @options.output
 @options.overrides
+@options.tracking
 def command(action: str, source: Path, output: Path, **settings: Any) -> None:
     """Make, verify or show a checkpoint bundle, the directory that eval, RLinf and OpenPI all read.
 

@@ -50,6 +50,7 @@ def switch(name: str, help: str) -> Callable[[options.Command], options.Command]
 @switch("--hash-source", "Record the sha256 of the source, which takes one more reading of it.")
 @options.flag("--force", "Replace an output of an earlier conversion.")
 @options.overrides
+@options.tracking
 def command(**settings: Any) -> None:
     """Convert a checkpoint to safetensors, checked and in little memory.
 

@@ -41,6 +41,7 @@ Example:
 )
 @options.option("--name", "Directory under OUTPUT/datasets; auto: the name of the first file.")
 @options.output
+@options.tracking
 def command(action: str, output: Path, **settings: Any) -> None:
     """Make a LeRobot v2.1 dataset of HDF5 demonstrations.
 

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._command import JobCommand
 from mlflow_project.cli._session import preflight, stdout, verb_session
-from rlinf_isaac.jobs.demos import check
+from rlinf_isaac.jobs.demos import KEYS, check
 from rlinf_isaac.jobs.options import interpreter
 
 EXAMPLE = """\b
@@ -18,7 +19,7 @@ Example:
   mlflow run . -e demos -P task=stack3 -P episodes=50"""
 
 
-@click.command("demos", epilog=EXAMPLE)
+@click.command("demos", cls=JobCommand, keys=KEYS, epilog=EXAMPLE)
 @options.preset
 @options.task
 @options.option("--episodes", "Successful demonstrations to record.")
@@ -29,6 +30,7 @@ Example:
 @options.option("--device", "torch device, for --env isaaclab: cpu, cuda, cuda:1.")
 @options.output
 @options.overrides
+@options.tracking
 def command(output: Path, **settings: Any) -> None:
     """Record demonstrations of a scripted expert in the embedded MuJoCo environment, or in IsaacLab.
 

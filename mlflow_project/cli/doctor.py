@@ -14,6 +14,8 @@ from rich.text import Text
 
 from mlflow_project.cli import _doctor_env
 from mlflow_project.cli import _options as options
+from mlflow_project.cli._findings import grouped
+from mlflow_project.cli._followers import Followers
 from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.terminal import escaped
@@ -112,8 +114,11 @@ def check_job(findings: Findings, words: Sequence[str]) -> None:
         raise click.UsageError(f"doctor checks the jobs {', '.join(JOBS)}, and {_doctor_env.WORD}; not {verb!r}")
     module = importlib.import_module(f"mlflow_project.cli.{verb}")
     context = module.command.make_context(verb, list(arguments))
+    params = dict(context.params)
+    if "notify" in params:
+        Followers(params.pop("notify"), params.pop("report_to")).check(findings)
     with checking(findings):
-        module.check(findings, quick=True, **context.params)
+        module.check(findings, quick=True, **params)
 
 
 def inspect_dataset(findings: Findings, name: str, repo_id: str, preset: str, task: str, full: bool) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
     for key in ("root", "task", "state_layout", "preset"):
         if key in report:
             stdout.print(f"{key:<13}{report[key]}")
-    for problem in findings.problems:
+    for problem in grouped(findings.problems):
         show_problem(problem, stdout)
     named = next((report[key] for key in ("dataset", "preset", "task") if key in report), "this machine")
     what = " ".join(report.get("job") or [named])

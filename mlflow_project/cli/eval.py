@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli import _types as types
+from mlflow_project.cli._command import JobCommand
+from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import COMPARISON_PAGE
+from rlinf_isaac.jobs import evaluation as planned
 from rlinf_isaac.jobs.engine import chosen_engine
-from rlinf_isaac.jobs.evaluation import check
+
+if TYPE_CHECKING:
+    from rlinf_isaac.engines.base import EvaluationJob
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -22,10 +29,12 @@ Example:
   mlflow run . -e eval -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
 
 
-@click.command("eval", epilog=EXAMPLE)
-@options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
-@options.option("--ckpt-steps", "Steps to evaluate, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
-@options.option("--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.")
+@click.command("eval", cls=JobCommand, keys=planned.KEYS, epilog=EXAMPLE)
+@options.ckpt_root
+@options.ckpt_steps("evaluate")
+@options.option(
+    "--norm-stats", "norm_stats.json; auto: the one in the checkpoint. Any other is a mismatch.", type=types.FILE
+)
 @options.option("--episodes", "Episodes per checkpoint; with --until-decided at most so many.")
 @options.option("--first-seed", "Reset seed of the first episode; the others follow.")
 @options.option("--policy-seed", "Seed of the flow-matching noise.")
@@ -57,9 +66,11 @@ Example:
     help="With --engine rlinf: checkpoints side by side, each on its own accelerator or node of the Ray cluster.",
 )
 @options.upload_weights
+@followers
 @options.output
 @options.overrides
-def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+@options.tracking
+def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Evaluate checkpoints: one parent run, one nested run per checkpoint that differs in nothing else.
 
     All checkpoints meet the same seeds, so their episodes are paired. Finished episodes are not repeated: after an
@@ -69,11 +80,20 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
     """
     with verb_session():
         with preflight() as findings:
+            followers.check(findings)
             job = check(findings, output=output, **settings)
         assert job is not None
         from mlflow_project.cli._summary import print_comparison, print_links
         from mlflow_project.tracked import evaluation as tracked
 
-        swept = tracked.run(job, output, upload_weights, chosen_engine(settings), stdout.print)
+        with followers.at_work():
+            swept = tracked.run(job, output, upload_weights, chosen_engine(settings), stdout.print)
         print_comparison(swept.comparison)
         print_links(swept.run, COMPARISON_PAGE)
+
+
+def check(findings: Findings, **settings: Any) -> EvaluationJob | None:
+    """`rlinf_isaac.jobs.evaluation.check`; the checkpoints may also be those of a model or a run of MLflow."""
+    from mlflow_project.serving.ckpt_root import locate_checkpoints
+
+    return planned.check(findings, locate=locate_checkpoints, **settings)

@@ -20,6 +20,7 @@ Example:
 @click.command("ingest", epilog=EXAMPLE)
 @options.option("--source", "Directory that was RLinf's runner.logger.log_path.", None)
 @options.output
+@options.tracking
 def command(source: str, output: Path) -> None:
     """Record what RLinf left in a result directory: metrics, config, videos, and a nested run per checkpoint.
 

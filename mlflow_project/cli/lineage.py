@@ -65,6 +65,7 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         InvalidJob: there is no such thing.
     """
     from mlflow_project.lineage.chain import checkpoint_node
+    from mlflow_project.tracking.known_stores import missing_store_cure
     from mlflow_project.tracking.store import is_missing, tracking_uri
 
     path = Path(subject)
@@ -73,7 +74,7 @@ def find_chain(subject: str, dataset: Path | None = None) -> Node:
         if path.is_dir():
             return checkpoint_node(path, None, lambda digest: dataset)
         cause = f"{subject} is no directory, and there is no MLflow store at {uri}"
-        raise InvalidJob.of("unknown-subject", cause, "set MLFLOW_TRACKING_URI, or name a checkpoint's directory")
+        raise InvalidJob.of("unknown-subject", cause, missing_store_cure())
     from mlflow import MlflowClient
 
     from mlflow_project.lineage.chain_store import Chains

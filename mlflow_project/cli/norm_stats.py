@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli import _types as types
 from mlflow_project.cli._session import preflight, show_problem, stdout, verb_session
 from mlflow_project.tracking.terminal import SafeConsole
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
@@ -31,9 +32,11 @@ TABLE_WIDTH = 130  # at least, in characters
 
 
 @click.command("norm_stats", epilog=EXAMPLE)
-@options.option("--dataset", "LeRobot dataset: its directory, or a repo id under HF_LEROBOT_HOME.", NONE)
+@options.option("--dataset", "LeRobot dataset: its directory, or a repo id under HF_LEROBOT_HOME.", NONE, types.DATASET)
 @options.repo_id
-@options.option("--check", "Check this norm_stats.json, on rows of --dataset if given. Writes nothing.", NONE)
+@options.option(
+    "--check", "Check this norm_stats.json, on rows of --dataset if given. Writes nothing.", NONE, types.FILE
+)
 @options.option("--canonicalise", "Give this norm_stats.json OpenPI's keys; the record can undo it.", NONE)
 @click.option(
     "--norm-stats-mode",
@@ -47,6 +50,7 @@ TABLE_WIDTH = 130  # at least, in characters
 @options.allow_other_data
 @options.output
 @options.overrides
+@options.tracking
 def command(
     dataset: str,
     repo_id: str,

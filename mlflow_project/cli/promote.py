@@ -39,6 +39,7 @@ Example:
 @options.flag("--dry-run", "Judge, and change nothing in the registry.")
 @options.flag("--rollback", "Make the previous champion champion again. Takes no SUBJECT.")
 @options.output
+@options.tracking
 def command(
     subject: str,
     name: str,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli import _types as types
+from mlflow_project.cli._command import JobCommand
+from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.jobs import rl as planned
 from rlinf_isaac.jobs.engine import chosen_engine
-from rlinf_isaac.jobs.rl import check
+
+if TYPE_CHECKING:
+    from rlinf_isaac.engines.base import RlJob
+    from rlinf_isaac.preflight import Findings
 
 EXAMPLE = """\b
 Example:
@@ -19,10 +26,10 @@ Example:
   mlflow run . -e rl -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
 
 
-@click.command("rl", epilog=EXAMPLE)
-@options.option("--ckpt-root", "Directory that holds the checkpoints, one per step.", None)
-@options.option("--ckpt-steps", "Steps to start from, e.g. '25000,30000' or '25000 30000'; auto: all of them.")
-@options.option("--preset", "Preset whose section rl is used; auto: the one that the checkpoint was trained with.")
+@click.command("rl", cls=JobCommand, keys=planned.KEYS, epilog=EXAMPLE)
+@options.ckpt_root
+@options.ckpt_steps("start from")
+@options.option("--preset", "Preset whose section rl is used; auto: the one of the training.", type=types.PRESET)
 @options.option("--algorithm", "ppo or grpo.")
 @options.option("--exploration", "flow_sde or flow_noise.")
 @options.option("--reward", "success, or shaped: more for each subtask that is reached.")
@@ -39,9 +46,11 @@ Example:
 @options.device
 @options.engine
 @options.upload_weights
+@followers
 @options.output
 @options.overrides
-def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+@options.tracking
+def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Improve checkpoints by PPO or GRPO: a parent run, one nested run per start checkpoint.
 
     The nested runs differ in nothing but the checkpoint. Each ends with an evaluation of its start and its result on
@@ -52,6 +61,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         stdout.quiet = not place.first
     with verb_session():
         with preflight() as findings:
+            followers.check(findings)
             jobs = check(findings, output=output, **settings)
         from mlflow_project.cli._summary import print_gains, print_links
         from mlflow_project.tracked import rl as tracked
@@ -59,6 +69,14 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         if place is not None and not place.first:
             tracked.train_with_others(jobs, chosen_engine(settings))
             return
-        gained = tracked.run(jobs, output, upload_weights, chosen_engine(settings), stdout.print)
+        with followers.at_work():
+            gained = tracked.run(jobs, output, upload_weights, chosen_engine(settings), stdout.print)
         print_gains(gained.improved)
         print_links(gained.run)
+
+
+def check(findings: Findings, **settings: Any) -> list[RlJob]:
+    """`rlinf_isaac.jobs.rl.check`; the checkpoints may also be those of a model or a run of MLflow."""
+    from mlflow_project.serving.ckpt_root import locate_checkpoints
+
+    return planned.check(findings, locate=locate_checkpoints, **settings)

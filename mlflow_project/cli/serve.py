@@ -51,6 +51,7 @@ def _number(name: str, least: int, most: int, default: int, help: str) -> Callab
     show_default=True,
     help="Actions bit by bit as in the evaluation, whatever the batch; auto: on the CPU.",
 )
+@_number("--traces", 0, 6000, 0, "Calls recorded as MLflow traces, at most so many a minute; 0: none.")
 @options.flag("--any-prompt", "Take prompts that the training did not have.")
 @options.option("--task", "Task of a checkpoint of several; auto: all, if they share their norm stats.")
 @options.assume
@@ -65,6 +66,7 @@ def command(
     max_message_mb: int,
     max_connections: int,
     exact: Exact,
+    traces: int,
     any_prompt: bool,
     task: str,
     assume: str,
@@ -72,9 +74,9 @@ def command(
 ) -> None:
     """Serve MODEL to robots, by OpenPI's websocket protocol.
 
-    MODEL is models:/name@alias, models:/name/version, a model id (m-...) or a checkpoint's directory. It is downloaded
-    once, and verified before it answers anything. Not a tracked run: what is served, and why, is recorded with the
-    model's version, and a server has no result. SIGTERM ends it when it has answered what it had accepted.
+    MODEL is models:/name@alias, models:/name/version, a model id (m-...), hf://org/name or a directory. It is
+    downloaded once, and verified before it answers anything. Not a tracked run: what is served, and why, is recorded
+    with the model's version, and a server has no result. SIGTERM ends it when it has answered what it had accepted.
     """
     with verb_session():
         with preflight() as findings:
@@ -88,11 +90,18 @@ def command(
         assert job is not None
         from mlflow_project.serving.policy import ServedPolicy
         from mlflow_project.serving.server import Limits, serve_policy
+        from mlflow_project.serving.traces import Traces
 
         bundle, config = job
         policy = ServedPolicy(bundle, config, max_batch=max_batch, exact=exact, any_prompt=any_prompt)
         limits = Limits(batch_wait_ms / 1e3, max_message_mb << 20, max_connections, key)
-        serve_policy(policy, host, port, limits, ready=lambda port: _announce(policy, host, port))
+        written = Traces(bundle, traces) if traces else None
+        heard = written.note if written else None
+        try:
+            serve_policy(policy, host, port, limits, lambda port: _announce(policy, host, port), heard)
+        finally:
+            if written:
+                written.close()
 
 
 def check(
@@ -134,7 +143,7 @@ def _key_in(file: Path) -> str:
 
 def _announce(policy: ServedPolicy, host: str, port: int) -> None:
     bundle, spec = policy.bundle, policy.spec
-    stdout.print(f"serving checkpoint {bundle.step} ({bundle.digest[:16]}) at ws://{host}:{port}")
+    stdout.print(f"serving {bundle.name} ({bundle.digest[:16]}) at ws://{host}:{port}")
     values = {spec.spellings[slot][0]: feature.rpartition(".")[2] for slot, feature in spec.cameras.items()}
     sent = "".join(f'"{name}": {value}, ' for name, value in values.items())
     stdout.print(

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_project.cli import _options as options
+from mlflow_project.cli import _types as types
+from mlflow_project.cli._command import JobCommand
+from mlflow_project.cli._followers import Followers, followers
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.engines.local.training.torchrun import launch
 from rlinf_isaac.jobs import engine as engines
@@ -25,18 +28,30 @@ Example:
   mlflow run . -e sft -P dataset=/data/generated_simdata_full -P base=models:/stack-cube@champion"""
 
 
-@click.command("sft", epilog=EXAMPLE)
+@click.command("sft", cls=JobCommand, keys=jobs.KEYS, epilog=EXAMPLE)
 @options.option(
-    "--dataset", "LeRobot dataset: its directory, or a repo id under HF_LEROBOT_HOME; several with commas.", None
+    "--dataset",
+    "LeRobot dataset: its directory, a repo id under HF_LEROBOT_HOME, hf://ORG/NAME; several with commas.",
+    None,
+    types.DATASET,
 )
 @options.repo_id
 @options.option(
     "--base",
     "Checkpoint to start from: a directory of any published format, hf://ORG/NAME, models:/NAME@ALIAS, or a run's id.",
     "none",
+    types.CHECKPOINT,
 )
-@options.option("--norm-stats", "auto: computed from the dataset; base, base:ASSET_ID: the base's own; or a file.")
-@options.option("--preset", "Preset or YAML file; auto: the base's architecture and settings, or tiny without one.")
+@options.option(
+    "--norm-stats",
+    "auto: computed from the dataset; base, base:ASSET_ID: the base's own; or a file.",
+    type=types.FILE,
+)
+@options.option(
+    "--preset",
+    "Preset or YAML file; auto: the base's architecture and settings, or tiny without one.",
+    type=types.PRESET,
+)
 @options.task
 @options.option("--steps", "Optimiser steps.")
 @options.option("--save-interval", "Steps between checkpoints.")
@@ -47,9 +62,11 @@ Example:
 @options.allow_other_data
 @options.engine
 @options.upload_weights
+@followers
 @options.output
 @options.overrides
-def command(output: Path, upload_weights: options.UploadWeights, **settings: Any) -> None:
+@options.tracking
+def command(output: Path, upload_weights: options.UploadWeights, followers: Followers, **settings: Any) -> None:
     """Fine-tune pi0 / pi0.5 with the flow-matching loss; every checkpoint is a verified bundle.
 
     The same command continues an interrupted run from its last checkpoint, with the same result as an undisturbed one.
@@ -62,6 +79,7 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
         stdout.quiet = not place.first
     with verb_session():
         with preflight() as findings:
+            followers.check(findings)
             checked = check(findings, output=output, **settings)
         assert checked is not None
         root, *mixed_with = checked.datasets
@@ -72,7 +90,8 @@ def command(output: Path, upload_weights: options.UploadWeights, **settings: Any
             findings.add(check_carried(job, to_overrides(settings, jobs.KEYS, settings["overrides"])))
         from mlflow_project.tracked import sft as tracked
 
-        checkpoints = tracked.run(job, output, upload_weights, engines.chosen_engine(settings), checked.allowed)
+        with followers.at_work():
+            checkpoints = tracked.run(job, output, upload_weights, engines.chosen_engine(settings), checked.allowed)
         stdout.print(f"checkpoints  {checkpoints}")
         stdout.print(f"evaluate     rlinf-isaac eval --ckpt-root {checkpoints}")
         if (raw := checkpoints.with_name("checkpoints-raw")).is_dir():  # on the same seeds, for `compare` to pair

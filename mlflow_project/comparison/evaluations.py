@@ -6,10 +6,11 @@ import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from mlflow_project.tracking.unreachable import not_in_store
 from mlflow_project.vocabulary import (
     EPISODES,
     EPISODES_FILE,
@@ -36,7 +37,7 @@ TIMEOUT = "timeout"
 OF_STACK_CUBE = ("drop",)
 """The failures of an evaluation whose settings name none."""
 _FLAG, _EXTRA = "subtask/", "extra/"
-_COLUMNS = {field.name for field in fields(EpisodeRow)} - {"subtasks", "extras"}
+_COLUMNS = {each.name for each in fields(EpisodeRow)} - {"subtasks", "extras"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Evaluation:
         rows: episodes in the order of tasks and seeds; `EpisodeRow.video` is an artifact path of the run.
         settings: `EvaluationStarted.settings`; empty if they were not recorded.
         tags: tags of the run (digests as ``lineage.<link>.sha256``, `MISMATCH_TAG`).
+        sweep_tags: tags of the sweep's run (commit, command); empty while it is being recorded.
+        began_s: when the run began, in Unix seconds; None while it is being recorded.
     """
 
     run: str
@@ -66,6 +69,8 @@ class Evaluation:
     rows: tuple[EpisodeRow, ...]
     settings: Mapping[str, Any]
     tags: Mapping[str, str]
+    sweep_tags: Mapping[str, str] = field(default_factory=dict)
+    began_s: float | None = None
 
     @property
     def successes(self) -> dict[EpisodeKey, bool]:
@@ -83,6 +88,11 @@ class Evaluation:
     def success(self) -> RateEstimate:
         """The success rate; of several tasks their macro average."""
         return success_of(self.rows)
+
+    @property
+    def task(self) -> str:
+        """The task, or the tasks with commas between them."""
+        return ", ".join(self.tasks) or str(self.settings.get("environment", {}).get("task", ""))
 
     def of_task(self, name: str) -> tuple[EpisodeRow, ...]:
         """The episodes of one task."""
@@ -107,6 +117,12 @@ def success_of(rows: Sequence[EpisodeRow]) -> RateEstimate:
     return macro_average([(sum(each), len(each)) for each in counts.values()])
 
 
+def success_words(success: RateEstimate) -> str:
+    """A success rate with its 95 % interval and the number of episodes, short enough for a tag."""
+    rate, low, high = (f"{100 * value:.0f}" for value in (success.rate, success.low, success.high))
+    return f"{rate} % ({low} to {high} %) of {success.n}"
+
+
 def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
     """Tags of a run that continues in spite of these problems; empty if there are none."""
     tags = {f"{MISMATCH_OF_TAG}{problem.code}": problem.cause for problem in allowed}
@@ -122,7 +138,9 @@ def table_row(row: EpisodeRow) -> dict[str, Any]:
 
 
 def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
-    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag nor an extra are ignored."""
+    """Inverse of `table_row`. Columns that are neither a field nor a subtask flag nor an extra are ignored, and so is
+    what other rows of the table have and this one lacks (None)."""
+    values = {key: value for key, value in values.items() if value is not None}
     flags = {key.removeprefix(_FLAG): bool(value) for key, value in values.items() if key.startswith(_FLAG)}
     extras = {key.removeprefix(_EXTRA): float(value) for key, value in values.items() if key.startswith(_EXTRA)}
     own = {key: value for key, value in values.items() if key in _COLUMNS}
@@ -153,7 +171,8 @@ def run_id_in(text: str) -> str:
     ids = RUN_ID.findall(text)
     if not ids:
         cause = f"{text!r} contains no run id (32 hex digits)"
-        raise InvalidJob.of("unknown-run", cause, "pass the id of a run, or its link")
+        cure = "pass the id of a run, or its link; for a registered model `serve models:/NAME@ALIAS` or `lineage`"
+        raise InvalidJob.of("unknown-run", cause, cure)
     return ids[-1]
 
 
@@ -175,8 +194,7 @@ def read_evaluations(client: MlflowClient, runs: Sequence[str]) -> list[Evaluati
         try:
             top = client.get_run(run_id)
         except MlflowException as error:
-            cause = f"the MLflow store has no {run_id} ({str(error).partition(chr(10))[0]})"
-            problems.append(Problem("not-in-store", cause, "check MLFLOW_TRACKING_URI and the id"))
+            problems.append(not_in_store(run_id, error))
             continue
         below = list(_evaluations_below(client, top))
         if not below:
@@ -245,4 +263,6 @@ def _read(client: MlflowClient, run: Run) -> Evaluation:
         rows=tuple(sorted(rows, key=lambda row: (row.task, row.seed))),
         settings=settings,
         tags=tags,
+        sweep_tags=sweep.data.tags,
+        began_s=run.info.start_time / 1000,
     )

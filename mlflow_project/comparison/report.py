@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import RANK_NOTE, Comparison
 from mlflow_project.comparison.evaluations import TIMEOUT
+from mlflow_project.comparison.funnel import funnel
+from mlflow_project.comparison.origin import Origin, origins
+from mlflow_project.comparison.plot import plot_of
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates
 
@@ -22,33 +25,6 @@ if TYPE_CHECKING:
     import jinja2
 
     from rlinf_isaac.ground.events import EpisodeRow
-
-WIDTH, HEIGHT = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34
-"""Size and margins of the plot, in SVG units."""
-BESIDE = 30
-"""A checkpoint made by reinforcement learning is plotted so far right of its start checkpoint, in SVG units."""
-LARGEST_NUMBER_OF_TICKS = 10
-
-
-@dataclass(frozen=True)
-class PlottedCheckpoint:
-    """One checkpoint in the plot; `x`, `y`, `low` and `high` are in SVG units."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    title: str
-
-
-@dataclass
-class Series:
-    """One sweep in the plot: lines of (x, y), and points."""
-
-    name: str
-    lines: list[list[tuple[float, float]]] = field(default_factory=lambda: [[]])
-    points: list[PlottedCheckpoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,6 +62,13 @@ class SeedRow:
         """Whether any of the episodes has a video."""
         return any(row is not None and row.video for row in self.episodes)
 
+    @property
+    def kinds(self) -> str:
+        """What the page's filter may ask for: ``failed``, ``failed-<column>``, ``disagree``, ``filmed``."""
+        failed = [column for column, row in enumerate(self.episodes) if row is not None and not row.success]
+        kinds = [*(["failed"] if failed else []), *(f"failed-{column}" for column in failed)]
+        return " ".join(kinds + ["disagree"] * self.disagree + ["filmed"] * self.filmed)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -100,31 +83,51 @@ class Group:
         return tuple(row for row in self.seeds if row.filmed)
 
 
-def render(comparison: Comparison, title: str) -> str:
-    """Render the page. Runs appear in the addresses of videos as in `Evaluation.run` (an id or a placeholder)."""
-    standings = comparison.standings
-    starts = _starts(standings)
-    steps = sorted({standing.evaluation.step for standing in standings if standing.label not in starts})
+@dataclass(frozen=True)
+class Places:
+    """Where the page finds what it shows besides itself.
+
+    Attributes:
+        server: address of the MLflow server, for links to the runs; empty: that which the page itself is shown by.
+        files: (run, artifact path of a video) -> its place beside the page; None: they are artifacts on the server.
+        posters: the same for the still images of the videos.
+    """
+
+    server: str = ""
+    files: Mapping[tuple[str, str], str] | None = None
+    posters: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+def render(comparison: Comparison, title: str, origin: Origin | None = None, places: Places | None = None) -> str:
+    """Render the page. Runs appear in the addresses of videos as in `Evaluation.run` (an id or a placeholder).
+
+    Args:
+        comparison: what is shown.
+        title: of the page.
+        origin: where evaluations come from that are just being recorded.
+        places: where videos and runs are found; by default, on the server that shows the page.
+    """
     return _template().render(
         title=title,
         comparison=comparison,
         rank_note=RANK_NOTE,
         task_rates=task_rates(comparison),
         task_notes=task_notes(comparison),
-        several_sweeps=len({standing.evaluation.sweep for standing in standings}) > 1,
+        several_sweeps=len({standing.evaluation.sweep for standing in comparison.standings}) > 1,
         facts=_facts(comparison),
-        series=_series(standings, starts, steps),
-        x_ticks=[(_x(step, steps), step) for step in steps[:: -(-len(steps) // LARGEST_NUMBER_OF_TICKS)]],
-        y_ticks=[(_y(rate), f"{rate:.0%}") for rate in (0, 0.25, 0.5, 0.75, 1)],
-        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM},
+        funnel=funnel(comparison),
+        origins=(found := origins(comparison, origin)),
+        days=sorted({each.began[:10] for each in found} - {""}),
+        plot=plot_of(comparison.standings),
         matrix=_matrix(comparison),
         groups=[_group(comparison, indices) for indices in comparison.groups],
+        places=places or Places(),
     )
 
 
 def p_text(p_value: float) -> str:
-    """Three decimals, or ``< 0.001``."""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    """``= 0.043``, with three decimals; ``= 1`` or ``< 0.001``."""
+    return "< 0.001" if p_value < 0.001 else "= 1" if p_value >= 0.9995 else f"= {p_value:.3f}"
 
 
 @cache
@@ -132,7 +135,7 @@ def _template() -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mlflow_project.comparison", "."),
+        loader=jinja2.PackageLoader("mlflow_project.comparison", "page"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -145,57 +148,18 @@ def _template() -> jinja2.Template:
 
 
 def _facts(comparison: Comparison) -> list[str]:
-    """The task, prompt, backend and action chunk, as far as they are the same for all checkpoints."""
+    """Task, prompt, backend and how the policy was run, as far as they are the same for all checkpoints."""
     settings = [standing.evaluation.settings for standing in comparison.standings]
     environments = [setting.get("environment", {}) for setting in settings]
     facts = [environments[0].get(key) for key in ("task", "prompt", "backend") if _same(environments, key)]
-    if _same(settings, "action_chunk") and "action_chunk" in settings[0]:
-        facts.append(f"action chunk {settings[0]['action_chunk']}")
+    words = {"action_chunk": "action chunk", "denoise_steps": "denoise steps", "device": "device"}
+    known = [key for key in words if key in settings[0] and _same(settings, key)]
+    facts += [f"{words[key]} {settings[0][key]}" for key in known]
     return [str(fact) for fact in facts if fact is not None]
 
 
 def _same(mappings: Sequence[Mapping[str, Any]], key: str) -> bool:
     return all(mapping.get(key) == mappings[0].get(key) for mapping in mappings)
-
-
-def _starts(standings: Sequence[Standing]) -> dict[str, Standing]:
-    """Map the label of a checkpoint to its start checkpoint, if it was trained from another one in the comparison."""
-    of_checkpoint = {standing.evaluation.checkpoint: standing for standing in standings}
-    starts = {
-        standing.label: of_checkpoint[parent]
-        for standing in standings
-        if (parent := standing.evaluation.parent) in of_checkpoint
-    }
-    return {label: start for label, start in starts.items() if start.label not in starts}
-
-
-def _series(standings: Sequence[Standing], starts: Mapping[str, Standing], steps: Sequence[int]) -> list[Series]:
-    """One series per sweep, from the earliest step to the latest.
-
-    Reinforcement learning counts iterations, not optimiser steps, so its checkpoints are plotted beside their start.
-    """
-    all_series: dict[str, Series] = {}
-    for standing in sorted(standings, key=lambda one: (one.label in starts, one.evaluation.step)):
-        evaluation, rate, start = standing.evaluation, standing.success, starts.get(standing.label)
-        x = _x(evaluation.step, steps) if start is None else _x(start.evaluation.step, steps) + BESIDE
-        point = PlottedCheckpoint(x, _y(rate.rate), _y(rate.low), _y(rate.high), f"{standing.label}: {rate}")
-        series = all_series.setdefault(evaluation.sweep, Series(evaluation.sweep_name))
-        series.points.append(point)
-        if start is None:
-            series.lines[0].append((point.x, point.y))
-        else:
-            series.lines.append([(_x(start.evaluation.step, steps), _y(start.success.rate)), (point.x, point.y)])
-    return list(all_series.values())
-
-
-def _x(step: int, steps: Sequence[int]) -> float:
-    """Horizontal position of a step: steps fill 90 % of the plot's width; a single step is in the middle."""
-    share = (step - steps[0]) / (steps[-1] - steps[0]) if len(steps) > 1 else 0.5
-    return round(LEFT + (0.05 + 0.9 * share) * (WIDTH - LEFT - RIGHT), 1)
-
-
-def _y(rate: float) -> float:
-    return round(TOP + (1 - rate) * (HEIGHT - TOP - BOTTOM), 1)
 
 
 def _matrix(comparison: Comparison) -> list[list[Cell]]:
@@ -217,6 +181,7 @@ def _cell(comparison: Comparison, pair: Pair, row: int) -> Cell:
     if row != pair.first:
         wins, losses = losses, wins
     title = f"{wins} seeds only {names[0]} solved, {losses} only {names[1]}"
+    title += "; this does not show that one is better" if state == "equal" else ""
     return Cell(state, wins, losses, p_text(pair.adjusted), title)
 
 

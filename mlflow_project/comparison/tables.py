@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow_project.comparison.by_task import rates
 from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
+from mlflow_project.tracking.ui import plain as _plain
 from mlflow_project.vocabulary import ASSUMED_TAG, NOT_KNOWN_TAG
 from rlinf_isaac.stats.rates import RateEstimate
 
@@ -168,8 +169,3 @@ def pair_table(comparison: Comparison) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _plain(text: str) -> str:
-    """`text` with Markdown's special characters escaped, because names come from other people."""
-    return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)

@@ -97,7 +97,7 @@ def checkpoint_node(
     except InvalidJob as error:
         return Node("checkpoint", path.name, "broken", recorded, str(path), problems=error.problems)
     children = (*_parts(bundle, find_dataset), _parent_node(bundle, find_parent, find_base))
-    title, where = f"step {bundle.step}", str(path)
+    title, where = bundle.name, str(path)
     if recorded is not None and bundle.digest != recorded:
         cause = f"{path} is the checkpoint {bundle.digest}, but {recorded} was recorded"
         problem = Problem("checkpoint-replaced", cause, "restore the recorded checkpoint; another one has replaced it")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.lineage.chain import Node, State, broken, checkpoint_node
+from mlflow_project.tracking.unreachable import known_versions, not_in_store, registered_as
 from mlflow_project.vocabulary import (
     BASE_URI_TAG,
     COMMIT_TAG,
@@ -70,10 +71,14 @@ class Chains:
             if RUN_ID.fullmatch(subject):
                 return self._run(self._client.get_run(subject))
         except MlflowException as error:
-            cause = f"the MLflow store has no {subject} ({str(error).partition(chr(10))[0]})"
-            raise InvalidJob.of("not-in-store", cause, "check MLFLOW_TRACKING_URI and the id") from error
+            problem = not_in_store(subject, error)
+            if problem.code == "not-in-store" and (match := VERSION.fullmatch(subject)):
+                problem = replace(problem, cure=known_versions(self._client, match["name"]))
+            raise InvalidJob([problem]) from error
         cause = f"{subject!r} is not a checkpoint directory, run id, model id or model version"
         cure = "name a bundle's directory, a run id, m-..., models:/name/1 or models:/name@alias"
+        if meant := registered_as(self._client, subject):
+            cure = f"did you mean {meant}?"
         raise InvalidJob.of("unknown-subject", cause, cure)
 
     def of_bundle(self, path: Path) -> Node:
@@ -164,7 +169,7 @@ class Chains:
     def _summary(self, run: Run, model: LoggedModel | None) -> Node:
         """Node of a run without children: its status, its results, and whether its digests agree with `model`."""
         tags, metrics = run.data.tags, run.data.metrics
-        kind = tags.get(VERB_TAG) or ("evaluation" if EPISODES in metrics else "run")
+        kind = "evaluation" if EPISODES in metrics else tags.get(VERB_TAG, "run")
         title = str(run.info.run_name)
         remarks = [run.info.status]
         if EPISODES in metrics:

@@ -17,11 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import rlinf_isaac
-from mlflow_project.vocabulary import COMMIT_TAG, DIRTY_TAG, ENV_FINDINGS_TAG, TASK_TAG, VERSION_TAG, lineage_tag
+from mlflow_project.vocabulary import (
+    BRANCH_TAG,
+    COMMAND_TAG,
+    COMMIT_TAG,
+    DATASET_HUB_TAG,
+    DEVICE_TAG,
+    DIRTY_TAG,
+    ENV_FINDINGS_TAG,
+    HOST_TAG,
+    PRESET_TAG,
+    TASK_TAG,
+    USER_TAG,
+    VERSION_TAG,
+    lineage_tag,
+)
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.envs.conformance.kept import kept_findings
 from rlinf_isaac.ground.digest import bytes_digest, json_digest
+from rlinf_isaac.ground.hub import SCHEME, uri_of
 from rlinf_isaac.ground.probe import installed_version, output_of
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
@@ -81,17 +96,18 @@ def lerobot_dataset(root: str | Path, sha256: str, context: str = "training") ->
     from rlinf_isaac.data.lerobot.files import read_json  # imports pyarrow
 
     root = Path(root).absolute()
+    hub = uri_of(root)
     info = read_json(root / "meta" / "info.json")
     features = info.get("features", {})
     columns = [
         {"name": name, "type": _COLUMN_TYPES.get(feature.get("dtype"), "binary")} for name, feature in features.items()
     ]
     return DatasetInput(
-        name=root.name,
+        name=root.name if hub is None else hub.removeprefix(SCHEME).partition("@")[0],
         sha256=sha256,
         context=context,
         source_type="lerobot",
-        source={"root": str(root), "sha256": sha256},
+        source={"root": str(root), "sha256": sha256} | ({"hub": hub} if hub else {}),
         profile={key: info.get(f"total_{key}") for key in ("episodes", "frames", "tasks")} | {"fps": info.get("fps")},
         schema={"mlflow_colspec": columns},
     )
@@ -106,6 +122,12 @@ def lerobot_datasets(roots: Sequence[Path], sha256: str) -> list[DatasetInput]:
     return [
         replace(lerobot_dataset(root, dataset_digest(root)), part=number) for number, root in enumerate(roots, start=1)
     ]
+
+
+def hub_tags(roots: Sequence[Path]) -> dict[str, str]:
+    """The tag with the URIs and commits of the datasets among these that came from the Hugging Face Hub, if any did."""
+    uris = [uri for root in roots if (uri := uri_of(root))]
+    return {DATASET_HUB_TAG: " ".join(uris)} if uris else {}
 
 
 def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
@@ -132,9 +154,11 @@ def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def task_tags(config: JobConfig) -> dict[str, str]:
-    """Tags that say which task a run is about: its name, and the sha256 of its description."""
-    task = task_of(config)
-    return {TASK_TAG: task.name} | digest_tags({"task": task.digest})
+    """Tags that say which task a run is about, by its name and the sha256 of its description, and with which preset and
+    on which kind of device."""
+    task, preset = task_of(config), Path(config.preset).stem
+    about = {TASK_TAG: task.name, PRESET_TAG: preset, DEVICE_TAG: config.compute.device}
+    return about | digest_tags({"task": task.digest})
 
 
 def digest_tags(links: Mapping[str, str | None]) -> dict[str, str]:
@@ -149,7 +173,8 @@ def provenance_tags(project_root: str | Path) -> dict[str, str]:
         f"{VERSION_TAG}rlinf_isaac": rlinf_isaac.__version__,
         f"{VERSION_TAG}python": platform.python_version(),
         "platform": platform.platform(),
-        "command": shlex.join(sys.orig_argv),
+        HOST_TAG: platform.node(),
+        COMMAND_TAG: shlex.join(sys.orig_argv),
     }
     tags |= digest_tags({"env": environment_digest()})
     return tags | git_tags(project_root) | gpu_tags() | _user_tags()
@@ -173,7 +198,7 @@ def git_tags(root: str | Path) -> dict[str, str]:
         return {}
     tags = {COMMIT_TAG: commit.decode().strip(), DIRTY_TAG: str(bool(status.strip())).lower()}
     if branch := (output_of("git", "-C", str(root), "branch", "--show-current") or b"").decode().strip():
-        tags["mlflow.source.git.branch"] = branch
+        tags[BRANCH_TAG] = branch
     if status.strip():
         diff = output_of("git", "-C", str(root), "diff", "HEAD", "--binary") or b""
         tags["git.diff.sha256"] = bytes_digest(diff)
@@ -193,6 +218,6 @@ def gpu_tags() -> dict[str, str]:
 
 def _user_tags() -> dict[str, str]:
     try:
-        return {"mlflow.user": getpass.getuser()}
+        return {USER_TAG: getpass.getuser()}
     except (KeyError, OSError):  # e.g. in a container, the user has a number but no name
         return {}

@@ -19,11 +19,13 @@ class LeRobotSource(DatasetSource):
     Attributes:
         root: directory that contains ``meta/info.json``.
         sha256: digest of the content when the dataset was used.
+        hub: ``hf://org/name@commit``, if it came from the Hugging Face Hub.
     """
 
-    def __init__(self, root: str, sha256: str | None = None) -> None:
+    def __init__(self, root: str, sha256: str | None = None, hub: str | None = None) -> None:
         self.root = root
         self.sha256 = sha256
+        self.hub = hub
 
     @staticmethod
     def _get_source_type() -> str:
@@ -44,9 +46,9 @@ class LeRobotSource(DatasetSource):
 
     def to_dict(self) -> dict[str, Any]:
         """Inverse of `from_dict`."""
-        return {"root": self.root, "sha256": self.sha256}
+        return {"root": self.root, "sha256": self.sha256} | ({"hub": self.hub} if self.hub else {})
 
     @classmethod
     def from_dict(cls, source_dict: dict[str, Any]) -> LeRobotSource:
         """Inverse of `to_dict`."""
-        return cls(source_dict["root"], source_dict.get("sha256"))
+        return cls(source_dict["root"], source_dict.get("sha256"), source_dict.get("hub"))

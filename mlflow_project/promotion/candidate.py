@@ -142,7 +142,7 @@ def assumptions(candidate: Candidate, bundle: Bundle | None) -> dict[str, tuple[
 def _assumption_texts(candidate: Candidate, bundle: Bundle | None) -> Iterator[str]:
     for field, values in assumptions(candidate, bundle).items():
         for value in values:
-            yield f"{field}={value} was assumed for step {candidate.evaluation.step} (nobody recorded it)"
+            yield f"{field}={value} was assumed for {candidate.evaluation.name} (nobody recorded it)"
 
 
 def _model(client: MlflowClient, digest: str, subject: str) -> LoggedModel:
@@ -184,7 +184,7 @@ def _watch_videos(client: MlflowClient, evaluation: Evaluation) -> tuple[int, tu
             if row.video is None:
                 continue
             try:
-                verify_video(client.download_artifacts(evaluation.run, row.video, scratch), row.length + 1)
+                verify_video(client.download_artifacts(evaluation.run, row.video, scratch), row.film_length + 1)
                 good += 1
             except (VideoError, MlflowException, OSError) as error:
                 problems.append(f"{row.video} of seed {row.seed}: {error}")

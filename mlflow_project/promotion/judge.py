@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import pairing_problem
-from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, table_row
+from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, success_words, table_row
 from mlflow_project.promotion.candidate import Candidate, assumptions, inspect
 from mlflow_project.promotion.gate import Champion, Demands, Ruling, judge
 from mlflow_project.promotion.looks import Family, Look, find_family
 from mlflow_project.promotion.registry import Registry, Version, now
-from mlflow_project.vocabulary import ASSUMED_SINCE, ASSUMED_TAG, MISMATCH_TAG
+from mlflow_project.vocabulary import ABOUT_TAG, ASSUMED_SINCE, ASSUMED_TAG, MISMATCH_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assume_again, assumed_since
 from rlinf_isaac.ground.digest import bytes_digest
@@ -91,12 +91,16 @@ class Judgement:
         return tuple(ruling.rule for ruling in self.rulings if not ruling.passed)
 
     @property
+    def checkpoint(self) -> str:
+        """The candidate's name (`Bundle.name`)."""
+        return self.candidate.evaluation.name if self.bundle is None else self.bundle.name
+
+    @property
     def verdict(self) -> str:
         """One sentence: whether the candidate passes, or which rules refuse it."""
-        step = self.candidate.evaluation.step
         if self.passed:
-            return f"Gate passed: step {step} passes all {len(self.rulings)} rules."
-        return f"Not promoted: step {step} is refused by {', '.join(self.refused_by)}; nothing was registered."
+            return f"Gate passed: {self.checkpoint} passes all {len(self.rulings)} rules."
+        return f"Not promoted: {self.checkpoint} is refused by {', '.join(self.refused_by)}; nothing was registered."
 
     @property
     def text(self) -> str:
@@ -121,14 +125,20 @@ class Judgement:
         return json.dumps(document, indent=1) + "\n"
 
     def tags(self) -> dict[str, str]:
-        """Tags of the model version and of the promotion's run: the finding of each rule, and the assumptions."""
+        """Tags of the promotion's run: the finding of each rule, and what the model version has, too."""
         rules = {f"gate.{ruling.rule}": ruling.because for ruling in self.rulings}
+        found = {"gate.evaluation": self.candidate.evaluation.run, "gate.chosen_from": str(self.family.size)}
+        return rules | found | self.version_tags()
+
+    def version_tags(self) -> dict[str, str]:
+        """Tags of the model version: in a word each which checkpoint it is, its success and its task; and the
+        assumptions. The findings of the rules are in its description, and in the promotion's run."""
+        evaluation = self.candidate.evaluation
+        about = {"checkpoint": self.checkpoint, "success": success_words(evaluation.success), "task": evaluation.task}
         assumed = assumptions(self.candidate, self.bundle)
-        return (
-            rules
-            | {"gate.evaluation": self.candidate.evaluation.run, "gate.chosen_from": str(self.family.size)}
-            | {f"promotion.{ASSUMED_TAG}{field}": "; ".join(values) for field, values in assumed.items()}
-        )
+        return {f"{ABOUT_TAG}{key}": text for key, text in about.items()} | {
+            f"promotion.{ASSUMED_TAG}{field}": "; ".join(values) for field, values in assumed.items()
+        }
 
 
 def champion_evaluation(client: MlflowClient, champion: Version, candidate: Evaluation) -> Evaluation | None:
@@ -159,13 +169,16 @@ def judge_candidate(
     return Judgement(candidate, bundle, demands, judge(evidence, demands), champion, family)
 
 
-def register(client: MlflowClient, registry: Registry, judgement: Judgement, run: str) -> Version:
+def register(
+    client: MlflowClient, registry: Registry, judgement: Judgement, run: str, description: str | None = None
+) -> Version:
     """Make a candidate that passed the gate the champion.
 
     Uploads the bytes, then the evidence; then creates the model version with its tags, and moves the aliases last.
 
     Args:
         run: MLflow's id of the promotion's run.
+        description: of the version, in Markdown.
 
     Raises:
         PromotionRefused: another promotion came first.
@@ -178,13 +191,14 @@ def register(client: MlflowClient, registry: Registry, judgement: Judgement, run
     with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
         (Path(scratch) / EVIDENCE).write_text(judgement.text, encoding="utf-8")
         client.log_model_artifacts(model_id, scratch, f"promotions/{run}")
-    tags = judgement.tags() | {
+    tags = judgement.version_tags() | {
         "promotion.run": run,
         "promotion.evidence": f"promotions/{run}/{EVIDENCE}",
         "promotion.evidence.sha256": bytes_digest(judgement.text.encode()),
     }
     champion = judgement.champion
-    return registry.promote(model_id, judgement.bundle.digest, tags, champion.version.number if champion else None)
+    replaces = champion.version.number if champion else None
+    return registry.promote(model_id, judgement.bundle.digest, tags, replaces, description)
 
 
 def _ensure_bytes(client: MlflowClient, judgement: Judgement, bundle: Bundle, model_id: str) -> None:

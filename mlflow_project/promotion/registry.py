@@ -17,6 +17,7 @@ check detects most of these cases, not all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ class Registry:
             or (version.tags.get(STATE) == PROMOTED and version.created_ms < champion.created_ms)
         ]
 
-    def promote(self, model_id: str, digest: str, tags: Mapping[str, str], replaces: str | None) -> Version:
+    def promote(
+        self, model_id: str, digest: str, tags: Mapping[str, str], replaces: str | None, description: str | None = None
+    ) -> Version:
         """Register a LoggedModel as a new version and make it champion.
 
         The unfinished version of an earlier, interrupted call for the same bytes is set to the state `LOST`.
@@ -111,6 +114,7 @@ class Registry:
             digest: sha256 of the bundle.
             tags: evidence.
             replaces: number of the champion that the candidate was compared with; None if there was none.
+            description: what MLflow's page of the version says, in Markdown.
 
         Raises:
             PromotionRefused: another promotion or a rollback came in between.
@@ -120,8 +124,13 @@ class Registry:
             self._ensure_model()
             claim = {MODEL_TAG: digest, REPLACES: replaces or NONE, STATE: OPEN}
             created = self._client.create_model_version(
-                self.name, f"models:/{model_id}", tags={**tags, **claim}, model_id=model_id
+                self.name,
+                f"models:/{model_id}",
+                tags={**tags, **claim},
+                description=description,
+                model_id=model_id,
             )
+            self._tell_model(model_id, str(created.version))
             mine = _version(created)
             try:
                 self._win_claim(mine, replaces)
@@ -140,7 +149,10 @@ class Registry:
             return mine
 
     def finish(self, champion: Version) -> None:
-        """Finish a promotion that was interrupted after its last alias: set the state of the version."""
+        """Finish a promotion that was interrupted after its last alias: set the state of the version, and let its model
+        know of it."""
+        if champion.model_id is not None:
+            self._tell_model(champion.model_id, champion.number)
         if champion.tags.get(STATE) == OPEN:
             self._set_state(champion.number, PROMOTED)
 
@@ -187,6 +199,16 @@ class Registry:
         self._locks.mkdir(parents=True, exist_ok=True)
         with exclusive(self._locks / json_digest({"store": self._store} | dict(what))):
             yield
+
+    def _tell_model(self, model_id: str, number: str) -> None:
+        """Write the tag by which MLflow's page of a LoggedModel knows its versions, as `mlflow.register_model` does. A
+        tracking server writes it by itself, a client of a database does not."""
+        from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+        known = json.loads(self._client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+        if not any((each.get("name"), str(each.get("version"))) == (self.name, number) for each in known):
+            known.append({"name": self.name, "version": int(number)})
+            self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(known)})
 
     def _win_claim(self, mine: Version, replaces: str | None) -> None:
         """Refuse `mine` if an unfinished promotion to the same place was created before it."""

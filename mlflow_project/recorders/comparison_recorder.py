@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+import time
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
+import mlflow_project
 from mlflow_project.comparison.compare import Comparison
+from mlflow_project.comparison.origin import origin_of
 from mlflow_project.comparison.report import render
 from mlflow_project.comparison.tables import episode_tables, leaderboard_markdown, pair_table, task_pair_table
+from mlflow_project.lineage.provenance import git_tags
 from mlflow_project.tracking import ui
 from mlflow_project.tracking.recorder import Recorder
-from mlflow_project.vocabulary import COMPARISON_PAGE, EXPERIMENT_PLACEHOLDER, NOTE_TAG, local_run, run_placeholder
+from mlflow_project.tracking.redact import clean_urls
+from mlflow_project.vocabulary import (
+    COMMAND_TAG,
+    COMPARISON_PAGE,
+    EXPERIMENT_PLACEHOLDER,
+    NOTE_TAG,
+    local_run,
+    run_placeholder,
+)
 
+PACKAGE = Path(mlflow_project.__file__).parent
 PAIRS_FILE = "pairs.json"
 TASK_PAIRS_FILE = "pairs_by_task.json"
 
@@ -24,7 +41,8 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
     """
     # Runs that are being recorded have no MLflow id yet; the page then has placeholders, which the replica fills in.
     pending = any(local_run(standing.evaluation.run) for standing in comparison.standings)
-    recorder.text(COMPARISON_PAGE, render(comparison, title), fill_in=pending)
+    here = origin_of(_this_process(), time.time()) if pending else None
+    recorder.text(COMPARISON_PAGE, render(comparison, title, here), fill_in=pending)
     for number, rows in enumerate(episode_tables(comparison), start=1):
         recorder.table(f"paired_episodes{f'_{number}' if number > 1 else ''}.json", rows)
     if comparison.pairs:
@@ -37,6 +55,12 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
     links = f"[page with videos]({page}), [charts and animated rollouts]({charts})"
     description = leaderboard_markdown(comparison, links)
     recorder.tags({NOTE_TAG: description, "comparison.verdict": comparison.verdict})
+
+
+@cache
+def _this_process() -> dict[str, str]:
+    """The tags that say which code and command line are recording."""
+    return git_tags(PACKAGE.parent) | {COMMAND_TAG: clean_urls(shlex.join(sys.orig_argv))}
 
 
 def save_comparison_view(

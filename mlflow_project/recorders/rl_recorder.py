@@ -33,7 +33,7 @@ from mlflow_project.vocabulary import (
     SUCCESS_BEFORE,
     VERB_TAG,
 )
-from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, after_rl, read_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.ground.events import (
     CheckpointSaved,
@@ -60,6 +60,7 @@ class Improved:
         digest: sha256 of the resulting bundle.
         gain: success before and after on the same seeds.
         ending: how the training ended and why this is its result; empty if the engine does not say.
+        start: name of the start checkpoint (`Bundle.name`); by default ``step-<step>``.
     """
 
     step: int
@@ -67,6 +68,12 @@ class Improved:
     digest: str
     gain: PairedGain
     ending: str = ""
+    start: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the start checkpoint."""
+        return self.start or f"step-{self.step}"
 
     @property
     def verdict(self) -> str:
@@ -75,10 +82,8 @@ class Improved:
         before, after = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
         numbers = f"{gain.gained} vs {gain.lost} seeds won, one-sided p = {gain.p_value:.2g}"
         if gain.p_value <= ALPHA:
-            return (
-                f"Reinforcement learning improved step {self.step}: success rose from {before} to {after} ({numbers})."
-            )
-        return f"No clear gain from step {self.step}: success was {before} before and is {after} after ({numbers})."
+            return f"Reinforcement learning improved {self.name}: success rose from {before} to {after} ({numbers})."
+        return f"No clear gain from {self.name}: success was {before} before and is {after} after ({numbers})."
 
 
 class RlRecorder:
@@ -113,7 +118,7 @@ class RlRecorder:
         # Lineage tags describe what the run makes, as in `sft`; of the start checkpoint only its own tags are added.
         tags = {VERB_TAG: "rl"} | digest_tags(job.lineage)
         tags |= {key: value for key, value in bundle_tags(start).items() if key.startswith("checkpoint.")}
-        self.recorder = parent.start_run(f"from-step-{start.step}", tags)
+        self.recorder = parent.start_run(f"from-{start.name}", tags)
         self.recorder.params(params)
         # The only param that differs between the nested runs.
         self.recorder.params({"step": start.step}, prefix="checkpoint")
@@ -123,16 +128,21 @@ class RlRecorder:
         self.improved: Improved | None = None
         self._start = start
         self._training = SftRecorder(
-            self.recorder, model_name=f"{model_name}-rl-from-{start.step}", upload_weights=upload_weights
+            self.recorder,
+            model_name=model_name,
+            upload_weights=upload_weights,
+            checkpoint_name=lambda bundle: after_rl(start.name, bundle.step),
         )
         self._evaluation = SweepRecorder(
             self.recorder,
             params=params,
             model_name=model_name,
             dataset=dataset,
-            name=f"before and after rl from step {start.step}",
+            name=f"before and after rl from {start.name}",
             planned=2,
             run_name=self._evaluation_name,
+            # In iterations since the start, which is at 0.
+            position=lambda event: 0 if event.digest == start.digest else event.step,
             upload_weights="none",
         )
         self._rollbacks = 0
@@ -179,10 +189,10 @@ class RlRecorder:
         assert self.last is not None
         return read_bundle(self.last.path)
 
-    def _evaluation_name(self, event: EvaluationStarted) -> str:
-        """Name of the nested run. RL counts iterations, not optimiser steps, so the name contains both."""
-        start = f"step-{self._start.step}"
-        return start if event.digest == self._start.digest else f"{start}-rl-{event.step}"
+    def _evaluation_name(self, event: EvaluationStarted, bundle: Bundle) -> str:
+        """Name of the checkpoint. RL counts iterations, not optimiser steps, so the name contains both."""
+        start = self._start
+        return start.name if event.digest == start.digest else after_rl(start.name, event.step)
 
     def _compare(self) -> None:
         assert self.last is not None
@@ -201,7 +211,7 @@ class RlRecorder:
             model=self.last.digest,
         )
         ending = self.last.message if isinstance(self.last, ResultChosen) else ""
-        self.improved = Improved(self._start.step, self.last.path, self.last.digest, gain, ending)
+        self.improved = Improved(self._start.step, self.last.path, self.last.digest, gain, ending, self._start.name)
         self.recorder.end("FINISHED")
 
 
@@ -224,13 +234,13 @@ def _forecast(values: Mapping[str, float]) -> str:
 def gains_markdown(improved: Sequence[Improved]) -> str:
     """The run description in MLflow: a verdict for each start checkpoint, and the numbers as a Markdown table."""
     lines = [
-        "| from step | before | after | gained | lost | episodes | p (one-sided, exact) |",
+        "| from | before | after | gained | lost | episodes | p (one-sided, exact) |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in improved:
         gain = result.gain
         rates = (f"{100 * successes / gain.n:.1f} %" for successes in (gain.before, gain.after))
-        cells = [result.step, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
+        cells = [result.name, *rates, gain.gained, gain.lost, gain.n, f"{gain.p_value:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     verdicts = "".join(f"{' '.join(filter(None, (each.verdict, each.ending)))}\n\n" for each in improved)
     return verdicts + "\n".join(lines) + "\n"

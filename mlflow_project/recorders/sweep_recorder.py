@@ -21,9 +21,11 @@ from mlflow_project.comparison.evaluations import (
     extra_means,
     mismatch_tags,
     success_of,
+    success_words,
     table_row,
     unsolved,
 )
+from mlflow_project.comparison.traces import as_script, trace_name
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 from mlflow_project.recorders.logged_checkpoints import (
@@ -33,13 +35,18 @@ from mlflow_project.recorders.logged_checkpoints import (
     log_model,
     training_tags,
 )
+from mlflow_project.tracking import ui
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.vocabulary import (
+    ABOUT_TAG,
+    COMPARISON_PAGE,
     EPISODES,
     EPISODES_FILE,
     EXPERIMENT_PLACEHOLDER,
     LENGTH_MEAN,
     MISMATCH_TAG,
+    NOT_YET,
+    NOTE_TAG,
     PLANNED_TAG,
     RETURN_MEAN,
     ROLLOUT,
@@ -49,14 +56,16 @@ from mlflow_project.vocabulary import (
     SUCCESS_LOW,
     TASK_METRIC,
     TASK_RATE,
+    VERB_TAG,
     run_placeholder,
 )
-from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.ground.errors import VideoError
 from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeKey,
     EpisodeRow,
+    EvaluationFilmed,
     EvaluationFinished,
     EvaluationStarted,
     Event,
@@ -69,6 +78,7 @@ from rlinf_isaac.media.preview import write_preview
 
 logger = logging.getLogger("mlflow_project")
 
+_SUCCESS_TAG = f"{ABOUT_TAG}success"
 NO_METRIC_NAME = re.compile(r"[^\w./ -]")
 """What MLflow does not take in the name of a metric; an environment may have any names."""
 
@@ -79,10 +89,11 @@ class _Running:
 
     recorder: Recorder
     name: str
+    position: int
     tags: Mapping[str, str]
     settings: Mapping[str, Any]
     rows: dict[EpisodeKey, EpisodeRow] = field(default_factory=dict)
-    videos: dict[EpisodeKey, Path] = field(default_factory=dict)
+    videos: dict[EpisodeKey, VideoSaved] = field(default_factory=dict)
     mismatch: bool = False
 
 
@@ -102,7 +113,8 @@ class SweepRecorder:
         dataset: DatasetInput,
         name: str = "sweep",
         planned: int | None = None,
-        run_name: Callable[[EvaluationStarted], str] = lambda event: f"step-{event.step}",
+        run_name: Callable[[EvaluationStarted, Bundle], str] = lambda event, bundle: bundle.name,
+        position: Callable[[EvaluationStarted], int] = lambda event: event.step,
         upload_weights: UploadWeights = "auto",
     ) -> None:
         """Args:
@@ -112,7 +124,9 @@ class SweepRecorder:
         dataset: the episodes of the evaluation (`provenance.evaluation_dataset`); metrics are linked to it.
         name: title of the comparison.
         planned: number of checkpoints in the sweep; the gate of a promotion needs it.
-        run_name: returns the name of a checkpoint's nested run.
+        run_name: returns the checkpoint's name, which its nested run has.
+        position: returns the checkpoint's place on the axis of ``sweep/*``. Steps are no such axis where one of them
+            counts optimiser steps and another iterations of reinforcement learning.
         upload_weights: whether weights are uploaded to the nested runs.
         """
         self.comparison: Comparison | None = None
@@ -123,7 +137,7 @@ class SweepRecorder:
         self._dataset = dataset
         self._name = name
         self._planned = {} if planned is None else {PLANNED_TAG: str(planned)}
-        self._run_name = run_name
+        self._run_name, self._position = run_name, position
         self._upload_weights: UploadWeights = upload_weights
         self._evaluations: dict[int, _Running] = {}
         parent.dataset(dataset)
@@ -138,9 +152,11 @@ class SweepRecorder:
         elif isinstance(event, EpisodeDone):
             self._evaluations[event.row.checkpoint_step].rows[event.row.key] = event.row
         elif isinstance(event, VideoSaved):
-            self._evaluations[event.checkpoint_step].videos[event.key] = event.path
+            self._evaluations[event.checkpoint_step].videos[event.key] = event
         elif isinstance(event, EvaluationFinished):
             self._finish(event)
+        elif isinstance(event, EvaluationFilmed):
+            self._film(event)
         elif isinstance(event, Metrics):
             self._parent.metrics(event.values, event.step, time_s=event.time)
         elif isinstance(event, FileSaved):
@@ -150,18 +166,19 @@ class SweepRecorder:
         bundle = read_bundle(event.path, verify=False)
         simulator = simulator_tags(event.settings.get("environment", {}))
         self._parent.tags(simulator)
-        name, tags = self._run_name(event), bundle_tags(bundle) | simulator | self._planned
-        tags |= training_tags(event.assumed, event.unsaid)
+        name, tags = self._run_name(event, bundle), bundle_tags(bundle) | simulator | self._planned
+        tags |= training_tags(event.assumed, event.unsaid) | {VERB_TAG: "eval", f"{ABOUT_TAG}checkpoint": name}
+        tags |= {_SUCCESS_TAG: NOT_YET}
         recorder = self._parent.start_run(name, tags)
         recorder.params(self._params)
         # The only param that differs. Path and sha256 are tags, so that MLflow's compare page has no axes for them.
         recorder.params({"step": event.step}, prefix="checkpoint")
         recorder.dataset(self._dataset)
-        log_model(recorder, bundle, self._model_name, "input")
-        log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights)
+        log_model(recorder, bundle, self._model_name, "input", name)
+        log_bundle_files(recorder, bundle, "checkpoint", self._upload_weights, made=False)
         if event.settings:
             recorder.text(SETTINGS_FILE, json.dumps(event.settings, indent=2) + "\n")
-        self._evaluations[event.step] = _Running(recorder, name, tags, event.settings)
+        self._evaluations[event.step] = _Running(recorder, name, self._position(event), tags, event.settings)
 
     def _mark_mismatch(self, event: MismatchAllowed) -> None:
         """Tag the nested run and the sweep; an evaluation with a mismatch can never lead to a promotion."""
@@ -171,18 +188,19 @@ class SweepRecorder:
         self._parent.tags(tags)
 
     def _finish(self, event: EvaluationFinished) -> None:
-        evaluation = self._evaluations.pop(event.step)
+        evaluation = self._evaluations[event.step]
         recorder = evaluation.recorder
-        rows = sorted(evaluation.rows.values(), key=lambda row: (row.task, row.seed))
-        videos = self._log_videos(recorder, rows, evaluation.videos)
-        rows = [replace(row, video=videos.get(row.key)) for row in rows]
-        recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
+        rows = self._log_episodes(evaluation)
         recorder.metrics(
             evaluation_metrics(rows, evaluation.settings),
             event.step,
             model=event.digest,
             dataset=(self._dataset.name, self._dataset.digest),
         )
+        said = success_words(success_of(rows))
+        page = ui.artifact_link("", EXPERIMENT_PLACEHOLDER, run_placeholder(self._parent.run), COMPARISON_PAGE)
+        note = f"**{ui.plain(evaluation.name)}: success {said} episodes** (95 % interval). [Comparison]({page})"
+        recorder.tags({_SUCCESS_TAG: said, NOTE_TAG: note})
         recorder.end("FINISHED")
         tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})
         self._finished.append(
@@ -199,15 +217,32 @@ class SweepRecorder:
                 tags=tags,
             )
         )
-        self._compare()
+        self._compare(evaluation.position)
+
+    def _film(self, event: EvaluationFilmed) -> None:
+        """Log the films that were made after the evaluation had finished: its run has ended, but takes them."""
+        rows = self._log_episodes(self._evaluations[event.step])
+        self._finished = [
+            replace(each, rows=tuple(rows)) if each.checkpoint == event.digest else each for each in self._finished
+        ]
+        self.comparison = compare(self._finished)
+        record_comparison(self._parent, self.comparison, self._name)
+
+    def _log_episodes(self, evaluation: _Running) -> list[EpisodeRow]:
+        """Log the videos and the table of the episodes; returns its rows."""
+        rows = sorted(evaluation.rows.values(), key=lambda row: (row.task, row.seed))
+        videos = self._log_videos(evaluation.recorder, rows, evaluation.videos)
+        rows = [replace(row, video=videos.get(row.key)) for row in rows]
+        evaluation.recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
+        return rows
 
     def _log_videos(
-        self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, Path]
+        self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, VideoSaved]
     ) -> dict[EpisodeKey, str]:
         """Log videos under names that are the same in every nested run; returns episode -> artifact path.
 
-        Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is logged
-        as ``rollout.mp4`` at the root as well, because MLflow's compare page plays files of the same name side by side,
+        Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is
+        ``rollout.mp4`` at the root instead, because MLflow's compare page plays files of the same name side by side,
         but only those at the root.
         """
         names: dict[EpisodeKey, str] = {}
@@ -215,11 +250,12 @@ class SweepRecorder:
             if row.key in videos:
                 seeds = [other.seed for other in rows if other.task == row.task]
                 folder = f"videos/{row.task}" if row.task else "videos"
-                names[row.key] = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
-                recorder.artifact(videos[row.key], names[row.key])
-                self._log_preview(recorder, videos[row.key], number)
-        if names:
-            recorder.artifact(videos[next(iter(names))], "rollout.mp4")
+                name = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
+                names[row.key] = name if names else "rollout.mp4"
+                recorder.artifact(videos[row.key].path, names[row.key])
+                if trace := videos[row.key].trace:
+                    recorder.text(trace_name(names[row.key]), as_script(trace.read_text()))
+                self._log_preview(recorder, videos[row.key].path, number)
         return names
 
     def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
@@ -229,7 +265,7 @@ class SweepRecorder:
         except VideoError as error:  # the video itself is logged; a missing preview must not end the sweep
             logger.warning("%s", error)
 
-    def _compare(self) -> None:
+    def _compare(self, position: int) -> None:
         """Update the comparison in the parent run after every checkpoint, so that an interrupted sweep has one, too."""
         latest = self._finished[-1]
         success = latest.success
@@ -239,7 +275,7 @@ class SweepRecorder:
                 "sweep/success_low": success.low,
                 "sweep/success_high": success.high,
             },
-            latest.step,
+            position,
         )
         self.comparison = compare(self._finished)
         first = self.comparison.standings[0]
@@ -258,7 +294,7 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
 
     These are ``eval/success_once`` with its 95 % Wilson interval ``eval/success_low`` and ``eval/success_high``;
     ``eval/episodes``; of several tasks the macro average is the rate, and ``eval/task/<name>/success_once``
-    (``success_low``, ``success_high``) has that of each; the rates of the outcomes, which add up to 1; the means of
+    (``success_low``, ``success_high``) has that of each; the rates of the other outcomes; the means of
     return and length (control steps); for each subtask flag the rate of episodes that reached it; and the mean of every
     further number of the episodes.
     """
@@ -271,8 +307,8 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
         RETURN_MEAN: fmean(row.episode_return for row in rows),
         LENGTH_MEAN: fmean(row.length for row in rows),
     }
-    outcomes = ("success", *unsolved(settings, rows))
-    metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in outcomes}
+    failures = unsolved(settings, rows)
+    metrics |= {f"eval/{outcome}_rate": sum(row.outcome == outcome for row in rows) / n for outcome in failures}
     for task in sorted({row.task for row in rows if row.task}):
         own = success_of([row for row in rows if row.task == task])
         for name, value in ((TASK_RATE, own.rate), ("/success_low", own.low), ("/success_high", own.high)):

@@ -65,16 +65,20 @@ def _last_model(run_id: str) -> str:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    from mlflow_project.tracking.known_stores import missing_store_cure
     from mlflow_project.tracking.mlflow_environment import prepare_environment
     from mlflow_project.tracking.store import is_missing, tracking_uri
+    from mlflow_project.tracking.unreachable import unreachable
 
     uri = tracking_uri()
     if is_missing(uri):
-        raise InvalidJob.of("missing-base", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+        raise InvalidJob.of("missing-base", f"there is no MLflow store at {uri}", missing_store_cure())
     prepare_environment()
     try:
         run = MlflowClient(uri).get_run(run_id)
     except MlflowException as error:
+        if problem := unreachable(error):
+            raise InvalidJob([problem]) from error
         cause = f"{uri} has no run {run_id} ({str(error).partition(chr(10))[0]})"
         raise InvalidJob.of("missing-base", cause, "check MLFLOW_TRACKING_URI and the id") from error
     outputs = run.outputs.model_outputs if run.outputs else []

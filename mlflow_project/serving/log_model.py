@@ -62,7 +62,7 @@ def log_policy_model(bundle: Bundle, *, model_id: str | None = None) -> ModelInf
     config = serving_config(bundle)
     spec = observation_spec(bundle, config)
     return mlflow.pyfunc.log_model(
-        name=f"{model_name(config.preset, pi05=config.model.pi05)}-step-{bundle.step}",
+        name=f"{model_name(config.preset, pi05=config.model.pi05)}-{bundle.name}",
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={ARTIFACT: str(bundle.path.absolute())},
         signature=signature(config, spec),

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.lineage.chain_store import MODEL_ID, VERSION
+from mlflow_project.tracking.known_stores import missing_store_cure
+from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.store import is_missing, tracking_uri
+from mlflow_project.tracking.unreachable import known_versions, registered_as, unreachable
 from mlflow_project.vocabulary import ASSUMED_SINCE, MODEL_TAG, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assume_again
+from rlinf_isaac.checkpoint.foreign.hub import fetch, is_hub
 from rlinf_isaac.ground.atomic import exclusive, new_directory
 from rlinf_isaac.ground.cache import cache_directory
 from rlinf_isaac.ground.errors import BundleError, InvalidJob
@@ -37,17 +41,22 @@ logger = logging.getLogger("mlflow_project")
 
 
 def resolve_model(name: str) -> Bundle:
-    """The verified bundle of a directory, ``models:/name@alias``, ``models:/name/version``, or a model id (``m-...``).
+    """The verified bundle of a directory, ``models:/name@alias``, ``models:/name/version``, a model id (``m-...``), or
+    ``hf://org/name[@revision][/folder]``, which is downloaded.
 
     Raises:
         InvalidJob: there is no such model, or it is not a checkpoint of this project.
         BundleError: the bundle is damaged, or is not the one that was registered.
     """
+    if is_hub(name):
+        return read_bundle(fetch(name).path)
     if not VERSION.fullmatch(name) and not MODEL_ID.fullmatch(name):
+        if meant := _registered(name):
+            raise InvalidJob.of("unknown-model", f"{name!r} is no directory", f"did you mean {meant}?")
         return read_bundle(name)
     uri = tracking_uri()
     if is_missing(uri):
-        raise InvalidJob.of("unknown-model", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+        raise InvalidJob.of("unknown-model", f"there is no MLflow store at {uri}", missing_store_cure())
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -64,7 +73,21 @@ def resolve_model(name: str) -> Bundle:
         bundle = _local(model, digest) or _cached(model, digest, uri)
         return assume_again(bundle, json.loads(model.tags.get(ASSUMED_SINCE, "{}")))
     except MlflowException as error:
-        raise InvalidJob.of("unknown-model", f"{name} at {uri}: {error}", "check its versions and aliases") from error
+        if problem := unreachable(error):
+            raise InvalidJob([problem]) from error
+        match = VERSION.fullmatch(name)
+        cure = known_versions(client, match["name"]) if match else "check MLFLOW_TRACKING_URI and the id"
+        raise InvalidJob.of("unknown-model", f"{name} at {without_credentials(uri)}: {error}", cure) from error
+
+
+def _registered(name: str) -> str | None:
+    """``models:/name@alias`` of a registered model that `name` alone names; None if there is no such model or store."""
+    uri = tracking_uri()
+    if Path(name).exists() or "/" in name or is_missing(uri):
+        return None
+    from mlflow import MlflowClient
+
+    return registered_as(MlflowClient(uri), name)
 
 
 def _find(client: MlflowClient, name: str) -> LoggedModel:

@@ -36,7 +36,7 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from mlflow_project.serving.batcher import Batcher
+from mlflow_project.serving.batcher import Answer, Batcher
 from mlflow_project.serving.codec import pack, unpack
 from mlflow_project.serving.intake import Intake, Places, large
 from mlflow_project.serving.observation import NoiseKey, Request
@@ -45,6 +45,8 @@ from rlinf_isaac.ground.errors import InvalidJob, ObservationError
 
 GRACE_S = 10.0
 """Seconds that a stopping server gets to finish the requests it has accepted."""
+
+Heard = Callable[[Request, Answer, float], None]
 
 logger = logging.getLogger("mlflow_project")
 
@@ -72,10 +74,12 @@ class PolicyServer:
     Args:
         policy: the policy that answers requests.
         limits: limits of the server; by default `Limits()`.
+        heard: called with each answered request, its answer and the seconds that it took; it returns at once.
     """
 
-    def __init__(self, policy: ServedPolicy, limits: Limits | None = None) -> None:
+    def __init__(self, policy: ServedPolicy, limits: Limits | None = None, heard: Heard | None = None) -> None:
         self.policy, self.limits = policy, limits or Limits()
+        self._heard = heard
         self._metadata = pack(policy.metadata())
         self._large = large(len(policy.spec.cameras))
         self._seed = secrets.randbits(32)  # noise seed for clients that send no noise_key
@@ -195,6 +199,8 @@ class PolicyServer:
         timing = {"infer_ms": 1e3 * (time.monotonic() - began), "queue_ms": 1e3 * answer.queue_s}
         if previous is not None:
             timing["prev_total_ms"] = 1e3 * previous
+        if self._heard is not None:
+            self._heard(request, answer, time.monotonic() - began)
         return pack(
             {
                 "actions": answer.actions,
@@ -228,16 +234,22 @@ class PolicyServer:
 
 
 def serve_policy(
-    policy: ServedPolicy, host: str, port: int, limits: Limits, ready: Callable[[int], None] = lambda port: None
+    policy: ServedPolicy,
+    host: str,
+    port: int,
+    limits: Limits,
+    ready: Callable[[int], None] = lambda port: None,
+    heard: Heard | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` is called with the port once clients can connect.
+    """Serve until SIGTERM or SIGINT. `ready` is called with the port once clients can connect; `heard` as of
+    `PolicyServer`.
 
     Raises:
         InvalidJob: the server cannot listen at this address.
     """
 
     async def main() -> None:
-        server = PolicyServer(policy, limits)
+        server = PolicyServer(policy, limits, heard)
         server.stop_on_signals()
         await server.run(host, port, ready)
 

@@ -6,18 +6,23 @@ from pathlib import Path
 
 from mlflow_project.comparison.compare import Comparison, compare
 from mlflow_project.comparison.evaluations import Evaluation, read_evaluations, run_id_in
+from mlflow_project.comparison.export import Exported, check_export
+from mlflow_project.comparison.export import export as export_comparison
 from mlflow_project.lineage.provenance import provenance_tags
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 from mlflow_project.tracked import PROJECT
 from mlflow_project.tracked.evaluation import Swept
+from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
-from mlflow_project.tracking.store import existing_store
+from mlflow_project.tracking.store import existing_store, tracking_uri
 from rlinf_isaac.jobs import options
 from rlinf_isaac.preflight.findings import Findings
 
 
-def check(findings: Findings, *, runs: tuple[str, ...]) -> list[Evaluation]:
+def check(findings: Findings, *, runs: tuple[str, ...], export: Path | None = None) -> list[Evaluation]:
     """The evaluations of these runs, read from the store; none where `findings` has errors."""
+    if export is not None:
+        findings.add(check_export(export))
     ids = []
     for text in options.words(" ".join(runs)):
         with findings.collect():
@@ -34,6 +39,14 @@ def run(evaluations: list[Evaluation], output: Path) -> Swept:
     with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
         comparison = record(evaluations, tracked, title)
     return Swept(comparison, tracked)
+
+
+def export(comparison: Comparison, directory: Path) -> Exported:
+    """Write a comparison of recorded runs as a folder; links lead to the server, if the store is one."""
+    title = " and ".join(dict.fromkeys(each.evaluation.sweep_name for each in comparison.standings))
+    uri = tracking_uri()
+    server = without_credentials(uri).rstrip("/") if uri.startswith("http") else ""
+    return export_comparison(existing_store(), comparison, title, directory, server)
 
 
 def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:

@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow_project.lineage.provenance import lerobot_dataset, provenance_tags, simulator_tags, task_tags
 from mlflow_project.tracked import PROJECT
+from mlflow_project.tracked.headers import demos_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from rlinf_isaac.config import flatten
@@ -14,7 +16,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.suite import configs_of
 from rlinf_isaac.data.lerobot.reader import LeRobotDataset
 from rlinf_isaac.engines.demonstrations import record_demonstrations
-from rlinf_isaac.jobs.demos import SECTIONS, dataset_root
+from rlinf_isaac.jobs.demos import SECTIONS, dataset_root, with_renderer
 
 
 def run_all(config: JobConfig, output: Path, env_python: str | None = None) -> tuple[Path, ...]:
@@ -31,11 +33,13 @@ def run_all(config: JobConfig, output: Path, env_python: str | None = None) -> t
 
 def run(config: JobConfig, output: Path, env_python: str | None = None) -> Path:
     """Record the demonstrations as one tracked run; returns the dataset's root."""
+    config = with_renderer(config)
     root = dataset_root(config, output)
     with tracked_run(
         "demos", output=output, name=f"demos {root.name}", tags=provenance_tags(PROJECT) | task_tags(config)
     ) as tracked:
         tracked.recorder.params(_read_config(config))
+        say_header(demos_header(config, root))
         watch(record_demonstrations(config, root, env_python))
         dataset = LeRobotDataset(root)
         tracked.recorder.tags(simulator_tags((dataset.provenance or {}).get("env", {})))

@@ -12,8 +12,11 @@ from mlflow_project.lineage.provenance import DatasetInput, digest_tags, evaluat
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracked import PROJECT, UploadWeights
+from mlflow_project.tracked.headers import evaluation_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
+from rlinf_isaac.checkpoint.removal import in_use
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import Engine, EvaluationJob
@@ -58,7 +61,9 @@ def run(
             planned=len(job.bundles),
             upload_weights=upload_weights,
         )
-        watch(engine.evaluate(job), recorder)
+        say_header(evaluation_header(job))
+        with in_use(bundle.path for bundle in job.bundles):
+            watch(engine.evaluate(job), recorder)
     assert recorder.comparison is not None
     return Swept(recorder.comparison, tracked)
 
@@ -70,6 +75,7 @@ def played_dataset(config: JobConfig, stop_rule: Mapping[str, Any] | None = None
 
 
 def recorded(config: JobConfig, *own: str) -> dict[str, Any]:
-    """The sections of the config that a run logs as params: what concerns an evaluation, and the verb's `own`."""
+    """The sections of the config that a run logs as params: what concerns an evaluation, and the verb's `own`. The
+    model's constants come last: MLflow shows params in this order."""
     values = asdict(config)
-    return {section: values[section] for section in ("preset", "model", "policy", "env", *own, "eval", "compute")}
+    return {section: values[section] for section in ("preset", "env", *own, "eval", "policy", "compute", "model")}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from mlflow_project.comparison.compare import Comparison, pairing_problem
 from mlflow_project.lineage.provenance import provenance_tags
 from mlflow_project.promotion.candidate import Candidate, find_candidate, settings_of
+from mlflow_project.promotion.description import description, run_metrics, run_params
 from mlflow_project.promotion.gate import Demands, Require
 from mlflow_project.promotion.judge import (
     EVIDENCE,
@@ -28,7 +29,7 @@ from mlflow_project.tracked import evaluation as tracked_evaluation
 from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.tracking.store import existing_store
-from mlflow_project.vocabulary import local_run
+from mlflow_project.vocabulary import EXPERIMENT_PLACEHOLDER, NOTE_TAG, local_run, run_placeholder
 from rlinf_isaac.config.task import STACK_CUBES
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.errors import InvalidJob, Problem, PromotionRefused
@@ -78,6 +79,12 @@ class Promotion:
     def passed(self) -> bool:
         """Whether the candidate is (with `PromoteJob.dry_run`: could become) the champion now."""
         return self.outcome in ("champion already", "promoted", "would be promoted")
+
+    def words(self, name: str) -> str:
+        """The outcome at the registered model `name`, short enough for a tag."""
+        if self.refused_by:
+            return f"refused by {', '.join(self.refused_by)}"
+        return f"{self.outcome}: {name} version {self.version.number}" if self.version else self.outcome
 
 
 def check(
@@ -138,11 +145,14 @@ def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:
         if not job.dry_run:
             registry.finish(champion)
         return Promotion("champion already", champion, champion)
-    title = f"promote step {candidate.evaluation.step} to {job.name}"
+    title = f"promote {candidate.evaluation.name} to {job.name}"
     with tracked_run("promote", output=output, name=title, tags=provenance_tags(PROJECT)) as tracked:
         opponent = _opponent(client, registry, champion, candidate, tracked, output, say, show) if champion else None
         judgement = judge_candidate(client, registry, candidate, job.demands, opponent)
-        tracked.recorder.tags(judgement.tags())
+        note = description(judgement, EXPERIMENT_PLACEHOLDER, run_placeholder(tracked.recorder.run))
+        tracked.recorder.tags(judgement.tags() | {NOTE_TAG: note})
+        tracked.recorder.params(run_params(judgement, job.name), prefix="gate")
+        tracked.recorder.metrics(run_metrics(judgement))
         tracked.recorder.text(EVIDENCE, judgement.text)
         show(judgement)
         outcome: PromotionOutcome = "refused"
@@ -151,7 +161,9 @@ def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:
             outcome = "would be promoted"
         elif judgement.passed:
             try:
-                version = register(client, registry, judgement, _run_id(tracked))
+                run_id, experiment = _ids(tracked)
+                note = description(judgement, experiment, run_id)
+                version = register(client, registry, judgement, run_id, note)
                 outcome = "promoted"
             except PromotionRefused as error:
                 outcome = "overtaken"
@@ -186,7 +198,7 @@ def roll_back(registry: Registry, output: Path) -> tuple[Version, Version]:
     with tracked_run(
         "promote", output=output, name=f"roll back {registry.name}", tags=provenance_tags(PROJECT)
     ) as tracked:
-        tags = {"rollback.time": now(), "rollback.run": _run_id(tracked)}
+        tags = {"rollback.time": now(), "rollback.run": _ids(tracked)[0]}
         was, champion = registry.rollback(tags)
         tracked.recorder.tags(
             {"promotion.outcome": "rolled back", "promotion.model": registry.name, "promotion.version": champion.number}
@@ -226,8 +238,8 @@ def _opponent(
     return Opponent(champion, replace(found, run=ids[0] if ids else found.run), anew=True)
 
 
-def _run_id(tracked: TrackedRun) -> str:
-    """MLflow's id of the run.
+def _ids(tracked: TrackedRun) -> tuple[str, str]:
+    """MLflow's id of the run, and of its experiment.
 
     Raises:
         PromotionRefused: the store does not answer; a registry that cannot be read is not written either.
@@ -236,7 +248,7 @@ def _run_id(tracked: TrackedRun) -> str:
     if ids is None:
         uri = without_credentials(tracked.tracking_uri)
         raise PromotionRefused(f"{uri} does not take the run of this promotion; nothing was registered")
-    return ids[0]
+    return ids
 
 
 def _check_name(findings: Findings, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +11,16 @@ from mlflow_project.lineage.provenance import digest_tags, provenance_tags, task
 from mlflow_project.recorders.comparison_recorder import save_comparison_view
 from mlflow_project.recorders.logged_checkpoints import model_name
 from mlflow_project.recorders.rl_recorder import Improved, RlRecorder, gains_markdown
+from mlflow_project.retention.guardian import StoreGuardian
 from mlflow_project.tracked import PROJECT, UploadWeights
 from mlflow_project.tracked.evaluation import played_dataset, recorded
+from mlflow_project.tracked.headers import rl_header
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.vocabulary import NOTE_TAG
+from rlinf_isaac.checkpoint.removal import in_use
 from rlinf_isaac.engines.base import Engine, EvaluationJob, RlJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.jobs import Say, silent
@@ -61,10 +66,13 @@ def run(
                 dataset=played_dataset(config),
                 upload_weights=upload_weights,
             )
-            watch(engine.rl(job), recorder.train)
+            say_header(rl_header(job))
+            with in_use([job.start.path]):
+                watch(engine.rl(replace(job, guardian=StoreGuardian.of(tracked))), recorder.train)
             bundles = (job.start, recorder.result())
             held_out = EvaluationJob(config, bundles, output.absolute() / "eval", env_python=job.env_python)
-            watch(engine.evaluate(held_out), recorder.evaluate)
+            with in_use(bundle.path for bundle in bundles):
+                watch(engine.evaluate(held_out), recorder.evaluate)
             assert recorder.improved is not None
             improved.append(recorder.improved)
             tracked.recorder.tags({NOTE_TAG: gains_markdown(improved)})

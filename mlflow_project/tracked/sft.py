@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_project.comparison.evaluations import mismatch_tags
-from mlflow_project.lineage.provenance import digest_tags, lerobot_datasets, provenance_tags, task_tags
+from mlflow_project.lineage.provenance import digest_tags, hub_tags, lerobot_datasets, provenance_tags, task_tags
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sft_recorder import SftRecorder
+from mlflow_project.retention.guardian import StoreGuardian
 from mlflow_project.tracked import PROJECT, UploadWeights
+from mlflow_project.tracked.headers import sft_header
+from mlflow_project.tracking.announce import say_header
 from mlflow_project.tracking.progress import watch
 from mlflow_project.tracking.runs import tracked_run
 from mlflow_project.vocabulary import BASE_URI_TAG
+from rlinf_isaac.checkpoint.removal import in_use
 from rlinf_isaac.engines.base import Engine, SftJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.engines.local.training.torchrun import launch
@@ -45,9 +49,9 @@ def run(
     with tracked_run("sft", output=output, name=f"sft {job.output.name}{how}", tags=tags) as tracked:
         values = asdict(job.config)
         values["compute"] |= {"num_processes": job.processes, "sharding": job.sharding if job.processes > 1 else "none"}
-        sections = ("preset", "model", "policy", "sft", "compute")
+        sections = ("preset", "sft", "policy", "compute", "model")  # MLflow shows them in this order
         tracked.recorder.params({section: values[section] for section in sections})
-        tracked.recorder.tags(digest_tags(job.lineage) | mismatch_tags(allowed))
+        tracked.recorder.tags(digest_tags(job.lineage) | mismatch_tags(allowed) | hub_tags(job.datasets))
         if job.base is not None:
             tracked.recorder.tags(_base_tags(job.base))
         recorder = SftRecorder(
@@ -56,7 +60,10 @@ def run(
             datasets=lerobot_datasets(job.datasets, job.dataset_digest),
             upload_weights=upload_weights,
         )
-        watch(engine.sft(job), recorder)
+        say_header(sft_header(job))
+        guarded = replace(job, guardian=StoreGuardian.of(tracked))
+        with in_use([] if job.base is None else [job.base.named.path]):
+            watch(engine.sft(guarded), recorder)
     return job.output / "checkpoints"
 
 

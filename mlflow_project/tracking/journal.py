@@ -124,6 +124,16 @@ class Journal:
                 _follow_runs(self.open_runs, operation)
         self.on_append()
 
+    def call_too(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every `append`, too. It must return at once."""
+        before = self.on_append
+
+        def both() -> None:
+            before()
+            listener()
+
+        self.on_append = both
+
     def close(self) -> None:
         """Give up ownership. Closing twice is harmless."""
         with self._lock:

@@ -21,3 +21,10 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for noisy in ("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def prepare_tracing() -> None:
+    """Configure MLflow's client to write each trace in the thread that ends it. MLflow's own background threads would
+    hold up the end of a process whose server is gone, for minutes. Call this before the first span."""
+    prepare_environment()
+    os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"

@@ -81,13 +81,15 @@ class SetExperimentTag:
 class LogArtifact:
     """Upload the local file `source` as artifact `target` (posix path with file name).
 
-    With `fill_in` it is a text file in which placeholders of runs and the experiment are replaced.
+    With `fill_in` it is a text file in which placeholders of runs and the experiment are replaced. With `weights_of`,
+    the sha256 of a bundle, it is not uploaded if the run that made this checkpoint has the file.
     """
 
     run: str
     source: str
     target: str
     fill_in: bool = False
+    weights_of: str | None = None
 
 
 @dataclass(frozen=True)

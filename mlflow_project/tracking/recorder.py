@@ -28,7 +28,7 @@ from mlflow_project.tracking.operations import (
     StartRun,
     Status,
 )
-from mlflow_project.vocabulary import FAILURE_TAG
+from mlflow_project.vocabulary import FAILURE_TAG, OF_THE_VERB, for_people_first
 from rlinf_isaac.ground import atomic
 from rlinf_isaac.ground.digest import bytes_digest
 
@@ -45,9 +45,11 @@ class Recorder:
         run: local uuid of the run; its MLflow id is known once a server has the run (`Uploader.ids`).
     """
 
-    def __init__(self, journal: Journal, run: str) -> None:
+    def __init__(self, journal: Journal, run: str, inherited: Mapping[str, str] | None = None) -> None:
+        """`inherited` are the tags that runs nested in this one get."""
         self.journal = journal
         self.run = run
+        self._inherited = dict(inherited or {})
         self._tables: dict[str, None] = {}
         self._texts = 0
 
@@ -61,15 +63,23 @@ class Recorder:
         tags: Mapping[str, str] | None = None,
         experiment: str | None = None,
         adopt: str | None = None,
+        inherited: Mapping[str, str] | None = None,
     ) -> Recorder:
-        """Open a run (see `operations.StartRun`)."""
+        """Open a run (see `operations.StartRun`).
+
+        Args:
+            inherited: tags of the verb that nested runs get as well, besides those among `tags` (`OF_THE_VERB`).
+        """
         run = uuid.uuid4().hex
-        journal.append(StartRun(run, name, _now_ms(), parent, _tags(tags or {}), experiment, adopt))
-        return cls(journal, run)
+        own = for_people_first(_tags(tags or {}))
+        journal.append(StartRun(run, name, _now_ms(), parent, own, experiment, adopt))
+        known = dict(tags or {}) | dict(inherited or {})
+        return cls(journal, run, {key: value for key, value in known.items() if key in OF_THE_VERB})
 
     def start_run(self, name: str, tags: Mapping[str, str] | None = None) -> Recorder:
-        """Open a run nested in this one."""
-        return Recorder.start(self.journal, name, parent=self.run, tags=tags)
+        """Open a run nested in this one. It has this one's verb, commit, user, source and task (`OF_THE_VERB`), unless
+        `tags` say otherwise."""
+        return Recorder.start(self.journal, name, parent=self.run, tags=self._inherited | dict(tags or {}))
 
     def params(self, values: Mapping[str, Any], prefix: str = "cfg") -> None:
         """Log a nested mapping as flat params ``<prefix>/a/b``.
@@ -113,10 +123,11 @@ class Recorder:
             numbers = {metric_key(key): float(value) for key, value in values.items()}
             self.journal.append(LogMetrics(self.run, int(step), time_ms, numbers, model, dataset))
 
-    def artifact(self, path: str | Path, target: str | None = None) -> None:
+    def artifact(self, path: str | Path, target: str | None = None, *, weights_of: str | None = None) -> None:
         """Log a file as artifact `target` (by default its own name), or all files of a directory below `target`.
 
-        A file is read only when it is uploaded, so it must stay unchanged until then.
+        A file is read only when it is uploaded, so it must stay unchanged until then. With `weights_of`, the sha256 of
+        a bundle that was logged with `model`, a file that the bundle's maker has is not logged again.
         """
         path = Path(path).absolute()
         if path.is_dir():
@@ -126,7 +137,9 @@ class Recorder:
         else:
             pairs = [(path, target or path.name)]
         if pairs:
-            self.journal.append(*(LogArtifact(self.run, str(file), name) for file, name in pairs))
+            self.journal.append(
+                *(LogArtifact(self.run, str(file), name, weights_of=weights_of) for file, name in pairs)
+            )
 
     def text(self, target: str, content: str, *, fill_in: bool = False) -> None:
         """Log a text as artifact `target`. The text is kept in a file beside the journal.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 HIDDEN = "***"
@@ -62,7 +63,7 @@ def redact(text: str) -> str:
 
 def _secrets() -> Iterator[str]:
     """Values of variables whose name looks like a secret's, and the tracking URI's password, plain and URL-quoted."""
-    values = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
+    values = [value for name, value in os.environ.items() if _names_a_secret(name)]
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     values += [userinfo.partition(":")[2][:-1] for userinfo in _USERINFO.findall(uri)]
     values += [value for key, value in parse_qsl(uri.partition("?")[2]) if _SECRET_NAME.search(key)]
@@ -70,3 +71,8 @@ def _secrets() -> Iterator[str]:
         for spelling in {value, quote(value, safe=""), unquote(value)}:
             if len(spelling) >= _SHORTEST:
                 yield spelling
+
+
+@lru_cache(maxsize=4096)
+def _names_a_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None

@@ -227,6 +227,8 @@ class Replica:
             raise Refused(f"{source} does not exist any more, so it cannot be uploaded as {operation.target}")
         directory, _, name = operation.target.rpartition("/")
         run_id, experiment = self._run(operation.run)
+        if operation.weights_of is not None and self._made_with(operation, experiment, run_id):
+            return
         # The client names an artifact after the local file, so a link with the wanted name is uploaded.
         with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
             link = Path(scratch) / name
@@ -235,6 +237,20 @@ class Replica:
             else:
                 link.symlink_to(source.absolute())
             self._client.log_artifact(run_id, str(link), directory or None)
+
+    def _made_with(self, weights: LogArtifact, experiment: str, run_id: str) -> bool:
+        """Whether another run, which made the checkpoint of these weights, has them among its artifacts."""
+        model_id = self._state.models.get(f"{experiment}/{weights.weights_of}")
+        model = None if model_id is None else self._client.get_logged_model(model_id)
+        if model is None or not model.source_run_id or model.source_run_id == run_id:
+            return False
+        wanted = (weights.target.rpartition("/")[2], Path(weights.source).stat().st_size)
+        step = model.params.get("step")
+        return any(
+            (file.path.rpartition("/")[2], file.file_size) == wanted
+            for directory in ("checkpoints", "checkpoints-raw")
+            for file in self._client.list_artifacts(model.source_run_id, f"{directory}/{step}")
+        )
 
     def _log_dataset(self, operation: LogDataset) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

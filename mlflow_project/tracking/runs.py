@@ -18,9 +18,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mlflow_project.tracking import labels, system_metrics
 from mlflow_project.tracking.answers import told
 from mlflow_project.tracking.first_store import ensure_store
+from mlflow_project.tracking.followers import Company
 from mlflow_project.tracking.journal import Journal
+from mlflow_project.tracking.known_stores import remember
+from mlflow_project.tracking.live import LifeFile
 from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.redact import without_credentials
@@ -28,9 +32,8 @@ from mlflow_project.tracking.signals import Signals, Terminated
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
 from mlflow_project.tracking.uploader import Uploader, UploadResult
-from mlflow_project.vocabulary import FAILURE_TAG, VERB_TAG
+from mlflow_project.vocabulary import DEFAULT_EXPERIMENT, FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
 
-DEFAULT_EXPERIMENT = "rlinf-isaac"
 PATIENCE_S = 10.0
 """Seconds that a finished verb waits for the upload of its records. The next verb, or `sync`, uploads the rest."""
 KILLED_LIMIT_S = 5.0
@@ -47,6 +50,8 @@ class TrackedRun:
         recorder: records into the verb's run.
         uploader: the thread that uploads the journal; a nested verb shares it with the outer one.
         tracking_uri: the store of the run.
+        life: the verb's sign of life; a nested verb shares it with the outer one.
+        outermost: local uuid of the outermost run.
         outcome: state of the upload after the outermost block has ended; None before.
         nested: whether this run is nested in the run of another verb.
     """
@@ -54,6 +59,8 @@ class TrackedRun:
     recorder: Recorder
     uploader: Uploader
     tracking_uri: str
+    life: LifeFile
+    outermost: str
     outcome: UploadResult | None = None
     nested: bool = False
 
@@ -67,6 +74,23 @@ class TrackedRun:
 
 
 _current: TrackedRun | None = None
+_noted: list[TrackedRun] | None = None
+
+
+@contextmanager
+def noted_runs() -> Iterator[list[TrackedRun]]:
+    """The outermost runs that begin inside the block, in a list that grows meanwhile."""
+    global _noted
+    outer, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = outer
+
+
+def current_run() -> TrackedRun | None:
+    """The innermost tracked run of this process; None outside of `tracked_run`."""
+    return _current
 
 
 @contextmanager
@@ -85,37 +109,52 @@ def tracked_run(
     2. the run that MLFLOW_RUN_ID names (``mlflow run`` sets it). The variable is removed, so that child processes do
        not adopt the run as well. It gets `name`, unless somebody has named it (``--run-name``);
     3. the run that is active in this process; its owner ends it;
-    4. a new run in the experiment of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by default ``rlinf-isaac``.
+    4. a new run in the experiment that `labels` names, or of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, by
+       default ``rlinf-isaac``.
 
     Args:
         verb: the entry point; used in the journal's name and in the tag ``rlinf_isaac.verb``.
         output: directory of the verb's results; the journal is written to ``<output>/journal``.
-        name: name of a new run; the verb when None.
-        tags: tags of the run (provenance).
+        name: name of a new run; the verb when None. `labels` comes first.
+        tags: tags of the run (provenance), besides those of `labels`.
     """
     tags = {VERB_TAG: verb} | dict(tags or {})
-    source = {"mlflow.source.name": f"rlinf-isaac {verb}", "mlflow.source.type": "LOCAL"}
+    source = {SOURCE_TAG: f"rlinf-isaac {verb}", SOURCE_TYPE_TAG: "LOCAL"}
     if _current is not None:
         recorder = _current.recorder.start_run(name or verb, tags | source)
-        run = TrackedRun(recorder, _current.uploader, _current.tracking_uri, nested=True)
+        outer = _current
+        run = TrackedRun(recorder, outer.uploader, outer.tracking_uri, outer.life, outer.outermost, nested=True)
         with _as_current(run), _closing(recorder):
             yield run
         return
 
+    given = labels.current()
+    name, tags = given.name or name, tags | dict(given.tags)
     uri = tracking_uri()
     _import_mlflow(uri)
     _ensure_store(uri)
     adopt, active = _run_to_adopt()
     directory = Path(output) / "journal"
     journal = Journal.create(directory, verb, without_credentials(uri))
+    remember(without_credentials(uri), directory.parent)
     with Signals() as signals, _environment(uri, verb):
-        if adopt is None:  # an adopted run has its source tags already
-            tags |= source
-        recorder = Recorder.start(journal, name or verb, tags=tags, experiment=_experiment(), adopt=adopt)
+        own = tags if adopt else tags | source  # an adopted run has its source tags already
+        recorder = Recorder.start(
+            journal,
+            name or verb,
+            tags=own,
+            experiment=given.experiment or experiment_chosen() or DEFAULT_EXPERIMENT,
+            adopt=adopt,
+            inherited=source,
+        )
         # When idle, the uploader also replays older journals: runs that a killed verb left RUNNING are ended.
-        run = TrackedRun(recorder, Uploader(journal, uri, others=sync_steps(directory)), uri)
+        uploader = Uploader(journal, uri, others=sync_steps(directory))
+        run = TrackedRun(recorder, uploader, uri, LifeFile(journal.path), recorder.run)
+        company = Company(run)
+        if _noted is not None:
+            _noted.append(run)
         try:
-            with _as_current(run), _closing(recorder, leave_to_owner=active):
+            with _as_current(run), system_metrics.measured(journal), _closing(recorder, leave_to_owner=active):
                 yield run
         except (KeyboardInterrupt, Terminated):
             signals.ignore = True
@@ -124,7 +163,9 @@ def tracked_run(
             run.outcome = run.uploader.close(KILLED_LIMIT_S)
             raise
         finally:
+            run.life.end()
             run.outcome = run.outcome or _patient_close(run.uploader, signals)
+            company.close(KILLED_LIMIT_S if signals.ignore else PATIENCE_S)
             _warn_of_missing_records(run.outcome)
 
 
@@ -201,9 +242,10 @@ def _run_to_adopt() -> tuple[str | None, bool]:
     return (active.info.run_id, True) if active is not None else (None, False)
 
 
-def _experiment() -> str:
+def experiment_chosen() -> str | None:
+    """The experiment that the environment names, its name or ``id:<id>``; None if it names none."""
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    return f"id:{number}" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME")
 
 
 @contextmanager

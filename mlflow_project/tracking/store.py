@@ -6,15 +6,16 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
+from mlflow_project.tracking.databases import sqlite_path as sqlite_path
+from mlflow_project.tracking.databases import sqlite_uri as sqlite_uri
+from mlflow_project.tracking.known_stores import STORE_FILE, known_outputs, missing_store_cure
 from mlflow_project.tracking.redact import without_credentials
 from rlinf_isaac.ground.errors import InvalidJob
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_SQLITE = "sqlite:///"
 
 
 def tracking_uri() -> str:
@@ -26,31 +27,35 @@ def tracking_uri() -> str:
     if mlflow is not None and mlflow.is_tracking_uri_set():
         uri = mlflow.get_tracking_uri()
     else:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path("mlflow.db"))
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(STORE_FILE))
     # A relative path would name another file after a change of directory, and `sync` may be called from anywhere.
     path = sqlite_path(uri)
-    if path is None or uri.startswith(f"{_SQLITE}/"):
+    if path is None or uri.startswith("sqlite:////"):
         return uri
     _, mark, query = uri.partition("?")
     return sqlite_uri(path) + mark + query
-
-
-def sqlite_uri(path: Path) -> str:
-    """URI of a database file. Only the characters with a meaning in SQLAlchemy's URLs are escaped, because MLflow also
-    creates the parent directory of the escaped path, an empty directory beside the right one."""
-    return _SQLITE + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite database; None for other stores and for a database in memory."""
-    path = unquote(uri.removeprefix(_SQLITE).partition("?")[0])
-    return Path(path) if uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
 
 
 def is_missing(uri: str) -> bool:
     """Whether `uri` names a database file that does not exist; an MLflow client would create it."""
     path = sqlite_path(uri)
     return path is not None and not path.exists()
+
+
+def nearest_store(start: Path | None = None) -> str:
+    """The store that a person in this directory means.
+
+    It is the one that MLflow or MLFLOW_TRACKING_URI names; else ``mlflow.db`` in the working directory, or in the
+    nearest directory above it that has one; else the one that was used last.
+    """
+    uri = tracking_uri()
+    if os.environ.get("MLFLOW_TRACKING_URI") or not is_missing(uri):
+        return uri
+    here = (start or Path.cwd()).absolute()
+    for directory in here.parents:
+        if (directory / STORE_FILE).is_file():
+            return sqlite_uri(directory / STORE_FILE)
+    return next((known.uri for known in known_outputs() if not is_missing(known.uri)), uri)
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
@@ -80,7 +85,7 @@ def existing_store() -> MlflowClient:
 
     uri = tracking_uri()
     if is_missing(uri):
-        raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", "set MLFLOW_TRACKING_URI")
+        raise InvalidJob.of("not-in-store", f"there is no MLflow store at {uri}", missing_store_cure())
     prepare_environment()
     from mlflow import MlflowClient
 

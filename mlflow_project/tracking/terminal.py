@@ -14,7 +14,7 @@ import signal
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from mlflow_project.tracking.redact import redact
@@ -25,6 +25,9 @@ _UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
+
+WIDTH_OF_PIPES = 1000
+"""Columns of what is no terminal: nothing is cut or wrapped there that somebody may search or copy."""
 
 
 def escaped(text: str, *, lines: bool = False) -> str:
@@ -40,7 +43,21 @@ class SafeConsole(Console):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"markup": False, "highlight": False, "emoji": False, **settings})
+        # In a notebook, rich would display each line as a page of its own.
+        plain = {"markup": False, "highlight": False, "emoji": False, "force_jupyter": False}
+        super().__init__(**{**plain, **settings})
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal. Without one (a pipe, a file) lines are as long as they are, unless COLUMNS says."""
+        size = super().size
+        if self._width is None and not self.is_terminal and not self.is_jupyter and "COLUMNS" not in os.environ:
+            return ConsoleDimensions(WIDTH_OF_PIPES, size.height)
+        return size
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def print(self, *objects: Any, lines: bool = False, **settings: Any) -> None:
         """Like `Console.print`, but newlines inside a string are escaped unless `lines` is true; leading ones stay."""

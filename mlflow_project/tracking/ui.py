@@ -25,11 +25,14 @@ from mlflow_project.vocabulary import (
     SUCCESS_BEFORE,
     SUCCESS_HIGH,
     SUCCESS_LOW,
+    VERB_TAG,
 )
 
 KNOWN_VERSIONS = ((3, 13), (4, 0))
 """Known versions of MLflow, (major, minor): the first bound is included, the second excluded."""
 
+MAIN_VIEW = "rlinf-isaac-main"
+"""Name of the saved view of all runs of `main`."""
 DEFAULT_PORT = 5000
 LOGGED_IMAGES = {"mlflow.loggedImages": "True"}
 """Tag of a run with images; without it the UI shows no chart of them."""
@@ -42,9 +45,9 @@ GAIN_CHARTS = GAIN_COLUMNS[:3]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows in the format of `MlflowClient.log_table` (pandas ``orient="split"``). All rows have the same keys."""
-    columns = list(rows[0]) if rows else []
-    return json.dumps({"columns": columns, "data": [[row[column] for column in columns] for row in rows]})
+    """Rows in the format of `MlflowClient.log_table` (pandas ``orient="split"``). What a row lacks is null."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return json.dumps({"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]})
 
 
 def tables_tag(targets: Sequence[str]) -> dict[str, str]:
@@ -106,6 +109,11 @@ def artifact_link(base_url: str, experiment_id: str, run_id: str, path: str) -> 
     return f"{address}?workflowType=machine_learning"
 
 
+def run_link(base_url: str, experiment_id: str, run_id: str) -> str:
+    """Link to the page of a run; `base_url` as in `comparison_link`."""
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
 def base_url(tracking_uri: str, port: int = DEFAULT_PORT) -> str:
     """Address of a store's UI: the tracking server itself, or the server that `serve_command` starts."""
     return tracking_uri if tracking_uri.startswith("http") else f"http://127.0.0.1:{port}"
@@ -128,10 +136,14 @@ def view_name(parent_run_id: str) -> str:
 
 
 def comparison_view(
-    search_filter: str, metrics: Sequence[str] = COLUMNS, charts: Sequence[str] = CHARTS
+    search_filter: str,
+    metrics: Sequence[str] = COLUMNS,
+    charts: Sequence[str] = CHARTS,
+    order: str = f"metrics.`{SUCCESS}`",
 ) -> dict[str, Any]:
     """The UI's state (``ExperimentPageUIState`` and ``ExperimentPageSearchFacetsState`` in MLflow's source) that lists
-    the runs matching `search_filter`, with a column for each of `metrics` and a bar chart for each of `charts`."""
+    the runs matching `search_filter`, the highest of `order` first, with a column for each of `metrics` and a bar chart
+    for each of `charts`."""
     columns = [f"metrics.`{key}`" for key in metrics]
     chart = {"deleted": False, "isGenerated": False, "runsCountToCompare": 10}
     rollouts = {"uuid": "rollouts", "type": "IMAGE", "imageKeys": [ROLLOUT], "step": 0, "showRunParams": False}
@@ -148,7 +160,7 @@ def comparison_view(
     ]
     return {
         "searchFilter": search_filter,
-        "orderByKey": f"metrics.`{SUCCESS}`",
+        "orderByKey": order,
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -186,6 +198,19 @@ def comparison_view(
         "autoRefreshEnabled": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
+
+
+def main_link(base_url: str, experiment_id: str) -> str:
+    """Link to all runs of `main` with their success; `base_url` as in `comparison_link`. Without a saved view they are
+    listed without columns."""
+    query = {"workflowType": "machine_learning"}
+    query |= {"viewStateShareKey": MAIN_VIEW} if version_is_known() else {"searchFilter": f"tags.{VERB_TAG} = 'main'"}
+    return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def plain(text: str) -> str:
+    """`text` with Markdown's special characters escaped, because names come from other people."""
+    return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)
 
 
 def _app(base_url: str) -> str:

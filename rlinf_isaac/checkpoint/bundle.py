@@ -34,9 +34,14 @@ from rlinf_isaac.ground.digest import json_digest
 from rlinf_isaac.ground.errors import BundleError
 from rlinf_isaac.ground.reading import read_bytes, read_json
 
+TRAINED_FROM = "trained_from"
+"""Key of ``config.json``: the name of the checkpoint from which a reinforcement learning started."""
+
 __all__ = [
     "CONFIG_FILE",
+    "TRAINED_FROM",
     "Bundle",
+    "after_rl",
     "find_bundles",
     "parse_steps",
     "read_bundle",
@@ -70,6 +75,15 @@ class Bundle:
     def step(self) -> int:
         """Optimiser step of the checkpoint."""
         return self.manifest.step
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name wherever it is shown: ``step-1200``, or ``step-1200-rl-4`` for the fourth iteration of
+        a reinforcement learning that started from it. A bundle of an earlier release does not say where it started,
+        and is ``rl-4``."""
+        if self.config.get("trained_by") != "rl":
+            return f"step-{self.step}"
+        return after_rl(self.config.get(TRAINED_FROM), self.step)
 
     @property
     def job(self) -> dict[str, Any]:
@@ -107,6 +121,11 @@ class Bundle:
         if WEIGHTS_FILE in files:
             return files[WEIGHTS_FILE].sha256
         return json_digest({name: files[name].sha256 for name in files if name.endswith(".safetensors")})
+
+
+def after_rl(start: str | None, iteration: int) -> str:
+    """Name of the checkpoint that an iteration of reinforcement learning made of the one named `start`."""
+    return f"{start}-rl-{iteration}" if start else f"rl-{iteration}"
 
 
 def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:

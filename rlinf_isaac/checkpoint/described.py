@@ -107,6 +107,7 @@ _KINDS: dict[str, _Kind] = {
     "base": _MAP,
     "norm_stats": _MAP,
     "tasks": (_is_map_of_maps, "an object of objects"),
+    "trained_from": _TEXT,
 }
 _INNER: dict[str, dict[str, _Kind]] = {
     "job": {"preset": _TEXT} | dict.fromkeys(_SECTIONS, _MAP),

@@ -27,9 +27,12 @@ TRAINING_SECTIONS = {
 }
 OF_TASKS = "tasks"
 """Entry of a suite's ``config.json``: task -> what is known of its data."""
-NO_PART_OF_IT = ("sft.loader_workers", "compute.env_processes", *(f"task.{key}" for key in OF_THE_MACHINE))
+NO_PART_OF_IT = (
+    *("sft.loader_workers", "compute.env_processes", "sft.keep", "rl.keep"),
+    *(f"task.{key}" for key in OF_THE_MACHINE),
+)
 """Keys with which a training may be continued under another value: they change its speed, or say where this machine has
-something."""
+something and what it keeps."""
 NO_PART_OF_SFT = ("compute.lanes",)
 """In an `sft` they decide how episodes are rounded that measure it; in an `rl`, those that train."""
 

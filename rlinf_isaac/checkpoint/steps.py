@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE, Manifest
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 
+CHECKPOINTS = "checkpoints"
+"""Directory of a training's checkpoints, below its own."""
 # OpenPI names a checkpoint <step>, RLinf global_step_<step>, many scripts step_<step>.
 _STEP_DIRECTORY = re.compile(r"(?:global_step_|step_)?(\d+)")
 
@@ -64,15 +66,21 @@ def find_bundles(root: str | Path) -> dict[int, Path]:
 def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
     """The bundles of `steps` below `root`, in ascending order; all of them if `steps` is None.
 
+    `root` may also be the directory of a training, which has them below ``checkpoints``, or a single bundle.
+
     Raises:
         InvalidJob: `root` is missing or holds no bundle; a step has no bundle (the message names the nearest steps) or
             only a directory without manifest; or a bundle's manifest has another step than its directory's name.
     """
     root = Path(root)
-    cure = "name the directory that holds the checkpoints, one per step, as `sft` writes them"
+    cure = "name the directory of a training, its checkpoints, one of them, the id of its run, or models:/NAME@ALIAS"
     if not root.is_dir():
         raise InvalidJob.of("missing-ckpt-root", f"checkpoint root {root} is not a directory", cure)
+    if (root / MANIFEST_FILE).is_file():
+        return select_named([root], steps, str(root))
     bundles, unsealed = find_bundles(root), _unsealed(root)
+    if not bundles and not unsealed and (below := root / CHECKPOINTS).is_dir():
+        root, bundles, unsealed = below, find_bundles(below), _unsealed(below)
     if not bundles and not unsealed:
         raise InvalidJob.of("empty-ckpt-root", f"checkpoint root {root} holds no checkpoint bundle", cure)
     wanted = sorted(bundles.keys() | unsealed.keys() if steps is None else set(steps))
@@ -83,14 +91,7 @@ def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
             cure = f"copy the bundle again, complete, or make one of it: rlinf-isaac bundle make {unsealed[step]}"
             problems.append(Problem("not-a-bundle", cause, cure))
         elif step not in bundles:
-            nearest = sorted(sorted(bundles, key=lambda other: (abs(other - step), other))[:2])
-            problems.append(
-                Problem(
-                    "missing-step",
-                    f"checkpoint root {root} has no checkpoint of step {step}",
-                    f"nearest: {', '.join(map(str, nearest))}; all: {_abridge(list(bundles))}",
-                )
-            )
+            problems.append(_missing(step, bundles, f"checkpoint root {root}"))
         elif (sealed := _sealed_step(bundles[step])) not in (None, step):
             problems.append(
                 Problem(
@@ -102,6 +103,31 @@ def select_bundles(root: str | Path, steps: Sequence[int] | None) -> list[Path]:
     if problems:
         raise InvalidJob(problems)
     return [bundles[step] for step in wanted]
+
+
+def select_named(paths: Iterable[Path], steps: Sequence[int] | None, name: str) -> list[Path]:
+    """The bundles of `steps` among `paths`, in ascending order; all of them if `steps` is None.
+
+    Args:
+        paths: directories of bundles; their steps are those of their manifests.
+        steps: the wanted steps.
+        name: what the user has named, for the message.
+
+    Raises:
+        InvalidJob: there is no bundle of a step.
+    """
+    bundles = {step: path for path in paths for step in [_sealed_step(path)] if step is not None}
+    if steps is None:
+        return [path for _, path in sorted(bundles.items())] or list(paths)
+    if problems := [_missing(step, bundles, name) for step in steps if step not in bundles]:
+        raise InvalidJob(problems)
+    return [bundles[step] for step in sorted(set(steps))]
+
+
+def _missing(step: int, bundles: Mapping[int, Path], name: str) -> Problem:
+    nearest = sorted(sorted(bundles, key=lambda other: (abs(other - step), other))[:2])
+    cure = f"nearest: {', '.join(map(str, nearest))}; all: {_abridge(sorted(bundles))}"
+    return Problem("missing-step", f"{name} has no checkpoint of step {step}", cure)
 
 
 def step_of(name: str) -> int | None:

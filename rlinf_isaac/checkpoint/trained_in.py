@@ -14,6 +14,12 @@ ALLOW = "or pass --allow-mismatch: the run is tagged with it and cannot be promo
 ENVIRONMENT_KEYS = ("task", "renderer", "image_size")
 """Properties that the environments of the training data and of the job must share, besides the simulator."""
 
+_CURES = {
+    "task": "pass --task {}",
+    "renderer": "pass --renderer {}",
+    "image_size": "pass --overrides env.image_size={}",
+}
+
 
 def environment_mismatches(
     bundle: Bundle, images: Mapping[str, Sequence[int]], config: JobConfig, built: Mapping[str, Any] | None
@@ -71,4 +77,4 @@ def _environment(bundle: Bundle, config: JobConfig, built: Mapping[str, Any] | N
             continue  # different simulators have different renderers anyway
         if key in trained and key in now and trained[key] != now[key]:
             cause = f"{bundle.path} was trained with {key}={trained[key]!r} (its config.json), the job has {now[key]!r}"
-            yield Problem("env-mismatch", cause, f"set env.{key} accordingly, {ALLOW}")
+            yield Problem("env-mismatch", cause, f"{_CURES[key].format(trained[key])}, {ALLOW}")

@@ -6,15 +6,17 @@ config = load_config("tiny", ["sft.lr=3e-4", "eval.episodes=20"])
 from __future__ import annotations
 
 import difflib
+import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -68,17 +70,30 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> JobConfig:
     return build_config(values, origin, overrides)
 
 
+def preset_values(preset: str) -> dict[str, str]:
+    """Key -> ``preset NAME``, of the keys that a preset, or the one that it is based on, has a value for.
+
+    Raises:
+        InvalidJob: there is no such preset, or it is not readable.
+    """
+    values, _ = _read_preset(preset)
+    base = values.pop("base", None)
+    below = {} if base is None else dict.fromkeys(flatten(_read_preset(str(base))[0]), f"preset {base}")
+    return below | dict.fromkeys(flatten(values), f"preset {preset}")
+
+
 def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
     """Its nested values, and its file."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     if not path.is_file():
-        raise InvalidJob.of(
-            "unknown-preset",
-            f"there is no preset '{preset}'",
-            f"use one of {', '.join(preset_names())}, or a .yaml file",
-        )
+        names = preset_names()
+        near = difflib.get_close_matches(_letters(preset), map(_letters, names), n=1, cutoff=0.5)
+        meant = f"did you mean {next(name for name in names if _letters(name) == near[0])}? " if near else ""
+        listed = ", ".join(names)
+        cure = f"{meant}The presets are {listed}; a YAML file of your own ends with .yaml"
+        raise InvalidJob.of("unknown-preset", f"there is no preset '{preset}'", cure)
     try:
-        values = OmegaConf.to_container(OmegaConf.load(StringIO(read_yaml_text(path))))
+        values = deepcopy(_parsed(read_yaml_text(path)))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         first = " ".join(str(error).split())[:300]
         raise InvalidJob.of("bad-preset", f"{path} is not readable YAML: {first}", "mend it") from error
@@ -87,13 +102,30 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
     return {str(key): value for key, value in values.items()}, str(path)
 
 
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """What a YAML text says; not to be changed."""
+    return OmegaConf.to_container(OmegaConf.load(StringIO(text)))
+
+
+@cache
+def _schema() -> bytes:
+    """A config without values, pickled: omegaconf takes thirty times as long to make one as pickle to read it."""
+    return pickle.dumps(OmegaConf.structured(JobConfig))
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name, by which ``pi0.5`` is ``pi05``."""
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
 def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> JobConfig:
     """A job config from nested plain values (a preset, or the ``job`` of a checkpoint) and overrides.
 
     Raises:
         InvalidJob: as `load_config`; `origin` is named in the messages.
     """
-    config = OmegaConf.structured(JobConfig)
+    config = pickle.loads(_schema())
     described, several = ((values if isinstance(values, Mapping) else {}).get(key) or {} for key in ("task", "suite"))
     if isinstance(values, Mapping):
         values = {key: value for key, value in values.items() if key not in ("task", "suite")}
@@ -110,7 +142,7 @@ def build_config(values: Any, origin: str, overrides: Sequence[str] = ()) -> Job
     if not problems:
         problems = [
             Problem("missing-value", f"{key} has no value in {origin}", "add it there")
-            for key in sorted(OmegaConf.missing_keys(config))
+            for key in sorted(key for key, value in _flatten(OmegaConf.to_container(config)) if value == MISSING)
         ]
     if problems:
         raise InvalidJob(problems)
@@ -129,6 +161,13 @@ def flatten(config: Any) -> dict[str, Any]:
 def known_keys() -> tuple[str, ...]:
     """Every key that an override may set."""
     return tuple(_schema_keys(JobConfig(), ""))
+
+
+@cache
+def _sections() -> frozenset[str]:
+    """What the known keys lie in, at any depth."""
+    parts = [key.split(".") for key in known_keys()]
+    return frozenset(".".join(each[:depth]) for each in parts for depth in range(1, len(each)))
 
 
 def keys_of(override: str) -> list[str]:
@@ -154,9 +193,9 @@ def _read_override(item: str) -> list[tuple[str, Any]]:
 
 def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[Problem]:
     problems = []
-    known = set(known_keys())
+    known, sections = set(known_keys()), _sections()
     for key, value in pairs:
-        if any(name.startswith(f"{key}.") for name in known):
+        if key in sections:
             if value is not None:  # an empty section is what a preset may have
                 cause = f"{key}={value} ({origin}): {key} is a section"
                 problems.append(Problem("bad-value", cause, f"set its keys, as in {_first_key(known, key)}=..."))
@@ -174,12 +213,20 @@ def _apply(config: Any, pairs: Iterable[tuple[str, Any]], origin: str) -> list[P
             continue
         try:
             OmegaConf.update(config, key, value)
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            problems.append(
-                Problem("bad-value", f"{key}={value} ({origin}): {reason}", "give a value of the right type")
-            )
+        except OmegaConfBaseException:
+            problems.append(_wrong_type(key, value, origin))
     return problems
+
+
+def _wrong_type(key: str, value: Any, origin: str) -> Problem:
+    from rlinf_isaac.config.keys import keys, plain_number
+
+    wanted = keys()[key]
+    cure = f"write {wanted.sentence}"
+    if wanted.type in (int, float) and (number := plain_number(str(value))):
+        cure = f"write {key}={number}"
+    noun = wanted.sentence.partition(" greater")[0].partition(" 0 or")[0].partition(" between")[0]
+    return Problem("bad-value", f"{key}={value} ({origin}): {str(value)!r} is not {noun}", cure)
 
 
 def _interpolates(value: Any) -> bool:

@@ -144,8 +144,8 @@ _OF_SFT = {
     **dict.fromkeys((f"sft.lora.{part}_{size}" for part in ("vlm", "expert") for size in ("rank", "alpha")), LORA),
     "sft.evaluate_raw": AVERAGED,
 }
-# RLinf's runner measures nothing but its loss.
-_LOCAL = ("sft.val_episodes", "sft.eval_interval", "sft.loader_workers", "sft.mix", *_WATCHED)
+# RLinf's runner measures nothing but its loss, and writes checkpoints of its own, all of which stay.
+_LOCAL = ("sft.keep", "sft.val_episodes", "sft.eval_interval", "sft.loader_workers", "sft.mix", *_WATCHED)
 _OF_COMPUTE = {"compute.master_weights": BFLOAT16, "compute.compile": CUDA, "compute.sharding": SEVERAL}
 _SFT_ONLY = _OF_COMPUTE | _WATCHED | _OF_SFT
 _SFT_BASE = _form(*_SFT_SECTIONS, "compute.device", only=_SFT_ONLY)
@@ -214,7 +214,7 @@ FORMS: Mapping[str, Form] = {
         # Its runner has the loop: nothing can go back there, or end it early.
         unread=(
             *("rl.workers", "rl.group_size", "rl.trainable", *_OF_LOCAL_RL),
-            *("rl.guard", *_GUARD, "rl.target_success", "rl.stop_at_target"),
+            *("rl.keep", "rl.guard", *_GUARD, "rl.target_success", "rl.stop_at_target"),
         ),
         fixed=_RL_FIXED
         | {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from rlinf_isaac.config.keep import KEEP
 from rlinf_isaac.config.rules import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 from rlinf_isaac.config.sft_schema import LoraConfig
 
@@ -168,6 +169,9 @@ class RlConfig:
 
     save_interval: Annotated[int, POSITIVE] = 5
     """How many iterations lie between checkpoints; the last iteration always leaves one."""
+
+    keep: Annotated[str, KEEP] = "all"
+    """As `sft.keep`. What a roll-back would go to stays, and so does the best, which is the result."""
 
     eval_interval: Annotated[int, NOT_NEGATIVE] = 5
     """How many iterations lie between evaluations on held-out seeds, of which one comes before the first and one after

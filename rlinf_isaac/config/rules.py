@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from rlinf_isaac.ground.errors import Problem
@@ -20,12 +21,14 @@ class Rule:
     """A condition on one value.
 
     Attributes:
-        words: what the value must be; they end the sentence "set it to ...".
+        words: what the value must be; they end the sentence "use a value that is ...".
         holds: whether a value of the field's type is that. Infinity and NaN never reach it.
+        choices: the names that the value may be, if it is one of a few.
     """
 
     words: str
     holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
 
 
 POSITIVE = Rule("greater than 0", lambda x: x > 0)
@@ -36,7 +39,7 @@ BELOW_ONE = Rule("0 or greater, and less than 1", lambda x: 0 <= x < 1)
 
 def one_of(*names: str) -> Rule:
     """The value is one of these names."""
-    return Rule(f"one of {', '.join(names)}", lambda x: x in names)
+    return Rule(f"one of {', '.join(names)}", lambda x: x in names, names)
 
 
 def rules_of(section: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:
@@ -48,6 +51,11 @@ def rules_of(section: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:
             yield f"{prefix}{name}", rule
 
 
+@cache
+def _rules(section: type) -> tuple[tuple[str, Rule], ...]:
+    return tuple(rules_of(section))
+
+
 def out_of_range(section: type, values: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the values of a config, each looked at alone.
 
@@ -56,9 +64,10 @@ def out_of_range(section: type, values: Mapping[str, Any]) -> list[Problem]:
         values: of all its keys, as `config.flatten` gives them.
     """
     problems = []
-    for key, rule in rules_of(section):
+    for key, rule in _rules(section):
         value = values[key]
         finite = not isinstance(value, float) or math.isfinite(value)
         if not (finite and rule.holds(value)):
-            problems.append(Problem("bad-value", f"{key} is {value}", f"set it to {rule.words}"))
+            cure = f"set it to {rule.words}" if rule.choices else f"use a value that is {rule.words}"
+            problems.append(Problem("bad-value", f"{key} is {value}", cure))
     return problems

@@ -197,7 +197,8 @@ class EvalConfig:
     """The seed of the noise from which the policy's flow starts."""
 
     videos: Annotated[int, NOT_NEGATIVE] = 4
-    """How many of the first episodes of each checkpoint are filmed."""
+    """How many episodes of each checkpoint are filmed: those on which checkpoints disagree, then failures, then others;
+    they are played again for it. In an environment that takes no seeds it is the first ones."""
 
     video_size: Annotated[int, Rule("an even number of pixels, 16 or more", lambda x: x >= 16 and x % 2 == 0)] = 256
     """The height of the films in pixels."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from omegaconf import MISSING
 
+from rlinf_isaac.config.keep import KEEP
 from rlinf_isaac.config.rules import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 
 BATCHES_AHEAD = 2
@@ -136,6 +137,10 @@ class SftConfig:
 
     save_interval: Annotated[int, POSITIVE] = MISSING
     """How many steps lie between checkpoints; the last step always leaves one."""
+
+    keep: Annotated[str, KEEP] = "all"
+    """Which checkpoints stay on disk while training goes on: all, or words such as ``last:2,best:1,every:10000``. The
+    newest always stays, and so does one that is registered, evaluated or trained on (docs/long_runs.md)."""
 
     log_interval: Annotated[int, POSITIVE] = 20
     """How many steps lie between records of the loss; each is the mean of these steps."""

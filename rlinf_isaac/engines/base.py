@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.checkpoint.bundle import TRAINED_FROM, Bundle
 from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
@@ -18,6 +18,11 @@ from rlinf_isaac.stats.sequential import StopRule
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.foreign.base import Base
     from rlinf_isaac.data.mixture import AnyDataset
+
+
+Guardian = Callable[[Sequence[Bundle]], Mapping[str, str] | None]
+"""Asked about checkpoints that are to be removed: digest -> why it has to stay, or None if that is not known now, and
+none may go. It must be picklable, and answer within seconds."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class SftJob:
         env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
             ISAACLAB_PYTHON names.
         further_norm_stats: asset id -> bytes of the norm stats of the other tasks of a suite that does not share them.
+        guardian: says which checkpoints somebody else needs, before ``sft.keep`` removes any.
     """
 
     config: JobConfig
@@ -48,6 +54,7 @@ class SftJob:
     sharding: Literal["replicate", "shard"] = "shard"
     env_python: str | None = None
     further_norm_stats: Mapping[str, bytes] = field(default_factory=dict)
+    guardian: Guardian | None = None
 
     @property
     def datasets(self) -> tuple[Path, ...]:
@@ -109,12 +116,14 @@ class RlJob:
         output: directory of this job; checkpoints land in ``output/checkpoints/<iteration>``.
         env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
             ISAACLAB_PYTHON names.
+        guardian: as in `SftJob`, for ``rl.keep``.
     """
 
     config: JobConfig
     start: Bundle
     output: Path
     env_python: str | None = None
+    guardian: Guardian | None = None
 
     @property
     def processes(self) -> int:
@@ -134,7 +143,8 @@ class RlJob:
     @property
     def description(self) -> dict[str, Any]:
         """Content of the checkpoints' ``config.json``: that of the start checkpoint, with this job."""
-        return {**self.start.config, "job": self.config.as_dict(), "trained_by": "rl"}
+        own = {"job": self.config.as_dict(), "trained_by": "rl", TRAINED_FROM: self.start.name}
+        return {**self.start.config, **own}
 
 
 class Engine(Protocol):
@@ -156,5 +166,6 @@ class Engine(Protocol):
     def evaluate(self, job: EvaluationJob) -> Iterator[Event]:
         """Evaluate; yields for each checkpoint EvaluationStarted, MismatchAllowed, EpisodeDone / VideoSaved and
         EvaluationFinished, and Progress in between. With a stop rule, all checkpoints start before the first one
-        finishes."""
+        finishes. After the last one, the episodes that are played again for a film follow, and for each checkpoint
+        EvaluationFilmed (`engines.filming`)."""
         ...

@@ -103,7 +103,7 @@ def _record(job: JobConfig, root: Path, env_python: str | None) -> Iterator[Even
     if root.exists():
         _check_same_recipe(root, recipe)
         LeRobotDataset(root)  # raises if a file is missing or damaged
-        yield Progress(LABEL, demos.episodes, demos.episodes, f"kept: {root} was recorded by the same job")
+        yield Progress(LABEL, demos.episodes, demos.episodes, f"kept: {root} was recorded by the same job", "ep")
         return
     # The renderer `auto` is resolved once, so that all workers use the same one.
     if not job.task:
@@ -131,7 +131,7 @@ def _record(job: JobConfig, root: Path, env_python: str | None) -> Iterator[Even
                 seeds.append(episode.seed)
                 writer.add_episode(episode.columns, task.prompt(episode.seed))
             note = f"{len(failed)} seeds skipped: the expert failed" if failed else ""
-            yield Progress(LABEL, len(seeds), demos.episodes, note)
+            yield Progress(LABEL, len(seeds), demos.episodes, note, "ep")
             if len(seeds) == demos.episodes:
                 break
         writer.extra = {**recipe, "recipe_digest": json_digest(recipe), "seeds": seeds, "failed_seeds": failed}

@@ -21,6 +21,7 @@ from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.fan_out import fan_out
+from rlinf_isaac.engines.filming import Filming, Films, announce, chooses
 from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.atomic import locked, write_file
 from rlinf_isaac.ground.digest import json_digest
@@ -29,13 +30,13 @@ from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeKey,
     EpisodeRow,
+    EvaluationFilmed,
     EvaluationFinished,
     EvaluationStarted,
     Event,
     Metrics,
     MismatchAllowed,
     Progress,
-    VideoSaved,
 )
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 from rlinf_isaac.stats.sequential import StopRule, separate
@@ -65,7 +66,8 @@ class Player(Protocol):
             bundle: the checkpoint.
             seeds: all seeds of the job; their order determines the slots.
             finished: seeds that are not played.
-            films: seed -> mp4 file, which must be written and verified before the episode's row is yielded.
+            films: seed -> mp4 file, which must be written and verified before the episode's row is yielded. A player
+                that knows states and actions writes them beside it (`rollout.film.trace_of`).
         """
         ...
 
@@ -127,13 +129,22 @@ def evaluate(job: EvaluationJob, players: Sequence[Player], pool: Executor | Non
         for share in shares:
             yield from part(player, share)
 
+    def play_until_decided(rule: StopRule) -> Iterator[Event]:
+        yield from until_decided(job, rule, seeds, lambda batch: play_all(partial(play, batch=batch)))
+        for share in shares:
+            yield EvaluationFinished(share.bundle.step, share.bundle.digest, share.directory)
+
     # Without a stop rule every checkpoint plays all seeds. With one, all checkpoints play batch after batch.
-    if job.stop_rule is None:
-        yield from play_all(play_whole)
-        return
-    yield from until_decided(job, job.stop_rule, seeds, lambda batch: play_all(partial(play, batch=batch)))
-    for share in shares:
-        yield EvaluationFinished(share.bundle.step, share.bundle.digest, share.directory)
+    filming = Filming(job, player.identity)
+    yield from filming.watch(play_all(play_whole) if job.stop_rule is None else play_until_decided(job.stop_rule))
+
+    # The rows of all checkpoints decide which seeds are filmed: these are played again.
+    def film(player: Player, share: _Share) -> Iterator[Event]:
+        yield from filming.film(share.bundle, player, share.directory)
+        yield EvaluationFilmed(share.bundle.step, share.bundle.digest)
+
+    if filming.chosen():
+        yield from play_all(film)
 
 
 def settle(job: EvaluationJob, player: Player) -> tuple[dict[str, Any], Path]:
@@ -231,42 +242,40 @@ def evaluate_bundle(
     (directory / "videos").mkdir(parents=True, exist_ok=True)
     with locked(directory):
         # What an earlier, interrupted evaluation finished counts, unless it should have been filmed and was not.
-        rows = {row.seed: row for row in map(_parse_row, lines.read(rows_file)) if row.seed in batch}
-        wanted = {seed for seed in batch if seed < first_seed + config.eval.videos}
-        filmed = {seed for seed, row in rows.items() if row.video and (directory / row.video).is_file()}
-        finished = {seed for seed in rows if seed in filmed or seed not in wanted}
+        rows = {row.seed: row for row in read_rows(directory) if row.seed in batch}
+        later = chooses(job, player.identity)
+        wanted = {seed for seed in batch if seed < first_seed + config.eval.videos and not later}
+        films = Films(directory, first_seed)
+        rows |= {seed: films.on(rows[seed]) for seed in wanted & rows.keys()}
+        finished = {seed for seed, row in rows.items() if films.has(row) or seed not in wanted}
         # Announce these rows again. A recorder identifies a row by checkpoint and seed, so it counts only once.
         for seed in sorted(finished):
-            yield from _announce(rows[seed], directory)
-        label = f"eval {bundle.step} {task}".rstrip()
+            yield from announce(rows[seed] if seed in wanted else replace(rows[seed], video=None), directory)
+        label = f"eval {bundle.name} {task}".rstrip()
         before = batch.start - seeds.start
-        yield Progress(label, before + len(finished), len(seeds))
+        kept = f"{len(finished)} were there already" if finished else ""
+        yield Progress(label, before + len(finished), len(seeds), kept, "ep")
         if len(finished) < len(batch):
-            films = {seed: f"videos/episode_{seed - first_seed:03d}.mp4" for seed in sorted(wanted - finished)}
+            names = {seed: films.name(seed) for seed in sorted(wanted - finished)}
             successes, count = sum(rows[seed].success for seed in finished), len(finished)
             # The player gets all seeds, so that the slot of a seed does not depend on the batch.
             for row in player.play(
                 bundle,
                 seeds,
                 finished | (set(seeds) - set(batch)),
-                {seed: directory / name for seed, name in films.items()},
+                {seed: directory / name for seed, name in names.items()},
             ):
                 if not isinstance(row, EpisodeRow):
                     yield row
                     continue
                 # Write the row to disk before announcing it: a kill loses only episodes that were not announced.
-                row = replace(row, video=films.get(row.seed), task=task)
+                row = replace(row, video=names.get(row.seed), task=task)
                 lines.append(rows_file, json.dumps(row.as_dict()))
-                yield from _announce(row, directory)
+                yield from announce(row, directory)
                 successes, count = successes + row.success, count + 1
-                yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved")
+                yield Progress(label, before + count, len(seeds), f"{successes} of {count} solved", "ep")
 
 
-def _announce(row: EpisodeRow, directory: Path) -> Iterator[Event]:
-    yield EpisodeDone(row)
-    if row.video:
-        yield VideoSaved(row.checkpoint_step, row.seed, directory / row.video, row.length + 1, row.task)
-
-
-def _parse_row(line: str) -> EpisodeRow:
-    return EpisodeRow.from_dict(json.loads(line))
+def read_rows(directory: Path) -> list[EpisodeRow]:
+    """The rows on disk of a checkpoint, in the order in which they were written."""
+    return [EpisodeRow.from_dict(json.loads(line)) for line in lines.read(directory / "episodes.jsonl")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.ground import lines
-from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress, Resumed
 
 CHECKPOINTS = "checkpoints"
 
@@ -82,6 +82,8 @@ def resume(
     bundles = find_bundles(output / CHECKPOINTS)
     start = max(position, max((step for step in states if step in bundles), default=0))
     if alone:
+        if 0 < start < total:
+            yield Resumed(label, start, total)
         # A training that begins anew measures its start, at step 0, anew as well.
         yield from metrics_log(output).rewind(start if start else -1)
         for step in sorted(bundles):

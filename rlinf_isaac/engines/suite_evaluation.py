@@ -26,9 +26,10 @@ from rlinf_isaac.engines.evaluation import (
     settle,
     until_decided,
 )
+from rlinf_isaac.engines.filming import Filming
 from rlinf_isaac.envs.lanes import Lanes, make_lanes
 from rlinf_isaac.ground.errors import InvalidJob
-from rlinf_isaac.ground.events import EvaluationFinished, Event
+from rlinf_isaac.ground.events import EvaluationFilmed, EvaluationFinished, Event
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,29 @@ def evaluate_suite(job: EvaluationJob, make_player: Callable[[EvaluationJob, Lan
             for bundle in job.bundles:
                 yield from play(bundle, batch)
 
-        if job.stop_rule is None:
+        def play_everything() -> Iterator[Event]:
+            if job.stop_rule is None:
+                for bundle in job.bundles:
+                    yield from play(bundle)
+                    yield EvaluationFinished(bundle.step, bundle.digest, job.output)
+                return
+            yield from until_decided(job, job.stop_rule, seeds, play_all)
             for bundle in job.bundles:
-                yield from play(bundle)
                 yield EvaluationFinished(bundle.step, bundle.digest, job.output)
+
+        # Each task has its own films.
+        filmings = {part.name: Filming(part.job, part.player.identity, part.name) for part in parts}
+        events = play_everything()
+        for filming in filmings.values():
+            events = filming.watch(events)
+        yield from events
+        if not any(filming.chosen() for filming in filmings.values()):
             return
-        yield from until_decided(job, job.stop_rule, seeds, play_all)
         for bundle in job.bundles:
-            yield EvaluationFinished(bundle.step, bundle.digest, job.output)
+            for part in parts:
+                own = next(each for each in part.job.bundles if each.digest == bundle.digest)
+                yield from filmings[part.name].film(own, part.player, directory_of(part.root, own))
+            yield EvaluationFilmed(bundle.step, bundle.digest)
 
 
 def jobs_of(job: EvaluationJob) -> Iterator[EvaluationJob]:

@@ -22,6 +22,9 @@ from typing import IO
 
 from rlinf_isaac.ground.errors import InvalidJob
 
+_TEMPORARY = re.compile(r"\..+\.tmp-(\d+)-[0-9a-f]+(-journal)?")
+"""Names of `_temporary_sibling`; sqlite adds -journal."""
+
 
 def write_file(path: str | Path, data: bytes | str) -> None:
     """Replace the file `path` by `data` atomically and durably. The mode follows the umask."""
@@ -77,6 +80,20 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise
 
 
+def remove_directory(path: str | Path) -> None:
+    """Remove a directory: under its name it is there whole, or not at all. What a kill leaves of it, `remove_orphans`
+    removes.
+
+    Raises:
+        OSError: it cannot be renamed, and stays as it was.
+    """
+    path = Path(path)
+    aside = _temporary_sibling(path)
+    os.rename(path, aside)
+    _fsync_directory(path.parent)
+    shutil.rmtree(aside)
+
+
 def remove_orphans(path: str | Path) -> list[Path]:
     """Remove temporary files and directories of killed writers of `path`. Returns the removed paths."""
     path = Path(path)
@@ -88,6 +105,20 @@ def remove_orphans(path: str | Path) -> list[Path]:
             shutil.rmtree(sibling) if sibling.is_dir() else sibling.unlink(missing_ok=True)
             removed.append(sibling)
     return removed
+
+
+def is_orphan(path: Path) -> bool:
+    """Whether `path` is what a killed writer or remover of anything has left."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match is not None and not _alive(int(match[1]))
+
+
+def discard_orphan(path: Path) -> None:
+    """Remove what `is_orphan` has found; it may be gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

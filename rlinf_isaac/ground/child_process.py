@@ -82,6 +82,12 @@ class Child:
         self._process.stdin.write(f"{line}\n".encode())
         self._process.stdin.flush()
 
+    def close(self) -> None:
+        """Close its stdin, which it may take as the order to end. Closing twice is fine."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def output(self, last: int | None = None) -> bytes:
         """What it has printed: all of it, or the `last` bytes."""
         size = os.fstat(self._log.fileno()).st_size

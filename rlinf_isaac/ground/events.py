@@ -39,6 +39,8 @@ class EpisodeRow:
         extras: further numbers of the episode, which its environment gives.
         video: path of the episode's video relative to the evaluation directory, or None.
         task: the task, if the checkpoint is of several (`tasks.suite`), else empty.
+        filmed_outcome, filmed_length: outcome and length of the film's episode, if it was played again to be filmed
+            and did not end as this one; empty and 0 otherwise.
     """
 
     checkpoint_step: int
@@ -54,6 +56,13 @@ class EpisodeRow:
     video: str | None = None
     extras: Mapping[str, float] = field(default_factory=dict)
     task: str = ""
+    filmed_outcome: str = ""
+    filmed_length: int = 0
+
+    @property
+    def film_length(self) -> int:
+        """Control steps in the film, which has one frame more."""
+        return self.filmed_length or self.length
 
     @property
     def key(self) -> EpisodeKey:
@@ -61,9 +70,10 @@ class EpisodeRow:
         return (self.seed, self.task) if self.task else self.seed
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` is its inverse. Without extras and task it is that of earlier releases."""
-        values = asdict(self)
-        return {key: value for key, value in values.items() if value or key not in ("extras", "task")}
+        """A JSON-ready dict; `from_dict` is its inverse. What is unusual is left out where it is empty, so that it is
+        that of earlier releases."""
+        unusual = ("extras", "task", "filmed_outcome", "filmed_length")
+        return {key: value for key, value in asdict(self).items() if value or key not in unusual}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpisodeRow:
@@ -87,6 +97,26 @@ class CheckpointSaved:
     step: int
     path: Path
     digest: str
+
+
+@dataclass(frozen=True)
+class CheckpointRemoved:
+    """A checkpoint that was saved has been removed from `path`: the job does not keep it. `bytes` are free now."""
+
+    step: int
+    path: Path
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A training goes on after `step` (``rl``: iteration) of `total`, where an interrupted one has left it. `label` is
+    ``sft`` or ``rl``, as in `Progress`."""
+
+    label: str
+    step: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -162,13 +192,15 @@ class EpisodeDone:
 
 @dataclass(frozen=True)
 class VideoSaved:
-    """A verified mp4 of one episode was written to `path`. `task` is that of the episode's row."""
+    """A verified mp4 of one episode was written to `path`. `task` is that of the episode's row, and `trace` the file
+    with its states and actions (`engines.rollout.film`), or None."""
 
     checkpoint_step: int
     seed: int
     path: Path
     frames: int
     task: str = ""
+    trace: Path | None = None
 
     @property
     def key(self) -> EpisodeKey:
@@ -186,6 +218,15 @@ class EvaluationFinished:
 
 
 @dataclass(frozen=True)
+class EvaluationFilmed:
+    """Chosen episodes of a checkpoint have been played again and filmed, after its evaluation has finished. Before it
+    come VideoSaved, and EpisodeDone with the row that names the video, of each of them."""
+
+    step: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class FileSaved:
     """A file for the run was written to `path`. `name` is its name among the run's artifacts, with slashes."""
 
@@ -195,7 +236,10 @@ class FileSaved:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a named piece of work, for a progress bar. `unit` is ``B`` if bytes are counted."""
+    """Progress of a named piece of work, for a progress bar.
+
+    `unit` is ``B`` if bytes are counted, ``ep`` for episodes, and empty for steps and iterations.
+    """
 
     label: str
     done: int
@@ -207,6 +251,8 @@ class Progress:
 Event = (
     Metrics
     | CheckpointSaved
+    | CheckpointRemoved
+    | Resumed
     | RolledBack
     | ResultChosen
     | EvaluationStarted
@@ -214,6 +260,7 @@ Event = (
     | EpisodeDone
     | VideoSaved
     | EvaluationFinished
+    | EvaluationFilmed
     | FileSaved
     | Progress
 )

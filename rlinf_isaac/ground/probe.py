@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,6 +63,15 @@ def importable_version(package: str) -> str | None:
     return installed_version(package)
 
 
+def failure_of(*command: str) -> str:
+    """What a command that fails says on its standard error, in a line; empty if it does not run at all."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return " ".join(done.stderr.decode(errors="replace").split())[:200] if done.returncode else ""
+
+
 def output_of(*command: str) -> bytes | None:
     """Standard output of a command; None if it does not exist, fails, or takes longer than `TIMEOUT_S`."""
     try:
@@ -81,7 +91,24 @@ def check_output(directory: str | Path) -> list[Problem]:
     if not os.access(path, os.W_OK | os.X_OK):
         cause = f"nothing can be written into {path}: no permission, or the file system is read-only"
         return [Problem("output-place", cause, "change its permissions, or choose another --output")]
+    if (reason := _refusal(path)) is not None:
+        cause = f"nothing can be written into {path}: {reason}"
+        return [Problem("output-place", cause, "choose another --output, or another working directory")]
     return []
+
+
+def _refusal(directory: Path) -> str | None:
+    """Why nothing can be made in a directory, which the permissions do not say: of root, of /proc. None if it can."""
+    try:  # a file without a name, where the file system has such files, so that nothing is seen of the trial
+        os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o600))
+        return None
+    except (OSError, AttributeError):
+        pass
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".rlinf-isaac-", dir=directory))
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
 
 
 def _existing(directory: str | Path) -> Path:

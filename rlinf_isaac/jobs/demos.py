@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,20 @@ def check(
     findings.add([*check_simulator(config, options.interpreter(env_python)), *check_prompts(config)])
     findings.add(check_free_space(output, sum(map(demonstration_bytes, configs_of(config)))))
     return config
+
+
+def with_renderer(config: JobConfig) -> JobConfig:
+    """The config with the renderer that ``auto`` means on this machine, unless that is EGL.
+
+    So what is drawn by rays, because EGL does not work, lies in a directory of its own, and the same command finds
+    another one when EGL works.
+    """
+    if config.task or config.env.backend != "mujoco" or config.env.renderer != options.AUTO:
+        return config
+    from rlinf_isaac.envs.mujoco.rendering import choose_renderer
+
+    chosen = choose_renderer(options.AUTO)
+    return config if chosen == "egl" else replace(config, env=replace(config.env, renderer=chosen))
 
 
 def dataset_root(config: JobConfig, output: Path) -> Path:

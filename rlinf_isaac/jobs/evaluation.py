@@ -49,11 +49,12 @@ def check(
     output: Path,
     overrides: str,
     quick: bool = False,
+    locate: checkpoints.Locate | None = None,
     **chosen: Any,
 ) -> EvaluationJob | None:
     """The job of these options, or None if `findings` has errors. With `quick` the weights are not hashed."""
     findings.add(check_output(output))
-    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick, locate=locate)
     changes = options.to_overrides(chosen, KEYS, overrides)
     given = None if norm_stats == options.AUTO else Path(norm_stats)
     job = None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rlinf_isaac.config import split_overrides
 from rlinf_isaac.engines.local.training.torchrun import launch
+from rlinf_isaac.ground.errors import DatasetError
+from rlinf_isaac.ground.hub import is_hub
 
 AUTO = "auto"
 NONE = "none"
@@ -33,11 +35,19 @@ def interpreter(python: str) -> str | None:
 
 
 def find_dataset(name: str, repo_id: str = NONE) -> Path:
-    """The root of the dataset that ``--dataset`` and ``--repo-id`` name.
+    """The root of the dataset that ``--dataset`` and ``--repo-id`` name. One that is written ``hf://org/name`` is
+    downloaded; nothing else is.
 
     Raises:
         DatasetError: no dataset was found. The message names every place that was searched.
     """
+    if is_hub(name):
+        from rlinf_isaac.data.lerobot.hub import fetch_dataset
+
+        if repo_id != NONE:
+            cause = f"--repo-id {repo_id} names a dataset below a home, and --dataset {name} is one of the hub"
+            raise DatasetError.of("repo-id", cause, "leave --repo-id out")
+        return fetch_dataset(name)
     from rlinf_isaac.data.lerobot.resolve import resolve_dataset
 
     return resolve_dataset(name, None if repo_id == NONE else repo_id).root

@@ -47,10 +47,11 @@ def check(
     output: Path,
     overrides: str,
     quick: bool = False,
+    locate: checkpoints.Locate | None = None,
     **chosen: str,
 ) -> list[RlJob]:
     """One job per checkpoint, or none if `findings` has errors. With `quick` the weights are not hashed."""
-    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick)
+    bundles = checkpoints.chosen_bundles(findings, ckpt_root, ckpt_steps, quick=quick, locate=locate)
     changes = [*options.to_overrides(chosen, KEYS, overrides), *options.of_torchrun()]
     jobs = []
     if not findings.errors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 from rlinf_isaac.ground.errors import VideoError
@@ -32,3 +33,16 @@ def write_preview(video: str | Path, still: str | Path, animation: str | Path) -
     small[0].save(
         animation, "WEBP", save_all=True, append_images=small[1:], duration=500 // FPS, loop=0, quality=55, method=2
     )
+
+
+def write_still(video: str | Path, still: str | Path) -> None:
+    """Write the last frame of `video` as an image, in the format that the suffix of `still` says.
+
+    Raises:
+        VideoError: the video cannot be decoded.
+    """
+    with opened(video) as stream:
+        frames = deque(decoded(stream), maxlen=1)
+        if not frames:
+            raise VideoError(f"no still image of {video}: it has no frames")
+        frames[0].to_image().save(still, quality=85)

@@ -161,6 +161,7 @@ class Pi0Policy:
         self.compiled = sampler is not None or (compile and self.device.type == "cuda")
         self._sampler = sampler
         self._warmed_before = sampler.warmup_seconds if sampler else 0.0
+        self._last: tuple[Tensor, np.ndarray] | None = None  # what was sampled in the last call, and the states in it
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -199,7 +200,19 @@ class Pi0Policy:
             actions = self._sampler(observation, start)
         else:
             actions = self.model.sample(observation, start, self.policy.denoise_steps)
+        self._last = actions, prepared.states
         return self.processor.robot_actions(actions[:, : self.policy.action_chunk], prepared.states)
+
+    def predicted(self) -> np.ndarray:
+        """All actions (N, H, A') float32 in robot units that the last call has sampled; it has returned the first of
+        them. To be asked before the next call.
+
+        Raises:
+            ValueError: there was no call yet.
+        """
+        if self._last is None:
+            raise ValueError("the policy has not acted yet")
+        return self.processor.robot_actions(*self._last)
 
 
 def episode_noise(policy_seed: int, episode_seed: int, call_index: int, shape: tuple[int, ...]) -> np.ndarray:

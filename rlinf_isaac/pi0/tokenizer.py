@@ -16,7 +16,12 @@ from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.errors import TokenizerError
 from rlinf_isaac.ground.reading import TooLarge, read_bytes
 
-TOKENIZER_CURE = "set policy.tokenizer to the path of PaliGemma's SentencePiece model (paligemma_tokenizer.model)"
+TOKENIZER_URL = "https://storage.googleapis.com/big_vision/paligemma_tokenizer.model"
+"""Where OpenPI gets PaliGemma's SentencePiece model from (4 MB)."""
+TOKENIZER_CURE = (
+    f"curl -O {TOKENIZER_URL} gets PaliGemma's SentencePiece model; "
+    "set policy.tokenizer to its path, unless it is in the working directory"
+)
 
 MAX_BYTES = 64_000_000
 """Largest SentencePiece model that is read. PaliGemma's has 4 MB."""

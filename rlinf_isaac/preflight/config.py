@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlinf_isaac.config import flatten
 from rlinf_isaac.config.fits import Misfit, check_architecture, check_chunk
+from rlinf_isaac.config.keep import parse_keep
 from rlinf_isaac.config.reads import acts, check_overrides
 from rlinf_isaac.config.rules import out_of_range
 from rlinf_isaac.config.schema import JobConfig
@@ -16,6 +17,7 @@ from rlinf_isaac.config.task import task_of
 from rlinf_isaac.data.delta_actions import check_delta_mask, parse_delta_mask
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_renderer, check_task
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+from rlinf_isaac.pi0.tokenizer import TOKENIZER_CURE
 from rlinf_isaac.preflight.rl_config import check_rl
 from rlinf_isaac.tasks.adapters import find_adapter
 from rlinf_isaac.tasks.task import KINDS
@@ -41,7 +43,7 @@ def check_config(config: JobConfig, form: str = "main", overrides: Sequence[str]
     problems += _check_env(config)
     if problems:
         return problems
-    checks = (_check_policy, _check_processes, _check_played, _check_lanes, _check_schedule, check_rl)
+    checks = (_check_policy, _check_processes, _check_played, _check_keep, _check_lanes, _check_schedule, check_rl)
     misfits = [*check_architecture(config.model), *(misfit for check in checks for misfit in check(config))]
     return [problem for keys, problem in misfits if all(acts(form, key, config) for key in keys)]
 
@@ -82,6 +84,21 @@ def _check_played(config: JobConfig) -> Iterator[Misfit]:
         cause = f"sft.eval_interval {sft.eval_interval} is no multiple of sft.save_interval {sft.save_interval}"
         problem = Problem("eval-interval", cause, "choose one: it is checkpoints that play")
         yield ("sft.eval_interval", "sft.save_interval"), problem
+
+
+def _check_keep(config: JobConfig) -> Iterator[Misfit]:
+    measured = {
+        "sft.keep": (config.sft.keep, config.sft.eval_interval or config.sft.val_episodes),
+        "rl.keep": (config.rl.keep, config.rl.eval_interval),
+    }
+    cures = {
+        "sft.keep": "set sft.eval_interval (episodes) or sft.val_episodes (loss), or leave best out",
+        "rl.keep": "set rl.eval_interval, or leave best out",
+    }
+    for key, (text, known) in measured.items():
+        if parse_keep(text).best and not known:
+            cause = f"{key} is {text}, but nothing measures which checkpoint is the best"
+            yield (key,), Problem("keep-unmeasured", cause, cures[key])
 
 
 def _check_lanes(config: JobConfig) -> Iterator[Misfit]:
@@ -144,5 +161,5 @@ def _check_policy(config: JobConfig) -> Iterator[Misfit]:
         yield ("policy.state_layout", "model.action_dim"), problem
     if policy.tokenizer != "byte" and not Path(policy.tokenizer).is_file():
         cause = f"the tokenizer {policy.tokenizer} does not exist"
-        problem = Problem("no-tokenizer", cause, "set policy.tokenizer to PaliGemma's SentencePiece model")
+        problem = Problem("no-tokenizer", cause, TOKENIZER_CURE)
         yield ("policy.tokenizer",), problem

@@ -27,7 +27,10 @@ DISTRIBUTION = "rlinf-isaac"
 
 OPTIONAL = {
     "sentencepiece": ("PaliGemma's tokenizer, for the presets pi0 and pi05", "pip install 'rlinf-isaac[tokenizer]'"),
-    "huggingface_hub": ("checkpoints of the Hugging Face Hub, hf://org/name", "pip install 'rlinf-isaac[hub]'"),
+    "huggingface_hub": (
+        "datasets and checkpoints of the Hugging Face Hub, hf://org/name",
+        "pip install 'rlinf-isaac[hub]'",
+    ),
     "tensorstore": ("JAX checkpoints of OpenPI", "pip install 'rlinf-isaac[jax]'"),
     "h5py": ("HDF5 demonstrations of IsaacLab and robomimic", "pip install 'rlinf-isaac[hdf5]'"),
     "ray": ("mlflow run -b rlinf-ray", "pip install -c constraints.txt -e '.[ray]'"),

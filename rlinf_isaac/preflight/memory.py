@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from rlinf_isaac.config.reads import acts
@@ -19,15 +20,36 @@ _MIB = 1 << 20
 def check_memory(config: JobConfig, form: str = "main") -> list[Problem]:
     """A warning where the estimate (`training_memory`) exceeds the memory of this machine's smallest GPU.
 
-    None where the job trains elsewhere, or nobody says how much a GPU has.
+    Of a training on the CPU an error where it exceeds all of the machine's memory, which kills the process, and a
+    warning where it exceeds what is free. None where the job trains elsewhere, or nobody says how much there is.
     """
-    if not acts(form, "compute.device", config) or not config.compute.device.startswith("cuda"):
+    if not acts(form, "compute.device", config):
+        return []
+    if config.compute.device == "cpu":
+        return _check_cpu_memory(config)
+    if not config.compute.device.startswith("cuda"):
         return []
     available, needed = gpu_memory(), training_memory(config).peak
     if available is None or needed <= available:
         return []
     cause = f"sft takes about {needed / GIB:.1f} GiB of GPU memory, and a GPU here has {available / GIB:.1f}"
     return [Problem("gpu-memory", cause, f"add one of these to --overrides: {advice(config)}", "warning")]
+
+
+def _check_cpu_memory(config: JobConfig) -> list[Problem]:
+    place, processes = launch(), config.compute.num_processes
+    needed = training_memory(config).peak * (processes if place is None else place.local_size)
+    try:
+        free, all_of_it = free_memory(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, KeyError):  # not Linux
+        return []
+    if needed <= free:
+        return []
+    cause = f"sft takes about {needed / GIB:.1f} GiB of memory, and this machine has {free / GIB:.1f} free"
+    cure = f"choose a smaller sft.batch_size, or add one of these to --overrides: {advice(config)}"
+    if needed > all_of_it:
+        return [Problem("cpu-memory", cause, cure)]
+    return [Problem("cpu-memory", cause, cure, "warning")]
 
 
 def check_rl_memory(config: JobConfig, form: str = "rl") -> list[Problem]:

@@ -128,9 +128,9 @@ _ROWS = [
         "an episode of nothing": _lines(EPISODES, {}),
         "an episode that is a list": _lines(EPISODES, [0, 1]),
         "an index that is a text": _lines(EPISODES, {"episode_index": ESC, "length": 1}),
-        "one episode a hundred thousand times": _lines(EPISODES, *[{"episode_index": 0, "length": 1}] * 100_000),
-        "a hundred thousand episodes that are not there": _lines(
-            EPISODES, *({"episode_index": n, "length": 1} for n in range(100_000))
+        "one episode a hundred thousand times": write(EPISODES, '{"episode_index": 0, "length": 1}\n' * 100_000),
+        "a hundred thousand episodes that are not there": write(
+            EPISODES, "".join(f'{{"episode_index": {n}, "length": 1}}\n' for n in range(100_000))
         ),
         "a line without end": write(EPISODES, b'{"episode_index": "' + b"1" * 3_000_000),
         "more lines than memory": write(EPISODES, b"{}\n" * 25_000_000),

@@ -147,7 +147,8 @@ class Workshop:
             client = MlflowClient(uri)
             experiment = client.get_experiment_by_name("rlinf-isaac")
             for run in client.search_runs([experiment.experiment_id], "tags.`rlinf_isaac.verb` = 'eval'"):
-                self._made["SWEEP"] = run.info.run_id
+                if "mlflow.parentRunId" not in run.data.tags:
+                    self._made["SWEEP"] = run.info.run_id
 
     def _make_store(self) -> None:
         from mlflow_project.tracking.first_store import ensure_store

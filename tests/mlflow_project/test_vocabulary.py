@@ -6,7 +6,14 @@ from pathlib import Path
 
 import mlflow_project
 from mlflow_project import vocabulary
-from mlflow_project.vocabulary import EXPERIMENT_PLACEHOLDER, fill_in, lineage_tag, local_run, run_placeholder
+from mlflow_project.vocabulary import (
+    EXPERIMENT_PLACEHOLDER,
+    fill_in,
+    for_people_first,
+    lineage_tag,
+    local_run,
+    run_placeholder,
+)
 
 RUN, OTHER = "0123456789abcdef" * 2, "f" * 32
 WORDS = {value: name for name, value in vars(vocabulary).items() if name.isupper() and isinstance(value, str)}
@@ -34,3 +41,10 @@ def test_no_other_module_spells_a_name_by_itself():
             if isinstance(node, ast.Constant) and node.value in WORDS and not node.value.isalpha():
                 spelled[node.value].add(path.name)
     assert {word: names for word, names in spelled.items() if names != {"vocabulary.py"}} == {}
+
+
+def test_what_a_person_wants_to_know_comes_before_digests():
+    tags = {"lineage.env.sha256": "a", "version.torch": "2", "command": "x", "gpu": "H200", "about.host": "here"}
+    tags |= {"task": "stack2", "about.success": "not yet"}
+    ordered = ["about.success", "about.host", "task", "gpu", "lineage.env.sha256", "version.torch", "command"]
+    assert list(for_people_first(tags).items()) == [(key, tags[key]) for key in ordered]

@@ -85,13 +85,21 @@ def read_meta(root: Path) -> DatasetMeta:
     )
 
 
+_OTHERWISE = "convert the dataset to v2.1 or v3.0 with the release of lerobot that has written it, or the next one"
+_CONVERT = {
+    "v2.0": "pip install lerobot==0.3.3 in an environment of its own, and there "
+    "python -m lerobot.datasets.v21.convert_dataset_v20_to_v21 --repo-id ORG/NAME, which reads the dataset from "
+    "the hub and writes v2.1 to it",
+}
+
+
 def read_info(root: Path) -> dict[str, Any]:
     """Reads ``meta/info.json``. Raises DatasetError, also for a version that is not supported."""
     path = root / INFO_FILE
     info = read_json(path)
     if info.get("codebase_version") not in READ_VERSIONS:
         cause = f"{path}: codebase_version {info.get('codebase_version')!r} is not one of {READ_VERSIONS}"
-        raise DatasetError.of("dataset-version", cause, "convert the dataset to v2.1 or v3.0 with lerobot")
+        raise DatasetError.of("dataset-version", cause, _CONVERT.get(str(info.get("codebase_version")), _OTHERWISE))
     return info
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from rlinf_isaac.ground.errors import DatasetError
 
 INFO_FILE = Path("meta") / "info.json"
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,9 @@ def _not_found(name: str | Path, candidates: list[DatasetLocation]) -> DatasetEr
         cure = f"did you mean {near}?"
     else:
         cure = "give the directory that holds meta/, or its parent and the repo id, or set HF_LEROBOT_HOME"
+        if _REPO_ID.fullmatch(str(name)):
+            place = lerobot_home() / str(name)
+            cure += f"; to get it from the hub: hf download --repo-type dataset {name} --local-dir {place}"
     return DatasetError.of("dataset-not-found", "\n".join(lines), cure)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from rlinf_isaac.checkpoint.bundle import Bundle
+from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.evaluation import evaluate as evaluate_with
 from rlinf_isaac.engines.policies import LastModel, compiles, load_policy
 from rlinf_isaac.engines.rollout import Clock, rollout
+from rlinf_isaac.engines.rollout.film import Film
 from rlinf_isaac.engines.suite_evaluation import evaluate_suite
 from rlinf_isaac.envs.lanes import Lanes, make_lanes
 from rlinf_isaac.ground.events import EpisodeRow, Event, Metrics
@@ -61,14 +63,13 @@ class LocalPlayer:
         compiled, and ``time/gpu_wait_share``, in which share of the time it waited for the environments."""
         config = self._job.config
         with ExitStack() as videos:
-            writers: dict[int, VideoWriter] = {}
+            opened: dict[int, Film] = {}
 
-            def open_sink(seed: int) -> VideoWriter | None:
+            def open_sink(seed: int) -> Film | None:
                 if seed not in films:
                     return None
-                writer = VideoWriter(films[seed], fps=self._env.identity.control_hz)
-                writers[seed] = videos.enter_context(writer)
-                return writer
+                writer = videos.enter_context(VideoWriter(films[seed], fps=self._env.identity.control_hz))
+                return opened.setdefault(seed, Film(writer, seed, task_of(config)))
 
             policy, clock = load_policy(bundle, config, self._job.norm_stats, self._last), Clock()
             with closing(
@@ -86,8 +87,8 @@ class LocalPlayer:
                 for count, episode in enumerate(episodes):
                     if policy.compiled and not count:
                         yield Metrics(bundle.step, {"time/warm_up": policy.warmup_seconds})
-                    if writer := writers.get(episode.seed):
-                        writer.close()
+                    if film := opened.pop(episode.seed, None):
+                        film.close()
                     yield episode.row(bundle.step, bundle.digest, config.eval.policy_seed)
             if policy.device.type == "cuda":
                 yield Metrics(bundle.step, {"time/gpu_wait_share": clock.wait_share})

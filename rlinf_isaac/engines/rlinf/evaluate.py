@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -58,6 +59,7 @@ class RlinfPlayer:
     def __init__(self, job: EvaluationJob, driver: DriverProcess, ready: Mapping[str, Any]) -> None:
         self.identity, self.slots = ready["identity"], ready["slots"]
         self._job, self._driver = job, driver
+        self._recorded: Counter[int] = Counter()  # step -> videos of RLinf's recorder: episodes may be played twice
 
     def play(
         self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
@@ -87,7 +89,8 @@ class RlinfPlayer:
             elif line["kind"] == "recorded":
                 recorded.append(line)
         # Check RLinf's own videos, because RLinf only logs a warning if it could not write one.
-        for number, line in enumerate(recorded):
+        for line in recorded:
             path = Path(line["path"])
             verify_video(path, line["frames"])
-            yield FileSaved(path, f"rlinf/video/{bundle.step}/{number}.mp4")
+            yield FileSaved(path, f"rlinf/video/{bundle.step}/{self._recorded[bundle.step]}.mp4")
+            self._recorded[bundle.step] += 1

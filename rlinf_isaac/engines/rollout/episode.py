@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,20 @@ class FrameSink(Protocol):
 
     def append(self, frame: np.ndarray) -> None:
         """Add a (h, w, 3) uint8 frame."""
+        ...
+
+
+@runtime_checkable
+class ChunkSink(FrameSink, Protocol):
+    """Receives the numbers of one episode, too."""
+
+    def chunk(self, state: np.ndarray, predicted: np.ndarray, executed: np.ndarray) -> None:
+        """Add an action chunk: the state (D,) that the policy saw, all actions (H, A) that it has predicted, and the
+        first of them (T, A), which were executed; in robot units."""
+        ...
+
+    def ended(self, state: np.ndarray) -> None:
+        """The episode has ended in this state (D,)."""
         ...
 
 

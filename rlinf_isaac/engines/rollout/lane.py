@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlinf_isaac.engines.rollout.episode import Episode, FrameSink, advance
+from rlinf_isaac.engines.rollout.episode import ChunkSink, Episode, FrameSink, advance
 from rlinf_isaac.envs.vector import TaskEnv
 
 
@@ -37,6 +37,15 @@ class StagedPolicy(Policy, Protocol):
 
     def act_on(self, prepared: Any, noise: Any) -> np.ndarray:
         """(N, chunk, A) float32 actions, as `act`."""
+        ...
+
+
+@runtime_checkable
+class ForeseeingPolicy(Policy, Protocol):
+    """A policy that predicts further than the actions that it gives."""
+
+    def predicted(self) -> np.ndarray:
+        """(N, H, A) float32: all that the last call has predicted, of which its actions are the beginning."""
         ...
 
 
@@ -89,6 +98,7 @@ class Lane:
         self._policy, self._staged = policy, policy if isinstance(policy, StagedPolicy) else None
         self._draw, self._open_sink, self._video_size = draw, open_sink, video_size
         self._observation: dict[str, Any] | None = None
+        self._states = self._predicted = np.zeros(0, np.float32)
         self._failed = False
 
     def next_call(self) -> Call | None:
@@ -116,6 +126,7 @@ class Lane:
         assert self._observation is not None
         # The batch always has the same size, so that rounding in one row does not depend on how many episodes run.
         seen = env.policy_input(self._observation)
+        self._states = seen.states
         observation: Any = (seen.images, seen.states, env.prompts())
         if self._staged is not None:
             observation = self._staged.prepare(*observation)
@@ -124,9 +135,12 @@ class Lane:
     def act(self, call: Call) -> np.ndarray:
         """The policy's actions, (N, chunk, A)."""
         if self._staged is not None:
-            return self._staged.act_on(call.observation, call.noise)
-        images, states, prompts = call.observation
-        return self._policy.act(images, states, prompts, call.noise)
+            actions = self._staged.act_on(call.observation, call.noise)
+        else:
+            actions = self._policy.act(*call.observation, call.noise)
+        if any(episode is not None and isinstance(episode.sink, ChunkSink) for episode in self.running):
+            self._predicted = self._policy.predicted() if isinstance(self._policy, ForeseeingPolicy) else actions
+        return actions
 
     def step(self, actions: np.ndarray, call: int) -> list[Episode]:
         """Step the environments through the actions (N, chunk, A) of the call with this index; a slot stops when its
@@ -140,6 +154,10 @@ class Lane:
         for row, episode in enumerate(self.running):
             if episode is not None:
                 advance(episode, step, row, call)
+                if isinstance(episode.sink, ChunkSink):
+                    episode.sink.chunk(self._states[row], self._predicted[row], actions[row, : step.steps[row]])
+                    if episode.outcome is not None:
+                        episode.sink.ended(self.env.policy_states(step.observation)[row])
                 if episode.outcome is not None:
                     self.running[row] = None
                     ended.append(episode)

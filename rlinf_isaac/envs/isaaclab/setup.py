@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlinf_isaac.envs.isaaclab.versions import REQUIREMENTS, check_python
 from rlinf_isaac.ground.errors import InvalidJob, Problem, RlinfIsaacError
-from rlinf_isaac.ground.probe import output_of
+from rlinf_isaac.ground.probe import failure_of, output_of
 
 PYTHON = "3.12"
 TORCH = "torch==2.13.0"
@@ -73,7 +73,15 @@ def plan_setup(venv: Path, base: str | None) -> SetupPlan:
     ) or b""
     if version.decode().strip() != PYTHON and not complete:
         cause = f"{python or f'python{PYTHON}'} is not a Python {PYTHON}, which IsaacLab 3.0 needs"
-        problems.append(Problem("no-python-312", cause, f"install Python {PYTHON}, and name it with --python"))
+        cure = f"install Python {PYTHON}, and name it with --python"
+        if python and (said := failure_of(python, "-I", "-c", "")):
+            cause = f"{python} does not run; it says: {said}"
+            if "shims" in Path(python).parts:
+                cure = (
+                    f"this is a shim of pyenv, which has no Python {PYTHON} active here: `pyenv versions` lists them; "
+                    f"pass --python $(pyenv prefix {PYTHON})/bin/python, or run `pyenv shell {PYTHON}` first"
+                )
+        problems.append(Problem("no-python-312", cause, cure))
     if venv.exists() and not (venv / "pyvenv.cfg").is_file() and (not venv.is_dir() or any(venv.iterdir())):
         cause = f"{venv} exists and is not a virtual environment"
         problems.append(Problem("output-exists", cause, "choose another --venv, or remove it"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlinf_isaac.ground.errors import Problem
-from rlinf_isaac.ground.probe import versions_in
+from rlinf_isaac.ground.probe import failure_of, versions_in
 
 PYTHON_VARIABLE = "ISAACLAB_PYTHON"
 """Environment variable that names the interpreter with IsaacLab. It is not a config key, because its path depends on
@@ -37,7 +37,9 @@ def check_python(python: str | None) -> list[Problem]:
         return [Problem("no-isaaclab-python", "no interpreter for IsaacLab was named", setup)]
     versions = probe(python)
     if versions is None:
-        return [Problem("no-isaaclab", f"{python} is not a Python interpreter, or does not run", setup)]
+        said = failure_of(python, "-I", "-c", "")
+        cause = f"{python} does not run; it says: {said}" if said else f"{python} is not a Python interpreter"
+        return [Problem("no-isaaclab", cause, setup)]
     version = versions["isaaclab"]
     if version is None:
         return [Problem("no-isaaclab", f"{python} has no IsaacLab", setup)]

@@ -20,7 +20,7 @@ from rlinf_isaac.tasks.task import Task
 
 
 class StackCubeVectorEnv(StackCubeEnv):
-    """`StackCubeEnv` in MuJoCo, in this process. Envs are stepped one after the other."""
+    """`StackCubeEnv` in MuJoCo, in this process. Their environments take each control step together."""
 
     def __init__(
         self,
@@ -75,17 +75,19 @@ class StackCubeVectorEnv(StackCubeEnv):
         rewards = np.zeros((self.num_envs, horizon), np.float32)
         steps = np.zeros(self.num_envs, np.int64)
         subtasks = {name: np.zeros(self.num_envs, bool) for name in self.stacking.subtasks}
-        for i in indices(active):
-            for t in range(horizon):
-                self._control_step(i, actions[i, t])
-                rewards[i, t] = self._success[i]
-                steps[i] += 1
-                for name, reached in self._subtask_terms(slice(i, i + 1)).items():
-                    subtasks[name][i] |= reached[0]
-                if on_frame is not None:
-                    on_frame(i, t)
-                if self._done[i]:
-                    break
+        playing = np.flatnonzero(active)
+        for t in range(horizon):
+            self._control_step(playing, actions[playing, t])
+            rewards[playing, t] = self._success[playing]
+            steps[playing] += 1
+            for name, reached in self._subtask_terms(playing).items():
+                subtasks[name][playing] |= reached
+            if on_frame is not None:
+                for i in playing:
+                    on_frame(int(i), t)
+            playing = playing[~self._done[playing]]
+            if not len(playing):
+                break
         self._stale |= active
         return ChunkStep(self.observe(images), rewards, steps, subtasks=subtasks, **self._ended())
 
@@ -132,18 +134,19 @@ class StackCubeVectorEnv(StackCubeEnv):
         self._last_action[rows] = 0.0
         self.render_images(rows)
 
-    def _control_step(self, i: int, action: np.ndarray) -> None:
-        self._simulation.control_step(i, action)
-        self._last_action[i] = action
-        self.elapsed[i] += 1
-        row = slice(i, i + 1)
+    def _control_step(self, rows: np.ndarray, actions: np.ndarray) -> None:
+        self._simulation.control_step(rows.tolist(), actions)
+        self._last_action[rows] = actions
+        self.elapsed[rows] += 1
         measured = self._simulation.measured
-        self._success[row] = terms.success(measured.cube_pos[row], measured.cube_vel[row], measured.gripper_pos[row])
-        self._dropped[row] = terms.dropped(measured.cube_pos[row])
-        self._time_out[row] = self.elapsed[row] >= self.identity.max_episode_steps
-        self._done[row] = self._success[row] | self._dropped[row] | self._time_out[row]
+        self._success[rows] = terms.success(
+            measured.cube_pos[rows], measured.cube_vel[rows], measured.gripper_pos[rows]
+        )
+        self._dropped[rows] = terms.dropped(measured.cube_pos[rows])
+        self._time_out[rows] = self.elapsed[rows] >= self.identity.max_episode_steps
+        self._done[rows] = self._success[rows] | self._dropped[rows] | self._time_out[rows]
 
-    def _subtask_terms(self, rows: slice) -> dict[str, np.ndarray]:
+    def _subtask_terms(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         measured = self._simulation.measured
         return terms.subtask_terms(
             self.stacking.subtasks, measured.cube_pos[rows], measured.eef_pos[rows], measured.gripper_pos[rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
@@ -22,15 +24,27 @@ class Measurements:
         gripper_pos: (N, 2), (+finger 1, -finger 2).
     """
 
-    def __init__(self, model: mujoco.MjModel, num_envs: int, num_cubes: int) -> None:
+    def __init__(self, model: mujoco.MjModel, data: Sequence[mujoco.MjData], num_cubes: int) -> None:
+        """
+        Args:
+            model: the compiled scene.
+            data: one state per row. The arrays of a state stay where they are in memory, so views of them are kept.
+            num_cubes: number of cubes in the scene.
+        """
         joints = robot.ARM_JOINTS + robot.FINGER_JOINTS
         self._qpos = np.array([model.joint(name).qposadr[0] for name in joints])
         self._dofs = np.array([model.joint(name).dofadr[0] for name in joints])
         cubes = [model.joint(scene.cube_name(i)) for i in range(1, num_cubes + 1)]
         self._cube_qpos = np.array([cube.qposadr[0] for cube in cubes])[:, None] + np.arange(7)
         self._cube_dofs = np.array([cube.dofadr[0] for cube in cubes])[:, None] + np.arange(3)
-        self._hand = model.body(robot.HAND_BODY).id
-        self._home_quat = _default_hand_quat(model, self._qpos, self._hand)
+        hand = model.body(robot.HAND_BODY).id
+        self._home_quat = _default_hand_quat(model, self._qpos, hand)
+        num_envs = len(data)
+        # Of every row: generalised positions and velocities, and the hand's position, z axis and quaternion.
+        self._views = [
+            (each.qpos, each.qvel, each.xpos[hand], each.xmat[hand][2::3], each.xquat[hand]) for each in data
+        ]
+        self._gathered = [np.zeros((num_envs, size)) for size in (model.nq, model.nv, 3, 3, 4)]
         self.joint_pos = np.zeros((num_envs, len(joints)))
         self.joint_vel = np.zeros((num_envs, len(joints)))
         self.cube_pos = np.zeros((num_envs, num_cubes, 3))
@@ -40,18 +54,19 @@ class Measurements:
         self.eef_quat = np.zeros((num_envs, 4))
         self.gripper_pos = np.zeros((num_envs, 2))
 
-    def read(self, row: int, data: mujoco.MjData) -> None:
-        """Measure one simulation. Needs up-to-date kinematics in `data`."""
-        self.joint_pos[row] = data.qpos[self._qpos]
-        self.joint_vel[row] = data.qvel[self._dofs]
-        cubes = data.qpos[self._cube_qpos]
-        self.cube_pos[row], self.cube_quat[row] = cubes[:, :3], cubes[:, 3:]
-        self.cube_vel[row] = data.qvel[self._cube_dofs]
-        hand_z = data.xmat[self._hand].reshape(3, 3)[:, 2]
-        self.eef_pos[row] = data.xpos[self._hand] + contract.EEF_FRAME_OFFSET * hand_z
-        quat = data.xquat[self._hand]
-        self.eef_quat[row] = quat if quat @ self._home_quat >= 0 else -quat
-        self.gripper_pos[row] = self.joint_pos[row, -2:] * (1, -1)
+    def read(self, rows: Sequence[int]) -> None:
+        """Measure these simulations. Needs up-to-date kinematics in their data."""
+        qpos, qvel, hand, hand_z, quat = (array[: len(rows)] for array in self._gathered)
+        for i, row in enumerate(rows):
+            qpos[i], qvel[i], hand[i], hand_z[i], quat[i] = self._views[row]
+        self.joint_pos[rows] = joint_pos = qpos[:, self._qpos]
+        self.joint_vel[rows] = qvel[:, self._dofs]
+        cubes = qpos[:, self._cube_qpos]
+        self.cube_pos[rows], self.cube_quat[rows] = cubes[..., :3], cubes[..., 3:]
+        self.cube_vel[rows] = qvel[:, self._cube_dofs]
+        self.eef_pos[rows] = hand + contract.EEF_FRAME_OFFSET * hand_z
+        self.eef_quat[rows] = np.where((quat @ self._home_quat >= 0)[:, None], quat, -quat)
+        self.gripper_pos[rows] = joint_pos[:, -2:] * (1, -1)
 
     def policy(self, last_action: np.ndarray) -> dict[str, np.ndarray]:
         """``obs["policy"]`` of the contract without the cameras; new float32 arrays."""

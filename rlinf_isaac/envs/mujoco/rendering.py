@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import weakref
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +24,10 @@ from rlinf_isaac.envs.mujoco.rays import RayRenderer
 from rlinf_isaac.envs.stack_cube.backends import check_renderer
 from rlinf_isaac.ground.errors import SimulatorError
 
+_EGL_CURE = "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri)"
 _GL_OFF = ("disable", "disabled", "off", "false", "0")
+
+logger = logging.getLogger("rlinf_isaac")
 
 
 class Renderer(Protocol):
@@ -105,16 +110,21 @@ def egl_problem() -> str | None:
     """Why EGL cannot render on this machine; None if it can. It is tried by rendering an image; nothing is raised."""
     if os.environ.get("MUJOCO_GL", "").lower() in _GL_OFF:
         return "MUJOCO_GL switches GL off"
-    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='probe'/></worldbody></mujoco>")
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
     try:
-        renderer = EglRenderer(model, 8)
-        renderer.render(data, "probe")
-        renderer.close()
+        _render_by_egl()
     except Exception as error:  # the type of PyOpenGL's exception depends on what is missing
         return f"{type(error).__name__}: {error}"
     return None
+
+
+@cache  # of what has worked: an exception is not kept
+def _render_by_egl() -> None:
+    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='probe'/></worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = EglRenderer(model, 8)
+    renderer.render(data, "probe")
+    renderer.close()
 
 
 def choose_renderer(choice: str) -> str:
@@ -134,8 +144,10 @@ def choose_renderer(choice: str) -> str:
         raise SimulatorError.of(
             "no-egl",
             f"env.renderer is egl, which cannot be used: {problem}",
-            "install an EGL driver (Debian: libegl1 libopengl0 libgl1-mesa-dri), or set env.renderer=rays",
+            f"{_EGL_CURE}, or pass --renderer rays",
         )
+    reason = " ".join(problem.split())[:160]
+    logger.warning("slow renderer: EGL does not work here (%s), so images are drawn by rays; %s", reason, _EGL_CURE)
     return "rays"
 
 

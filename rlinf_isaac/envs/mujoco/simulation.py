@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
 from rlinf_isaac.envs.mujoco import robot, scene
-from rlinf_isaac.envs.mujoco.ik import RelativeIkController, gripper_target
+from rlinf_isaac.envs.mujoco.ik import RelativeIkController, gripper_targets
 from rlinf_isaac.envs.mujoco.measurement import Measurements
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
@@ -26,9 +28,11 @@ class Simulation:
         self.mjcf = scene.scene_mjcf(num_cubes)
         self.model = mujoco.MjModel.from_xml_string(self.mjcf)
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
-        self.measured = Measurements(self.model, num_envs, num_cubes)
+        self.measured = Measurements(self.model, self.data, num_cubes)
         self._num_cubes = num_cubes
-        self._ik = RelativeIkController(self.model)
+        self._ik = RelativeIkController(self.model, self.data)
+        self._arm = [data.ctrl[: contract.NUM_ARM_JOINTS] for data in self.data]
+        self._fingers = [data.ctrl[contract.NUM_ARM_JOINTS :] for data in self.data]
         joints = robot.ARM_JOINTS + robot.FINGER_JOINTS
         self._qpos = np.array([self.model.joint(name).qposadr[0] for name in joints])
         self._joint_limits = np.array([self.model.joint(name).range for name in robot.ARM_JOINTS])
@@ -48,19 +52,25 @@ class Simulation:
         poses[:, 3], poses[:, 6] = np.cos(start.cube_yaw / 2), np.sin(start.cube_yaw / 2)
         data.qpos[self._cube_qpos] = poses
         mujoco.mj_forward(self.model, data)
-        self.measured.read(row, data)
+        self.measured.read([row])
 
-    def control_step(self, row: int, action: np.ndarray) -> None:
-        """Apply one action (7,) for 1 / 20 s. The target pose is computed once, and IK is solved every 0.01 s."""
-        model, data = self.model, self.data[row]
-        action = np.asarray(action, np.float64)
-        position, quat = self._ik.target_pose(data, action)
-        data.ctrl[contract.NUM_ARM_JOINTS :] = gripper_target(action)
+    def control_step(self, rows: Sequence[int], actions: np.ndarray) -> None:
+        """Apply an action each, (R, 7), to these rows for 1 / 20 s.
+
+        The target pose is computed once, and IK is solved every 0.01 s, for all rows together.
+        """
+        actions = np.asarray(actions, np.float64)
+        positions, quats = self._ik.target_poses(rows, actions)
+        for row, target in zip(rows, gripper_targets(actions), strict=True):
+            self._fingers[row][:] = target
         for _ in range(scene.PHYSICS_STEPS_PER_CONTROL_STEP // scene.PHYSICS_STEPS_PER_IK_SOLVE):
-            data.ctrl[: contract.NUM_ARM_JOINTS] = self._ik.joint_targets(data, position, quat)
-            mujoco.mj_step(model, data, scene.PHYSICS_STEPS_PER_IK_SOLVE)
-            # mj_step leaves the kinematics of the state before its last integration, so they are updated here.
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_comPos(model, data)
-        mujoco.mj_camlight(model, data)
-        self.measured.read(row, data)
+            for row, target in zip(rows, self._ik.joint_targets(rows, positions, quats), strict=True):
+                data = self.data[row]
+                self._arm[row][:] = target
+                mujoco.mj_step(self.model, data, scene.PHYSICS_STEPS_PER_IK_SOLVE)
+                # mj_step leaves the kinematics of the state before its last integration, so they are updated here.
+                mujoco.mj_kinematics(self.model, data)
+                mujoco.mj_comPos(self.model, data)
+        for row in rows:
+            mujoco.mj_camlight(self.model, self.data[row])
+        self.measured.read(rows)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import csv
+import json
+import re
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, only_error
+
+from mlflow_project.comparison.snapshot import find_browser
+from mlflow_project.comparison.traces import from_script
+from rlinf_isaac.media.video import verify_video
 
 
 def evaluate(root, *more):
@@ -42,7 +49,7 @@ def test_two_sweeps_with_equal_settings_are_paired(invoke, client, small_checkpo
     table = client.load_table(run.info.experiment_id, "paired_episodes.json", [run.info.run_id])
     assert list(table["seed"]) == [5000, 5001]
     assert len(table.columns) == 1 + 3 + 2
-    assert page_of(client, run).count("<video ") == 6
+    assert page_of(client, run).count("<video muted loop") == 6
     state = client.get_experiment(run.info.experiment_id).tags[f"mlflow.sharedViewState.rlinf-isaac-{run.info.run_id}"]
     for nested in client.search_runs([run.info.experiment_id], "metrics.`eval/episodes` > 0"):
         assert nested.info.run_id in state
@@ -84,3 +91,47 @@ def test_without_a_store_nothing_is_made(tmp_path, monkeypatch):
 
     only_error(CliRunner().invoke(cli, ["compare", "0" * 32]), "not-in-store")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_is_a_folder_that_needs_no_server(invoke, client, small_checkpoints, tmp_path):
+    assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", "2,4")).exit_code == 0
+    (sweep,) = runs_of(client, "eval")
+    result = invoke("compare", sweep.info.run_id, "--output", "out", "--export", "report")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "report"
+    assert "with 4 videos" in result.stdout
+    drawn = {"page.png", "page.pdf"} if find_browser() else set()
+    assert {path.name for path in folder.iterdir()} == {
+        *("index.html", "videos", "data", "figure.png", "figure.pdf"),
+        *drawn,
+    }
+    page = (folder / "index.html").read_text()
+    places = re.findall(r'data-file="([^"]+)"', page) + re.findall(r'poster="([^"]+)"', page)
+    assert len(places) == 8
+    for place in places:
+        assert (folder / place).stat().st_size > 100
+    for film in folder.rglob("*.mp4"):
+        trace = from_script(film.with_suffix(".trace.mjs").read_text())
+        verify_video(film, trace["at"][-1] + 1)
+    with (folder / "data" / "episodes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], row["seed"]) for row in rows] == [
+        (f"step-{step}", str(seed)) for step in (2, 4) for seed in range(5000, 5005)
+    ]
+    values = json.loads((folder / "data" / "comparison.json").read_text())
+    assert [each["run"] for each in values["checkpoints"]] == [
+        run.info.run_id
+        for step in (2, 4)
+        for run in client.search_runs(
+            [sweep.info.experiment_id], f"tags.`checkpoint.sha256` != '' and attributes.run_name = 'step-{step}'"
+        )
+    ]
+
+    # An earlier export is replaced as a whole; anything else is not touched.
+    (folder / "videos" / "left.txt").write_text("of the last export")
+    assert invoke("compare", sweep.info.run_id, "--output", "out", "--export", "report").exit_code == 0
+    assert not (folder / "videos" / "left.txt").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    only_error(invoke("compare", sweep.info.run_id, "--output", "out", "--export", "mine"), "export-not-ours")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]

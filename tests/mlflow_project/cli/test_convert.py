@@ -38,7 +38,7 @@ def test_a_torch_file_becomes_safetensors(invoke, store, weights):
         "every tensor is that of the",
     ):
         assert fact in result.stdout
-    assert "convert      " in result.stderr
+    assert "convert " in result.stderr
     client = MlflowClient(store)
     (run,) = client.search_runs([client.get_experiment_by_name("rlinf-isaac").experiment_id])
     assert (run.info.run_name, run.info.status) == ("convert converted", "FINISHED")

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, kill_when, only_error, rows_of
 
+from mlflow_project.comparison.traces import trace_name
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.media.video import verify_video
@@ -65,9 +66,17 @@ def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(
     curve = client.get_metric_history(parent.info.run_id, "sweep/success_once")
     assert [point.step for point in curve] == [2, 4, 6]
     for row in rows:
-        if row["video"]:
-            (video,) = (tmp_path / "out").rglob(f"{row['checkpoint_step']}-*/{row['video']}")
+        for video in (tmp_path / "out").rglob(
+            f"{row['checkpoint_step']}-*/videos/episode_{row['seed'] - 5000:03d}.mp4"
+        ):
             assert verify_video(video, row["length"] + 1).width == 64
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3 * 2
+    for run in children:
+        table = client.load_table(run.info.experiment_id, "episodes.json", [run.info.run_id])
+        films = list(table["video"].dropna())
+        assert len(films) == 2, "chosen when all had played, and logged to the runs that had ended"
+        logged = {file.path for file in client.list_artifacts(run.info.run_id, "videos")}
+        assert logged == {*films, *(trace_name(film) for film in films)}
 
 
 def test_average_and_raw_weights_have_names_that_differ(invoke, store, small_checkpoints, tmp_path):
@@ -112,7 +121,7 @@ def test_more_episodes_keep_the_rows_there_are(invoke, small_checkpoints, tmp_pa
 def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, small_checkpoints, tmp_path):
     arguments = evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64")
     process = start(*arguments)
-    kill_when(process, "eval 4       2/10")
+    kill_when(process, "eval step-4  2/10")
     survived = rows_of(tmp_path / "out")
     assert 10 < len(survived) < 20
     assert invoke(*arguments).exit_code == 0
@@ -127,7 +136,7 @@ def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, smal
 
 def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
     process = start(*evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64"))
-    kill_when(process, "eval 4       2/10", signal.SIGTERM)
+    kill_when(process, "eval step-4  2/10", signal.SIGTERM)
     assert process.returncode == 143
     _, (parent,), children = runs_of(store)
     assert parent.info.status == "KILLED"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,36 @@ def tree(store, experiment="rlinf-isaac"):
     return [(run.info.run_name.split()[0], run.info.status, children[run.info.run_id]) for run in runs]
 
 
+def check_main(store) -> None:
+    """The run of `main` says what was done, and what came of it."""
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("rlinf-isaac").experiment_id
+    (found, *_) = client.search_runs([experiment], "tags.rlinf_isaac.verb = 'main'")
+    run = client.get_run(found.info.run_id)
+    assert re.fullmatch(r"main tiny \d{4}-\d\d-\d\d", run.info.run_name)
+    params, metrics = run.data.params, run.data.metrics
+    assert (params["cfg/preset"], params["cfg/env/task"], params["cfg/eval/episodes"]) == ("tiny", "stack2", "2")
+    assert "auto" not in params.values()
+    assert not [key for key in params if key.startswith("cfg/model")]
+    best, low, high = (metrics[f"main/best_success_{bound}"] for bound in ("once", "low", "high"))
+    assert low <= best <= high
+    assert metrics["main/gain_over_first"] == 0.0, "no untrained checkpoint solves anything"
+    assert (metrics["main/episodes"], metrics["main/checkpoints"]) == (2, 4)
+    (sft,) = client.search_runs([experiment], "attributes.run_name LIKE 'sft %'")
+    assert metrics["main/loss"] == sft.data.metrics["train/loss"]
+    stages = ("demos", "norm_stats", "sft", "eval", "rl", "promote")
+    assert all(metrics[f"main/{stage}_s"] > 0 for stage in stages)
+    assert {each.dataset.source_type for each in run.inputs.dataset_inputs} == {"lerobot", "simulator"}
+    models = [client.get_logged_model(output.model_id).name for output in run.outputs.model_outputs]
+    assert sorted(models) == [f"pi0-tiny-step-{name}" for name in ("2", "2-rl-1", "4", "6")]
+    assert run.data.tags["about.best"] in ("step-2", "step-2-rl-1")
+    about = {key.removeprefix("about."): text for key, text in run.data.tags.items() if key.startswith("about.")}
+    assert (about["success"], about["preset"]) == ("0 % (0 to 66 %) of 2", "tiny")
+    assert "min-success" in about["promotion"]
+    (nested,) = client.search_runs([experiment], "attributes.run_name = 'step-2-rl-1'")
+    assert nested.data.tags["about.host"] == run.data.tags["about.host"]
+
+
 def promotions(store) -> list[str]:
     """Of how many evaluations each promotion's candidate could have been picked."""
     client = MlflowClient(store)
@@ -47,6 +78,7 @@ def test_the_whole_path_and_again(invoke, store, tmp_path):
         ("rl", ["from-step-2"]),
         ("from-step-2", ["step-2", "step-2-rl-1"]),
     ]
+    check_main(store)
     assert "Wilson" in result.stdout
     assert "Before and after" in result.stdout
     assert "mlflow server" in result.stdout
@@ -112,8 +144,9 @@ def test_mlflow_run_adopts_the_launchers_run(store, tmp_path):
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    runs = tree(store, "Default")
+    runs = tree(store)
     assert {status for _, status, _ in runs} == {"FINISHED"}
+    assert runs[0][0] == "main", "not the name that MLflow made up"
     assert runs[0][2] == ["demos", "norm_stats", "sft", "eval", "promote"]
 
     broken = subprocess.run(
@@ -121,4 +154,5 @@ def test_mlflow_run_adopts_the_launchers_run(store, tmp_path):
     )
     assert broken.returncode == 1
     assert "sft.lr is nan" in broken.stderr
-    assert {status for _, status, _ in tree(store, "Default")} == {"FINISHED", "FAILED"}
+    assert {status for _, status, _ in tree(store)} == {"FINISHED", "FAILED"}
+    assert MlflowClient(store).search_runs(["0"]) == [], "all of it is where `rlinf-isaac` records"

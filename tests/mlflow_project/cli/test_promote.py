@@ -28,7 +28,7 @@ def promoted(world: World, outcomes: str, *options: str, seed: int = 5000) -> Pa
     run, (path,) = world.evaluated(outcomes, first_seed=seed)
     result = world.promote(run, *LENIENT, *options)
     assert result.exit_code == 0, result.output
-    assert "Gate passed: step " in result.stdout
+    assert "Gate passed: " in result.stdout
     assert world.aliases()["champion"] == digest(path)
     return path
 
@@ -228,9 +228,20 @@ def test_the_champion_changes_only_when_it_should(world, scenario):
 
 
 def check_evidence(world: World) -> None:
-    """The champion has every rule as a tag, and the whole evidence as an artifact with the hash that a tag names."""
+    """The champion says what it is and what every rule found; the whole evidence is an artifact with the hash that a
+    tag names; its model knows of it, and so does the promotion's run."""
     version = world.client.get_model_version_by_alias(world.name, "champion")
-    assert {f"gate.{rule}" for rule in RULES} <= set(version.tags)
+    assert all(f"| {rule} | pass | " in version.description for rule in RULES)
+    run = world.client.get_run(version.tags["promotion.run"])
+    assert {f"gate.{rule}" for rule in RULES} <= set(run.data.tags)
+    assert f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?" in version.description
+    assert run.data.tags["mlflow.note.content"] == version.description, "whose placeholders are filled in"
+    rate = 100 * run.data.metrics["gate/success_once"]
+    assert version.tags["about.success"].startswith(f"{rate:.0f} % (")
+    assert version.tags["about.success"] in version.description
+    assert (run.data.params["gate/model"], version.tags["about.task"]) == (world.name, "stack2")
+    known = world.client.get_logged_model(version.source.removeprefix("models:/")).tags["mlflow.modelVersions"]
+    assert {"name": world.name, "version": int(version.version)} in json.loads(known)
     model = world.client.get_logged_model(version.source.removeprefix("models:/"))
     place = f"{model.artifact_location}/{version.tags['promotion.evidence']}"
     path = mlflow.artifacts.download_artifacts(place, tracking_uri=world.uri)

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 
+import pytest
 from mlflow import MlflowClient
 from support import SMALL_RL
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 
 
+@pytest.mark.slow  # three interpreters
 def test_torchrun_trains_one_checkpoint_after_the_other(store, small_checkpoints, tmp_path):
     """Two processes; the second does not wait for the first to evaluate and record before the next training begins."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

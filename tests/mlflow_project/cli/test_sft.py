@@ -163,6 +163,7 @@ def test_an_average_is_paired_with_the_weights_that_it_is_of(invoke, store, smal
         result = invoke(*line.split(), *more)
         assert result.exit_code == 0, result.output
         runs = client.search_runs([experiment], "tags.rlinf_isaac.verb = 'eval'")
+        runs = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         sweeps += [run.info.run_id for run in runs if run.info.run_id not in sweeps]
     assert len(sweeps) == 2
     compared = invoke("compare", *sweeps, "--output", "out")

@@ -25,6 +25,7 @@ def digests(directory):
     return {step: read_bundle(path).digest for step, path in find_bundles(root).items()}
 
 
+@pytest.mark.slow  # three interpreters
 def test_torchrun_starts_it_on_several_machines(invoke, store, small_dataset, tmp_path):
     """Two processes of one machine, which is what it starts on each of several; one goes on alone."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

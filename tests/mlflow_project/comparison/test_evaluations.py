@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_project.comparison.evaluations import episode_row, run_id_in, table_row
+from mlflow_project.tracking.ui import table
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.ground.events import EpisodeRow
 
@@ -21,12 +24,21 @@ rows = st.builds(
     policy_seed=st.integers(0),
     subtasks=st.dictionaries(st.text(), st.booleans()),
     video=st.none() | st.text(),
+    filmed_outcome=st.sampled_from(["", "timeout"]),
+    filmed_length=st.integers(0),
 )
 
 
 @given(rows)
 def test_a_row_survives_the_table(row):
     assert episode_row(table_row(row)) == row
+
+
+def test_rows_of_a_table_may_have_different_columns():
+    plain = EpisodeRow(1, "a" * 64, 5000, 0, True, "success", 10, 1.0, 0)
+    other = EpisodeRow(1, "a" * 64, 5001, 0, True, "success", 10, 1.0, 0, extras={"force": 2.0}, filmed_outcome="drop")
+    found = json.loads(table([table_row(plain), table_row(other)]))
+    assert [episode_row(dict(zip(found["columns"], row, strict=True))) for row in found["data"]] == [plain, other]
 
 
 def test_columns_of_a_newer_release_are_left_out():

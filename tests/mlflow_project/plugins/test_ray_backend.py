@@ -278,7 +278,7 @@ def test_an_evaluation_is_what_it_is_without_ray(head, launch, store, small_chec
         [twin] = [run for run in runs if run.info.run_name == child.info.run_name and run not in children]
         if engine == "local":
             assert child.data.metrics == twin.data.metrics
-        assert child.data.metrics["eval/success_rate"] == twin.data.metrics["eval/success_rate"]
+        assert child.data.metrics["eval/success_once"] == twin.data.metrics["eval/success_once"]
     tags = parent.data.tags
     assert (tags["mlflow.project.backend"], tags["mlflow.project.entryPoint"]) == ("rlinf-ray", "eval")
     assert (tags["ray.address"], head.job_status(parent)) == (head.address, "SUCCEEDED")

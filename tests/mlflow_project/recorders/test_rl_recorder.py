@@ -55,7 +55,7 @@ def test_a_training_is_a_nested_run_between_two_checkpoints(
     run = runs["from-step-400"]
     assert (run["parent"], run["status"]) == ("rl", "FINISHED")
     assert run["model inputs"] == ["pi0-tiny-step-400"]
-    assert run["model outputs"] == [("pi0-tiny-rl-from-400-step-800", 800)]
+    assert run["model outputs"] == [("pi0-tiny-step-400-rl-800", 800)]
     assert run["params"]["checkpoint/step"] == "400"
     assert run["params"]["cfg/rl/reward"] == "shaped"
     assert [(step, value) for step, _, value in run["metrics"]["rollout/success_once"]] == [(400, 0.25), (800, 0.5)]
@@ -66,6 +66,9 @@ def test_a_training_is_a_nested_run_between_two_checkpoints(
     assert tags["lineage.config.sha256"] == job.lineage["config"] != start.lineage["config"]
     assert "lineage.weights.sha256" not in tags, "those of the start are not what the run made"
     assert {name for name, run in runs.items() if run["parent"] == "from-step-400"} == {"step-400", "step-400-rl-800"}
+    # Before and after lie on one axis: iterations since the start, whatever its optimiser step is.
+    assert [(step, value) for step, _, value in run["metrics"]["sweep/success_once"]] == [(0, 0.2), (800, 0.4)]
+    assert runs["step-400-rl-800"]["tags"]["about.checkpoint"] == "step-400-rl-800"
 
 
 def test_before_and_after_are_compared_seed_by_seed(store, content, job, training_events, evaluation_events):
@@ -85,7 +88,7 @@ def test_before_and_after_are_compared_seed_by_seed(store, content, job, trainin
     for key, value in expected.items():
         step, _, last = metrics[key][-1]
         assert (step, last) == (800, pytest.approx(value)), key
-    result = next(model for model in found.models if model["name"] == "pi0-tiny-rl-from-400-step-800")
+    result = next(model for model in found.models if model["name"] == "pi0-tiny-step-400-rl-800")
     assert ("gain/gained", 800, 1.0, None) in result["metrics"]
 
 
@@ -171,17 +174,17 @@ def test_two_starts_are_lines_of_one_table():
     gain = PairedGain(before=50, after=65, n=100, gained=20, lost=5, p_value=0.00204)
     lines = gains_markdown([Improved(step, Path("x"), "d" * 64, gain) for step in (25000, 30000)]).splitlines()
     assert lines[0] == (
-        "Reinforcement learning improved step 25000: success rose from 50 % to 65 %"
+        "Reinforcement learning improved step-25000: success rose from 50 % to 65 %"
         " (20 vs 5 seeds won, one-sided p = 0.002)."
     )
-    assert lines[2].startswith("Reinforcement learning improved step 30000: ")
+    assert lines[2].startswith("Reinforcement learning improved step-30000: ")
     assert len(lines[4:]) == 4
-    assert lines[6] == "| 25000 | 50.0 % | 65.0 % | 20 | 5 | 100 | 0.002 |"
-    assert lines[7].startswith("| 30000 | ")
+    assert lines[6] == "| step-25000 | 50.0 % | 65.0 % | 20 | 5 | 100 | 0.002 |"
+    assert lines[7].startswith("| step-30000 | ")
 
 
 def test_a_gain_that_chance_explains_is_no_improvement():
     gain = PairedGain(before=45, after=46, n=50, gained=2, lost=1, p_value=0.5)
     assert Improved(1200, Path("x"), "d" * 64, gain).verdict == (
-        "No clear gain from step 1200: success was 90 % before and is 92 % after (2 vs 1 seeds won, one-sided p = 0.5)."
+        "No clear gain from step-1200: success was 90 % before and is 92 % after (2 vs 1 seeds won, one-sided p = 0.5)."
     )

@@ -43,11 +43,15 @@ def test_verbs_inside_verbs_are_nested_and_share_one_journal(store, content):
     with tracked_run("main", output=OUT):
         with tracked_run("sft", output=OUT / "sft") as sft:
             sft.recorder.metrics({"loss": 1.0}, 1)
-        with tracked_run("eval", output=OUT / "eval") as sweep:
+        of_verb = {"mlflow.source.git.commit": "c" * 40, "mlflow.user": "me", "task": "stack2"}
+        with tracked_run("eval", output=OUT / "eval", tags={**of_verb, "best.checkpoint.step": "400"}) as sweep:
             sweep.recorder.start_run("step-400")
     found = content(store).runs
     assert [found[name]["parent"] for name in ("sft", "eval", "step-400")] == ["main", "main", "eval"]
     assert {run["status"] for run in found.values()} == {"FINISHED"}
+    nested = of_verb | {"rlinf_isaac.verb": "eval", "mlflow.source.name": "rlinf-isaac eval"}
+    assert nested.items() <= found["step-400"]["tags"].items()
+    assert "best.checkpoint.step" not in found["step-400"]["tags"]
     assert len(list(Path.cwd().rglob("*.jsonl"))) == 1
 
 

@@ -45,7 +45,7 @@ def test_a_value_out_of_its_range_is_named_with_what_it_must_be():
     values = {"count": 0, "inner.share": 0.5, "inner.name": ""}
     (problem,) = out_of_range(Outer, values)
     assert (problem.code, problem.cause) == ("bad-value", "count is 0")
-    assert problem.cure == "set it to greater than 0"
+    assert problem.cure == "use a value that is greater than 0"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

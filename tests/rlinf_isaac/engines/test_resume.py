@@ -7,7 +7,7 @@ import pytest
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
-from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress
+from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress, Resumed
 
 
 def test_rewind_forgets_what_is_about_to_be_repeated(tmp_path):
@@ -51,7 +51,7 @@ def checkpoint(output, step) -> CheckpointSaved:
 def test_it_goes_on_from_the_newest_step_with_a_checkpoint_and_a_state(output):
     told, start = outcome(resume(output, "sft", 6, [2, 4, 5]))
     assert start == 4
-    assert told == [*ENTRIES[:3], checkpoint(output, 2), checkpoint(output, 4)]
+    assert told == [Resumed("sft", 4, 6), *ENTRIES[:3], checkpoint(output, 2), checkpoint(output, 4)]
     assert list(metrics_log(output).rewind(100)) == ENTRIES[:3]
 
 

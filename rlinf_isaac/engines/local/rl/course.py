@@ -7,7 +7,7 @@ Iterations are counted on after a roll-back, so that no two of them share a numb
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,13 @@ class Course:
 
     Attributes:
         iterations: those that are recorded.
+        gone: checkpoints that ``rl.keep`` has given up (`guard.give_up`).
+        given_up_at: the newest checkpoint after which that was decided.
     """
 
-    def __init__(self, iterations: list[Iteration] | None = None) -> None:
+    def __init__(self, iterations: list[Iteration] | None = None, gone: Iterable[int] = ()) -> None:
         self.iterations = list(iterations or [])
+        self.gone, self.given_up_at = set(gone), 0
 
     def __iter__(self) -> Iterator[Iteration]:
         return iter(self.iterations)

@@ -18,6 +18,7 @@ level of each single comparison, because a doubtful checkpoint is rather left ou
 
 from __future__ import annotations
 
+from rlinf_isaac.config.keep import parse_keep
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.course import Checkpoint, Course, Iteration
 from rlinf_isaac.stats.paired import mcnemar
@@ -79,8 +80,12 @@ def comparisons(rl: RlConfig) -> int:
 
 def target(course: Course, rl: RlConfig, before: int | None = None) -> int:
     """The newest checkpoint than which no other is separably better, 0 for the start checkpoint. With `before`, of the
-    checkpoints before that iteration."""
-    known = {number: each for number, each in course.checkpoints().items() if before is None or number < max(1, before)}
+    checkpoints before that iteration. What ``rl.keep`` has given up (`Course.gone`) does not count."""
+    known = {
+        number: each
+        for number, each in course.checkpoints().items()
+        if number not in course.gone and (before is None or number < max(1, before))
+    }
     for number in sorted(known, reverse=True):
         rivals = (each for each in known.values() if each.number != number)
         if not any(_better(rival, known[number], rl) for rival in rivals):
@@ -94,12 +99,32 @@ def best(course: Course, rl: RlConfig) -> int:
     It is the one with the highest success on the held-out seeds, the newest of equal ones. Without held-out evaluations
     of checkpoints it is the newest than which no other is separably better.
     """
-    known = course.checkpoints()
+    known = {number: each for number, each in course.checkpoints().items() if number not in course.gone}
     evaluated = [each for each in known.values() if each.number and each.held_out]
     if not evaluated:
         found = target(course, rl)
         return found or max((number for number in known if number), default=0)
     return max(evaluated, key=lambda each: (sum(each.held_out) / len(each.held_out), each.number)).number
+
+
+def give_up(course: Course, rl: RlConfig) -> None:
+    """Add to ``course.gone`` what ``rl.keep`` does not hold, after each checkpoint in turn.
+
+    It is a function of the course alone, so a training that is resumed after a kill decides the same. What training
+    goes on from stays, and so do the checkpoints that a roll-back would go to and the best one, which is the result.
+    """
+    keep = parse_keep(rl.keep)
+    if keep.all:
+        return
+    for newest in [each.number for each in course if each.saved and each.number]:
+        if newest <= course.given_up_at:
+            continue
+        past = Course([each for each in course if each.number <= newest], course.gone)
+        known = {number: each for number, each in past.checkpoints().items() if number and number not in past.gone}
+        scores = {number: sum(each.held_out) / len(each.held_out) for number, each in known.items() if each.held_out}
+        needed = {newest, past.weights, target(past, rl), target(past, rl, before=newest), best(past, rl)}
+        course.gone |= known.keys() - keep.kept(known, scores).keys() - needed
+        course.given_up_at = newest
 
 
 def _better(rival: Checkpoint, one: Checkpoint, rl: RlConfig) -> bool:

@@ -34,7 +34,9 @@ from rlinf_isaac.engines.local.rl.states import States
 from rlinf_isaac.engines.local.rl.update import update
 from rlinf_isaac.engines.local.rl.watch import Watch
 from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
+from rlinf_isaac.engines.local.sft.saving import ADAPTERS
 from rlinf_isaac.engines.local.training.processes import train_together
+from rlinf_isaac.engines.local.training.retention import Retention
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
 from rlinf_isaac.ground.errors import TrainingDiverged
@@ -73,6 +75,11 @@ def _train(job: RlJob, team: Team, watch: Watch) -> Iterator[Event]:
         job.output, "rl", rl.iterations, states.steps, saved, alone=team.first, position=watch.position
     )
     yield from watch.begin(start)
+    retention = Retention(job.output, (ADAPTERS,), job.guardian)
+    if team.first:
+        yield from retention.begin()
+        if start != 0:
+            yield from retention.keep(watch.kept())
     if start is None or watch.ended:
         return
 
@@ -148,6 +155,10 @@ def _train(job: RlJob, team: Team, watch: Watch) -> Iterator[Event]:
             # 7. If due, save a checkpoint and the optimisers' state. All processes have the same.
             if team.first and seen.saved:
                 yield from save(job, states, policy, optimisers, iteration, watch.needed)
+            if seen.saved:
+                kept = watch.kept()  # in every process: all decide the same
+                if team.first:
+                    yield from retention.keep(kept)
             yield shown.finished(watch.note())
             if seen.ended:
                 break

@@ -49,6 +49,7 @@ class Watch:
         self.course = self.log.rewind(end) if self._writes else self.log.read(end)
         if start and (not self.course.iterations or self.course.iterations[-1].number < start):
             self.course.iterations.append(Iteration(start, start - 1, saved=True))  # of a release without a watch
+        guard.give_up(self.course, self.rl)
         for count, each in enumerate(self.course.rollbacks, start=1):
             yield self._rolled_back(each, count)
 
@@ -114,6 +115,11 @@ class Watch:
             self.log.append(newest)
         if newest.back_to is not None:
             yield self._rolled_back(newest, len(self.course.rollbacks))
+
+    def kept(self) -> set[int]:
+        """The checkpoints that stay on disk, as of the newest one, which has just been saved."""
+        guard.give_up(self.course, self.rl)
+        return set(self.course.checkpoints()) - self.course.gone
 
     def metrics(self) -> dict[str, float]:
         """Metrics of the newest iteration: roll-backs so far and those left, and the forecasts that there are."""

@@ -101,6 +101,12 @@ def training_memory(config: JobConfig) -> Memory:
     )
 
 
+def parameter_counts(config: JobConfig) -> tuple[int, int]:
+    """Number of parameters of the model, with its adapters; and how many of them `sft` trains."""
+    counts = [(count, _trains(name, config)) for name, count, _ in _parameters(config)]
+    return sum(count for count, _ in counts), sum(count for count, trains in counts if trains)
+
+
 def choose_sharding(config: JobConfig, available: int | None) -> Literal["replicate", "shard"]:
     """Whether several processes replicate or shard the model: as configured, or chosen automatically for ``auto``.
 

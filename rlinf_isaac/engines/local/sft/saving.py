@@ -18,18 +18,20 @@ from torch import Tensor
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
+from rlinf_isaac.config.keep import parse_keep
 from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.watching import plot_of
+from rlinf_isaac.engines.local.training.retention import Retention, scores_of
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.local.training.training_state import (
     TrainingState,
     optimiser_tensors,
     trained_tensors,
 )
-from rlinf_isaac.engines.resume import CHECKPOINTS
-from rlinf_isaac.ground.events import CheckpointSaved, FileSaved
+from rlinf_isaac.engines.resume import CHECKPOINTS, metrics_log
+from rlinf_isaac.ground.events import CheckpointRemoved, CheckpointSaved, FileSaved
 from rlinf_isaac.pi0.lora import merged, scales
 from rlinf_isaac.pi0.model import Pi0
 
@@ -68,6 +70,27 @@ def save(
         _write(job, description, RAW, step, merged(raw, lora))
     state.save(step, kept)
     yield from saved(job.output, step, verify=False)
+
+
+def begin_removal(job: SftJob, start: int | None) -> Iterator[CheckpointRemoved]:
+    """Complete and tell what an interrupted training has removed; `start` as returned by `resume`."""
+    yield from _retention(job).begin()
+    if start != 0:
+        yield from remove_others(job, job.config.sft.steps if start is None else start)
+
+
+def remove_others(job: SftJob, newest: int) -> Iterator[CheckpointRemoved]:
+    """Remove the checkpoints that ``sft.keep`` does not hold. The `newest` always stays: training goes on from it."""
+    keep = parse_keep(job.config.sft.keep)
+    if keep.all:
+        return
+    steps = find_bundles(job.output / BUNDLES)
+    kept = keep.kept(steps, scores_of(metrics_log(job.output).entries()))
+    yield from _retention(job).keep({*kept, newest})
+
+
+def _retention(job: SftJob) -> Retention:
+    return Retention(job.output, (RAW, ADAPTERS), job.guardian)
 
 
 def _write(job: SftJob, description: dict[str, Any], root: str, step: int, weights: dict[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from rlinf_isaac.engines.base import SftJob
 from rlinf_isaac.engines.local.sft.device_memory import explained, peak_memory
 from rlinf_isaac.engines.local.sft.ema import Average
 from rlinf_isaac.engines.local.sft.loading import BatchLoader
-from rlinf_isaac.engines.local.sft.saving import save, saved
+from rlinf_isaac.engines.local.sft.saving import begin_removal, remove_others, save, saved
 from rlinf_isaac.engines.local.sft.schedule import learning_rate
 from rlinf_isaac.engines.local.sft.start import model_and_optimiser
 from rlinf_isaac.engines.local.sft.task_frames import processor_of
@@ -52,6 +52,8 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
     metrics = metrics_log(job.output)
     state = TrainingState(job.output / "training_state")
     start = yield from resume(job.output, "sft", config.steps, [state.step], saved, alone=team.first)
+    if team.first:
+        yield from begin_removal(job, start)
     if start is None:
         return
 
@@ -112,6 +114,7 @@ def train_as(job: SftJob, team: Team) -> Iterator[Event]:
                 yield from save(job, description, state, model, optimiser, average, step, team)
                 if team.first:
                     yield from watching.play(read_bundle(checkpoints / str(step), verify=False))
+                    yield from remove_others(job, step)
             since += time.perf_counter() - paused  # leave this time out of the training speed
             yield Progress("sft", step, config.steps, detail)
 

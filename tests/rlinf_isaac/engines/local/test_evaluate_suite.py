@@ -13,7 +13,15 @@ from rlinf_isaac.config.suite import for_task
 from rlinf_isaac.engines.base import EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
 from rlinf_isaac.ground.errors import BundleError, InvalidJob
-from rlinf_isaac.ground.events import EpisodeDone, EvaluationFinished, EvaluationStarted, Metrics, Progress, VideoSaved
+from rlinf_isaac.ground.events import (
+    EpisodeDone,
+    EvaluationFilmed,
+    EvaluationFinished,
+    EvaluationStarted,
+    Metrics,
+    Progress,
+    VideoSaved,
+)
 from rlinf_isaac.stats.sequential import StopRule
 
 TASKS = ("walk/flat", "walk/deep")
@@ -30,7 +38,8 @@ def events_of(job):
 
 
 def rows(events):
-    return [event.row for event in events if isinstance(event, EpisodeDone)]
+    """One row per episode; that of a filmed one was announced twice, and names the film in the end."""
+    return list({(e.row.checkpoint, e.row.key): e.row for e in events if isinstance(e, EpisodeDone)}.values())
 
 
 def test_a_checkpoint_has_the_norm_stats_of_each_task(walk_checkpoints):
@@ -65,7 +74,7 @@ def test_every_task_is_played_and_the_rows_say_which(walk_checkpoints, tmp_path)
     for step in (2, 6):
         mine = [e for e in events if getattr(e, "step", None) == step or getattr(e, "checkpoint_step", None) == step]
         assert isinstance(mine[0], EvaluationStarted)
-        assert isinstance(mine[-1], EvaluationFinished)
+        assert isinstance(mine[-1], EvaluationFilmed)
         assert len([each for each in mine if isinstance(each, EvaluationStarted | EvaluationFinished)]) == 2
         assert [each.task for each in mine if isinstance(each, VideoSaved)] == list(TASKS)
         settings = mine[0].settings
@@ -91,7 +100,7 @@ def test_the_rows_of_a_task_are_those_of_an_evaluation_of_it_alone(walk_checkpoi
 def test_some_tasks_can_be_chosen_and_their_rows_are_used_again(walk_checkpoints, tmp_path):
     one = rows(events_of(job(walk_checkpoints, tmp_path, "env.task=walk/deep")))
     assert [row.key for row in one] == [(5000 + n, "walk/deep") for n in range(4)]
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("episodes.jsonl")}
     both = rows(events_of(job(walk_checkpoints, tmp_path)))
     assert [row for row in both if row.task == "walk/deep"] == one
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -101,7 +110,7 @@ def test_some_tasks_can_be_chosen_and_their_rows_are_used_again(walk_checkpoints
 def test_a_torn_row_of_one_task_is_repeated(walk_checkpoints, tmp_path):
     plan = job(walk_checkpoints, tmp_path)
     before = rows(events_of(plan))
-    files = {json.loads(path.read_text().splitlines()[0])["task"]: path for path in tmp_path.rglob("*.jsonl")}
+    files = {json.loads(path.read_text().splitlines()[0])["task"]: path for path in tmp_path.rglob("episodes.jsonl")}
     assert set(files) == set(TASKS)
     whole = files["walk/deep"].read_text()
     files["walk/deep"].write_text(whole[: whole.rindex("{") + 20])

@@ -149,7 +149,7 @@ def test_frames_come_after_every_control_step(env: StackCubeVectorEnv) -> None:
         frames.append(env.render_frame(i, 24))
 
     env.chunk_step(random_actions(2, 4), np.ones(2, bool), on_frame)
-    assert calls == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert calls == [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (1, 3)]
     assert frames[0].shape == (24, 48, 3)
     assert frames[0].dtype == np.uint8
     assert (frames[0] != frames[2]).any()

@@ -17,7 +17,7 @@ def simulation() -> Simulation:
 
 def run(simulation: Simulation, action: np.ndarray, steps: int) -> tuple[np.ndarray, Rotation]:
     for _ in range(steps):
-        simulation.control_step(0, action)
+        simulation.control_step([0], action[None])
     w, x, y, z = simulation.measured.eef_quat[0]
     return simulation.measured.eef_pos[0].copy(), Rotation.from_quat([x, y, z, w])
 
@@ -27,7 +27,7 @@ def test_robot_touches_nothing_at_reset_nor_while_it_stays(simulation: Simulatio
         simulation.reset(0, seed)
         assert arm_contacts(simulation, 0) == []
     for _ in range(10):
-        simulation.control_step(0, STAY)
+        simulation.control_step([0], STAY[None])
         assert arm_contacts(simulation, 0) == []
 
 
@@ -107,7 +107,7 @@ def test_eef_quaternion_keeps_its_sign(simulation: Simulation) -> None:
     simulation.reset(0, 3)
     previous = simulation.measured.eef_quat[0].copy()
     for t in range(60):
-        simulation.control_step(0, np.array([0, 0, 0, 0, 0, 0.4 if t < 30 else -0.8, 1.0]))
+        simulation.control_step([0], np.array([[0, 0, 0, 0, 0, 0.4 if t < 30 else -0.8, 1.0]]))
         current = simulation.measured.eef_quat[0].copy()
         assert previous @ current > 0.9
         previous = current

@@ -7,7 +7,7 @@ import pytest
 
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.engines.local.rl.course import Course, Iteration
-from rlinf_isaac.engines.local.rl.guard import best, collapse, comparisons, target
+from rlinf_isaac.engines.local.rl.guard import best, collapse, comparisons, give_up, target
 from rlinf_isaac.stats.sequential import ALPHA
 
 RL = RlConfig(iterations=22, episodes=128, eval_episodes=50, save_interval=5, eval_interval=5)
@@ -136,3 +136,22 @@ def test_without_held_out_evaluations_the_result_is_the_newest_sound_checkpoint(
     assert best(course, RL) == 1
     course = Course([Iteration(1, 0, 90, 128, saved=True), Iteration(2, 1, 10, 128)])
     assert best(course, RL) == 1, "the start is no result"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_checkpoints_that_are_given_up_are_never_gone_back_to(seed):
+    """Whatever the course, what is given up is decided anew from the recorded course alone, and never comes back."""
+    rl = RlConfig(iterations=22, episodes=16, eval_episodes=20, save_interval=1, eval_interval=2, keep="last:1")
+    lives, gone = Course(), set()
+    for course, newest in simulated([0.2, 0.5, 0.7, 0.9, *[0.6] * 19], rl, seed):
+        lives.iterations = [*course.iterations, newest]
+        give_up(lives, rl)
+        assert gone <= lives.gone
+        gone = set(lives.gone)
+        again = Course(lives.iterations)
+        give_up(again, rl)
+        assert again.gone == gone
+        known = set(lives.checkpoints()) - gone
+        assert {target(lives, rl), target(lives, rl, before=newest.number), best(lives, rl), lives.weights} <= known
+    assert len(gone) > 12
+    assert best(lives, rl) == best(Course(lives.iterations), rl), "the result is the one that it would have been"

@@ -10,6 +10,7 @@ from multiprocessing import active_children
 import numpy as np
 import pytest
 import torch
+from forked_workers import spawn_workers
 from support import small_config
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
@@ -106,7 +107,8 @@ def test_two_processes_that_train_have_loaders_each(small_dataset, tmp_path, pai
     assert last[0] == last[1]
 
 
-def test_what_a_worker_raises_is_raised_whole_and_it_has_imported_little(small_dataset, tmp_path):
+def test_what_a_worker_raises_is_raised_whole_and_it_has_imported_little(small_dataset, tmp_path, monkeypatch):
+    spawn_workers(monkeypatch)
     job, dataset, _ = parts(small_dataset, tmp_path, 1)
     processor = Telling(*_arguments(job))
     with (
