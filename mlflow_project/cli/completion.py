@@ -12,8 +12,7 @@ EXAMPLE = """\b
 Example:
   eval "$(rlinf-isaac completion bash)"       # in ~/.bashrc
   eval "$(rlinf-isaac completion zsh)"        # in ~/.zshrc
-  rlinf-isaac completion fish > ~/.config/fish/completions/rlinf-isaac.fish
-  mlflow run . -e completion -P shell=bash"""
+  rlinf-isaac completion fish > ~/.config/fish/completions/rlinf-isaac.fish"""
 
 PROGRAM = "rlinf-isaac"
 VARIABLE = "_RLINF_ISAAC_COMPLETE"
