@@ -63,16 +63,17 @@ class Verb:
 
 
 class Verbs:
-    """The process that forks verbs. It ends with the socket, and so with this one."""
+    """The process that forks verbs, of this interpreter or another that has the project. It ends with the socket, and
+    so with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str | Path = sys.executable) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         tests = Path(__file__).parent
         # The packages come first, because tests/rlinf_isaac would be taken for one.
         places = filter(None, [os.environ.get("PYTHONPATH"), str(tests.parent), str(tests)])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
         with other:
-            command = [sys.executable, str(Path(__file__)), str(other.fileno())]
+            command = [str(python), str(Path(__file__)), str(other.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
 
     def start(self, arguments: Sequence[str]) -> Verb:
