@@ -100,8 +100,9 @@ def main(descriptor: int) -> None:
     from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
-    more = ("torch", "mujoco", "pyarrow.parquet", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store")
-    for name in (*more, *(f"mlflow_project.cli.{verb}" for verb in VERBS)):
+    # torch's optimisers import the compiler when they make their first step.
+    more = ("torch", "torch._dynamo", "mujoco", "pyarrow.parquet", "mlflow.models")
+    for name in (*more, "mlflow.store.tracking.sqlalchemy_store", *(f"mlflow_project.cli.{verb}" for verb in VERBS)):
         import_module(name)
     with socket.socket(fileno=descriptor) as orders:
         while True:
