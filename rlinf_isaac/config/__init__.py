@@ -9,7 +9,6 @@ import difflib
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache, lru_cache
 from io import StringIO
@@ -80,7 +79,7 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
             f"use one of {', '.join(preset_names())}, or a .yaml file",
         )
     try:
-        values = deepcopy(_parsed(read_yaml_text(path)))
+        values = _parsed(read_yaml_text(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         first = " ".join(str(error).split())[:300]
         raise InvalidJob.of("bad-preset", f"{path} is not readable YAML: {first}", "mend it") from error
