@@ -63,16 +63,17 @@ class Verb:
 
 
 class Verbs:
-    """The process that forks verbs. It ends with the socket, and so with this one."""
+    """The process that forks verbs, of this interpreter or another that has the project. It ends with the socket, and
+    so with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str | Path = sys.executable) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         tests = Path(__file__).parent
         # The packages come first, because tests/rlinf_isaac would be taken for one.
         places = filter(None, [os.environ.get("PYTHONPATH"), str(tests.parent), str(tests)])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
         with other:
-            command = [sys.executable, str(Path(__file__)), str(other.fileno())]
+            command = [str(python), str(Path(__file__)), str(other.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
 
     def start(self, arguments: Sequence[str]) -> Verb:
@@ -99,8 +100,9 @@ def main(descriptor: int) -> None:
     from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
-    more = ("torch", "mujoco", "pyarrow.parquet", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store")
-    for name in (*more, *(f"mlflow_project.cli.{verb}" for verb in VERBS)):
+    # torch's optimisers import the compiler when they make their first step.
+    more = ("torch", "torch._dynamo", "mujoco", "pyarrow.parquet", "mlflow.models")
+    for name in (*more, "mlflow.store.tracking.sqlalchemy_store", *(f"mlflow_project.cli.{verb}" for verb in VERBS)):
         import_module(name)
     with socket.socket(fileno=descriptor) as orders:
         while True:

@@ -9,7 +9,6 @@ import difflib
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache, lru_cache
 from io import StringIO
@@ -93,7 +92,7 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
         cure = f"{meant}The presets are {listed}; a YAML file of your own ends with .yaml"
         raise InvalidJob.of("unknown-preset", f"there is no preset '{preset}'", cure)
     try:
-        values = deepcopy(_parsed(read_yaml_text(path)))
+        values = _parsed(read_yaml_text(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         first = " ".join(str(error).split())[:300]
         raise InvalidJob.of("bad-preset", f"{path} is not readable YAML: {first}", "mend it") from error

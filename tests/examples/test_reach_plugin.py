@@ -11,11 +11,12 @@ import sqlite3
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_verbs import Verbs
 from support import SMALL_PRESET
 
 PROJECT = Path(__file__).parents[2]
@@ -43,20 +44,26 @@ def interpreter(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def verb(interpreter, tmp_path_factory) -> Verb:
+def verb(interpreter, tmp_path_factory) -> Iterator[Verb]:
     """Runs a verb in that environment; returns what it prints."""
     directory = tmp_path_factory.mktemp("work")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "PYTHONPATH"))}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db"}
+    verbs = Verbs(interpreter)
 
-    def run(*arguments: str | Path) -> str:
-        command = [str(interpreter), "-m", "mlflow_project.cli", *map(str, arguments)]
-        done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def run(*arguments: str | Path | int) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(directory)
+            for name in [each for each in os.environ if each.startswith("MLFLOW")]:
+                patch.delenv(name)
+            patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+            process = verbs.start([str(each) for each in arguments])
+        out, err = process.communicate()
+        assert process.returncode == 0, out + err
+        return out
 
     run.directory = directory  # type: ignore[attr-defined]
-    return run
+    yield run
+    verbs.close()
 
 
 def lines_of(directory: Path, name: str) -> list[dict[str, Any]]:

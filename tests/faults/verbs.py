@@ -28,7 +28,10 @@ LIMIT_S = 600.0
 _PACKAGES = ("/rlinf_isaac/", "/mlflow_project/")
 _INNER_LOOPS = ("/envs/", "/pi0/", "/rollout/")
 """Code that writes nothing, and would take minutes when it is traced."""
-_IMPORTS = ("torch", "mujoco", "pyarrow.parquet", "scipy.stats", "mlflow.models", "mlflow.pyfunc", "mlflow.projects")
+_IMPORTS = (
+    *("torch", "torch._dynamo", "mujoco", "pyarrow.parquet", "scipy.stats"),
+    *("mlflow.models", "mlflow.pyfunc", "mlflow.projects"),
+)
 
 
 @dataclass(frozen=True)

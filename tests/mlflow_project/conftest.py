@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,20 @@ def own_directory(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """A database with MLflow's tables; making them takes seconds, copying does not."""
+def empty_database(tmp_path_factory) -> Iterator[Path]:
+    """A database with MLflow's tables; making them takes seconds, copying does not. What MLflow asks its migrations
+    whenever it opens one, which is the newest, is asked once."""
     from mlflow import MlflowClient
+    from mlflow.store.db import utils
 
     from mlflow_project.tracking.mlflow_environment import prepare_environment
 
     prepare_environment()
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_get_latest_schema_revision", cache(utils._get_latest_schema_revision))
+        MlflowClient(f"sqlite:///{path}").search_experiments()
+        yield path
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +31,6 @@ from rlinf_isaac.ground.digest import bytes_digest, file_digest
 from rlinf_isaac.pi0.model import Pi0
 
 ASSET = "isaaclab_stack_cube"
-PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -308,7 +304,7 @@ class TestMakeOfForeignCheckpoints:
         assert not {"action_horizon", "norm"} & set(bundle.config["not_known"])
         assert {"prompt", "discrete_state_input", "tokenizer"} <= set(bundle.config["not_known"])
 
-    def test_a_model_of_the_hub(self, store, tmp_path, preset, model, monkeypatch):
+    def test_a_model_of_the_hub(self, start, tmp_path, preset, model, monkeypatch):
         """Downloaded once, with its commit in its record; made again offline it is found to be there."""
         base = save_conversion(tmp_path / "base", model, "droid")
         files = {file.relative_to(base).as_posix(): file.read_bytes() for file in base.rglob("*") if file.is_file()}
@@ -317,13 +313,12 @@ class TestMakeOfForeignCheckpoints:
         with serve(Hub({"lab/pi05-base": {"main": files}})) as hub:
             monkeypatch.setenv("HF_ENDPOINT", hub.url)
             for offline, told in (("0", "fetched      hf://lab/pi05-base@"), ("1", "there        ")):
-                monkeypatch.setenv("HF_HUB_OFFLINE", offline)
                 # The hub's library looks for its variables when it is imported.
-                command = [sys.executable, "-m", "mlflow_project.cli", *words]
-                environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-                done = subprocess.run(command, env=environment, capture_output=True, text=True)
-                assert done.returncode == 0, done.stderr
-                assert told in done.stdout
+                monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+                process = start(*words)
+                out, err = process.communicate()
+                assert process.returncode == 0, err
+                assert told in out
         bundle = read_bundle("out/bundles/pi05-base/0")
         commit = hub.commit("lab/pi05-base", "main")
         assert bundle.config["source"]["hub"] == f"hf://lab/pi05-base@{commit}"

@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from support import SHORT_EVALUATION, SMALL, SMALL_RL, only_error, rows_of
 
 SHORT_RL = [item for item in SMALL_RL if item != SHORT_EVALUATION]
-OVERRIDES = ",".join([*SMALL, *SHORT_RL, "eval.episodes=2", "rl.episodes=2"])
-OVERRIDES_WITHOUT_RL = ",".join([*SMALL, "eval.episodes=2"])
+ENOUGH = ["env.max_episode_steps=128", "eval.episodes=2", "eval.videos=1"]  # the expert needs 114 steps
+OVERRIDES = ",".join([*SMALL, *SHORT_RL, *ENOUGH, "rl.episodes=2"])
+OVERRIDES_WITHOUT_RL = ",".join([*SMALL, *ENOUGH])
 WITHOUT_RL = ["main", "--rl-iterations", "0", "--output", "out", "--overrides"]
 PROJECT = Path(__file__).parents[3]
 

@@ -164,9 +164,10 @@ def test_split_overrides_round_trip(pairs, separator):
     assert split_overrides(separator.join(items)) == items
 
 
-def test_quotes_keep_their_commas():
-    items = split_overrides("policy.delta_actions='6,-1',sft.steps=3")
-    assert items == ["policy.delta_actions='6,-1'", "sft.steps=3"]
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_keep_their_commas(quote):
+    items = split_overrides(f"policy.delta_actions={quote}6,-1{quote},sft.steps=3")
+    assert items == [f"policy.delta_actions={quote}6,-1{quote}", "sft.steps=3"]
     assert load_config("tiny", items).policy.delta_actions == "6,-1"
 
 

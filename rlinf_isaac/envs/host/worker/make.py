@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,9 +138,10 @@ def provider(make: str, env: Any, sources: Mapping[str, str]) -> tuple[str, str]
     What is in a file has the file's name, and the beginning of its digest for a version.
     """
     own, place = type(getattr(env, "unwrapped", env)).__module__, make.rpartition(":")[0]
-    providers = packages_distributions()
-    for module in (own, *([place] if place and place not in sources else [])):
-        for name in sorted(providers.get(module.partition(".")[0], ())):
+    modules = [each.partition(".")[0] for each in (own, *([place] if place and place not in sources else []))]
+    providers = _providers(modules)
+    for module in modules:
+        for name in sorted(providers[module]):
             return name, version(name)
     if place in sources:
         return Path(place).stem, sources[place][:8]
@@ -149,9 +151,21 @@ def provider(make: str, env: Any, sources: Mapping[str, str]) -> tuple[str, str]
 def bases(env: Any) -> list[str]:
     """The distributions of the classes that the class of an environment, without its wrappers, is derived from: what is
     in a file may be somebody's environment with a few changes."""
-    providers = packages_distributions()
     modules = [each.__module__.partition(".")[0] for each in type(getattr(env, "unwrapped", env)).__mro__]
-    return sorted({name for module in modules for name in providers.get(module, ())})
+    return sorted({name for names in _providers(modules).values() for name in names})
+
+
+def _providers(modules: Iterable[str]) -> dict[str, list[str]]:
+    """Top-level module -> names of the distributions that have it, as `importlib.metadata.packages_distributions` says,
+    which parses all that is installed and takes most of a second."""
+    found: dict[str, list[str]] = {module: [] for module in modules}
+    for each in distributions():
+        declared = (each.read_text("top_level.txt") or "").split()
+        record = "" if declared else each.read_text("RECORD") or ""
+        for module, names in found.items():
+            if module in declared or re.search(rf"^{re.escape(module)}(/[^,\n]*)?\.py,", record, re.MULTILINE):
+                names.append(each.metadata["Name"])
+    return found
 
 
 def versions(*distributions: str) -> dict[str, str]:

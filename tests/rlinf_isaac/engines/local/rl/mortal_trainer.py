@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which an optimiser's first step imports
 from mortal import die_at, wait_or_kill
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
