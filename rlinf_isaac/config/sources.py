@@ -44,7 +44,7 @@ def read_source(name: str, overrides: Sequence[str] = ()) -> Sourced:
     file = Path(name) / _BUNDLE_CONFIG
     if not name.endswith((".yaml", ".yml")) and file.is_file():
         return of_values((read_json(file, MAX_BYTES).get("job") or {}), f"checkpoint {name}", overrides)
-    given = preset_values(name)
+    given = {key: origin for key, (_, origin) in preset_values(name).items()}
     return _sourced(load_config(name, overrides), given, overrides)
 
 
