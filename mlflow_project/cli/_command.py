@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from mlflow_project.cli._types import Text
-from rlinf_isaac.config import flatten, load_config, split_overrides
-from rlinf_isaac.config.keys import Key, keys
+from rlinf_isaac.config import flatten, preset_values
+from rlinf_isaac.config.keys import Key, key_of
+from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.jobs.options import AUTO
 
@@ -52,7 +53,7 @@ class JobCommand(click.Command):
 
     def _key(self, parameter: click.Parameter) -> Key | None:
         name = self.keys.get(parameter.name or "")
-        return None if name is None else keys().get(name)
+        return None if name is None else key_of(name)
 
     def _told(self, parameter: click.Parameter, help: str, preset: str, values: Mapping[str, Any]) -> str:
         key = self._key(parameter)
@@ -77,12 +78,13 @@ def spelt(value: Any) -> str:
 
 def _values(words: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
     """The preset that the words of a command name, and the values of its keys; none where there is no such preset."""
-    preset, overrides = _value(words, "--preset"), _value(words, "--overrides")
+    preset = _value(words, "--preset")
     chosen = DEFAULT_PRESET if preset in (None, AUTO) else str(preset)
     try:
-        return chosen, flatten(load_config(chosen, split_overrides(overrides or "")))
+        of_preset = {key: value for key, (value, _) in preset_values(chosen).items()}
     except (InvalidJob, OSError):
         return chosen, {}
+    return chosen, flatten(JobConfig()) | of_preset
 
 
 def _value(words: Sequence[str], option: str) -> str | None:

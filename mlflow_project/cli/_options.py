@@ -111,7 +111,8 @@ def tracking(command: Callable[..., Any]) -> Callable[..., Any]:
         from mlflow_project.tracking.labels import labels, read_labels
 
         with verb_session():
-            chosen = read_labels(*(None if text == AUTO else text for text in (run_name, experiment)), tag)
+            name, place = (None if text == AUTO else text for text in (run_name, experiment))
+            chosen = read_labels(name, place, tag)
         with labels(chosen):
             return command(*arguments, **settings)
 

@@ -30,6 +30,14 @@ stdout = SafeConsole(soft_wrap=True)
 stderr = SafeConsole(stderr=True, soft_wrap=True)
 
 
+class _PlainHandler(logging.Handler):
+    """Prints log records where there is no terminal, to whose width rich would fill them up with spaces."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the level and the message."""
+        stderr.print(f"{record.levelname:<8} {self.format(record)}", lines=True)
+
+
 @contextmanager
 def verb_session() -> Iterator[None]:
     """Turn errors into a message and an exit code: 2 for a job that cannot start, 1 for one that failed.
@@ -37,7 +45,9 @@ def verb_session() -> Iterator[None]:
     That are this project's own errors, and what machine, disk, network and memory refuse. Anything else is a bug and
     keeps its traceback (exit code 1).
     """
-    handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
+    handler: logging.Handler = _PlainHandler()
+    if stderr.is_terminal:
+        handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
     try:
         yield

@@ -11,6 +11,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
+from mlflow_project.serving.address import check_address
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_bytes
 from rlinf_isaac.jobs.serving import plan
@@ -86,6 +87,8 @@ def command(
             if host not in LOOPBACK and api_key == "none":
                 cause = f"everyone who can reach {host}:{port} may use the policy"
                 findings.add([Problem("open-server", cause, "set --api-key, or leave --host out", "warning")])
+            findings.add(check_address(host, port))
+            findings.raise_errors()
             job = check(findings, model, device, assume, task)
         assert job is not None
         from mlflow_project.serving.policy import ServedPolicy

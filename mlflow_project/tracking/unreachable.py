@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NOT_NOW = (401, 403, 408, 429, 500, 502, 503, 504)
 _LONGEST = 300
+_REFUSED = re.compile(r"request to (?P<address>https?://[^/\s]+).*\[Errno -?\d+\] (?P<reason>[^\"')]+)")
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -72,6 +73,8 @@ def registered_as(client: MlflowClient, name: str) -> str | None:
 def one_line(error: BaseException) -> str:
     """The message of an exception in a line of at most 300 characters, without credentials."""
     text = " ".join(clean_urls(str(error)).split())
+    if match := _REFUSED.search(text):
+        return f"{match['address']}: {match['reason'].strip()}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from rlinf_isaac.config.rules import Rule
 from rlinf_isaac.config.schema import JobConfig
@@ -55,9 +57,21 @@ class Key:
 
 
 @cache
-def keys() -> dict[str, Key]:
-    """All keys of the job config by their names."""
-    return dict(_keys(JobConfig, ""))
+def key_of(name: str) -> Key | None:
+    """What a key takes; None if there is no such key. Only its own annotation is read: all of them take a while."""
+    section: Any = JobConfig
+    *sections, field = name.split(".")
+    for each in sections:
+        section = _annotation(section, each)
+        if not (isinstance(section, type) and is_dataclass(section)):
+            return None
+    hint = _annotation(section, field)
+    if hint is None or (isinstance(hint, type) and is_dataclass(hint)):
+        return None
+    if get_origin(hint) is not Annotated:
+        return Key(name, hint)
+    hint, *others = get_args(hint)
+    return Key(name, hint, tuple(each for each in others if isinstance(each, Rule)))
 
 
 def plain_number(text: str) -> str | None:
@@ -69,15 +83,6 @@ def plain_number(text: str) -> str | None:
     return f"{number:.0f}" if number.is_integer() else f"{number:g}"
 
 
-def _keys(section: type, prefix: str) -> list[tuple[str, Key]]:
-    found = []
-    for name, hint in get_type_hints(section, include_extras=True).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            found += _keys(hint, f"{prefix}{name}.")
-            continue
-        rules: tuple[Rule, ...] = ()
-        if get_origin(hint) is Annotated:
-            hint, *others = get_args(hint)
-            rules = tuple(each for each in others if isinstance(each, Rule))
-        found.append((f"{prefix}{name}", Key(f"{prefix}{name}", hint, rules)))
-    return found
+def _annotation(section: type, field: str) -> Any:
+    text = inspect.get_annotations(section).get(field)
+    return eval(text, vars(sys.modules[section.__module__])) if isinstance(text, str) else text

@@ -15,6 +15,8 @@ from rlinf_isaac.ground.reading import read_json
 SCHEMA = "default"
 COMMAND_LINE = "command line"
 _BUNDLE_CONFIG = "config.json"
+MAX_BYTES = 10_000_000
+"""Largest ``config.json`` of a checkpoint that is read."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ def read_source(name: str, overrides: Sequence[str] = ()) -> Sourced:
     """
     file = Path(name) / _BUNDLE_CONFIG
     if not name.endswith((".yaml", ".yml")) and file.is_file():
-        return of_values((read_json(file).get("job") or {}), f"checkpoint {name}", overrides)
-    given = preset_values(name)
+        return of_values((read_json(file, MAX_BYTES).get("job") or {}), f"checkpoint {name}", overrides)
+    given = {key: origin for key, (_, origin) in preset_values(name).items()}
     return _sourced(load_config(name, overrides), given, overrides)
 
 

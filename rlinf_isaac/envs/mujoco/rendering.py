@@ -144,7 +144,7 @@ def choose_renderer(choice: str) -> str:
         raise SimulatorError.of(
             "no-egl",
             f"env.renderer is egl, which cannot be used: {problem}",
-            f"{_EGL_CURE}, or pass --renderer rays",
+            f"{_EGL_CURE}, or set env.renderer=rays (--renderer rays)",
         )
     reason = " ".join(problem.split())[:160]
     logger.warning("slow renderer: EGL does not work here (%s), so images are drawn by rays; %s", reason, _EGL_CURE)

@@ -30,8 +30,8 @@ def test_a_real_bash_completes_a_preset(tmp_path):
     if shutil.which("bash") is None:
         pytest.skip("there is no bash")
     program = tmp_path / "rlinf-isaac"
-    code = "from mlflow_project.cli import cli; cli(prog_name='rlinf-isaac')"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    call = "from mlflow_project.cli import cli; cli(prog_name='rlinf-isaac')"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{call}" "$@"\n')
     program.chmod(0o755)
     script = CliRunner().invoke(cli, ["completion", "bash"]).stdout
     ask = "COMP_WORDS=(rlinf-isaac sft --preset pi05_b); COMP_CWORD=3; _rlinf_isaac_completion rlinf-isaac"

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from mlflow_project.tracking import runs
+from mlflow_project.tracking.labels import labels, read_labels
 from mlflow_project.tracking.runs import fail_adopted_run, tracked_run
 from mlflow_project.tracking.signals import Terminated
 from mlflow_project.tracking.sync import sync, sync_command
@@ -60,6 +61,34 @@ def test_the_experiment_of_the_environment(store, content, monkeypatch):
     with tracked_run("sft", output=OUT):
         pass
     assert "sft" in content(store, "mine").runs
+
+
+def test_what_a_person_calls_a_run(store, content, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    chosen = read_labels("try 3", "theirs", ["team=grasping", "note=a=b"])
+    with labels(chosen), tracked_run("main", output=OUT, name="main tiny"), tracked_run("sft", output=OUT):
+        pass
+    found = content(store, "theirs").runs
+    assert set(found) == {"try 3", "sft"}
+    assert {key: found["try 3"]["tags"][key] for key in ("team", "note")} == {"team": "grasping", "note": "a=b"}
+    assert "team" not in found["sft"]["tags"]
+    with tracked_run("sft", output=OUT):
+        pass
+    assert set(content(store, "mine").runs) == {"sft"}
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        (("", None, []), "bad-run-name"),
+        ((None, "x" * 300, []), "bad-run-name"),
+        ((None, None, ["team"]), "bad-tag"),
+        ((None, None, ["mlflow.user=me"]), "bad-tag"),
+    ],
+)
+def test_what_no_run_can_be_called(given, code):
+    with pytest.raises(InvalidJob, match=code):
+        read_labels(*given)
 
 
 def test_the_run_of_mlflow_run_is_adopted_once(store, content, monkeypatch):

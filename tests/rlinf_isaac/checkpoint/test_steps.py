@@ -109,6 +109,16 @@ class TestFindAndSelect:
             select_bundles(tmp_path / "missing", None)
         assert codes(error) == ["missing-ckpt-root"]
 
+    def test_the_directory_of_a_training_and_a_single_checkpoint(self, tmp_path, make_bundle):
+        training, checkpoints = tmp_path, tmp_path / "checkpoints"
+        make_bundle(checkpoints / "400", step=400)
+        assert select_bundles(training, None) == select_bundles(checkpoints, None)
+        assert select_bundles(training, [400]) == [checkpoints / "400"]
+        assert select_bundles(checkpoints / "400", None) == [checkpoints / "400"]
+        with pytest.raises(InvalidJob, match="nearest: 400; all: 400") as error:
+            select_bundles(checkpoints / "400", [800])
+        assert codes(error) == ["missing-step"]
+
     def test_an_empty_root(self, tmp_path):
         with pytest.raises(InvalidJob) as error:
             select_bundles(tmp_path, None)

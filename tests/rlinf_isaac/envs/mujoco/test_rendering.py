@@ -89,9 +89,10 @@ def test_unknown_renderer_is_named() -> None:
         choose_renderer("vulkan")
 
 
-def test_gl_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gl_switched_off(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("MUJOCO_GL", "disable")
     assert choose_renderer("auto") == "rays"
+    assert "slow renderer: EGL does not work here (MUJOCO_GL switches GL off)" in caplog.text
     with pytest.raises(SimulatorError, match="renderer=rays"):
         choose_renderer("egl")
 
