@@ -161,10 +161,11 @@ def _success(evidence: Evidence) -> Iterator[str]:
     if evaluation.stopped_by_rule:
         yield "The number of episodes was decided by their outcomes, so that the rate and its interval are optimistic."
     if comparison is not None and len(comparison.standings) > 1:
+        others = len(comparison.standings) - 1
         standing = next(each for each in comparison.standings if each.evaluation.run == evaluation.run)
         yield (
-            f"Compared with {len(comparison.standings) - 1} further checkpoints on the same seeds"
-            f" ({plain(comparison.method)}): {plain(comparison.verdict)} Its rank is {standing.place}. Where a"
+            f"Compared with {'another checkpoint' if others == 1 else f'{others} other checkpoints'} of the same"
+            f" evaluation ({plain(comparison.method)}). {plain(comparison.verdict)} Its rank is {standing.place}. Where a"
             " checkpoint was picked as the best of several, its rate is biased upwards, and the interval does not allow"
             " for that."
         )
@@ -191,7 +192,7 @@ def _inputs(bundle: Bundle) -> Iterator[str]:
         ("actions", ", ".join(actions) if actions else UNKNOWN),
         ("actions in a chunk", f"{model.get('action_horizon')}, of which {policy.get('action_chunk')} are executed"),
         ("image size", _with_unit(model.get("vision", {}).get("image_size"), "pixels square")),
-        ("tokenizer", value_or_unknown(config.get("tokenizer"))),
+        ("tokenizer", value_or_unknown(", ".join(f"{k} {v}" for k, v in (config.get("tokenizer") or {}).items()))),
     ]
     yield from table(("", ""), rows)
 
