@@ -165,9 +165,9 @@ def _success(evidence: Evidence) -> Iterator[str]:
         standing = next(each for each in comparison.standings if each.evaluation.run == evaluation.run)
         yield (
             f"Compared with {'another checkpoint' if others == 1 else f'{others} other checkpoints'} of the same"
-            f" evaluation ({plain(comparison.method)}). {plain(comparison.verdict)} Its rank is {standing.place}. Where a"
-            " checkpoint was picked as the best of several, its rate is biased upwards, and the interval does not allow"
-            " for that."
+            f" evaluation ({plain(comparison.method)}). {plain(comparison.verdict)} Its rank is {standing.place}."
+            " Where a checkpoint was picked as the best of several, its rate is biased upwards, and the interval does"
+            " not allow for that."
         )
     else:
         yield "It was not compared with other checkpoints in the same evaluation."
