@@ -83,8 +83,8 @@ def model_card(evidence: Evidence, repo: str, license: str | None = None, revisi
     data = front_matter(evidence, name, license)
     body = "\n".join([f"# {plain(name)}", "", *_sections(evidence, repo, license, revision)])
     text = f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n"
-    read = ModelCard(text).data
-    if read.eval_results != data.eval_results or read.to_dict() != data.to_dict():
+    read = ModelCard(text, ignore_metadata_errors=False).data
+    if getattr(read, "eval_results", None) != data.eval_results or read.to_dict() != data.to_dict():
         raise ValueError(f"the front matter of {repo} is read as {read.to_dict()}, not as {data.to_dict()}")
     return text
 
@@ -175,11 +175,11 @@ def _success(evidence: Evidence) -> Iterator[str]:
         yield ""
         yield "Further evaluations of the same bytes, newest first:"
         yield ""
-        cells = [
+        played = [
             (f"{100 * each.success.rate:.1f} %", str(each.success.n), seeds_text(each), plain(each.sweep_name))
             for each in evidence.others[:MOST_ROWS]
         ]
-        yield from table(("success", "episodes", "seeds", "evaluation"), cells)
+        yield from table(("success", "episodes", "seeds", "evaluation"), played)
 
 
 def _inputs(bundle: Bundle) -> Iterator[str]:
