@@ -63,7 +63,7 @@ class Run:
         return pandas.DataFrame(columns).rename_axis("step").sort_index()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """Checkpoints, compared; shown by its verdict, and in a notebook by its table as well.
 
@@ -137,7 +137,7 @@ class Compared:
             frame.attrs["run"] = self.run
         return frame
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.verdict
 
     def _repr_html_(self) -> str:

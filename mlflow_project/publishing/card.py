@@ -83,8 +83,8 @@ def model_card(evidence: Evidence, repo: str, license: str | None = None, revisi
     data = front_matter(evidence, name, license)
     body = "\n".join([f"# {plain(name)}", "", *_sections(evidence, repo, license, revision)])
     text = f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n"
-    read = ModelCard(text).data
-    if read.eval_results != data.eval_results or read.to_dict() != data.to_dict():
+    read = ModelCard(text, ignore_metadata_errors=False).data
+    if getattr(read, "eval_results", None) != data.eval_results or read.to_dict() != data.to_dict():
         raise ValueError(f"the front matter of {repo} is read as {read.to_dict()}, not as {data.to_dict()}")
     return text
 
@@ -161,12 +161,13 @@ def _success(evidence: Evidence) -> Iterator[str]:
     if evaluation.stopped_by_rule:
         yield "The number of episodes was decided by their outcomes, so that the rate and its interval are optimistic."
     if comparison is not None and len(comparison.standings) > 1:
+        others = len(comparison.standings) - 1
         standing = next(each for each in comparison.standings if each.evaluation.run == evaluation.run)
         yield (
-            f"Compared with {len(comparison.standings) - 1} further checkpoints on the same seeds"
-            f" ({plain(comparison.method)}): {plain(comparison.verdict)} Its rank is {standing.place}. Where a"
-            " checkpoint was picked as the best of several, its rate is biased upwards, and the interval does not allow"
-            " for that."
+            f"Compared with {'another checkpoint' if others == 1 else f'{others} other checkpoints'} of the same"
+            f" evaluation ({plain(comparison.method)}). {plain(comparison.verdict)} Its rank is {standing.place}."
+            " Where a checkpoint was picked as the best of several, its rate is biased upwards, and the interval does"
+            " not allow for that."
         )
     else:
         yield "It was not compared with other checkpoints in the same evaluation."
@@ -174,11 +175,11 @@ def _success(evidence: Evidence) -> Iterator[str]:
         yield ""
         yield "Further evaluations of the same bytes, newest first:"
         yield ""
-        cells = [
+        played = [
             (f"{100 * each.success.rate:.1f} %", str(each.success.n), seeds_text(each), plain(each.sweep_name))
             for each in evidence.others[:MOST_ROWS]
         ]
-        yield from table(("success", "episodes", "seeds", "evaluation"), cells)
+        yield from table(("success", "episodes", "seeds", "evaluation"), played)
 
 
 def _inputs(bundle: Bundle) -> Iterator[str]:
@@ -191,7 +192,7 @@ def _inputs(bundle: Bundle) -> Iterator[str]:
         ("actions", ", ".join(actions) if actions else UNKNOWN),
         ("actions in a chunk", f"{model.get('action_horizon')}, of which {policy.get('action_chunk')} are executed"),
         ("image size", _with_unit(model.get("vision", {}).get("image_size"), "pixels square")),
-        ("tokenizer", value_or_unknown(config.get("tokenizer"))),
+        ("tokenizer", value_or_unknown(", ".join(f"{k} {v}" for k, v in (config.get("tokenizer") or {}).items()))),
     ]
     yield from table(("", ""), rows)
 

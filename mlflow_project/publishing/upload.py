@@ -53,9 +53,10 @@ def files_of(bundle: Bundle, states: Path | None = None) -> dict[str, Path]:
     `states` is a directory of training states; with it, the optimiser's state of the step goes along.
     """
     files = {name: bundle.path / name for name in (*sorted(bundle.manifest.files), MANIFEST_FILE)}
-    for file in sorted(states.rglob("*")) if states is not None else ():
-        if file.is_file():
-            files[f"{TRAINING_STATE}/{file.relative_to(states).as_posix()}"] = file
+    if states is not None:
+        for file in sorted(states.rglob("*")):
+            if file.is_file():
+                files[f"{TRAINING_STATE}/{file.relative_to(states).as_posix()}"] = file
     return files
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,9 +44,11 @@ class SafeConsole(Console):
     """
 
     def __init__(self, **settings: Any) -> None:
-        # In a notebook, rich would display each line as a page of its own.
-        plain = {"markup": False, "highlight": False, "emoji": False, "force_jupyter": False}
-        super().__init__(**{**plain, **settings})
+        plain = {"markup": False, "highlight": False, "emoji": False}
+        # A notebook's kernel claims to be a terminal, and shows control sequences as they are; and rich would display
+        # each line there as a page of its own.
+        notebook = {"force_jupyter": False, "force_terminal": False} if _in_notebook() else {}
+        super().__init__(**{**plain, **notebook, **settings})
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -78,6 +81,12 @@ class SafeConsole(Console):
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(escaped(text, lines=True), style)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and kernel.IPKernelApp.initialized()
 
 
 def _one_line(text: str) -> str:

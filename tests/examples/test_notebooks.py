@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def test_it_runs(path, tmp_path, monkeypatch):
     NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = "".join(output.get("text", "") for output in outputs)
-    assert "sft          4/4" in shown
+    assert re.search(r"sft .*4/4", shown)
+    assert "\x1b" not in shown, "no control sequences"
     displayed = [output.data for output in outputs if output.output_type in ("display_data", "execute_result")]
     assert sum("image/png" in data for data in displayed) == 2
     assert any("<table" in data.get("text/html", "") for data in displayed)

@@ -62,7 +62,7 @@ def test_the_page_runs(page):
     assert list(names["run"].metrics()["train/loss"].dropna().index)[-1] == 4
     assert names["actions"].shape == (2, 8, 7)
     assert "unknown-option sft has no option 'batchsize' -> did you mean batch_size?" in printed
-    assert "missing-step -> nearest: 4, 2" in printed
+    assert "missing-step -> nearest: 2, 4" in printed
     assert names["outcome"].passed is False
     assert set(names["outcome"].frame().columns) == {"rule", "passed", "because"}
 

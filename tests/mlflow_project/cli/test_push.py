@@ -57,13 +57,14 @@ def test_a_checkpoint_with_its_evidence(push, start, hub, world: World, tmp_path
     """What was pushed is the best checkpoint of the run, byte for byte, with a card of its numbers; another push
     replaces it whole."""
     run, paths = world.evaluated("s" * 6 + "t" * 14, "s" * 15 + "t" * 5)
+    assert len(read_evaluations(world.client, [run])) == 2, "the store has not got all records in time"
     out, _ = push(run, f"hf://{REPO}", "--private", "--license", "apache-2.0")
     commit = hub.commit(REPO, "main")
     assert f"pushed       hf://{REPO}@{commit}" in out
     assert hub.private == {REPO}
     bundle, files = read_bundle(paths[1]), hub.models[REPO]["main"]
     assert files.keys() == {*bundle.manifest.files, "bundle.json", "README.md", ".gitattributes"}
-    assert all((bundle.path / name).read_bytes() == files[name] for name in bundle.manifest.files)
+    assert all((bundle.path / name).read_bytes() == files[name] for name in (*bundle.manifest.files, "bundle.json"))
 
     card = files["README.md"].decode()
     read = ModelCard(card, ignore_metadata_errors=False).data

@@ -13,6 +13,7 @@ from corpus.hub import TOKEN, Hub, serve
 
 from rlinf_isaac.checkpoint.foreign.hub import Location, is_hub, parse
 from rlinf_isaac.ground.errors import BundleError
+from rlinf_isaac.ground.hub import uri_of
 
 FILES = {
     "README.md": b"# A model",
@@ -151,6 +152,10 @@ def test_spelling():
     assert parse("hf://a/b.c/d/e-f") == Location("a/b.c", "d/e-f", None)
     assert parse("hf://a/b/@refs/pr/1") == Location("a/b", "", "refs/pr/1")
     assert parse("hf://a/b/c@v1.0") == Location("a/b", "c", "v1.0")
+    assert parse("hf://a/b@v1.0/c/d") == Location("a/b", "c/d", "v1.0")
+    assert parse("hf://a/b@refs/pr/1/c") == Location("a/b", "c", "refs/pr/1")
+    assert parse("hf://a/b@fix%2Fnorm") == Location("a/b", "", "fix/norm")
+    assert parse("hf://datasets/a/b@v2.1", "dataset") == parse("hf://a/b@v2.1", "dataset") == ("a/b", "", "v2.1")
     for uri in (
         "hf://a",
         "hf:/a/b",
@@ -158,6 +163,8 @@ def test_spelling():
         "hf://a/b@",
         "hf://a/b@c@d",
         "hf://a/b/../c",
+        "hf://a/b@v1/../c",
+        "hf://a/b/c@v1/d",
         "hf://a/b//c",
         "hf://a/b c",
         "hf://datasets/a/b",
@@ -169,3 +176,11 @@ def test_spelling():
             parse(uri)
         assert error.value.problems[0].code == "hub-uri", uri
     assert not is_hub("models:/a@b")
+
+
+def test_the_cache_says_what_it_holds(tmp_path):
+    commit = "0123456789abcdef" * 2 + "01234567"
+    snapshot = tmp_path / "hub" / "models--lab--pi0--base" / "snapshots" / commit
+    assert uri_of(snapshot) == f"hf://lab/pi0--base@{commit}"
+    assert uri_of(snapshot / "sft" / "4") == f"hf://lab/pi0--base@{commit}/sft/4"
+    assert uri_of(tmp_path / "checkpoints" / "4") is None
