@@ -21,6 +21,13 @@ from mlflow_project.vocabulary import ENDED_TAG, RESULT_TAG, ROLLBACK_TAG
 from rlinf_isaac.ground.errors import InvalidJob, TrainingDiverged
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch) -> None:
+    """However busy the machine is, there is time for everything that has no end of its own here."""
+    monkeypatch.setattr(notifier, "_PATIENCE_FOR_ID_S", 120.0)
+    monkeypatch.setattr("mlflow_project.tracking.runs.PATIENCE_S", 120.0)
+
+
 @pytest.fixture
 def hook() -> Iterator[Hook]:
     each = Hook()
