@@ -38,7 +38,7 @@ def entry_point(verb: str, command: click.Command) -> Iterator[str]:
         if each.name in OF_THE_TERMINAL:
             continue
         default = "" if each.required else f", default: {_quoted(_default(each))}"
-        yield f"      {each.name}: {{type: string{default}}}"
+        yield f"      {_quoted(str(each.name))}: {{type: string{default}}}"  # yes is no string in YAML
         # An option stays on one line with its value, an argument has no name in front of it.
         words.append(f"{each.opts[0]} {{{each.name}}}" if isinstance(each, click.Option) else f"{{{each.name}}}")
     joined = [word.replace(" ", "\0") for word in words]

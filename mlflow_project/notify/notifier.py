@@ -13,9 +13,9 @@ from mlflow_project.notify.addresses import Address
 from mlflow_project.notify.deliver import NotDelivered, deliver
 from mlflow_project.notify.news import News, Newsroom
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.followers import Followed
 from mlflow_project.tracking.journal import read_header, read_operations
 from mlflow_project.tracking.redact import without_credentials
-from mlflow_project.tracking.runs import TrackedRun
 
 logger = logging.getLogger("mlflow_project")
 
@@ -33,7 +33,7 @@ class Notifier:
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, run: TrackedRun) -> None:
+    def start(self, run: Followed) -> None:
         """Read the journal from its beginning, and go on with every line that is added."""
         run.recorder.journal.call_too(self._wake.set)
         self._thread = threading.Thread(target=self._follow, args=(run,), name="notifier", daemon=True)
@@ -49,7 +49,7 @@ class Notifier:
         for desk in self._desks:
             desk.close(max(0.0, deadline - time.monotonic()))
 
-    def _follow(self, run: TrackedRun) -> None:
+    def _follow(self, run: Followed) -> None:
         try:
             path = run.recorder.journal.path
             header, offset = read_header(path)
@@ -70,7 +70,7 @@ class Notifier:
             logger.warning("notifications have stopped: %s", error, exc_info=error)
 
 
-def _with_link(news: News, run: TrackedRun) -> dict[str, Any]:
+def _with_link(news: News, run: Followed) -> dict[str, Any]:
     ids = run.uploader.ids(news.run, _PATIENCE_FOR_ID_S)
     if ids is None:
         return news.as_dict()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow_project.reporting.replay import is_complete
 from mlflow_project.reporting.target import Progress, targets_of
-from mlflow_project.tracking.runs import TrackedRun
+from mlflow_project.tracking.followers import Followed
 from mlflow_project.tracking.sync import sync_command
 
 logger = logging.getLogger("mlflow_project")
@@ -27,7 +27,7 @@ class Reporter:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._journal = Path()
 
-    def start(self, run: TrackedRun) -> None:
+    def start(self, run: Followed) -> None:
         """Start the processes."""
         self._journal = run.recorder.journal.path
         for target in self._targets:

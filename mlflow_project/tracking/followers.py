@@ -14,18 +14,31 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from mlflow_project.tracking.runs import TrackedRun
+from mlflow_project.tracking.recorder import Recorder
+from mlflow_project.tracking.uploader import Uploader
 
 logger = logging.getLogger("mlflow_project")
+
+
+class Followed(Protocol):
+    """What a follower may know of the outermost run of a verb (`runs.TrackedRun`)."""
+
+    @property
+    def recorder(self) -> Recorder: ...
+
+    @property
+    def uploader(self) -> Uploader: ...
+
+    @property
+    def tracking_uri(self) -> str: ...
 
 
 class Follower(Protocol):
     """Follows the journal of one verb. Neither method may block for long."""
 
-    def start(self, run: TrackedRun) -> None:
+    def start(self, run: Followed) -> None:
         """Begin to follow the journal of `run`, the outermost run of a verb. Its first lines may be written already."""
         ...
 
@@ -51,7 +64,7 @@ def followed_by(*followers: Follower) -> Iterator[None]:
 class Company:
     """The followers that one run has: those of the innermost `followed_by`."""
 
-    def __init__(self, run: TrackedRun) -> None:
+    def __init__(self, run: Followed) -> None:
         self._followers = []
         for follower in _chosen:
             try:

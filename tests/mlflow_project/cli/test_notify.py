@@ -35,7 +35,9 @@ def test_a_training_that_is_killed_by_sigterm_says_so(start, store, small_datase
 
 def test_what_cannot_be_told_is_refused_before_the_start(invoke, small_dataset, tmp_path):
     wrong = ["ftp://host/x", "https://", "http://host:port/", "http://[::1", "say 'it"]
-    missing = ["no-such-command --x", "/etc/hostname"]
+    plain = tmp_path / "plain"
+    plain.touch(0o600)
+    missing = ["no-such-command --x", str(plain)]
     words = [word for text in wrong + missing for word in ("--notify", text)]
     arguments = ("sft", "--dataset", small_dataset, "--preset", "tiny", *words)
     for result in (invoke("doctor", *arguments), invoke(*arguments)):
