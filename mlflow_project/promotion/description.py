@@ -22,7 +22,7 @@ def description(judgement: Judgement, experiment: str, run: str) -> str:
     lines[0] += f" of {plain(evaluation.task)} (95 % interval)." if evaluation.task else " (95 % interval)."
     links = {
         "its evaluation": ui.run_link("", evaluation.experiment, evaluation.run),
-        "the comparison it won": ui.artifact_link("", evaluation.experiment, evaluation.sweep, COMPARISON_PAGE),
+        "its comparison": ui.artifact_link("", evaluation.experiment, evaluation.sweep, COMPARISON_PAGE),
         "the promotion": ui.run_link("", experiment, run),
         "all evidence": ui.artifact_link("", experiment, run, EVIDENCE),
     }

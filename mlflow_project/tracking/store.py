@@ -14,6 +14,8 @@ from rlinf_isaac.ground.errors import InvalidJob
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+DEFAULT_EXPERIMENT = "rlinf-isaac"
+"""The experiment of whatever names no other."""
 _SQLITE = "sqlite:///"
 
 
