@@ -27,10 +27,9 @@ def description(judgement: Judgement, experiment: str, run: str) -> str:
         "all evidence": ui.artifact_link("", experiment, run, EVIDENCE),
     }
     lines += ["", ", ".join(f"[{text}]({link})" for text, link in links.items()), ""]
-    lines += ["| rule | | because |", "|---|---|---|"]
-    for ruling in judgement.rulings:
-        mark = "pass" if ruling.passed else "**refused**"
-        lines.append(f"| {plain(ruling.rule)} | {mark} | {plain(ruling.because)} |")
+    for ruling in judgement.rulings:  # a list: the registry's page shows tables without space between the columns
+        mark = "passed" if ruling.passed else "refused"
+        lines.append(f"- **{plain(ruling.rule)}** {mark}: {plain(ruling.because)}")
     return "\n".join(lines) + "\n"
 
 
