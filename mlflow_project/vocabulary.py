@@ -106,8 +106,6 @@ COMPARISON_PAGE = "comparison.html"
 ROLLOUT = "rollout"
 """Key of the animated images; the step of an image is the number of its episode."""
 
-DEFAULT_EXPERIMENT = "rlinf-isaac"
-"""The experiment of whatever names no other."""
 EXPERIMENT_PLACEHOLDER = "{{experiment}}"
 """Placeholder for MLflow's id of the experiment, unknown while a record is written; the replica fills it in."""
 RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -158,7 +158,9 @@ class Chains:
         children = [self._run(child) for child in self._children(run)]
         outputs = sorted(_outputs(run), key=lambda output: output.step)
         ids = [model.model_id for model in (run.inputs.model_inputs or [])] if run.inputs else []
-        for model_id in [*ids, *(output.model_id for output in outputs)]:
+        ids += [output.model_id for output in outputs]
+        # `main` has the checkpoints of the runs nested in it, which are in the tree already.
+        for model_id in [] if run.data.tags.get(VERB_TAG) == "main" else ids:
             model = self._client.get_logged_model(model_id)
             digest = model.tags.get(MODEL_TAG)
             if digest is not None and model.tags.get(URI_TAG):

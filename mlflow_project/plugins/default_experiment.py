@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow.tracking.default_experiment.abstract_context import DefaultExperimentProvider
 
-from mlflow_project.vocabulary import DEFAULT_EXPERIMENT
+from mlflow_project.tracking.store import DEFAULT_EXPERIMENT, artifact_location, tracking_uri
 
 PROJECT_NAME = "rlinf-isaac"
 """What the file MLproject of this project says as ``name``."""
@@ -30,8 +30,6 @@ class ProjectExperiment(DefaultExperimentProvider):
         """Id of the experiment, which is created if it is missing."""
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
-
-        from mlflow_project.tracking.store import artifact_location, tracking_uri
 
         client = MlflowClient()
         experiment = client.get_experiment_by_name(DEFAULT_EXPERIMENT)

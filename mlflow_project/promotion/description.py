@@ -22,15 +22,14 @@ def description(judgement: Judgement, experiment: str, run: str) -> str:
     lines[0] += f" of {plain(evaluation.task)} (95 % interval)." if evaluation.task else " (95 % interval)."
     links = {
         "its evaluation": ui.run_link("", evaluation.experiment, evaluation.run),
-        "the comparison it won": ui.artifact_link("", evaluation.experiment, evaluation.sweep, COMPARISON_PAGE),
+        "its comparison": ui.artifact_link("", evaluation.experiment, evaluation.sweep, COMPARISON_PAGE),
         "the promotion": ui.run_link("", experiment, run),
         "all evidence": ui.artifact_link("", experiment, run, EVIDENCE),
     }
     lines += ["", ", ".join(f"[{text}]({link})" for text, link in links.items()), ""]
-    lines += ["| rule | | because |", "|---|---|---|"]
-    for ruling in judgement.rulings:
-        mark = "pass" if ruling.passed else "**refused**"
-        lines.append(f"| {plain(ruling.rule)} | {mark} | {plain(ruling.because)} |")
+    for ruling in judgement.rulings:  # a list: the registry's page shows tables without space between the columns
+        mark = "passed" if ruling.passed else "refused"
+        lines.append(f"- **{plain(ruling.rule)}** {mark}: {plain(ruling.because)}")
     return "\n".join(lines) + "\n"
 
 

@@ -26,9 +26,11 @@ SECTIONS = ("preset", "env", "demos", "sft", "eval", "rl")
 LOSS = "train/loss"
 AWAITED = {f"{ABOUT_TAG}{key}": NOT_YET for key in ("best", "success", "promotion")}
 """Tags of the run from its beginning, so that they come first."""
-COLUMNS = tuple(f"main/{key}" for key in ("best_success_once", "best_success_low", "best_success_high"))
-COLUMNS += ("main/gain_over_first", "main/loss", "main/episodes")
-CHARTS = (COLUMNS[0], "main/gain_over_first", "main/loss")
+COLUMNS: tuple[str, ...] = (
+    *("main/best_success_once", "main/gain_over_first", "main/loss"),
+    *("main/best_success_low", "main/best_success_high", "main/episodes"),
+)
+CHARTS = COLUMNS[:3]
 
 
 class MainRecorder:

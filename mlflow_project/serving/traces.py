@@ -17,8 +17,8 @@ from mlflow_project.serving.batcher import Answer
 from mlflow_project.serving.observation import Request
 from mlflow_project.tracking.mlflow_environment import prepare_tracing
 from mlflow_project.tracking.runs import experiment_chosen
-from mlflow_project.tracking.store import tracking_uri
-from mlflow_project.vocabulary import DEFAULT_EXPERIMENT, MODEL_TAG
+from mlflow_project.tracking.store import DEFAULT_EXPERIMENT, tracking_uri
+from mlflow_project.vocabulary import MODEL_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from mlflow_project.tracking.mlflow_environment import VERB, prepare_environment
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.signals import Signals, Terminated
-from mlflow_project.tracking.store import tracking_uri
+from mlflow_project.tracking.store import DEFAULT_EXPERIMENT, tracking_uri
 from mlflow_project.tracking.sync import sync_command, sync_steps
 from mlflow_project.tracking.uploader import Uploader, UploadResult
-from mlflow_project.vocabulary import DEFAULT_EXPERIMENT, FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
+from mlflow_project.vocabulary import FAILURE_TAG, SOURCE_TAG, SOURCE_TYPE_TAG, VERB_TAG
 
 PATIENCE_S = 10.0
 """Seconds that a finished verb waits for the upload of its records. The next verb, or `sync`, uploads the rest."""

@@ -17,6 +17,8 @@ from rlinf_isaac.ground.errors import InvalidJob
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+DEFAULT_EXPERIMENT = "rlinf-isaac"
+"""The experiment of whatever names no other."""
 
 def tracking_uri() -> str:
     """The URI set by `mlflow.set_tracking_uri`, else MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.

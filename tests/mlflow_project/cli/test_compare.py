@@ -28,7 +28,8 @@ def runs_of(client, verb):
     if experiment is None:
         return []
     order = ["attributes.start_time ASC"]
-    return client.search_runs([experiment.experiment_id], f"tags.rlinf_isaac.verb = '{verb}'", order_by=order)
+    found = client.search_runs([experiment.experiment_id], f"tags.rlinf_isaac.verb = '{verb}'", order_by=order)
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
 
 
 def page_of(client, run):

@@ -231,7 +231,7 @@ def check_evidence(world: World) -> None:
     """The champion says what it is and what every rule found; the whole evidence is an artifact with the hash that a
     tag names; its model knows of it, and so does the promotion's run."""
     version = world.client.get_model_version_by_alias(world.name, "champion")
-    assert all(f"| {rule} | pass | " in version.description for rule in RULES)
+    assert all(f"- **{rule}** passed: " in version.description for rule in RULES)
     run = world.client.get_run(version.tags["promotion.run"])
     assert {f"gate.{rule}" for rule in RULES} <= set(run.data.tags)
     assert f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?" in version.description
