@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import print_json, print_table, stderr, stdout, verb_session
+from mlflow_project.cli._session import print_json, print_wide, stderr, stdout, verb_session
 from mlflow_project.tracking.terminal import escaped
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def command(limit: int, json: bool, output: Path) -> None:
             stdout.print(f"no runs of rlinf-isaac in {source}")
         else:
             stdout.print(f"Runs in {source}")
-            print_table(_table(found))
+            print_wide(_table(found))
 
 
 def _facts(output: Path) -> tuple[list[Facts], str]:
@@ -56,8 +56,9 @@ def _facts(output: Path) -> tuple[list[Facts], str]:
     from mlflow_project.tracking.store import is_missing
     from mlflow_project.watching.find import outputs
     from mlflow_project.watching.journals import journals_in, open_journal
-    from mlflow_project.watching.listing import facts_of_journals, facts_of_store
+    from mlflow_project.watching.listing import facts_of_journals, facts_of_store, with_dead
 
+    views = [view for place in outputs(output) for path in journals_in(place) if (view := open_journal(path))]
     uri = nearest_store()
     why = f"there is no MLflow store at {without_credentials(uri)}"
     if not is_missing(uri):
@@ -68,10 +69,9 @@ def _facts(output: Path) -> tuple[list[Facts], str]:
         from mlflow.exceptions import MlflowException
 
         try:
-            return facts_of_store(MlflowClient(uri)), without_credentials(uri)
+            return with_dead(facts_of_store(MlflowClient(uri)), views), without_credentials(uri)
         except MlflowException as error:
             why = f"MLflow at {without_credentials(uri)} does not answer ({str(error)[:200]})"
-    views = [view for place in outputs(output) for path in journals_in(place) if (view := open_journal(path))]
     if views:
         stderr.print(f"{why}; this is what the journals on this disk say")
     return facts_of_journals(views), "the journals on this disk" if views else without_credentials(uri)

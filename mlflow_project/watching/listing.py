@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +160,15 @@ def facts_of_journals(views: Iterable[JournalView]) -> list[Facts]:
                 )
             )
     return sorted(found, key=lambda each: each.began, reverse=True)
+
+
+def with_dead(facts: Sequence[Facts], views: Iterable[JournalView]) -> list[Facts]:
+    """The runs of a store; those that it takes for running are ``died`` where a journal here knows that they have."""
+    dead = set()
+    for view in views if any(each.status == "running" for each in facts) else ():
+        if status_of(view).state == "died":
+            dead |= {mlflow_id for mlflow_id, _ in sent(view.path).runs.values()}
+    return [replace(each, status="died") if each.status == "running" and each.id in dead else each for each in facts]
 
 
 def rows(facts: Sequence[Facts], limit: int | None = None) -> list[Row]:

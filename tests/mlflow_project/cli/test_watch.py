@@ -40,6 +40,7 @@ def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_d
     # Its process is gone, and nobody has ended its run.
     died = invoke("status", status["run_id"][:8], "--output", "out")
     assert (died.exit_code, "died" in died.stdout) == (1, True), died.output
+    assert [row["status"] for row in json.loads(invoke("ls", "--json").stdout)["runs"]] == ["died"]
     assert "the same command resumes it" in invoke("watch", "--once", "--output", "out").stdout
 
     # The same command says where it resumes, and ends; the newest verb is that one.
