@@ -13,6 +13,7 @@ from rich.text import Text
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import print_json, print_wide, stderr, stdout, verb_session
+from mlflow_project.cli._trouble import trouble_of
 from mlflow_project.tracking.terminal import escaped
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ def _facts(output: Path) -> tuple[list[Facts], str]:
 
         prepare_environment()
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         try:
             return with_dead(facts_of_store(MlflowClient(uri)), views), without_credentials(uri)
-        except MlflowException as error:
+        except Exception as error:
+            if trouble_of(error) is None:
+                raise
             why = f"MLflow at {without_credentials(uri)} does not answer ({str(error)[:200]})"
     if views:
         stderr.print(f"{why}; this is what the journals on this disk say")
