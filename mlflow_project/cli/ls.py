@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 EXAMPLE = """\b
 Example:
   rlinf-isaac ls
-  rlinf-isaac ls --limit 100 --json true
+  rlinf-isaac ls --limit 100 --json
   MLFLOW_TRACKING_URI=http://tracking:5000 rlinf-isaac ls"""
 
 
 @click.command("ls", epilog=EXAMPLE)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many runs, the newest.")
-@options.flag("--json", "Print JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 @options.output
 def command(limit: int, json: bool, output: Path) -> None:
     """List runs and, below each, the checkpoints that it has made or evaluated, with success, size and place.

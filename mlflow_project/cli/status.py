@@ -21,12 +21,12 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac status
   rlinf-isaac status 0123456789abcdef0123456789abcdef
-  rlinf-isaac status --json true"""
+  rlinf-isaac status --json"""
 
 
 @click.command("status", epilog=EXAMPLE)
 @click.argument("run", metavar="[RUN]", required=False)
-@options.flag("--json", "Print JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 @options.output
 def command(run: str | None, json: bool, output: Path) -> None:
     """Say of a verb whether it runs, how far and how fast it is, its last checkpoint and its last success.

@@ -23,7 +23,7 @@ _COLUMNS = 100
 
 @click.command("watch", epilog=EXAMPLE)
 @click.argument("run", metavar="[RUN]", required=False)
-@options.flag("--once", "Print one frame and end; this is also what happens where the output is no terminal.")
+@click.option("--once", is_flag=True, help="Print one frame and end, as always where the output is no terminal.")
 @options.output
 def command(run: str | None, once: bool, output: Path) -> None:
     """Show a verb at work: progress, curves, success, GPU and CPU, last lines. Ctrl-C ends the watching, not the work.

@@ -47,7 +47,7 @@ def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_d
     again = start(*sft)
     _, log = again.communicate()
     assert "sft resumes after step " in log
-    ended = invoke("watch", "out", "--once", "true")
+    ended = invoke("watch", "--once", "out")
     assert ended.exit_code == 0
     assert "finished" in ended.stdout
     assert "sft 40/40  100 %" in ended.stdout
