@@ -27,6 +27,8 @@ PLANNED_TAG = "sweep.checkpoints"
 ENV_FINDINGS_TAG = "env.findings"
 """Tag of runs that played episodes: the codes that `doctor env` last found of the environment, or that it found
 nothing, or that it was not asked."""
+VERDICT_TAG = "comparison.verdict"
+"""Tag of a run that has compared checkpoints: which one is best, in a sentence."""
 MISMATCH_TAG = "allow_mismatch"
 """Tag of runs that were allowed to continue although the job differs from what the weights were trained with."""
 MISMATCH_OF_TAG = "mismatch."

@@ -10,7 +10,14 @@ from mlflow_project.comparison.report import render
 from mlflow_project.comparison.tables import episode_tables, leaderboard_markdown, pair_table, task_pair_table
 from mlflow_project.tracking import ui
 from mlflow_project.tracking.recorder import Recorder
-from mlflow_project.vocabulary import COMPARISON_PAGE, EXPERIMENT_PLACEHOLDER, NOTE_TAG, local_run, run_placeholder
+from mlflow_project.vocabulary import (
+    COMPARISON_PAGE,
+    EXPERIMENT_PLACEHOLDER,
+    NOTE_TAG,
+    VERDICT_TAG,
+    local_run,
+    run_placeholder,
+)
 
 PAIRS_FILE = "pairs.json"
 TASK_PAIRS_FILE = "pairs_by_task.json"
@@ -36,7 +43,7 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
     charts = ui.comparison_link("", EXPERIMENT_PLACEHOLDER, run, charts=True)
     links = f"[page with videos]({page}), [charts and animated rollouts]({charts})"
     description = leaderboard_markdown(comparison, links)
-    recorder.tags({NOTE_TAG: description, "comparison.verdict": comparison.verdict})
+    recorder.tags({NOTE_TAG: description, VERDICT_TAG: comparison.verdict})
 
 
 def save_comparison_view(
