@@ -26,13 +26,13 @@ def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_d
     # The link is the first thing that is said; a line has loss, learning rate and the saved checkpoint.
     assert seen["first"].startswith("run ")
     assert "/runs/" in seen["first"]
-    for words in (" 50 %", "  loss ", "  lr ", "  saved 10"):
+    for words in (" 50 %", "  loss ", "  lr ", "  saved 20"):
         assert words in seen["line"]
     (status,) = seen["status"]
     assert (status["state"], status["verb"], status["pid"]) == ("running", "sft", process.pid)
     assert status["progress"]["total"] == 40
     assert status["progress"]["done"] >= 20
-    assert status["checkpoint"]["step"] >= 10
+    assert status["checkpoint"]["step"] >= 20
     assert status["run_id"] in seen["first"]
     for words in ("running", "parameters", "all trained", "sft ", "loss", "sft 20/40", "cpu"):
         assert words in seen["watch"]
