@@ -114,6 +114,9 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
     """
     experiments = [each.experiment_id for each in client.search_experiments()]
     found: dict[str, Facts] = {}
+    makers: dict[
+        str, list[Facts]
+    ] = {}  # of a LoggedModel: a training that is resumed has those of the earlier run, too
     for run in client.search_runs(experiments, max_results=_PAGE, order_by=["attributes.start_time DESC"]):
         info, tags = run.info, run.data.tags
         data = run.inputs.dataset_inputs if run.inputs else []
@@ -129,12 +132,13 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
             run.data.metrics,
             ", ".join(training),
         )
+        for output in run.outputs.model_outputs if run.outputs else ():
+            makers.setdefault(output.model_id, []).append(found[info.run_id])
     for start in range(0, len(experiments), 10):  # the most experiments that MLflow takes in one question
         for model in client.search_logged_models(experiments[start : start + 10], max_results=_PAGE):
-            digest, source = model.tags.get(MODEL_TAG), found.get(model.source_run_id or "")
-            if digest and source:
-                step = int((model.params or {}).get("step", 0))
-                source.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
+            digest, step = model.tags.get(MODEL_TAG, ""), int((model.params or {}).get("step", 0))
+            for maker in makers.get(model.model_id, ()) if digest else ():
+                maker.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
     return list(found.values())
 
 
