@@ -114,9 +114,8 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
     """
     experiments = [each.experiment_id for each in client.search_experiments()]
     found: dict[str, Facts] = {}
-    makers: dict[
-        str, list[Facts]
-    ] = {}  # of a LoggedModel: a training that is resumed has those of the earlier run, too
+    # LoggedModel -> the runs that have made it: a training that is resumed has those of the earlier run, too.
+    makers: dict[str, list[Facts]] = {}
     for run in client.search_runs(experiments, max_results=_PAGE, order_by=["attributes.start_time DESC"]):
         info, tags = run.info, run.data.tags
         data = run.inputs.dataset_inputs if run.inputs else []
