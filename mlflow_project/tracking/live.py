@@ -137,7 +137,7 @@ class LifeFile:
         """A line of the log."""
         with self._lock:
             self._life.lines = [*self._life.lines[1 - _LINES :], f"{time.strftime('%H:%M:%S')} {text}"]
-        self.beat()
+        self.beat(at_once=True)
 
     def end(self) -> None:
         """The verb ends."""
