@@ -126,13 +126,13 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
-def print_table(table: RenderableType) -> None:
-    """Print a table on stdout as wide as the terminal; into a pipe as wide as it is, with nothing cut or wrapped."""
+def print_wide(shown: RenderableType) -> None:
+    """Print a table or a frame on stdout as wide as the terminal; into a pipe as wide as it is, and nothing is cut."""
     if stdout.is_terminal:
-        stdout.print(table, soft_wrap=False)
+        stdout.print(shown, soft_wrap=False)
         return
     wide = SafeConsole(file=io.StringIO(), width=_WIDEST)
-    wide.print(table, soft_wrap=False)
+    wide.print(shown, soft_wrap=False)
     click.echo("\n".join(line.rstrip() for line in wide.file.getvalue().splitlines()))  # type: ignore[attr-defined]
 
 

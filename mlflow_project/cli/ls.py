@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import print_json, print_table, stderr, stdout, verb_session
+from mlflow_project.cli._session import print_json, print_wide, stderr, stdout, verb_session
+from mlflow_project.cli._trouble import trouble_of
 from mlflow_project.tracking.terminal import escaped
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 EXAMPLE = """\b
 Example:
   rlinf-isaac ls
-  rlinf-isaac ls --limit 100 --json true
+  rlinf-isaac ls --limit 100 --json
   MLFLOW_TRACKING_URI=http://tracking:5000 rlinf-isaac ls"""
 
 
 @click.command("ls", epilog=EXAMPLE)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many runs, the newest.")
-@options.flag("--json", "Print JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 @options.output
 def command(limit: int, json: bool, output: Path) -> None:
     """List runs and, below each, the checkpoints that it has made or evaluated, with success, size and place.
@@ -46,7 +47,7 @@ def command(limit: int, json: bool, output: Path) -> None:
             stdout.print(f"no runs of rlinf-isaac in {source}")
         else:
             stdout.print(f"Runs in {source}")
-            print_table(_table(found))
+            print_wide(_table(found))
 
 
 def _facts(output: Path) -> tuple[list[Facts], str]:
@@ -55,8 +56,9 @@ def _facts(output: Path) -> tuple[list[Facts], str]:
     from mlflow_project.tracking.store import is_missing, nearest_store
     from mlflow_project.watching.find import outputs
     from mlflow_project.watching.journals import journals_in, open_journal
-    from mlflow_project.watching.listing import facts_of_journals, facts_of_store
+    from mlflow_project.watching.listing import facts_of_journals, facts_of_store, with_dead
 
+    views = [view for place in outputs(output) for path in journals_in(place) if (view := open_journal(path))]
     uri = nearest_store()
     why = f"there is no MLflow store at {without_credentials(uri)}"
     if not is_missing(uri):
@@ -64,13 +66,13 @@ def _facts(output: Path) -> tuple[list[Facts], str]:
 
         prepare_environment()
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         try:
-            return facts_of_store(MlflowClient(uri)), without_credentials(uri)
-        except MlflowException as error:
+            return with_dead(facts_of_store(MlflowClient(uri)), views), without_credentials(uri)
+        except Exception as error:
+            if trouble_of(error) is None:
+                raise
             why = f"MLflow at {without_credentials(uri)} does not answer ({str(error)[:200]})"
-    views = [view for place in outputs(output) for path in journals_in(place) if (view := open_journal(path))]
     if views:
         stderr.print(f"{why}; this is what the journals on this disk say")
     return facts_of_journals(views), "the journals on this disk" if views else without_credentials(uri)

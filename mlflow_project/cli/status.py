@@ -21,12 +21,12 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac status
   rlinf-isaac status 0123456789abcdef0123456789abcdef
-  rlinf-isaac status --json true"""
+  rlinf-isaac status --json"""
 
 
 @click.command("status", epilog=EXAMPLE)
 @click.argument("run", metavar="[RUN]", required=False)
-@options.flag("--json", "Print JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 @options.output
 def command(run: str | None, json: bool, output: Path) -> None:
     """Say of a verb whether it runs, how far and how fast it is, its last checkpoint and its last success.
@@ -79,16 +79,16 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     ]
     for work in (life.work if life else [])[-1:]:
         words = [f"{work.label} {amount(work.done, work.unit)}/{amount(work.total, work.unit)}"]
-        if work.rate and work.done < work.total:
+        if work.rate and running and work.done < work.total:
             words.append(spell_rate(work.rate, work.unit))
         if work.left_s is not None and running:
             words.append(f"eta {spell_time(max(0.0, work.left_s - (time.time() - work.seen)))}")
-        rows.append(("progress", "  ".join([*words, work.note])))
+        rows.append(("progress", "  ".join([*words, *filter(None, [work.note])])))
     if status.saved is not None:
         step, when = status.saved
         rows.append(("checkpoint", f"step {step}, {spell_time(max(0.0, time.time() - when))} ago"))
     rows.append(("success", str(status.success) if status.success else ""))
-    missing = f"{status.unsent} bytes are not in MLflow yet" if status.unsent else ""
+    missing = f"{status.unsent} bytes are not in MLflow yet" if status.lags else ""
     return [
         *rows,
         ("run", status.run_id or "MLflow does not have it yet"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import stdout, verb_session
+from mlflow_project.cli._session import print_wide, stdout, verb_session
 
 EXAMPLE = """\b
 Example:
@@ -17,11 +17,13 @@ Example:
   rlinf-isaac watch result/isaaclab_openpi/sft/tiny-0123abcd
   rlinf-isaac watch --once | head -20"""
 _EVERY_S = 1.0
+_COLUMNS = 100
+"""Width of curves in a pipe; lines may be longer there."""
 
 
 @click.command("watch", epilog=EXAMPLE)
 @click.argument("run", metavar="[RUN]", required=False)
-@options.flag("--once", "Print one frame and end; this is also what happens where the output is no terminal.")
+@click.option("--once", is_flag=True, help="Print one frame and end, as always where the output is no terminal.")
 @options.output
 def command(run: str | None, once: bool, output: Path) -> None:
     """Show a verb at work: progress, curves, success, GPU and CPU, last lines. Ctrl-C ends the watching, not the work.
@@ -41,7 +43,7 @@ def command(run: str | None, once: bool, output: Path) -> None:
         view = JournalView(find_journal(run, output))
         status = status_of(view)
         if once or not stdout.is_terminal:
-            stdout.print(frame(status, stdout.width), soft_wrap=False)
+            print_wide(frame(status, stdout.width if stdout.is_terminal else _COLUMNS))
             return
         with Live(console=stdout, screen=True, auto_refresh=False) as live:
             try:

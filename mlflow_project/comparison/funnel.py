@@ -56,7 +56,7 @@ def _stages(standing: Standing, names: list[str]) -> tuple[Stage, ...]:
     rows, stages = standing.evaluation.rows, []
     before: str | None = None
     for name in (*names, SOLVED):
-        flags = [(row.subtasks | {SOLVED: row.success}) for row in rows if name == SOLVED or name in row.subtasks]
+        flags = [{**row.subtasks, SOLVED: row.success} for row in rows if name == SOLVED or name in row.subtasks]
         lost = None if before is None else sum(flag.get(before, False) and not flag[name] for flag in flags)
         stages.append(Stage(name, sum(flag[name] for flag in flags), len(flags), lost))
         before = name

@@ -94,8 +94,8 @@ class Places:
     """
 
     server: str = ""
-    files: Mapping[tuple[str, str], str] | None = None
-    posters: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    files: dict[tuple[str, str], str] | None = None
+    posters: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def render(comparison: Comparison, title: str, origin: Origin | None = None, places: Places | None = None) -> str:

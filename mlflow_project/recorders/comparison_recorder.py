@@ -24,6 +24,7 @@ from mlflow_project.vocabulary import (
     COMPARISON_PAGE,
     EXPERIMENT_PLACEHOLDER,
     NOTE_TAG,
+    VERDICT_TAG,
     local_run,
     run_placeholder,
 )
@@ -54,7 +55,7 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
     charts = ui.comparison_link("", EXPERIMENT_PLACEHOLDER, run, charts=True)
     links = f"[page with videos]({page}), [charts and animated rollouts]({charts})"
     description = leaderboard_markdown(comparison, links)
-    recorder.tags({NOTE_TAG: description, "comparison.verdict": comparison.verdict})
+    recorder.tags({NOTE_TAG: description, VERDICT_TAG: comparison.verdict})
 
 
 @cache

@@ -126,7 +126,9 @@ class _Place:
         chosen = experiment_chosen()
         if chosen is None and model is not None:
             return cls(bundle, model.experiment_id, model.model_id)
-        return cls(bundle, _experiment(client, chosen or DEFAULT_EXPERIMENT), model and model.model_id)
+        return cls(
+            bundle, _experiment(client, chosen or DEFAULT_EXPERIMENT), model.model_id if model is not None else None
+        )
 
     def write(self, call: Call) -> None:
         """Write one trace: a span for the call, and in it one for the time in the queue and one for the model."""
@@ -143,12 +145,12 @@ class _Place:
             SPAN,
             span_type="AGENT",
             inputs=shown,
-            attributes={"batch": answer.batch, "queue_ms": 1e3 * answer.queue_s, "infer_ms": 1e3 * answer.infer_s},
             tags={"checkpoint": self._name, MODEL_TAG: self._digest},
             metadata={"mlflow.modelId": self._model} if self._model else None,
             experiment_id=self._experiment,
             start_time_ns=call.began,
         )
+        span.set_attributes({"batch": answer.batch, "queue_ms": 1e3 * answer.queue_s, "infer_ms": 1e3 * answer.infer_s})
         # The model's call ends shortly before the answer is packed; decoding is what comes before the queue.
         inferred = call.ended
         began = max(call.began, inferred - round(1e9 * answer.infer_s))

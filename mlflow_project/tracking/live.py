@@ -51,6 +51,7 @@ class Life:
 
     Attributes:
         pid, host: of the process.
+        namespace: what the numbers of processes belong to, as Linux names it; a container has its own.
         written: unix seconds of the newest sign of life.
         ended: whether the verb has ended, in any way that it could still report.
         stage: the step of `main` at work, such as ``3/6 fine-tuning``; empty for other verbs.
@@ -61,12 +62,21 @@ class Life:
 
     pid: int = 0
     host: str = ""
+    namespace: str = ""
     written: float = 0.0
     ended: bool = False
     stage: str = ""
     header: list[tuple[str, str]] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+
+
+def pid_namespace() -> str:
+    """What the numbers of processes belong to here; empty where the system does not say."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def life_path(journal: Path) -> Path:
@@ -95,7 +105,7 @@ class LifeFile:
     def __init__(self, journal: Path) -> None:
         self.announced = False
         self._path = life_path(journal)
-        self._life = Life(os.getpid(), socket.gethostname())
+        self._life = Life(os.getpid(), socket.gethostname(), pid_namespace())
         self._lock = threading.Lock()
         self._written = 0.0
 
@@ -127,7 +137,7 @@ class LifeFile:
         """A line of the log."""
         with self._lock:
             self._life.lines = [*self._life.lines[1 - _LINES :], f"{time.strftime('%H:%M:%S')} {text}"]
-        self.beat()
+        self.beat(at_once=True)
 
     def end(self) -> None:
         """The verb ends."""

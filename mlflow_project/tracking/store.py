@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_EXPERIMENT = "rlinf-isaac"
 """The experiment of whatever names no other."""
 
+
 def tracking_uri() -> str:
     """The URI set by `mlflow.set_tracking_uri`, else MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.
 

@@ -78,19 +78,19 @@ def _header(status: Status) -> Iterator[Text]:
         yield _row("success", f"{status.success}, {_ago(status.success.time)}")
     if status.run_id is None:
         yield _row("records", f"MLflow does not have this run yet; all is in {status.view.path}")
-    elif status.unsent:
+    elif status.unsent and status.lags:
         yield _row("records", f"{status.unsent} bytes of the journal are not in MLflow yet")
 
 
 def _progress(status: Status) -> Iterator[Text]:
     for work in (status.life.work if status.life else [])[-6:]:
-        yield _work(work)
+        yield _work(work, running=status.state == "running")
 
 
-def _work(work: Work) -> Text:
+def _work(work: Work, *, running: bool) -> Text:
     share = work.done / work.total if work.total else 1.0
     words = [f"{amount(work.done, work.unit)}/{amount(work.total, work.unit)}", f"{100 * share:.0f} %"]
-    if work.done < work.total:
+    if running and work.done < work.total:
         words += [spell_rate(work.rate, work.unit)] if work.rate else []
         if work.left_s is not None:
             words.append(f"eta {spell_time(max(0.0, work.left_s - (time.time() - work.seen)))}")

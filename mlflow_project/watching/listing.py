@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,8 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
     """
     experiments = [each.experiment_id for each in client.search_experiments()]
     found: dict[str, Facts] = {}
+    # LoggedModel -> the runs that have made it: a training that is resumed has those of the earlier run, too.
+    makers: dict[str, list[Facts]] = {}
     for run in client.search_runs(experiments, max_results=_PAGE, order_by=["attributes.start_time DESC"]):
         info, tags = run.info, run.data.tags
         data = run.inputs.dataset_inputs if run.inputs else []
@@ -129,12 +131,13 @@ def facts_of_store(client: MlflowClient) -> list[Facts]:
             run.data.metrics,
             ", ".join(training),
         )
+        for output in run.outputs.model_outputs if run.outputs else ():
+            makers.setdefault(output.model_id, []).append(found[info.run_id])
     for start in range(0, len(experiments), 10):  # the most experiments that MLflow takes in one question
         for model in client.search_logged_models(experiments[start : start + 10], max_results=_PAGE):
-            digest, source = model.tags.get(MODEL_TAG), found.get(model.source_run_id or "")
-            if digest and source:
-                step = int((model.params or {}).get("step", 0))
-                source.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
+            digest, step = model.tags.get(MODEL_TAG, ""), int((model.params or {}).get("step", 0))
+            for maker in makers.get(model.model_id, ()) if digest else ():
+                maker.models.append((digest, model.name, step, model.tags.get(URI_TAG, "")))
     return list(found.values())
 
 
@@ -160,6 +163,15 @@ def facts_of_journals(views: Iterable[JournalView]) -> list[Facts]:
                 )
             )
     return sorted(found, key=lambda each: each.began, reverse=True)
+
+
+def with_dead(facts: Sequence[Facts], views: Iterable[JournalView]) -> list[Facts]:
+    """The runs of a store; those that it takes for running are ``died`` where a journal here knows that they have."""
+    dead = set()
+    for view in views if any(each.status == "running" for each in facts) else ():
+        if status_of(view).state == "died":
+            dead |= {mlflow_id for mlflow_id, _ in sent(view.path).runs.values()}
+    return [replace(each, status="died") if each.status == "running" and each.id in dead else each for each in facts]
 
 
 def rows(facts: Sequence[Facts], limit: int | None = None) -> list[Row]:

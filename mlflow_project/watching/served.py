@@ -16,7 +16,7 @@ from mlflow_project.tracking import ui
 from mlflow_project.tracking.known_stores import known_outputs
 from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.store import is_missing, nearest_store, sqlite_path
-from mlflow_project.vocabulary import COMPARISON_PAGE, RUN_ID, VERB_TAG
+from mlflow_project.vocabulary import COMPARISON_PAGE, PARENT_RUN_TAG, RUN_ID, VERB_TAG, VERDICT_TAG
 from rlinf_isaac.ground.child_process import Child
 from rlinf_isaac.ground.errors import InvalidJob, RlinfIsaacError
 
@@ -147,9 +147,15 @@ def _expect(uri: str) -> None:
 def _newest(client: MlflowClient) -> Run | None:
     experiments = [each.experiment_id for each in client.search_experiments()]
     runs = list(client.search_runs(experiments, max_results=1000, order_by=["attributes.start_time DESC"]))
-    comparing = [run for run in runs if run.data.tags.get(VERB_TAG) in COMPARING and not _is_nested(run)]
-    ours = [run for run in runs if VERB_TAG in run.data.tags and not _is_nested(run)]
-    return next(iter([*comparing, *ours]), None)
+    by_id = {run.info.run_id: run for run in runs}
+    compared = next((run for run in runs if VERDICT_TAG in run.data.tags), None)
+    while compared and (parent := by_id.get(compared.data.tags.get(PARENT_RUN_TAG, ""))):
+        if VERDICT_TAG not in parent.data.tags:  # `main` was interrupted before it compared
+            break
+        compared = parent
+    ours = [run for run in runs if VERB_TAG in run.data.tags and PARENT_RUN_TAG not in run.data.tags]
+    comparing = [run for run in ours if run.data.tags[VERB_TAG] in COMPARING]
+    return compared or next(iter([*comparing, *ours]), None)
 
 
 def _find(client: MlflowClient, subject: str) -> Run | None:
@@ -167,10 +173,6 @@ def _find(client: MlflowClient, subject: str) -> Run | None:
 
 def _begins(run: Run, subject: str) -> bool:
     return len(subject) >= 6 and run.info.run_id.startswith(subject)
-
-
-def _is_nested(run: Run) -> bool:
-    return "mlflow.parentRunId" in run.data.tags
 
 
 def _is_free(port: int, host: str) -> bool:

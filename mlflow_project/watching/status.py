@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -9,14 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_project.tracking.live import Life, read_life
+from mlflow_project.tracking.live import Life, pid_namespace, read_life
 from mlflow_project.vocabulary import EPISODES, SUCCESS, SUCCESS_HIGH, SUCCESS_LOW
 from mlflow_project.watching.find import outputs
 from mlflow_project.watching.journals import JournalView, SeenRun, journals_in, open_journal, sent
 
 FRESH_S = 30.0
-"""A sign of life that is younger means that the verb runs, wherever it does. A running verb gives one every 5 s."""
+"""A sign of life from elsewhere that is younger means that the verb runs. A running verb gives one every 5 s."""
 _LOOKED_AT = 30
+_LAG_S = 10.0
 SUCCESSES = (SUCCESS, "heldout/success_once", "rollout/success_once")
 
 
@@ -75,10 +77,18 @@ class Status:
     @property
     def last_sign(self) -> float:
         """Unix seconds of the newest thing that was heard of it."""
-        times = [self.view.header.created, self.life.written if self.life else 0.0]
+        return max(self._written, self.life.written if self.life else 0.0)
+
+    @property
+    def lags(self) -> bool:
+        """Whether MLflow lacks something for longer than a living verb needs to send it."""
+        return self.unsent > 0 and (self.state != "running" or time.time() - self._written > _LAG_S)
+
+    @property
+    def _written(self) -> float:
         with suppress(OSError):
-            times.append(self.view.path.stat().st_mtime)
-        return max(times)
+            return self.view.path.stat().st_mtime
+        return self.view.header.created
 
     @property
     def seconds(self) -> float:
@@ -122,12 +132,12 @@ def is_alive(pid: int, created: float, life: Life | None) -> bool:
     Args:
         pid: of the process that wrote the journal.
         created: unix seconds of the journal's start; a process that is younger is another one with the same number.
-        life: its sign of life. The process of another machine, or of another container, is alive while it gives one.
+        life: its sign of life. A process of another machine, or of another container, is alive while it gives one.
     """
-    if life is not None and not life.ended and time.time() - life.written < FRESH_S:
-        return True
-    if life is not None and (life.ended or life.host != socket.gethostname()):
+    if life is not None and life.ended:
         return False
+    if life is not None and (life.host, life.namespace) != (socket.gethostname(), pid_namespace()):
+        return time.time() - life.written < FRESH_S
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -139,9 +149,11 @@ def is_alive(pid: int, created: float, life: Life | None) -> bool:
 
 
 def _began(pid: int) -> float | None:
-    """Unix seconds at which a process began, as far as Linux says."""
+    """Unix seconds at which a process began, as far as Linux says; infinite for one that has ended (a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] == "Z":
+            return math.inf
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
         return int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, StopIteration):

@@ -137,7 +137,8 @@ class Lane:
         if self._staged is not None:
             actions = self._staged.act_on(call.observation, call.noise)
         else:
-            actions = self._policy.act(*call.observation, call.noise)
+            images, states, prompts = call.observation
+            actions = self._policy.act(images, states, prompts, call.noise)
         if any(episode is not None and isinstance(episode.sink, ChunkSink) for episode in self.running):
             self._predicted = self._policy.predicted() if isinstance(self._policy, ForeseeingPolicy) else actions
         return actions

@@ -18,6 +18,8 @@ from mlflow_project.watching.served import find_store, free_port, tunnel, view_o
 def test_it_serves_the_comparison_and_leaves_nothing_behind(start, store, tmp_path, monkeypatch):
     with tracked_run("main", output=Path("out"), name="main tiny") as run:
         run.recorder.text("comparison.html", "<p>compared</p>")
+        run.recorder.tags({"comparison.verdict": "a is best"})
+        run.recorder.start_run("eval", {"rlinf_isaac.verb": "eval", "comparison.verdict": "a is best"})
     run_id, experiment = run.ids()
     with tracked_run("sft", output=Path("out"), name="sft later"):
         pass

@@ -26,13 +26,13 @@ def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_d
     # The link is the first thing that is said; a line has loss, learning rate and the saved checkpoint.
     assert seen["first"].startswith("run ")
     assert "/runs/" in seen["first"]
-    for words in (" 50 %", "  loss ", "  lr ", "  saved 10"):
+    for words in (" 50 %", "  loss ", "  lr ", "  saved 20"):
         assert words in seen["line"]
     (status,) = seen["status"]
     assert (status["state"], status["verb"], status["pid"]) == ("running", "sft", process.pid)
     assert status["progress"]["total"] == 40
     assert status["progress"]["done"] >= 20
-    assert status["checkpoint"]["step"] >= 10
+    assert status["checkpoint"]["step"] >= 20
     assert status["run_id"] in seen["first"]
     for words in ("running", "parameters", "all trained", "sft ", "loss", "sft 20/40", "cpu"):
         assert words in seen["watch"]
@@ -40,13 +40,14 @@ def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_d
     # Its process is gone, and nobody has ended its run.
     died = invoke("status", status["run_id"][:8], "--output", "out")
     assert (died.exit_code, "died" in died.stdout) == (1, True), died.output
+    assert [row["status"] for row in json.loads(invoke("ls", "--json").stdout)["runs"]] == ["died"]
     assert "the same command resumes it" in invoke("watch", "--once", "--output", "out").stdout
 
     # The same command says where it resumes, and ends; the newest verb is that one.
     again = start(*sft)
     _, log = again.communicate()
     assert "sft resumes after step " in log
-    ended = invoke("watch", "out", "--once", "true")
+    ended = invoke("watch", "--once", "out")
     assert ended.exit_code == 0
     assert "finished" in ended.stdout
     assert "sft 40/40  100 %" in ended.stdout

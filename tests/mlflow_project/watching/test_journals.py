@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlflow_project.tracking.journal import Journal
-from mlflow_project.tracking.live import Life, LifeFile, read_life
+from mlflow_project.tracking.live import Life, LifeFile, pid_namespace, read_life
 from mlflow_project.tracking.recorder import Recorder
 from mlflow_project.watching.find import find_journal
 from mlflow_project.watching.journals import JournalView, open_journal
@@ -96,7 +99,9 @@ def test_a_process_that_is_gone(journal):
     header = JournalView(journal.path).header
     assert not is_alive(header.pid, header.created - 1e6, None), "this process is younger than the journal"
     assert not is_alive(2**22 + 1, header.created, None), "there is no such process"
-    elsewhere = Life(pid=header.pid, host="elsewhere", written=header.created)
+    here = Life(header.pid, socket.gethostname(), pid_namespace(), written=time.time())
+    assert not is_alive(2**22 + 1, header.created, replace(here, pid=2**22 + 1)), "killed a second ago"
+    elsewhere = replace(here, host="elsewhere")
     assert is_alive(header.pid, header.created, elsewhere), "fresh"
     elsewhere.written -= 3600
     assert not is_alive(header.pid, header.created, elsewhere)
