@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project._api.options import settings_of
+from mlflow_project._api.options import Company, settings_of
 from mlflow_project._api.results import Compared, Promoted, Run, noted, run_id_of
 from rlinf_isaac.api import Policy, checking, load_bundle, load_config, make_env, open_dataset
 from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Problem
@@ -73,6 +73,7 @@ def check(verb: str, **options: Any) -> list[Problem]:
     findings = Findings()
     with findings.collect():
         settings = settings_of(verb, options)
+        Company.taken_from(settings).check(findings)
         importlib.import_module(f"mlflow_project.cli.{verb}").check(findings, quick=True, **settings)
     return findings.problems
 
@@ -90,11 +91,13 @@ def demos(**options: Any) -> Run:
     from rlinf_isaac.jobs.options import interpreter
 
     settings = settings_of("demos", options)
+    company = Company.taken_from(settings)
     with checking() as findings:
+        company.check(findings)
         config = check_demos(findings, **settings)
     from mlflow_project.tracked import demos as tracked
 
-    with noted() as runs:
+    with company.at_work(), noted() as runs:
         roots = tracked.run_all(config, settings["output"], interpreter(settings["env_python"]))
     return Run.of(runs, "demos", roots[0])
 
@@ -122,8 +125,10 @@ def train(dataset: str | Path | Run, **options: Any) -> Run:
     from rlinf_isaac.preflight.checkpoints import check_carried
 
     settings = settings_of("sft", {"dataset": dataset, **options})
+    company = Company.taken_from(settings)
     output, upload_weights = settings.pop("output"), settings.pop("upload_weights")
     with checking() as findings:
+        company.check(findings)
         checked = verb.check(findings, output=output, **settings)
     assert checked is not None
     root, *mixed_with = checked.datasets
@@ -133,7 +138,7 @@ def train(dataset: str | Path | Run, **options: Any) -> Run:
         findings.add(check_carried(job, to_overrides(settings, jobs.KEYS, settings["overrides"])))
     from mlflow_project.tracked import sft as tracked
 
-    with noted() as runs:
+    with company.at_work(), noted() as runs:
         checkpoints = tracked.run(job, output, upload_weights, engines.chosen_engine(settings), checked.allowed)
     return Run.of(runs, "sft", checkpoints)
 
@@ -160,13 +165,15 @@ def evaluate(checkpoints: str | Path | Run, **options: Any) -> DataFrame:
     if not is_hub(root) and not Path(root).exists():
         root = _located(root)
     settings = settings_of("eval", {"ckpt_root": root, **options})
+    company = Company.taken_from(settings)
     output, upload_weights = settings.pop("output"), settings.pop("upload_weights")
     with checking() as findings:
+        company.check(findings)
         job = check_eval(findings, output=output, **settings)
     assert job is not None
     from mlflow_project.tracked import evaluation as tracked
 
-    with noted() as runs:
+    with company.at_work(), noted() as runs:
         swept = tracked.run(job, output, upload_weights, chosen_engine(settings))
     return Compared(swept.comparison, Run.of(runs, "eval", output / "eval")).rows()
 
@@ -223,14 +230,16 @@ def promote(subject: Any, **options: Any) -> Promoted:
     from mlflow_project.tracked import promote as tracked
 
     settings = settings_of("promote", {"subject": run_id_of(subject), **options})
+    company = Company.taken_from(settings)
     output, _ = settings.pop("output"), settings.pop("rollback")
     with checking() as findings:
         job = tracked.check(findings, **settings)
     assert job is not None
     judged: list[Judgement] = []
-    promotion = tracked.run(
-        job, output, lambda line: None, lambda each: judged.append(each) if isinstance(each, Judgement) else None
-    )
+    with company.at_work():
+        promotion = tracked.run(
+            job, output, lambda line: None, lambda each: judged.append(each) if isinstance(each, Judgement) else None
+        )
     return Promoted(promotion, job.name, judged[-1] if judged else None)
 
 
@@ -251,11 +260,15 @@ def push(subject: Any, repo: str, **options: Any) -> str:
     from mlflow_project.tracked import push as tracked
 
     settings = settings_of("push", {"subject": run_id_of(subject), "repo": repo, **options})
+    company = Company.taken_from(settings)
     output = settings.pop("output")
     with checking() as findings:
         job = tracked.check(findings, **settings)
     assert job is not None
-    return job.card if settings["dry_run"] else tracked.run(job, output, lambda line: None)
+    if settings["dry_run"]:
+        return job.card
+    with company.at_work():
+        return tracked.run(job, output, lambda line: None)
 
 
 def load_policy(uri: Any, *, device: str = "auto", task: str = "auto", assume: str = "none") -> RobotPolicy:

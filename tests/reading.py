@@ -18,9 +18,17 @@ GENERIC = {
     "rlinf_isaac.config.fits",
     "rlinf_isaac.config.reads",
     "rlinf_isaac.preflight.config",
+    "rlinf_isaac.preflight.memory",
     "rlinf_isaac.preflight.rl_config",
+    # These say what a job is like, or estimate what it takes, on any device.
+    "mlflow_project.lineage.provenance",
+    "mlflow_project.tracked.headers",
+    "rlinf_isaac.engines.local.rl.memory.as_fine_tuning",
+    "rlinf_isaac.engines.local.sft.memory",
 }
-"""Modules of ours that go through all keys, or check all of them, and so read none for a purpose of the verb."""
+"""Modules and functions of ours that go through all keys, or check all of them, and so read none for a purpose of the verb."""
+ON_BEHALF = {"rlinf_isaac.pi0.trainable"}
+"""Modules of ours that read a key for whoever calls them."""
 PLACES = {
     schema.JobConfig: "",
     schema.GemmaConfig: "model.vlm.",
@@ -57,11 +65,15 @@ def _recorder(names: set[str], default: str, found: Reading) -> Callable[[Any, s
             value.__dict__["_place"] = f"{key}."
             return value
         frame = sys._getframe(1)
-        while frame.f_code.co_name.startswith("<") and frame.f_back is not None:  # a comprehension, a lambda
+        # Go up from a comprehension or a lambda to its function, and from what reads for its caller to that.
+        while frame.f_back is not None and (
+            frame.f_code.co_name.startswith("<") or frame.f_globals["__name__"] in ON_BEHALF
+        ):
             frame = frame.f_back
         module = frame.f_globals["__name__"]
-        if module.startswith(("rlinf_isaac.", "mlflow_project.")) and module not in GENERIC:
-            found[key].add(f"{module}.{frame.f_code.co_qualname}")
+        function = f"{module}.{frame.f_code.co_qualname}"
+        if module.startswith(("rlinf_isaac.", "mlflow_project.")) and GENERIC.isdisjoint((module, function)):
+            found[key].add(function)
         return value
 
     return getattribute

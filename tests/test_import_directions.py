@@ -63,6 +63,7 @@ rlinf_isaac.jobs
 rlinf_isaac.api:                          what rlinf_isaac exports, in its __init__.pyi
 mlflow_project:
 mlflow_project.vocabulary:                names of tags, metrics and artifacts
+mlflow_project.markdown:                  other people's text inside Markdown
 mlflow_project.tracking.redact:           takes secrets out of what is printed
 mlflow_project.tracking.unreachable:      a store that does not answer, or does not have it
 mlflow_project.lineage

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_project.tracking.labels import Labels, labels, read_labels
 from rlinf_isaac.ground.errors import InvalidJob, Problem
+
+if TYPE_CHECKING:
+    from mlflow_project.cli._followers import Followers
+    from rlinf_isaac.preflight.findings import Findings
 
 
 def settings_of(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +52,39 @@ def settings_of(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return dict(command.make_context(verb, [*words, "--", *arguments]).params)
     except click.ClickException as error:
         raise InvalidJob.of("bad-option", f"{verb}: {error.format_message()}", "correct the value") from error
+
+
+@dataclass(frozen=True)
+class Company:
+    """What a call says about its run rather than about the job: its name, experiment and tags, whom it tells how it
+    ends, and to which further trackers it reports."""
+
+    labels: Labels
+    followers: Followers
+
+    @classmethod
+    def taken_from(cls, settings: dict[str, Any]) -> Company:
+        """The company that the settings of a verb name; their options are taken out.
+
+        Raises:
+            InvalidJob: a name or a tag is not one that MLflow takes.
+        """
+        from mlflow_project.cli._followers import Followers
+
+        words = (settings.pop(option, "auto") for option in ("run_name", "experiment"))
+        name, experiment = (None if text == "auto" else text for text in words)
+        chosen = read_labels(name, experiment, settings.pop("tag", ()))
+        return cls(chosen, Followers(settings.pop("notify", ()), settings.pop("report_to", "none")))
+
+    def check(self, findings: Findings) -> None:
+        """Note what keeps them from working."""
+        self.followers.check(findings)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let the run of the block have them."""
+        with labels(self.labels), self.followers.at_work():
+            yield
 
 
 def written(value: Any) -> str:

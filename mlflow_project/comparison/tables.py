@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow_project.comparison.by_task import rates
 from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
-from mlflow_project.tracking.ui import plain as _plain
+from mlflow_project.markdown import plain as _plain
 from mlflow_project.vocabulary import ASSUMED_TAG, NOT_KNOWN_TAG
 from rlinf_isaac.stats.rates import RateEstimate
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_project.comparison.evaluations import success_words
+from mlflow_project.markdown import plain
 from mlflow_project.promotion.judge import EVIDENCE, Judgement
 from mlflow_project.tracking import ui
-from mlflow_project.tracking.ui import plain
 from mlflow_project.vocabulary import COMPARISON_PAGE
 
 

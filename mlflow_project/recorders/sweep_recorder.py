@@ -27,6 +27,7 @@ from mlflow_project.comparison.evaluations import (
 )
 from mlflow_project.comparison.traces import as_script, trace_name
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
+from mlflow_project.markdown import plain
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 from mlflow_project.recorders.logged_checkpoints import (
     UploadWeights,
@@ -199,7 +200,7 @@ class SweepRecorder:
         )
         said = success_words(success_of(rows))
         page = ui.artifact_link("", EXPERIMENT_PLACEHOLDER, run_placeholder(self._parent.run), COMPARISON_PAGE)
-        note = f"**{ui.plain(evaluation.name)}: success {said} episodes** (95 % interval). [Comparison]({page})"
+        note = f"**{plain(evaluation.name)}: success {said} episodes** (95 % interval). [Comparison]({page})"
         recorder.tags({_SUCCESS_TAG: said, NOTE_TAG: note})
         recorder.end("FINISHED")
         tags = dict(evaluation.tags) | ({MISMATCH_TAG: "true"} if evaluation.mismatch else {})

@@ -208,11 +208,6 @@ def main_link(base_url: str, experiment_id: str) -> str:
     return f"{_app(base_url)}/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
-def plain(text: str) -> str:
-    """`text` with Markdown's special characters escaped, because names come from other people."""
-    return "".join(f"\\{char}" if char in "\\`*_[](){}<>|#!" else " " if char in "\r\n" else char for char in text)
-
-
 def _app(base_url: str) -> str:
     return f"{base_url.rstrip('/')}/#" if base_url else "#"
 

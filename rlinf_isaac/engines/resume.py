@@ -61,6 +61,7 @@ def resume(
     *,
     alone: bool = True,
     position: int = 0,
+    announced: bool = True,
 ) -> Generator[Event, None, int | None]:
     """Tell again the metrics and checkpoints that the training in `output` has left, up to where it goes on.
 
@@ -75,6 +76,7 @@ def resume(
         saved: tells of the checkpoint of a step.
         alone: False for the processes of a team that leave files and announcements to the first one.
         position: a step that is not repeated although there is no checkpoint of it; training goes on after it.
+        announced: whether `Resumed` is among the events. A training that may have ended early announces it by itself.
 
     Returns:
         The step to go on from, 0 for the beginning, or None if nothing is left to do.
@@ -82,7 +84,7 @@ def resume(
     bundles = find_bundles(output / CHECKPOINTS)
     start = max(position, max((step for step in states if step in bundles), default=0))
     if alone:
-        if 0 < start < total:
+        if announced and 0 < start < total:
             yield Resumed(label, start, total)
         # A training that begins anew measures its start, at step 0, anew as well.
         yield from metrics_log(output).rewind(start if start else -1)

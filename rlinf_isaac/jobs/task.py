@@ -232,4 +232,8 @@ def _yaml(text: str) -> str:
     import yaml
 
     plain = text.isprintable()
-    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=plain, width=float("inf")).strip()[1:-1]
+    style = None if plain else '"'  # the other styles break the line where the text has a line break
+    dumped = yaml.safe_dump(
+        [text], default_flow_style=True, default_style=style, allow_unicode=plain, width=float("inf")
+    )
+    return dumped.strip()[1:-1]

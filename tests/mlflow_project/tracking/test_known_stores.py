@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_project.tracking.known_stores import KEPT, known_outputs, remember
+from mlflow_project.tracking.known_stores import KEPT, known_outputs, missing_store_cure, remember
 from mlflow_project.tracking.store import nearest_store, sqlite_uri
 
 
@@ -34,6 +34,23 @@ def test_a_cache_that_cannot_be_written_is_no_trouble(tmp_path, monkeypatch):
     monkeypatch.setenv("RLINF_ISAAC_CACHE", str(tmp_path / "file"))
     remember("http://x", tmp_path)
     assert known_outputs() == []
+
+
+def test_the_cure_names_the_nearest_above_before_those_used_lately(tmp_path):
+    place, above, used = (tmp_path / name for name in ("project/a/b", "project/mlflow.db", "used/mlflow.db"))
+    place.mkdir(parents=True)
+    assert missing_store_cure(place).startswith("set MLFLOW_TRACKING_URI, or go")
+    used.parent.mkdir()
+    used.touch()
+    remember(sqlite_uri(used), used.parent)
+    remember("http://127.0.0.1:5000", place)
+    assert missing_store_cure(place) == f"set MLFLOW_TRACKING_URI={sqlite_uri(used)}, the one used last"
+    above.touch()
+    cure = missing_store_cure(place)
+    assert cure.startswith(f"set MLFLOW_TRACKING_URI={sqlite_uri(above)}, the nearest one above")
+    assert str(used) in cure
+    used.unlink()
+    assert str(used) not in missing_store_cure(place)
 
 
 def test_the_store_that_is_meant(tmp_path, monkeypatch):

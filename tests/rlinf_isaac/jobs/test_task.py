@@ -59,6 +59,7 @@ def test_no_camera_is_in_two_slots(names):
     assert not names or slots
 
 
+@example([], ["\n"], "data", "a\n")  # which YAML writes on several lines, left to itself
 @example([], ["Go.\x85Stop."], "data\x85", "\u2028arm")  # which end a line of YAML, in a comment too
 @given(st.lists(TEXTS, max_size=4, unique=True), st.lists(TEXTS, max_size=7), TEXTS, TEXTS)
 def test_every_draft_is_read_back(cameras, prompts, root, robot):

@@ -195,7 +195,10 @@ class RolloutBuffer:
 
         present = torch.ones(len(rows), dtype=torch.bool, device=self.device)
         return Observation(
-            images={camera: fetched(f"image.{camera}") for camera in cameras},
+            # In the order in memory that the rollout has them in: some CPUs choose another convolution for another.
+            images={
+                camera: fetched(f"image.{camera}").contiguous(memory_format=torch.channels_last) for camera in cameras
+            },
             image_masks=dict.fromkeys(cameras, present),
             state=state,
             prompt_tokens=fetched("prompt_tokens"),

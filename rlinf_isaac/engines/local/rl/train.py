@@ -40,7 +40,7 @@ from rlinf_isaac.engines.local.training.retention import Retention
 from rlinf_isaac.engines.local.training.team import Team
 from rlinf_isaac.engines.resume import MetricsLog, metrics_log, resume
 from rlinf_isaac.ground.errors import TrainingDiverged
-from rlinf_isaac.ground.events import Event, Metrics
+from rlinf_isaac.ground.events import Event, Metrics, Resumed
 
 T = TypeVar("T")
 
@@ -72,7 +72,14 @@ def _train(job: RlJob, team: Team, watch: Watch) -> Iterator[Event]:
     rl, config = job.config.rl, share_of(job.config, team)
     metrics, states = metrics_log(job.output), States(job.output)
     start = yield from resume(
-        job.output, "rl", rl.iterations, states.steps, saved, alone=team.first, position=watch.position
+        job.output,
+        "rl",
+        rl.iterations,
+        states.steps,
+        saved,
+        alone=team.first,
+        position=watch.position,
+        announced=False,
     )
     yield from watch.begin(start)
     retention = Retention(job.output, (ADAPTERS,), job.guardian)
@@ -82,6 +89,8 @@ def _train(job: RlJob, team: Team, watch: Watch) -> Iterator[Event]:
             yield from retention.keep(watch.kept())
     if start is None or watch.ended:
         return
+    if team.first and start:
+        yield Resumed("rl", start, rl.iterations)
 
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
