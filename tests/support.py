@@ -70,6 +70,15 @@ def kill_when(process: subprocess.Popen, text: str, number: int = signal.SIGKILL
     raise AssertionError(f"{text!r} never appeared in:\n{''.join(seen)}")
 
 
+def shown(label: str, done: int) -> str:
+    """How the line that says that so much of a piece of work is done begins, for `kill_when`."""
+    from mlflow_project.tracking.pace import Pace, line
+    from rlinf_isaac.ground.events import Progress
+
+    before, slash, _ = line(Progress(label, done, done), {}, Pace(), None).partition("/")
+    return before + slash
+
+
 @contextmanager
 def mortal(script: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that forks writers which may be killed: it has imported torch once, and takes orders line by line."""

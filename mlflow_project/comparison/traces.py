@@ -16,7 +16,8 @@ _BEGIN, _END = "rlinfIsaacTrace(\n", "\n)\n"
 
 
 def trace_name(video: str) -> str:
-    """Artifact name of the trace of a video: ``videos/episode_003.mp4`` -> ``videos/episode_003.trace.mjs``."""
+    """Artifact name of the trace of a video: ``videos/episode_003.mp4`` -> ``videos/episode_003.trace.mjs``,
+    and of ``rollout.mp4``, the first one, ``rollout.trace.mjs``."""
     return PurePosixPath(video).with_suffix(".trace.mjs").as_posix()
 
 

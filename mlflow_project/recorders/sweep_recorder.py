@@ -244,7 +244,7 @@ class SweepRecorder:
 
         Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is
         ``rollout.mp4`` at the root instead, because MLflow's compare page plays files of the same name side by side,
-        but only those at the root.
+        but only those at the root. A trace lies beside its video.
         """
         names: dict[EpisodeKey, str] = {}
         for number, row in enumerate(rows):

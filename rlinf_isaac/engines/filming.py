@@ -161,7 +161,7 @@ class Filming:
                 yield from announce(rows[seed], directory)
             if not missing:
                 return
-            label, done = f"film {bundle.step} {self._task}".rstrip(), len(rows) - len(missing)
+            label, done = f"film {bundle.name} {self._task}".rstrip(), len(rows) - len(missing)
             yield Progress(label, done, len(rows))
             paths = {seed: directory / films.name(seed) for seed in sorted(missing)}
             # The player gets all seeds, so that each is played in the slot in which it was played before.

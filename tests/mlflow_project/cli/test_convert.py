@@ -172,7 +172,7 @@ def test_damage_is_found_while_converting(invoke, store, weights):
 def test_interrupted(start, store):
     torch.save({f"w{number}": torch.zeros(2**24) for number in range(4)}, "large.pt")
     process = start("convert", "--input", "large.pt", "--output", "converted")
-    kill_when(process, "check  ", number=2)
+    kill_when(process, "check ", number=2)
     assert process.returncode == 130
     assert not Path("converted").exists()
     assert not [name for name in os.listdir() if "tmp-" in name]

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, kill_when, only_error, rows_of
+from support import SHORT_EVALUATION, kill_when, only_error, rows_of, shown
 
+from mlflow_project.cli._findings import short
 from mlflow_project.comparison.traces import trace_name
 from rlinf_isaac.checkpoint.bundle import read_bundle
 from rlinf_isaac.ground.digest import bytes_digest
@@ -75,8 +76,10 @@ def test_a_sweep_is_a_parent_with_one_nested_run_per_checkpoint(
         table = client.load_table(run.info.experiment_id, "episodes.json", [run.info.run_id])
         films = list(table["video"].dropna())
         assert len(films) == 2, "chosen when all had played, and logged to the runs that had ended"
-        logged = {file.path for file in client.list_artifacts(run.info.run_id, "videos")}
-        assert logged == {*films, *(trace_name(film) for film in films)}
+        logged = {file.path for folder in (None, "videos") for file in client.list_artifacts(run.info.run_id, folder)}
+        traces = {trace_name(film) for film in films}
+        assert {path for path in logged if path.endswith((".mp4", ".mjs"))} == {*films, *traces}
+        assert films[0] == "rollout.mp4", "the first one, and only there"
 
 
 def test_average_and_raw_weights_have_names_that_differ(invoke, store, small_checkpoints, tmp_path):
@@ -121,7 +124,7 @@ def test_more_episodes_keep_the_rows_there_are(invoke, small_checkpoints, tmp_pa
 def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, small_checkpoints, tmp_path):
     arguments = evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64")
     process = start(*arguments)
-    kill_when(process, "eval step-4  2/10")
+    kill_when(process, shown("eval step-4", 2))
     survived = rows_of(tmp_path / "out")
     assert 10 < len(survived) < 20
     assert invoke(*arguments).exit_code == 0
@@ -136,7 +139,7 @@ def test_killed_and_started_again_gives_the_same_rows(invoke, start, store, smal
 
 def test_terminated_leaves_no_run_running(start, store, small_checkpoints):
     process = start(*evaluate(small_checkpoints, "--episodes", 10, overrides="env.max_episode_steps=64"))
-    kill_when(process, "eval step-4  2/10", signal.SIGTERM)
+    kill_when(process, shown("eval step-4", 2), signal.SIGTERM)
     assert process.returncode == 143
     _, (parent,), children = runs_of(store)
     assert parent.info.status == "KILLED"
@@ -168,7 +171,7 @@ def test_until_decided_killed_and_started_again_goes_on(invoke, start, store, sm
     )
     arguments += ["--until-decided", "--batch", "5"]
     process = start(*arguments)
-    kill_when(process, "eval 2       6/10")  # in the second batch of five
+    kill_when(process, shown("eval step-2", 6))  # in the second batch of five
     survived = rows_of(tmp_path / "out")
     assert 10 < len(survived) < 20
     result = invoke(*arguments)
@@ -212,7 +215,8 @@ def test_overrides_that_make_no_sense_here_are_refused(invoke, small_checkpoints
 def test_another_renderer_than_the_training_data_is_refused(invoke, store, small_checkpoints, tmp_path):
     result = invoke(*evaluate(small_checkpoints, "--renderer", "rays"))
     assert result.exit_code == 2
-    assert result.stderr.count("env-mismatch") == 3
+    assert result.stderr.count("env-mismatch") == 1
+    assert f"{small_checkpoints}/{{2,4,6}} was" in result.stderr.replace("\n", "")
     assert rows_of(tmp_path / "out") == []
 
     arguments = evaluate(small_checkpoints, "--renderer", "rays", "--ckpt-steps", 2, "--episodes", 1)
@@ -249,8 +253,10 @@ def test_other_norm_stats_are_refused_or_tagged(invoke, store, small_checkpoints
     arguments = evaluate(small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 1, "--norm-stats", other)
     result = invoke(*arguments)
     assert result.exit_code == 2
-    assert result.stderr.count("norm-stats-mismatch") == 2
-    for part in (other, bytes_digest(other.read_bytes()), bundle.path, bytes_digest(bundle.norm_stats_bytes)):
+    assert result.stderr.count("norm-stats-mismatch") == 1
+    paths = f"{small_checkpoints}/{{2,4}} was trained"
+    digests = (short(bytes_digest(stats)) for stats in (other.read_bytes(), bundle.norm_stats_bytes))
+    for part in (other, paths, *digests):
         assert str(part) in result.stderr.replace("\n", "")
 
     assert invoke(*evaluate(small_checkpoints, "--ckpt-steps", "2,4", "--episodes", 1)).exit_code == 0

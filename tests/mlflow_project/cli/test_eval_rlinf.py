@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from rlinf_support import owned_by
-from support import SHORT_EVALUATION, kill_when, only_error, rows_of
+from support import SHORT_EVALUATION, kill_when, only_error, rows_of, shown
 
 PYTHON = os.environ.get("RLINF_PYTHON", sys.executable)
 
@@ -115,7 +115,7 @@ def test_the_runs_are_those_of_the_local_engine(invoke, store, small_checkpoints
 def test_a_signal_leaves_no_process(start, store, small_checkpoints, number, status, code):
     options = ("--engine", "rlinf", "--rlinf-python", PYTHON, "--episodes", "500")
     process = start(*evaluate(small_checkpoints, *options))
-    kill_when(process, "eval 2       1", number)
+    kill_when(process, shown("eval step-2", 50), number)
     assert process.returncode == code
     while code == -9 and owned_by(process.pid):  # the driver notices that its parent is gone
         pass

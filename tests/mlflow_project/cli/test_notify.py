@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from support import SMALL_PRESET, kill_when
+from support import SMALL_PRESET, kill_when, shown
 from webhook import SECRET, Hook
 
 from mlflow_project.notify.addresses import VARIABLE
@@ -23,7 +23,7 @@ def test_a_training_that_is_killed_by_sigterm_says_so(start, store, small_datase
     """The address is that of the environment, and stands nowhere: not in the journal, the store or on the terminal."""
     monkeypatch.setenv(VARIABLE, hook.url)
     process = start("sft", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET, "--steps", "400")
-    kill_when(process, "sft          40/", signal.SIGTERM)
+    kill_when(process, shown("sft", 40), signal.SIGTERM)
     assert process.returncode == 143
     (post,) = hook.posts
     assert (post["event"], post["verb"], post["status"], post["message"]) == ("killed", "sft", "KILLED", "SIGTERM")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, SMALL_PRESET, SMALL_RL, kill_when, only_error, rows_of
+from support import SHORT_EVALUATION, SMALL_PRESET, SMALL_RL, kill_when, only_error, rows_of, shown
 
 from mlflow_project.tracking import ui
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
@@ -151,7 +151,7 @@ def test_killed_and_started_again_ends_with_the_same_bytes_and_a_whole_lineage(
     invoke, start, store, small_checkpoints, tmp_path
 ):
     job = train(small_checkpoints, "--ckpt-steps", 6, "--iterations", 4)
-    kill_when(start(*job), "rl           2/4")
+    kill_when(start(*job), shown("rl", 2))
     killed = digests(tmp_path / "out")
     assert {step for _, step in killed} <= {"1", "2", "3"}
     assert invoke(*job).exit_code == 0

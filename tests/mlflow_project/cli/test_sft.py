@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support import SHORT_EVALUATION, SMALL_PRESET, kill_when, only_error
+from support import SHORT_EVALUATION, SMALL_PRESET, kill_when, only_error, shown
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
 from rlinf_isaac.data.lerobot.dataset_digest import dataset_digest
@@ -57,9 +57,9 @@ def test_checkpoints_are_logged_models_with_their_lineage(invoke, store, small_d
 def test_killed_and_started_again_ends_with_the_same_bytes(invoke, start, small_dataset, tmp_path):
     """Killed twice: before the first checkpoint, and after it."""
     arguments = [*sft(small_dataset), "--steps", "80", "--save-interval", "40"]
-    kill_when(start(*arguments), "sft          24/")
+    kill_when(start(*arguments), shown("sft", 24))
     assert not list(tmp_path.glob("out/sft/*/checkpoints/40"))
-    kill_when(start(*arguments), "sft          56/")
+    kill_when(start(*arguments), shown("sft", 56))
     killed = digests(tmp_path)
     assert 40 in killed
     assert 80 not in killed
@@ -77,7 +77,7 @@ def test_nothing_is_left_of_a_killed_training_and_its_loader_processes(start, sm
     """They hold the pipes of the command as well: that these end says that all of them have."""
     before = set(os.listdir("/dev/shm"))
     more = ("--steps", "120", "--save-interval", "20", "--overrides", "sft.loader_workers=2")
-    kill_when(start(*sft(small_dataset), *more), "sft          24/")
+    kill_when(start(*sft(small_dataset), *more), shown("sft", 24))
     assert {each for each in os.listdir("/dev/shm") if each.startswith("torch_")} <= before
     assert 20 in digests(tmp_path)
 
@@ -135,7 +135,7 @@ def test_datasets_that_do_not_fit_are_refused_at_once(invoke, two_datasets, tmp_
 
 def test_a_resumed_run_has_the_whole_curve(invoke, start, store, small_dataset, tmp_path):
     arguments = [*sft(small_dataset), "--steps", "60", "--save-interval", "15"]
-    kill_when(start(*arguments), "sft          36/")
+    kill_when(start(*arguments), shown("sft", 36))
     assert invoke(*arguments).exit_code == 0
     client = MlflowClient(store)
     runs = client.search_runs(

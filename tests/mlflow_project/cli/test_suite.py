@@ -53,8 +53,12 @@ def test_the_whole_path_and_again(invoke, store, tmp_path, walks):
     assert "Reinforcement learning is left out" in result.stdout
     assert "lineage" not in " ".join(line for line in result.stdout.splitlines() if "refuse" in line)
     client = MlflowClient(store)
-    artifacts = {each.path for each in client.list_artifacts(step.info.run_id, "videos/walk/deep")}
-    assert artifacts == {"videos/walk/deep/episode_000.mp4"}
+    table = client.load_table(step.info.experiment_id, "episodes.json", [step.info.run_id])
+    films = set(table["video"].dropna())
+    assert films == {"rollout.mp4", "videos/walk/flat/episode_000.mp4"}, "one of each task, the first at the root"
+    places = (None, "videos/walk/deep", "videos/walk/flat")
+    paths = {each.path for place in places for each in client.list_artifacts(step.info.run_id, place)}
+    assert {path for path in paths if path.endswith(".mp4")} == films
 
     rows = rows_of(tmp_path / "out" / "eval")
     assert {(row["task"], row["seed"]) for row in rows} == {(task, 5000 + n) for task in TASKS for n in range(2)}
@@ -189,7 +193,7 @@ def test_a_champion_of_several_tasks_is_judged_on_the_seeds_of_its_challenger(
     assert "evaluated on the candidate's seeds" in second.output
     rows = {(row["checkpoint_step"], row["task"], row["seed"]) for row in rows_of(tmp_path / "out")}
     assert {(2, task, 7000 + n) for task in TASKS for n in range(3)} <= rows
-    (judged,) = (run for run in runs(store) if run.info.run_name.startswith("promote step 6"))
+    (judged,) = (run for run in runs(store) if run.info.run_name.startswith("promote step-6 "))
     assert "on 6 seeds" in judged.data.tags["gate.champion"]
     assert "no paired episodes" not in second.output
 

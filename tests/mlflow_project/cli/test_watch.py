@@ -8,7 +8,8 @@ from pathlib import Path
 from support import SMALL_PRESET, only_error
 
 
-def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_dataset):
+def test_a_training_from_its_first_step_to_its_end(invoke, start, store, small_dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("RLINF_ISAAC_CACHE", str(tmp_path / "cache"))  # where no verb of another test is listed
     sft = ("sft", "--dataset", small_dataset, "--output", "out", "--preset", SMALL_PRESET)
     sft += ("--steps", "40", "--save-interval", "10", "--overrides", "sft.log_interval=2")
     seen = {}

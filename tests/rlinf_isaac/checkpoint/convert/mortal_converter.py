@@ -22,11 +22,14 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            status = 0
             try:
                 run(prepare(source, output, overwrite=True), verify=False)
             except KeyboardInterrupt:
-                os._exit(130)
-            os._exit(0)
+                status = 130
+            # Here the interrupt is forgotten, and with it frames that it kept from ending: one that came between a
+            # `with` and its generator has left that suspended. A command ends such frames, too, before it exits.
+            os._exit(status)
         exit_code, lived = wait_or_kill(pid, float(seconds), int(number))
         print(exit_code, lived, flush=True)
 
