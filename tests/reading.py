@@ -26,7 +26,7 @@ GENERIC = {
     "rlinf_isaac.engines.local.rl.memory.as_fine_tuning",
     "rlinf_isaac.engines.local.sft.memory",
 }
-"""Modules and functions of ours that go through all keys, or check all of them, and so read none for a purpose of the verb."""
+"""Modules and functions of ours that go through all keys or check them all, and read none for a purpose of the verb."""
 ON_BEHALF = {"rlinf_isaac.pi0.trainable"}
 """Modules of ours that read a key for whoever calls them."""
 PLACES = {
