@@ -56,8 +56,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "rl": "Improve checkpoints by reinforcement learning.",
     },
     "Inspect": {
-        "doctor": "Check a planned job, a dataset, a task, or this machine; starts nothing.",
-        "config": "Show the values that a job would have, or how two of them differ.",
+        "doctor": "Check a job, a dataset, a task or this machine; starts nothing.",
+        "config": "Show the values of a job, or how two jobs differ.",
         "ls": "List the runs of a store, with their success and their size.",
         "status": "Say what runs, has ended or has died, and how far it is.",
         "watch": "Follow a training in the terminal: curves, success, GPU.",
