@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from support import SHORT_EVALUATION, small_config
@@ -102,7 +103,12 @@ class World:
         config = small_config([SHORT_EVALUATION, f"eval.first_seed={first_seed}", f"eval.episodes={len(outcomes[0])}"])
         params = {"env": asdict(config.env), "eval": asdict(config.eval)}
         paths = paths or [self.checkpoint() for _ in outcomes]
-        with tracked_run("eval", output=self.directory / "out", name=f"eval {first_seed}") as run:
+        # All of it is in the store before anybody asks, however busy the machine is.
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            tracked_run("eval", output=self.directory / "out", name=f"eval {first_seed}") as run,
+        ):
+            patch.setattr("mlflow_project.tracking.runs.PATIENCE_S", 300.0)
             dataset = evaluation_dataset(params["env"] | params["eval"])
             planned = planned or len(outcomes)
             record = SweepRecorder(run.recorder, params=params, model_name="pi0-tiny", dataset=dataset, planned=planned)
