@@ -56,7 +56,12 @@ class Player(Protocol):
     settings: Mapping[str, Any]
 
     def play(
-        self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
+        self,
+        bundle: Bundle,
+        seeds: Sequence[int],
+        finished: Collection[int],
+        films: Mapping[int, Path],
+        again: bool = False,
     ) -> Iterator[EpisodeRow | Event]:
         """Play the seeds that are not `finished`; yields a row when an episode ends, and events in between.
 
@@ -68,6 +73,7 @@ class Player(Protocol):
             finished: seeds that are not played.
             films: seed -> mp4 file, which must be written and verified before the episode's row is yielded. A player
                 that knows states and actions writes them beside it (`rollout.film.trace_of`).
+            again: whether these episodes have been played before, and only their films are wanted: nothing is measured.
         """
         ...
 

@@ -32,7 +32,12 @@ class Filmer(Protocol):
     """What a film needs of an `engines.evaluation.Player`."""
 
     def play(
-        self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
+        self,
+        bundle: Bundle,
+        seeds: Sequence[int],
+        finished: Collection[int],
+        films: Mapping[int, Path],
+        again: bool = False,
     ) -> Iterator[EpisodeRow | Event]:
         """See `engines.evaluation.Player.play`."""
         ...
@@ -165,7 +170,7 @@ class Filming:
             yield Progress(label, done, len(rows))
             paths = {seed: directory / films.name(seed) for seed in sorted(missing)}
             # The player gets all seeds, so that each is played in the slot in which it was played before.
-            for again in player.play(bundle, seeds, set(seeds) - missing, paths):
+            for again in player.play(bundle, seeds, set(seeds) - missing, paths, again=True):
                 if not isinstance(again, EpisodeRow):
                     yield again
                     continue

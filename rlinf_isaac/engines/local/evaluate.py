@@ -57,7 +57,12 @@ class LocalPlayer:
         self._job, self._env, self._last = job, env, last
 
     def play(
-        self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
+        self,
+        bundle: Bundle,
+        seeds: Sequence[int],
+        finished: Collection[int],
+        films: Mapping[int, Path],
+        again: bool = False,
     ) -> Iterator[EpisodeRow | Event]:
         """See `Player.play`. Metrics of a GPU are yielded besides: ``time/warm_up``, in how many seconds the policy was
         compiled, and ``time/gpu_wait_share``, in which share of the time it waited for the environments."""

@@ -62,7 +62,12 @@ class RlinfPlayer:
         self._recorded: Counter[int] = Counter()  # step -> videos of RLinf's recorder: episodes may be played twice
 
     def play(
-        self, bundle: Bundle, seeds: Sequence[int], finished: Collection[int], films: Mapping[int, Path]
+        self,
+        bundle: Bundle,
+        seeds: Sequence[int],
+        finished: Collection[int],
+        films: Mapping[int, Path],
+        again: bool = False,
     ) -> Iterator[EpisodeRow | Event]:
         """See `Player.play`.
 
@@ -79,6 +84,7 @@ class RlinfPlayer:
             seeds=list(seeds),
             finished=sorted(finished),
             films={str(seed): str(path) for seed, path in films.items()},
+            measured=not again,
         ):
             if line["kind"] == "episode":
                 known = {"checkpoint_step": bundle.step, "checkpoint": bundle.digest}

@@ -90,10 +90,11 @@ class EvaluationTask(Task):
         slots = sum(each["slots"] for each in found)
         return super().describe() | {"identity": found[0]["identity"], "slots": slots}
 
-    def play(self, **play: Any) -> None:
+    def play(self, *, measured: bool = True, **play: Any) -> None:
         """Play episodes of one checkpoint; see `RlinfStackCube.begin`. The env workers write the rows to journals.
 
-        RLinf's metrics are journaled with ``time/load_checkpoint`` and ``time/eval``, in seconds.
+        RLinf's metrics are journaled with ``time/load_checkpoint`` and ``time/eval``, in seconds, unless these episodes
+        are not `measured`, because they are played a second time for their films.
         """
         began = time.monotonic()
         rounds = max(self.groups["env"].begin(play).wait())
@@ -101,6 +102,8 @@ class EvaluationTask(Task):
         self.groups["rollout"].begin(play, rounds).wait()
         loaded = time.monotonic()
         metrics = {f"eval/{name}": float(value) for name, value in self.runner.evaluate().items()}
+        if not measured:
+            return
         metrics |= {"time/load_checkpoint": loaded - began, "time/eval": time.monotonic() - loaded}
         self.runner.metric_logger.log(data=metrics, step=play["step"])
         self.journal.write("metrics", step=play["step"], values=metrics)
