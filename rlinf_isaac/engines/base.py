@@ -1,8 +1,9 @@
-"""The interface of an engine: it takes a job and yields events. It does not know who consumes the events."""
+"""The interface of an engine: it takes a job and yields events. It does not know who consumes the events. Its `Player`
+is what plays the episodes of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,7 +13,7 @@ from rlinf_isaac.checkpoint.description import checkpoint_config, config_digest
 from rlinf_isaac.checkpoint.trained_with import NormStatsFile
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.digest import bytes_digest
-from rlinf_isaac.ground.events import Event
+from rlinf_isaac.ground.events import EpisodeRow, Event
 from rlinf_isaac.stats.sequential import StopRule
 
 if TYPE_CHECKING:
@@ -145,6 +146,42 @@ class RlJob:
         """Content of the checkpoints' ``config.json``: that of the start checkpoint, with this job."""
         own = {"job": self.config.as_dict(), "trained_by": "rl", TRAINED_FROM: self.start.name}
         return {**self.start.config, **own}
+
+
+class Player(Protocol):
+    """A running simulator that plays episodes of any checkpoint.
+
+    Attributes:
+        identity: identity of the environment (`EnvIdentity` as a dict).
+        slots: number of environments that are stepped together. Seed number k of a job plays in slot ``k % slots``.
+        settings: further settings that the rows of this player depend on.
+    """
+
+    identity: Mapping[str, Any]
+    slots: int
+    settings: Mapping[str, Any]
+
+    def play(
+        self,
+        bundle: Bundle,
+        seeds: Sequence[int],
+        finished: Collection[int],
+        films: Mapping[int, Path],
+        again: bool = False,
+    ) -> Iterator[EpisodeRow | Event]:
+        """Play the seeds that are not `finished`; yields a row when an episode ends, and events in between.
+
+        The caller sets `EpisodeRow.video`.
+
+        Args:
+            bundle: the checkpoint.
+            seeds: all seeds of the job; their order determines the slots.
+            finished: seeds that are not played.
+            films: seed -> mp4 file, which must be written and verified before the episode's row is yielded. A player
+                that knows states and actions writes them beside it (`rollout.film.trace_of`).
+            again: whether these episodes have been played before, and only their films are wanted: nothing is measured.
+        """
+        ...
 
 
 class Engine(Protocol):

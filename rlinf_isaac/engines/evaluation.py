@@ -8,18 +8,18 @@ The episodes themselves are run by a `Player`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlinf_isaac.checkpoint import facts
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.config.task import task_of
-from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.base import EvaluationJob, Player
 from rlinf_isaac.engines.fan_out import fan_out
 from rlinf_isaac.engines.filming import Filming, Films, announce, chooses
 from rlinf_isaac.ground import lines
@@ -40,42 +40,6 @@ from rlinf_isaac.ground.events import (
 )
 from rlinf_isaac.pi0.tokenizer import load_tokenizer
 from rlinf_isaac.stats.sequential import StopRule, separate
-
-
-class Player(Protocol):
-    """A running simulator that plays episodes of any checkpoint.
-
-    Attributes:
-        identity: identity of the environment (`EnvIdentity` as a dict).
-        slots: number of environments that are stepped together. Seed number k of a job plays in slot ``k % slots``.
-        settings: further settings that the rows of this player depend on.
-    """
-
-    identity: Mapping[str, Any]
-    slots: int
-    settings: Mapping[str, Any]
-
-    def play(
-        self,
-        bundle: Bundle,
-        seeds: Sequence[int],
-        finished: Collection[int],
-        films: Mapping[int, Path],
-        again: bool = False,
-    ) -> Iterator[EpisodeRow | Event]:
-        """Play the seeds that are not `finished`; yields a row when an episode ends, and events in between.
-
-        The caller sets `EpisodeRow.video`.
-
-        Args:
-            bundle: the checkpoint.
-            seeds: all seeds of the job; their order determines the slots.
-            finished: seeds that are not played.
-            films: seed -> mp4 file, which must be written and verified before the episode's row is yielded. A player
-                that knows states and actions writes them beside it (`rollout.film.trace_of`).
-            again: whether these episodes have been played before, and only their films are wanted: nothing is measured.
-        """
-        ...
 
 
 @dataclass(frozen=True)

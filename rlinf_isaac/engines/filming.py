@@ -13,34 +13,19 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlinf_isaac.checkpoint.bundle import Bundle
-from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.base import EvaluationJob, Player
 from rlinf_isaac.engines.rollout.film import trace_of
 from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.atomic import locked
 from rlinf_isaac.ground.events import EpisodeDone, EpisodeRow, Event, Progress, VideoSaved
 
 logger = logging.getLogger("rlinf_isaac")
-
-
-class Filmer(Protocol):
-    """What a film needs of an `engines.evaluation.Player`."""
-
-    def play(
-        self,
-        bundle: Bundle,
-        seeds: Sequence[int],
-        finished: Collection[int],
-        films: Mapping[int, Path],
-        again: bool = False,
-    ) -> Iterator[EpisodeRow | Event]:
-        """See `engines.evaluation.Player.play`."""
-        ...
 
 
 def chooses(job: EvaluationJob, environment: Mapping[str, Any]) -> bool:
@@ -148,7 +133,7 @@ class Filming:
         """The seeds that are filmed after all have been played; empty if none are."""
         return choose(list(self._played.values()), self._job.config.eval.videos) if self._chooses else []
 
-    def film(self, bundle: Bundle, player: Filmer, directory: Path) -> Iterator[Event]:
+    def film(self, bundle: Bundle, player: Player, directory: Path) -> Iterator[Event]:
         """Film the chosen episodes of a checkpoint; films that are there are announced again.
 
         Args:

@@ -16,9 +16,8 @@ from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.of_task import of_task
 from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.config.suite import configs_of
-from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.base import EvaluationJob, Player
 from rlinf_isaac.engines.evaluation import (
-    Player,
     announced,
     begin,
     directory_of,

@@ -43,7 +43,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
 
 
 class LocalPlayer:
-    """A `rlinf_isaac.engines.evaluation.Player` that uses the environments of this process."""
+    """A `rlinf_isaac.engines.base.Player` that uses the environments of this process."""
 
     def __init__(self, job: EvaluationJob, env: Lanes, last: LastModel | None = None) -> None:
         self.identity: Mapping[str, Any] = env.identity.as_dict()

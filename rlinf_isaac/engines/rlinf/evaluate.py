@@ -52,7 +52,7 @@ def evaluate(job: EvaluationJob, runtime: Runtime) -> Iterator[Event]:
 
 
 class RlinfPlayer:
-    """A `rlinf_isaac.engines.evaluation.Player` that sends its orders to a driver."""
+    """A `rlinf_isaac.engines.base.Player` that sends its orders to a driver."""
 
     settings: Mapping[str, Any] = {"engine": "rlinf"}
 
