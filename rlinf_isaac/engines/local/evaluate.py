@@ -90,10 +90,10 @@ class LocalPlayer:
                 )
             ) as episodes:
                 for count, episode in enumerate(episodes):
-                    if policy.compiled and not count:
+                    if policy.compiled and not count and not again:
                         yield Metrics(bundle.step, {"time/warm_up": policy.warmup_seconds})
                     if film := opened.pop(episode.seed, None):
                         film.close()
                     yield episode.row(bundle.step, bundle.digest, config.eval.policy_seed)
-            if policy.device.type == "cuda":
+            if policy.device.type == "cuda" and not again:
                 yield Metrics(bundle.step, {"time/gpu_wait_share": clock.wait_share})
