@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.lineage.chain import Node, State, broken, checkpoint_node
+from mlflow_project.lineage.models_of import models_of
 from mlflow_project.tracking.unreachable import known_versions, not_in_store, registered_as
 from mlflow_project.vocabulary import (
     BASE_URI_TAG,
@@ -229,9 +230,7 @@ class Chains:
         return None
 
     def _models(self, digest: str) -> list[LoggedModel]:
-        if not self._experiments:
-            return []
-        return list(self._client.search_logged_models(self._experiments, f"tags.`{MODEL_TAG}` = '{digest}'"))
+        return models_of(self._client, digest, self._experiments)
 
     def _evaluations(self, model: LoggedModel) -> list[Run]:
         metrics = [metric for metric in model.metrics or [] if metric.key == EPISODES]

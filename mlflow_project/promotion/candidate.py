@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from mlflow_project.comparison.compare import compare
 from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, read_evaluations, run_id_in
 from mlflow_project.lineage.chain_store import Chains
+from mlflow_project.lineage.models_of import models_of
 from mlflow_project.promotion.gate import Champion, Evidence
 from mlflow_project.promotion.looks import Family
-from mlflow_project.vocabulary import ASSUMED_TAG, MODEL_TAG, SUCCESS, URI_TAG
+from mlflow_project.vocabulary import ASSUMED_TAG, SUCCESS, URI_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.facts import assumed, spell
 from rlinf_isaac.config.suite import OF_EACH_TASK
@@ -146,8 +147,7 @@ def _assumption_texts(candidate: Candidate, bundle: Bundle | None) -> Iterator[s
 
 
 def _model(client: MlflowClient, digest: str, subject: str) -> LoggedModel:
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{digest}'")
+    models = models_of(client, digest)
     if not models:
         cause = f"the MLflow store does not know the checkpoint {digest} of {subject}"
         raise InvalidJob.of("not-in-store", cause, "evaluate it with this store, or set MLFLOW_TRACKING_URI")

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from mlflow_project.lineage.models_of import models_of
 from mlflow_project.vocabulary import (
     EPISODES,
     LENGTH_MEAN,
@@ -230,7 +231,7 @@ def _ancestors(client: MlflowClient, candidate: Evaluation) -> Iterator[str]:
     while parent is not None and parent not in visited:
         yield parent
         visited = {*visited, parent}
-        models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{parent}'")
+        models = models_of(client, parent, experiments)
         parent = models[0].tags.get(lineage_tag("parent")) if models else None
 
 

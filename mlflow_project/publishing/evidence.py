@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.comparison.compare import Comparison, compare
 from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, read_evaluations, run_id_in
 from mlflow_project.lineage.chain_store import MODEL_ID, VERSION
+from mlflow_project.lineage.models_of import models_of
 from mlflow_project.serving.resolve import resolve_model
 from mlflow_project.tracking.store import existing_store, is_missing, tracking_uri
-from mlflow_project.vocabulary import COMMIT_TAG, DATASET_HUB_TAG, DIRTY_TAG, MISMATCH_TAG, MODEL_TAG, VERSION_TAG
+from mlflow_project.vocabulary import COMMIT_TAG, DATASET_HUB_TAG, DIRTY_TAG, MISMATCH_TAG, VERSION_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.ground.hub import SCHEME
@@ -150,6 +151,4 @@ def _maker(client: MlflowClient, bundle: Bundle) -> Run | None:
 
 
 def _model(client: MlflowClient, digest: str) -> LoggedModel | None:
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{digest}'")
-    return models[0] if models else None
+    return next(iter(models_of(client, digest)), None)

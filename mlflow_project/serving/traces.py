@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mlflow_project.lineage.models_of import models_of
 from mlflow_project.serving.batcher import Answer
 from mlflow_project.serving.observation import Request
 from mlflow_project.tracking.mlflow_environment import prepare_tracing
@@ -120,9 +121,7 @@ class _Place:
 
         mlflow.set_tracking_uri(tracking_uri())
         client = mlflow.MlflowClient()
-        experiments = [each.experiment_id for each in client.search_experiments()]
-        models = client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = '{bundle.digest}'")
-        model = models[0] if models else None
+        model = next(iter(models_of(client, bundle.digest)), None)
         chosen = experiment_chosen()
         if chosen is None and model is not None:
             return cls(bundle, model.experiment_id, model.model_id)
