@@ -11,7 +11,7 @@ import click
 
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
-from mlflow_project.serving.address import check_address
+from mlflow_project.tracking.address import check_address
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.reading import read_bytes
 from rlinf_isaac.jobs.serving import plan

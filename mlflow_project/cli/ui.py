@@ -46,6 +46,7 @@ def command(run: str | None, port: int | None, host: str, browser: str) -> None:
         from mlflow_project.tracking.mlflow_environment import prepare_environment
 
         prepare_environment()
+        from mlflow_project.tracking.redact import without_credentials
         from mlflow_project.watching import served
 
         uri, found = served.find_store(run)
@@ -63,12 +64,12 @@ def command(run: str | None, port: int | None, host: str, browser: str) -> None:
                 else:
                     chosen = served.free_port(port, host)
                     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
-                    stdout.print(f"starting MLflow's server for {served.shown(uri)}")
+                    stdout.print(f"starting MLflow's server for {without_credentials(uri)}")
                     child = stack.enter_context(served.serving(uri, host, chosen))
                     served.wait_for(child, address)
             link = served.view_of(client, address, found)
             if child is None:
-                _say("store", served.shown(uri))
+                _say("store", without_credentials(uri))
             if found is not None:
                 _say("run", f"{found.info.run_name}  {found.info.run_id}")
             _say("open", link, "bold")

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mlflow_project.tracking import ui
+from mlflow_project.tracking.address import check_address
 from mlflow_project.tracking.known_stores import known_outputs
-from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.store import is_missing, nearest_store, sqlite_path
 from mlflow_project.vocabulary import COMPARISON_PAGE, PARENT_RUN_TAG, RUN_ID, VERB_TAG, VERDICT_TAG
 from rlinf_isaac.ground.child_process import Child
@@ -176,13 +176,7 @@ def _begins(run: Run, subject: str) -> bool:
 
 
 def _is_free(port: int, host: str) -> bool:
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+    return not list(check_address(host, port))
 
 
 def _answers(address: str) -> bool:
@@ -191,8 +185,3 @@ def _answers(address: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
-
-
-def shown(uri: str) -> str:
-    """A store's URI for the terminal."""
-    return without_credentials(uri)

@@ -1,4 +1,4 @@
-"""Whether a server can listen where it is told to, asked before a model is loaded for it."""
+"""Whether a server can listen where it is told to, asked before anything is loaded for it."""
 
 from __future__ import annotations
 
