@@ -63,15 +63,19 @@ def known_outputs() -> list[Known]:
     return sorted(found, key=lambda each: each.used, reverse=True)
 
 
+def store_above(place: Path) -> Path | None:
+    """The database in the nearest directory above `place` that has one."""
+    return next((file for parent in place.absolute().parents if (file := parent / STORE_FILE).is_file()), None)
+
+
 def missing_store_cure(directory: Path | None = None) -> str:
     """How to name a store, where `directory` (the working directory) has none.
 
     The nearest database in a directory above comes first, then the ones that verbs have recorded in lately.
     """
-    place = (directory or Path.cwd()).absolute()
-    above = [parent / STORE_FILE for parent in place.parents if (parent / STORE_FILE).is_file()][:1]
+    above = store_above(directory or Path.cwd())
     used = [path for known in known_outputs() if (path := sqlite_path(known.uri)) is not None and path.is_file()]
-    found = list(dict.fromkeys([*above, *used]))[:3]
+    found = list(dict.fromkeys([*filter(None, [above]), *used]))[:3]
     if not found:
         return "set MLFLOW_TRACKING_URI, or go to the directory whose mlflow.db has it"
     first, *others = (f"MLFLOW_TRACKING_URI={sqlite_uri(path)}" for path in found)

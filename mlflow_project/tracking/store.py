@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from mlflow_project.tracking.databases import sqlite_path as sqlite_path
 from mlflow_project.tracking.databases import sqlite_uri as sqlite_uri
-from mlflow_project.tracking.known_stores import STORE_FILE, known_outputs, missing_store_cure
+from mlflow_project.tracking.known_stores import STORE_FILE, known_outputs, missing_store_cure, store_above
 from mlflow_project.tracking.redact import without_credentials
 from rlinf_isaac.ground.errors import InvalidJob
 
@@ -54,10 +54,8 @@ def nearest_store(start: Path | None = None) -> str:
     uri = tracking_uri()
     if os.environ.get("MLFLOW_TRACKING_URI") or not is_missing(uri):
         return uri
-    here = (start or Path.cwd()).absolute()
-    for directory in here.parents:
-        if (directory / STORE_FILE).is_file():
-            return sqlite_uri(directory / STORE_FILE)
+    if (above := store_above(start or Path.cwd())) is not None:
+        return sqlite_uri(above)
     return next((known.uri for known in known_outputs() if not is_missing(known.uri)), uri)
 
 
