@@ -14,6 +14,7 @@ from mlflow_project.tracking.live import Life, pid_namespace, read_life
 from mlflow_project.vocabulary import EPISODES, SUCCESS, SUCCESS_HIGH, SUCCESS_LOW
 from mlflow_project.watching.find import outputs
 from mlflow_project.watching.journals import JournalView, SeenRun, journals_in, open_journal, sent
+from rlinf_isaac.ground.atomic import process_exists
 
 FRESH_S = 30.0
 """A sign of life from elsewhere that is younger means that the verb runs. A running verb gives one every 5 s."""
@@ -138,12 +139,8 @@ def is_alive(pid: int, created: float, life: Life | None) -> bool:
         return False
     if life is not None and (life.host, life.namespace) != (socket.gethostname(), pid_namespace()):
         return time.time() - life.written < FRESH_S
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    if not process_exists(pid):
         return False
-    except PermissionError:
-        pass
     began = _began(pid)
     return began is None or began < created + 2.0
 

@@ -101,7 +101,7 @@ def remove_orphans(path: str | Path) -> list[Path]:
     removed = []
     for sibling in path.parent.iterdir() if path.parent.is_dir() else ():
         match = pattern.fullmatch(sibling.name)
-        if match and not _alive(int(match[1])):
+        if match and not process_exists(int(match[1])):
             shutil.rmtree(sibling) if sibling.is_dir() else sibling.unlink(missing_ok=True)
             removed.append(sibling)
     return removed
@@ -110,7 +110,7 @@ def remove_orphans(path: str | Path) -> list[Path]:
 def is_orphan(path: Path) -> bool:
     """Whether `path` is what a killed writer or remover of anything has left."""
     match = _TEMPORARY.fullmatch(path.name)
-    return match is not None and not _alive(int(match[1]))
+    return match is not None and not process_exists(int(match[1]))
 
 
 def discard_orphan(path: Path) -> None:
@@ -204,7 +204,8 @@ def _exchange(new: Path, old: Path) -> None:
     os.rename(aside, new)
 
 
-def _alive(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process of this machine has this number, whoever it belongs to."""
     if pid == os.getpid():
         return True
     try:
