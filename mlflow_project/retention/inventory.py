@@ -14,8 +14,8 @@ from mlflow_project.tracking.journal import JournalError, read_header
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
 from rlinf_isaac.checkpoint.removal import size_of
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.engines.local.training.retention import scores_of
-from rlinf_isaac.engines.resume import CHECKPOINTS
 from rlinf_isaac.ground import atomic, lines
 from rlinf_isaac.ground.errors import BundleError
 from rlinf_isaac.ground.events import Metrics

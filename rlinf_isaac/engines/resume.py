@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from pathlib import Path
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.events import CheckpointSaved, Event, Metrics, Progress, Resumed
-
-CHECKPOINTS = "checkpoints"
 
 
 class MetricsLog:

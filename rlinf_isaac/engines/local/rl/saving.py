@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.memory import as_fine_tuning
@@ -19,7 +20,7 @@ from rlinf_isaac.engines.local.rl.optimisers import Optimisers
 from rlinf_isaac.engines.local.rl.states import States
 from rlinf_isaac.engines.local.sft.adapter_files import FILES, write_adapters
 from rlinf_isaac.engines.local.sft.saving import ADAPTERS
-from rlinf_isaac.engines.resume import CHECKPOINTS, saved_checkpoint
+from rlinf_isaac.engines.resume import saved_checkpoint
 from rlinf_isaac.ground.events import CheckpointSaved, Event, FileSaved
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 from rlinf_isaac.pi0.lora import merged, scales

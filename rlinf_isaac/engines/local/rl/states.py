@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl.optimisers import Optimisers
 from rlinf_isaac.engines.local.rl.start import go_back, load_policy_and_optimisers
 from rlinf_isaac.engines.local.sft.adapter_files import read_adapters
 from rlinf_isaac.engines.local.sft.saving import ADAPTERS
 from rlinf_isaac.engines.local.training.training_state import TrainingState
-from rlinf_isaac.engines.resume import CHECKPOINTS
 from rlinf_isaac.ground.atomic import new_directory
 from rlinf_isaac.pi0.flow_policy import FlowActorCritic
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rlinf_isaac.checkpoint.bundle import read_bundle
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.engines.base import RlJob
 from rlinf_isaac.engines.local.rl import guard
 from rlinf_isaac.engines.local.rl.course import Course, CourseLog, Iteration
 from rlinf_isaac.engines.local.rl.forecast import Forecast, forecast
-from rlinf_isaac.engines.resume import CHECKPOINTS
 from rlinf_isaac.ground.errors import TrainingDiverged
 from rlinf_isaac.ground.events import Event, ResultChosen, RolledBack
 from rlinf_isaac.stats.rates import RateEstimate, clopper_pearson_interval

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rlinf_isaac.checkpoint.bundle import find_bundles, read_bundle
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.checkpoint.write_bundle import write_bundle
 from rlinf_isaac.config.keep import parse_keep
 from rlinf_isaac.engines.base import SftJob
@@ -30,7 +31,7 @@ from rlinf_isaac.engines.local.training.training_state import (
     optimiser_tensors,
     trained_tensors,
 )
-from rlinf_isaac.engines.resume import CHECKPOINTS, metrics_log
+from rlinf_isaac.engines.resume import metrics_log
 from rlinf_isaac.ground.events import CheckpointRemoved, CheckpointSaved, FileSaved
 from rlinf_isaac.pi0.lora import merged, scales
 from rlinf_isaac.pi0.model import Pi0

@@ -14,8 +14,8 @@ from typing import Any
 
 from rlinf_isaac.checkpoint.bundle import Bundle, find_bundles, read_bundle
 from rlinf_isaac.checkpoint.removal import is_in_use, remove_bundle, size_of
+from rlinf_isaac.checkpoint.steps import CHECKPOINTS
 from rlinf_isaac.engines.base import Guardian
-from rlinf_isaac.engines.resume import CHECKPOINTS
 from rlinf_isaac.ground import atomic, lines
 from rlinf_isaac.ground.events import CheckpointRemoved, Metrics
 
