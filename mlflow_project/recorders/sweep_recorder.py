@@ -7,11 +7,9 @@ files. The parent run has the comparison: success over checkpoint steps, the bes
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -25,10 +23,10 @@ from mlflow_project.comparison.evaluations import (
     table_row,
     unsolved,
 )
-from mlflow_project.comparison.traces import as_script, trace_name
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
 from mlflow_project.markdown import plain
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
+from mlflow_project.recorders.films import log_films
 from mlflow_project.recorders.logged_checkpoints import (
     UploadWeights,
     bundle_tags,
@@ -50,7 +48,6 @@ from mlflow_project.vocabulary import (
     NOTE_TAG,
     PLANNED_TAG,
     RETURN_MEAN,
-    ROLLOUT,
     SETTINGS_FILE,
     SUCCESS,
     SUCCESS_HIGH,
@@ -61,7 +58,6 @@ from mlflow_project.vocabulary import (
     run_placeholder,
 )
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
-from rlinf_isaac.ground.errors import VideoError
 from rlinf_isaac.ground.events import (
     EpisodeDone,
     EpisodeKey,
@@ -75,9 +71,6 @@ from rlinf_isaac.ground.events import (
     MismatchAllowed,
     VideoSaved,
 )
-from rlinf_isaac.media.preview import write_preview
-
-logger = logging.getLogger("mlflow_project")
 
 _SUCCESS_TAG = f"{ABOUT_TAG}success"
 NO_METRIC_NAME = re.compile(r"[^\w./ -]")
@@ -232,39 +225,10 @@ class SweepRecorder:
     def _log_episodes(self, evaluation: _Running) -> list[EpisodeRow]:
         """Log the videos and the table of the episodes; returns its rows."""
         rows = sorted(evaluation.rows.values(), key=lambda row: (row.task, row.seed))
-        videos = self._log_videos(evaluation.recorder, rows, evaluation.videos)
+        videos = log_films(evaluation.recorder, rows, evaluation.videos)
         rows = [replace(row, video=videos.get(row.key)) for row in rows]
         evaluation.recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
         return rows
-
-    def _log_videos(
-        self, recorder: Recorder, rows: Sequence[EpisodeRow], videos: Mapping[EpisodeKey, VideoSaved]
-    ) -> dict[EpisodeKey, str]:
-        """Log videos under names that are the same in every nested run; returns episode -> artifact path.
-
-        Episodes are numbered in the order of seeds, those of several tasks in each of them. The first video is
-        ``rollout.mp4`` at the root instead, because MLflow's compare page plays files of the same name side by side,
-        but only those at the root. A trace lies beside its video.
-        """
-        names: dict[EpisodeKey, str] = {}
-        for number, row in enumerate(rows):
-            if row.key in videos:
-                seeds = [other.seed for other in rows if other.task == row.task]
-                folder = f"videos/{row.task}" if row.task else "videos"
-                name = f"{folder}/episode_{seeds.index(row.seed):03d}.mp4"
-                names[row.key] = name if names else "rollout.mp4"
-                recorder.artifact(videos[row.key].path, names[row.key])
-                if trace := videos[row.key].trace:
-                    recorder.text(trace_name(names[row.key]), as_script(trace.read_text()))
-                self._log_preview(recorder, videos[row.key].path, number)
-        return names
-
-    def _log_preview(self, recorder: Recorder, video: Path, number: int) -> None:
-        """Log an animation of a video for MLflow's image grid, whose slider selects the episode."""
-        try:
-            recorder.animation(ROLLOUT, number, lambda still, animation: write_preview(video, still, animation))
-        except VideoError as error:  # the video itself is logged; a missing preview must not end the sweep
-            logger.warning("%s", error)
 
     def _compare(self, position: int) -> None:
         """Update the comparison in the parent run after every checkpoint, so that an interrupted sweep has one, too."""
