@@ -32,6 +32,8 @@ from rlinf_isaac.envs.stack_cube.expert import ScriptedExpert
 NO_QUALITY = 'shadowsize="0" offsamples="0"'
 QUALITY = {"egl+shadows": 'shadowsize="1024" offsamples="0"', "egl+msaa": 'shadowsize="0" offsamples="4"'}
 NUM_CUBES = 2
+ROWS = (1, 4, 8)
+"""How many rows take their control steps together."""
 
 
 @dataclass
@@ -51,19 +53,23 @@ class Rate:
         self.wall = max(self.wall, count / (time.perf_counter() - wall))
 
 
-def control_step(simulation: Simulation) -> Callable[[], None]:
-    """One control step with the expert's action; a new episode every 100 steps."""
-    seed, steps, expert = 0, 0, ScriptedExpert()
-    last_action = np.zeros((1, 7), np.float32)
-    simulation.reset(0, seed)
+def control_step(simulation: Simulation, rows: int) -> Callable[[], None]:
+    """One control step of all rows with the expert's actions; new episodes every 100 steps."""
+    steps, experts = 0, [ScriptedExpert() for _ in range(rows)]
+    last_actions = np.zeros((rows, 7), np.float32)
+    for row in range(rows):
+        simulation.reset(row, row)
 
     def work() -> None:
-        nonlocal seed, steps, expert
-        simulation.control_step([0], expert.act(simulation.measured.policy(last_action))[None])
+        nonlocal steps, experts
+        seen = simulation.measured.policy(last_actions)
+        actions = np.stack([expert.act(seen, row) for row, expert in enumerate(experts)])
+        simulation.control_step(range(rows), actions)
         steps += 1
         if steps % 100 == 0:
-            seed, expert = seed + 1, ScriptedExpert()
-            simulation.reset(0, seed)
+            experts = [ScriptedExpert() for _ in range(rows)]
+            for row in range(rows):
+                simulation.reset(row, steps + row)
 
     return work
 
@@ -79,10 +85,10 @@ def observation(renderer: Renderer, data: mujoco.MjData) -> Callable[[], None]:
 
 
 def cases(sizes: list[int]) -> dict[tuple[str, int], Callable[[], None]]:
-    """(what, image size) -> work. Size 0 for what has no images."""
+    """(what, image size) -> work; the size of ``step``, which has no images, is the number of rows."""
     simulation = Simulation(1, NUM_CUBES)
     simulation.reset(0, 0)
-    works: dict[tuple[str, int], Callable[[], None]] = {("step", 0): control_step(Simulation(1, NUM_CUBES))}
+    works = {("step", rows): control_step(Simulation(rows, NUM_CUBES), rows) for rows in ROWS}
     problem = egl_problem()
     if problem is not None:
         print(f"EGL is left out: {problem}")
@@ -114,9 +120,13 @@ def main() -> None:
         for case, work in works.items():
             rates[case].measure(work, arguments.seconds)
 
-    step = rates.pop(("step", 0))
     print(f"mujoco {mujoco.__version__}, {os.cpu_count()} CPUs, {NUM_CUBES} cubes")
-    print(f"control steps with the expert, no images: {step.cpu:.0f} per CPU second, {step.wall:.0f} per second")
+    for rows in ROWS:
+        step = rates.pop(("step", rows))
+        print(
+            f"control steps of {rows} rows with the expert, no images: {rows * step.cpu:.0f} per CPU second, "
+            f"{rows * step.wall:.0f} per second"
+        )
     table = Table(title="observations (two cameras)")
     for column in ("size", "renderer", "per CPU second", "per second", "CPU time / egl's"):
         table.add_column(column, justify="left" if column == "renderer" else "right")
