@@ -51,7 +51,10 @@ def test_rows_videos_and_checkpoints_of_a_sweep_are_those_of_the_local_engine(en
     events = list(engine.evaluate(job))
 
     assert rows_of(job.output) == rows_of(local.output)
-    assert len(only(events, EpisodeDone)) == 2 * job.config.eval.episodes
+    # An episode is told when it ends and, where it is filmed, again with its film.
+    told, films = only(events, EpisodeDone), only(events, VideoSaved)
+    assert len(told) == 2 * job.config.eval.episodes + len(films)
+    assert len({(event.row.checkpoint_step, event.row.seed) for event in told}) == 2 * job.config.eval.episodes
     ours, theirs = (
         [(event.checkpoint_step, event.path.name, event.path.read_bytes()) for event in only(each, VideoSaved)]
         for each in (events, expected)
