@@ -131,9 +131,14 @@ def _run(order: dict, descriptors: Sequence[int]) -> None:
         os.close(descriptor)
     # Others than those of this process, which remember whether they could seek.
     sys.stdout, sys.stderr = (TextIOWrapper(FileIO(number, "w"), write_through=True) for number in (1, 2))
+    from mortal import leave
+
     from mlflow_project.cli import cli
 
-    cli(order["arguments"], prog_name="rlinf-isaac")  # raises SystemExit, and this process ends as Python does
+    try:
+        cli(order["arguments"], prog_name="rlinf-isaac")
+    except SystemExit as end:
+        leave(end)
 
 
 if __name__ == "__main__":

@@ -145,9 +145,14 @@ def _fork(job: Job, barrier: int, go: int, count: int) -> int:
         os.dup2(log, descriptor)
     if job.trace or job.kill_line:
         _trace(job, count)
+    from mortal import leave
+
     from mlflow_project.cli import cli
 
-    cli(list(job.arguments), prog_name="rlinf-isaac")  # raises SystemExit, which leaves `main`, too
+    try:
+        cli(list(job.arguments), prog_name="rlinf-isaac")
+    except SystemExit as end:
+        leave(end)
     raise AssertionError
 
 
