@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has a core, and so have its processes
 
-# A shell starts what runs in the background, or under nohup, with these ignored, and tests' processes would inherit that.
+# A shell starts what is in the background, or under nohup, with these ignored; processes of tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
