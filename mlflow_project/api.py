@@ -147,8 +147,8 @@ def evaluate(checkpoints: str | Path | Run, **options: Any) -> DataFrame:
     """Evaluate one or several checkpoints on the same seeds; the options are those of `rlinf-isaac eval`.
 
     Args:
-        checkpoints: the run of `train`, a directory of checkpoints, one checkpoint, ``models:/name@alias``, or
-            ``hf://org/name``.
+        checkpoints: the run of `train` or its id, a directory of checkpoints, one checkpoint, ``models:/name@alias``,
+            or ``hf://org/name``.
         options: of `eval`: ``episodes``, ``ckpt_steps``, ``first_seed``, ``num_envs``, ``videos``, ``overrides``, ...
 
     Returns:
@@ -162,8 +162,6 @@ def evaluate(checkpoints: str | Path | Run, **options: Any) -> DataFrame:
     from rlinf_isaac.jobs.engine import chosen_engine
 
     root = str(checkpoints.path if isinstance(checkpoints, Run) else checkpoints)
-    if not is_hub(root) and not Path(root).exists():
-        root = _located(root)
     settings = settings_of("eval", {"ckpt_root": root, **options})
     company = Company.taken_from(settings)
     output, upload_weights = settings.pop("output"), settings.pop("upload_weights")

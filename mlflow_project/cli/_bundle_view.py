@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from mlflow_project.cli._session import stdout
+from mlflow_project.cli._session import print_wide, stdout
 from mlflow_project.tracking.terminal import SafeConsole, escaped
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -35,7 +35,7 @@ def verify(path: Path) -> None:
     table.add_column("sha256")
     for name, entry in sorted(bundle.manifest.files.items()):
         table.add_row(name, decimal(entry.size), entry.sha256[:16])
-    stdout.print(table)
+    print_wide(table)
     tied = f", {len(bundle.manifest.tied)} tied" if bundle.manifest.tied else ""
     stdout.print(
         f"weights      {bundle.manifest.key_count} tensors{tied}: all that the architecture has, and no others"

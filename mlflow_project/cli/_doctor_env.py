@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import checking, stderr, stdout
+from mlflow_project.cli._session import checking, print_wide, stderr, stdout
 from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.preflight.findings import Findings
 
@@ -104,7 +104,7 @@ def _show(results: Sequence[Result], report: dict[str, Any]) -> None:
         table.add_column(column)
     for each in results:
         table.add_row(each.name, Text(each.result, COLOURS[each.result]), escaped(each.seen))
-    stdout.print(table)
+    print_wide(table)
     counts = Counter(each.result for each in results)
     summary = ", ".join(f"{counts[name]} {name}" for name in COLOURS if counts[name])
     stdout.print(f"checks       {summary}; {report['seconds']:.0f} s")

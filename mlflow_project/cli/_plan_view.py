@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.filesize import decimal
 from rich.table import Table
 
-from mlflow_project.cli._session import stdout
+from mlflow_project.cli._session import print_wide, stdout
 from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.checkpoint.convert import ConversionJob
 from rlinf_isaac.checkpoint.convert.tensors import shown
@@ -32,7 +32,7 @@ def show(job: ConversionJob) -> None:
     if len(plan.files) > 1:
         table.add_section()
         table.add_row("all", str(len(plan.tensors)), decimal(plan.nbytes), "")
-    stdout.print(table)
+    print_wide(table)
     summary = plan.summary()
     _line("state dict", [plan.state_dict] if plan.state_dict else [])
     _line("stripped", plan.stripped)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_project.cli._session import stderr, stdout
+from mlflow_project.cli._session import print_wide, stderr, stdout
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.export import Exported
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
@@ -45,7 +45,7 @@ def print_comparison(comparison: Comparison) -> None:
         table.add_row(
             each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}"
         )
-    stdout.print(table)
+    print_wide(table)
     if comparison.tasks:
         _print_tasks(comparison)
     notes = [
@@ -70,7 +70,7 @@ def _print_tasks(comparison: Comparison) -> None:
             for rate in row.rates
         ]
         table.add_row(escaped(row.task), str(row.n), *cells)
-    stdout.print(table)
+    print_wide(table)
 
 
 def print_gains(improved: Sequence[Improved]) -> None:
@@ -87,7 +87,7 @@ def print_gains(improved: Sequence[Improved]) -> None:
         rates = (f"{100 * successes / gain.n:.0f} %" for successes in (gain.before, gain.after))
         counts = map(str, (gain.gained, gain.lost, gain.n))
         table.add_row(each.name, *rates, *counts, f"{gain.p_value:.2g}")
-    stdout.print(table)
+    print_wide(table)
     for each in improved:
         stdout.print(f"checkpoint     {each.path}")
 
@@ -101,7 +101,7 @@ def print_rulings(judgement: Judgement) -> None:
     for ruling in judgement.rulings:
         mark = Text("pass", "bold green") if ruling.passed else Text("refuse", "bold red")
         table.add_row(ruling.rule, mark, ruling.because)
-    stdout.print(table, soft_wrap=False)
+    print_wide(table)
 
 
 def show(result: Comparison | Judgement) -> None:

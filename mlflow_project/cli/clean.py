@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from mlflow_project.cli import _options as options
-from mlflow_project.cli._session import preflight, print_json, show_problem, stdout, verb_session
+from mlflow_project.cli._session import preflight, print_json, print_wide, show_problem, stdout, verb_session
 from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.config.keep import ALL, WORDS, Keep, parse_keep
 from rlinf_isaac.ground.errors import Problem
@@ -81,7 +81,7 @@ def _show(root: Path, items: Sequence[Item], removed: Sequence[Item], *, acted: 
         name = escaped(str(item.path.relative_to(root)))
         table.add_row(fate, name, decimal(item.size), _age(item.as_dict()["age_s"]), escaped(item.why))
     if items:
-        stdout.print(table)
+        print_wide(table)
     going = removed if acted else [item for item in items if not item.stays]
     size, all_of_it = (decimal(sum(item.size for item in those)) for those in (going, items))
     if acted:

@@ -16,7 +16,7 @@ from mlflow_project.cli import _doctor_env
 from mlflow_project.cli import _options as options
 from mlflow_project.cli._findings import grouped
 from mlflow_project.cli._followers import Followers
-from mlflow_project.cli._session import checking, print_json, show_problem, stdout, verb_session
+from mlflow_project.cli._session import checking, print_json, print_wide, show_problem, stdout, verb_session
 from mlflow_project.tracking.runs import fail_adopted_run
 from mlflow_project.tracking.terminal import escaped
 from rlinf_isaac.ground.errors import InvalidJob, Problem
@@ -189,7 +189,7 @@ def show(findings: Findings, report: dict[str, Any], *, as_json: bool) -> None:
         for each in components:
             missing = Text("missing", "bold red") if each["needed"] else Text(f"none; {each['cure']}", "dim")
             table.add_row(each["name"], each["found"] or missing, each["unlocks"])
-        stdout.print(table)
+        print_wide(table)
     for key in ("root", "task", "state_layout", "preset"):
         if key in report:
             stdout.print(f"{key:<13}{report[key]}")
