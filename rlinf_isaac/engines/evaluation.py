@@ -164,6 +164,7 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "threads": config.compute.threads,
         # Left out if it is the default, so that rows of earlier releases, which have no dtype, are reused.
         **({} if config.compute.dtype == "float32" else {"dtype": config.compute.dtype}),
+        **({"vary": job.varied.as_dict()} if job.varied else {}),
         # Assumptions about the weights determine how they are run.
         **({"assumed": dict(said)} if (said := facts.assumed(job.bundles[0])) else {}),
     }

@@ -89,7 +89,10 @@ def test_the_runs_are_those_of_the_local_engine(invoke, store, small_checkpoints
         ours.data.metrics["eval/success_once"] - ours.data.metrics["before/success_once"]
     )
     # RLinf films each round of its environments: the three episodes take two, and one is played again for its film.
-    config, videos = "rlinf/config.yaml", {f"rlinf/video/{step}/{number}.mp4" for step in (6, 1) for number in (0, 1, 2)}
+    config, videos = (
+        "rlinf/config.yaml",
+        {f"rlinf/video/{step}/{number}.mp4" for step in (6, 1) for number in (0, 1, 2)},
+    )
     assert artifacts(ours) - artifacts(theirs) == {config} | {f"evaluation/{name}" for name in {config, *videos}}
     assert artifacts(theirs) <= artifacts(ours)
     assert "task_type: embodied\n" in (Path(ours.info.artifact_uri) / config).read_text()
