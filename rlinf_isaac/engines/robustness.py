@@ -1,7 +1,7 @@
 """The arms of an evaluation that varies its environment: the usual episodes, and the same seeds along each axis.
 
-Each arm is an evaluation of its own, whose settings name the variation: so its rows lie in a directory of their own, and
-are resumed, filmed and told again as those of any evaluation.
+Each arm is an evaluation of its own, whose settings name the variation: so its rows lie in a directory of their own,
+and are resumed, filmed and told again as those of any evaluation.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Renderer(Protocol):
     name: str
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(size, size, 3) uint8 RGB, a new array. Needs up-to-date kinematics and cameras in `data`, a state of the model
-        or of a variation of it."""
+        """(size, size, 3) uint8 RGB, a new array. Needs up-to-date kinematics and cameras in `data`, which is a state
+        of the model or of a variation of it."""
         ...
 
     def close(self) -> None:

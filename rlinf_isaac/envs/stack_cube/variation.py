@@ -4,8 +4,8 @@ What is drawn is a function of the axis and of the episode's seed alone: every c
 so does whoever plays the episode again. The generator is not that of the reset (`randomisation`), so the cubes and the
 arm start where they do in the episode of this seed that is not varied.
 
-Who changes a range or a draw raises `tasks.variation.VERSION`. All ranges are those of strength 1. A strength multiplies the shifts and angles, and is the exponent of the factors of
-mass and friction.
+All ranges are those of strength 1. A strength multiplies the shifts and angles, and is the exponent of the factors of
+mass and friction. Who changes a range or a draw raises `tasks.variation.VERSION`.
 """
 
 from __future__ import annotations

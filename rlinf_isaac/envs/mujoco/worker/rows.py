@@ -26,7 +26,8 @@ class Rows:
         Args:
             settings: ``rows``, the indices of the worker's rows, which follow each other; ``num_envs``, of all workers;
                 ``task``, the name of the task; ``image_size``, ``renderer`` and ``max_episode_steps`` of the
-                environments; ``varied``, axis and strength of a `Variation`, or None; ``memory`` and ``frame``, descriptors of what is shared.
+                environments; ``varied``, axis and strength of a `Variation`, or None; ``memory`` and ``frame``,
+                descriptors of what is shared.
         """
         first, count, size = settings["rows"][0], len(settings["rows"]), settings["image_size"]
         task, limit = stack_cube(settings["task"]), settings["max_episode_steps"]
