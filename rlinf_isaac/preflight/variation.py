@@ -11,13 +11,13 @@ from rlinf_isaac.envs import no_variation
 from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_axis
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.tasks.task import BUILTIN
-from rlinf_isaac.tasks.variation import axes_in
+from rlinf_isaac.tasks.variation import axes_in, names_axes
 
 
 def check_variation(config: JobConfig, engine: str = "local", until_decided: bool = False) -> Iterator[Problem]:
     """What keeps the environment of a job from being varied along the axes of its config."""
     axes = axes_in(config.vary.axes)
-    if not axes:
+    if not axes or not names_axes(config.vary.axes):  # the latter is found with the other values
         return
     if engine != "local":
         cause = f"--vary {','.join(axes)} with --engine {engine}, whose environments are not varied"
