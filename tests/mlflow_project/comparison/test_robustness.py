@@ -64,7 +64,13 @@ def test_both_rules_on_the_same_episodes(varied):
     ]
     audit = audit_of(rows)
     assert audit is not None
-    assert (audit.at_rest.successes, audit.touched.successes, audit.more, audit.fell, audit.touched.n) == (2, 4, 2, 1, 5)
+    assert (audit.at_rest.successes, audit.touched.successes, audit.more, audit.fell, audit.touched.n) == (
+        2,
+        4,
+        2,
+        1,
+        5,
+    )
     assert audit.sentence.endswith("80.0 %, not 40.0 %: 2 episodes more, of which 1 fell again")
     assert audit_metrics(rows) == {"eval/success_touched": 0.8, "eval/touched_fell_rate": 0.2}
     comparison = compare([replace(varied, rows=tuple(rows))])
