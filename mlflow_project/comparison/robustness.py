@@ -108,7 +108,7 @@ def robustness_table(standings: Sequence[Standing]) -> list[dict[str, Any]]:
 
 def robustness_metrics(evaluation: Evaluation) -> dict[str, float]:
     """``robustness/AXIS/...`` of a checkpoint: its rate, the difference to the control with its interval, and p."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for arm in arms_of(evaluation):
         values = {
             "success_once": arm.success.rate,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from rlinf_isaac.envs.vector import ChunkStep, ExpertPolicy, Observation, PolicyInput, TaskEnv
 
@@ -28,7 +29,9 @@ class DelayedEnv(TaskEnv):
             steps: 1 or more.
             hold: (A,) the action that keeps the robot where it is.
         """
-        super().__init__(env.num_envs, env.task, env.single_observation_space)
+        space = env.single_observation_space
+        assert isinstance(space, spaces.Dict)
+        super().__init__(env.num_envs, env.task, space)
         self.env, self.steps, self.identity = env, steps, env.identity
         self.action_range, self.together, self.rates = env.action_range, env.together, env.rates
         # One and the same: both are changed in place.

@@ -50,6 +50,5 @@ def _corrected_phi(counts: PairedCounts) -> float:
     if margins == 0:
         return 0.0
     excess = a * d - b * c
-    if excess > 0:
-        excess = max(excess - counts.n / 2, 0)
-    return excess / math.sqrt(margins)
+    corrected = max(excess - counts.n / 2, 0.0) if excess > 0 else excess
+    return corrected / math.sqrt(margins)
