@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
-from support import kill_when, shown
+from support import kill_when, only_error, shown
 
 from mlflow_project.comparison.compare import compare
 from mlflow_project.comparison.evaluations import evaluations_of, read_evaluations
@@ -73,6 +74,14 @@ def test_killed_in_an_arm_and_started_again(invoke, start, store, small_checkpoi
     assert logged["eval/success_touched"] == 0 == logged["robustness/delay/difference"]
     files = {file.path for file in client.list_artifacts(parent)}
     assert {"robustness.json", "comparison.html"} <= files
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [(["--vary", "wind"], "bad-value"), (["--vary", "mass", "--until-decided"], "vary-until-decided")]
+)
+def test_refused_before_anything_starts(invoke, small_checkpoints, tmp_path, more, code):
+    only_error(invoke("eval", "--ckpt-root", small_checkpoints, "--output", "out", *more), code)
+    assert not (tmp_path / "out").exists()
 
 
 def _unfilmed(line: bytes) -> bytes:
