@@ -275,7 +275,7 @@ class JobConfig:
         """Nested plain values; those of a single task and of nothing varied are those of earlier releases, which had no
         suites and no variations."""
         values = asdict(self)
-        if self.vary == VaryConfig():
+        if values["vary"] == asdict(VaryConfig()):
             del values["vary"]
         if not self.suite:
             del values["suite"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlflow_project._api.results import Compared
 from mlflow_project.comparison.compare import compare, pairing_problem
 from mlflow_project.comparison.evaluations import Varied
 from mlflow_project.comparison.report import render
@@ -41,6 +42,7 @@ def test_each_axis_is_tested_against_its_control_and_corrected_over_the_axes(var
     (note,) = robustness_notes(compare([varied]).standings)
     assert note.endswith("a difference is shown for light.")
     assert 'id="robustness"' in render(compare([varied]), "sweep")
+    assert list(Compared(compare([varied])).robustness()["only control solved"]) == [8, 0]
     # Varied episodes count nowhere else.
     assert compare([varied]).standings[0].success.successes == 11
 
