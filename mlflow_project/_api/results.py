@@ -116,6 +116,15 @@ class Compared:
 
         return self._attributed(pandas.DataFrame(pair_table(self.comparison)))
 
+    def robustness(self) -> DataFrame:
+        """One row per checkpoint and axis of ``evaluate(..., vary=...)``: its rate, the difference to the control on
+        the same seeds with its 95 % interval, and the p-values. Empty if nothing was varied."""
+        import pandas
+
+        from mlflow_project.comparison.robustness import robustness_table
+
+        return self._attributed(pandas.DataFrame(robustness_table(self.comparison.standings)))
+
     def rows(self) -> DataFrame:
         """One row per checkpoint and episode (`mlflow_project.api.rows`)."""
         import pandas

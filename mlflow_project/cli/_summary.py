@@ -11,6 +11,8 @@ from rich.text import Text
 from mlflow_project.cli._session import print_wide, stderr, stdout
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.export import Exported
+from mlflow_project.comparison.robustness import robustness_notes
+from mlflow_project.comparison.success_rules import audit_notes
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
@@ -51,6 +53,8 @@ def print_comparison(comparison: Comparison) -> None:
     notes = [
         *task_notes(comparison),
         *training_notes(comparison),
+        *robustness_notes(comparison.standings),
+        *audit_notes(comparison.standings),
         *(f"Not paired: {reason}." for reason in comparison.unpaired_reasons),
     ]
     if comparison.pairs:

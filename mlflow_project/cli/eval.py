@@ -15,6 +15,7 @@ from mlflow_project.cli._session import preflight, stdout, verb_session
 from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.jobs import evaluation as planned
 from rlinf_isaac.jobs.engine import chosen_engine
+from rlinf_isaac.tasks.variation import AXES
 
 if TYPE_CHECKING:
     from rlinf_isaac.engines.base import EvaluationJob
@@ -24,6 +25,7 @@ EXAMPLE = """\b
 Example:
   rlinf-isaac eval --ckpt-root result/isaaclab_openpi/sft/tiny-0123abcd/checkpoints
   rlinf-isaac eval --ckpt-root CHECKPOINTS --until-decided --episodes 200 --batch 25
+  rlinf-isaac eval --ckpt-root CHECKPOINTS --vary light,camera,mass
   rlinf-isaac eval --ckpt-root CHECKPOINTS --engine rlinf --rlinf-python rlinf-venv/bin/python
   rlinf-isaac eval --ckpt-root CHECKPOINTS --engine rlinf --ray-address head:6379 --parallel 4
   mlflow run . -e eval -P ckpt_root=/results/checkpoints -P ckpt_steps=25000,30000"""
@@ -49,6 +51,12 @@ Example:
     "--until-decided",
     "All checkpoints together, batch by batch, until one is better than every other (e-process, error rate 0.05) or "
     "--episodes are done.",
+)
+@options.option(
+    "--vary",
+    "Robustness: play the same seeds again along each of these axes, e.g. 'light,camera,texture,mass,delay'; "
+    "docs/robustness.md.",
+    type=types.words("AXES", *AXES),
 )
 @options.option("--batch", "Episodes per checkpoint between two looks; auto: as many as step side by side.")
 @options.flag(

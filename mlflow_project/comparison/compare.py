@@ -31,7 +31,7 @@ SOLVED_BY, DISAGREE = "solved by", "disagree"
 # Settings that must agree for episodes to be paired: they decide what a seed means and what the policy has to do. What
 # belongs to the checkpoint (weights, norm stats, state layout) may differ, because that is what is compared.
 _ENVIRONMENT = ("task", "backend", "assets", "prompt", "renderer", "image_size", "control_hz", "max_episode_steps")
-_SETTINGS = ("action_chunk", "policy_seed")
+_SETTINGS = ("action_chunk", "policy_seed", "vary")
 
 
 RANK_NOTE = "A rank such as 1-3 means that the data do not show which of these places the checkpoint has."

@@ -19,12 +19,16 @@ from mlflow_project.vocabulary import (
     PARENT_RUN_TAG,
     RUN_ID,
     SETTINGS_FILE,
+    VARIED_TAG,
+    VARY_AXIS_TAG,
+    VARY_STRENGTH_TAG,
     lineage_tag,
 )
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.ground.events import EpisodeKey, EpisodeRow
 from rlinf_isaac.ground.reading import read_json
 from rlinf_isaac.stats.rates import RateEstimate, macro_average
+from rlinf_isaac.tasks.success_rules import RULES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,6 +42,20 @@ OF_STACK_CUBE = ("drop",)
 """The failures of an evaluation whose settings name none."""
 _FLAG, _EXTRA = "subtask/", "extra/"
 _COLUMNS = {each.name for each in fields(EpisodeRow)} - {"subtasks", "extras"}
+
+
+@dataclass(frozen=True)
+class Varied:
+    """The episodes of a checkpoint along one axis of its robustness (`Variation`), on the seeds of its evaluation."""
+
+    axis: str
+    strength: float
+    rows: tuple[EpisodeRow, ...]
+
+    @property
+    def successes(self) -> dict[EpisodeKey, bool]:
+        """Seed -> success."""
+        return {row.key: row.success for row in self.rows}
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,7 @@ class Evaluation:
         tags: tags of the run (digests as ``lineage.<link>.sha256``, `MISMATCH_TAG`).
         sweep_tags: tags of the sweep's run (commit, command); empty while it is being recorded.
         began_s: when the run began, in Unix seconds; None while it is being recorded.
+        varied: the same seeds along each axis of robustness; they are no part of `rows`.
     """
 
     run: str
@@ -71,6 +90,7 @@ class Evaluation:
     tags: Mapping[str, str]
     sweep_tags: Mapping[str, str] = field(default_factory=dict)
     began_s: float | None = None
+    varied: tuple[Varied, ...] = ()
 
     @property
     def successes(self) -> dict[EpisodeKey, bool]:
@@ -154,8 +174,9 @@ def unsolved(settings: Mapping[str, Any], rows: Sequence[EpisodeRow]) -> tuple[s
 
 
 def extra_means(rows: Sequence[EpisodeRow]) -> dict[str, float]:
-    """Name -> mean over the episodes that have this number; a name that none has is left out."""
-    names = sorted({name for row in rows for name in row.extras})
+    """Name -> mean over the episodes that have this number; a name that none has is left out, and so are those of the
+    second success rule (`success_rules`)."""
+    names = sorted({name for row in rows for name in row.extras} - {*RULES})
     values = {
         name: [row.extras[name] for row in rows if math.isfinite(row.extras.get(name, math.nan))] for name in names
     }
@@ -244,13 +265,10 @@ def _evaluations_below(client: MlflowClient, run: Run) -> list[Run]:
 def _read(client: MlflowClient, run: Run) -> Evaluation:
     run_id, tags = run.info.run_id, run.data.tags
     with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
-        table = read_json(client.download_artifacts(run_id, EPISODES_FILE, scratch), MAX_BYTES)
+        rows = _rows(client, run_id, scratch)
         settings = {}
         if any(entry.path == SETTINGS_FILE for entry in client.list_artifacts(run_id)):
             settings = read_json(client.download_artifacts(run_id, SETTINGS_FILE, scratch), MAX_BYTES)
-    rows = [episode_row(dict(zip(table["columns"], values, strict=True))) for values in table["data"]]
-    if not rows:
-        raise ValueError("the table has no rows")
     sweep = client.get_run(tags.get(PARENT_RUN_TAG, run_id))
     return Evaluation(
         run=run_id,
@@ -260,9 +278,31 @@ def _read(client: MlflowClient, run: Run) -> Evaluation:
         sweep_name=str(sweep.info.run_name),
         step=rows[0].checkpoint_step,
         checkpoint=rows[0].checkpoint,
-        rows=tuple(sorted(rows, key=lambda row: (row.task, row.seed))),
+        rows=rows,
         settings=settings,
         tags=tags,
         sweep_tags=sweep.data.tags,
         began_s=run.info.start_time / 1000,
+        varied=_read_varied(client, run) if VARIED_TAG in tags else (),
     )
+
+
+def _read_varied(client: MlflowClient, run: Run) -> tuple[Varied, ...]:
+    """The varied arms of an evaluation; each axis counts once, by the newest of its runs that have finished."""
+    query = f"tags.{PARENT_RUN_TAG} = '{run.info.run_id}' and status = 'FINISHED'"
+    found: dict[str, Varied] = {}
+    for arm in client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"]):
+        axis, strength = arm.data.tags.get(VARY_AXIS_TAG), arm.data.tags.get(VARY_STRENGTH_TAG)
+        if axis and strength:
+            with tempfile.TemporaryDirectory(prefix="rlinf-isaac-") as scratch:
+                found[axis] = Varied(axis, float(strength), _rows(client, arm.info.run_id, scratch))
+    return tuple(found.values())
+
+
+def _rows(client: MlflowClient, run_id: str, scratch: str) -> tuple[EpisodeRow, ...]:
+    """The episodes of a run, in the order of tasks and seeds."""
+    table = read_json(client.download_artifacts(run_id, EPISODES_FILE, scratch), MAX_BYTES)
+    rows = [episode_row(dict(zip(table["columns"], values, strict=True))) for values in table["data"]]
+    if not rows:
+        raise ValueError("the table has no rows")
+    return tuple(sorted(rows, key=lambda row: (row.task, row.seed)))

@@ -22,6 +22,7 @@ from mlflow_project.comparison.figure import draw
 from mlflow_project.comparison.funnel import funnel
 from mlflow_project.comparison.origin import origins
 from mlflow_project.comparison.report import Places, render
+from mlflow_project.comparison.robustness import robustness_table
 from mlflow_project.comparison.snapshot import find_browser, take
 from mlflow_project.comparison.tables import pair_table
 from mlflow_project.comparison.traces import as_script, from_script, trace_name
@@ -170,7 +171,9 @@ def _tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
             }
         )
         episodes += [{"label": standing.label, "run": evaluation.run, **table_row(row)} for row in evaluation.rows]
-    return {"checkpoints": checkpoints, "episodes": episodes, "pairs": pair_table(comparison)}
+    tables = {"checkpoints": checkpoints, "episodes": episodes, "pairs": pair_table(comparison)}
+    robustness = robustness_table(comparison.standings)
+    return tables | ({"robustness": robustness} if robustness else {})
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

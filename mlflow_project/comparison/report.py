@@ -18,7 +18,9 @@ from mlflow_project.comparison.evaluations import TIMEOUT
 from mlflow_project.comparison.funnel import funnel
 from mlflow_project.comparison.origin import Origin, origins
 from mlflow_project.comparison.plot import plot_of
+from mlflow_project.comparison.robustness import METHOD, robustness_of
 from mlflow_project.comparison.standings import Pair, Standing
+from mlflow_project.comparison.success_rules import audits_of
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates
 
 if TYPE_CHECKING:
@@ -119,6 +121,9 @@ def render(comparison: Comparison, title: str, origin: Origin | None = None, pla
         origins=(found := origins(comparison, origin)),
         days=sorted({each.began[:10] for each in found} - {""}),
         plot=plot_of(comparison.standings),
+        robustness=robustness_of(comparison.standings),
+        robustness_method=METHOD,
+        audits=audits_of(comparison.standings),
         matrix=_matrix(comparison),
         groups=[_group(comparison, indices) for indices in comparison.groups],
         places=places or Places(),

@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow_project.comparison.by_task import rates
 from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
+from mlflow_project.comparison.robustness import robustness_notes
+from mlflow_project.comparison.success_rules import audit_notes
 from mlflow_project.markdown import plain as _plain
 from mlflow_project.vocabulary import ASSUMED_TAG, NOT_KNOWN_TAG
 from rlinf_isaac.stats.rates import RateEstimate
@@ -37,6 +39,7 @@ def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
         lines.append(f"| {' | '.join(map(str, cells))} | {standing.episode_return:.2f} | {standing.length:.1f} |")
     notes = [f"And {len(comparison.standings) - LONGEST} more."] if len(comparison.standings) > LONGEST else []
     notes += [*task_notes(comparison), *training_notes(comparison)]
+    notes += [*robustness_notes(comparison.standings), *audit_notes(comparison.standings)]
     if comparison.pairs:
         notes += [f"P-values: {comparison.method}. {RANK_NOTE if comparison.ties else ''}".rstrip()]
         notes += [f"Not paired: {reason}." for reason in comparison.unpaired_reasons]

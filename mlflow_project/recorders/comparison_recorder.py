@@ -14,6 +14,7 @@ import mlflow_project
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.origin import origin_of
 from mlflow_project.comparison.report import render
+from mlflow_project.comparison.robustness import robustness_table
 from mlflow_project.comparison.tables import episode_tables, leaderboard_markdown, pair_table, task_pair_table
 from mlflow_project.lineage.provenance import git_tags
 from mlflow_project.tracking import ui
@@ -32,13 +33,14 @@ from mlflow_project.vocabulary import (
 PACKAGE = Path(mlflow_project.__file__).parent
 PAIRS_FILE = "pairs.json"
 TASK_PAIRS_FILE = "pairs_by_task.json"
+ROBUSTNESS_FILE = "robustness.json"
 
 
 def record_comparison(recorder: Recorder, comparison: Comparison, title: str) -> None:
     """Record `comparison` in the run, and replace an earlier comparison in it.
 
-    The tables are `PAIRS_FILE`, of several tasks `TASK_PAIRS_FILE`, and ``paired_episodes.json``, with
-    ``paired_episodes_2.json``, ... for further groups of paired checkpoints.
+    The tables are `PAIRS_FILE`, of several tasks `TASK_PAIRS_FILE`, of varied episodes `ROBUSTNESS_FILE`, and
+    ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of paired checkpoints.
     """
     # Runs that are being recorded have no MLflow id yet; the page then has placeholders, which the replica fills in.
     pending = any(local_run(standing.evaluation.run) for standing in comparison.standings)
@@ -50,6 +52,8 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
         recorder.table(PAIRS_FILE, pair_table(comparison))
     if comparison.task_pairs:
         recorder.table(TASK_PAIRS_FILE, task_pair_table(comparison))
+    if robustness := robustness_table(comparison.standings):
+        recorder.table(ROBUSTNESS_FILE, robustness)
     run = run_placeholder(recorder.run)
     page = ui.artifact_link("", EXPERIMENT_PLACEHOLDER, run, COMPARISON_PAGE)
     charts = ui.comparison_link("", EXPERIMENT_PLACEHOLDER, run, charts=True)

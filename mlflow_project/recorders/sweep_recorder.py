@@ -16,6 +16,7 @@ from typing import Any
 from mlflow_project.comparison.compare import Comparison, compare
 from mlflow_project.comparison.evaluations import (
     Evaluation,
+    Varied,
     extra_means,
     mismatch_tags,
     success_of,
@@ -23,6 +24,8 @@ from mlflow_project.comparison.evaluations import (
     table_row,
     unsolved,
 )
+from mlflow_project.comparison.robustness import robustness_metrics
+from mlflow_project.comparison.success_rules import audit_metrics
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags
 from mlflow_project.markdown import plain
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
@@ -54,6 +57,7 @@ from mlflow_project.vocabulary import (
     SUCCESS_LOW,
     TASK_METRIC,
     TASK_RATE,
+    VARIED_TAG,
     VERB_TAG,
     run_placeholder,
 )
@@ -155,6 +159,22 @@ class SweepRecorder:
             self._parent.metrics(event.values, event.step, time_s=event.time)
         elif isinstance(event, FileSaved):
             self._parent.artifact(event.path, event.name)
+
+    def run_of(self, step: int) -> tuple[Recorder, str]:
+        """The recorder and the name of a checkpoint's run."""
+        return self._evaluations[step].recorder, self._evaluations[step].name
+
+    def add_varied(self, step: int, varied: Varied) -> None:
+        """Add the episodes of a checkpoint that has finished along one axis, in place of earlier ones of this axis."""
+        (evaluation,) = (each for each in self._finished if each.step == step)
+        others = tuple(each for each in evaluation.varied if each.axis != varied.axis)
+        evaluation = replace(evaluation, varied=(*others, varied))
+        recorder, _ = self.run_of(step)
+        recorder.metrics(robustness_metrics(evaluation), step)
+        recorder.tags({VARIED_TAG: ",".join(each.axis for each in evaluation.varied)})
+        self._finished = [evaluation if each.step == step else each for each in self._finished]
+        self.comparison = compare(self._finished)
+        record_comparison(self._parent, self.comparison, self._name)
 
     def _start(self, event: EvaluationStarted) -> None:
         bundle = read_bundle(event.path, verify=False)
@@ -261,7 +281,7 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
     ``eval/episodes``; of several tasks the macro average is the rate, and ``eval/task/<name>/success_once``
     (``success_low``, ``success_high``) has that of each; the rates of the other outcomes; the means of
     return and length (control steps); for each subtask flag the rate of episodes that reached it; and the mean of every
-    further number of the episodes.
+    further number of the episodes. Where episodes are judged by a second success rule, `audit_metrics`.
     """
     n, success = len(rows), success_of(rows)
     metrics = {
@@ -280,4 +300,5 @@ def evaluation_metrics(rows: Sequence[EpisodeRow], settings: Mapping[str, Any]) 
             metrics[f"{TASK_METRIC}{NO_METRIC_NAME.sub('_', task)}{name}"] = value
     flags = sorted({flag for row in rows for flag in row.subtasks})
     metrics |= {f"eval/subtask/{flag}": sum(row.subtasks.get(flag, False) for row in rows) / n for flag in flags}
+    metrics |= audit_metrics(rows)
     return metrics | {f"eval/extra/{NO_METRIC_NAME.sub('_', name)}": mean for name, mean in extra_means(rows).items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from mlflow_project.tracking.journal import JournalError, read_header
+from mlflow_project.vocabulary import SETTINGS_FILE
 from rlinf_isaac.checkpoint.bundle import Bundle, read_bundle
 from rlinf_isaac.checkpoint.manifest import MANIFEST_FILE
 from rlinf_isaac.checkpoint.removal import size_of
@@ -152,7 +153,11 @@ def _add_bundle(path: Path, found: Inventory, trainings: dict[Path, Training]) -
 
 
 def _add_rate(directory: Path, evaluations: dict[str, dict[str, float]]) -> None:
-    """The success rate of the checkpoint whose episodes are in a directory, below the one of the settings."""
+    """The success rate of the checkpoint whose episodes are in a directory, below the one of the settings; none of
+    varied episodes, which do not say how good a checkpoint is."""
+    with suppress(OSError, ValueError, AttributeError):
+        if json.loads((directory.parent / SETTINGS_FILE).read_text(encoding="utf-8")).get("vary"):
+            return
     rows = [json.loads(line) for line, _ in lines.follow(directory / EPISODES)]
     if rows:
         rates = evaluations.setdefault(str(directory.parent), {})

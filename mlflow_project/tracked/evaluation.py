@@ -11,6 +11,7 @@ from mlflow_project.comparison.compare import Comparison
 from mlflow_project.lineage.provenance import DatasetInput, digest_tags, evaluation_dataset, provenance_tags, task_tags
 from mlflow_project.recorders.logged_checkpoints import fine_tuning_words, model_name
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
+from mlflow_project.recorders.varied_recorder import VariedRecorder
 from mlflow_project.tracked import PROJECT, UploadWeights
 from mlflow_project.tracked.headers import evaluation_header
 from mlflow_project.tracking.announce import say_header
@@ -21,6 +22,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import Engine, EvaluationJob
 from rlinf_isaac.engines.local import LocalEngine
+from rlinf_isaac.engines.robustness import control_of, varied_arms
 from rlinf_isaac.jobs import Say, silent
 from rlinf_isaac.jobs.used_norm_stats import say_played
 
@@ -63,7 +65,11 @@ def run(
         )
         say_header(evaluation_header(job))
         with in_use(bundle.path for bundle in job.bundles):
-            watch(engine.evaluate(job), recorder)
+            watch(engine.evaluate(control_of(job)), recorder)
+            # Each axis meets the same seeds after that; a run that is resumed tells all of it again.
+            for arm in varied_arms(job):
+                assert arm.varied is not None
+                watch(engine.evaluate(arm), VariedRecorder(recorder, arm.varied))
     assert recorder.comparison is not None
     return Swept(recorder.comparison, tracked)
 

@@ -39,6 +39,7 @@ def evaluation_header(job: EvaluationJob) -> dict[str, str]:
         "checkpoints": _steps([bundle.step for bundle in job.bundles], job.bundles[0].path.parent),
         "episodes": f"{episodes}, {config.eval.num_envs} side by side",
         "simulator": f"{config.env.backend}, task {config.env.task}",
+        **({"varied": ", ".join(f"{each.axis} {each.strength:g}" for each in job.vary)} if job.vary else {}),
         "results": str(job.output.absolute()),
     }
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from rlinf_isaac.config import keys_of, known_keys
 from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.tasks.variation import AXES, axes_in
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ RL_EXPERT = Condition("rl.trainable=expert", lambda config: config.rl.trainable 
 HELD_OUT = Condition("rl.eval_interval above 0", lambda config: config.rl.eval_interval > 0)
 GUARDED = Condition("rl.guard=true", lambda config: config.rl.guard)
 AIMED = Condition("rl.target_success above 0", lambda config: config.rl.target_success > 0)
+
+
+def _varies(axis: str) -> Condition:
+    return Condition(f"vary.axes naming {axis}", lambda config: axis in axes_in(config.vary.axes))
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ _EVAL = _form(
     only={"eval.video_size": FILMED, "compute.compile": CUDA, **_SPREAD},
     fixed=_PLAYED,
 )
+_VARIED = {"vary.axes": ALWAYS, **{f"vary.{axis}": _varies(axis) for axis in AXES}}
 _RL = _form(
     *_RL_SECTIONS,
     *("compute.device", "compute.dtype", "compute.num_processes"),
@@ -201,7 +207,7 @@ FORMS: Mapping[str, Form] = {
     # Each of its workers loads its own rows, itself.
     "sft --engine rlinf": _form(*_SFT_SECTIONS, only=_OF_SFT, unread=(*_OF_A_BASE, *_LOCAL)),
     "sft --engine rlinf --base": _form(*_SFT_SECTIONS, only=_OF_SFT, unread=_LOCAL),
-    "eval": _EVAL,
+    "eval": Form({**_EVAL.free, **_VARIED}, _EVAL.fixed),
     # Of RLinf's cluster, only the simulator asks where it shall run.
     "eval --engine rlinf": _form(
         *_EVAL_SECTIONS, only={"eval.video_size": FILMED, "compute.device": ISAACLAB}, fixed=_PLAYED

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 from rlinf_isaac.config.rl_schema import RlConfig
 from rlinf_isaac.config.rules import NOT_NEGATIVE, POSITIVE, Rule, one_of
 from rlinf_isaac.config.sft_schema import SftConfig
+from rlinf_isaac.config.vary_schema import VaryConfig
 
 
 @dataclass
@@ -262,6 +263,7 @@ class JobConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     rl: RlConfig = field(default_factory=RlConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    vary: VaryConfig = field(default_factory=VaryConfig)
     task: dict[str, Any] = field(default_factory=dict)
     """The description of the task that ``env.task`` names (`config.task.task_of`); empty for stack-cube."""
 
@@ -270,8 +272,11 @@ class JobConfig:
     ``env.task`` then has the suite's name, or says which of its tasks are meant (`config.suite`)."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain values; those of a single task are those of earlier releases, which had no suites."""
+        """Nested plain values; those of a single task and of nothing varied are those of earlier releases, which had no
+        suites and no variations."""
         values = asdict(self)
+        if values["vary"] == asdict(VaryConfig()):
+            del values["vary"]
         if not self.suite:
             del values["suite"]
         return values

@@ -15,6 +15,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.events import EpisodeRow, Event
 from rlinf_isaac.stats.sequential import StopRule
+from rlinf_isaac.tasks.variation import Variation
 
 if TYPE_CHECKING:
     from rlinf_isaac.checkpoint.foreign.base import Base
@@ -96,6 +97,9 @@ class EvaluationJob:
         stop_rule: go through the seeds in batches, all bundles in each, and stop when it is decided which is best.
         env_python: interpreter that has the environment, for a job that plays; None: that of the task, or what
             ISAACLAB_PYTHON names.
+        varied: what differs from the usual environment in every episode; None: nothing.
+        vary: axes along which the same seeds are to be played besides. An engine plays what `varied` says;
+            `engines.robustness` makes a job of each.
     """
 
     config: JobConfig
@@ -105,6 +109,8 @@ class EvaluationJob:
     allow_mismatch: bool = False
     stop_rule: StopRule | None = None
     env_python: str | None = None
+    varied: Variation | None = None
+    vary: tuple[Variation, ...] = ()
 
 
 @dataclass(frozen=True)

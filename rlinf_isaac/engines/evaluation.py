@@ -21,7 +21,7 @@ from rlinf_isaac.checkpoint.trained_with import mismatches
 from rlinf_isaac.config.task import task_of
 from rlinf_isaac.engines.base import EvaluationJob, Player
 from rlinf_isaac.engines.fan_out import fan_out
-from rlinf_isaac.engines.filming import Filming, Films, announce, chooses
+from rlinf_isaac.engines.filming import Filming, Films, announce, chooses, label_of
 from rlinf_isaac.ground import lines
 from rlinf_isaac.ground.atomic import locked, write_file
 from rlinf_isaac.ground.digest import json_digest
@@ -164,6 +164,7 @@ def evaluation_settings(job: EvaluationJob, environment: dict[str, Any], slots: 
         "threads": config.compute.threads,
         # Left out if it is the default, so that rows of earlier releases, which have no dtype, are reused.
         **({} if config.compute.dtype == "float32" else {"dtype": config.compute.dtype}),
+        **({"vary": job.varied.as_dict()} if job.varied else {}),
         # Assumptions about the weights determine how they are run.
         **({"assumed": dict(said)} if (said := facts.assumed(job.bundles[0])) else {}),
     }
@@ -221,7 +222,7 @@ def evaluate_bundle(
         # Announce these rows again. A recorder identifies a row by checkpoint and seed, so it counts only once.
         for seed in sorted(finished):
             yield from announce(rows[seed] if seed in wanted else replace(rows[seed], video=None), directory)
-        label = f"eval {bundle.name} {task}".rstrip()
+        label = label_of("eval", bundle, job, task)
         before = batch.start - seeds.start
         kept = f"{len(finished)} were there already" if finished else ""
         yield Progress(label, before + len(finished), len(seeds), kept, "ep")

@@ -28,6 +28,11 @@ from rlinf_isaac.ground.events import EpisodeDone, EpisodeRow, Event, Progress, 
 logger = logging.getLogger("rlinf_isaac")
 
 
+def label_of(what: str, bundle: Bundle, job: EvaluationJob, task: str = "") -> str:
+    """What a checkpoint's episodes are called where their progress is shown."""
+    return " ".join(filter(None, (what, bundle.name, task, job.varied.axis if job.varied else "")))
+
+
 def chooses(job: EvaluationJob, environment: Mapping[str, Any]) -> bool:
     """Whether episodes are chosen and played again for a film.
 
@@ -151,7 +156,7 @@ class Filming:
                 yield from announce(rows[seed], directory)
             if not missing:
                 return
-            label, done = f"film {bundle.name} {self._task}".rstrip(), len(rows) - len(missing)
+            label, done = label_of("film", bundle, self._job, self._task), len(rows) - len(missing)
             yield Progress(label, done, len(rows))
             paths = {seed: directory / films.name(seed) for seed in sorted(missing)}
             # The player gets all seeds, so that each is played in the slot in which it was played before.

@@ -121,7 +121,7 @@ def jobs_of(job: EvaluationJob) -> Iterator[EvaluationJob]:
 
 def _part(job: EvaluationJob, opened: ExitStack, make_player: Callable[[EvaluationJob, Lanes], Player]) -> _Part:
     config = job.config
-    env = make_lanes(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
+    env = make_lanes(config, min(config.eval.num_envs, config.eval.episodes), job.env_python, job.varied)
     opened.callback(env.close)
     player = make_player(job, env)
     settings, root = settle(job, player)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.envs.vector import TaskEnv
     from rlinf_isaac.ground.errors import Problem
     from rlinf_isaac.tasks.task import Task
+    from rlinf_isaac.tasks.variation import Variation
 
 
 def no_environment(task: Task) -> Problem:
@@ -21,6 +22,14 @@ def no_environment(task: Task) -> Problem:
     return Problem("no-env", cause, "add a section env to its description; docs/tasks.md says how")
 
 
+def no_variation(task: Task) -> Problem:
+    """The problem of an evaluation that varies what another task's environment does."""
+    from rlinf_isaac.ground.errors import Problem
+
+    cause = f"--vary knows the scene of stack-cube alone, the task is {task.name}"
+    return Problem("vary-task", cause, "leave --vary out, or evaluate a checkpoint of stack-cube")
+
+
 def make_env(
     config: JobConfig,
     num_envs: int,
@@ -28,6 +37,7 @@ def make_env(
     workers: int | None = None,
     *,
     apart: bool = False,
+    varied: Variation | None = None,
 ) -> TaskEnv:
     """Builds the vector environment of a job.
 
@@ -38,21 +48,24 @@ def make_env(
         workers: how many processes simulate, at most one for each environment; None: as many as there are CPUs for a
             hosted environment, and one for MuJoCo. IsaacLab takes no notice of it: it has one.
         apart: whether that one of MuJoCo is not this process itself, so that any thread may use the environment.
+        varied: what differs from the usual environment in every episode; None: nothing.
 
     Raises:
         InvalidJob: the backend is unknown.
-        SimulatorError: the task has no environment, or the backend does not support the config.
+        SimulatorError: the task has no environment, or the backend does not support the config or the variation.
         SimulatorDied: a simulator in a separate process did not start.
     """
     # Interpreters of simulators import this package, too, and have no package that reads configs.
     from rlinf_isaac.config.task import task_of
-    from rlinf_isaac.envs.stack_cube.backends import BACKENDS
+    from rlinf_isaac.envs.stack_cube.backends import BACKENDS, check_axis
     from rlinf_isaac.ground.errors import InvalidJob, SimulatorError
     from rlinf_isaac.tasks.task import BUILTIN, ISAACLAB
 
     task, env = task_of(config), config.env
     if task.env is None:
         raise SimulatorError([no_environment(task)])
+    if varied is not None and task.env.kind != BUILTIN:
+        raise SimulatorError([no_variation(task)])
     if task.env.kind == ISAACLAB:
         from rlinf_isaac.envs.isaaclab.task_env import LabEnv
 
@@ -64,6 +77,15 @@ def make_env(
     if env.backend not in BACKENDS:
         cure = f"use one of {', '.join(BACKENDS)}"
         raise InvalidJob.of("unknown-backend", f"env.backend is {env.backend!r}", cure)
+    if varied is not None:
+        if problems := check_axis(env.backend, varied.axis):
+            raise SimulatorError(problems)
+        if varied.axis == "delay":
+            from rlinf_isaac.envs.delay import DelayedEnv
+            from rlinf_isaac.envs.stack_cube.contract import HOLD
+
+            plain = make_env(config, num_envs, env_python, workers, apart=apart)
+            return DelayedEnv(plain, int(varied.strength), HOLD)
     settings: dict[str, Any] = {
         "task": task,
         "image_size": env.image_size,
@@ -77,10 +99,10 @@ def make_env(
     if apart or min(workers or 1, num_envs) > 1:
         from rlinf_isaac.envs.mujoco.processes import StackCubeProcesses
 
-        return StackCubeProcesses(num_envs, **settings, workers=workers or 1)
+        return StackCubeProcesses(num_envs, **settings, workers=workers or 1, varied=varied)
     from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 
-    return StackCubeVectorEnv(num_envs, **settings)
+    return StackCubeVectorEnv(num_envs, **settings, varied=varied)
 
 
 def _device_of(config: JobConfig) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rlinf_isaac.config.schema import JobConfig
     from rlinf_isaac.envs.vector import EnvIdentity, TaskEnv
     from rlinf_isaac.tasks.task import Task
+    from rlinf_isaac.tasks.variation import Variation
 
 
 class Lanes:
@@ -41,19 +42,21 @@ class Lanes:
                 closing.callback(env.close)
 
 
-def make_lanes(config: JobConfig, num_envs: int, env_python: str | None = None) -> Lanes:
+def make_lanes(
+    config: JobConfig, num_envs: int, env_python: str | None = None, varied: Variation | None = None
+) -> Lanes:
     """Builds the environments of a job that plays with one policy. Raises as `make_env`.
 
     Args:
         config: the job; ``compute.lanes`` and ``compute.env_processes`` say how they are spread.
         num_envs: number of environments.
-        env_python: as of `make_env`.
+        env_python, varied: as of `make_env`.
     """
     count, workers = lanes_of(config, num_envs), processes_of(config)
     with ExitStack() as opened:
         envs = []
         for _ in range(count):
-            envs.append(make_env(config, num_envs // count, env_python, workers, apart=count > 1))
+            envs.append(make_env(config, num_envs // count, env_python, workers, apart=count > 1, varied=varied))
             opened.callback(envs[-1].close)
         lanes = Lanes(envs)
         opened.pop_all()

@@ -12,6 +12,7 @@ from rlinf_isaac.config.reads import check_overrides, on_engine
 from rlinf_isaac.config.suite import configs_of, names_of
 from rlinf_isaac.config.task import with_prompts
 from rlinf_isaac.engines.base import EvaluationJob
+from rlinf_isaac.engines.robustness import variations_of
 from rlinf_isaac.ground.errors import Problem
 from rlinf_isaac.ground.probe import check_output
 from rlinf_isaac.jobs import checkpoints, options
@@ -32,6 +33,7 @@ KEYS = {
     "env": "env.backend",
     "renderer": "env.renderer",
     "device": "compute.device",
+    "vary": "vary.axes",
 }
 
 
@@ -60,7 +62,9 @@ def check(
     job = None
     if not findings.errors:
         python = options.interpreter(env_python)
-        job = plan(findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"], python)
+        job = plan(
+            findings, bundles, changes, output, given, allow_mismatch, assume, chosen["engine"], python, until_decided
+        )
     if job is not None:
         engines.check_engine(findings, chosen, [job])
     if job is None or not until_decided:
@@ -78,6 +82,7 @@ def plan(
     assume: str = "none",
     engine: str = engines.LOCAL,
     env_python: str | None = None,
+    until_decided: bool = False,
 ) -> EvaluationJob | None:
     """The job for these bundles, or None if it has errors. Its config is that of their training, with `overrides`."""
     from rlinf_isaac.checkpoint.coverage import check_coverage
@@ -91,6 +96,7 @@ def plan(
         check_norm_stats,
         check_prompts,
         check_simulator,
+        check_variation,
     )
 
     form = on_engine("eval", engine)
@@ -104,6 +110,7 @@ def plan(
         config = with_prompts(config, checkpoints.prompts_of(bundles[0]))
         findings.add([*check_config(config, form, overrides), *check_device(config, form)])
         findings.add([*check_simulator(config, env_python), *check_prompts(config)])
+        findings.add(check_variation(config, engine, until_decided))
         if config.suite and engine != engines.LOCAL:
             cause = f"--engine {engine} plays one task, the checkpoint is of several: {', '.join(names_of(config))}"
             findings.add([Problem("suite-engine", cause, "leave --engine out")])
@@ -130,6 +137,7 @@ def plan(
             given,
             allow_mismatch,
             env_python=env_python,
+            vary=variations_of(config),
         )
     return None
 

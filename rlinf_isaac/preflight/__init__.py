@@ -12,6 +12,7 @@ from rlinf_isaac.preflight.machine import check_device, check_prompts, check_sha
 from rlinf_isaac.preflight.memory import check_memory, check_rl_memory
 from rlinf_isaac.preflight.norm_stats import check_norm_stats
 from rlinf_isaac.preflight.training import check_trainable
+from rlinf_isaac.preflight.variation import check_variation
 
 __all__ = [
     "Findings",
@@ -28,5 +29,6 @@ __all__ = [
     "check_simulator",
     "check_trainable",
     "check_training_data",
+    "check_variation",
     "suitable_job",
 ]

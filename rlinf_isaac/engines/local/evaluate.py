@@ -35,7 +35,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Event]:
     if config.suite:
         yield from evaluate_suite(job, partial(LocalPlayer, last=LastModel()))
         return
-    env = make_lanes(config, min(config.eval.num_envs, config.eval.episodes), job.env_python)
+    env = make_lanes(config, min(config.eval.num_envs, config.eval.episodes), job.env_python, job.varied)
     try:
         yield from evaluate_with(job, [LocalPlayer(job, env)])
     finally:

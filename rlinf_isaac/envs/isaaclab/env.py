@@ -17,6 +17,7 @@ from rlinf_isaac.envs.stack_cube.backends import check_renderer, check_sizes, ch
 from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked_actions
 from rlinf_isaac.ground.errors import SimulatorError
+from rlinf_isaac.tasks.success_rules import TOUCHED_AT_END, TOUCHED_ONCE
 from rlinf_isaac.tasks.task import Task
 
 RENDERER = "newton"
@@ -102,6 +103,9 @@ class IsaacLabVectorEnv(StackCubeEnv):
         self.elapsed += chunk.steps
         self._success[took], self._dropped[took] = chunk.success[took], chunk.failures["failure"][took]
         self._time_out[took] = self.elapsed[took] >= self.identity.max_episode_steps
+        for name, flags in ((TOUCHED_ONCE, self._touched), (TOUCHED_AT_END, self._stands)):
+            if took.any():
+                flags[took] = self._success[took] | (chunk.extras[name][took] > 0)
         for name, before in self._reached.items():
             count = np.where(took, chunk.extras.get(f"{SUBTASK}{name}", before), before)
             subtasks[name], self._reached[name] = count > before, count

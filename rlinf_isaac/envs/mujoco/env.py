@@ -17,6 +17,7 @@ from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked
 from rlinf_isaac.ground.digest import bytes_digest
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.task import Task
+from rlinf_isaac.tasks.variation import Variation
 
 
 class StackCubeVectorEnv(StackCubeEnv):
@@ -29,6 +30,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         image_size: int = contract.DEFAULT_IMAGE_SIZE,
         renderer: str = "auto",
         max_episode_steps: int = 600,
+        varied: Variation | None = None,
     ) -> None:
         """
         Args:
@@ -37,6 +39,7 @@ class StackCubeVectorEnv(StackCubeEnv):
             image_size: width and height of both cameras' images in pixels.
             renderer: ``egl``, ``rays`` (no GL), or ``auto``, which uses EGL if it works.
             max_episode_steps: control steps until time-out.
+            varied: what differs from the usual scene, in each episode; None: nothing. The identity does not say it.
 
         Raises:
             SimulatorError: unknown task or renderer, or EGL was asked for and does not work.
@@ -44,7 +47,7 @@ class StackCubeVectorEnv(StackCubeEnv):
         if problems := check_task("mujoco", task.name) + check_sizes(num_envs, image_size, max_episode_steps):
             raise SimulatorError(problems)
         super().__init__(num_envs, task, image_size)
-        self._simulation = Simulation(num_envs, self.stacking.num_cubes)
+        self._simulation = Simulation(num_envs, self.stacking.num_cubes, varied)
         self._renderers: dict[int, Renderer] = {}
         self.identity = EnvIdentity(
             backend=f"mujoco-{mujoco.__version__}",
@@ -139,10 +142,11 @@ class StackCubeVectorEnv(StackCubeEnv):
         self._last_action[rows] = actions
         self.elapsed[rows] += 1
         measured = self._simulation.measured
-        self._success[rows] = terms.success(
-            measured.cube_pos[rows], measured.cube_vel[rows], measured.gripper_pos[rows]
-        )
-        self._dropped[rows] = terms.dropped(measured.cube_pos[rows])
+        positions = measured.cube_pos[rows]
+        self._stands[rows] = stands = terms.stack_stands(positions, measured.gripper_pos[rows])
+        self._touched[rows] |= stands
+        self._success[rows] = stands & terms.at_rest(measured.cube_vel[rows])
+        self._dropped[rows] = terms.dropped(positions)
         self._time_out[rows] = self.elapsed[rows] >= self.identity.max_episode_steps
         self._done[rows] = self._success[rows] | self._dropped[rows] | self._time_out[rows]
 

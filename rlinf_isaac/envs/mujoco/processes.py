@@ -19,6 +19,7 @@ from rlinf_isaac.envs.stack_cube.vector import StackCubeEnv
 from rlinf_isaac.envs.vector import ChunkStep, EnvIdentity, Observation, checked_actions, indices
 from rlinf_isaac.ground.errors import SimulatorError
 from rlinf_isaac.tasks.task import Task
+from rlinf_isaac.tasks.variation import Variation
 
 _SERVER = Path(__file__).parent / "worker" / "server.py"
 
@@ -38,11 +39,13 @@ class StackCubeProcesses(StackCubeEnv):
         renderer: str = "auto",
         max_episode_steps: int = 600,
         workers: int | None = None,
+        varied: Variation | None = None,
     ) -> None:
         """
         Args:
             num_envs, task, image_size, renderer, max_episode_steps: as of `StackCubeVectorEnv`.
             workers: number of processes; None: as many as there are CPUs, but not more than environments.
+            varied: as of `StackCubeVectorEnv`.
 
         Raises:
             SimulatorError: as `StackCubeVectorEnv`, or the processes have built different environments.
@@ -61,6 +64,7 @@ class StackCubeProcesses(StackCubeEnv):
             "image_size": image_size,
             "renderer": choose_renderer(renderer),  # once, so that all have the same
             "max_episode_steps": max_episode_steps,
+            "varied": None if varied is None else [varied.axis, varied.strength],
             "memory": memory,
             "frame": self._frame_fd,
         }
@@ -116,6 +120,7 @@ class StackCubeProcesses(StackCubeEnv):
                 subtasks[name] |= alive & reached
             self._success[alive], self._dropped[alive] = shared.success[alive], shared.dropped[alive]
             self._time_out[alive] = shared.time_out[alive]
+            self._touched[alive], self._stands[alive] = shared.touched[alive], shared.stands[alive]
             self._done[alive] = (self._success | self._dropped | self._time_out)[alive]
             if on_frame is not None:
                 for i in indices(alive):

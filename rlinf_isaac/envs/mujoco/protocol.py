@@ -23,9 +23,10 @@ class SharedArrays:
         rewards: (N, BLOCK) float32, of these steps.
         reached: subtask -> (N,) bool, whether it was reached at any of these steps.
         success, dropped, time_out: (N,) bool, the terms after the last of them.
+        touched, stands: (N,) bool, as in `StackCubeEnv`, after the last of them.
     """
 
-    FLAGS = ("active", "drawn", "success", "dropped", "time_out")
+    FLAGS = ("active", "drawn", "success", "dropped", "time_out", "touched", "stands")
 
     def __init__(self, fd: int, num_envs: int, task: contract.TaskSpec, image_size: int) -> None:
         observation = {
@@ -44,6 +45,7 @@ class SharedArrays:
         self.actions, self.rewards, self.steps = arrays["actions"], arrays["rewards"], arrays["steps"]
         self.active, self.drawn = arrays["active"], arrays["drawn"]
         self.success, self.dropped, self.time_out = arrays["success"], arrays["dropped"], arrays["time_out"]
+        self.touched, self.stands = arrays["touched"], arrays["stands"]
         self.reached = {name: arrays[f"reached/{name}"] for name in task.subtasks}
         self.observation: dict[str, dict[str, np.ndarray]] = {}
         for name in observation:

@@ -26,10 +26,13 @@ class RayRenderer:
         self._reach = model.vis.map.zfar * model.stat.extent
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        model = self._model
+        model = data.model  # this one or a variation of it (`varied`)
         camera_id = model.camera(camera).id
         to_world = data.cam_xmat[camera_id].reshape(3, 3)
-        rays = self._rays[camera_id] @ to_world.T
+        rays, usual = self._rays[camera_id], model is self._model
+        if model.cam_fovy[camera_id] != self._model.cam_fovy[camera_id]:
+            rays = _pixel_rays(model.cam_fovy[camera_id], self._size)
+        rays = rays @ to_world.T
         mujoco.mj_multiRay(
             model,
             data,
@@ -49,7 +52,8 @@ class RayRenderer:
         light = _facing(normals, backwards, model.vis.headlight.diffuse) + model.vis.headlight.ambient
         for i in range(model.nlight):
             light += _facing(normals, -data.light_xdir[i], model.light_diffuse[i]) + model.light_ambient[i]
-        colours = np.minimum(self._colours[self._geom] * light, 1.0)
+        painted = self._colours if usual else _geom_colours(model)
+        colours = np.minimum(painted[self._geom] * light, 1.0)
         colours[self._geom < 0] = 0.0  # the rasteriser's clear colour
         return np.rint(colours * 255).astype(np.uint8).reshape(self._size, self._size, 3)
 

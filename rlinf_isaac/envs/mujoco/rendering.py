@@ -36,7 +36,8 @@ class Renderer(Protocol):
     name: str
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(size, size, 3) uint8 RGB, a new array. Needs up-to-date kinematics and cameras in `data`."""
+        """(size, size, 3) uint8 RGB, a new array. Needs up-to-date kinematics and cameras in `data`, which is a state
+        of the model or of a variation of it."""
         ...
 
     def close(self) -> None:
@@ -86,7 +87,8 @@ class EglRenderer:
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         categories = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, categories, self._scene)
+        # The state's own model, which may be a variation of this one (`varied`): colours, lights and cameras are its.
+        mujoco.mjv_updateScene(data.model, data, self._option, None, self._camera, categories, self._scene)
         mujoco.mjr_render(self._rect, self._scene, self._context)
         image = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
         mujoco.mjr_readPixels(image, None, self._rect, self._context)

@@ -10,18 +10,20 @@ from typing import NamedTuple
 
 from rlinf_isaac.envs.stack_cube.contract import TASKS
 from rlinf_isaac.ground.errors import Problem
+from rlinf_isaac.tasks.variation import AXES
 
 
 class Backend(NamedTuple):
-    """Names that the keys ``env.task`` and ``env.renderer`` may have with a backend."""
+    """Names that the keys ``env.task``, ``env.renderer`` and ``vary.axes`` may have with a backend."""
 
     tasks: tuple[str, ...]
     renderers: tuple[str, ...]
+    axes: tuple[str, ...]
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "mujoco": Backend(tuple(TASKS), ("auto", "egl", "rays")),
-    "isaaclab": Backend(("stack3",), ("auto", "newton")),
+    "mujoco": Backend(tuple(TASKS), ("auto", "egl", "rays"), AXES),
+    "isaaclab": Backend(("stack3",), ("auto", "newton"), ("delay",)),
 }
 """By the names that the key ``env.backend`` may have."""
 
@@ -44,6 +46,15 @@ def check_renderer(backend: str, renderer: str) -> list[Problem]:
         return []
     cure = f"with env.backend={backend} choose one of {', '.join(known)}"
     return [Problem("bad-value", f"env.renderer is {renderer}", cure)]
+
+
+def check_axis(backend: str, axis: str) -> list[Problem]:
+    """What is wrong with a robustness axis of a known backend."""
+    known = BACKENDS[backend].axes
+    if axis in known:
+        return []
+    cause = f"--vary {axis}: stack-cube in {backend} can vary {', '.join(known)} alone"
+    return [Problem("vary-backend", cause, f"leave {axis} out, or evaluate with --env mujoco")]
 
 
 def check_sizes(num_envs: int, image_size: int, max_episode_steps: int) -> list[Problem]:

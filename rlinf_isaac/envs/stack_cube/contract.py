@@ -26,6 +26,7 @@ CONTROL_HZ = 20
 ACTION_NAMES = ("dx", "dy", "dz", "rx", "ry", "rz", "gripper")
 ACTION_DIM = len(ACTION_NAMES)
 MOTION_DIMS = 6
+HOLD = np.zeros(ACTION_DIM, np.float32)  # stays where it is, with open fingers
 ACTION_SCALE = 0.5
 IK_DAMPING = 0.01
 IK_FRAME_OFFSET = 0.107  # along panda_hand's z: where actions act

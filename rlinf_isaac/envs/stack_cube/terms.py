@@ -40,12 +40,22 @@ def success(cube_positions: np.ndarray, cube_velocities: np.ndarray, gripper_pos
         cube_velocities: (N, cubes, 3) linear, m/s; each must be slower than 0.05.
         gripper_pos: (N, 2).
     """
+    return stack_stands(cube_positions, gripper_pos) & at_rest(cube_velocities)
+
+
+def stack_stands(cube_positions: np.ndarray, gripper_pos: np.ndarray) -> np.ndarray:
+    """(N,) whether all cubes are stacked in order and released, be they at rest or not: the term of IsaacLab 2.x, which
+    RLinf rewards (``mdp.cubes_stacked`` there). Arguments as of `success`."""
     lower, upper = cube_positions[:, :-1], cube_positions[:, 1:]
     aligned = np.linalg.norm(upper[..., :2] - lower[..., :2], axis=-1) < contract.STACK_XY_THRESHOLD
     in_order = lower[..., 2] < upper[..., 2]
-    at_rest = np.linalg.norm(cube_velocities, axis=-1) < contract.SUCCESS_MAX_SPEED
     stack = (aligned & in_order & _height_difference_small(upper, lower)).all(axis=-1)
-    return stack & at_rest.all(axis=-1) & gripper_open(gripper_pos)
+    return stack & gripper_open(gripper_pos)
+
+
+def at_rest(cube_velocities: np.ndarray) -> np.ndarray:
+    """(N,) whether every cube, (N, cubes, 3), is slower than IsaacLab 3.0.0 wants it."""
+    return (np.linalg.norm(cube_velocities, axis=-1) < contract.SUCCESS_MAX_SPEED).all(axis=-1)
 
 
 def dropped(cube_positions: np.ndarray) -> np.ndarray:

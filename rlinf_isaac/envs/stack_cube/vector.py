@@ -10,6 +10,7 @@ from gymnasium import spaces
 from rlinf_isaac.envs.stack_cube import contract
 from rlinf_isaac.envs.stack_cube.expert import EXPERT_VERSION, ScriptedExpert
 from rlinf_isaac.envs.vector import ExpertPolicy, Observation, TaskEnv, indices
+from rlinf_isaac.tasks.success_rules import TOUCHED_AT_END, TOUCHED_ONCE
 from rlinf_isaac.tasks.task import Task
 
 STATE_PREFIX = "stack_cube:"
@@ -29,6 +30,8 @@ class StackCubeEnv(TaskEnv):
         self.stacking = contract.TASKS[task.name]
         super().__init__(num_envs, task, observation_space(self.stacking, image_size))
         self._success, self._dropped, self._time_out = np.zeros((3, num_envs), bool)
+        # Whether the stack has stood, be it at rest or not, at any control step of the episode, and at the last one.
+        self._touched, self._stands = np.zeros((2, num_envs), bool)
 
     def policy_states(self, observation: Observation) -> np.ndarray:
         layout = self.task.state.env[0].removeprefix(STATE_PREFIX)
@@ -38,7 +41,7 @@ class StackCubeEnv(TaskEnv):
         return StackCubeExpert(self.num_envs)
 
     def _clear(self, rows: np.ndarray) -> None:
-        for flags in (self._success, self._dropped, self._time_out):
+        for flags in (self._success, self._dropped, self._time_out, self._touched, self._stands):
             flags[rows] = False
 
     def _info(self) -> dict[str, np.ndarray]:
@@ -51,7 +54,13 @@ class StackCubeEnv(TaskEnv):
     def _ended(self) -> dict[str, Any]:
         """The terms as `ChunkStep` has them."""
         failures = {"drop": self._dropped.copy()}
-        return {"success": self._success.copy(), "failures": failures, "time_out": self._time_out.copy()}
+        rules = {TOUCHED_ONCE: self._touched.astype(float), TOUCHED_AT_END: self._stands.astype(float)}
+        return {
+            "success": self._success.copy(),
+            "failures": failures,
+            "time_out": self._time_out.copy(),
+            "extras": rules,
+        }
 
 
 class StackCubeExpert:

@@ -19,8 +19,9 @@ from rlinf_isaac.envs.isaaclab.hosted import FILM, HOSTED, VIDEO_SIZE
 from rlinf_isaac.envs.isaaclab.options import CameraOptions, LabOptions
 from rlinf_isaac.envs.isaaclab.worker.config import LabConfig, lab_config
 from rlinf_isaac.envs.isaaclab.worker.lab import Lab
-from rlinf_isaac.envs.stack_cube import contract
+from rlinf_isaac.envs.stack_cube import contract, terms
 from rlinf_isaac.envs.stack_cube.randomisation import sample_reset
+from rlinf_isaac.tasks.success_rules import RULES, TOUCHED_AT_END, TOUCHED_ONCE
 
 CUBES = ("cube_1", "cube_2", "cube_3")
 SUBTASK = "subtask/"
@@ -44,16 +45,22 @@ class StackCube(Lab):
         self._reached = {
             name: np.zeros(config.cfg.scene.num_envs, np.int64) for name in contract.TASKS["stack3"].subtasks
         }
+        self._rules = {name: np.zeros(config.cfg.scene.num_envs, bool) for name in RULES}
         super().__init__(config, success="success")
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """``subtask/NAME`` -> (N,), in how many steps of the episode a subtask was reached."""
-        return {f"{SUBTASK}{name}": count.copy() for name, count in self._reached.items()}
+        """``subtask/NAME`` -> (N,), in how many steps of the episode a subtask was reached; and `RULES`."""
+        counts = {f"{SUBTASK}{name}": count.copy() for name, count in self._reached.items()}
+        return counts | {name: held.astype(np.int64) for name, held in self._rules.items()}
 
     def step(self, actions: np.ndarray) -> Any:
         observation, reward, terminated, truncated, info = super().step(actions)
         for name, count in self._reached.items():
             count += observation["subtask_terms"][name]
+        positions = observation["policy"]["cube_positions"].reshape(-1, len(CUBES), 3)
+        stands = terms.stack_stands(positions, observation["policy"]["gripper_pos"])
+        self._rules[TOUCHED_AT_END][:] = stands
+        self._rules[TOUCHED_ONCE] |= stands
         return observation, reward, terminated, truncated, info | self.metrics()
 
     def films(self) -> dict[str, np.ndarray]:
@@ -104,7 +111,7 @@ class StackCube(Lab):
             cube = self.env.scene[name]
             cube.write_root_pose_to_sim_index(root_pose=poses, env_ids=ids)
             cube.write_root_velocity_to_sim_index(root_velocity=poses.new_zeros(len(rows), 6), env_ids=ids)
-        for count in self._reached.values():
+        for count in (*self._reached.values(), *self._rules.values()):
             count[list(rows)] = 0
 
     def _observation(self) -> dict[str, Any]:

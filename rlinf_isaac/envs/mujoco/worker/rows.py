@@ -10,6 +10,8 @@ import numpy as np
 from rlinf_isaac.envs.mujoco.env import StackCubeVectorEnv
 from rlinf_isaac.envs.mujoco.protocol import SharedArrays, map_frame
 from rlinf_isaac.tasks.shipped.stack_cube import stack_cube
+from rlinf_isaac.tasks.success_rules import TOUCHED_AT_END, TOUCHED_ONCE
+from rlinf_isaac.tasks.variation import Variation
 
 
 class Rows:
@@ -24,11 +26,13 @@ class Rows:
         Args:
             settings: ``rows``, the indices of the worker's rows, which follow each other; ``num_envs``, of all workers;
                 ``task``, the name of the task; ``image_size``, ``renderer`` and ``max_episode_steps`` of the
-                environments; ``memory`` and ``frame``, descriptors of what is shared.
+                environments; ``varied``, axis and strength of a `Variation`, or None; ``memory`` and ``frame``,
+                descriptors of what is shared.
         """
         first, count, size = settings["rows"][0], len(settings["rows"]), settings["image_size"]
         task, limit = stack_cube(settings["task"]), settings["max_episode_steps"]
-        self.env = StackCubeVectorEnv(count, task, size, settings["renderer"], limit)
+        varied = Variation(*settings["varied"]) if settings["varied"] else None
+        self.env = StackCubeVectorEnv(count, task, size, settings["renderer"], limit, varied)
         self._own = slice(first, first + count)
         self._shared = SharedArrays(settings["memory"], settings["num_envs"], self.env.stacking, size)
         # Images are rendered where the parent reads them.
@@ -53,6 +57,7 @@ class Rows:
                 shared.reached[name][own] = reached
             shared.success[own], shared.dropped[own] = step.success, step.failures["drop"]
             shared.time_out[own] = step.time_out
+            shared.touched[own], shared.stands[own] = step.extras[TOUCHED_ONCE], step.extras[TOUCHED_AT_END]
             self._write()
         if images:
             self.images()
