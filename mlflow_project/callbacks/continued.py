@@ -11,8 +11,9 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow_project.callbacks.job import Job
 from mlflow_project.callbacks.options import Options
 from mlflow_project.tracking.journal import Journal, JournalError, read_header, read_operations
 from mlflow_project.tracking.known_stores import remember
@@ -22,9 +23,6 @@ from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import experiment_chosen
 from mlflow_project.tracking.store import DEFAULT_EXPERIMENT, tracking_uri
 from mlflow_project.vocabulary import OF_THE_VERB
-
-if TYPE_CHECKING:
-    from mlflow_project.callbacks.training import Job
 
 RESUMED_TAG = "resumed"
 """Tag: how often the training was resumed."""

@@ -50,8 +50,11 @@ class EndOfProcess:
         self._hook(kind, error, trace)
 
     def _exited(self, status: Any = None) -> Any:
-        """Python tells nobody of a SystemExit that ends the process."""
-        self._ending = ending_of(SystemExit(status))
+        """Python tells nobody of a SystemExit that ends the process, nor of the exception because of which it was
+        raised, such as by Hydra."""
+        cause = sys.exc_info()[1]
+        failed = status not in (None, 0) and cause is not None
+        self._ending = ending_of(cause if failed else SystemExit(status))
         return self._exit(status)
 
     def _ended(self) -> None:

@@ -1,7 +1,7 @@
 """The process beside a training that uploads its journal: ``python -m mlflow_project.callbacks.forward JOURNAL``.
 
-It is not the training's own process, so that neither MLflow's client nor a server that hangs takes anything from it, and
-it may run in another interpreter. It only reads the journal while the training lives. It learns of its death, by
+It is not the training's own process, so that neither MLflow's client nor a server that hangs takes anything from it,
+and it may run in another interpreter. It only reads the journal while the training lives. It learns of its death, by
 whatever cause, from the lock on the journal, and then ends the runs that are still open KILLED, uploads the rest, and
 ends. What it has not uploaded by then, `rlinf-isaac sync` does.
 """

@@ -21,9 +21,10 @@ from typing import Any
 
 from mlflow_project.callbacks.ending import ending_of
 from mlflow_project.callbacks.found import bundle_command, first_of, lerobot_eval_command, lerobot_input
+from mlflow_project.callbacks.job import Job
 from mlflow_project.callbacks.options import Options, hooked, read_options
 from mlflow_project.callbacks.plain import numbers
-from mlflow_project.callbacks.training import Job, Training
+from mlflow_project.callbacks.training import Training
 from mlflow_project.vocabulary import VERSION_TAG
 from rlinf_isaac.ground.digest import file_digest
 from rlinf_isaac.ground.errors import InvalidJob
@@ -33,8 +34,8 @@ TRIED = "0.4.4, 0.6.1"
 SCRIPT = "lerobot.scripts.lerobot_train"
 HOOKS = ("train", "WandBLogger.log_dict", "WandBLogger.log_policy", "WandBLogger.log_video")
 PROGRESS = ("steps", "samples", "episodes", "epochs")
-"""How far the training is. lerobot logs it with every evaluation as well, where ``eval/episodes`` would be taken for the
-number of those played; that is ``eval/n_episodes``."""
+"""How far the training is. lerobot logs it with every evaluation as well, where ``eval/episodes`` would be taken for
+the number of those played; that is ``eval/n_episodes``."""
 EVALUATION = ("per_task", "per_group", "overall")
 """Members of what lerobot logs of an evaluation that are no scalars."""
 
@@ -149,14 +150,19 @@ class Logger:
                 back = {key: d[key] for key in ("pc_success", "avg_sum_reward", "eval_s") if key in d}
                 results["overall"] = dict(overall) | back
                 values |= numbers(overall, f"{mode}/")
-                videos = {Path(path).name: Path(path) for path in overall.get("video_paths", ())}
-                if len(videos) < len(overall.get("video_paths", ())):  # of several tasks
-                    videos = {f"{Path(each).parent.name}_{Path(each).name}": Path(each) for each in overall["video_paths"]}
+                paths = [Path(path) for path in overall.get("video_paths", ())]
+                videos = {path.name: path for path in paths}
+                if len(videos) < len(paths):  # of several tasks
+                    videos = {
+                        f"{Path(each).parent.name}_{Path(each).name}": Path(each) for each in overall["video_paths"]
+                    }
                 self._training.evaluation(int(at or 0), values, results, videos)
             else:
                 self._training.metrics(values, int(at or 0))
         if self._theirs is not None:
-            self._theirs.log_dict(d, step, mode=mode, **({"custom_step_key": custom_step_key} if custom_step_key else {}))
+            self._theirs.log_dict(
+                d, step, mode=mode, **({"custom_step_key": custom_step_key} if custom_step_key else {})
+            )
 
     def log_policy(self, checkpoint_dir: Path) -> None:
         """A checkpoint that was saved."""
@@ -178,7 +184,6 @@ class Logger:
         """The first video of an evaluation; `log_dict` has all of them."""
         if self._theirs is not None:
             self._theirs.log_video(video_path, step, mode=mode)
-
 
     def read_data(self) -> None:
         """Record where the data and its statistics come from, once; lerobot downloads them after it made its logger."""
@@ -224,7 +229,6 @@ def _record_data(training: Training, data: Any) -> None:
     if info.is_file():
         version = json.loads(info.read_text(encoding="utf-8")).get("codebase_version")
         training.recorder.tags({"dataset.version": str(version)})
-    training.not_known()
 
 
 def _dataset_root(data: Any) -> Path:

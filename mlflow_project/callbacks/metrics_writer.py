@@ -22,16 +22,16 @@ _AGAIN_S = 2.0
 
 logger = logging.getLogger("mlflow_project")
 
-Point = tuple[int, int, Mapping[str, float]]
-"""Step, unix milliseconds, values."""
+Point = tuple[str, int, int, Mapping[str, float]]
+"""Local uuid of a run, step, unix milliseconds, values."""
 
 
 class MetricsWriter:
-    """Writes the metrics of one run. `put` may be called from any thread; it neither blocks nor raises."""
+    """Writes metrics of the runs of one journal. `put` may be called from any thread; it neither blocks nor raises."""
 
-    def __init__(self, journal: Journal, run: str, life: LifeFile, total: int | None) -> None:
+    def __init__(self, journal: Journal, life: LifeFile, total: int | None) -> None:
         """Start the thread. `total`: the number of training steps, for the sign of life; None where it is not known."""
-        self._journal, self._run, self._life, self._total = journal, run, life, total
+        self._journal, self._life, self._total = journal, life, total
         self._queue: queue.SimpleQueue[Point | threading.Event] = queue.SimpleQueue()
         self._pending: list[LogMetrics] = []
         self._first: tuple[int, float] | None = None
@@ -39,9 +39,9 @@ class MetricsWriter:
         self._thread = threading.Thread(target=self._follow, name="mlflow-callback", daemon=True)
         self._thread.start()
 
-    def put(self, step: int, values: Mapping[str, float]) -> None:
-        """Log scalars at a step, now."""
-        self._queue.put((step, time.time_ns() // 1_000_000, values))
+    def put(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Log scalars of a run at a step, now. `values` must not change afterwards."""
+        self._queue.put((run, step, time.time_ns() // 1_000_000, values))
 
     def flush(self, limit_s: float) -> bool:
         """Wait until all that was put is on disk, for `limit_s` seconds at most; whether it is."""
@@ -55,9 +55,9 @@ class MetricsWriter:
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             points = [each for each in waiting if isinstance(each, tuple)]
-            for step, time_ms, values in points:
+            for run, step, time_ms, values in points:
                 self._pending.append(
-                    LogMetrics(self._run, step, time_ms, {metric_key(key): value for key, value in values.items()})
+                    LogMetrics(run, step, time_ms, {metric_key(key): value for key, value in values.items()})
                 )
             while self._pending and not self._written():
                 time.sleep(_AGAIN_S)
@@ -79,7 +79,7 @@ class MetricsWriter:
         return True
 
     def _say(self, newest: Point) -> None:
-        step, time_ms, _ = newest
+        _, step, time_ms, _ = newest
         now = time_ms / 1000
         self._first = self._first or (step, now)
         seconds = now - self._first[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -57,17 +56,9 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     for key, value in values.items():
         if isinstance(value, int | float):
             found[f"{prefix}{key}"] = float(value)
-        elif getattr(value, "ndim", None) == 0 or getattr(value, "size", None) == 1:
+        elif callable(item := getattr(value, "item", None)):
             try:
-                found[f"{prefix}{key}"] = float(value)
-            except (TypeError, ValueError):
+                found[f"{prefix}{key}"] = float(item())
+            except (TypeError, ValueError, RuntimeError):  # of several elements, or of none
                 continue
     return found
-
-
-def success_count(successes: Any) -> tuple[int, int] | None:
-    """(number of successes, number of episodes) of a list of outcomes; None where an outcome is not known."""
-    outcomes = list(successes)
-    if not outcomes or any(each is None or (isinstance(each, float) and math.isnan(each)) for each in outcomes):
-        return None
-    return sum(bool(each) for each in outcomes), len(outcomes)

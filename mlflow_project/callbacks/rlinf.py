@@ -2,8 +2,8 @@
 
     python -m mlflow_project.callbacks.rlinf examples/sft/train_vla_sft.py --config-name ...
 
-RLinf's runners report to one object, the ``MetricLogger`` of the driver. Its public methods are wrapped; the backends of
-``runner.logger.logger_backends`` work as before. Ray's workers are not touched.
+RLinf's runners report to one object, the ``MetricLogger`` of the driver. Its public methods are wrapped; the backends
+of ``runner.logger.logger_backends`` work as before. Ray's workers are not touched.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 
 from mlflow_project.callbacks.ending import Ending, EndOfProcess
 from mlflow_project.callbacks.found import bundle_command, find_norm_stats_of, lerobot_input
+from mlflow_project.callbacks.job import Job
 from mlflow_project.callbacks.options import Options, hooked, read_options
 from mlflow_project.callbacks.plain import numbers
-from mlflow_project.callbacks.training import Job, Training
+from mlflow_project.callbacks.training import Training
 from mlflow_project.vocabulary import BASE_URI_TAG, VERSION_TAG
 from rlinf_isaac.ground.probe import installed_version
 
@@ -78,7 +79,7 @@ def _hook(theirs: Any) -> None:
     def finished(self: Any) -> Any:
         result = finish(self)
         if (ours := getattr(self, "_rlinf_isaac", None)) is not None:
-            ours.training.end(Ending("FINISHED"))
+            ours.end(Ending("FINISHED"))
         return result
 
     theirs.__init__, theirs.log, theirs.finish = __init__, logged, finished
@@ -132,10 +133,9 @@ class _Logger:
             evaluates_only=evaluates,
         )
         self.training = Training(job, options)
-        EndOfProcess(self.training.end)
+        EndOfProcess(self.end)
         if not evaluates:
             self._data(config, base)
-        self.training.not_known()
 
     def log(self, data: Any, step: int, *, of_worker: bool) -> None:
         """Record scalars, and the checkpoints that are new. RLinf saves one before it logs the metrics of its step."""
@@ -146,12 +146,20 @@ class _Logger:
         except Exception as error:  # must not stop the training
             self.training.complain("metrics", error)
 
-    def _look(self) -> None:
+    def end(self, ending: Ending) -> None:
+        """The run ends. A checkpoint that is new may be what a failure has interrupted."""
+        try:
+            self._look(complete=ending.status == "FINISHED")
+        except Exception as error:
+            self.training.complain("checkpoints", error)
+        self.training.end(ending)
+
+    def _look(self, *, complete: bool = True) -> None:
         if not self._checkpoints.is_dir():
             return
         for path in sorted(set(self._checkpoints.glob("global_step_*")) - self._there, key=_step_of):
             self._there.add(path)
-            self.training.checkpoint(path, _step_of(path), lambda at, stats: bundle_command(at, with_stats=stats))
+            self.training.checkpoint(path, _step_of(path), _bundle, complete=complete)
 
     def _data(self, config: Mapping[str, Any], base: Any) -> None:
         paths = _get(config, "data.train_data_paths")
@@ -161,6 +169,10 @@ class _Logger:
         stats = find_norm_stats_of(Path(str(base))) if base else None
         where = None if stats is None else stats[0]
         self.training.norm_stats(where, None if stats is None else stats[1], f"base {base}")
+
+
+def _bundle(checkpoint: Path, with_stats: bool) -> str:
+    return bundle_command(checkpoint, with_stats=with_stats)
 
 
 def _step_of(path: Path) -> int:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -22,6 +21,7 @@ from mlflow_project.callbacks import forward
 from mlflow_project.callbacks.continued import opened
 from mlflow_project.callbacks.ending import Ending
 from mlflow_project.callbacks.found import find_norm_stats_of, find_weights
+from mlflow_project.callbacks.job import Job
 from mlflow_project.callbacks.metrics_writer import MetricsWriter
 from mlflow_project.callbacks.options import Options
 from mlflow_project.callbacks.plain import plain
@@ -42,38 +42,6 @@ FLUSH_S = 30.0
 
 logger = logging.getLogger("mlflow_project")
 P = ParamSpec("P")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a trainer says at its start.
-
-    Attributes:
-        trainer: ``lerobot``, ``openpi`` or ``rlinf``; params have it as prefix, and the verb is ``<trainer>-train``.
-        output: the directory of its results; the journal is in ``journal`` there.
-        name: name of the run.
-        config: its whole config.
-        source: a directory in the checkout whose commit is that of the training; None where it is not known.
-        resumed: whether it continues what is in `output`.
-        total: number of training steps; None where it is not known.
-        tags: what else is known, such as the repo id of the data.
-        evaluates_only: the verb is then ``<trainer>-eval``.
-    """
-
-    trainer: str
-    output: Path
-    name: str
-    config: Mapping[str, Any]
-    source: Path | None = None
-    resumed: bool = False
-    total: int | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    evaluates_only: bool = False
-
-    @property
-    def verb(self) -> str:
-        """The run's verb, which is also in the name of its journal."""
-        return f"{self.trainer}-{'eval' if self.evaluates_only else 'train'}"
 
 
 def harmless(
@@ -112,11 +80,13 @@ class Training:
         self.recorder: Recorder = opened(job, options, tags, config)
         journal = self.recorder.journal
         self._life = LifeFile(journal.path)
-        self._writer = MetricsWriter(journal, self.recorder.run, self._life, job.total)
+        self._writer = MetricsWriter(journal, self._life, job.total)
         self._newest: tuple[int, dict[str, float]] = (-1, {})
-        self._checkpoints: dict[Path, tuple[int, Recorder]] = {}
+        self._checkpoints: set[Path] = set()
+        self._saved: tuple[int, str] = (-1, "")
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._do_work, name="mlflow-callback-digests", daemon=True).start()
+        self.not_known()
         self._forwarder = self._start_forwarder()
         self.say(f"recording to {without_credentials(journal.header.tracking_uri)}, through {journal.path}")
 
@@ -126,7 +96,9 @@ class Training:
             if step != self._newest[0]:
                 self._newest = (step, {})
             self._newest[1].update(values)
-            self._writer.put(step, values)
+            self._writer.put(self.recorder.run, step, values)
+            if self._saved[0] == step:  # also those of its checkpoint, which was saved before
+                self._writer.put(self._saved[1], step, values)
 
     @harmless
     def dataset(self, name: str, find: Callable[[float], DatasetInput | None]) -> None:
@@ -162,13 +134,14 @@ class Training:
             self.recorder.tags({NOT_KNOWN_TAG: ", ".join(self._not_known)})
 
     @harmless
-    def checkpoint(self, path: Path, step: int, command: Callable[[Path, bool], str]) -> None:
-        """Record a complete checkpoint, once, as a nested run; its digests follow when a thread has read the files.
+    def checkpoint(self, path: Path, step: int, command: Callable[[Path, bool], str], *, complete: bool = True) -> None:
+        """Record a checkpoint, once, as a nested run; its digests follow when a thread has read the files.
 
         Args:
             path: its directory.
             step: of the training, as the trainer counts.
             command: (its directory, whether norm stats were found) -> what makes a bundle of it or evaluates it.
+            complete: False where the training failed and may have been writing it; that is then "not known".
         """
         path = path.absolute()
         if path in self._checkpoints:
@@ -176,7 +149,8 @@ class Training:
         tags = {"checkpoint.path": str(path), "checkpoint.step": str(step)}
         name = f"checkpoint {path.name}" if path.name.isdigit() else path.name
         nested = self.recorder.start_run(name, tags)
-        self._checkpoints[path] = step, nested
+        self._checkpoints.add(path)
+        self._saved = step, nested.run
         nested.params({"step": step}, prefix="checkpoint")
         if self._newest[0] == step:
             nested.metrics(self._newest[1], step)
@@ -184,17 +158,18 @@ class Training:
 
         def read() -> None:
             tags: dict[str, str] = {}
-            missing = []
+            missing = [] if complete else ["whether it is complete"]
             try:
                 weights = find_weights(path, self._options.hash_limit_gb)
             except OSError:  # most trainers remove old checkpoints
                 weights = None
-                missing = ["weights digest (removed before it was read)"]
+                missing.append("weights digest (removed before it was read)")
+            else:
+                if weights is None or weights.sha256 is None:
+                    missing.append("weights digest")
             if weights is not None:
                 tags = {"checkpoint.weights": ", ".join(weights.names[:20]), "checkpoint.bytes": str(weights.size)}
                 tags |= digest_tags({"weights": weights.sha256})
-            if (weights is None or weights.sha256 is None) and not missing:
-                missing = ["weights digest"]
             stats = find_norm_stats_of(path)
             if stats is None:
                 missing.append("norm stats")
@@ -220,9 +195,6 @@ class Training:
             videos: name -> file.
         """
         self.metrics(values, step)
-        for of, nested in self._checkpoints.values():
-            if of == step:  # saved before it was evaluated
-                nested.metrics(values, step)
         place = f"eval/step_{step}"
         self.recorder.text(f"{place}/eval_info.json", json.dumps(plain(results), indent=2) + "\n")
         for name, file in videos.items():
@@ -293,4 +265,3 @@ class Training:
             self.say(f"not everything is in MLflow yet, and nothing is lost: {sync_command(path.parent)}")
         if ids is not None:
             self.say(f"run {ui.run_link(ui.base_url(self.recorder.journal.header.tracking_uri), ids[1], ids[0])}")
-
