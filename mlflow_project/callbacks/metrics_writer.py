@@ -1,7 +1,7 @@
 """Takes metrics from the training loop and writes them to the journal from a thread, many with one fsync.
 
 The training loop only puts its numbers into a queue (`benchmarks/callback_overhead.py` measures that). What it has put
-there is on disk some milliseconds later; a kill -9 in between loses it, and a disk that refuses is tried again.
+there is on disk a tenth of a second later; a kill -9 in between loses it, and a disk that refuses is tried again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from mlflow_project.tracking.live import LifeFile, Work
 from mlflow_project.tracking.operations import LogMetrics
 from mlflow_project.tracking.recorder import metric_key
 
+_TOGETHER_S = 0.05
+"""Seconds for which reports are gathered before they are written: a thread that woke at each of them would keep taking
+the interpreter from the training loop."""
 _AGAIN_S = 2.0
 """Pause after a disk has refused."""
 
@@ -52,6 +55,8 @@ class MetricsWriter:
     def _follow(self) -> None:
         while True:
             waiting = [self._queue.get()]
+            if isinstance(waiting[0], tuple):
+                time.sleep(_TOGETHER_S)
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             points = [each for each in waiting if isinstance(each, tuple)]

@@ -22,6 +22,7 @@ from mlflow_project.callbacks.job import Job
 from mlflow_project.callbacks.options import Options, hooked, read_options
 from mlflow_project.callbacks.plain import numbers
 from mlflow_project.callbacks.training import Training
+from mlflow_project.lineage.provenance import DatasetInput
 from mlflow_project.vocabulary import BASE_URI_TAG, VERSION_TAG
 from rlinf_isaac.ground.probe import installed_version
 
@@ -165,10 +166,14 @@ class _Logger:
         paths = _get(config, "data.train_data_paths")
         for path in [paths] if isinstance(paths, str) else list(paths or ()):
             root = Path(str(path))
-            self.training.dataset(str(path), lambda limit_gb, at=root: lerobot_input(at, at.name, limit_gb))
+            self.training.dataset(str(path), functools.partial(_dataset, root))
         stats = find_norm_stats_of(Path(str(base))) if base else None
         where = None if stats is None else stats[0]
         self.training.norm_stats(where, None if stats is None else stats[1], f"base {base}")
+
+
+def _dataset(root: Path, limit_gb: float) -> DatasetInput | None:
+    return lerobot_input(root, root.name, limit_gb)
 
 
 def _bundle(checkpoint: Path, with_stats: bool) -> str:
