@@ -3,8 +3,9 @@
     python benchmarks/callback_overhead.py [--steps 2000] [--metrics 12] [--step-ms 2] [--every 1]
 
 A step keeps the interpreter busy for some milliseconds, as a loop does that only launches kernels, and every so many
-steps reports its metrics (lerobot: 200, OpenPI: 100, RLinf: 1, with steps of seconds). It is timed without a callback; with one whose server does not exist; and with one
-whose journal nobody uploads. The three take turns, so that what else the machine does meets all of them.
+steps reports its metrics (lerobot: 200, OpenPI: 100, RLinf: 1, with steps of seconds). It is timed without a callback;
+with one whose server does not exist; and with one whose journal nobody uploads. The three take turns, so that what else
+the machine does meets all of them.
 """
 
 from __future__ import annotations

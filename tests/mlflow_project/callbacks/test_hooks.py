@@ -103,7 +103,7 @@ def test_lerobots_logger_is_passed_on_to_and_its_config_left_alone(trainer, tmp_
     assert trainer.saved == [wandb]
     told = operations(tmp_path / "out")
     metrics = [(each.step, each.values) for each in told if isinstance(each, LogMetrics)]
-    assert [each for each in metrics if each[1] == {"train/loss": 0.5}][0][0] == 2
+    assert next(step for step, values in metrics if values == {"train/loss": 0.5}) == 2
     assert next(each.status for each in told[::-1] if isinstance(each, EndRun)) == "FAILED"
     tags = {key: value for each in told if isinstance(each, SetTags) for key, value in each.tags.items()}
     assert {"failure.reason", "lineage.norm_stats.sha256"} & tags.keys() == {"failure.reason"}

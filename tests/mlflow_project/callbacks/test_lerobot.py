@@ -1,6 +1,6 @@
 """The real ``lerobot-train``, recorded, at the size of `lerobot_toy`; in an interpreter with lerobot 0.4.
 
-    lerobot-venv/bin/python -m pytest -m lerobot tests/mlflow_project/callbacks/test_lerobot.py
+lerobot-venv/bin/python -m pytest -m lerobot tests/mlflow_project/callbacks/test_lerobot.py
 """
 
 from __future__ import annotations
