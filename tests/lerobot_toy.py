@@ -120,4 +120,8 @@ def arguments(data: Path, output: Path, **options: Any) -> list[str]:
         "batch_size": 2,
         "num_workers": 0,
     } | options
+    from lerobot.configs.train import TrainPipelineConfig
+
+    if "env_eval_freq" in TrainPipelineConfig.__dataclass_fields__:  # its name since lerobot 0.6
+        values["env_eval_freq"] = values.pop("eval_freq")
     return [f"--{key}={value}" for key, value in values.items()]

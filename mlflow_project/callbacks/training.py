@@ -146,6 +146,7 @@ class Training:
         path = path.absolute()
         if path in self._checkpoints:
             return
+        self._writer.flush(FLUSH_S)
         tags = {"checkpoint.path": str(path), "checkpoint.step": str(step)}
         name = f"checkpoint {path.name}" if path.name.isdigit() else path.name
         nested = self.recorder.start_run(name, tags)

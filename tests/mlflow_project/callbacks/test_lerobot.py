@@ -62,11 +62,12 @@ def test_lerobot_train_is_killed_and_goes_on(train, store, tmp_path):
     assert code == 0, again
     client, run, checkpoints = training(store)
     assert (run.info.status, run.data.tags["resumed"]) == ("FINISHED", "1")
-    printed = re.findall(r"step:(\d+) .*?loss:([\d.]+)", said + again)
+    printed = {(int(step), float(loss)) for step, loss in re.findall(r"step:(\d+) .*?loss:([\d.]+)", said + again)}
     history = client.get_metric_history(run.info.run_id, "train/loss")
-    assert sorted((point.step, round(point.value, 3)) for point in history) == pytest.approx(
-        sorted((int(step), float(loss)) for step, loss in printed)
-    )
+    recorded = {(point.step, round(point.value, 3)) for point in history}
+    # The report of step 4 may have been on its way when the process was killed; the resumed training tells its own.
+    assert {step for step, _ in printed - recorded} <= {4}
+    assert {step for step, _ in recorded} == set(range(1, 7))
     assert run.data.params["lerobot/policy/type"] == "act"
     assert run.data.tags["lineage.norm_stats.sha256"] == file_digest(data / "meta/stats.json")
     assert len(run.data.tags["lineage.dataset.sha256"]) == 64
