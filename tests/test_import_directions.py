@@ -74,6 +74,7 @@ mlflow_project.reporting
 mlflow_project.retention
 mlflow_project.watching                   looks at runs from outside
 mlflow_project.recorders
+mlflow_project.callbacks                  runs in the interpreters of other trainers
 mlflow_project.serving
 mlflow_project.promotion
 mlflow_project.publishing

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rlinf_isaac
 from mlflow_project.vocabulary import (
@@ -32,12 +32,12 @@ from mlflow_project.vocabulary import (
     VERSION_TAG,
     lineage_tag,
 )
-from rlinf_isaac.config.schema import JobConfig
-from rlinf_isaac.config.task import task_of
-from rlinf_isaac.envs.conformance.kept import kept_findings
 from rlinf_isaac.ground.digest import bytes_digest, json_digest
 from rlinf_isaac.ground.hub import SCHEME, uri_of
 from rlinf_isaac.ground.probe import installed_version, output_of
+
+if TYPE_CHECKING:
+    from rlinf_isaac.config.schema import JobConfig
 
 VERSIONS_OF = ("mlflow", "torch", "mujoco", "numpy", "gymnasium")
 """Packages whose versions get their own tag; ``lineage.env.sha256`` covers all packages."""
@@ -148,6 +148,8 @@ def evaluation_dataset(settings: Mapping[str, Any]) -> DatasetInput:
 def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
     """Tags that describe the simulator, from an `EnvIdentity` as a dict: ``{"sim.backend": "mujoco-4.0.0", ...}``, and
     what `doctor env` found of it on this machine."""
+    from rlinf_isaac.envs.conformance.kept import kept_findings
+
     names = ("backend", "assets", "renderer", "image_size", "prompt")
     tags = {f"sim.{name}": str(environment[name]) for name in names if name in environment}
     return tags | {ENV_FINDINGS_TAG: kept_findings(environment)} if tags else {}
@@ -156,6 +158,8 @@ def simulator_tags(environment: Mapping[str, Any]) -> dict[str, str]:
 def task_tags(config: JobConfig) -> dict[str, str]:
     """Tags that say which task a run is about, by its name and the sha256 of its description, and with which preset and
     on which kind of device."""
+    from rlinf_isaac.config.task import task_of  # needs omegaconf, which other trainers' interpreters may lack
+
     task, preset = task_of(config), Path(config.preset).stem
     about = {TASK_TAG: task.name, PRESET_TAG: preset, DEVICE_TAG: config.compute.device}
     return about | digest_tags({"task": task.digest})

@@ -18,7 +18,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True)
 class StartRun:
-    """Create a run, or adopt an existing one.
+    """Create a run, or adopt an existing one. A run that the journal has begun before is RUNNING again.
 
     Attributes:
         run: local uuid.

@@ -63,7 +63,7 @@ def redact(text: str) -> str:
 
 def _secrets() -> Iterator[str]:
     """Values of variables whose name looks like a secret's, and the tracking URI's password, plain and URL-quoted."""
-    values = [value for name, value in os.environ.items() if _names_a_secret(name)]
+    values = [value for name, value in os.environ.items() if names_a_secret(name)]
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     values += [userinfo.partition(":")[2][:-1] for userinfo in _USERINFO.findall(uri)]
     values += [value for key, value in parse_qsl(uri.partition("?")[2]) if _SECRET_NAME.search(key)]
@@ -74,5 +74,6 @@ def _secrets() -> Iterator[str]:
 
 
 @lru_cache(maxsize=4096)
-def _names_a_secret(name: str) -> bool:
+def names_a_secret(name: str) -> bool:
+    """Whether a variable or a key of this name has a secret as its value."""
     return _SECRET_NAME.search(name) is not None

@@ -179,6 +179,8 @@ class Replica:
                 experiment = self._experiment(operation.experiment or "Default")
             create = (experiment, operation.time_ms, tags, operation.name)
             run_id = settle(self._runs(operation.run, experiment, create))
+            if operation.run in self._state.runs:  # it begins once more: its training is resumed in the same journal
+                self._client.update_run(run_id, status="RUNNING")
         if self._state.store is None:
             created = self._client.get_experiment(experiment).creation_time
             self._state.store = (experiment, created or 0)

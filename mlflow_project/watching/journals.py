@@ -122,6 +122,10 @@ class JournalView:
             began = operation.time_ms / 1000
             self._time = max(self._time, began)
             name, tags = operation.name, dict(operation.tags)
+            if (known := self.runs.get(operation.run)) is not None:  # resumed in the same journal
+                known.tags |= tags
+                known.ended = known.status = None
+                return
             self.runs[operation.run] = SeenRun(operation.run, name, operation.parent, began, tags)
             return
         run = self.runs.get(operation.run)
