@@ -127,14 +127,14 @@ def test_cases_are_named_once():
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_tiny_tensors_are_converted(tmp_path, convert):
+def test_tens_of_thousands_of_tiny_tensors_are_converted(tmp_path, convert):
     (tmp_path / "out").mkdir()
-    torch.save({f"{index:05d}": torch.tensor([float(index)]) for index in range(100_000)}, tmp_path / ZIP)
+    torch.save({f"{index:05d}": torch.tensor([float(index)]) for index in range(30_000)}, tmp_path / ZIP)
     result = convert(tmp_path, ZIP)
     assert result.get("codes") == [], result
     file = tmp_path / OUTPUT / "model.safetensors"
-    assert list(read_header(file)) == [f"{index:05d}" for index in range(100_000)]
-    assert np.array_equal(np.fromfile(file, np.float32, offset=file.stat().st_size - 400_000), np.arange(100_000))
+    assert list(read_header(file)) == [f"{index:05d}" for index in range(30_000)]
+    assert np.array_equal(np.fromfile(file, np.float32, offset=file.stat().st_size - 120_000), np.arange(30_000))
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.pt", b"\xff\xfe.pt", "Gewichte für π0.pt".encode(), b"-rf.pt", b"a\nb.pt"])
