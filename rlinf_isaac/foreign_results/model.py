@@ -23,11 +23,13 @@ class Options:
     Attributes:
         episodes: episodes behind each bare rate.
         policy: name of the policy.
+        task: name of the task, of a source that names none.
         first_seed: seed of the first episode of each task; the next ones count up.
     """
 
     episodes: int | None = None
     policy: str | None = None
+    task: str | None = None
     first_seed: int | None = None
 
 

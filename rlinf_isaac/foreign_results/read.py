@@ -68,9 +68,13 @@ def read_foreign(source: Path, format: str, options: Options) -> ForeignResults:
         found = _of_vla_eval(source)
         if len(found) != 1:
             cause = f"{source} has {len(found)} results of vla-eval"
-            raise InvalidJob.of("several-results", cause, "name one of its files *_aggregate.json or recording-*.sqlite")
+            raise InvalidJob.of(
+                "several-results", cause, "name one of its files *_aggregate.json or recording-*.sqlite"
+            )
         source = found[0]
     results = READERS[format](source, options)
+    if options.task is not None:
+        results = replace(results, arms=tuple(replace(arm, task=arm.task or options.task) for arm in results.arms))
     stated = {key: value for key, value in asdict(options).items() if value is not None}
     videos = [row.video for arm in results.arms for row in arm.rows if row.video]
     content = {

@@ -78,4 +78,6 @@ def read_robomimic(path: Path, options: Options) -> ForeignResults:
     if n is None:
         raise bare_rate(path, path.stem)
     counts = counts_of(path, path.stem, rate, n)
-    return ForeignResults("robomimic", NOT_KNOWN, path, (Arm(options.policy or path.stem, "", counts=counts),), files=(path,))
+    return ForeignResults(
+        "robomimic", NOT_KNOWN, path, (Arm(options.policy or path.stem, "", counts=counts),), files=(path,)
+    )

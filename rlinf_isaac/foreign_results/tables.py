@@ -148,7 +148,9 @@ def _counted(path: Path, row: Mapping[str, Any], column: Mapping[str, str | None
             raise ValueError(f"{where}: more than {MAX_EPISODES} episodes")
         return Arm(policy, task, counts=(solved, n))
     if rate is None:
-        raise ValueError(f"{where}: there is neither a column `success` nor a success rate; docs/judge.md has the names")
+        raise ValueError(
+            f"{where}: there is neither a column `success` nor a success rate; docs/judge.md has the names"
+        )
     return Arm(policy, task, counts=counts_of(path, where, rate, n))
 
 

@@ -1,4 +1,4 @@
-"""vla-eval's results (allenai/vla-evaluation-harness): its aggregate JSON, and the sqlite recording that it is made of."""
+"""vla-eval's results (allenai/vla-evaluation-harness): its aggregate JSON, and the sqlite recording behind it."""
 
 from __future__ import annotations
 
@@ -150,4 +150,3 @@ def _episodes(database: sqlite3.Connection, eval_id: str) -> Iterator[tuple[Any,
         episode = {"episode_id": episode_id, "metrics": parse_json(metrics) if metrics else {}, "steps": steps}
         key = number_ if index is None else (episode_id, str(index))
         yield key, str(task or "_unknown"), episode | ({"failure_reason": failure} if failure else {})
-
