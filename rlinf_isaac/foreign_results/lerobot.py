@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlinf_isaac.foreign_results.model import NOT_KNOWN, Arm, ForeignResults, ForeignRow, Options, damaged, flag, number
+from rlinf_isaac.foreign_results.model import (
+    NOT_KNOWN,
+    UNREADABLE,
+    Arm,
+    ForeignResults,
+    ForeignRow,
+    Options,
+    damaged,
+    flag,
+    number,
+)
 from rlinf_isaac.ground.reading import parse_json, read_bytes
 
 MAX_BYTES = 50_000_000
@@ -35,7 +45,7 @@ def read(path: Path, options: Options) -> ForeignResults:
         tasks = [_single(value)] if single else [_task(each) for each in value["per_task"]]
         arms = tuple(_arm(policy, name, each, paths, options, file.parent) for name, each, paths in tasks)
         total = value["aggregated"] if single else value.get("overall", {})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except UNREADABLE as error:
         raise damaged(file, error) from error
     if not arms or not all(arm.rows for arm in arms):
         raise damaged(file, "it has no episodes")
@@ -53,7 +63,7 @@ def _single(value: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]], lis
 def _task(each: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]], list[Any]]:
     metrics = each["metrics"]
     rewards, best = metrics.get("sum_rewards", []), metrics.get("max_rewards", [])
-    episodes = [
+    episodes: list[Mapping[str, Any]] = [
         {"success": success, "sum_reward": _at(rewards, i), "max_reward": _at(best, i)}
         for i, success in enumerate(metrics["successes"])
     ]

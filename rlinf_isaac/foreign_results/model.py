@@ -14,6 +14,8 @@ MAX_EPISODES = 200_000
 """Most episodes of one source, as rows or as counts."""
 MAX_SEED = 2**63 - 1
 NOT_KNOWN = "not known"
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a file of another form than expected can raise."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlinf_isaac.foreign_results.model import (
     NOT_KNOWN,
+    UNREADABLE,
     Arm,
     ForeignResults,
     Options,
@@ -47,9 +48,11 @@ def read_arena(path: Path, options: Options) -> ForeignResults:
                 raise ValueError(f"the success rate of {job} is no number")
             n = whole(metrics.get("num_episodes"), "num_episodes", 1) or options.episodes
             arms.append(Arm(options.policy or job, job if options.policy else "", counts=counts_of(path, job, rate, n)))
+        if not arms:
+            raise ValueError("it has no success rate")
     except InvalidJob:
         raise
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
     return ForeignResults("arena", NOT_KNOWN, path, tuple(arms), files=(path,))
 
@@ -73,7 +76,7 @@ def read_robomimic(path: Path, options: Options) -> ForeignResults:
         n = options.episodes
         if n is None and solved and rate > 0:
             n = round(solved / rate)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
     if n is None:
         raise bare_rate(path, path.stem)

@@ -15,6 +15,7 @@ from typing import Any
 from rlinf_isaac.foreign_results.model import (
     MAX_EPISODES,
     NOT_KNOWN,
+    UNREADABLE,
     Arm,
     ForeignResults,
     ForeignRow,
@@ -57,7 +58,7 @@ def read(path: Path, options: Options, format: str = "table") -> ForeignResults:
         arms = _arms(path, table, options)
     except InvalidJob:
         raise
-    except (OSError, ValueError, TypeError, KeyError, csv.Error, RecursionError) as error:
+    except (*UNREADABLE, csv.Error) as error:
         raise damaged(path, error) from error
     return ForeignResults(format, NOT_KNOWN, path, arms, files=(path,))
 

@@ -13,6 +13,7 @@ from typing import Any
 from rlinf_isaac.foreign_results.model import (
     MAX_EPISODES,
     NOT_KNOWN,
+    UNREADABLE,
     Arm,
     ForeignResults,
     ForeignRow,
@@ -61,7 +62,7 @@ def read(path: Path, options: Options) -> ForeignResults:
         return _results(path, value, options)
     except InvalidJob:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, sqlite3.Error) as error:
+    except (*UNREADABLE, sqlite3.Error) as error:
         raise damaged(path, error) from error
 
 

@@ -43,7 +43,7 @@ def check_foreign(
         format = format_of(path) if format == "auto" else format
         if format == RLINF:
             if stated != Options():
-                cause = "--episodes, --policy, --task and --first-seed say what other tools leave out; RLinf's results take none"
+                cause = "--episodes, --policy, --task and --first-seed are not for RLinf's results"
                 findings.add([Problem("ingest-option", cause, "leave them out")])
             return format, None
         results = read_foreign(path, format, stated)
