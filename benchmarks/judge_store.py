@@ -40,7 +40,10 @@ def write_source(folder: Path, number: int) -> Path:
                 {"episode_ix": i, "sum_reward": float(w), "max_reward": float(w), "success": w, "seed": 1000 + i}
                 for i, w in enumerate(won)
             ]
-            path, value = folder / "eval_info.json", {"per_episode": rows, "aggregated": {"pc_success": float(sum(won))}}
+            path, value = (
+                folder / "eval_info.json",
+                {"per_episode": rows, "aggregated": {"pc_success": float(sum(won))}},
+            )
         case 1:
             episodes = [{"episode_id": i, "metrics": {"success": w}, "steps": 50} for i, w in enumerate(won)]
             value = {"benchmark": "b", "mode": "sync", "harness_version": "0.8.0", "config": {"params": {"seed": 7}}}
