@@ -22,7 +22,7 @@ from rlinf_isaac.jobs import Say, silent
 
 def run(results: RlinfResults, output: Path, say: Say = silent) -> TrackedRun | None:
     """Record as a tracked run with one nested run per checkpoint. None where the results are recorded already."""
-    if known := _recorded_before(results.digest):
+    if known := recorded_before(results.digest):
         say(f"recorded already, unchanged, in run {known}")
         return None
     tags = {"engine": "rlinf", "ingest.source": str(results.root), "ingest.digest": results.digest}
@@ -55,7 +55,7 @@ def run(results: RlinfResults, output: Path, say: Say = silent) -> TrackedRun | 
 
 def run_foreign(results: ForeignResults, output: Path, say: Say = silent) -> Swept | None:
     """Record another tool's evaluation with a nested run per policy. None where it is recorded already."""
-    if known := _recorded_before(results.digest):
+    if known := recorded_before(results.digest):
         say(f"recorded already, unchanged, in run {known}")
         return None
     name = title_of(results)
@@ -83,7 +83,7 @@ def _bundle_command(checkpoint: Path, stats: NormStatsSource | None) -> str:
     return command if stats else f"{command} --norm-stats FILE"
 
 
-def _recorded_before(digest: str) -> str | None:
+def recorded_before(digest: str) -> str | None:
     """The run of an earlier `ingest` of the same, if the store can be asked and has one."""
     try:
         client = existing_store()
