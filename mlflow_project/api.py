@@ -208,7 +208,7 @@ def ingest(source: str | Path, *, output: str | Path = "outputs", **stated: Any)
     if swept is None:
         return recorded_before(results.digest)
     ids = swept.run.ids()
-    return ids[1] if ids else None
+    return ids[0] if ids else None
 
 
 def rows(*runs: Any) -> DataFrame:

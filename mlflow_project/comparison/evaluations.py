@@ -148,7 +148,7 @@ def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
     flags = {key.removeprefix(_FLAG): bool(value) for key, value in values.items() if key.startswith(_FLAG)}
     extras = {key.removeprefix(_EXTRA): float(value) for key, value in values.items() if key.startswith(_EXTRA)}
     own = {key: value for key, value in values.items() if key in _COLUMNS}
-    return EpisodeRow(**(_UNKNOWN | own), subtasks=flags, extras=extras)
+    return EpisodeRow(**{**_UNKNOWN, **own}, subtasks=flags, extras=extras)
 
 
 def unsolved(settings: Mapping[str, Any], rows: Sequence[EpisodeRow]) -> tuple[str, ...]:

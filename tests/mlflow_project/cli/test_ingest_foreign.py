@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from support import only_error
 
+from mlflow_project import api
 from mlflow_project.cli.ingest import command
 from mlflow_project.comparison.compare import compare
 from mlflow_project.comparison.evaluations import read_evaluations
+from rlinf_isaac.ground.errors import InvalidJob
 
 TESTS = Path(__file__).parents[2]
 FILES = TESTS / "rlinf_isaac/foreign_results/files"
@@ -86,6 +88,17 @@ def test_across_sources_the_tool_the_task_and_the_seeds_decide(ingest, store, tm
     assert "different seeds" in reason("a", "c")
     assert "only the numbers of successes" in reason("a", "old")
     assert "different tools (lerobot and table)" in reason("a", "act")
+
+
+def test_from_python(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    path = tmp_path / "r.csv"
+    path.write_text("success_rate\n0.75\n")
+    with pytest.raises(InvalidJob):
+        api.ingest(path)
+    run = api.ingest(path, output=tmp_path / "output", episodes=8, policy="act")
+    assert run == api.ingest(path, output=tmp_path / "output", episodes=8, policy="act")
+    assert list(api.rows(run)["success"]).count(True) == 6
 
 
 def test_a_bare_rate_is_refused_before_there_is_a_store(ingest, tmp_path):

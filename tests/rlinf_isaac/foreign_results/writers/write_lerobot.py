@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import torch
+from lerobot.scripts import lerobot_eval as L
 
 torch.set_num_threads(1)
-from lerobot.scripts import lerobot_eval as L
 
 
 class Toy(gym.Env):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     observation_space = gym.spaces.Dict({"agent_pos": gym.spaces.Box(-1, 1, (2,), np.float32)})
     action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     _max_episode_steps = 5
