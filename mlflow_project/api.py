@@ -40,6 +40,7 @@ __all__ = [
     "compare",
     "demos",
     "evaluate",
+    "ingest",
     "load_bundle",
     "load_config",
     "load_policy",
@@ -174,6 +175,38 @@ def evaluate(checkpoints: str | Path | Run, **options: Any) -> DataFrame:
     with company.at_work(), noted() as runs:
         swept = tracked.run(job, output, upload_weights, chosen_engine(settings))
     return Compared(swept.comparison, Run.of(runs, "eval", output / "eval")).rows()
+
+
+def ingest(source: str | Path, *, output: str | Path = "outputs", **stated: Any) -> str | None:
+    """Record an evaluation that another tool has written (docs/judge.md); not for RLinf's directories.
+
+    Args:
+        source: file or directory.
+        output: directory for what is recorded.
+        stated: options of `ingest`: ``format``, ``episodes``, ``policy``, ``task``, ``first_seed``.
+
+    Returns:
+        The id of the run, for `rows` and `compare`; of an earlier one if the source is recorded already.
+
+    Raises:
+        InvalidJob: the source or an option is wrong; all problems at once.
+    """
+    from mlflow_project.tracked.ingest import recorded_before, run_foreign
+    from rlinf_isaac.jobs.ingest import check_foreign
+
+    options = {name: "none" for name in ("episodes", "policy", "task", "first_seed")} | {"format": "auto"}
+    if unknown := sorted(stated.keys() - options.keys()):
+        raise InvalidJob.of("ingest-option", f"ingest has no option {unknown[0]}", f"give some of {', '.join(options)}")
+    options |= {name: str(value) for name, value in stated.items() if value is not None}
+    with checking() as findings:
+        kind, results = check_foreign(findings, source=str(source), **options)
+    if results is None:
+        raise InvalidJob.of("unknown-results", f"{source} is of the format {kind}", "use the command line: ingest")
+    swept = run_foreign(results, Path(output))
+    if swept is None:
+        return recorded_before(results.digest)
+    ids = swept.run.ids()
+    return ids[0] if ids else None
 
 
 def rows(*runs: Any) -> DataFrame:

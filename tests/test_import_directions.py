@@ -24,6 +24,7 @@ rlinf_isaac.errors:                       a name of old, for models that are reg
 rlinf_isaac.tasks                         what a task is
 rlinf_isaac.config
 rlinf_isaac.stats
+rlinf_isaac.foreign_results              evaluations of other tools
 rlinf_isaac.media
 rlinf_isaac.envs.identity:                what tells one environment from another
 rlinf_isaac.envs.vector:                  what the environment of a task is like

@@ -11,6 +11,7 @@ from rich.text import Text
 from mlflow_project.cli._session import print_wide, stderr, stdout
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.export import Exported
+from mlflow_project.comparison.foreign import figure
 from mlflow_project.comparison.robustness import robustness_notes
 from mlflow_project.comparison.success_rules import audit_notes
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
@@ -45,7 +46,7 @@ def print_comparison(comparison: Comparison) -> None:
         interval = f"{100 * rate.low:.0f} .. {100 * rate.high:.0f} %"
         counts = map(str, (rate.n, *(each.outcomes.get(name, 0) for name in comparison.outcomes)))
         table.add_row(
-            each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, f"{each.length:.0f}"
+            each.place, escaped(each.label), f"{100 * rate.rate:.0f} %", interval, *counts, figure(each.length, 0)
         )
     print_wide(table)
     if comparison.tasks:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlflow_project.comparison.by_task import TaskPair, pairs_by_task, tasks_in
 from mlflow_project.comparison.evaluations import TIMEOUT, Evaluation, extra_means, unsolved
+from mlflow_project.comparison.foreign import foreign_problem
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.verdict import verdict
 from mlflow_project.vocabulary import MISMATCH_TAG
@@ -140,6 +141,8 @@ def compare(evaluations: Sequence[Evaluation], alpha: float = ALPHA) -> Comparis
 
 def pairing_problem(first: Evaluation, second: Evaluation) -> str | None:
     """Why the episodes of two evaluations cannot be paired; None if they can."""
+    if foreign := foreign_problem(first, second):
+        return foreign
     if unseeded := sorted({*_unseeded(first), *_unseeded(second)}):
         return f"the environment of {', '.join(unseeded)} takes no seed for an episode"
     if first.sweep == second.sweep:

@@ -41,6 +41,9 @@ TIMEOUT = "timeout"
 OF_STACK_CUBE = ("drop",)
 """The failures of an evaluation whose settings name none."""
 _FLAG, _EXTRA = "subtask/", "extra/"
+UNKNOWN_NOISE = ("policy_seed", -1)
+_UNKNOWN: Mapping[str, Any] = {"length": math.nan, "episode_return": math.nan, "policy_seed": -1}
+"""What evaluations of other tools may not say."""
 _COLUMNS = {each.name for each in fields(EpisodeRow)} - {"subtasks", "extras"}
 
 
@@ -150,8 +153,9 @@ def mismatch_tags(allowed: Iterable[Problem]) -> dict[str, str]:
 
 
 def table_row(row: EpisodeRow) -> dict[str, Any]:
-    """A row of `EPISODES_FILE`; `episode_row` is its inverse."""
-    values = row.as_dict()
+    """A row of `EPISODES_FILE`; `episode_row` is its inverse. What is not known (NaN; -1 as
+    the policy's seed) is left out."""
+    values = {key: value for key, value in row.as_dict().items() if value == value and (key, value) != UNKNOWN_NOISE}
     subtasks, extras = values.pop("subtasks"), values.pop("extras", {})
     flags = {f"{_FLAG}{flag}": reached for flag, reached in sorted(subtasks.items())}
     return values | flags | {f"{_EXTRA}{name}": value for name, value in sorted(extras.items())}
@@ -164,7 +168,7 @@ def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
     flags = {key.removeprefix(_FLAG): bool(value) for key, value in values.items() if key.startswith(_FLAG)}
     extras = {key.removeprefix(_EXTRA): float(value) for key, value in values.items() if key.startswith(_EXTRA)}
     own = {key: value for key, value in values.items() if key in _COLUMNS}
-    return EpisodeRow(**own, subtasks=flags, extras=extras)
+    return EpisodeRow(**{**_UNKNOWN, **own}, subtasks=flags, extras=extras)
 
 
 def unsolved(settings: Mapping[str, Any], rows: Sequence[EpisodeRow]) -> tuple[str, ...]:

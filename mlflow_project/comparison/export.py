@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.evaluations import Evaluation, table_row
 from mlflow_project.comparison.figure import draw
+from mlflow_project.comparison.foreign import known
 from mlflow_project.comparison.funnel import funnel
 from mlflow_project.comparison.origin import origins
 from mlflow_project.comparison.report import Places, render
@@ -164,8 +165,8 @@ def _tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
                 "high": rate.high,
                 "episodes": rate.n,
                 **{name: standing.outcomes.get(name, 0) for name in comparison.outcomes},
-                "return": standing.episode_return,
-                "length": standing.length,
+                "return": known(standing.episode_return),
+                "length": known(standing.length),
                 **({f"subtask/{stage.name}": stage.share for stage in stages.rows[number][:-1]} if stages else {}),
                 **asdict(origin),
             }

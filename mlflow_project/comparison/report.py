@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import RANK_NOTE, Comparison
 from mlflow_project.comparison.evaluations import TIMEOUT
+from mlflow_project.comparison.foreign import figure
 from mlflow_project.comparison.funnel import funnel
 from mlflow_project.comparison.origin import Origin, origins
 from mlflow_project.comparison.plot import plot_of
@@ -146,6 +147,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["figure"] = figure
     environment.filters["p"] = p_text
     environment.filters["ending_title"] = ending_title
     environment.filters["ending"] = lambda outcome: outcome if outcome in ("success", TIMEOUT) else "drop"

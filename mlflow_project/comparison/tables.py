@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow_project.comparison.by_task import rates
 from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
+from mlflow_project.comparison.foreign import figure
 from mlflow_project.comparison.robustness import robustness_notes
 from mlflow_project.comparison.success_rules import audit_notes
 from mlflow_project.markdown import plain as _plain
@@ -36,7 +37,9 @@ def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
         rate, low, high = (f"{100 * value:.1f} %" for value in (success.rate, success.low, success.high))
         counts = [standing.outcomes.get(name, 0) for name in comparison.outcomes]
         cells = [standing.place, link, rate, f"{low} to {high}", success.n, *counts]
-        lines.append(f"| {' | '.join(map(str, cells))} | {standing.episode_return:.2f} | {standing.length:.1f} |")
+        lines.append(
+            f"| {' | '.join(map(str, cells))} | {figure(standing.episode_return, 2)} | {figure(standing.length, 1)} |"
+        )
     notes = [f"And {len(comparison.standings) - LONGEST} more."] if len(comparison.standings) > LONGEST else []
     notes += [*task_notes(comparison), *training_notes(comparison)]
     notes += [*robustness_notes(comparison.standings), *audit_notes(comparison.standings)]

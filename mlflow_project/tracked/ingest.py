@@ -1,4 +1,4 @@
-"""Recording what RLinf left in a directory, as a tracked run with one nested run for each checkpoint."""
+"""Recording what RLinf or another tool left, as a tracked run with one nested run for each checkpoint or policy."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import shlex
 from pathlib import Path
 
 from mlflow_project.lineage.provenance import digest_tags, provenance_tags
+from mlflow_project.recorders.ingest_recorder import record_foreign, title_of
 from mlflow_project.tracked import PROJECT
+from mlflow_project.tracked.evaluation import Swept
 from mlflow_project.tracking.runs import TrackedRun, tracked_run
 from mlflow_project.tracking.store import existing_store
 from mlflow_project.vocabulary import NOTE_TAG
 from rlinf_isaac.checkpoint.foreign.find_norm_stats import NormStatsSource, find_norm_stats
 from rlinf_isaac.engines.rlinf.results import RlinfResults
+from rlinf_isaac.foreign_results.model import ForeignResults
+from rlinf_isaac.ground.digest import file_digest
 from rlinf_isaac.ground.errors import InvalidJob, NormStatsError
 from rlinf_isaac.jobs import Say, silent
 
 
 def run(results: RlinfResults, output: Path, say: Say = silent) -> TrackedRun | None:
     """Record as a tracked run with one nested run per checkpoint. None where the results are recorded already."""
-    if known := _recorded_before(results):
+    if known := recorded_before(results.digest):
         say(f"recorded already, unchanged, in run {known}")
         return None
     tags = {"engine": "rlinf", "ingest.source": str(results.root), "ingest.digest": results.digest}
@@ -49,6 +53,20 @@ def run(results: RlinfResults, output: Path, say: Say = silent) -> TrackedRun | 
     return tracked
 
 
+def run_foreign(results: ForeignResults, output: Path, say: Say = silent) -> Swept | None:
+    """Record another tool's evaluation with a nested run per policy. None where it is recorded already."""
+    if known := recorded_before(results.digest):
+        say(f"recorded already, unchanged, in run {known}")
+        return None
+    name = title_of(results)
+    tags = {"ingest.format": results.format, "ingest.source": str(results.root), "ingest.digest": results.digest}
+    tags |= {"ingest.version": results.version, "ingest.sha256": " ".join(file_digest(file) for file in results.files)}
+    tags |= {f"ingest.stated.{key}": str(value) for key, value in results.stated.items()}
+    with tracked_run("ingest", output=output, name=name, tags=provenance_tags(PROJECT) | tags) as tracked:
+        comparison = record_foreign(tracked.recorder, results, name)
+    return Swept(comparison, tracked)
+
+
 def _norm_stats_of(checkpoint: Path) -> NormStatsSource | None:
     """The norm stats beside the weights, or in the model's directory that the training started from; None where there
     are none, or several that differ."""
@@ -65,13 +83,13 @@ def _bundle_command(checkpoint: Path, stats: NormStatsSource | None) -> str:
     return command if stats else f"{command} --norm-stats FILE"
 
 
-def _recorded_before(results: RlinfResults) -> str | None:
+def recorded_before(digest: str) -> str | None:
     """The run of an earlier `ingest` of the same, if the store can be asked and has one."""
     try:
         client = existing_store()
     except InvalidJob:  # a store that does not exist yet
         return None
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"tags.`ingest.digest` = '{results.digest}' and attributes.status = 'FINISHED'"
+    query = f"tags.`ingest.digest` = '{digest}' and attributes.status = 'FINISHED'"
     found = client.search_runs(experiments, query, max_results=1)
     return found[0].info.run_id if found else None

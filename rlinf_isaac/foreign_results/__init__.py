@@ -1,0 +1,1 @@
+"""Evaluations that other tools have written, read into one neutral form (docs/judge.md)."""
