@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from rlinf_isaac.foreign_results import lerobot, summaries, tables, vla_eval
+from rlinf_isaac.foreign_results import arena, lerobot, robomimic, tables, vla_eval
 from rlinf_isaac.foreign_results.model import ForeignResults, Options, damaged
 from rlinf_isaac.ground.digest import bytes_digest, file_digest, json_digest
 from rlinf_isaac.ground.errors import InvalidJob
@@ -17,8 +17,8 @@ RLINF = "rlinf"
 READERS: dict[str, Callable[[Path, Options], ForeignResults]] = {
     "lerobot": lerobot.read,
     "vla-eval": vla_eval.read,
-    "arena": summaries.read_arena,
-    "robomimic": summaries.read_robomimic,
+    "arena": arena.read,
+    "robomimic": robomimic.read,
     "table": tables.read,
     "wandb": partial(tables.read, format="wandb"),
 }
@@ -33,7 +33,11 @@ def format_of(source: Path) -> str:
         InvalidJob: a file is of no known format, or cannot be read.
     """
     if source.is_dir():
-        return "lerobot" if (source / lerobot.FILE).is_file() else "vla-eval" if _of_vla_eval(source) else RLINF
+        if (source / lerobot.FILE).is_file():
+            return "lerobot"
+        if (source / arena.FILE).is_file():
+            return "arena"
+        return "vla-eval" if _of_vla_eval(source) else RLINF
     if not source.exists():
         return RLINF
     try:
@@ -43,6 +47,8 @@ def format_of(source: Path) -> str:
         raise damaged(source, error) from error
     if vla_eval.is_sqlite(head):
         return "vla-eval"
+    if source.suffix == ".jsonl" and arena.begins(head):
+        return "arena"
     if source.suffix in _TABLES:
         return "wandb" if b"_runtime" in head or b"_timestamp" in head else "table"
     if source.suffix == ".json":
@@ -54,9 +60,9 @@ def format_of(source: Path) -> str:
             return "lerobot"
         if vla_eval.is_json(value):
             return "vla-eval"
-        if summaries.is_arena(value):
+        if arena.is_it(value):
             return "arena"
-    if summaries.is_robomimic(head):
+    if robomimic.is_it(head):
         return "robomimic"
     cause = f"{source} is of no format that is recognised"
     raise InvalidJob.of("unknown-results", cause, f"name it: --format {'|'.join(FORMATS)}")
@@ -72,6 +78,8 @@ def read_foreign(source: Path, format: str, options: Options) -> ForeignResults:
                 "several-results", cause, "name one of its files *_aggregate.json or recording-*.sqlite"
             )
         source = found[0]
+    if format == "arena" and source.is_dir():
+        source /= arena.FILE
     results = READERS[format](source, options)
     if options.task is not None:
         results = replace(results, arms=tuple(replace(arm, task=arm.task or options.task) for arm in results.arms))

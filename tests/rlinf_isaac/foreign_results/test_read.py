@@ -17,6 +17,14 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 FILES = Path(__file__).parent / "files"
 ARENA = json.dumps({"gr1_open": {"success_rate": 0.25, "num_episodes": 8}})
+ARENA_EPISODES = "".join(
+    json.dumps(
+        {"job_name": job, "episode_in_env": 0, "env_id": i, "seed": 7, "success": success, "episode_length": 40 + i}
+    )
+    + "\n"
+    for job in ("gr1_open", "gr1_close")
+    for i, success in enumerate((True, False))
+)
 ROBOMIMIC = (
     'Average Rollout Stats\n{\n  "Return": 0.5,\n  "Horizon": 9.0,\n  "Success_Rate": 0.5,\n  "Num_Success": 4.0\n}\n'
 )
@@ -123,6 +131,24 @@ def test_rates_need_a_number_of_episodes(tmp_path):
     assert [arm.counts for arm in read(write(tmp_path / "h.jsonl", history), episodes=4).arms] == [(3, 4)]
 
 
+def test_episodes_of_arena(tmp_path):
+    write(tmp_path / "episode_results.jsonl", ARENA_EPISODES)
+    results = read(tmp_path)
+    assert [(arm.policy, arm.task, arm.successes, arm.n, arm.seeded) for arm in results.arms] == [
+        ("gr1_open", "", 1, 2, False),
+        ("gr1_close", "", 1, 2, False),
+    ]
+    assert [row.length for row in results.arms[0].rows] == [40, 41]
+    assert [(arm.policy, arm.task) for arm in read(tmp_path, policy="gr00t").arms] == [
+        ("gr00t", "gr1_open"),
+        ("gr00t", "gr1_close"),
+    ]
+    before = {"job_name": "a", "episode_idx": 0, "outcomes": {"success_rate": 1.0, "moved": 0.5}}
+    (row,) = read(write(tmp_path / "before.jsonl", json.dumps(before))).arms[0].rows
+    assert (row.success, row.extras) == (True, {"success_rate": 1.0, "moved": 0.5})
+    assert code(write(tmp_path / "no.jsonl", json.dumps(before | {"outcomes": {"moved": 1}}))) == "results-damaged"
+
+
 def test_summaries(tmp_path):
     assert read(write(tmp_path / "m.json", ARENA)).arms[0].counts == (2, 8)
     assert read(write(tmp_path / "log.txt", ROBOMIMIC)).arms[0].counts == (4, 8)
@@ -137,6 +163,7 @@ def test_random_damage_is_a_problem_and_never_a_crash(data, tmp_path_factory):
         "lerobot": (FILES / "lerobot_0.4.4_tasks/eval_info.json").read_bytes(),
         "vla-eval": (FILES / "vla_eval_0.8.0_aggregate.json").read_bytes(),
         "arena": ARENA.encode(),
+        "arena episodes": ARENA_EPISODES.encode(),
         "robomimic": ROBOMIMIC.encode(),
         "table": TABLE.encode(),
         "recording": (FILES / "vla_eval_0.8.0_recording.sqlite").read_bytes(),
@@ -148,10 +175,10 @@ def test_random_damage_is_a_problem_and_never_a_crash(data, tmp_path_factory):
         cut = data.draw(st.sampled_from([0, 1, 7, len(content)]))
         put = st.binary(max_size=6) | st.sampled_from([b"null", b"[]", b"{}", b"-1", b"1e999", b'"', b",", b"NaN"])
         content[at : at + cut] = data.draw(put)
-    ending = {"table": "csv", "robomimic": "txt", "recording": "sqlite"}.get(name, "json")
+    ending = {"table": "csv", "robomimic": "txt", "recording": "sqlite", "arena episodes": "jsonl"}.get(name, "json")
     path = folder / f"damaged.{ending}"
     path.write_bytes(content)
-    for format in {name, "table"} & READERS.keys() or {"vla-eval"}:
+    for format in {name.split()[0], "table"} & READERS.keys() or {"vla-eval"}:
         with suppress(InvalidJob):
             assert all(arm.n > 0 for arm in read_foreign(path, format, Options()).arms)
     with suppress(InvalidJob):
