@@ -24,7 +24,7 @@ than its equal.
 from __future__ import annotations
 
 import argparse
-from functools import cache, lru_cache
+from functools import cache
 from itertools import combinations, product
 
 import numpy as np
@@ -62,7 +62,7 @@ def episodes(rates: np.ndarray, phi: float, n: int, generator: np.random.Generat
     return luck < rates[..., None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def mcnemar_p(wins: int, losses: int) -> float:
     """Two-sided."""
     return mcnemar(wins, losses)

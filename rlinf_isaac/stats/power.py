@@ -76,7 +76,7 @@ def paired_power(discordance: Discordance, n: int, alpha: float) -> float:
     d = np.arange(max(0, math.floor(n * total - spread)), min(n, math.ceil(n * total + spread)) + 1)
     needed, share = _wins_needed(alpha)[d], discordance.wins / total
     able = needed <= d  # of few seeds no number of wins suffices
-    weight, d, k = _binomial_at(d[able], n, total), d[able].astype(float), needed[able].astype(float)
+    weight, d, k = _binomial_at(d[able], n, total), d[able], needed[able].astype(float)
     if not len(d):
         return 0.0
     return float(np.sum(weight * (bdtrc(k - 1, d, share) + bdtrc(k - 1, d, 1 - share))))
@@ -164,7 +164,7 @@ def _wins_needed(alpha: float) -> np.ndarray:
     `alpha`; d + 1 where none suffices."""
     from scipy.special import bdtrc
 
-    d = np.arange(MOST + 1, dtype=float)
+    d = np.arange(MOST + 1)
     k = np.ceil(d / 2 + NormalDist().inv_cdf(1 - alpha / 2) * np.sqrt(d) / 2)
     while (much := (k > d / 2 + 1) & (2 * bdtrc(k - 2, d, 0.5) <= alpha)).any():
         k -= much

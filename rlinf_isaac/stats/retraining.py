@@ -6,11 +6,11 @@ many episodes are played.
 
 The test here is Welch's t-test on the success rates of the trainings: the unit that was repeated independently is the
 training, so it is what is counted. Its variance is at least the binomial one of the episodes, since a few trainings may
-agree by chance, and rates of 0 or 1 have no variance of their own. What else was considered, and simulated by
-`benchmarks/verdicts.py --retraining` (the bootstrap, permutations and pooling):
+agree by chance, and rates of 0 or 1 have no variance of their own. `benchmarks/verdicts.py --retraining` simulates it
+beside what else was considered:
 
-* a likelihood-ratio test of the beta-binomial model, and a bootstrap over trainings and episodes: both are asymptotic in
-  the number of trainings, and with 2 to 5 of them wrong too often (the bootstrap in up to 29 %);
+* a bootstrap over trainings and episodes: asymptotic in the number of trainings, and with 2 to 5 of them wrong in up to
+  29 % (a likelihood-ratio test of the beta-binomial model is asymptotic in it, too; it was not simulated);
 * permuting trainings between the recipes: exact, but with 3 trainings each its smallest p-value is 0.1, and the
   difference could never be shown with fewer than 4;
 * pooling all episodes, as if they were of one checkpoint: wrong in up to 70 %.
