@@ -196,6 +196,7 @@ class Training:
             videos: name -> file.
         """
         self.metrics(values, step)
+        self._writer.flush(FLUSH_S)
         place = f"eval/step_{step}"
         self.recorder.text(f"{place}/eval_info.json", json.dumps(plain(results), indent=2) + "\n")
         for name, file in videos.items():
