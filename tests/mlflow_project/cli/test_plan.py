@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import mlflow_project.api as ri
+from rlinf_isaac.stats.power import Discordance, paired_episodes, unpaired_episodes
+
+
+def codes(result):
+    return [line.split()[1] for line in result.stderr.splitlines() if line.startswith("error ")]
+
+
+def test_it_says_what_the_tests_need(invoke):
+    found = json.loads(invoke("plan", "--rates", "0.86,0.95", "--correlation", "0.3", "--json").stdout)
+    rates = 0.86, 0.95
+    expected = [paired_episodes(Discordance.of(rates, phi), 0.05) for phi in (0.3, 0)]
+    assert [row["episodes"] for row in found["rows"]] == [*expected, unpaired_episodes(rates, 0.05)]
+    assert f"by {expected[0]} episodes of each on the same seeds" in found["sentence"]
+
+
+def test_more_checkpoints_and_fewer_episodes(invoke):
+    text = invoke("plan", "--baseline", "0.8", "--difference", "0.1", "--checkpoints", "4", "--episodes", "64").stdout
+    assert "alpha 0.05 / 6 pairs of 4 checkpoints" in text
+    assert "power at 64" in text
+    assert "by 64 episodes of each with a probability of" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ["plan-rates"]),
+        ("--baseline 0.8", ["plan-rates"]),
+        ("--baseline 0.8 --difference 0.3", ["plan-rates"]),
+        ("--rates 0.8,0.8", ["plan-rates"]),
+        ("--rates 0.8", ["plan-rates"]),
+        ("--rates 0.8,x --power 2 --alpha nan --episodes 0 --checkpoints 1", ["plan-option"] * 5),
+        ("--rates 0.8,0.9 --power 0.05", ["plan-option"]),
+        ("--rates 0.9,0.1 --correlation 0.9", ["plan-correlation"]),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(invoke, options, expected):
+    result = invoke("plan", *options.split())
+    assert (result.exit_code, codes(result)) == (2, expected)
+
+
+def test_a_run_gives_rates_and_correlation(invoke, store, tmp_path):
+    rows = [("a", seed, seed % 10 != 0) for seed in range(40)] + [("b", seed, seed % 5 != 0) for seed in range(40)]
+    table = tmp_path / "table.csv"
+    lines = [f"lift,{seed},{policy},{str(solved).lower()}" for policy, seed, solved in rows]
+    table.write_text("\n".join(["task,seed,policy,success", *lines]) + "\n")
+    run = ri.ingest(table, output=tmp_path / "out")
+    plan = ri.plan(run=run)
+    assert plan.measured.names == ("a", "b")
+    assert plan.rates == (0.9, 0.8)
+    assert plan.rows[0].correlation == pytest.approx(2 / 3)
+    assert plan.measured.seconds is None  # another tool's
+    assert ri.plan(run=run, rates=(0.8, 0.7)).rates == (0.8, 0.7)
+    assert "Measured of a and b" in invoke("plan", "--run", run).stdout
