@@ -1,0 +1,72 @@
+"""Says of a tie for the first place how many episodes more would settle it, if the observed rates were true."""
+
+from __future__ import annotations
+
+from mlflow_project.comparison.compare import ANYTIME, Comparison
+from mlflow_project.comparison.intervals import difference_of, words
+from mlflow_project.comparison.standings import Pair
+from rlinf_isaac.stats.paired import PairedCounts
+
+MOST = 10_000
+"""Largest number of further episodes of each checkpoint that is named."""
+
+
+def tie_notes(comparison: Comparison) -> list[str]:
+    """One sentence on the first two places if they are tied, else none."""
+    pair = next((each for each in comparison.pairs if {each.first, each.second} == {0, 1}), None)
+    decided = comparison.separation is not None and comparison.separation.decided
+    if pair is None or decided or pair.better is not None:
+        return []
+    first, second = (comparison.standings[each].label for each in (0, 1))
+    unit = "seeds" if pair.counts is not None else "episodes of each"
+    if _level(comparison, pair):
+        return [
+            f"{first} and {second} solved equally many; how many {unit} more would tell them apart cannot be said"
+            " (`rlinf-isaac plan` says how many show a difference that you name)."
+        ]
+    more = episodes_more(comparison, pair)
+    difference = difference_of(comparison, pair)
+    uncertain = f", which is itself uncertain: {words(difference)}" if difference else ", which is itself uncertain"
+    many = f"more than {MOST:,}" if more is None else f"about {_rounded(more):,}"
+    return [
+        f"To tell {first} and {second} apart takes {many} {unit} more, if the rates stay as they are (80 % power);"
+        f" that holds for the observed difference{uncertain}."
+    ]
+
+
+def episodes_more(comparison: Comparison, pair: Pair) -> int | None:
+    """Further episodes of each checkpoint with which a tied pair's test has 80 % power at the observed rates and
+    discordance, at the first step of Holm's correction; None: more than `MOST`, or the rates are equal."""
+    from rlinf_isaac.stats import power  # imports numpy and scipy
+
+    alpha, counts = comparison.alpha / len(comparison.pairs), pair.counts
+    if counts is None:
+        rows = [comparison.standings[each].evaluation.rows for each in (pair.first, pair.second)]
+        rates = tuple(sum(row.success for row in each) / len(each) for each in rows)
+        needed, played = power.unpaired_roughly((rates[0], rates[1]), alpha), min(map(len, rows))
+    else:
+        needed, played = _paired(comparison, counts, alpha, sequential=pair.test == ANYTIME), counts.n
+    more = None if needed is None else max(1, needed - played)
+    return None if more is None or more > MOST else more
+
+
+def _paired(comparison: Comparison, counts: PairedCounts, alpha: float, *, sequential: bool) -> int | None:
+    from rlinf_isaac.stats import power, sequential_power
+
+    high, low = max(counts.wins, counts.losses) / counts.n, min(counts.wins, counts.losses) / counts.n
+    discordance = power.Discordance(high, low)
+    if not sequential:
+        return power.paired_episodes(discordance, alpha, most=MOST)
+    level = comparison.separation.needed if comparison.separation else len(comparison.standings) / comparison.alpha
+    return sequential_power.episodes(discordance, checkpoints=1, alpha=1 / level, most=MOST)
+
+
+def _level(comparison: Comparison, pair: Pair) -> bool:
+    if pair.counts is not None:
+        return pair.counts.wins == pair.counts.losses
+    return comparison.standings[0].success.rate == comparison.standings[1].success.rate
+
+
+def _rounded(count: int) -> int:
+    """Two significant digits; what is not known better should not look so."""
+    return round(count, 2 - len(str(count))) if count >= 100 else count
