@@ -75,6 +75,8 @@ def command(
         stdout.print(_heading(plan))
         print_wide(_table(plan))
         stdout.print(plan.sentence)
+        if plan.supposed:
+            stdout.print("The correlations are examples, as none is known; `compare` prints that of every pair.")
         if plan.measured is not None:
             names = " and ".join(map(escaped, plan.measured.names))
             stdout.print(f"Measured of {names}; what was measured is uncertain, the true difference may be smaller.")

@@ -48,6 +48,7 @@ class Plan:
         episodes: of each checkpoint, that were asked about, or None.
         rows: one for each way to play them.
         measured: the evaluation that rates or correlation come from, or None.
+        supposed: whether the correlations are examples, because none is known.
     """
 
     rates: tuple[float, float]
@@ -57,6 +58,7 @@ class Plan:
     episodes: int | None
     rows: tuple[Row, ...]
     measured: Measured | None = None
+    supposed: bool = False
 
     @property
     def alpha_of_test(self) -> float:
@@ -141,8 +143,8 @@ def check(
             if each == phi:
                 findings.add([Problem("plan-correlation", str(error), "give a correlation in this range, or none")])
                 return None
-    found = planning.rows(pair, correlations, level / planning.pairs_of(count), wanted, at)
-    return Plan(pair, wanted, level, count, at, found, measured)
+    found = planning.rows(pair, correlations, level, wanted, at, count)
+    return Plan(pair, wanted, level, count, at, found, measured, supposed=asked is _SUPPOSED and bool(correlations))
 
 
 def percent(value: float) -> str:
@@ -154,7 +156,9 @@ def episodes_text(row: Row) -> str:
     """The number of episodes that a row asks for."""
     if row.episodes is None:
         return "more than 10,000"
-    return f"about {float(f'{row.episodes:.2g}'):,.0f}" if row.roughly else f"{row.episodes:,}"
+    if row.roughly:
+        return f"about {float(f'{row.episodes:.2g}'):,.0f}"
+    return f"{'up to ' if 'until-decided' in row.test else ''}{row.episodes:,}"
 
 
 def power_text(row: Row) -> str:

@@ -1,11 +1,31 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 import mlflow_project.api as ri
+from rlinf_isaac.stats import sequential_power
 from rlinf_isaac.stats.power import Discordance, paired_episodes, unpaired_episodes
+
+PAGE = (Path(__file__).parents[3] / "docs" / "power.md").read_text()
+PRINTED = re.findall(r"^```bash\nrlinf-isaac plan ([^\n]*)\n```\n\n```text\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+FIGURES = re.findall(r"^print\((.*)\)  # (-?[0-9.]+)", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("options", "printed"), PRINTED, ids=[options for options, _ in PRINTED])
+def test_the_page_shows_what_is_printed(invoke, options, printed):
+    assert invoke("plan", *options.split()).stdout == printed
+
+
+def test_the_figures_of_the_page_are_computed():
+    names = {}
+    exec("\n".join(re.findall(r"^(?:from rlinf_isaac.*|rates = .*)$", PAGE, re.MULTILINE)), names)
+    assert len(FIGURES) >= 5
+    for expression, figure in FIGURES:
+        assert f"{eval(expression, names):.{len(figure.partition('.')[2])}f}" == figure, expression
 
 
 def codes(result):
@@ -16,7 +36,8 @@ def test_it_says_what_the_tests_need(invoke):
     found = json.loads(invoke("plan", "--rates", "0.86,0.95", "--correlation", "0.3", "--json").stdout)
     rates = 0.86, 0.95
     expected = [paired_episodes(Discordance.of(rates, phi), 0.05) for phi in (0.3, 0)]
-    assert [row["episodes"] for row in found["rows"]] == [*expected, unpaired_episodes(rates, 0.05)]
+    sequential = sequential_power.episodes(Discordance.of(rates[::-1], 0.3))
+    assert [row["episodes"] for row in found["rows"]] == [*expected, sequential, unpaired_episodes(rates, 0.05)]
     assert f"by {expected[0]} episodes of each on the same seeds" in found["sentence"]
 
 
