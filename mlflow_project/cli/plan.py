@@ -31,7 +31,9 @@ Example:
 @options.option("--power", "Probability with which the difference shall be shown.", "0.8")
 @options.option("--alpha", "Error rate over all pairs of checkpoints, two-sided.", "0.05")
 @options.option("--checkpoints", "How many are compared; each pair's test is then stricter (Holm).", "2")
-@options.option("--correlation", "phi of the outcomes on the same seed; `compare` prints it of every pair.", NONE)
+@options.option(
+    "--correlation", "phi of the outcomes on the same seed; the page of `compare` has it for every pair.", NONE
+)
 @options.option("--episodes", "Ask what so many episodes of each checkpoint can show.", NONE)
 @options.option("--run", "Run of eval, or its link: rates, correlation and pace of its best two checkpoints.", NONE)
 @click.option("--json", is_flag=True, help="Print JSON.")
@@ -76,7 +78,9 @@ def command(
         print_wide(_table(plan))
         stdout.print(plan.sentence)
         if plan.supposed:
-            stdout.print("The correlations are examples, as none is known; `compare` prints that of every pair.")
+            stdout.print(
+                "The correlations are examples, as none is known; the page of `compare` has that of every pair."
+            )
         if plan.measured is not None:
             names = " and ".join(map(escaped, plan.measured.names))
             stdout.print(f"Measured of {names}; what was measured is uncertain, the true difference may be smaller.")

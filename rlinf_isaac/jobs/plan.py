@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rlinf_isaac.stats.planning import Row
 
 MOST_CHECKPOINTS = 1000
+LOWEST_ALPHA, HIGHEST_POWER = 1e-6, 0.9999
+NEAREST = 0.001
+"""Smallest difference of rates that is looked at."""
 _SUPPOSED = (0.0, 0.3, 0.5)
 """Correlations that are shown where none is known."""
 
@@ -84,8 +87,8 @@ class Plan:
             text = f"{goal} is shown in {percent(self.power)} of all cases by {episodes_text(first)} episodes of each"
             other = f", by {episodes_text(last)} on different seeds"
         else:
-            text = f"{goal} is shown by {self.episodes} episodes of each with a probability of {power_text(first)}"
-            other = f", of {power_text(last)} on different seeds"
+            text = f"{goal} is shown by {self.episodes:,} episodes of each with a probability of {power_text(first)}"
+            other = "" if last.power_at is None else f", of {power_text(last)} on different seeds"
         return f"{text} on {seeds}{other if first.paired else ''}."
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,8 +121,8 @@ def check(
         with findings.collect():
             measured = measure(run)
     pair = _rates(findings, rates, baseline, difference, None if run == NONE else measured, run != NONE)
-    wanted = _number(findings, "--power", power, 0, 1)
-    level = _number(findings, "--alpha", alpha, 0, 1)
+    wanted = _number(findings, "--power", power, 0, HIGHEST_POWER)
+    level = _number(findings, "--alpha", alpha, LOWEST_ALPHA, 0.5)
     count = _integer(findings, "--checkpoints", checkpoints, 2, MOST_CHECKPOINTS)
     at = None if episodes == NONE else _integer(findings, "--episodes", episodes, 1, 10_000)
     phi = None if correlation == NONE else _number(findings, "--correlation", correlation, -1, 1)
@@ -149,7 +152,7 @@ def check(
 
 def percent(value: float) -> str:
     """``86 %``, ``85.9 %``."""
-    return f"{round(100 * value, 1):g} %"
+    return f"{round(100 * value, 2):g} %"
 
 
 def episodes_text(row: Row) -> str:
@@ -165,7 +168,7 @@ def power_text(row: Row) -> str:
     """What the number that was asked about can show."""
     if row.power_at is None:
         return "not computed"
-    return "more than 99.9 %" if row.power_at > 0.999 else percent(row.power_at)
+    return "more than 99.9 %" if row.power_at > 0.999 else f"{100 * row.power_at:.1f} %"
 
 
 def _rates(
@@ -195,8 +198,8 @@ def _rates(
         found = list(measured.rates) if measured else []
     if len(found) != 2 or found[0] is None or found[1] is None:
         return None
-    if found[0] == found[1]:
-        cause = f"both success rates are {found[0]:g}; no number of episodes shows a difference that is not there"
+    if abs(found[0] - found[1]) < NEAREST:
+        cause = f"the success rates {found[0]:g} and {found[1]:g} differ by less than 0.1 points, if at all"
         findings.add([Problem("plan-rates", cause, "give rates that differ by what you want to be able to see")])
         return None
     return found[0], found[1]
@@ -210,7 +213,7 @@ def _number(findings: Findings, option: str, text: str, low: float, high: float,
     if low < value < high or (closed and value in (low, high)):
         return value
     where = f"in [{low:g}, {high:g}]" if closed else f"between {low:g} and {high:g}"
-    findings.add([Problem("plan-option", f"{option} {text} is no number {where}", f"give one {where}, such as 0.8")])
+    findings.add([Problem("plan-option", f"{option} {text} is no number {where}", f"give one {where}")])
     return None
 
 
