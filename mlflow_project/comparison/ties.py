@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlflow_project.comparison.compare import ANYTIME, Comparison
 from mlflow_project.comparison.intervals import difference_of, words
 from mlflow_project.comparison.standings import Pair
-from rlinf_isaac.stats.paired import PairedCounts
+
+if TYPE_CHECKING:
+    from rlinf_isaac.stats.power import Discordance
 
 MOST = 10_000
 """Largest number of further episodes of each checkpoint that is named."""
@@ -45,20 +49,21 @@ def episodes_more(comparison: Comparison, pair: Pair) -> int | None:
         rates = tuple(sum(row.success for row in each) / len(each) for each in rows)
         needed, played = power.unpaired_roughly((rates[0], rates[1]), alpha), min(map(len, rows))
     else:
-        needed, played = _paired(comparison, counts, alpha, sequential=pair.test == ANYTIME), counts.n
+        ahead, behind = max(counts.wins, counts.losses), min(counts.wins, counts.losses)
+        seen, played = power.Discordance(ahead / counts.n, behind / counts.n), counts.n
+        if pair.test == ANYTIME:
+            return _with_e_process(comparison, seen, (ahead, behind))
+        needed = power.paired_episodes(seen, alpha)
     more = None if needed is None else max(1, needed - played)
     return None if more is None or more > MOST else more
 
 
-def _paired(comparison: Comparison, counts: PairedCounts, alpha: float, *, sequential: bool) -> int | None:
-    from rlinf_isaac.stats import power, sequential_power
+def _with_e_process(comparison: Comparison, seen: Discordance, counted: tuple[int, int]) -> int | None:
+    """Further seeds until the e-process decides, beginning with what it has counted."""
+    from rlinf_isaac.stats import sequential_power
 
-    high, low = max(counts.wins, counts.losses) / counts.n, min(counts.wins, counts.losses) / counts.n
-    discordance = power.Discordance(high, low)
-    if not sequential:
-        return power.paired_episodes(discordance, alpha, most=MOST)
-    level = comparison.separation.needed if comparison.separation else len(comparison.standings) / comparison.alpha
-    return sequential_power.episodes(discordance, checkpoints=1, alpha=1 / level, most=MOST)
+    needed = comparison.separation.needed if comparison.separation else len(comparison.standings) / comparison.alpha
+    return sequential_power.episodes(seen, checkpoints=1, alpha=1 / needed, most=MOST, counted=counted)
 
 
 def _level(comparison: Comparison, pair: Pair) -> bool:

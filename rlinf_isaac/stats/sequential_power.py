@@ -29,13 +29,22 @@ def episodes(
     alpha: float = ALPHA,
     wanted: float = power.POWER,
     most: int = power.MOST,
+    counted: tuple[int, int] = (0, 0),
 ) -> int | None:
-    """Smallest number of seeds within which the first of a pair is shown to be better with probability `wanted`; None
-    if it is above `most`."""
+    """Smallest number of (further) seeds within which the first of a pair is shown to be better with probability
+    `wanted`; None if it is above `most`.
+
+    Args:
+        discordance: true probabilities of the outcomes that differ.
+        checkpoints, alpha: as of `decided`; the e-value that decides is checkpoints / alpha.
+        wanted: power, in (0, 1).
+        most: largest number that is looked for.
+        counted: seeds so far that only the first and only the second have solved, where it is undecided yet.
+    """
     if discordance.wins <= discordance.losses:
         return None
     n = min(64, most)
-    while _at(n, discordance, reached := _reached(discordance, n, checkpoints / alpha)) < wanted:
+    while _at(n, discordance, reached := _reached(discordance, n, checkpoints / alpha, counted)) < wanted:
         if n == most:
             return None
         n = min(2 * n, most)
@@ -51,13 +60,15 @@ def _at(n: int, discordance: power.Discordance, reached: np.ndarray) -> float:
     return float(np.sum(power.binomial_at(d, n, total) * reached[d]))
 
 
-def _reached(discordance: power.Discordance, n: int, needed: float) -> np.ndarray:
-    """(most seeds that differ + 1,) probability that the e-value has reached `needed` by the d-th of them."""
+def _reached(discordance: power.Discordance, n: int, needed: float, counted: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """(most seeds that differ + 1,) probability that the e-value has reached `needed` by the d-th further of them."""
     total = discordance.wins + discordance.losses
     if total <= 0:
         return np.zeros(1)
     most = min(n, math.ceil(n * total + 9 * math.sqrt(n * total * max(0.0, 1 - total)) + 9))
-    border, share = _border(most, math.log(needed)), discordance.wins / total
+    won, differed = counted[0], sum(counted)
+    border = np.maximum(_border(differed + most, math.log(needed))[differed:] - won, 0)  # in further wins
+    share = discordance.wins / total
     alive, reached = np.ones(1), np.zeros(most + 1)
     for d in range(1, most + 1):
         after = np.zeros(d + 1)

@@ -8,7 +8,7 @@ from mlflow_project.comparison.tables import leaderboard_markdown, pair_table
 from mlflow_project.comparison.ties import episodes_more, tie_notes
 from rlinf_isaac.stats.differences import independent_interval, paired_interval
 from rlinf_isaac.stats.power import Discordance, paired_power
-from rlinf_isaac.stats.sequential_power import decided
+from rlinf_isaac.stats.sequential_power import episodes
 
 
 def outcomes(both, wins, losses, neither):
@@ -45,8 +45,9 @@ def test_other_ends(evaluation, counts, words):
 def test_until_decided_it_is_the_e_process_that_has_to_decide(evaluation):
     settings = {**evaluation("s").settings, "stop_rule": {"batch": 10, "alpha": 0.05}}
     found = pair(evaluation, (48, 9, 4, 3), settings=settings)
-    total = 64 + episodes_more(found, found.pairs[0])
-    assert decided(Discordance(9 / 64, 4 / 64), total) >= 0.8 > decided(Discordance(9 / 64, 4 / 64), total - 1)
+    more = episodes_more(found, found.pairs[0])
+    assert more == episodes(Discordance(9 / 64, 4 / 64), counted=(9, 4))
+    assert more + 64 != episodes(Discordance(9 / 64, 4 / 64))  # it goes on from the evidence so far
     assert pair_table(found)[0]["difference"] is None
 
 

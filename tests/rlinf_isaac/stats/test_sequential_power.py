@@ -31,3 +31,14 @@ def test_the_number_of_seeds_is_the_smallest():
     assert episodes(Discordance(0.1, 0.1)) is None
     assert episodes(Discordance(0.2, 0.199), most=500) is None
     assert decided(Discordance(0.0, 0.0), 50) == 0.0
+
+
+def test_what_is_counted_already_counts():
+    discordance = Discordance(0.2, 0.1)
+    enough = episodes(discordance, counted=(12, 3), wanted=0.5)
+    draws = np.random.default_rng(2).random((10_000, enough))
+    wins = 12 + np.cumsum(draws < discordance.wins, axis=1)
+    losses = 3 + np.cumsum((draws >= discordance.wins) & (draws < 0.3), axis=1)
+    simulated = float((log_e_value(wins, losses).max(axis=1) >= math.log(40)).mean())
+    assert enough < episodes(discordance, wanted=0.5)
+    assert simulated == pytest.approx(0.5, abs=0.04)  # one seed more or less makes 0.01
