@@ -40,10 +40,14 @@ def tie_notes(comparison: Comparison) -> list[str]:
 
 def episodes_more(comparison: Comparison, pair: Pair) -> int | None:
     """Further episodes of each checkpoint with which a tied pair's test has 80 % power at the observed rates and
-    discordance, at the first step of Holm's correction; None: more than `MOST`, or the rates are equal."""
+    discordance, at the strictest step of Holm's correction over the undecided pairs; None: more than `MOST`, or the
+    rates are equal."""
     from rlinf_isaac.stats import power  # imports numpy and scipy
 
-    alpha, counts = comparison.alpha / len(comparison.pairs), pair.counts
+    undecided = max(
+        1, sum(each.adjusted > comparison.alpha for each in comparison.pairs)
+    )  # Holm has rejected the others
+    alpha, counts = comparison.alpha / undecided, pair.counts
     if counts is None:
         rows = [comparison.standings[each].evaluation.rows for each in (pair.first, pair.second)]
         rates = tuple(sum(row.success for row in each) / len(each) for each in rows)
