@@ -8,7 +8,7 @@ BASELINE, CORRELATION, DIFFERENCES = 0.8, 0.3, (0.1, 0.2)
 
 def budget_words(episodes: int, checkpoints: int, alpha: float) -> str:
     """With which probability `episodes` seeds or fewer show differences of 10 and of 20 points between two of so many
-    checkpoints; empty for a single one."""
+    checkpoints."""
     if checkpoints < 2:
         return "nothing, of a single checkpoint"
     from rlinf_isaac.stats.power import Discordance  # imports numpy
@@ -18,6 +18,6 @@ def budget_words(episodes: int, checkpoints: int, alpha: float) -> str:
     for difference in DIFFERENCES:
         discordance = Discordance.of((BASELINE, BASELINE - difference), CORRELATION)
         chance = decided(discordance, episodes, checkpoints, alpha)
-        said = "over 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
+        said = "over 99 %" if chance > 0.99 else "under 1 %" if chance < 0.01 else f"{100 * chance:.0f} %"
         parts.append(f"{100 * difference:.0f} points in {said}")
     return f"{' and '.join(parts)} of cases, supposing {100 * BASELINE:.0f} % success and correlation {CORRELATION:g}"
