@@ -37,10 +37,10 @@ def measured(text: str) -> Measured:
     if pair.counts is not None and not comparison.tasks:  # on the seeds that both have
         counts = pair.counts
         rates = (counts.both + counts.wins) / counts.n, (counts.both + counts.losses) / counts.n
-    return Measured((first.label, second.label), rates, phi, _seconds_per_episode(client, comparison))
+    return Measured((first.label, second.label), rates, phi, seconds_per_episode(client, comparison))
 
 
-def _seconds_per_episode(client: MlflowClient, comparison: Comparison) -> float | None:
+def seconds_per_episode(client: MlflowClient, comparison: Comparison) -> float | None:
     """How long the sweep took per episode, starting and filming included; None if it is another tool's, did more than
     evaluate, or has not ended."""
     evaluations = [each.evaluation for each in comparison.standings]

@@ -3,10 +3,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import mlflow_project.api as ri
+from mlflow_project.comparison.compare import compare
+from mlflow_project.tracked.plan import seconds_per_episode
+from mlflow_project.tracking.pace import spell_time
+from mlflow_project.vocabulary import VERB_TAG
+from rlinf_isaac.jobs.plan import Measured
 from rlinf_isaac.stats import sequential_power
 from rlinf_isaac.stats.power import Discordance, paired_episodes, unpaired_episodes
 
@@ -79,3 +85,15 @@ def test_a_run_gives_rates_and_correlation(invoke, store, tmp_path):
     assert plan.measured.seconds is None  # another tool's
     assert ri.plan(run=run, rates=(0.8, 0.7)).rates == (0.8, 0.7)
     assert "Measured of a and b" in invoke("plan", "--run", run).stdout
+
+
+def test_the_pace_of_a_sweep_says_how_long_it_takes(evaluation, monkeypatch, invoke):
+    comparison = compare([evaluation("s" * 40, 1), evaluation("s" * 30 + "t" * 10, 2)])
+    info = SimpleNamespace(start_time=0, end_time=160_000)
+    for verb, expected in (("eval", 2.0), ("main", None)):  # which did more than evaluate
+        sweep = SimpleNamespace(info=info, data=SimpleNamespace(tags={VERB_TAG: verb}))
+        assert seconds_per_episode(SimpleNamespace(get_run=lambda _, sweep=sweep: sweep), comparison) == expected
+    monkeypatch.setattr("mlflow_project.tracked.plan.measured", lambda run: Measured(("a", "b"), (0.9, 0.8), 0.3, 2.0))
+    first = invoke("plan", "--run", "0" * 32, "--checkpoints", "3").stdout.splitlines()[2]
+    episodes = paired_episodes(Discordance.of((0.9, 0.8), 0.3), 0.05 / 3)
+    assert first.split()[-2:] == [str(episodes), spell_time(episodes * 3 * 2)]
