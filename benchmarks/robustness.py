@@ -13,8 +13,8 @@ import numpy as np
 from rlinf_isaac import api
 from rlinf_isaac.config.vary_schema import VaryConfig
 from rlinf_isaac.envs import make_env
+from rlinf_isaac.stats.differences import paired_difference
 from rlinf_isaac.stats.paired import PairedCounts
-from rlinf_isaac.stats.paired_difference import paired_difference
 from rlinf_isaac.tasks.variation import AXES, Variation
 
 SIDE_BY_SIDE = 25

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from mlflow_project._api.robot import RobotPolicy
+    from rlinf_isaac.jobs.plan import Plan
 
 __all__ = [
     "BundleError",
@@ -46,6 +47,7 @@ __all__ = [
     "load_policy",
     "make_env",
     "open_dataset",
+    "plan",
     "promote",
     "push",
     "rows",
@@ -242,6 +244,30 @@ def compare(*runs: Any) -> Compared:
     with checking() as findings:
         evaluations = check_compare(findings, runs=tuple(map(run_id_of, runs)))
     return Compared(compared(evaluations))
+
+
+def plan(**options: Any) -> Plan:
+    """How many episodes show a difference of two success rates, or what a number of them can show.
+
+    Args:
+        options: of `plan`: ``rates=(0.86, 0.95)``, or ``baseline`` and ``difference``, or ``run``; ``power``,
+            ``alpha``, ``checkpoints``, ``correlation``, ``episodes``.
+
+    Returns:
+        `Plan.rows` has one row for each way to play the episodes; `Plan.sentence` says it in words.
+
+    Raises:
+        InvalidJob: with all that is wrong with the options.
+    """
+    from mlflow_project.tracked.plan import measured
+    from rlinf_isaac.jobs import plan as planned
+
+    settings = settings_of("plan", options)
+    settings.pop("json")
+    with checking() as findings:
+        found = planned.check(findings, measure=measured, **settings)
+    assert found is not None
+    return found
 
 
 def promote(subject: Any, **options: Any) -> Promoted:

@@ -39,11 +39,12 @@ VERBS = (
     "clean",
     "ui",
     "ls",
+    "plan",
     "status",
     "watch",
     "completion",
 )
-TERMINAL_VERBS = ("ui", "ls", "status", "watch", "completion")
+TERMINAL_VERBS = ("ui", "ls", "plan", "status", "watch", "completion")
 """Verbs that make no run: they are no entry points of MLproject, as `mlflow run` would make one."""
 GROUPS: dict[str, dict[str, str]] = {
     "Run": {
@@ -63,6 +64,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "watch": "Follow a training in the terminal: curves, success, GPU.",
         "ui": "Open MLflow's UI on the right store and view.",
         "compare": "Compare evaluated checkpoints, paired by seed.",
+        "plan": "Say how many episodes show a difference.",
         "lineage": "Show what a checkpoint came from, and where the chain breaks.",
     },
     "Ship": {

@@ -15,6 +15,7 @@ from mlflow_project.comparison.foreign import figure
 from mlflow_project.comparison.robustness import robustness_notes
 from mlflow_project.comparison.success_rules import audit_notes
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates, training_notes
+from mlflow_project.comparison.ties import tie_notes
 from mlflow_project.promotion.judge import Judgement
 from mlflow_project.recorders.rl_recorder import Improved
 from mlflow_project.tracked.promote import Promotion
@@ -52,6 +53,7 @@ def print_comparison(comparison: Comparison) -> None:
     if comparison.tasks:
         _print_tasks(comparison)
     notes = [
+        *tie_notes(comparison),
         *task_notes(comparison),
         *training_notes(comparison),
         *robustness_notes(comparison.standings),

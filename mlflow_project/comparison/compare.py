@@ -24,7 +24,8 @@ from rlinf_isaac.stats.sequential import ALPHA, Separation, anytime_p_value, sep
 
 MCNEMAR = "exact McNemar"
 ANYTIME = "e-process"  # if the outcomes decided the number of episodes (`--until-decided`)
-FISHER = "Fisher, unpaired"
+BOSCHLOO = "Boschloo, unpaired"
+FISHER = "Fisher, unpaired"  # of more episodes than Boschloo's test is made for
 
 SOLVED_BY, DISAGREE = "solved by", "disagree"
 """Columns of `tables.episode_tables` in addition to the seed and one column per checkpoint."""
@@ -115,7 +116,8 @@ class Comparison:
         names = {
             MCNEMAR: "exact McNemar test on the seeds that only one of two solves",
             ANYTIME: "anytime-valid p-values of an e-process, because the outcomes decided when to stop",
-            FISHER: "Fisher's exact test for checkpoints that are not paired",
+            BOSCHLOO: "Boschloo's exact test for checkpoints that are not paired",
+            FISHER: "Fisher's exact test for checkpoints that are not paired and have more than 1,000 episodes",
         }
         count = f"{len(self.pairs)} pair{'s' if len(self.pairs) != 1 else ''}"
         how = "; ".join(names[test] for test in tests)
@@ -172,15 +174,27 @@ def _test(first: Evaluation, second: Evaluation) -> tuple[PairedCounts | None, s
     """Counts of the paired outcomes (or None), the reason if not paired (or None), the test, and its p-value."""
     reason = pairing_problem(first, second)
     if reason is not None:
-        from scipy.stats import fisher_exact  # takes 1 s to import, and most comparisons do not need it
-
-        solved = [sum(one.successes.values()) for one in (first, second)]
-        failed = [len(one.rows) - n for one, n in zip((first, second), solved, strict=True)]
-        return None, reason, FISHER, float(fisher_exact([solved, failed]).pvalue)
+        return None, reason, *_independent(_solved(first), _solved(second))
     counts = PairedCounts.of(first.successes, second.successes)
     if first.stopped_by_rule or second.stopped_by_rule:
         return counts, None, ANYTIME, anytime_p_value(first.successes, second.successes)
     return counts, None, MCNEMAR, counts.p_value()
+
+
+def _independent(first: tuple[int, int], second: tuple[int, int]) -> tuple[str, float]:
+    """The test and its p-value for (successes, episodes) of two checkpoints whose episodes are not paired."""
+    from rlinf_isaac.stats import boschloo  # takes 0.3 s with scipy, and most comparisons do not need it
+
+    (a, n), (b, m) = first, second
+    if max(n, m) <= boschloo.LIMIT:
+        return BOSCHLOO, boschloo.boschloo(first, second)
+    from scipy.stats import fisher_exact
+
+    return FISHER, float(fisher_exact([[a, b], [n - a, m - b]]).pvalue)
+
+
+def _solved(evaluation: Evaluation) -> tuple[int, int]:
+    return sum(row.success for row in evaluation.rows), len(evaluation.rows)
 
 
 def _what_must_agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

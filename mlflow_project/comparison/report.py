@@ -17,12 +17,14 @@ from mlflow_project.comparison.compare import RANK_NOTE, Comparison
 from mlflow_project.comparison.evaluations import TIMEOUT
 from mlflow_project.comparison.foreign import figure
 from mlflow_project.comparison.funnel import funnel
+from mlflow_project.comparison.intervals import NOTE, difference_of, points
 from mlflow_project.comparison.origin import Origin, origins
 from mlflow_project.comparison.plot import plot_of
 from mlflow_project.comparison.robustness import METHOD, robustness_of
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.success_rules import audits_of
 from mlflow_project.comparison.tables import ending_title, task_notes, task_rates
+from mlflow_project.comparison.ties import tie_notes
 
 if TYPE_CHECKING:
     import jinja2
@@ -116,6 +118,9 @@ def render(comparison: Comparison, title: str, origin: Origin | None = None, pla
         rank_note=RANK_NOTE,
         task_rates=task_rates(comparison),
         task_notes=task_notes(comparison),
+        tie_notes=tie_notes(comparison),
+        differences=[difference_of(comparison, pair) for pair in comparison.pairs],
+        differences_note=NOTE,
         several_sweeps=len({standing.evaluation.sweep for standing in comparison.standings}) > 1,
         facts=_facts(comparison),
         funnel=funnel(comparison),
@@ -149,6 +154,7 @@ def _template() -> jinja2.Template:
     )
     environment.globals["figure"] = figure
     environment.filters["p"] = p_text
+    environment.filters["points"] = points
     environment.filters["ending_title"] = ending_title
     environment.filters["ending"] = lambda outcome: outcome if outcome in ("success", TIMEOUT) else "drop"
     return environment.get_template("report.html.jinja")

@@ -12,8 +12,8 @@ from typing import Any
 
 from mlflow_project.comparison.evaluations import Evaluation
 from mlflow_project.comparison.standings import Standing
+from rlinf_isaac.stats.differences import Difference, paired_difference
 from rlinf_isaac.stats.paired import PairedCounts, holm
-from rlinf_isaac.stats.paired_difference import Difference, paired_difference
 from rlinf_isaac.stats.rates import RateEstimate
 from rlinf_isaac.stats.sequential import ALPHA
 

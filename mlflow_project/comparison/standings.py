@@ -47,7 +47,7 @@ class Pair:
         first, second: their indices in `Comparison.standings`.
         counts: outcomes on the seeds that both have; None if their episodes are not paired.
         unpaired: why the episodes are not paired, or None.
-        test: name of the two-sided test (`compare.MCNEMAR`, `compare.ANYTIME` or `compare.FISHER`).
+        test: name of the two-sided test (`compare.MCNEMAR`, `ANYTIME`, `BOSCHLOO` or `FISHER`).
         p_value: p-value of this pair alone.
         adjusted: p-value adjusted by Holm over all pairs.
         better: index of the better checkpoint if `adjusted` <= alpha, else None.

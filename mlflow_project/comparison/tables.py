@@ -8,8 +8,10 @@ from typing import Any
 from mlflow_project.comparison.by_task import rates
 from mlflow_project.comparison.compare import DISAGREE, RANK_NOTE, SOLVED_BY, Comparison
 from mlflow_project.comparison.foreign import figure
+from mlflow_project.comparison.intervals import difference_of
 from mlflow_project.comparison.robustness import robustness_notes
 from mlflow_project.comparison.success_rules import audit_notes
+from mlflow_project.comparison.ties import tie_notes
 from mlflow_project.markdown import plain as _plain
 from mlflow_project.vocabulary import ASSUMED_TAG, NOT_KNOWN_TAG
 from rlinf_isaac.stats.rates import RateEstimate
@@ -41,7 +43,7 @@ def leaderboard_markdown(comparison: Comparison, links: str = "") -> str:
             f"| {' | '.join(map(str, cells))} | {figure(standing.episode_return, 2)} | {figure(standing.length, 1)} |"
         )
     notes = [f"And {len(comparison.standings) - LONGEST} more."] if len(comparison.standings) > LONGEST else []
-    notes += [*task_notes(comparison), *training_notes(comparison)]
+    notes += [*tie_notes(comparison), *task_notes(comparison), *training_notes(comparison)]
     notes += [*robustness_notes(comparison.standings), *audit_notes(comparison.standings)]
     if comparison.pairs:
         notes += [f"P-values: {comparison.method}. {RANK_NOTE if comparison.ties else ''}".rstrip()]
@@ -156,7 +158,7 @@ def pair_table(comparison: Comparison) -> list[dict[str, Any]]:
     """One row per pair of checkpoints."""
     rows = []
     for pair in comparison.pairs:
-        counts = pair.counts
+        counts, difference = pair.counts, difference_of(comparison, pair)
         rows.append(
             {
                 "first": comparison.standings[pair.first].label,
@@ -167,6 +169,9 @@ def pair_table(comparison: Comparison) -> list[dict[str, Any]]:
                 "both solved": counts and counts.both,
                 "neither solved": counts and counts.neither,
                 "correlation phi": counts and counts.phi,
+                "difference": difference and difference.value,
+                "difference low": difference and difference.low,
+                "difference high": difference and difference.high,
                 "test": pair.test,
                 "p": pair.p_value,
                 "p (Holm)": pair.adjusted,

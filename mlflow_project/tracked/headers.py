@@ -11,6 +11,7 @@ from rlinf_isaac.config.schema import JobConfig
 from rlinf_isaac.engines.base import EvaluationJob, RlJob, SftJob
 from rlinf_isaac.engines.local.rl.memory import as_fine_tuning
 from rlinf_isaac.engines.local.sft.memory import parameter_counts
+from rlinf_isaac.jobs.budget import budget_words
 
 
 def sft_header(job: SftJob) -> dict[str, str]:
@@ -38,6 +39,7 @@ def evaluation_header(job: EvaluationJob) -> dict[str, str]:
         "device": _device(config, 1),
         "checkpoints": _steps([bundle.step for bundle in job.bundles], job.bundles[0].path.parent),
         "episodes": f"{episodes}, {config.eval.num_envs} side by side",
+        **({"can show": budget_words(count, len(job.bundles), rule.alpha)} if rule else {}),
         "simulator": f"{config.env.backend}, task {config.env.task}",
         **({"varied": ", ".join(f"{each.axis} {each.strength:g}" for each in job.vary)} if job.vary else {}),
         "results": str(job.output.absolute()),

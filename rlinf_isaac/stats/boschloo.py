@@ -58,7 +58,7 @@ def power(rates: tuple[float, float], episodes: tuple[int, int], alpha: float) -
         raise ValueError(f"rates {p} and {q} of {n} and {m} episodes: rates are in [0, 1], episodes 1 to {LIMIT}")
     stairs = _critical_stairs(n, m, alpha / 2)
     return sum(
-        float(_probabilities(stairs, _binomial(n, np.array([own])), _binomial(m, np.array([other])))[0])
+        float(_probabilities(stairs, _binomial(n, np.array([own])), _up_to(_binomial(m, np.array([other]))))[0])
         for own, other in ((p, q), (1 - p, 1 - q))
     )
 
@@ -68,11 +68,12 @@ def _fisher_table(n: int, m: int) -> np.ndarray:
     """(n + 1, m + 1) one-sided p-values of Fisher's test against "the first is not better", for all outcomes."""
     from scipy.special import gammaln  # takes 0.3 s to import
 
-    def log_choose(total: int, parts: np.ndarray) -> np.ndarray:
+    def log_choose(total: int) -> np.ndarray:
+        parts = np.arange(total + 1)
         return gammaln(total + 1) - gammaln(parts + 1) - gammaln(total - parts + 1)
 
-    a, b = np.arange(n + 1)[:, None], np.arange(m + 1)[None, :]
-    table = np.exp(log_choose(n, a) + log_choose(m, b) - log_choose(n + m, a + b))
+    sums = np.arange(n + 1)[:, None] + np.arange(m + 1)[None, :]
+    table = np.exp(log_choose(n)[:, None] + log_choose(m)[None, :] - log_choose(n + m)[sums])
     for row in range(n - 1, -1, -1):  # more successes of the first with the same sum: one row on, one column back
         table[row, 1:] += table[row + 1, :-1]
     return table
@@ -80,16 +81,26 @@ def _fisher_table(n: int, m: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _under_null(n: int) -> np.ndarray:
-    """(rates, n + 1) binomial probabilities at each common rate that is tried."""
+    """(n + 1, rates) binomial probabilities at each common rate that is tried."""
     return _binomial(n, np.sin(np.linspace(0, math.pi / 2, _RATES)) ** 2)
 
 
+@lru_cache(maxsize=16)
+def _up_to_under_null(n: int) -> np.ndarray:
+    return _up_to(_under_null(n))
+
+
 def _binomial(n: int, rates: np.ndarray) -> np.ndarray:
-    """(rates, n + 1) probabilities of 0 to n successes."""
+    """(n + 1, rates) probabilities of 0 to n successes."""
     from scipy.special import gammaln, xlog1py, xlogy
 
-    k, p = np.arange(n + 1)[None, :], rates[:, None]
+    k, p = np.arange(n + 1)[:, None], rates[None, :]
     return np.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, p) + xlog1py(n - k, -p))
+
+
+def _up_to(probabilities: np.ndarray) -> np.ndarray:
+    """(n + 2, rates) probability of fewer successes than 0, 1, ..., n + 1."""
+    return np.concatenate([np.zeros((1, probabilities.shape[1])), np.cumsum(probabilities, axis=0)])
 
 
 def _stairs(n: int, m: int, level: float) -> np.ndarray:
@@ -98,15 +109,15 @@ def _stairs(n: int, m: int, level: float) -> np.ndarray:
     return (_fisher_table(n, m) <= level * _SAME).sum(axis=1)
 
 
-def _probabilities(stairs: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(rates,) probability of the outcomes on or below the stairs; the arguments as of `_stairs` and `_binomial`."""
-    up_to = np.concatenate([np.zeros((len(second), 1)), np.cumsum(second, axis=1)], axis=1)
-    return np.einsum("ra,ra->r", first, up_to[:, stairs])
+def _probabilities(stairs: np.ndarray, first: np.ndarray, up_to_second: np.ndarray) -> np.ndarray:
+    """(rates,) probability of the outcomes on or below the stairs; the arguments as of `_stairs`, `_binomial` and
+    `_up_to`."""
+    return np.einsum("ar,ar->r", first, up_to_second[stairs])
 
 
 def _size(n: int, m: int, level: float) -> float:
     """The largest probability, over common rates, of a Fisher p-value of at most `level`."""
-    return float(_probabilities(_stairs(n, m, level), _under_null(n), _under_null(m)).max())
+    return float(_probabilities(_stairs(n, m, level), _under_null(n), _up_to_under_null(m)).max())
 
 
 @lru_cache(maxsize=64)

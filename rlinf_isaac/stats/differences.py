@@ -11,9 +11,31 @@ finds a tie; the test decides.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from rlinf_isaac.stats.paired import PairedCounts
 from rlinf_isaac.stats.rates import wilson_interval
+
+
+class Difference(NamedTuple):
+    """A difference of two success rates with its two-sided interval; all in [-1, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+
+def independent_difference(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> Difference:
+    """(rate of the first) - (rate of the second), of independent episodes; the arguments are as of
+    `independent_interval`."""
+    low, high = independent_interval(first, second, confidence)
+    return Difference(first[0] / first[1] - second[0] / second[1], low, high)
+
+
+def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Difference:
+    """(rate of the first) - (rate of the second), of episodes that are paired by seed, with `paired_interval`."""
+    low, high = paired_interval(counts, confidence)
+    return Difference((counts.wins - counts.losses) / counts.n, low, high)
 
 
 def independent_interval(

@@ -76,7 +76,7 @@ def paired_power(discordance: Discordance, n: int, alpha: float) -> float:
     d = np.arange(max(0, math.floor(n * total - spread)), min(n, math.ceil(n * total + spread)) + 1)
     needed, share = _wins_needed(alpha)[d], discordance.wins / total
     able = needed <= d  # of few seeds no number of wins suffices
-    weight, d, k = _binomial_at(d[able], n, total), d[able], needed[able].astype(float)
+    weight, d, k = binomial_at(d[able], n, total), d[able], needed[able].astype(float)
     if not len(d):
         return 0.0
     return float(np.sum(weight * (bdtrc(k - 1, d, share) + bdtrc(k - 1, d, 1 - share))))
@@ -174,7 +174,7 @@ def _wins_needed(alpha: float) -> np.ndarray:
     return k.astype(int)
 
 
-def _binomial_at(k: np.ndarray, n: int, p: float) -> np.ndarray:
+def binomial_at(k: np.ndarray, n: int, p: float) -> np.ndarray:
     """Binomial probabilities of `k` successes."""
     from scipy.special import gammaln, xlog1py, xlogy
 

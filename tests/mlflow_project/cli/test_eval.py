@@ -156,6 +156,7 @@ def test_until_decided_stops_as_soon_as_the_best_is_separated(invoke, store, sma
     )
     result = invoke(*arguments, "--until-decided", "--batch", 4)
     assert result.exit_code == 0, result.output
+    assert "10 points in under 1 % and 20 points in under 1 % of cases" in result.stderr
     assert "Clear winner after 8 episodes each: step-4 (100 %) is better" in result.stdout
     client, parents, children = runs_of(store)
     assert sorted(run.data.metrics["eval/episodes"] for run in children) == [8, 8, 12, 12]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_project.comparison.compare import ANYTIME, FISHER, MCNEMAR, compare
+from mlflow_project.comparison.compare import ANYTIME, BOSCHLOO, MCNEMAR, compare
 from mlflow_project.comparison.tables import episode_tables, leaderboard_markdown
 from rlinf_isaac.stats.paired import holm, mcnemar
 from rlinf_isaac.stats.rates import wilson_interval
@@ -81,7 +81,7 @@ def test_sweeps_that_disagree_are_not_paired(evaluation, change, reason):
     found = compare([one, other])
     assert reason in found.unpaired_reasons[0]
     assert found.pairs[0].counts is None
-    assert found.pairs[0].test == FISHER
+    assert found.pairs[0].test == BOSCHLOO
     assert found.pairs[0].better == 0
     assert found.groups == ((0,), (1,))
     assert len(episode_tables(found)) == 2
@@ -95,7 +95,7 @@ def test_without_seeds_not_even_the_checkpoints_of_a_sweep_are_paired(evaluation
     for changed in (settings, {**one.settings, "tasks": {"planes": settings, "stack2": one.settings}}):
         found = compare([evaluation(GOOD, 1, settings=changed), evaluation(BAD, 2, settings=changed)])
         assert found.unpaired_reasons == ("the environment of planes takes no seed for an episode",)
-        assert (found.pairs[0].test, found.pairs[0].counts) == (FISHER, None)
+        assert (found.pairs[0].test, found.pairs[0].counts) == (BOSCHLOO, None)
         assert found.groups == ((0,), (1,))
     assert compare([one, other]).pairs[0].test == MCNEMAR
 
@@ -103,7 +103,7 @@ def test_without_seeds_not_even_the_checkpoints_of_a_sweep_are_paired(evaluation
 def test_a_reason_is_given_once(evaluation):
     other = {"sweep": "e" * 32, "sweep_name": "other", "settings": {"action_chunk": 4}}
     found = compare([evaluation(GOOD, 1), evaluation(MIDDLE, 2, **other), evaluation(BAD, 3)])
-    assert [pair.test for pair in found.pairs] == [FISHER, MCNEMAR, FISHER]
+    assert [pair.test for pair in found.pairs] == [BOSCHLOO, MCNEMAR, BOSCHLOO]
     assert len(found.unpaired_reasons) == 1
 
 

@@ -13,8 +13,8 @@ from mlflow_project.comparison.report import render
 from mlflow_project.comparison.robustness import arms_of, robustness_metrics, robustness_notes
 from mlflow_project.comparison.success_rules import audit_metrics, audit_of
 from mlflow_project.comparison.tables import leaderboard_markdown
+from rlinf_isaac.stats.differences import paired_difference
 from rlinf_isaac.stats.paired import PairedCounts
-from rlinf_isaac.stats.paired_difference import paired_difference
 from rlinf_isaac.tasks.success_rules import TOUCHED_AT_END, TOUCHED_ONCE
 
 
