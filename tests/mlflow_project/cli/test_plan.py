@@ -16,13 +16,14 @@ from rlinf_isaac.jobs.plan import Measured
 from rlinf_isaac.stats import sequential_power
 from rlinf_isaac.stats.power import Discordance, paired_episodes, unpaired_episodes
 
-PAGE = (Path(__file__).parents[3] / "docs" / "power.md").read_text()
-PRINTED = re.findall(r"^```bash\nrlinf-isaac plan ([^\n]*)\n```\n\n```text\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+PAGE, JUDGED = ((Path(__file__).parents[3] / "docs" / name).read_text() for name in ("power.md", "rlinf_figures.md"))
+SHOWN = re.compile(r"^```bash\nrlinf-isaac plan ([^\n]*)\n```\n\n```text\n(.*?)```", re.MULTILINE | re.DOTALL)
+PRINTED = dict(SHOWN.findall(PAGE + JUDGED)).items()
 FIGURES = re.findall(r"^print\((.*)\)  # (-?[0-9.]+)", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("options", "printed"), PRINTED, ids=[options for options, _ in PRINTED])
-def test_the_page_shows_what_is_printed(invoke, options, printed):
+def test_the_pages_show_what_is_printed(invoke, options, printed):
     assert invoke("plan", *options.split()).stdout == printed
 
 
