@@ -17,7 +17,6 @@ from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.stats.paired import holm
 from rlinf_isaac.stats.retraining import Arm, RetrainingGain, compare_arms
 
-CODE = "bad-arm"
 NOT_KNOWN = "retraining noise is not known: it takes two trainings of each arm"
 
 
@@ -66,10 +65,12 @@ def parse_arms(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         name, _, rest = word.partition("=")
         runs = tuple(rest.split(","))
         if not name or not all(runs) or name in arms or len(set(runs)) < len(runs):
-            problems.append(Problem(CODE, f"--arm {word} is no arm with a name and runs of its own", cure))
+            problems.append(Problem("bad-arm", f"--arm {word} is no arm with a name and runs of its own", cure))
         arms[name] = runs
     if len(words) == 1:
-        problems.append(Problem(CODE, f"{words[0]} is the only arm, and there is nothing to compare it with", cure))
+        problems.append(
+            Problem("bad-arm", f"{words[0]} is the only arm, and there is nothing to compare it with", cure)
+        )
     if problems:
         raise InvalidJob(problems)
     return arms
@@ -93,10 +94,10 @@ def read_arms(arms: Mapping[str, Sequence[str]], read: Callable[[str], list[Eval
             last = [each for each in evaluations if each.step == max(other.step for other in evaluations)]
             if len(last) > 1:
                 cause = f"arm {name}: run {run} has {len(last)} evaluations of step {last[0].step}"
-                problems.append(Problem(CODE, cause, "name the nested run of the evaluation that counts"))
+                problems.append(Problem("bad-arm", cause, "name the nested run of the evaluation that counts"))
             elif {last[0].run, last[0].checkpoint or last[0].run} & seen:
                 cause = f"arm {name}: the checkpoint of run {run} stands for another training, too"
-                problems.append(Problem(CODE, cause, "name one run for each training"))
+                problems.append(Problem("bad-arm", cause, "name one run for each training"))
             seen |= {key for each in last for key in (each.run, each.checkpoint) if key}
             taken.append(last[0])
         found.append(NamedArm(name, tuple(taken)))

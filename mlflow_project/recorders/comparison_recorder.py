@@ -42,7 +42,8 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
     """Record `comparison` in the run, and replace an earlier comparison in it.
 
     The tables are `PAIRS_FILE`, of several tasks `TASK_PAIRS_FILE`, of varied episodes `ROBUSTNESS_FILE`, of
-    arms `ARMS_FILE`, and ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of paired checkpoints.
+    arms `ARMS_FILE`, and ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of paired
+    checkpoints.
     """
     # Runs that are being recorded have no MLflow id yet; the page then has placeholders, which the replica fills in.
     pending = any(local_run(standing.evaluation.run) for standing in comparison.standings)
