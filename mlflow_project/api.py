@@ -23,6 +23,8 @@ from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Pro
 from rlinf_isaac.ground.hub import is_hub
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pandas import DataFrame
 
     from mlflow_project._api.robot import RobotPolicy

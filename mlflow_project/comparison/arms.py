@@ -86,7 +86,8 @@ def read_arms(arms: Mapping[str, Sequence[str]], read: Callable[[str], list[Eval
     Raises:
         InvalidJob: a run has several evaluations of its last step, or a checkpoint stands for two trainings.
     """
-    problems, found, seen = [], [], set()
+    problems, found = [], []
+    seen: set[str] = set()
     for name, runs in arms.items():
         taken = []
         for run in runs:
