@@ -23,6 +23,8 @@ from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Pro
 from rlinf_isaac.ground.hub import is_hub
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pandas import DataFrame
 
     from mlflow_project._api.robot import RobotPolicy
@@ -227,23 +229,29 @@ def rows(*runs: Any) -> DataFrame:
     return compare(*runs).rows()
 
 
-def compare(*runs: Any) -> Compared:
+def compare(*runs: Any, arms: Mapping[str, Sequence[Any]] | None = None) -> Compared:
     """Compare the checkpoints of one or several evaluations, seed by seed where they are paired.
 
     Nothing is recorded; `rlinf-isaac compare` makes the page.
 
     Args:
         runs: as of `rows`.
+        arms: name of a recipe -> the runs of its trainings, for `Compared.arms`; as ``--arm``.
 
     Raises:
-        InvalidJob: there is no such run, or it has no finished evaluation.
+        InvalidJob: there is no such run, or it has no finished evaluation, or an arm is none.
     """
+    from dataclasses import replace
+
     from mlflow_project.comparison.compare import compare as compared
     from mlflow_project.tracked.compare import check as check_compare
+    from mlflow_project.tracked.compare import check_arms
 
     with checking() as findings:
         evaluations = check_compare(findings, runs=tuple(map(run_id_of, runs)))
-    return Compared(compared(evaluations))
+        words = tuple(f"{name}={','.join(map(run_id_of, own))}" for name, own in (arms or {}).items())
+        named = check_arms(findings, words)
+    return Compared(replace(compared(evaluations), arms=named))
 
 
 def plan(**options: Any) -> Plan:

@@ -108,6 +108,15 @@ class Compared:
         )
         return self._attributed(frame)
 
+    def arms(self) -> DataFrame:
+        """One row per arm that was named: ``arm``, ``trainings``, ``mean``, ``retraining_sd``, ``low`` and ``high`` of
+        its 95 % interval (all in [0, 1], missing where it is not known) and the ``checkpoints`` taken."""
+        import pandas
+
+        from mlflow_project.comparison.arms import arm_table
+
+        return pandas.DataFrame(arm_table(self.comparison.arms))
+
     def pairs(self) -> DataFrame:
         """One row per pair of checkpoints, with the seeds that only one of them solved, and the p-values."""
         import pandas

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_project.cli._session import print_wide, stderr, stdout
+from mlflow_project.comparison.arms import arm_sentences
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.export import Exported
 from mlflow_project.comparison.foreign import figure
@@ -24,6 +25,12 @@ from mlflow_project.tracking.redact import without_credentials
 from mlflow_project.tracking.runs import TrackedRun
 from mlflow_project.tracking.store import tracking_uri
 from mlflow_project.tracking.terminal import escaped
+
+
+def print_arms(comparison: Comparison) -> None:
+    """Print the recipes that were named, and their differences."""
+    for line in arm_sentences(comparison.arms):
+        stdout.print(escaped(line))
 
 
 def print_comparison(comparison: Comparison) -> None:

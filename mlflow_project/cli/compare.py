@@ -17,6 +17,7 @@ Example:
   rlinf-isaac compare 0123456789abcdef0123456789abcdef
   rlinf-isaac compare RUN_ID 'http://127.0.0.1:5000/#/experiments/1/runs/RUN_ID'
   rlinf-isaac compare RUN_ID --export report
+  rlinf-isaac compare RUN_ID RUN_ID RUN_ID RUN_ID --arm sft=RUN_ID,RUN_ID --arm rl=RUN_ID,RUN_ID
   mlflow run . -e compare -P runs=RUN_ID,RUN_ID"""
 
 
@@ -29,7 +30,15 @@ Example:
     "Directory for the page with its videos, pictures and data, to host or to mail; an earlier export is replaced.",
     NONE,
 )
-def command(runs: tuple[str, ...], output: Path, export: str) -> None:
+@click.option(
+    "--arm",
+    multiple=True,
+    default=(NONE,),
+    show_default=True,
+    metavar="NAME=RUN,RUN,...",
+    help="A recipe and the evaluations of its trainings; of each run the last checkpoint counts. Two or more.",
+)
+def command(runs: tuple[str, ...], output: Path, export: str, arm: tuple[str, ...]) -> None:
     """Compare all evaluated checkpoints of one or several sweeps.
 
     SWEEP_RUN is a run id, or a link of the MLflow UI that holds one: of eval, rl, main, or of one evaluated checkpoint.
@@ -39,15 +48,17 @@ def command(runs: tuple[str, ...], output: Path, export: str) -> None:
     DIRECTORY/index.html is that page with its videos beside it: it plays from disk.
     """
     with verb_session():
-        from mlflow_project.cli._summary import print_comparison, print_export, print_links
+        from mlflow_project.cli._summary import print_arms, print_comparison, print_export, print_links
         from mlflow_project.tracked import compare as tracked
 
         with preflight() as findings:
             findings.add(check_output(output))
             folder = None if export == NONE else Path(export)
             evaluations = tracked.check(findings, runs=runs, export=folder)
-        compared = tracked.run(evaluations, output)
+            arms = tracked.check_arms(findings, tuple(each for each in arm if each != NONE))
+        compared = tracked.run(evaluations, output, arms)
         print_comparison(compared.comparison)
+        print_arms(compared.comparison)
         if folder is not None:
             print_export(tracked.export(compared.comparison, folder))
         print_links(compared.run, COMPARISON_PAGE)

@@ -13,6 +13,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from mlflow_project.comparison.arms import NamedArm
 from mlflow_project.comparison.by_task import TaskPair, pairs_by_task, tasks_in
 from mlflow_project.comparison.evaluations import TIMEOUT, Evaluation, extra_means, unsolved
 from mlflow_project.comparison.foreign import foreign_problem
@@ -50,6 +51,7 @@ class Comparison:
         groups: groups of indices of `standings`; the episodes within a group are paired.
         separation: the decision, if the comparison is one sweep that was evaluated until decided, else None.
         alpha: family-wise error rate over all pairs.
+        arms: recipes with their trainings, where these were named.
     """
 
     standings: tuple[Standing, ...]
@@ -57,6 +59,7 @@ class Comparison:
     groups: tuple[tuple[int, ...], ...]
     separation: Separation | None
     alpha: float = ALPHA
+    arms: tuple[NamedArm, ...] = ()
 
     @property
     def top(self) -> tuple[Standing, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mlflow_project.comparison.arms import arm_pairs, arm_table
 from mlflow_project.comparison.compare import RANK_NOTE, Comparison
 from mlflow_project.comparison.evaluations import TIMEOUT
 from mlflow_project.comparison.foreign import figure
@@ -129,6 +130,8 @@ def render(comparison: Comparison, title: str, origin: Origin | None = None, pla
         plot=plot_of(comparison.standings),
         robustness=robustness_of(comparison.standings),
         robustness_method=METHOD,
+        arms=arm_table(comparison.arms),
+        arm_pairs=arm_pairs(comparison.arms),
         audits=audits_of(comparison.standings),
         matrix=_matrix(comparison),
         groups=[_group(comparison, indices) for indices in comparison.groups],

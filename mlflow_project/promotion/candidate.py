@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_project.comparison.compare import compare
 from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, read_evaluations, run_id_in
+from mlflow_project.comparison.foreign import INGESTED
 from mlflow_project.lineage.chain_store import Chains
 from mlflow_project.lineage.models_of import models_of
 from mlflow_project.promotion.gate import Champion, Evidence
@@ -62,6 +63,9 @@ def find_candidate(client: MlflowClient, subject: str) -> Candidate:
         evaluation = evaluations[0]
     else:
         evaluation = compare(read_evaluations(client, [run_id_in(subject)])).standings[0].evaluation
+        if INGESTED in evaluation.settings:
+            cause = f"{evaluation.name} of {subject} was evaluated by another tool: its checkpoint is not known here"
+            raise InvalidJob.of("ingested-candidate", cause, "evaluate it with rlinf-isaac eval, and promote that run")
         model = _model(client, evaluation.checkpoint, subject)
         path = Path(model.tags.get(URI_TAG, ""))
         if not path.is_dir():

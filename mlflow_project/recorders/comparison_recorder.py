@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import mlflow_project
+from mlflow_project.comparison.arms import arm_table
 from mlflow_project.comparison.compare import Comparison
 from mlflow_project.comparison.origin import origin_of
 from mlflow_project.comparison.report import render
@@ -34,13 +35,15 @@ PACKAGE = Path(mlflow_project.__file__).parent
 PAIRS_FILE = "pairs.json"
 TASK_PAIRS_FILE = "pairs_by_task.json"
 ROBUSTNESS_FILE = "robustness.json"
+ARMS_FILE = "arms.json"
 
 
 def record_comparison(recorder: Recorder, comparison: Comparison, title: str) -> None:
     """Record `comparison` in the run, and replace an earlier comparison in it.
 
-    The tables are `PAIRS_FILE`, of several tasks `TASK_PAIRS_FILE`, of varied episodes `ROBUSTNESS_FILE`, and
-    ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of paired checkpoints.
+    The tables are `PAIRS_FILE`, of several tasks `TASK_PAIRS_FILE`, of varied episodes `ROBUSTNESS_FILE`, of
+    arms `ARMS_FILE`, and ``paired_episodes.json``, with ``paired_episodes_2.json``, ... for further groups of paired
+    checkpoints.
     """
     # Runs that are being recorded have no MLflow id yet; the page then has placeholders, which the replica fills in.
     pending = any(local_run(standing.evaluation.run) for standing in comparison.standings)
@@ -54,6 +57,8 @@ def record_comparison(recorder: Recorder, comparison: Comparison, title: str) ->
         recorder.table(TASK_PAIRS_FILE, task_pair_table(comparison))
     if robustness := robustness_table(comparison.standings):
         recorder.table(ROBUSTNESS_FILE, robustness)
+    if comparison.arms:
+        recorder.table(ARMS_FILE, arm_table(comparison.arms))
     run = run_placeholder(recorder.run)
     page = ui.artifact_link("", EXPERIMENT_PLACEHOLDER, run, COMPARISON_PAGE)
     charts = ui.comparison_link("", EXPERIMENT_PLACEHOLDER, run, charts=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from mlflow_project.comparison.arms import NamedArm, parse_arms, read_arms
 from mlflow_project.comparison.compare import Comparison, compare
 from mlflow_project.comparison.evaluations import Evaluation, read_evaluations, run_id_in
 from mlflow_project.comparison.export import Exported, check_export
@@ -33,11 +35,21 @@ def check(findings: Findings, *, runs: tuple[str, ...], export: Path | None = No
     return []
 
 
-def run(evaluations: list[Evaluation], output: Path) -> Swept:
+def check_arms(findings: Findings, words: tuple[str, ...]) -> tuple[NamedArm, ...]:
+    """The arms that these words ``NAME=RUN,RUN,...`` name; none where `findings` has errors."""
+    with findings.collect():
+        named = parse_arms(words)
+        if named:
+            client = existing_store()
+            return read_arms(named, lambda text: read_evaluations(client, [run_id_in(text)]))
+    return ()
+
+
+def run(evaluations: list[Evaluation], output: Path, arms: tuple[NamedArm, ...] = ()) -> Swept:
     """Compare in a tracked run of its own."""
     title = " and ".join(dict.fromkeys(each.sweep_name for each in evaluations))
     with tracked_run("compare", output=output, name=f"compare {title}", tags=provenance_tags(PROJECT)) as tracked:
-        comparison = record(evaluations, tracked, title)
+        comparison = record(evaluations, tracked, title, arms)
     return Swept(comparison, tracked)
 
 
@@ -49,9 +61,11 @@ def export(comparison: Comparison, directory: Path) -> Exported:
     return export_comparison(existing_store(), comparison, title, directory, server)
 
 
-def record(evaluations: list[Evaluation], tracked: TrackedRun, title: str) -> Comparison:
+def record(
+    evaluations: list[Evaluation], tracked: TrackedRun, title: str, arms: tuple[NamedArm, ...] = ()
+) -> Comparison:
     """Compare, and record page, tables, description and saved view in a run that is there already."""
-    comparison = compare(evaluations)
+    comparison = replace(compare(evaluations), arms=arms)
     compared = [each.evaluation for each in comparison.standings]
     tracked.recorder.tags({"compared.sweeps": " ".join(dict.fromkeys(each.sweep for each in compared))})
     save_comparison_view(tracked.recorder, [each.run for each in compared])

@@ -14,9 +14,11 @@ from mlflow import MlflowClient
 from support import only_error
 
 from mlflow_project import api
+from mlflow_project.cli import cli
 from mlflow_project.cli.ingest import command
 from mlflow_project.comparison.compare import compare
 from mlflow_project.comparison.evaluations import read_evaluations
+from mlflow_project.vocabulary import COMPARISON_PAGE
 from rlinf_isaac.ground.errors import InvalidJob
 
 TESTS = Path(__file__).parents[2]
@@ -127,3 +129,28 @@ cli({words!r})"""
     assert "recorded already" not in again.output
     (run,) = sources(store)
     assert len(read_evaluations(MlflowClient(store), [run.info.run_id])) == 2
+
+
+def test_ingested_trainings_are_compared_as_arms_and_none_can_be_promoted(ingest, store, tmp_path):
+    assert ingest(table(tmp_path / "results.csv", "abcd")).exit_code == 0
+    client, (source,) = MlflowClient(store), sources(store)
+    a, b, c, d = (each.run for each in read_evaluations(client, [source.info.run_id]))
+    output = ("--output", str(tmp_path / "output"))
+    arms = ("--arm", f"sft={a},{b}", "--arm", f"rl={c},{d}")
+    result = CliRunner().invoke(cli, ["compare", source.info.run_id, *arms, *output], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "2 trainings" in result.output
+    assert "Welch p" in result.output
+    (run,) = [each for each in client.search_runs([source.info.experiment_id]) if "compare" in each.info.run_name]
+    page = Path(client.download_artifacts(run.info.run_id, COMPARISON_PAGE, str(tmp_path))).read_text()
+    assert 'id="arms"' in page
+    table_file = Path(client.download_artifacts(run.info.run_id, "arms.json", str(tmp_path))).read_text()
+    assert json.loads(table_file)["data"][0][:2] == ["sft", 2]
+
+    frame = api.compare(source.info.run_id, arms={"sft": [a, b], "rl": [c, d]}).arms()
+    assert list(frame["trainings"]) == [2, 2]
+
+    only_error(CliRunner().invoke(cli, ["compare", a, "--arm", f"sft={a},{b}", *output]), "bad-arm")
+    refused = CliRunner().invoke(cli, ["promote", a, *output])
+    only_error(refused, "ingested-candidate")
+    assert "was evaluated by another tool" in refused.stderr
