@@ -25,7 +25,7 @@ from mlflow_project.callbacks.job import Job
 from mlflow_project.callbacks.options import Options, hooked, read_options
 from mlflow_project.callbacks.plain import numbers
 from mlflow_project.callbacks.training import Training
-from mlflow_project.vocabulary import VERSION_TAG
+from mlflow_project.vocabulary import BASE_URI_TAG, VERSION_TAG
 from rlinf_isaac.ground.digest import file_digest
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.ground.probe import installed_version
@@ -205,7 +205,7 @@ def _begin(config: Any, options: Options) -> Training:
     tags = {f"{VERSION_TAG}lerobot": version or "not known", "dataset.repo_id": str(data.repo_id)}
     tags |= {"policy.type": str(getattr(config.policy, "type", "not known"))}
     if pretrained := getattr(config.policy, "pretrained_path", None):
-        tags["base.uri"] = str(pretrained)
+        tags[BASE_URI_TAG] = str(pretrained)
     job = Job(
         trainer="lerobot",
         output=Path(config.output_dir),

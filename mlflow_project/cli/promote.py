@@ -10,6 +10,7 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.ground.errors import PromotionRefused
 from rlinf_isaac.ground.probe import check_output
+from rlinf_isaac.jobs.options import NONE
 
 EXAMPLE = """\b
 Example:
@@ -36,6 +37,21 @@ Example:
     "--every-task",
     "Of several tasks: also in each of them, --min-success, and not worse than the champion by --margin or more.",
 )
+@click.option(
+    "--training-seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trainings of the candidate's recipe and of the champion's that --arm names; from 2 on recipes are compared.",
+)
+@click.option(
+    "--arm",
+    multiple=True,
+    default=(NONE,),
+    show_default=True,
+    metavar="NAME=RUN,RUN,...",
+    help="With --training-seeds: candidate=RUN,... and champion=RUN,..., the evaluations of their trainings.",
+)
 @options.flag("--dry-run", "Judge, and change nothing in the registry.")
 @options.flag("--rollback", "Make the previous champion champion again. Takes no SUBJECT.")
 @options.output
@@ -48,6 +64,8 @@ def command(
     margin: str,
     alpha: str,
     every_task: bool,
+    training_seeds: int,
+    arm: tuple[str, ...],
     dry_run: bool,
     rollback: bool,
     output: Path,
@@ -95,6 +113,8 @@ def command(
                 margin=margin,
                 alpha=alpha,
                 every_task=every_task,
+                training_seeds=training_seeds,
+                arm=arm,
                 dry_run=dry_run,
             )
         assert job is not None

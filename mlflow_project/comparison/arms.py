@@ -52,8 +52,8 @@ class ArmPair:
         return f"{points} ({interval}), Welch p = {self.gain.p_value:.2g}, after Holm {self.adjusted:.2g}"
 
 
-def parse_arms(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Name -> runs, of words ``NAME=RUN,RUN,...``.
+def parse_arms(texts: Sequence[str], least: int = 2) -> dict[str, tuple[str, ...]]:
+    """Name -> runs, of words ``NAME=RUN,RUN,...``; none, or `least` and more.
 
     Raises:
         InvalidJob: lists all words that are no arm, and a single arm.
@@ -67,7 +67,7 @@ def parse_arms(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if not name or not all(runs) or name in arms or len(set(runs)) < len(runs):
             problems.append(Problem("bad-arm", f"--arm {word} is no arm with a name and runs of its own", cure))
         arms[name] = runs
-    if len(words) == 1:
+    if 0 < len(words) < least:
         problems.append(
             Problem("bad-arm", f"{words[0]} is the only arm, and there is nothing to compare it with", cure)
         )

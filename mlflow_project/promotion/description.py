@@ -55,5 +55,5 @@ def run_params(judgement: Judgement, name: str) -> dict[str, Any]:
     """The params of the promotion's run: what is promoted, to what, and what is asked of it."""
     demands = judgement.demands
     asked = {"min_success": demands.min_success, "require": demands.require, "margin": demands.margin}
-    asked |= {"alpha": demands.alpha, "every_task": demands.every_task}
+    asked |= {"alpha": demands.alpha, "every_task": demands.every_task, "training_seeds": demands.training_seeds}
     return {"checkpoint": judgement.checkpoint, "model": name, **asked}

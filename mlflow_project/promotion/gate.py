@@ -71,6 +71,8 @@ class Demands:
             or more, at the same levels. That all of them pass by luck is no more likely than that one does, so no
             level is split among the tasks (intersection-union test: R. L. Berger, Multiparameter hypothesis testing
             and acceptance sampling, Technometrics 24 (1982)).
+        training_seeds: trainings that the recipes of candidate and champion must have; from 2 on they are compared
+            (`promotion.trainings`).
     """
 
     min_success: float = 0.5
@@ -78,6 +80,7 @@ class Demands:
     margin: float = 0.1
     alpha: float = ALPHA
     every_task: bool = False
+    training_seeds: int = 1
 
 
 @dataclass(frozen=True)

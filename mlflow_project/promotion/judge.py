@@ -18,6 +18,7 @@ from mlflow_project.promotion.candidate import Candidate, assumptions, inspect
 from mlflow_project.promotion.gate import Champion, Demands, Ruling, judge
 from mlflow_project.promotion.looks import Family, Look, find_family
 from mlflow_project.promotion.registry import Registry, Version, now
+from mlflow_project.promotion.trainings import Trainings, rule_on
 from mlflow_project.vocabulary import ABOUT_TAG, ASSUMED_SINCE, ASSUMED_TAG, MISMATCH_TAG
 from rlinf_isaac.checkpoint.bundle import Bundle
 from rlinf_isaac.checkpoint.facts import assume_again, assumed_since
@@ -159,14 +160,22 @@ def unpaired(candidate: Evaluation, champion: Evaluation) -> str | None:
 
 
 def judge_candidate(
-    client: MlflowClient, registry: Registry, candidate: Candidate, demands: Demands, champion: Opponent | None = None
+    client: MlflowClient,
+    registry: Registry,
+    candidate: Candidate,
+    demands: Demands,
+    champion: Opponent | None = None,
+    trainings: Trainings | None = None,
 ) -> Judgement:
     """Gather the evidence about a candidate and apply every rule to it."""
     opponent = None if champion is None else champion.evidence(candidate.evaluation)
     digest, reigns = (champion.version.digest, registry.reigns(champion.version)) if champion else (None, [])
     family = find_family(client, candidate.evaluation, digest, reigns)
     bundle, evidence = inspect(client, candidate, family, registry.rolled_back(candidate.digest), opponent)
-    return Judgement(candidate, bundle, demands, judge(evidence, demands), champion, family)
+    rulings = judge(evidence, demands)
+    if demands.training_seeds > 1:
+        rulings += (rule_on(trainings or Trainings(), candidate.digest, digest, demands),)
+    return Judgement(candidate, bundle, demands, rulings, champion, family)
 
 
 def register(

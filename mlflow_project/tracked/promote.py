@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from mlflow_project.comparison.compare import Comparison, pairing_problem
+from mlflow_project.comparison.evaluations import read_evaluations, run_id_in
 from mlflow_project.lineage.provenance import provenance_tags
 from mlflow_project.promotion.candidate import Candidate, find_candidate, settings_of
 from mlflow_project.promotion.description import description, run_metrics, run_params
@@ -23,6 +24,7 @@ from mlflow_project.promotion.judge import (
 )
 from mlflow_project.promotion.looks import TASK
 from mlflow_project.promotion.registry import CHAMPION, Registry, Version, now
+from mlflow_project.promotion.trainings import Trainings, read_trainings
 from mlflow_project.serving.resolve import resolve_model
 from mlflow_project.tracked import PROJECT
 from mlflow_project.tracked import evaluation as tracked_evaluation
@@ -57,6 +59,7 @@ class PromoteJob:
     demands: Demands
     name: str
     dry_run: bool = False
+    trainings: Trainings | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def check(
     margin: str = "0.1",
     alpha: str = "0.05",
     every_task: bool = False,
+    training_seeds: int = 1,
+    arm: tuple[str, ...] = (),
     dry_run: bool = False,
 ) -> PromoteJob | None:
     """Check these options and find the candidate; None where `findings` has errors."""
@@ -106,7 +111,9 @@ def check(
         _number(findings, "--margin", margin, 0, 1),
         _number(findings, "--alpha", alpha, 0, 0.5, inside=True),
         every_task,
+        training_seeds,
     )
+    trainings = _trainings(findings, demands, [word for word in arm if word != options.NONE])
     if name != options.AUTO:
         _check_name(findings, name)
     if subject == options.NONE:
@@ -117,7 +124,21 @@ def check(
         candidate = find_candidate(existing_store(), subject)
         if name == options.AUTO:
             name = registered_name(existing_store().get_run(candidate.evaluation.run).data.params.get(TASK))
-        return None if findings.errors else PromoteJob(candidate, demands, name, dry_run)
+        return None if findings.errors else PromoteJob(candidate, demands, name, dry_run, trainings)
+    return None
+
+
+def _trainings(findings: Findings, demands: Demands, words: Sequence[str]) -> Trainings | None:
+    """What --arm names; nothing where `findings` has errors."""
+    if demands.training_seeds > 1 and not words:
+        cause = f"--training-seeds {demands.training_seeds} compares recipes, and no trainings are named"
+        findings.add([Problem("bad-arm", cause, "add --arm candidate=RUN,RUN,... and --arm champion=RUN,RUN,...")])
+    if words and demands.training_seeds == 1:
+        findings.add([Problem("bad-arm", "--arm is read with --training-seeds alone", "add --training-seeds N")])
+    elif words:
+        with findings.collect():
+            client = existing_store()
+            return read_trainings(words, lambda text: read_evaluations(client, [run_id_in(text)]))
     return None
 
 
@@ -148,7 +169,7 @@ def run(job: PromoteJob, output: Path, say: Say, show: Show) -> Promotion:
     title = f"promote {candidate.evaluation.name} to {job.name}"
     with tracked_run("promote", output=output, name=title, tags=provenance_tags(PROJECT)) as tracked:
         opponent = _opponent(client, registry, champion, candidate, tracked, output, say, show) if champion else None
-        judgement = judge_candidate(client, registry, candidate, job.demands, opponent)
+        judgement = judge_candidate(client, registry, candidate, job.demands, opponent, job.trainings)
         note = description(judgement, EXPERIMENT_PLACEHOLDER, run_placeholder(tracked.recorder.run))
         tracked.recorder.tags(judgement.tags() | {NOTE_TAG: note})
         tracked.recorder.params(run_params(judgement, job.name), prefix="gate")

@@ -209,16 +209,6 @@ CASES = [
     ),
     Case("no word of the training, sealed", "foreign-bundle", _edit_config(lambda values: values.pop("job"), "2")),
     Case("trained on other data, sealed", "mixed-checkpoints", _other_dataset),
-    Case(
-        "its preset varies the light, of IsaacLab, sealed",
-        "vary-backend",
-        _edit_config(
-            lambda values: values["job"].update(
-                vary={"axes": "light"}, env=values["job"]["env"] | {"backend": "isaaclab", "task": "stack3"}
-            ),
-            "2",
-        ),
-    ),
 ]
 
 NEED_HASHING = {"flipped byte in the weights", "weights of another step"}

@@ -285,3 +285,15 @@ def test_a_registered_model_has_the_name_of_its_task(task, name):
 
     assert registered_name(task).startswith(name)
     assert len(registered_name(task)) <= 60
+
+
+def test_a_recipe_is_asked_for_several_trainings(world: World):
+    runs = [world.evaluated(GOOD)[0] for _ in range(2)]
+    only_error(world.promote(runs[0], *LENIENT, "--training-seeds", 2), "bad-arm")
+    refused(
+        world, runs[0], "training-seeds", options=(*LENIENT, "--training-seeds", "3", "--arm", f"candidate={runs[0]}")
+    )
+    arm = ("--arm", f"candidate={','.join(runs)}")
+    result = world.promote(runs[0], *LENIENT, "--training-seeds", 2, *arm)
+    assert result.exit_code == 0, result.output
+    assert "2 trainings, mean 100.0 %" in plain(result.output)
