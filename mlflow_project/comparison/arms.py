@@ -130,6 +130,7 @@ def arm_table(arms: Sequence[NamedArm]) -> list[dict[str, Any]]:
                 "low": low,
                 "high": high,
                 "checkpoints": taken,
+                "names": ", ".join(each.name for each in arm.evaluations),
             }
         )
     return rows

@@ -74,8 +74,8 @@ class Comparison:
     @property
     def outcomes(self) -> tuple[str, ...]:
         """How episodes ended that were not solved, time-outs last."""
-        names = dict.fromkeys(name for standing in self.standings for name in standing.outcomes if name != TIMEOUT)
-        return (*names, TIMEOUT)
+        found = dict.fromkeys(name for standing in self.standings for name in standing.outcomes)
+        return (*(name for name in found if name != TIMEOUT), *([TIMEOUT] if TIMEOUT in found else []))
 
     @property
     def extras(self) -> tuple[str, ...]:

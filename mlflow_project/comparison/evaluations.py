@@ -172,9 +172,11 @@ def episode_row(values: Mapping[str, Any]) -> EpisodeRow:
 
 
 def unsolved(settings: Mapping[str, Any], rows: Sequence[EpisodeRow]) -> tuple[str, ...]:
-    """The outcomes besides success, time-outs last: those that the task has, and any other that happened."""
+    """The outcomes besides success, time-outs last: those that the task has, and any other that happened. Another tool
+    may not tell time-outs apart (``time_outs`` in its settings)."""
     seen = sorted({row.outcome for row in rows} - {"success", TIMEOUT})
-    return (*dict.fromkeys([*settings.get("failures", OF_STACK_CUBE), *seen]), TIMEOUT)
+    names = dict.fromkeys([*settings.get("failures", OF_STACK_CUBE), *seen])
+    return (*names, TIMEOUT) if settings.get("time_outs", True) else (*names,)
 
 
 def extra_means(rows: Sequence[EpisodeRow]) -> dict[str, float]:

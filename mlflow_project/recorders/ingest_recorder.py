@@ -57,7 +57,8 @@ def settings_of(results: ForeignResults, arms: Sequence[Arm]) -> dict[str, Any]:
         "seeded": all(arm.seeded for arm in arms),
         "checkpoint step": NOT_KNOWN,
     }
-    return {"environment": {"task": ", ".join(tasks) or NOT_KNOWN}, "failures": ["failure"], INGESTED: ingested}
+    environment = {"task": ", ".join(tasks) or NOT_KNOWN}
+    return {"environment": environment, "failures": ["failure"], "time_outs": False, INGESTED: ingested}
 
 
 def _record_policy(parent: Recorder, results: ForeignResults, policy: str, sweep: str) -> Evaluation:

@@ -29,6 +29,7 @@ def files_of(output: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_in_an_arm_and_started_again(invoke, start, store, small_checkpoints, tmp_path):
     words = ("eval", "--ckpt-root", small_checkpoints, "--ckpt-steps", "2,6", "--overrides", SHORT, "--episodes", 4)
     varied = (*words, "--output", "out", "--videos", 1, "--vary", "light,delay")
