@@ -35,6 +35,13 @@ def flag(name: str, help: str) -> Callable[[Command], Command]:
     return click.option(name, type=bool, help=help, **settings)
 
 
+def arms(help: str) -> Callable[[Command], Command]:
+    """Recipes with the evaluations of their trainings; may be given several times, or once with all of them."""
+    return click.option(
+        "--arm", multiple=True, default=(NONE,), show_default=True, metavar="NAME=RUN,RUN,...", help=help
+    )
+
+
 preset = option("--preset", "Preset: tiny, small, pi0, pi05, or the path of a YAML file.", "tiny", types.PRESET)
 task = option(
     "--task",

@@ -30,14 +30,7 @@ Example:
     "Directory for the page with its videos, pictures and data, to host or to mail; an earlier export is replaced.",
     NONE,
 )
-@click.option(
-    "--arm",
-    multiple=True,
-    default=(NONE,),
-    show_default=True,
-    metavar="NAME=RUN,RUN,...",
-    help="A recipe and the evaluations of its trainings; of each run the last checkpoint counts. Two or more.",
-)
+@options.arms("A recipe and the evaluations of its trainings; of each run the last checkpoint counts. Two or more.")
 def command(runs: tuple[str, ...], output: Path, export: str, arm: tuple[str, ...]) -> None:
     """Compare all evaluated checkpoints of one or several sweeps.
 

@@ -10,7 +10,6 @@ from mlflow_project.cli import _options as options
 from mlflow_project.cli._session import preflight, stdout, verb_session
 from rlinf_isaac.ground.errors import PromotionRefused
 from rlinf_isaac.ground.probe import check_output
-from rlinf_isaac.jobs.options import NONE
 
 EXAMPLE = """\b
 Example:
@@ -44,14 +43,7 @@ Example:
     show_default=True,
     help="Trainings of the candidate's recipe and of the champion's that --arm names; from 2 on recipes are compared.",
 )
-@click.option(
-    "--arm",
-    multiple=True,
-    default=(NONE,),
-    show_default=True,
-    metavar="NAME=RUN,RUN,...",
-    help="With --training-seeds: candidate=RUN,... and champion=RUN,..., the evaluations of their trainings.",
-)
+@options.arms("With --training-seeds: candidate=RUN,... and champion=RUN,..., the evaluations of their trainings.")
 @options.flag("--dry-run", "Judge, and change nothing in the registry.")
 @options.flag("--rollback", "Make the previous champion champion again. Takes no SUBJECT.")
 @options.output
