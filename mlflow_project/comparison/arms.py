@@ -84,7 +84,8 @@ def read_arms(arms: Mapping[str, Sequence[str]], read: Callable[[str], list[Eval
         read: the finished evaluations of one run and of those nested in it.
 
     Raises:
-        InvalidJob: a run has several evaluations of its last step, or a checkpoint stands for two trainings.
+        InvalidJob: a run has several evaluations of its last step, a checkpoint stands for two trainings, or the
+            trainings were evaluated in different tasks.
     """
     problems, found = [], []
     seen: set[str] = set()
@@ -102,6 +103,10 @@ def read_arms(arms: Mapping[str, Sequence[str]], read: Callable[[str], list[Eval
             seen |= {key for each in last for key in (each.run, each.checkpoint) if key}
             taken.append(last[0])
         found.append(NamedArm(name, tuple(taken)))
+    tasks = sorted({each.task for arm in found for each in arm.evaluations})
+    if len(tasks) > 1:
+        cause = f"the arms were evaluated in different tasks: {', '.join(tasks)}"
+        problems.append(Problem("bad-arm", cause, "name evaluations of one task, or of the same tasks together"))
     if problems:
         raise InvalidJob(problems)
     return tuple(found)

@@ -12,7 +12,9 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 def evaluation(run: str, solved: int, step: int = 1, checkpoint: str = "") -> SimpleNamespace:
     successes = {seed: seed < solved for seed in range(50)}
-    return SimpleNamespace(run=run, name=run, step=step, checkpoint=checkpoint, successes=successes, rows=[None] * 50)
+    return SimpleNamespace(
+        run=run, name=run, task="push", step=step, checkpoint=checkpoint, successes=successes, rows=[None] * 50
+    )
 
 
 def arms(**solved: list[int]):
@@ -51,3 +53,13 @@ def test_one_checkpoint_is_one_training_and_two_of_one_step_are_ambiguous():
     assert len(refused.value.problems) == 1
     with pytest.raises(InvalidJob):
         read_arms({"a": ["1"]}, lambda run: [evaluation(run + "x", 3), evaluation(run + "y", 4)])
+
+
+def test_arms_of_different_tasks_are_refused():
+    def read(run):
+        found = evaluation(run, 3)
+        found.task = run
+        return [found]
+
+    with pytest.raises(InvalidJob, match="different tasks: push, reach"):
+        read_arms({"a": ["push"], "b": ["reach"]}, read)
