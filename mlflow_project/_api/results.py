@@ -138,7 +138,7 @@ class Compared:
         """One row per checkpoint and episode (`mlflow_project.api.rows`)."""
         import pandas
 
-        from mlflow_project.comparison.evaluations import table_row
+        from mlflow_project.comparison.episodes import table_row
 
         renamed = {"checkpoint": "sha256", "checkpoint_step": "step", "episode_return": "return"}
         rows = [

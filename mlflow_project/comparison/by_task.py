@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlflow_project.comparison.evaluations import success_of
+from mlflow_project.comparison.episodes import success_of
 from mlflow_project.comparison.standings import Pair, Standing
 from rlinf_isaac.stats.paired import PairedCounts, holm
 from rlinf_isaac.stats.rates import RateEstimate

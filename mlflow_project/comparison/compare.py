@@ -15,7 +15,8 @@ from typing import Any
 
 from mlflow_project.comparison.arms import NamedArm
 from mlflow_project.comparison.by_task import TaskPair, pairs_by_task, tasks_in
-from mlflow_project.comparison.evaluations import TIMEOUT, Evaluation, extra_means, unsolved
+from mlflow_project.comparison.episodes import TIMEOUT, extra_means, unsolved
+from mlflow_project.comparison.evaluations import Evaluation
 from mlflow_project.comparison.foreign import foreign_problem
 from mlflow_project.comparison.standings import Pair, Standing
 from mlflow_project.comparison.verdict import verdict

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import Comparison
-from mlflow_project.comparison.evaluations import Evaluation, table_row
+from mlflow_project.comparison.episodes import table_row
+from mlflow_project.comparison.evaluations import Evaluation
 from mlflow_project.comparison.figure import draw
 from mlflow_project.comparison.foreign import known
 from mlflow_project.comparison.funnel import funnel

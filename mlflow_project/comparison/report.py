@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.arms import arm_pairs, arm_table
 from mlflow_project.comparison.compare import RANK_NOTE, Comparison
-from mlflow_project.comparison.evaluations import TIMEOUT
+from mlflow_project.comparison.episodes import TIMEOUT
 from mlflow_project.comparison.foreign import figure
 from mlflow_project.comparison.funnel import funnel
 from mlflow_project.comparison.intervals import NOTE, difference_of, points

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlflow_project.comparison.evaluations import success_words
+from mlflow_project.comparison.episodes import success_words
 from mlflow_project.markdown import plain
 from mlflow_project.promotion.judge import EVIDENCE, Judgement
 from mlflow_project.tracking import ui

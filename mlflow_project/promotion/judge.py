@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_project.comparison.compare import pairing_problem
-from mlflow_project.comparison.evaluations import Evaluation, evaluations_of, success_words, table_row
+from mlflow_project.comparison.episodes import success_words, table_row
+from mlflow_project.comparison.evaluations import Evaluation, evaluations_of
 from mlflow_project.promotion.candidate import Candidate, assumptions, inspect
 from mlflow_project.promotion.gate import Champion, Demands, Ruling, judge
 from mlflow_project.promotion.looks import Family, Look, find_family

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_project.comparison.compare import Comparison, compare
-from mlflow_project.comparison.evaluations import Evaluation, success_of, success_words, table_row
+from mlflow_project.comparison.episodes import success_of, success_words, table_row
+from mlflow_project.comparison.evaluations import Evaluation
 from mlflow_project.comparison.foreign import INGESTED
 from mlflow_project.recorders.comparison_recorder import record_comparison, save_comparison_view
 from mlflow_project.recorders.films import log_films

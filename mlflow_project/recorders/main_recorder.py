@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from mlflow_project.comparison.compare import Comparison
-from mlflow_project.comparison.evaluations import success_words
+from mlflow_project.comparison.episodes import success_words
 from mlflow_project.lineage.provenance import DatasetInput, lerobot_datasets
 from mlflow_project.recorders.logged_checkpoints import log_model, model_name
 from mlflow_project.tracking import ui

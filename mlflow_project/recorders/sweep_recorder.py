@@ -14,16 +14,8 @@ from statistics import fmean
 from typing import Any
 
 from mlflow_project.comparison.compare import Comparison, compare
-from mlflow_project.comparison.evaluations import (
-    Evaluation,
-    Varied,
-    extra_means,
-    mismatch_tags,
-    success_of,
-    success_words,
-    table_row,
-    unsolved,
-)
+from mlflow_project.comparison.episodes import extra_means, success_of, success_words, table_row, unsolved
+from mlflow_project.comparison.evaluations import Evaluation, Varied, mismatch_tags
 from mlflow_project.comparison.robustness import robustness_metrics
 from mlflow_project.comparison.success_rules import audit_metrics
 from mlflow_project.lineage.provenance import DatasetInput, simulator_tags

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from mlflow_project.comparison.evaluations import Varied, success_of, success_words, table_row, unsolved
+from mlflow_project.comparison.episodes import success_of, success_words, table_row, unsolved
+from mlflow_project.comparison.evaluations import Varied
 from mlflow_project.recorders.films import log_films
 from mlflow_project.recorders.sweep_recorder import SweepRecorder
 from mlflow_project.tracking.recorder import Recorder

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from support import SETTINGS, make_evaluation
 
 from mlflow_project.comparison.compare import compare
-from mlflow_project.comparison.evaluations import episode_row, table_row
+from mlflow_project.comparison.episodes import episode_row, table_row
 from mlflow_project.comparison.report import render
 from mlflow_project.comparison.tables import (
     episode_tables,

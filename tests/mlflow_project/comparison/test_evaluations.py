@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_project.comparison.evaluations import episode_row, run_id_in, table_row
+from mlflow_project.comparison.episodes import episode_row, table_row
+from mlflow_project.comparison.evaluations import run_id_in
 from mlflow_project.tracking.ui import table
 from rlinf_isaac.ground.errors import InvalidJob
 from rlinf_isaac.ground.events import EpisodeRow
