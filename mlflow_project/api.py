@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_project._api.judging import compare, ingest, plan, rows
 from mlflow_project._api.options import Company, settings_of
 from mlflow_project._api.results import Compared, Promoted, Run, noted, run_id_of
 from rlinf_isaac.api import Policy, checking, load_bundle, load_config, make_env, open_dataset
@@ -23,12 +24,9 @@ from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Pro
 from rlinf_isaac.ground.hub import is_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from pandas import DataFrame
 
     from mlflow_project._api.robot import RobotPolicy
-    from rlinf_isaac.jobs.plan import Plan
 
 __all__ = [
     "BundleError",
@@ -179,103 +177,6 @@ def evaluate(checkpoints: str | Path | Run, **options: Any) -> DataFrame:
     with company.at_work(), noted() as runs:
         swept = tracked.run(job, output, upload_weights, chosen_engine(settings))
     return Compared(swept.comparison, Run.of(runs, "eval", output / "eval")).rows()
-
-
-def ingest(source: str | Path, *, output: str | Path = "outputs", **stated: Any) -> str | None:
-    """Record an evaluation that another tool has written (docs/judge.md); not for RLinf's directories.
-
-    Args:
-        source: file or directory.
-        output: directory for what is recorded.
-        stated: options of `ingest`: ``format``, ``episodes``, ``policy``, ``task``, ``first_seed``.
-
-    Returns:
-        The id of the run, for `rows` and `compare`; of an earlier one if the source is recorded already.
-
-    Raises:
-        InvalidJob: the source or an option is wrong; all problems at once.
-    """
-    from mlflow_project.tracked.ingest import recorded_before, run_foreign
-    from rlinf_isaac.jobs.ingest import check_foreign
-
-    options = {name: "none" for name in ("episodes", "policy", "task", "first_seed")} | {"format": "auto"}
-    if unknown := sorted(stated.keys() - options.keys()):
-        raise InvalidJob.of("ingest-option", f"ingest has no option {unknown[0]}", f"give some of {', '.join(options)}")
-    options |= {name: str(value) for name, value in stated.items() if value is not None}
-    with checking() as findings:
-        kind, results = check_foreign(findings, source=str(source), **options)
-    if results is None:
-        raise InvalidJob.of("unknown-results", f"{source} is of the format {kind}", "use the command line: ingest")
-    swept = run_foreign(results, Path(output))
-    if swept is None:
-        return recorded_before(results.digest)
-    ids = swept.run.ids()
-    return ids[0] if ids else None
-
-
-def rows(*runs: Any) -> DataFrame:
-    """The episodes of evaluations that the store has.
-
-    Args:
-        runs: runs of eval, rl or main: `Run`, an id, a link of MLflow's UI, or a frame of `evaluate`.
-
-    Returns:
-        One row per checkpoint and episode: ``checkpoint`` (its label), ``step``, ``seed``, ``success``, ``outcome``,
-        ``length`` (control steps), ``return``, one column ``subtask/...`` per subtask, ``run`` and ``sha256``.
-
-    Raises:
-        InvalidJob: there is no such run, or it has no finished evaluation.
-    """
-    return compare(*runs).rows()
-
-
-def compare(*runs: Any, arms: Mapping[str, Sequence[Any]] | None = None) -> Compared:
-    """Compare the checkpoints of one or several evaluations, seed by seed where they are paired.
-
-    Nothing is recorded; `rlinf-isaac compare` makes the page.
-
-    Args:
-        runs: as of `rows`.
-        arms: name of a recipe -> the runs of its trainings, for `Compared.arms`; as ``--arm``.
-
-    Raises:
-        InvalidJob: there is no such run, or it has no finished evaluation, or an arm is none.
-    """
-    from dataclasses import replace
-
-    from mlflow_project.comparison.compare import compare as compared
-    from mlflow_project.tracked.compare import check as check_compare
-    from mlflow_project.tracked.compare import check_arms
-
-    with checking() as findings:
-        evaluations = check_compare(findings, runs=tuple(map(run_id_of, runs)))
-        words = tuple(f"{name}={','.join(map(run_id_of, own))}" for name, own in (arms or {}).items())
-        named = check_arms(findings, words)
-    return Compared(replace(compared(evaluations), arms=named))
-
-
-def plan(**options: Any) -> Plan:
-    """How many episodes show a difference of two success rates, or what a number of them can show.
-
-    Args:
-        options: of `plan`: ``rates=(0.86, 0.95)``, or ``baseline`` and ``difference``, or ``run``; ``power``,
-            ``alpha``, ``checkpoints``, ``correlation``, ``episodes``.
-
-    Returns:
-        `Plan.rows` has one row for each way to play the episodes; `Plan.sentence` says it in words.
-
-    Raises:
-        InvalidJob: with all that is wrong with the options.
-    """
-    from mlflow_project.tracked.plan import measured
-    from rlinf_isaac.jobs import plan as planned
-
-    settings = settings_of("plan", options)
-    settings.pop("json")
-    with checking() as findings:
-        found = planned.check(findings, measure=measured, **settings)
-    assert found is not None
-    return found
 
 
 def promote(subject: Any, **options: Any) -> Promoted:
