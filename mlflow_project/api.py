@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_project._api.judging import compare, ingest, plan, rows
 from mlflow_project._api.options import Company, settings_of
-from mlflow_project._api.results import Compared, Promoted, Run, noted, run_id_of
+from mlflow_project._api.results import Compared, Promoted, Run, arm_words, noted, run_id_of
 from rlinf_isaac.api import Policy, checking, load_bundle, load_config, make_env, open_dataset
 from rlinf_isaac.ground.errors import BundleError, DatasetError, InvalidJob, Problem
 from rlinf_isaac.ground.hub import is_hub
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pandas import DataFrame
 
     from mlflow_project._api.robot import RobotPolicy
@@ -179,12 +181,13 @@ def evaluate(checkpoints: str | Path | Run, **options: Any) -> DataFrame:
     return Compared(swept.comparison, Run.of(runs, "eval", output / "eval")).rows()
 
 
-def promote(subject: Any, **options: Any) -> Promoted:
+def promote(subject: Any, *, arms: Mapping[str, Sequence[Any]] | None = None, **options: Any) -> Promoted:
     """Make a checkpoint the champion of the model registry, if it passes the gate; as `rlinf-isaac promote`.
 
     Args:
         subject: a run (as of `rows`), whose best checkpoint is taken, or a checkpoint's directory.
-        options: of `promote`: ``name``, ``min_success``, ``require``, ``margin``, ``dry_run``, ...
+        arms: for ``training_seeds``: ``candidate`` and ``champion`` -> the runs of their trainings; as ``--arm``.
+        options: of `promote`: ``name``, ``min_success``, ``require``, ``margin``, ``training_seeds``, ``dry_run``, ...
 
     Returns:
         How it ended, and what each rule says. A refusal is no error: look at `Promoted.passed`.
@@ -196,6 +199,8 @@ def promote(subject: Any, **options: Any) -> Promoted:
     from mlflow_project.tracked import promote as tracked
 
     settings = settings_of("promote", {"subject": run_id_of(subject), **options})
+    if arms is not None:
+        settings["arm"] = arm_words(arms)
     company = Company.taken_from(settings)
     output, _ = settings.pop("output"), settings.pop("rollback")
     with checking() as findings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_project._api.options import settings_of
-from mlflow_project._api.results import Compared, run_id_of
+from mlflow_project._api.options import Company, settings_of
+from mlflow_project._api.results import Compared, arm_words, run_id_of
 from rlinf_isaac.api import checking
 from rlinf_isaac.ground.errors import InvalidJob
 
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from rlinf_isaac.jobs.plan import Plan
 
 
-def ingest(source: str | Path, *, output: str | Path = "outputs", **stated: Any) -> str | None:
+def ingest(source: str | Path, **options: Any) -> str | None:
     """Record an evaluation that another tool has written (docs/judge.md); not for RLinf's directories.
 
     Args:
         source: file or directory.
-        output: directory for what is recorded.
-        stated: options of `ingest`: ``format``, ``episodes``, ``policy``, ``task``, ``first_seed``.
+        options: of `ingest`: ``format``, ``episodes``, ``policy``, ``task``, ``first_seed``, ``output``, ...
 
     Returns:
         The id of the run, for `rows` and `compare`; of an earlier one if the source is recorded already.
@@ -35,15 +34,16 @@ def ingest(source: str | Path, *, output: str | Path = "outputs", **stated: Any)
     from mlflow_project.tracked.ingest import recorded_before, run_foreign
     from rlinf_isaac.jobs.ingest import check_foreign
 
-    options = {name: "none" for name in ("episodes", "policy", "task", "first_seed")} | {"format": "auto"}
-    if unknown := sorted(stated.keys() - options.keys()):
-        raise InvalidJob.of("ingest-option", f"ingest has no option {unknown[0]}", f"give some of {', '.join(options)}")
-    options |= {name: str(value) for name, value in stated.items() if value is not None}
+    settings = settings_of("ingest", {"source": source, **options})
+    company = Company.taken_from(settings)
+    output = settings.pop("output")
     with checking() as findings:
-        kind, results = check_foreign(findings, source=str(source), **options)
+        company.check(findings)
+        kind, results = check_foreign(findings, **settings)
     if results is None:
         raise InvalidJob.of("unknown-results", f"{source} is of the format {kind}", "use the command line: ingest")
-    swept = run_foreign(results, Path(output))
+    with company.at_work():
+        swept = run_foreign(results, output)
     if swept is None:
         return recorded_before(results.digest)
     ids = swept.run.ids()
@@ -86,8 +86,7 @@ def compare(*runs: Any, arms: Mapping[str, Sequence[Any]] | None = None) -> Comp
 
     with checking() as findings:
         evaluations = check_compare(findings, runs=tuple(map(run_id_of, runs)))
-        words = tuple(f"{name}={','.join(map(run_id_of, own))}" for name, own in (arms or {}).items())
-        named = check_arms(findings, words)
+        named = check_arms(findings, arm_words(arms or {}))
     return Compared(replace(compared(evaluations), arms=named))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,3 +222,8 @@ def run_id_of(run: Any) -> str:
         cause = f"the store at {run.tracking_uri} does not have this run of {run.verb} yet"
         raise InvalidJob.of("not-in-store", cause, "deliver it with: rlinf-isaac sync")
     return run.id
+
+
+def arm_words(arms: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    """Arms (name -> runs) as ``--arm`` takes them."""
+    return tuple(f"{name}={','.join(map(run_id_of, runs))}" for name, runs in arms.items())

@@ -98,6 +98,8 @@ def test_from_python(store, tmp_path, monkeypatch):
     path.write_text("success_rate\n0.75\n")
     with pytest.raises(InvalidJob):
         api.ingest(path)
+    with pytest.raises(InvalidJob, match="did you mean episodes"):
+        api.ingest(path, episode=8)
     run = api.ingest(path, output=tmp_path / "output", episodes=8, policy="act")
     assert run == api.ingest(path, output=tmp_path / "output", episodes=8, policy="act")
     assert list(api.rows(run)["success"]).count(True) == 6

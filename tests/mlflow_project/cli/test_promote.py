@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from promotion_support import World, digest
 from support import only_error
 
+import mlflow_project.api
 from mlflow_project.cli import cli
 from mlflow_project.promotion.gate import RULES
 from mlflow_project.serving.resolve import resolve_model
@@ -293,6 +294,15 @@ def test_a_recipe_is_asked_for_several_trainings(world: World):
     refused(
         world, runs[0], "training-seeds", options=(*LENIENT, "--training-seeds", "3", "--arm", f"candidate={runs[0]}")
     )
+    found = mlflow_project.api.promote(
+        runs[0],
+        name=world.name,
+        min_success=0.3,
+        training_seeds=3,
+        arms={"candidate": runs},
+        output=world.directory / "api",
+    )
+    assert found.promotion.refused_by == ("training-seeds",)
     arm = ("--arm", f"candidate={','.join(runs)}")
     result = world.promote(runs[0], *LENIENT, "--training-seeds", 2, *arm)
     assert result.exit_code == 0, result.output
