@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from mlflow_project.comparison.episodes import solved
 from mlflow_project.comparison.evaluations import Evaluation
 from rlinf_isaac.ground.errors import InvalidJob, Problem
 from rlinf_isaac.stats.paired import holm
@@ -30,7 +31,7 @@ class NamedArm:
     @property
     def rates(self) -> Arm:
         """The trainings' success rates over all their episodes."""
-        return Arm.of([(sum(each.successes.values()), len(each.rows)) for each in self.evaluations])
+        return Arm.of([solved(each.rows) for each in self.evaluations])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow_project.comparison.arms import NamedArm
 from mlflow_project.comparison.by_task import TaskPair, pairs_by_task, tasks_in
-from mlflow_project.comparison.episodes import TIMEOUT, extra_means, unsolved
+from mlflow_project.comparison.episodes import TIMEOUT, extra_means, solved, unsolved
 from mlflow_project.comparison.evaluations import Evaluation
 from mlflow_project.comparison.foreign import foreign_problem
 from mlflow_project.comparison.standings import Pair, Standing
@@ -178,7 +178,7 @@ def _test(first: Evaluation, second: Evaluation) -> tuple[PairedCounts | None, s
     """Counts of the paired outcomes (or None), the reason if not paired (or None), the test, and its p-value."""
     reason = pairing_problem(first, second)
     if reason is not None:
-        return None, reason, *_independent(_solved(first), _solved(second))
+        return None, reason, *_independent(solved(first.rows), solved(second.rows))
     counts = PairedCounts.of(first.successes, second.successes)
     if first.stopped_by_rule or second.stopped_by_rule:
         return counts, None, ANYTIME, anytime_p_value(first.successes, second.successes)
@@ -195,10 +195,6 @@ def _independent(first: tuple[int, int], second: tuple[int, int]) -> tuple[str, 
     from scipy.stats import fisher_exact
 
     return FISHER, float(fisher_exact([[a, b], [n - a, m - b]]).pvalue)
-
-
-def _solved(evaluation: Evaluation) -> tuple[int, int]:
-    return sum(row.success for row in evaluation.rows), len(evaluation.rows)
 
 
 def _what_must_agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

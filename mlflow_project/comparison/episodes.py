@@ -59,6 +59,11 @@ def extra_means(rows: Sequence[EpisodeRow]) -> dict[str, float]:
     return {name: fmean(each) for name, each in values.items() if each}
 
 
+def solved(rows: Sequence[EpisodeRow]) -> tuple[int, int]:
+    """(successes, episodes), of all tasks together."""
+    return sum(row.success for row in rows), len(rows)
+
+
 def success_of(rows: Sequence[EpisodeRow]) -> RateEstimate:
     """The success rate of episodes, in which each task counts the same."""
     counts: dict[str, list[bool]] = {}

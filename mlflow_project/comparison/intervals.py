@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlflow_project.comparison.compare import ANYTIME, Comparison
+from mlflow_project.comparison.episodes import solved
 from mlflow_project.comparison.standings import Pair
 from rlinf_isaac.stats.differences import Difference, independent_difference, paired_difference
 
@@ -16,9 +17,8 @@ def difference_of(comparison: Comparison, pair: Pair) -> Difference | None:
         return None
     if pair.counts is not None:
         return paired_difference(pair.counts) if pair.counts.n else None
-    first, second = (comparison.standings[each].evaluation.rows for each in (pair.first, pair.second))
-    counts = [(sum(row.success for row in rows), len(rows)) for rows in (first, second)]
-    return independent_difference(counts[0], counts[1])
+    first, second = (solved(comparison.standings[each].evaluation.rows) for each in (pair.first, pair.second))
+    return independent_difference(first, second)
 
 
 def points(value: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlflow_project.comparison.episodes import solved
 from mlflow_project.comparison.standings import Standing
 from rlinf_isaac.ground.events import EpisodeRow
 from rlinf_isaac.stats.rates import RateEstimate
@@ -50,7 +51,7 @@ def audit_of(rows: Sequence[EpisodeRow]) -> Audit | None:
         return None
     touched = [row for row in judged if row.success or row.extras[TOUCHED_ONCE]]
     return Audit(
-        RateEstimate.of(sum(row.success for row in judged), len(judged)),
+        RateEstimate.of(*solved(judged)),
         RateEstimate.of(len(touched), len(judged)),
         sum(not row.success and not row.extras[TOUCHED_AT_END] for row in touched),
     )

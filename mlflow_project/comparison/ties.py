@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_project.comparison.compare import ANYTIME, Comparison
+from mlflow_project.comparison.episodes import solved
 from mlflow_project.comparison.intervals import difference_of, words
 from mlflow_project.comparison.standings import Pair
 
@@ -44,14 +45,12 @@ def episodes_more(comparison: Comparison, pair: Pair) -> int | None:
     rates are equal."""
     from rlinf_isaac.stats import power  # imports numpy and scipy
 
-    undecided = max(
-        1, sum(each.adjusted > comparison.alpha for each in comparison.pairs)
-    )  # Holm has rejected the others
+    # Holm has rejected the other pairs.
+    undecided = max(1, sum(each.adjusted > comparison.alpha for each in comparison.pairs))
     alpha, counts = comparison.alpha / undecided, pair.counts
     if counts is None:
-        rows = [comparison.standings[each].evaluation.rows for each in (pair.first, pair.second)]
-        rates = tuple(sum(row.success for row in each) / len(each) for each in rows)
-        needed, played = power.unpaired_roughly((rates[0], rates[1]), alpha), min(map(len, rows))
+        (a, n), (b, m) = (solved(comparison.standings[each].evaluation.rows) for each in (pair.first, pair.second))
+        needed, played = power.unpaired_roughly((a / n, b / m), alpha), min(n, m)
     else:
         ahead, behind = max(counts.wins, counts.losses), min(counts.wins, counts.losses)
         seen, played = power.Discordance(ahead / counts.n, behind / counts.n), counts.n

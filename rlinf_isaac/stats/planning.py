@@ -69,11 +69,12 @@ def rows(
     for correlation, each in zip(correlations, differing, strict=True):
         at = None if episodes is None else power.paired_power(each, episodes, level)
         found.append(Row(correlation, MCNEMAR, power.paired_episodes(each, level, wanted), False, at))
-    for correlation, each in list(zip(correlations, differing, strict=True))[:1]:
-        better = power.Discordance(max(each.wins, each.losses), min(each.wins, each.losses))
+    if differing:
+        first = differing[0]
+        better = power.Discordance(max(first.wins, first.losses), min(first.wins, first.losses))
         at = None if episodes is None else sequential_power.decided(better, episodes, checkpoints, alpha)
         needed = sequential_power.episodes(better, checkpoints, alpha, wanted)
-        found.append(Row(correlation, SEQUENTIAL, needed, False, at))
+        found.append(Row(correlations[0], SEQUENTIAL, needed, False, at))
     needed, roughly = power.unpaired_episodes(rates, level, wanted), False
     if needed is None:
         needed, roughly = power.unpaired_roughly(rates, level, wanted), True

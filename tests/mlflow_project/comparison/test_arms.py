@@ -11,10 +11,8 @@ from rlinf_isaac.ground.errors import InvalidJob
 
 
 def evaluation(run: str, solved: int, step: int = 1, checkpoint: str = "") -> SimpleNamespace:
-    successes = {seed: seed < solved for seed in range(50)}
-    return SimpleNamespace(
-        run=run, name=run, task="push", step=step, checkpoint=checkpoint, successes=successes, rows=[None] * 50
-    )
+    rows = [SimpleNamespace(success=seed < solved) for seed in range(50)]
+    return SimpleNamespace(run=run, name=run, task="push", step=step, checkpoint=checkpoint, rows=rows)
 
 
 def arms(**solved: list[int]):

@@ -14,12 +14,8 @@ from rlinf_isaac.ground.errors import InvalidJob
 def read(run: str) -> list[SimpleNamespace]:
     """A run named after how many of 50 episodes its last checkpoint solves."""
     solved = int(run.split("-")[-1])
-    successes = {seed: seed < solved for seed in range(50)}
-    return [
-        SimpleNamespace(
-            run=run, name=run, task="push", step=1, checkpoint=f"of {run}", successes=successes, rows=[None] * 50
-        )
-    ]
+    rows = [SimpleNamespace(success=seed < solved) for seed in range(50)]
+    return [SimpleNamespace(run=run, name=run, task="push", step=1, checkpoint=f"of {run}", rows=rows)]
 
 
 def ruling(*words: str, champion: str | None = "of b-20", **demands):
