@@ -24,7 +24,7 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Arm:
+class AxisResult:
     """One axis of a checkpoint beside its control.
 
     Attributes:
@@ -53,7 +53,7 @@ class Arm:
         return self.adjusted <= ALPHA
 
 
-def arms_of(evaluation: Evaluation) -> tuple[Arm, ...]:
+def axes_of(evaluation: Evaluation) -> tuple[AxisResult, ...]:
     """The axes of a checkpoint, in the order in which they were played; those without a common seed are left out."""
     found = []
     for varied in evaluation.varied:
@@ -61,7 +61,7 @@ def arms_of(evaluation: Evaluation) -> tuple[Arm, ...]:
         if counts.n:
             found.append((varied, counts, counts.p_value()))
     return tuple(
-        Arm(
+        AxisResult(
             varied.axis,
             varied.strength,
             RateEstimate.of(counts.both + counts.wins, counts.n),
@@ -75,10 +75,10 @@ def arms_of(evaluation: Evaluation) -> tuple[Arm, ...]:
     )
 
 
-def robustness_of(standings: Sequence[Standing]) -> list[tuple[Standing, tuple[Arm, ...]]]:
-    """The checkpoints that were varied, with their arms."""
-    found = [(standing, arms_of(standing.evaluation)) for standing in standings]
-    return [(standing, arms) for standing, arms in found if arms]
+def robustness_of(standings: Sequence[Standing]) -> list[tuple[Standing, tuple[AxisResult, ...]]]:
+    """The checkpoints that were varied, with their axes."""
+    found = [(standing, axes_of(standing.evaluation)) for standing in standings]
+    return [(standing, axes) for standing, axes in found if axes]
 
 
 def robustness_table(standings: Sequence[Standing]) -> list[dict[str, Any]]:
@@ -86,48 +86,48 @@ def robustness_table(standings: Sequence[Standing]) -> list[dict[str, Any]]:
     return [
         {
             "checkpoint": standing.label,
-            "axis": arm.axis,
-            "strength": arm.strength,
-            "episodes": arm.counts.n,
-            "control": arm.control.rate,
-            "success": arm.success.rate,
-            "low": arm.success.low,
-            "high": arm.success.high,
-            "difference": arm.difference.value,
-            "difference low": arm.difference.low,
-            "difference high": arm.difference.high,
-            "only varied solved": arm.counts.wins,
-            "only control solved": arm.counts.losses,
-            "p": arm.p_value,
-            "p (Holm)": arm.adjusted,
+            "axis": each.axis,
+            "strength": each.strength,
+            "episodes": each.counts.n,
+            "control": each.control.rate,
+            "success": each.success.rate,
+            "low": each.success.low,
+            "high": each.success.high,
+            "difference": each.difference.value,
+            "difference low": each.difference.low,
+            "difference high": each.difference.high,
+            "only varied solved": each.counts.wins,
+            "only control solved": each.counts.losses,
+            "p": each.p_value,
+            "p (Holm)": each.adjusted,
         }
-        for standing, arms in robustness_of(standings)
-        for arm in arms
+        for standing, axes in robustness_of(standings)
+        for each in axes
     ]
 
 
 def robustness_metrics(evaluation: Evaluation) -> dict[str, float]:
     """``robustness/AXIS/...`` of a checkpoint: its rate, the difference to the control with its interval, and p."""
     metrics: dict[str, float] = {}
-    for arm in arms_of(evaluation):
+    for each in axes_of(evaluation):
         values = {
-            "success_once": arm.success.rate,
-            "difference": arm.difference.value,
-            "difference_low": arm.difference.low,
-            "difference_high": arm.difference.high,
-            "p_value": arm.p_value,
-            "p_holm": arm.adjusted,
+            "success_once": each.success.rate,
+            "difference": each.difference.value,
+            "difference_low": each.difference.low,
+            "difference_high": each.difference.high,
+            "p_value": each.p_value,
+            "p_holm": each.adjusted,
         }
-        metrics |= {f"robustness/{arm.axis}/{name}": value for name, value in values.items()}
+        metrics |= {f"robustness/{each.axis}/{name}": value for name, value in values.items()}
     return metrics
 
 
 def robustness_notes(standings: Sequence[Standing]) -> list[str]:
     """A sentence for each checkpoint that was varied: along which axes it is shown to lose or gain."""
     notes = []
-    for standing, arms in robustness_of(standings):
-        parts = [f"{arm.axis} {100 * arm.difference.value:+.0f} points (p = {arm.adjusted:#.2g})" for arm in arms]
-        shown = [arm.axis for arm in arms if arm.shown]
+    for standing, axes in robustness_of(standings):
+        parts = [f"{each.axis} {100 * each.difference.value:+.0f} points (p = {each.adjusted:#.2g})" for each in axes]
+        shown = [each.axis for each in axes if each.shown]
         end = f"a difference is shown for {', '.join(shown)}" if shown else "none of these is shown to be a difference"
         notes.append(f"Robustness of {standing.label}: {'; '.join(parts)}; {end}.")
     return notes

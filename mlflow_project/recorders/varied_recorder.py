@@ -86,18 +86,18 @@ class VariedRecorder:
 
     def _finish(self, event: EvaluationFinished) -> None:
         running, rows = self._running[event.step], self._log(event.step)
+        self._sweep.add_varied(event.step, Varied(self._variation.axis, self._variation.strength, tuple(rows)))
         running.recorder.metrics(varied_metrics(rows, running.settings), event.step)
         running.recorder.tags({f"{ABOUT_TAG}success": success_words(success_of(rows))})
         running.recorder.end("FINISHED")
 
     def _log(self, step: int) -> list[EpisodeRow]:
-        """Log the videos and the table, and tell the sweep; returns the rows."""
+        """Log the videos and the table; returns the rows."""
         running = self._running[step]
         rows = sorted(running.rows.values(), key=lambda row: row.seed)
         videos = log_films(running.recorder, rows, running.videos)
         rows = [replace(row, video=videos.get(row.key)) for row in rows]
         running.recorder.table(EPISODES_FILE, [table_row(row) for row in rows])
-        self._sweep.add_varied(step, Varied(self._variation.axis, self._variation.strength, tuple(rows)))
         return rows
 
 

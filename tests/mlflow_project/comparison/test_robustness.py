@@ -10,7 +10,7 @@ from mlflow_project._api.results import Compared
 from mlflow_project.comparison.compare import compare, pairing_problem
 from mlflow_project.comparison.evaluations import Varied
 from mlflow_project.comparison.report import render
-from mlflow_project.comparison.robustness import arms_of, robustness_metrics, robustness_notes
+from mlflow_project.comparison.robustness import axes_of, robustness_metrics, robustness_notes
 from mlflow_project.comparison.success_rules import audit_metrics, audit_of
 from mlflow_project.comparison.tables import leaderboard_markdown
 from rlinf_isaac.stats.differences import paired_difference
@@ -31,7 +31,7 @@ def test_newcombes_own_example():
 
 
 def test_each_axis_is_tested_against_its_control_and_corrected_over_the_axes(varied):
-    light, mass = arms_of(varied)
+    light, mass = axes_of(varied)
     assert (light.counts.wins, light.counts.losses, light.counts.n) == (0, 8, 12)
     assert light.p_value == pytest.approx(2 / 2**8)
     assert light.adjusted == pytest.approx(2 * light.p_value)
