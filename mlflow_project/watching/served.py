@@ -148,11 +148,11 @@ def _newest(client: MlflowClient) -> Run | None:
     experiments = [each.experiment_id for each in client.search_experiments()]
     runs = list(client.search_runs(experiments, max_results=1000, order_by=["attributes.start_time DESC"]))
     by_id = {run.info.run_id: run for run in runs}
-    compared = next((run for run in runs if VERDICT_TAG in run.data.tags), None)
-    while compared and (parent := by_id.get(compared.data.tags.get(PARENT_RUN_TAG, ""))):
-        if VERDICT_TAG not in parent.data.tags:  # `main` was interrupted before it compared
-            break
-        compared = parent
+    above = compared = next((run for run in runs if VERDICT_TAG in run.data.tags), None)
+    # Up to the outermost run that compares; between that of `main` and one before and after `rl` is one that does not.
+    while above and (above := by_id.get(above.data.tags.get(PARENT_RUN_TAG, ""))):
+        if VERDICT_TAG in above.data.tags:
+            compared = above
     ours = [run for run in runs if VERB_TAG in run.data.tags and PARENT_RUN_TAG not in run.data.tags]
     comparing = [run for run in ours if run.data.tags[VERB_TAG] in COMPARING]
     return compared or next(iter([*comparing, *ours]), None)

@@ -20,6 +20,8 @@ def test_it_serves_the_comparison_and_leaves_nothing_behind(start, store, tmp_pa
         run.recorder.text("comparison.html", "<p>compared</p>")
         run.recorder.tags({"comparison.verdict": "a is best"})
         run.recorder.start_run("eval", {"rlinf_isaac.verb": "eval", "comparison.verdict": "a is best"})
+        several = run.recorder.start_run("rl", {"rlinf_isaac.verb": "rl"})
+        several.start_run("from-step-6", {"rlinf_isaac.verb": "rl", "comparison.verdict": "b is tied"})
     run_id, experiment = run.ids()
     with tracked_run("sft", output=Path("out"), name="sft later"):
         pass
